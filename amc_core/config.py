@@ -1,0 +1,324 @@
+"""TrialConfig: everything that decides what one trial computes.
+
+A field is, under the same name, a key of a sweep YAML, a key of ``wandb.config`` and a flag of ``amc-train``. This
+module is free of torch, so that a sweep file can be checked against it in a moment.
+
+A value that the design names but the code does not compute yet is listed as *planned* and refused by name, so that no
+sweep spends GPU hours on a choice that silently does nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+__all__ = ["FIELDS", "MODEL_ALIASES", "ConfigError", "FieldSpec", "TrialConfig", "check_value", "parse_flag"]
+
+# RUNLOG's and torchvision's names for what timm calls otherwise; any other timm name is taken as it stands.
+MODEL_ALIASES: Mapping[str, str] = {
+    "vit_b_16": "vit_base_patch16_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that no trial may start with; ``problems`` holds one sentence for every violation."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What one field accepts: the single source of flags, checks and documentation."""
+
+    name: str
+    kind: Literal["str", "int", "float", "bool", "fractions"]
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()  # allowed values; empty: any of the kind and range
+    planned: tuple[Any, ...] = ()  # values of the design that are not built yet
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: bool = False
+    optional: bool = False  # null is a value
+
+    def allowed(self) -> str:
+        """Describe the accepted values in a few words."""
+        if self.choices:
+            text = ", ".join(map(str, self.choices))
+        elif self.kind == "fractions":
+            text = "three fractions (train, val, test) that sum to 1, such as [0.8, 0.1, 0.1]"
+        elif self.kind == "bool":
+            text = "true, false"
+        elif self.kind == "str":
+            text = "text"
+        else:
+            text = "a whole number" if self.kind == "int" else "a number"
+            if self.minimum is not None:
+                text += f" {'>' if self.exclusive_minimum else '>='} {self.minimum:g}"
+            if self.maximum is not None:
+                text += f"{' and' if self.minimum is not None else ''} <= {self.maximum:g}"
+        return f"{text} or null" if self.optional else text
+
+
+def _field(default: Any, help_text: str, **spec: Any) -> Any:
+    return field(default=default, metadata={"help": help_text, **spec})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """One trial's choices. Defaults are RUNLOG's most successful settings where it has them."""
+
+    # data
+    data: str = _field("data/GOLD_XYZ_OSC.0001_1024.hdf5", "HDF5 file in the RadioML 2018.01A layout")
+    label_set: str = _field("digital17", "which modulations are classes", choices=("digital17", "all24"))
+    snr_min_db: int = _field(0, "lowest SNR level that is used, dB", minimum=-20, maximum=30)
+    snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
+    split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
+    split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0)
+    storage: str = _field("auto", "where frames live", choices=("auto", "memmap"), planned=("ram", "device"))
+
+    # input
+    representation: str = _field(
+        "constellation",
+        "what the model sees of a frame",
+        choices=("constellation", "constellation_psd"),
+        planned=("synced", "iq"),
+    )
+    image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
+    histogram_range: float = _field(
+        2.5, "half width of the histogram after unit power", minimum=0, exclusive_minimum=True, planned=("auto",)
+    )
+    histogram_norm: str = _field("none", "per-image normalisation; max destroys SNR", choices=("none", "max"))
+
+    # model
+    model_type: str = _field("resnet50", "timm name of the backbone, or an alias such as vit_b_16")
+    pretrained: bool = _field(False, "start from ImageNet weights (fetched from a hub)")
+    snr_layer: str = _field(
+        "standard",
+        "head of the SNR task",
+        choices=("standard", "bottleneck_64", "bottleneck_128"),
+        planned=("regression",),
+    )
+    dropout: float = _field(0.5, "dropout before both heads", minimum=0, maximum=0.95)
+
+    # loss
+    snr_loss: str = _field(
+        "cross_entropy",
+        "loss of the SNR task",
+        choices=("cross_entropy",),
+        planned=("ordinal", "smooth_l1", "l1", "d2", "inverse_d2"),
+    )
+    snr_loss_alpha: float = _field(0.5, "weight of the distance penalty", minimum=0)
+    snr_loss_scale: str = _field(
+        "unit", "scale of the distance penalty: maximum of 1", choices=("unit",), planned=("runlog",)
+    )
+    task_weighting: str = _field(
+        "kendall", "how the two losses are weighted", choices=("kendall",), planned=("fixed",)
+    )
+
+    # optimisation
+    batch_size: int = _field(512, "frames an optimiser step", minimum=1, maximum=65536)
+    micro_batch_size: int | None = _field(
+        None, "frames a forward pass; gradients accumulate; null: the whole batch", minimum=1, planned=("auto",)
+    )
+    base_lr: float = _field(1.0e-6, "lowest learning rate of a cycle", minimum=0, exclusive_minimum=True)
+    max_lr: float = _field(5.0e-4, "highest learning rate of the first cycle", minimum=0, exclusive_minimum=True)
+    lr_schedule: str = _field(
+        "triangular2",
+        "how the learning rate moves (constant: max_lr throughout)",
+        choices=("triangular2", "constant"),
+        planned=("plateau",),
+    )
+    epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
+    warmup_epochs: int = _field(0, "epochs of linear rise from base_lr before the schedule starts", minimum=0)
+    weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
+    grad_clip_norm: float | None = _field(
+        None, "largest gradient norm; null: no clipping", minimum=0, exclusive_minimum=True
+    )
+    epochs: int = _field(100, "passes over the training frames at most", minimum=1)
+
+    # stopping
+    patience: int | None = _field(25, "epochs without a better select_by before the end; null: never", minimum=1)
+    min_cycles: int = _field(1, "learning-rate cycles that patience never interrupts", minimum=0)
+    select_by: str = _field("combined_acc", "what picks the checkpoint", choices=("combined_acc", "loss"))
+
+    # curriculum
+    curriculum: bool = _field(False, "let SNR levels join from the highest downwards")
+    curriculum_window: int = _field(3, "stages until a joined level is sampled fully", minimum=1)
+    curriculum_epochs_per_stage: int = _field(1, "epochs between two levels that join", minimum=1)
+
+    # machine
+    seed: int = _field(0, "seed of weights, shuffling and dropout", minimum=0)
+    amp: bool = _field(True, "mixed precision on CUDA")
+    compile: bool = _field(False, "torch.compile the model")
+
+    # start
+    init_from: str | None = _field(None, "checkpoint whose weights start the trial", planned=("*",))
+    resume_from: str | None = _field(None, "checkpoint that is continued exactly", planned=("*",))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Build a configuration from YAML, ``wandb.config`` or flag values.
+
+        Raises:
+            ConfigError: with *all* violations: unknown names, wrong types, values out of range or not built yet, and
+                combinations that cannot work.
+        """
+        problems: list[str] = []
+        checked: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in FIELDS:
+                problems.append(unknown_field(name))
+                continue
+            normalised, problem = check_value(name, value)
+            if problem is None:
+                checked[name] = normalised
+            else:
+                problems.append(problem)
+        config = cls(**checked)
+        problems.extend(_combinations(config, given=checked.keys()))
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain JSON types, ready for ``wandb.config`` and YAML."""
+        mapping = asdict(self)
+        mapping["split"] = list(self.split)
+        return mapping
+
+
+def unknown_field(name: str) -> str:
+    """Say that no field has this name, and which one may have been meant."""
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(FIELDS)}"
+    return f"{name}: no such parameter{hint}"
+
+
+def check_value(name: str, value: Any) -> tuple[Any, str | None]:
+    """Return (normalised value, None), or (None, the problem in one sentence)."""
+    spec = FIELDS[name]
+    refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    if value is None:
+        return (None, None) if spec.optional else (None, refused)
+    if not isinstance(value, list | dict) and (value in spec.planned or "*" in spec.planned):
+        return None, f"{name}: {value!r} is planned but not built yet; allowed now: {_built(spec)}"
+    if spec.kind == "fractions":
+        return _fractions(name, value, spec)
+    if spec.kind == "bool":
+        return (value, None) if isinstance(value, bool) else (None, refused)
+    if spec.kind == "str":
+        ok = isinstance(value, str) and value != "" and (not spec.choices or value in spec.choices)
+        return (value, None) if ok else (None, refused + _nearest(value, spec.choices))
+    if isinstance(value, str):
+        return None, refused + _number_in_text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None, refused
+    if spec.kind == "int" and value != int(value):
+        return None, refused
+    too_low = spec.minimum is not None and (value <= spec.minimum if spec.exclusive_minimum else value < spec.minimum)
+    if too_low or (spec.maximum is not None and value > spec.maximum):
+        return None, refused
+    return (int(value) if spec.kind == "int" else float(value)), None
+
+
+def parse_flag(name: str, text: str) -> Any:
+    """Read a command-line value as the field's type; what cannot be read comes back as text, for check_value to refuse.
+
+    Flags arrive as text, so ``1e-4`` is a number here although PyYAML reads it as a string.
+    """
+    spec = FIELDS[name]
+    if spec.optional and text.lower() in {"none", "null"}:
+        return None
+    if spec.kind == "bool":
+        return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
+    if spec.kind == "fractions":
+        parts = text.strip("[]() ").split(",")
+        try:
+            return [float(part) for part in parts]
+        except ValueError:
+            return text
+    if spec.kind in {"int", "float"}:
+        try:
+            return int(text) if spec.kind == "int" else float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _built(spec: FieldSpec) -> str:
+    return "null" if "*" in spec.planned else spec.allowed()
+
+
+def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _number_in_text(value: str) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    # YAML 1.1 wants a dot and a signed exponent: 1e-4 is text to PyYAML, 1.0e-4 a number.
+    mantissa, _, exponent = value.lower().partition("e")
+    if not exponent:
+        return f"; it was read as text: write {value} without quotes"
+    sign = exponent if exponent[0] in "+-" else f"+{exponent}"
+    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
+    return f"; YAML reads {value} as text: write {written}" if math.isfinite(number) else ""
+
+
+def _fractions(name: str, value: Any, spec: FieldSpec) -> tuple[tuple[float, ...] | None, str | None]:
+    refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return None, refused
+    if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part < 1 for part in value):
+        return None, refused
+    if not math.isclose(sum(value), 1.0, abs_tol=1e-9):
+        return None, f"{refused} (these sum to {sum(value):g})"
+    return tuple(float(part) for part in value), None
+
+
+def _combinations(config: TrialConfig, given: Any) -> list[str]:
+    """Return what is wrong with values that are right one by one; only about fields that were given."""
+    problems = []
+    if config.snr_min_db > config.snr_max_db and {"snr_min_db", "snr_max_db"} & set(given):
+        problems.append(f"snr_min_db: {config.snr_min_db} dB lies above snr_max_db = {config.snr_max_db} dB")
+    if config.base_lr > config.max_lr and {"base_lr", "max_lr"} & set(given):
+        problems.append(f"base_lr: {config.base_lr:g} lies above max_lr = {config.max_lr:g}")
+    if config.warmup_epochs >= config.epochs and {"warmup_epochs", "epochs"} & set(given):
+        problems.append(f"warmup_epochs: {config.warmup_epochs} leaves none of the {config.epochs} epochs to train")
+    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+        problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
+    return problems
+
+
+_KINDS = {"str": "str", "int": "int", "float": "float", "bool": "bool"}
+
+
+def _spec(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> FieldSpec:
+    text = getattr(hint, "__name__", str(hint)) if hint in (str, int, float, bool) else str(hint)
+    kind = "fractions" if text.startswith("tuple") else _KINDS[text.split(" | ")[0]]
+    return FieldSpec(name=name, kind=kind, default=default, optional="None" in text, **metadata)  # type: ignore[arg-type]
+
+
+def _specs() -> dict[str, FieldSpec]:
+    hints = get_type_hints(TrialConfig)
+    return {
+        item.name: _spec(item.name, hints[item.name], item.default, item.metadata)
+        for item in fields(TrialConfig)
+        if item.default is not MISSING
+    }
+
+
+FIELDS: Mapping[str, FieldSpec] = _specs()

@@ -1,0 +1,1 @@
+"""An embedded server that speaks the W&B sweep protocol to the unmodified wandb client."""

@@ -1,0 +1,30 @@
+"""Nothing in these tests may read or write the developer's own W&B settings, netrc or running servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Variables that would point a test at the developer's own account, server or machine settings.
+_FOREIGN = ("WANDB_", "AMC_", "SLURM_")
+
+
+@pytest.fixture(autouse=True)
+def _own_wandb_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            monkeypatch.delenv(name)
+    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR"):
+        folder = tmp_path / "wandb" / name.lower()
+        folder.mkdir(parents=True)
+        monkeypatch.setenv(f"WANDB_{name}", str(folder))
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / ".netrc"))
+    monkeypatch.setenv("AMC_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield
