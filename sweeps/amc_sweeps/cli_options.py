@@ -1,0 +1,52 @@
+"""The options that say which W&B a command talks to, the same for every command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from amc_sweeps.backend import Backend, BackendError, choose_backend
+
+USAGE_ERROR = 2  # what was given cannot be used; nothing was changed
+
+
+class Refusal(click.ClickException):
+    """An error of what was given: one clear message, exit code 2."""
+
+    exit_code = USAGE_ERROR
+
+
+def refuse(message: str) -> NoReturn:
+    """End the command with a message and exit code 2."""
+    raise Refusal(message)
+
+
+def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --base-url, --local, --cloud, --entity and --project to a click command."""
+    for option in (
+        click.option("--project", metavar="NAME", help="The project (default: WANDB_PROJECT, or found by the id)."),
+        click.option("--entity", metavar="NAME", help="The user or team (default: WANDB_ENTITY, or your own)."),
+        click.option("--cloud", is_flag=True, help="Use W&B's cloud, with your login."),
+        click.option("--local", is_flag=True, help="Use the embedded server that runs on this machine."),
+        click.option("--base-url", metavar="URL", help="Use the W&B server at this address."),
+    ):
+        command = option(command)
+    return command
+
+
+def connect(*, base_url: str | None, local: bool, cloud: bool) -> Backend:
+    """Choose the W&B, say which on stderr, and point this process's wandb client at it.
+
+    Raises:
+        Refusal: when no W&B can be told from what was given.
+    """
+    try:
+        backend = choose_backend(base_url=base_url, local=local, cloud=cloud)
+    except BackendError as error:
+        raise Refusal(str(error)) from error
+    click.echo(backend.announce(), err=True)
+    os.environ.update(backend.environment())
+    return backend
