@@ -1,0 +1,157 @@
+"""W&B's parameter distributions: which keys each takes, what it can draw, and how one value is drawn.
+
+Names, keys, defaults and shapes are those of the JSON schema in the package ``sweeps`` 0.3.0, W&B's own engine.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["DISTRIBUTIONS", "EXPONENT_OF_E", "Range", "draw", "ends", "steps"]
+
+_BOUNDS: Mapping[str, float | None] = {"min": None, "max": None}  # None: has to be given
+_NORMAL: Mapping[str, float | None] = {"mu": 0.0, "sigma": 1.0}
+_BETA: Mapping[str, float | None] = {"a": 1.0, "b": 1.0}
+_STEP: Mapping[str, float | None] = {"q": 1.0}
+
+# distribution -> its keys and their defaults; the discrete ones without keys here are read by sweep_config itself
+DISTRIBUTIONS: Mapping[str, Mapping[str, float | None]] = {
+    "int_uniform": _BOUNDS,
+    "uniform": _BOUNDS,
+    "q_uniform": {**_BOUNDS, **_STEP},
+    "log_uniform": _BOUNDS,
+    "log_uniform_values": _BOUNDS,
+    "q_log_uniform": {**_BOUNDS, **_STEP},
+    "q_log_uniform_values": {**_BOUNDS, **_STEP},
+    "inv_log_uniform": _BOUNDS,
+    "inv_log_uniform_values": _BOUNDS,
+    "normal": _NORMAL,
+    "q_normal": {**_NORMAL, **_STEP},
+    "log_normal": _NORMAL,
+    "q_log_normal": {**_NORMAL, **_STEP},
+    "beta": _BETA,
+    "q_beta": {**_BETA, **_STEP},
+}
+
+# Their min and max are exponents of e, which is hardly ever what is meant -> the one that takes the values themselves.
+EXPONENT_OF_E: Mapping[str, str] = {
+    "log_uniform": "log_uniform_values",
+    "q_log_uniform": "q_log_uniform_values",
+    "inv_log_uniform": "inv_log_uniform_values",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """A parameter drawn from a distribution; only the attributes that ``DISTRIBUTIONS`` names for it mean anything."""
+
+    distribution: str
+    min: float | None = None
+    max: float | None = None
+    mu: float = 0.0
+    sigma: float = 1.0
+    a: float = 1.0
+    b: float = 1.0
+    q: float | None = None  # distance of the values; an int makes them ints
+
+    @property
+    def low(self) -> float:
+        """``min`` of a distribution that has one."""
+        assert self.min is not None, f"{self.distribution} has no min"
+        return self.min
+
+    @property
+    def high(self) -> float:
+        """``max`` of a distribution that has one."""
+        assert self.max is not None, f"{self.distribution} has no max"
+        return self.max
+
+
+def ends(spec: Range) -> tuple[float, float]:
+    """Return the lowest and the highest value that can be drawn; infinite where nothing bounds them."""
+    name = spec.distribution.removeprefix("q_")
+    if name == "normal":
+        return (-math.inf, math.inf)
+    low, high = _continuous_ends(spec, name)
+    if spec.q is None:
+        return low, high
+    first, last = _multiples(low, high, spec.q)
+    return _multiple(first, spec.q), (_multiple(last, spec.q) if last is not None else math.inf)
+
+
+def steps(spec: Range) -> int | None:
+    """Return how many values can be drawn, or None where they are not countable."""
+    if spec.distribution == "int_uniform":
+        return int(spec.high) - int(spec.low) + 1
+    if spec.q is None or spec.distribution == "q_normal":
+        return None
+    first, last = _multiples(*_continuous_ends(spec, spec.distribution.removeprefix("q_")), spec.q)
+    return None if last is None else last - first + 1
+
+
+def draw(spec: Range, rng: random.Random) -> float:
+    """Draw one value. Quantised ones are multiples of ``q`` within the range, ints when ``q`` is an int.
+
+    W&B's engine lets rounding leave the range (min 5, q 4 gives 4); a value that was not asked for is never drawn here.
+    """
+    if spec.distribution == "int_uniform":
+        return rng.randint(int(spec.low), int(spec.high))
+    name = spec.distribution.removeprefix("q_")
+    value = _draw_continuous(spec, name, rng)
+    if spec.q is None:
+        return value
+    times = round(value / spec.q)
+    if name != "normal":
+        first, last = _multiples(*_continuous_ends(spec, name), spec.q)
+        times = max(first, times if last is None else min(times, last))
+    return _multiple(times, spec.q)
+
+
+def _draw_continuous(spec: Range, name: str, rng: random.Random) -> float:
+    if name == "normal":
+        return rng.normalvariate(spec.mu, spec.sigma)
+    if name == "log_normal":
+        return math.exp(rng.normalvariate(spec.mu, spec.sigma))
+    if name == "beta":
+        return rng.betavariate(spec.a, spec.b)
+    if name == "uniform":
+        return rng.uniform(spec.low, spec.high)
+    # What is left is uniform on the logarithm; the inverse ones are as well, from the other end.
+    low, high = _continuous_ends(spec, name)
+    return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
+
+
+def _continuous_ends(spec: Range, name: str) -> tuple[float, float]:
+    """Return the ends before quantisation."""
+    if name == "log_normal":
+        return 0.0, math.inf
+    if name == "beta":
+        return 0.0, 1.0
+    if name == "log_uniform":
+        return math.exp(spec.low), math.exp(spec.high)
+    if name == "inv_log_uniform":
+        return math.exp(-spec.high), math.exp(-spec.low)
+    return spec.low, spec.high
+
+
+def _multiples(low: float, high: float, q: float) -> tuple[int, int | None]:
+    """Return the first and last multiple of ``q`` in [low, high], as factors; the nearest one where there is none.
+
+    0.3 / 0.1 is 2.9999999999999996: a factor that close to a whole number counts as whole.
+    """
+    first = math.ceil(low / q - 1e-9)
+    if math.isinf(high):
+        return first, None
+    last = math.floor(high / q + 1e-9)
+    if first > last:
+        first = last = round((low + high) / 2 / q)
+    return first, last
+
+
+def _multiple(times: int, q: float) -> float:
+    if isinstance(q, int):
+        return times * q
+    return float(f"{times * q:.12g}")  # without the noise of 3 * 0.1 = 0.30000000000000004

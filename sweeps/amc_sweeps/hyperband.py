@@ -1,0 +1,102 @@
+"""Hyperband as W&B runs it: asynchronous successive halving over the curves that runs have logged so far.
+
+Nothing is scheduled in brackets: whenever somebody asks, every running run is compared with all runs of the sweep at
+the highest *band* that it has passed. A band is a number of logged finite values of the metric, not of epochs or
+steps; a trial that logs the metric once an epoch makes the two the same.
+
+Source: Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization", JMLR 18 (2018), and Li et
+al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, with the semantics of the package ``sweeps``
+0.3.0, W&B's own engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["HyperbandConfig", "Stop", "bands", "runs_to_stop", "thresholds"]
+
+_MAX_BANDS = 100  # as many as W&B's engine lays out from min_iter
+_LONGEST_CURVE = 10**9  # no run logs more values than this; bands above it would only be noise
+
+
+@dataclass(frozen=True)
+class HyperbandConfig:
+    """W&B's ``early_terminate`` section: ``max_iter`` with ``s``, or ``min_iter``, in logged values of the metric."""
+
+    min_iter: int | None = None  # lowest band; ignored where max_iter is given
+    max_iter: int | None = None  # not a band itself: bands are max_iter / eta, max_iter / eta^2, ...
+    s: int | None = None  # how many bands are laid out downwards from max_iter
+    eta: float = 3  # > 1; about one run in eta survives a band
+    strict: bool = True  # judge by the value at the band (True) or by the best value so far (False)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run should end: at ``band`` its ``value`` was worse than ``threshold``."""
+
+    run: str
+    band: int
+    value: float
+    threshold: float
+
+
+def bands(config: HyperbandConfig) -> tuple[int, ...]:
+    """Return the bands in rising order, in logged values of the metric; empty when max_iter is too small for any."""
+    found = set()
+    if config.max_iter is not None:
+        band = float(config.max_iter)
+        for _ in range(config.s or 0):
+            band /= config.eta
+            if band < 1:
+                break
+            found.add(int(band))
+    elif config.min_iter is not None:
+        band = config.min_iter
+        for _ in range(_MAX_BANDS):
+            if band > _LONGEST_CURVE:
+                break
+            found.add(int(band))
+            band *= config.eta
+    return tuple(sorted(found))
+
+
+def thresholds(config: HyperbandConfig, curves: Iterable[Sequence[float]], goal: str) -> dict[int, float]:
+    """Return, for every band that at least one run has reached, the worst value that survives it.
+
+    Args:
+        curves: the logged finite values of the metric of every run in whatever state, in the order of logging.
+        goal: ``minimize`` or ``maximize``.
+    """
+    every = [curve for curve in curves if curve]
+    found = {}
+    for band in bands(config):
+        reached = sorted((curve[band - 1] for curve in every if len(curve) >= band), reverse=goal == "maximize")
+        if not reached:
+            break
+        # 1/eta is rounded before the product, as in W&B's engine: the two ways differ for a few (n, eta).
+        found[band] = reached[int(1.0 / config.eta * len(reached))]
+    return found
+
+
+def runs_to_stop(
+    config: HyperbandConfig, goal: str, curves: Mapping[str, Sequence[float]], running: Collection[str]
+) -> list[Stop]:
+    """Return which of the ``running`` runs fall behind, in the order of ``curves``. Ties survive.
+
+    Args:
+        goal: ``minimize`` or ``maximize``.
+        curves: run -> its logged finite values of the metric; every run of the sweep, whatever its state.
+    """
+    limits = thresholds(config, curves.values(), goal)
+    better, sign = (max, -1) if goal == "maximize" else (min, 1)
+    stops = []
+    for run, curve in curves.items():
+        passed = [band for band in limits if band <= len(curve)]
+        if run not in running or not passed:
+            continue
+        band = passed[-1]
+        value = curve[band - 1] if config.strict else better(curve)
+        if sign * value > sign * limits[band]:
+            stops.append(Stop(run=run, band=band, value=value, threshold=limits[band]))
+    return stops

@@ -1,0 +1,98 @@
+"""YAML as the wandb client reads it, but with its silent traps named: duplicate keys, numbers that became text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+__all__ = ["YamlError", "load_mapping", "number_in_text"]
+
+
+class YamlError(ValueError):
+    """Text that is no usable YAML mapping; ``problems`` holds one sentence each, with line numbers counted from 1."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader (the client's dialect, YAML 1.1) that also collects keys given twice."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping as the parent does, and remember where a key comes again."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                self.duplicates.append(f"line {line}: {key.value!r} is given again (first in line {lines[key.value]})")
+            lines.setdefault(key.value, line)
+        return super().construct_mapping(node, deep)
+
+
+def load_mapping(text: str) -> dict[str, Any]:
+    """Read a YAML document that is one mapping.
+
+    Raises:
+        YamlError: a syntax error, a duplicate key, an empty document, several documents, or something else than a
+            mapping.
+    """
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        document = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        raise YamlError([_syntax_problem(error)]) from error
+    except yaml.YAMLError as error:
+        raise YamlError([f"this is not YAML: {str(error).splitlines()[0]}"]) from error
+    except (ValueError, RecursionError) as error:  # such as the date 2025-13-45, or nesting without end
+        raise YamlError([f"this is not usable YAML: {error}"]) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if document is None:
+        raise YamlError(["there is nothing in it; a sweep is a mapping with at least method and parameters"])
+    if not isinstance(document, dict):
+        kind = "a list" if isinstance(document, list) else f"only {document!r:.60}"
+        raise YamlError([f"this is {kind}, not a mapping; a sweep starts with lines such as 'method: bayes'"])
+    if loader.duplicates:
+        raise YamlError(loader.duplicates)
+    return document
+
+
+def number_in_text(value: Any) -> str:
+    """Return a hint when ``value`` is text that was meant as a number, else nothing.
+
+    YAML 1.1 wants a dot and a signed exponent: PyYAML reads 1e-4 as text, 1.0e-4 as a number.
+    """
+    if not isinstance(value, str):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    mantissa, _, exponent = value.lower().partition("e")
+    if not exponent:
+        return f"; it was read as text: write {value} without quotes"
+    sign = exponent if exponent[0] in "+-" else f"+{exponent}"
+    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
+    if written == value.lower():
+        return f"; it was read as text: write {value} without quotes"
+    return f"; YAML reads {value} as text: write {written}"
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return where + ", ".join(part for part in (error.context, error.problem) if part)
