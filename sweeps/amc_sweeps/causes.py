@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+from amc_sweeps.run_states import RunState
 
 
 class EndReason(StrEnum):
@@ -56,3 +61,266 @@ class Cause(StrEnum):
     NODE_FAILURE = "node_failure"  # many runs of one host ended together
     RUNNING = "running"  # not ended
     UNKNOWN = "unknown"
+
+
+# Endings that say nothing against the configuration: the run was cut short from outside, so what it would have reached
+# is not known (censored). They are outside the failure rate's numerator and named in its denominator.
+CENSORED = frozenset({Cause.EARLY_STOPPED, Cause.STOPPED, Cause.CANCELLED, Cause.INTERRUPTED, Cause.PREEMPTED})
+WHOLE = frozenset({Cause.COMPLETED, Cause.PATIENCE})  # the trial ended as it was meant to
+FAILURES = frozenset(
+    {
+        Cause.DIVERGED,
+        Cause.OUT_OF_MEMORY,
+        Cause.DATA_ERROR,
+        Cause.CONFIG_REFUSED,
+        Cause.ERROR,
+        Cause.KILLED_BY_SIGNAL,
+        Cause.LOST,
+        Cause.NODE_FAILURE,
+    }
+)
+
+Confidence = Literal["certain", "likely", "guess"]
+
+# A heartbeat comes at least every 30 s; W&B itself calls a run crashed after about five silent minutes.
+STALE_AFTER_S = 300.0
+# A stop takes some epochs to arrive: the client asks every 15 s and posts every 15 s.
+FEW_POINTS_PAST_A_BAND = 5
+
+
+@dataclass(frozen=True)
+class BandDecision:
+    """What Hyperband says of a run: at ``band`` logged values its ``value`` was worse than ``threshold``."""
+
+    band: int
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run from outside. None stands for unknown everywhere: not every server tells all of it."""
+
+    state: str  # W&B's word, see RunState
+    exit_code: int | None = None
+    end_reason: str | None = None  # from the run's summary
+    stop_recorded: bool | None = None  # somebody, or Hyperband, asked this run to stop
+    sweep_cancelled: bool = False
+    alive_at_cancel: bool | None = None  # whether the run was still reporting when its sweep was cancelled
+    heartbeat_age_s: float | None = None
+    points: int = 0  # logged finite values of the sweep's metric: what Hyperband counts
+    epochs: int = 0  # logged values of the metric, finite or not
+    epochs_planned: int | None = None
+    epochs_since_best: int | None = None
+    patience: int | None = None  # of the run's configuration
+    not_finite: tuple[str, ...] = ()  # metrics whose last logged value is NaN or infinite
+    log_tail: str | None = None  # the last lines of its console, where they were read
+    hyperband: bool = False  # the sweep has early_terminate
+    band: BandDecision | None = None  # the Hyperband decision that would have stopped the run, where there is one
+    neighbours_lost: str | None = None  # "4 of 4 runs on gpu-3 ended within 40 s", where that is so
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended, how sure that is, and the evidence in a few words."""
+
+    cause: Cause
+    confidence: Confidence
+    because: str
+
+
+# The last lines of a console and what they mean, most specific first.
+_LOG_PATTERNS: tuple[tuple[Cause, str], ...] = (
+    (
+        Cause.OUT_OF_MEMORY,
+        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|\bMemoryError\b|can't allocate memory"
+        r"|Cannot allocate memory|[Oo]ut of memory: Killed|[Oo][Oo][Mm][-_ ][Kk]ill|out-of-memory handler",
+    ),
+    (
+        Cause.DIVERGED,
+        r"\bDiverged\b|(?i:loss\b[^\n]{0,30}\bnan\b)|(?i:(?:loss|gradients?|weights?)\b[^\n]{0,30}\b(?:not|non-?)\s?finite)"
+        r"|(?i:\b(?:nan|non-?finite|infinite)\b[^\n]{0,30}\b(?:loss|gradients?|weights?)\b)|(?i:input contains nan)",
+    ),
+    (
+        Cause.DATA_ERROR,
+        r"\bDataError\b|FileNotFoundError|No such file or directory|[Uu]nable to (?:synchronously )?open file"
+        r"|truncated file|file signature not found|Stale file handle",
+    ),
+    (Cause.CONFIG_REFUSED, r"\bConfigError\b|unrecognized arguments|error: argument |No such option|Invalid value for"),
+    (Cause.KILLED_BY_SIGNAL, r"\bKilled\b|(?:^|\d\s+)Terminated\b|Segmentation fault|\bBus error\b|core dumped"),
+    (Cause.ERROR, r"^[\w.]*(?:Error|Exception)\b.*|^Traceback \(most recent call last\)"),
+)
+
+_OWN_CODES: dict[int, Cause] = {code: Cause(reason.value) for reason, code in EXIT_CODES.items() if code != 0}
+_SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+            11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM", 24: "SIGXCPU"}  # fmt: skip
+_TRACEBACK = "Traceback (most recent call last)"
+_CLIENT_STOP_CODE = 255  # what the wandb client sends for a KeyboardInterrupt, its own stop's or Ctrl-C's
+
+
+def classify(evidence: Evidence) -> Verdict:
+    """Conclude how a run ended. The order is the order of evidence: the first rule that applies decides.
+
+    0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. preemption; 4. what the trial said itself;
+    5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours; 7. a Hyperband band, inferred;
+    8. silence; 9. unknown.
+    """
+    for rule in (
+        _not_ended,
+        _stop_recorded,
+        _cancelled,
+        _preempted,
+        _said_so_itself,
+        _clean_exit,
+        _failed_with_traces,
+        _ends_at_a_band,
+        _silent,
+    ):
+        verdict = rule(evidence)
+        if verdict is not None:
+            return verdict
+    return _nothing_else(evidence)
+
+
+def _not_ended(e: Evidence) -> Verdict | None:
+    if e.state not in {RunState.PENDING, RunState.RUNNING}:
+        return None
+    if e.heartbeat_age_s is not None and e.heartbeat_age_s > STALE_AFTER_S:
+        return None
+    if e.state == RunState.PENDING:
+        return Verdict(Cause.RUNNING, "certain", "handed out to an agent, has not reported yet")
+    asked = "; it was asked to stop" if e.stop_recorded else ""
+    return Verdict(Cause.RUNNING, "certain", f"state running{asked}")
+
+
+def _stop_recorded(e: Evidence) -> Verdict | None:
+    if not e.stop_recorded and e.state != RunState.KILLED:
+        return None
+    if e.band is None and e.sweep_cancelled and e.alive_at_cancel is not False:
+        return None  # the cancellation asked for it, see the next rule
+    return _who_stopped(e, "a stop was recorded" if e.stop_recorded else "state killed")
+
+
+def _who_stopped(e: Evidence, what: str) -> Verdict:
+    if e.band is not None:
+        return Verdict(Cause.EARLY_STOPPED, "certain", f"{what}; {_at_band(e.band)}")
+    if not e.hyperband:
+        return Verdict(Cause.STOPPED, "certain", f"{what}; the sweep has no early_terminate")
+    return Verdict(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
+
+
+def _at_band(band: BandDecision) -> str:
+    return f"{band.value:.4g} at band {band.band} is worse than Hyperband's threshold {band.threshold:.4g}"
+
+
+def _cancelled(e: Evidence) -> Verdict | None:
+    asked = bool(e.stop_recorded) or e.state == RunState.KILLED or e.end_reason == EndReason.STOPPED
+    ended_by_itself = e.state in {RunState.FINISHED, RunState.FAILED} and not asked
+    if not e.sweep_cancelled or ended_by_itself or e.alive_at_cancel is False:
+        return None
+    if e.alive_at_cancel:
+        return Verdict(Cause.CANCELLED, "certain", "its sweep was cancelled while it was alive")
+    if asked:
+        return Verdict(Cause.CANCELLED, "likely", "it was stopped, and its sweep is cancelled")
+    return None
+
+
+def _preempted(e: Evidence) -> Verdict | None:
+    if e.state in {RunState.PREEMPTING, RunState.PREEMPTED}:
+        return Verdict(Cause.PREEMPTED, "certain", f"state {e.state}")
+    return None
+
+
+def _said_so_itself(e: Evidence) -> Verdict | None:
+    if e.end_reason not in set(EndReason):
+        return None
+    if e.end_reason == EndReason.STOPPED:
+        return _who_stopped(e, "end_reason stopped")
+    return Verdict(Cause(e.end_reason), "certain", f"end_reason {e.end_reason}")
+
+
+def _clean_exit(e: Evidence) -> Verdict | None:
+    if e.state != RunState.FINISHED or e.exit_code not in {0, None}:
+        return None
+    if e.epochs_planned is None:
+        return Verdict(Cause.COMPLETED, "likely", "finished; how many epochs were planned is not known")
+    told = f"finished after {e.epochs} of {e.epochs_planned} epochs"
+    if e.epochs >= e.epochs_planned:
+        return Verdict(Cause.COMPLETED, "certain", told)
+    if e.patience is None or e.epochs_since_best is None:
+        return Verdict(Cause.PATIENCE, "guess", told)
+    if e.epochs_since_best >= e.patience:
+        return Verdict(
+            Cause.PATIENCE, "likely", f"{told}, {e.epochs_since_best} after its best (patience {e.patience})"
+        )
+    return Verdict(Cause.STOPPED, "guess", f"{told}, only {e.epochs_since_best} after its best (patience {e.patience})")
+
+
+def _failed_with_traces(e: Evidence) -> Verdict | None:
+    if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING}:
+        return None
+    own = _OWN_CODES.get(e.exit_code) if e.exit_code is not None else None
+    if own is not None:
+        return Verdict(own, "likely", f"exit code {e.exit_code}")
+    found = _search_log(e.log_tail or "")
+    if found is not None and found[0] is not Cause.ERROR:
+        return Verdict(found[0], "likely", f"log: {found[1]}")
+    if e.not_finite:
+        return Verdict(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
+    signal = _signal_of(e.exit_code)
+    if e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
+        return Verdict(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
+    if e.exit_code == _CLIENT_STOP_CODE:
+        return Verdict(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
+    if signal is not None:
+        return Verdict(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
+    if e.neighbours_lost is not None:
+        return Verdict(Cause.NODE_FAILURE, "guess", e.neighbours_lost)
+    if found is not None:
+        return Verdict(found[0], "likely", f"log: {found[1]}")
+    return None
+
+
+def _search_log(text: str) -> tuple[Cause, str] | None:
+    """Return what a log's end speaks for, and the line that does; after a traceback nothing before it counts."""
+    text = text[max(text.rfind(_TRACEBACK), 0) :]
+    for cause, pattern in _LOG_PATTERNS:
+        matches = list(re.finditer(pattern, text, re.MULTILINE))
+        if matches:
+            line_start = text.rfind("\n", 0, matches[-1].start()) + 1
+            return cause, _shortened(text[line_start:].split("\n", 1)[0].strip())
+    return None
+
+
+def _shortened(line: str, limit: int = 120) -> str:
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _signal_of(exit_code: int | None) -> str | None:
+    if exit_code is None:
+        return None
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    return _SIGNALS.get(number)
+
+
+def _ends_at_a_band(e: Evidence) -> Verdict | None:
+    if e.band is None or not 0 <= e.points - e.band.band <= FEW_POINTS_PAST_A_BAND:
+        return None
+    return Verdict(
+        Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}; no stop recorded"
+    )
+
+
+def _silent(e: Evidence) -> Verdict | None:
+    if e.state == RunState.CRASHED:
+        return Verdict(Cause.LOST, "likely", "its heartbeat stopped and nothing else is known")
+    if e.state in {RunState.RUNNING, RunState.PENDING}:
+        silent = "" if e.heartbeat_age_s is None else f" for {e.heartbeat_age_s / 60:.0f} min"
+        return Verdict(Cause.LOST, "likely", f"state {e.state}, but silent{silent}")
+    return None
+
+
+def _nothing_else(e: Evidence) -> Verdict:
+    if e.exit_code not in {0, None}:
+        return Verdict(Cause.ERROR, "guess", f"exit code {e.exit_code}, no log to say why")
+    return Verdict(Cause.UNKNOWN, "guess", f"state {e.state}, nothing else is known")
