@@ -1,0 +1,29 @@
+"""amc-sweep: steer sweeps. One small module per command; this one only gathers them."""
+
+from __future__ import annotations
+
+import click
+
+from amc_agents.commands.create import create_command
+from amc_agents.commands.demo import demo_command
+from amc_agents.commands.serve import serve_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="amc-sweep-toolkit")
+def main() -> None:
+    """Run W&B sweeps for modulation classification: in the cloud, on your own server, or on none at all.
+
+    \b
+    amc-sweep serve                           an embedded W&B server: no account, no internet
+    amc-sweep create sweeps/smoke.yaml        check a sweep file, register it, print the agent command
+    amc-analyze SWEEP                         who really won, how each run ended
+
+    Every command says on stderr which W&B it talks to: --base-url, --local or --cloud; else WANDB_BASE_URL; else the
+    embedded server that runs here; else your W&B login. Exit codes: 0 done, 1 failed, 2 refused as given.
+    """
+
+
+main.add_command(create_command)
+main.add_command(demo_command)
+main.add_command(serve_command)

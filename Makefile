@@ -1,0 +1,49 @@
+# make demo    the whole loop in five minutes: no account, no internet, no GPU
+# make test    every test
+# make check   format, lint, types
+# make wheel   build the wheel, install it into an empty environment, run its four commands there
+# make bench   benchmarks, printed as tables
+# make soak    long tests, run by hand
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PIP_QUIET := --disable-pip-version-check --quiet
+
+.PHONY: demo test check wheel bench soak clean
+
+demo: $(READY)
+	@$(BIN)/amc-sweep demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --outdir dist
+	$(PYTHON) -m venv --clear dist/venv
+	dist/venv/bin/pip install $(PIP_QUIET) --constraint docker/constraints.txt dist/*.whl
+	cd dist && for command in amc-data amc-train amc-sweep amc-analyze; do venv/bin/$$command --help > /dev/null || exit 1; done
+	@echo "the wheel installs into an empty environment and its four commands run there"
+
+bench: $(READY)
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+soak: $(READY)
+	$(BIN)/pytest tests/soak
+
+clean:
+	rm -rf .venv build dist demo *.egg-info
+
+# One environment for everything, made again when what it depends on changes.
+$(READY): setup.cfg pyproject.toml docker/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "Installing into .venv (torch is large; this takes some minutes once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install $(PIP_QUIET) --constraint docker/constraints.txt --editable '.[dev]'
+	@touch $@

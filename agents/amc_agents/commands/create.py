@@ -1,0 +1,126 @@
+"""amc-sweep create: check a sweep file, register it, print the command for the agents."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amc_agents.preflight import Preflight, check
+from amc_sweeps.backend import Backend
+from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+
+DEFAULT_PROJECT = "amc-sweeps"
+
+
+@click.command("create")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check the file and say what it would do; register nothing.")
+@click.option("--name", help="Name of the sweep (default: the file's own).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the agent command.")
+@backend_options
+def create_command(
+    file: Path,
+    dry_run: bool,
+    name: str | None,
+    as_json: bool,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """Check the sweep FILE, register it with W&B, and print the agent command.
+
+    The file is checked against W&B's grammar and against what amc-train accepts; all violations are reported at once,
+    with exit code 2, and nothing is registered. The agent command is all that goes to stdout:
+
+    \b
+    amc-sweep create sweeps/resnet50_focused.yaml --dry-run
+    amc-sweep create sweeps/resnet50_focused.yaml
+    eval "$(amc-sweep create sweeps/smoke.yaml)"      # register, and be its first agent
+    """
+    text = _read(file)
+    preflight = check(text, source=str(file))
+    _report(preflight, file)
+    if preflight.sweep is None or preflight.problems:
+        refuse(f"{file}: {_count(len(preflight.problems), 'problem')}; nothing was registered")
+    if dry_run:
+        if as_json:
+            click.echo(json.dumps(_facts(preflight), indent=2))
+        return
+    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    raw: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
+    registered = _register(
+        raw,
+        backend,
+        entity=entity or os.environ.get("WANDB_ENTITY") or raw.get("entity"),
+        project=project or os.environ.get("WANDB_PROJECT") or raw.get("project") or DEFAULT_PROJECT,
+    )
+    agent = f"{backend.shell_prefix()}wandb agent {registered['path']}"
+    click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)
+    if as_json:
+        click.echo(json.dumps({**registered, "agent_command": agent, **_facts(preflight)}, indent=2))
+    else:
+        click.echo(agent)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
+        raise Refusal(f"{file}: cannot be read: {reason}") from error
+
+
+def _report(preflight: Preflight, file: Path) -> None:
+    for problem in preflight.problems:
+        click.secho(f"{file}: problem: {problem}", fg="red", err=True)
+    for warning in preflight.warnings:
+        click.secho(f"{file}: warning: {warning}", fg="yellow", err=True)
+    if preflight.sweep is not None and not preflight.problems:
+        number = "infinitely many" if preflight.configurations is None else f"{preflight.configurations:,}"
+        cap = f", run_cap {preflight.sweep.run_cap}" if preflight.sweep.run_cap else ""
+        click.echo(f"{file}: {number} configurations, searched by {preflight.sweep.method}{cap}", err=True)
+        if preflight.bands_epochs:
+            bands = ", ".join(map(str, preflight.bands_epochs))
+            click.echo(f"{file}: Hyperband judges runs at epochs {bands}", err=True)
+
+
+def _facts(preflight: Preflight) -> Mapping[str, Any]:
+    return {
+        "configurations": preflight.configurations,
+        "bands_epochs": list(preflight.bands_epochs),
+        "warnings": list(preflight.warnings),
+    }
+
+
+def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, project: str) -> dict[str, str]:
+    import wandb
+
+    try:
+        # wandb.sweep prints lines of its own on stdout, which is kept for the agent command; ours say the same.
+        with contextlib.redirect_stdout(io.StringIO()):
+            sweep_id = wandb.sweep(raw, entity=entity, project=project)
+            owner = entity or wandb.Api().default_entity
+    except (wandb.Error, ValueError) as error:
+        raise Refusal(f"{backend.base_url} did not take the sweep: {error}") from error
+    path = f"{owner}/{project}/{sweep_id}"
+    page = "https://wandb.ai" if backend.kind == "cloud" else backend.base_url
+    return {
+        "sweep_id": sweep_id,
+        "entity": str(owner),
+        "project": project,
+        "path": path,
+        "url": f"{page}/{owner}/{project}/sweeps/{sweep_id}",
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
