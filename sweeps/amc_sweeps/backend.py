@@ -31,6 +31,7 @@ from typing import Any, Literal, Protocol
 
 CLOUD_URL = "https://api.wandb.ai"
 KEY_PREFIX = "amc-"
+NO_KEY = KEY_PREFIX + "0" * 40  # for a server that asks for none: the wandb client wants some key all the same
 SERVICE_NAME = "amc-sweep"  # what /healthz of an embedded server calls itself
 HEALTH_TIMEOUT_S = 3.0
 
@@ -81,7 +82,9 @@ class Backend:
         if self.kind == "cloud":
             return ""
         prefix = f"WANDB_BASE_URL={self.base_url} "
-        if self.kind == "embedded":
+        if self.api_key == NO_KEY:
+            prefix += f"WANDB_API_KEY={NO_KEY} "
+        elif self.kind == "embedded":
             key_file = self.key_file or Path("KEYFILE")
             prefix += f'WANDB_API_KEY="$(cat {shell_quoted(key_file)})" '
         return prefix
@@ -240,7 +243,7 @@ def _embedded(base_url: str, source: str, environ: Mapping[str, str]) -> Backend
     for state in running_servers(environ):
         if state.base_url == base_url:
             if state.key_file is None:
-                return Backend("embedded", base_url, source, api_key=KEY_PREFIX + "0" * 40)
+                return Backend("embedded", base_url, source, api_key=NO_KEY)
             key_file = Path(state.key_file)
             try:
                 key = key_file.read_text().strip()

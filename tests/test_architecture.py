@@ -1,0 +1,122 @@
+"""The house has one direction of imports, and its package list is what is on the disk."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Who may import whom, of ours; and which large libraries nobody in a package may import at all.
+ARROWS: dict[str, set[str]] = {
+    "amc_core": set(),
+    "amc_sweeps": set(),
+    "amc_server": {"amc_sweeps"},
+    "amc_analysis": {"amc_sweeps", "amc_core"},
+    "amc_agents": {"amc_sweeps", "amc_core", "amc_server", "amc_analysis"},
+}
+BANNED: dict[str, set[str]] = {
+    "amc_core": {"wandb", "pandas"},
+    "amc_sweeps": {"torch", "wandb", "pandas", "timm", "torchvision"},
+    "amc_server": {"torch", "wandb", "pandas", "timm", "torchvision"},
+    "amc_analysis": {"torch", "timm", "torchvision"},
+    "amc_agents": set(),
+}
+# What amc_analysis may take of amc_core: the modules that are free of torch.
+TORCH_FREE = {"amc_core", "amc_core.config", "amc_core.modulations", "amc_core.metric_names"}
+
+
+def _setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _source_folders() -> dict[str, Path]:
+    entries = (line.split("=") for line in _lines(_setup_cfg()["options"]["package_dir"]))
+    return {name.strip(): ROOT / folder.strip() for name, folder in entries}
+
+
+def _imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{file}: relative import"
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_imports_point_one_way(package: str) -> None:
+    wrong = []
+    for file in _source_folders()[package].rglob("*.py"):
+        for name in _imports(file):
+            top = name.partition(".")[0]
+            if (top in ARROWS and top != package and top not in ARROWS[package]) or top in BANNED[package]:
+                wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_analysis_takes_only_the_torch_free_part_of_the_core() -> None:
+    taken = {name for file in _source_folders()["amc_analysis"].rglob("*.py") for name in _imports(file)}
+    assert {name for name in taken if name.startswith("amc_core")} <= TORCH_FREE
+
+
+@pytest.mark.parametrize("module", sorted(TORCH_FREE))
+def test_the_torch_free_part_is_free_of_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_package_list_is_what_is_on_the_disk() -> None:
+    listed = set(_lines(_setup_cfg()["options"]["packages"]))
+    on_disk = {
+        ".".join([name, *file.parent.relative_to(folder).parts])
+        for name, folder in _source_folders().items()
+        for file in folder.rglob("__init__.py")
+    }
+    assert listed == on_disk
+
+
+def test_sweep_files_lie_in_no_package() -> None:
+    # W&B's own engine is a package named `sweeps`: an __init__.py there would hide it.
+    assert not (ROOT / "sweeps" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("command", ["amc_agents.commands", "amc_analysis.cli"])
+def test_help_imports_neither_torch_nor_wandb_nor_pandas(command: str) -> None:
+    program = (
+        f"import sys; from {command} import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'wandb', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    places = ("/work" + "/", "/root" + "/", "/opt/py" + "pi")
+    found = []
+    for name in tracked:
+        file = ROOT / name
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        if b"\0" not in content:
+            found.extend(f"{name}: {place}" for place in places if place.encode() in content)
+    assert not found
