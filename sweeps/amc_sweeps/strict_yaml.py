@@ -8,15 +8,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["YamlError", "load_mapping", "number_in_text"]
-
-
-class YamlError(ValueError):
-    """Text that is no usable YAML mapping; ``problems`` holds one sentence each, with line numbers counted from 1."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+__all__ = ["number_in_text", "read_mapping"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,34 +31,32 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_mapping(text: str) -> dict[str, Any]:
-    """Read a YAML document that is one mapping.
+def read_mapping(text: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read a YAML document that is one mapping; return it with its problems, one sentence each.
 
-    Raises:
-        YamlError: a syntax error, a duplicate key, an empty document, several documents, or something else than a
-            mapping.
+    A key that is given twice is a problem of a mapping that can be looked at all the same (the last one counts, as for
+    the client). After a syntax error, or where there is no mapping, nothing is returned but the problem. Lines count
+    from 1.
     """
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
         document = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
-        raise YamlError([_syntax_problem(error)]) from error
+        return None, [_syntax_problem(error)]
     except yaml.YAMLError as error:
-        raise YamlError([f"this is not YAML: {str(error).splitlines()[0]}"]) from error
+        return None, [f"this is not YAML: {str(error).splitlines()[0]}"]
     except (ValueError, RecursionError) as error:  # such as the date 2025-13-45, or nesting without end
-        raise YamlError([f"this is not usable YAML: {error}"]) from error
+        return None, [f"this is not usable YAML: {error}"]
     finally:
         if loader is not None:
             loader.dispose()
     if document is None:
-        raise YamlError(["there is nothing in it; a sweep is a mapping with at least method and parameters"])
+        return None, ["there is nothing in it; a sweep is a mapping with at least method and parameters"]
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else f"only {document!r:.60}"
-        raise YamlError([f"this is {kind}, not a mapping; a sweep starts with lines such as 'method: bayes'"])
-    if loader.duplicates:
-        raise YamlError(loader.duplicates)
-    return document
+        return None, [f"this is {kind}, not a mapping; a sweep starts with lines such as 'method: bayes'"]
+    return document, loader.duplicates
 
 
 def number_in_text(value: Any) -> str:

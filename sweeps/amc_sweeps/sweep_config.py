@@ -17,11 +17,12 @@ from typing import Any
 
 from amc_sweeps.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range, draw, steps
 from amc_sweeps.hyperband import HyperbandConfig, bands
-from amc_sweeps.strict_yaml import YamlError, load_mapping, number_in_text
+from amc_sweeps.strict_yaml import number_in_text, read_mapping
 
 __all__ = [
     "Choice",
     "Constant",
+    "Leaf",
     "Metric",
     "Nested",
     "Parameter",
@@ -29,6 +30,7 @@ __all__ = [
     "SweepConfig",
     "SweepConfigError",
     "count_configurations",
+    "examine",
     "flatten",
     "grid",
     "parse",
@@ -123,12 +125,28 @@ def parse(source: str | Mapping[str, Any]) -> SweepConfig:
     Raises:
         SweepConfigError: with *all* violations of the grammar, and what its method cannot do with its parameters.
     """
+    config, problems = examine(source)
+    if config is None or problems:
+        raise SweepConfigError(problems)
+    return config
+
+
+def examine(source: str | Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]:
+    """Read as ``parse`` does, but return the problems beside what could be read, for those who look further.
+
+    Parts with a problem are missing from the configuration; without a mapping there is none.
+    """
+    problems: list[str] = []
+    mapping: Any = source
     if isinstance(source, str):
-        try:
-            source = load_mapping(source)
-        except YamlError as error:
-            raise SweepConfigError(error.problems) from error
-    return _Reader().read(source)
+        mapping, problems = read_mapping(source)
+        if mapping is None:
+            return None, problems
+    if not isinstance(mapping, Mapping):
+        return None, [f"a sweep is a mapping, not {_given(mapping)}"]
+    reader = _Reader()
+    config = reader.read(mapping)
+    return config, problems + reader.problems
 
 
 def count_configurations(config: SweepConfig) -> int | None:
@@ -252,9 +270,7 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
-    def read(self, source: Any) -> SweepConfig:
-        if not isinstance(source, Mapping):
-            raise SweepConfigError([f"a sweep is a mapping, not {_given(source)}"])
+    def read(self, source: Mapping[str, Any]) -> SweepConfig:
         self._known("", source, _TOP_LEVEL)
         for key, instead in (
             ("metrics", "one metric: several objectives need W&B's client-side scheduler"),
@@ -280,6 +296,7 @@ class _Reader:
         run_cap = source.get("run_cap")
         if "run_cap" in source and (run_cap is None or not _is_int(run_cap) or run_cap < 1):
             self._problem("run_cap", run_cap, "a whole number >= 1")
+            run_cap = None
         texts = {key: self._text(key, source) for key in ("program", "name", "description", "project", "entity")}
         for key in ("job", "image_uri", "apiVersion"):
             self._text(key, source)
@@ -288,9 +305,8 @@ class _Reader:
         command = source.get("command")
         if "command" in source and not isinstance(command, list):
             self._problem("command", command, 'a list, such as ["${env}", "${program}", "${args}"]')
+            command = None
         self._controller(source)
-        if self.problems:
-            raise SweepConfigError(self.problems)
         return SweepConfig(
             method=str(method),
             parameters=parameters,
@@ -320,7 +336,7 @@ class _Reader:
             self._problem("metric.impute_while_running", False, 'text: write "false" in quotes')
         elif while_running not in (*IMPUTE, "false"):
             self._problem("metric.impute_while_running", while_running, ", ".join((*IMPUTE, '"false"')))
-        return Metric(str(name), goal, target, impute, str(while_running))
+        return Metric(name, goal, target, impute, str(while_running)) if isinstance(name, str) else None
 
     def _hyperband(self, section: Any) -> HyperbandConfig | None:
         path = "early_terminate"
@@ -349,6 +365,7 @@ class _Reader:
         config = HyperbandConfig(section.get("min_iter"), section.get("max_iter"), section.get("s"), eta, strict)
         if not bands(config):
             self._problem(f"{path}.max_iter", config.max_iter, f"at least eta = {eta:g}: below it there is no band")
+            return None
         return config
 
     def _parameters(self, path: str, section: Any) -> dict[str, Parameter]:
