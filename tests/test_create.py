@@ -1,0 +1,81 @@
+"""amc-sweep create refuses what is wrong before it talks to anybody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from amc_agents.commands import main
+
+GOOD = """
+program: amc-train
+command: ["${env}", "${program}", "${args}"]
+method: grid
+metric: {name: val/combined_acc, goal: maximize}
+run_cap: 4
+early_terminate: {type: hyperband, min_iter: 2, eta: 2, strict: true}
+parameters:
+  max_lr: {values: [0.001, 0.002]}
+  snr_layer: {values: [standard, bottleneck_64]}
+  epochs: {value: 8}
+  patience: {value: 8}
+  epochs_per_cycle: {value: 8}
+"""
+
+
+def _create(tmp_path: Path, text: str | None, *arguments: str) -> tuple[int, str, str]:
+    file = tmp_path / "sweep.yaml"
+    if text is not None:
+        file.write_text(text)
+    result = CliRunner().invoke(main, ["create", str(file), *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_dry_run_says_configurations_and_bands_and_needs_no_server(tmp_path: Path) -> None:
+    code, out, err = _create(tmp_path, GOOD, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["configurations"] == 4
+    assert json.loads(out)["bands_epochs"] == [2, 4]
+    assert "4 configurations" in err
+
+
+def test_all_violations_come_at_once_with_exit_code_2(tmp_path: Path) -> None:
+    wrong = (
+        GOOD.replace("max_lr: {values: [0.001, 0.002]}", "max_lr: {values: [1e-4, -1]}\n  modeltype: {value: resnet18}")
+        .replace("val/combined_acc", "val/accuracy")
+        .replace("run_cap", "run_kap")
+    )
+    code, out, err = _create(tmp_path, wrong, "--dry-run")
+    assert (code, out) == (2, "")
+    for expected in ("1.0e-4", "-1", "model_type", "val/accuracy", "run_cap"):
+        assert expected in err
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "", "a: [", "a: 1\na: 2\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    code, out, err = _create(tmp_path, text)
+    assert (code, out) == (2, "")
+    assert "nothing was registered" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    code, _, err = _create(tmp_path, None)
+    assert code == 2
+    assert "sweep.yaml: cannot be read: No such file or directory" in err
+
+
+def test_without_any_server_the_error_names_the_ways(tmp_path: Path) -> None:
+    code, out, err = _create(tmp_path, GOOD)
+    assert (code, out) == (2, "")
+    for way in ("amc-sweep serve", "wandb login", "--base-url"):
+        assert way in err
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    code, _, err = _create(tmp_path, GOOD, "--base-url", "http://127.0.0.1:9")
+    assert code == 2
+    assert "no server answers at http://127.0.0.1:9" in err

@@ -1,0 +1,78 @@
+"""What a signal asks of a trial; each case is a real process that gets a real signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from amc_agents.signals import StopRequests
+
+PROGRAM = """
+import os, sys, time
+from amc_agents.signals import StopRequests
+stop = StopRequests(os.environ)
+stop.listen()
+print("listening", flush=True)
+deadline = time.monotonic() + 10
+while stop() is None and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(stop(), flush=True)
+time.sleep(float(sys.argv[1]))
+print(stop(), flush=True)
+"""
+
+
+def _after(signals: list[signal.Signals], environ: Mapping[str, str], pause_s: float = 0.0) -> tuple[list[str], int]:
+    """Send the signals one by one and return what the process noted, and its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(pause_s)], stdout=subprocess.PIPE, text=True, env={**environ}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "listening\n"
+    said = []
+    for number in signals:
+        process.send_signal(number)
+        said.append(process.stdout.readline().strip())
+    process.communicate(timeout=10)
+    return said, process.returncode
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    return {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+
+
+@pytest.mark.parametrize(
+    ("number", "declared", "reason"),
+    [
+        (signal.SIGTERM, {}, "stopped"),
+        (signal.SIGTERM, {"AMC_SIGTERM": "preemption"}, "preempted"),
+        (signal.SIGUSR1, {}, "preempted"),
+        (signal.SIGINT, {}, "interrupted"),
+    ],
+)
+def test_a_signal_means_what_the_table_says(
+    number: signal.Signals, declared: dict[str, str], reason: str, environ: dict[str, str]
+) -> None:
+    assert _after([number], {**environ, **declared}) == ([reason], 0)
+
+
+def test_the_first_request_wins(environ: dict[str, str]) -> None:
+    said, code = _after([signal.SIGUSR1, signal.SIGTERM], environ, pause_s=0.5)
+    assert (said, code) == (["preempted", "preempted"], 0)
+
+
+def test_a_second_interrupt_ends_at_once(environ: dict[str, str]) -> None:
+    said, code = _after([signal.SIGINT, signal.SIGINT], environ, pause_s=10)
+    assert (said[0], code) == ("interrupted", -signal.SIGINT)
+
+
+def test_the_clients_own_stop_is_no_interruption() -> None:
+    stop = StopRequests({})
+    assert stop() is None
+    stop.by_wandb()
+    assert stop() == "stopped"
