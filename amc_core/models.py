@@ -1,0 +1,115 @@
+"""A timm backbone with one head for the modulation and one for the SNR level.
+
+In names: B frames, C image channels, H = W = image_size, D features, K classes of a task.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from amc_core.config import MODEL_ALIASES, ConfigError, TrialConfig
+from amc_core.representations import channels
+
+__all__ = ["Classifier", "build_model"]
+
+_BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
+
+
+class Classifier(nn.Module):
+    """Images (B, C, H, W) to the logits of both tasks."""
+
+    def __init__(
+        self, backbone: nn.Module, *, n_features: int, n_modulations: int, n_levels: int, snr_layer: str, dropout: float
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.modulation_head = nn.Linear(n_features, n_modulations)
+        self.snr_head = _snr_head(snr_layer, n_features, n_levels)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (modulation logits, SNR logits)."""
+        features_BD = self.dropout(self.backbone(image_BCHW))
+        return self.modulation_head(features_BD), self.snr_head(features_BD)
+
+
+def build_model(config: TrialConfig, *, n_modulations: int, n_levels: int) -> Classifier:
+    """Build the network that a configuration names, on the CPU, with weights drawn from torch's global generator.
+
+    Raises:
+        ConfigError: timm has no such backbone (near names are given), its ImageNet weights cannot be fetched, or it
+            cannot take images of this size.
+    """
+    name = MODEL_ALIASES.get(config.model_type, config.model_type)
+    if not timm.is_model(name):
+        raise ConfigError([_unknown_backbone(config.model_type)])
+    shape = (channels(config.representation), config.image_size, config.image_size)
+    backbone = _backbone(name, config, shape)
+    return Classifier(
+        backbone,
+        n_features=_count_features(backbone, name, shape),
+        n_modulations=n_modulations,
+        n_levels=n_levels,
+        snr_layer=config.snr_layer,
+        dropout=config.dropout,
+    )
+
+
+def _snr_head(snr_layer: str, n_features: int, n_levels: int) -> nn.Module:
+    if snr_layer == "standard":
+        return nn.Linear(n_features, n_levels)
+    width = _BOTTLENECKS[snr_layer]
+    return nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_levels))
+
+
+def _backbone(name: str, config: TrialConfig, shape: tuple[int, int, int]) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": shape[0]}
+    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        options["img_size"] = config.image_size  # transformers lay out their position embedding for it
+    if name.startswith("swin_") and config.image_size < 224:
+        options["window_size"] = 4  # 7 divides no token grid below 224 px and would be padded
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        problem = f"model_type: {name} cannot be built for {shape[0]} x {shape[1]} x {shape[2]} images: {error}"
+        raise ConfigError([problem]) from error
+    if not config.pretrained:
+        return backbone
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # every hub client raises kinds of its own
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        problem = (
+            f"pretrained: the ImageNet weights of {name} cannot be loaded ({type(error).__name__}: {cause}); "
+            "fetch them once on a machine with network and share its HF_HOME folder, or use pretrained: false"
+        )
+        raise ConfigError([problem]) from error
+
+
+def _count_features(backbone: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
+    """Run two empty images: what a backbone returns differs from its own account of it (conv heads, pooling)."""
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            features_BD = backbone.eval()(torch.zeros(2, *shape))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        problem = (
+            f"model_type: {name} cannot take images of {shape[1]} x {shape[2]} pixels: {error}; try another image_size"
+        )
+        raise ConfigError([problem]) from error
+    finally:
+        backbone.train(was_training)
+    return int(features_BD.shape[1])
+
+
+def _unknown_backbone(given: str) -> str:
+    known = (*timm.list_models(), *MODEL_ALIASES)
+    near = difflib.get_close_matches(given, known, n=3)
+    hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists the names"
+    return f"model_type: timm has no backbone {given!r}; {hint}"

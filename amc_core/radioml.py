@@ -1,0 +1,248 @@
+"""The HDF5 file in the layout of RadioML 2018.01A: check it, know every row's label, gather rows.
+
+Layout: ``X`` float32 (N, 1024, 2) holding I and Q, ``Y`` one-hot integers (N, 24), ``Z`` integers (N, 1), SNR in dB.
+Rows are found by Y and Z and never by an assumed order.
+
+In names: N all rows of the file, B the rows asked for, K = 24 columns of Y.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.modulations import CLASSES
+
+__all__ = ["FRAME_LENGTH", "DataError", "RadioMLFile", "Selection", "select"]
+
+FRAME_LENGTH = 1024
+_LAYOUT = (
+    f"X float32 (N, {FRAME_LENGTH}, 2), Y one-hot integer (N, {len(CLASSES)}) and Z integer (N, 1): "
+    "the layout of RadioML 2018.01A"
+)
+_REMEDY = "name the RadioML 2018.01A file with data, or write one with: amc-data synth FILE"
+_LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
+_SAMPLED_ROWS = 16  # rows of X that enter the fingerprint
+
+
+class DataError(ValueError):
+    """A data file that cannot be used; the message says what was given, what is expected and what to do next."""
+
+
+class RadioMLFile:
+    """An open file: labels of every row in memory, frames on disk.
+
+    Rows of X come through a memory map where the dataset is contiguous and uncompressed (about ten times as fast as
+    h5py's fancy indexing), and through h5py otherwise.
+
+    Args:
+        path: the HDF5 file.
+        storage: ``auto`` takes the memory map where the layout allows it; ``memmap`` refuses a file without one.
+
+    Raises:
+        DataError: the file is missing, truncated, not HDF5, or not in the layout.
+    """
+
+    def __init__(self, path: Path | str, *, storage: str = "auto") -> None:
+        self.path = Path(path)
+        self._file = _open(self.path)
+        try:
+            x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file)
+            self.n_frames = int(x_dataset.shape[0])
+            self.column_N = _columns(self.path, y_dataset)
+            self.snr_db_N = _snr_levels(self.path, z_dataset)
+            memory_map = _memory_map(self.path, x_dataset, required=storage == "memmap")
+            self.is_memory_mapped = memory_map is not None
+            self._frames: Any = x_dataset if memory_map is None else memory_map
+            self.fingerprint = self._fingerprint()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gather rows in the given order, each at most once: float32 (B, 1024, 2).
+
+        Raises:
+            DataError: reading failed (a damaged or vanished file).
+        """
+        try:
+            if self.is_memory_mapped:
+                return np.ascontiguousarray(self._frames[rows_B], dtype=np.float32)
+            order_B = np.argsort(rows_B, kind="stable")  # h5py wants increasing indices
+            gathered_BTC = np.empty((len(rows_B), FRAME_LENGTH, 2), dtype=np.float32)
+            gathered_BTC[order_B] = self._frames[rows_B[order_B]]
+        except OSError as error:
+            raise DataError(f"{self.path}: reading frames failed ({error}); check the disk and the file") from error
+        else:
+            return gathered_BTC
+
+    def close(self) -> None:
+        """Close the file; a memory map goes with its last user."""
+        self._file.close()
+
+    def __enter__(self) -> RadioMLFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fingerprint(self) -> str:
+        """Name the content in 16 hex digits: the same on every machine, whatever the path, and cheap on 20 GB.
+
+        It covers the number of rows, every label, and a fixed sample of frames.
+        """
+        digest = hashlib.sha256(f"radioml:{self.n_frames}x{FRAME_LENGTH}x2".encode())
+        digest.update(self.column_N.astype("<i2").tobytes())
+        digest.update(self.snr_db_N.astype("<i2").tobytes())
+        sample_B = np.unique(np.linspace(0, self.n_frames - 1, _SAMPLED_ROWS).astype(np.int64))
+        digest.update(self.frames(sample_B).astype("<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that a label set and an SNR range leave, with the targets a model is trained on (M rows)."""
+
+    label_set: str
+    columns: tuple[int, ...]  # column of Y of every modulation class
+    levels_db: tuple[int, ...]  # SNR of every SNR class, increasing
+    rows: npt.NDArray[np.int64]  # row in the file
+    modulation: npt.NDArray[np.int64]  # index into columns
+    snr: npt.NDArray[np.int64]  # index into levels_db
+
+
+def select(data: RadioMLFile, *, label_set: str, columns: Sequence[int], snr_min_db: int, snr_max_db: int) -> Selection:
+    """Choose rows by label (columns increasing); the SNR classes are the levels that occur in the range.
+
+    Raises:
+        DataError: the range is empty in this file, or a class has no frame at one of its levels.
+    """
+    in_range_N = (data.snr_db_N >= snr_min_db) & (data.snr_db_N <= snr_max_db)
+    rows_M = np.flatnonzero(in_range_N & np.isin(data.column_N, list(columns)))
+    if not len(rows_M):
+        present = sorted({int(level) for level in np.unique(data.snr_db_N)})
+        raise DataError(
+            f"{data.path}: no frame of label_set {label_set} between {snr_min_db} and {snr_max_db} dB; "
+            f"the file holds the SNR levels {present} dB and {_names(np.unique(data.column_N))}"
+        )
+    levels_db = np.unique(data.snr_db_N[rows_M])
+    modulation_M = np.searchsorted(columns, data.column_N[rows_M])
+    snr_M = np.searchsorted(levels_db, data.snr_db_N[rows_M])
+    cells = np.bincount(modulation_M * len(levels_db) + snr_M, minlength=len(columns) * len(levels_db))
+    empty = np.flatnonzero(cells.reshape(len(columns), -1).min(axis=1) == 0)
+    if len(empty):
+        missing = _names(np.asarray(columns)[empty])
+        raise DataError(
+            f"{data.path}: label_set {label_set} needs frames of every class at every SNR level, there are levels "
+            f"without {missing}; choose another label_set or SNR range, or a file with these classes"
+        )
+    return Selection(
+        label_set=label_set,
+        columns=tuple(columns),
+        levels_db=tuple(int(level) for level in levels_db),
+        rows=rows_M.astype(np.int64),
+        modulation=modulation_M.astype(np.int64),
+        snr=snr_M.astype(np.int64),
+    )
+
+
+def _names(columns: npt.NDArray[Any]) -> str:
+    return ", ".join(CLASSES[int(column)] for column in columns)
+
+
+def _open(path: Path) -> Any:
+    if not path.exists():
+        raise DataError(f"{path}: no such file (working folder: {Path.cwd()}); {_REMEDY}")
+    if not path.is_file():
+        raise DataError(f"{path}: not a file; {_REMEDY}")
+    try:
+        return h5py.File(path, "r")
+    except PermissionError as error:
+        raise DataError(f"{path}: not readable for this user; check its permissions") from error
+    except OSError as error:
+        size = path.stat().st_size
+        if "truncated" in str(error):
+            raise DataError(f"{path}: truncated after {size} bytes ({error}); copy or write it again") from error
+        raise DataError(f"{path}: {size} bytes that are not a readable HDF5 file ({error}); {_REMEDY}") from error
+
+
+def _checked_datasets(path: Path, file: Any) -> tuple[Any, Any, Any]:
+    problems = []
+    found = {}
+    for name in ("X", "Y", "Z"):
+        dataset = file.get(name)
+        if isinstance(dataset, h5py.Dataset):
+            found[name] = dataset
+        else:
+            problems.append(f"no dataset {name}")
+    if "X" in found and (found["X"].ndim != 3 or found["X"].shape[1:] != (FRAME_LENGTH, 2) or found["X"].dtype != "f4"):
+        problems.append(f"X is {found['X'].dtype} {found['X'].shape}")
+    if "Y" in found and (found["Y"].shape[1:] != (len(CLASSES),) or found["Y"].dtype.kind not in "iu"):
+        problems.append(f"Y is {found['Y'].dtype} {found['Y'].shape}")
+    if "Z" in found and (found["Z"].shape[1:] != (1,) or found["Z"].dtype.kind not in "iu"):
+        problems.append(f"Z is {found['Z'].dtype} {found['Z'].shape}")
+    if len(found) == 3 and len({dataset.shape[0] for dataset in found.values()}) != 1:
+        lengths = ", ".join(f"{name} {dataset.shape[0]}" for name, dataset in found.items())
+        problems.append(f"different numbers of rows: {lengths}")
+    elif "X" in found and found["X"].shape[0] == 0:
+        problems.append("no rows")
+    if problems:
+        raise DataError(f"{path}: {'; '.join(problems)}; expected {_LAYOUT}; {_REMEDY}")
+    return found["X"], found["Y"], found["Z"]
+
+
+def _columns(path: Path, dataset: Any) -> npt.NDArray[np.int16]:
+    column_N = np.empty(dataset.shape[0], dtype=np.int16)
+    for start in range(0, len(column_N), _LABEL_CHUNK):
+        one_hot_BK = _read(path, dataset, slice(start, start + _LABEL_CHUNK))
+        wrong_B = (one_hot_BK.sum(axis=1) != 1) | (one_hot_BK.max(axis=1) != 1) | (one_hot_BK.min(axis=1) != 0)
+        if wrong_B.any():
+            row = int(np.flatnonzero(wrong_B)[0])
+            raise DataError(
+                f"{path}: Y row {start + row} is {one_hot_BK[row].tolist()}, not one-hot; expected {_LAYOUT}; {_REMEDY}"
+            )
+        column_N[start : start + len(one_hot_BK)] = one_hot_BK.argmax(axis=1)
+    return column_N
+
+
+def _snr_levels(path: Path, dataset: Any) -> npt.NDArray[np.int16]:
+    snr_db_N = _read(path, dataset, slice(None))[:, 0]
+    if abs(snr_db_N).max() > 1000:
+        raise DataError(
+            f"{path}: Z reaches {abs(snr_db_N).max()}, which is no SNR in dB; expected {_LAYOUT}; {_REMEDY}"
+        )
+    return np.asarray(snr_db_N, dtype=np.int16)
+
+
+def _read(path: Path, dataset: Any, rows: slice) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(dataset[rows])
+    except OSError as error:
+        raise DataError(f"{path}: reading {dataset.name} failed ({error}); copy or write the file again") from error
+
+
+def _memory_map(path: Path, dataset: Any, *, required: bool) -> np.memmap[Any, Any] | None:
+    offset = dataset.id.get_offset()  # None for chunked, compressed, compact or never written data
+    if offset is None or not dataset.dtype.isnative:
+        if required:
+            raise DataError(
+                f"{path}: storage=memmap needs a contiguous, uncompressed X, this one is chunked or compressed; "
+                "use storage=auto, or repack it: h5repack -l X:CONTI -f X:NONE IN OUT"
+            )
+        return None
+    if offset + dataset.nbytes > path.stat().st_size:
+        raise DataError(
+            f"{path}: truncated: X ends at byte {offset + dataset.nbytes}, the file at {path.stat().st_size}; "
+            "copy or write it again"
+        )
+    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)

@@ -1,0 +1,98 @@
+"""From IQ to what the model sees, on whatever device the frames are.
+
+In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, S Welch segments, F frequencies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amc_core.config import TrialConfig
+
+__all__ = ["Representation", "channels", "histogram", "log_psd", "unit_power"]
+
+_CHANNELS = {"constellation": 1, "constellation_psd": 2}
+_WELCH_LENGTH, _WELCH_HOP = 64, 32
+_PSD_FLOOR = 1e-6  # of white noise with unit power, that is -60 dB
+
+
+def channels(representation: str) -> int:
+    """Return the number of image channels."""
+    return _CHANNELS[representation]
+
+
+class Representation(nn.Module):
+    """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device.
+
+    A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``, a tensor on the device: reading
+    it is left to the caller, because reading waits for the GPU.
+    """
+
+    bad_frames: Tensor
+    _hann: Tensor
+
+    def __init__(self, config: TrialConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.channels = channels(config.representation)
+        self.register_buffer("bad_frames", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("_hann", torch.hann_window(_WELCH_LENGTH), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, iq_BTC: Tensor) -> Tensor:
+        """Return the images; no step waits for the device."""
+        config = self._config
+        finite_B = torch.isfinite(iq_BTC).flatten(1).all(dim=1)
+        self.bad_frames += (~finite_B).sum()
+        iq_BTC = unit_power(torch.where(finite_B[:, None, None], iq_BTC, 0.0))
+        image_BHW = torch.log1p(histogram(iq_BTC, size=config.image_size, half_range=config.histogram_range))
+        # A frame of zeros would fall into one cell; it stays empty instead.
+        image_BHW = image_BHW * finite_B[:, None, None]
+        if config.histogram_norm == "max":
+            image_BHW = image_BHW / image_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+        if config.representation == "constellation":
+            return image_BHW[:, None]
+        psd_BF = log_psd(iq_BTC, self._hann) * finite_B[:, None]
+        row_BW = functional.interpolate(psd_BF[:, None], size=config.image_size, mode="linear")
+        return torch.stack([image_BHW, row_BW.expand(-1, config.image_size, -1)], dim=1)
+
+
+def unit_power(iq_BTC: Tensor) -> Tensor:
+    """Scale every frame to a mean of I^2 + Q^2 of 1; a frame of zeros stays as it is.
+
+    The receiver's gain tells nothing of the modulation or the SNR; the spread of the points at a common scale does.
+    """
+    power_B11 = iq_BTC.square().sum(dim=2).mean(dim=1)[:, None, None]
+    return iq_BTC * torch.where(power_B11 > 0, power_B11, 1.0).rsqrt()
+
+
+def histogram(iq_BTC: Tensor, *, size: int, half_range: float) -> Tensor:
+    """Count points in a fixed square: float32 (B, size, size), I along the first axis.
+
+    Equal to ``np.histogram2d(I, Q, bins=size, range=[[-r, r], [-r, r]])``: the last bin includes its upper edge, points
+    outside and points that are not finite are dropped.
+    """
+    # float64, and multiplied before the division: a point exactly on an edge then falls on the same side as in numpy.
+    iq_BTC = iq_BTC.double()
+    inside_BT = (iq_BTC.abs() <= half_range).all(dim=2)  # false for NaN
+    bin_BTC = torch.where(inside_BT[..., None], (iq_BTC + half_range) * size / (2 * half_range), 0.0).long()
+    bin_BTC = bin_BTC.clamp_(max=size - 1)
+    frame_B1 = torch.arange(len(iq_BTC), device=iq_BTC.device)[:, None]
+    cell_BT = (frame_B1 * size + bin_BTC[..., 0]) * size + bin_BTC[..., 1]
+    # scatter_add_ needs no synchronisation, bincount would; sums of ones are exact in any order.
+    count = torch.zeros(len(iq_BTC) * size * size, dtype=torch.float32, device=iq_BTC.device)
+    count.scatter_add_(0, cell_BT.flatten(), inside_BT.flatten().float())
+    return count.view(-1, size, size)
+
+
+def log_psd(iq_BTC: Tensor, window: Tensor) -> Tensor:
+    """Estimate the power spectrum by Welch's method: ``log10(PSD + 1e-6) / 2`` (B, F), the carrier in the middle.
+
+    White noise of unit power has a PSD of 1 at every frequency.
+    """
+    segments_BSF = torch.view_as_complex(iq_BTC.contiguous()).unfold(1, len(window), _WELCH_HOP) * window
+    power_BF = torch.view_as_real(torch.fft.fft(segments_BSF)).square().sum(dim=-1).mean(dim=1)
+    psd_BF = torch.fft.fftshift(power_BF, dim=-1) / window.square().sum()
+    return torch.log10(psd_BF + _PSD_FLOOR) / 2

@@ -1,0 +1,92 @@
+"""Divide the selected frames into train, validation and test parts, the same way on every machine.
+
+Every (modulation, SNR) cell is divided in the same ratios. A row's place in its cell is decided by a hash of its number
+in the file and the seed, not by a random generator whose stream a library may change: the fingerprint must keep meaning
+the same rows for years.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.radioml import DataError, Selection
+
+__all__ = ["Split", "split_fingerprint", "stratified_split"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions in a Selection (0..M-1, increasing), without overlap and without a rest."""
+
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+
+def stratified_split(selection: Selection, fractions: tuple[float, float, float], seed: int) -> Split:
+    """Cut every cell at the cumulative fractions.
+
+    The cuts run on from cell to cell, so that rounding never adds up: whole parts have the size that the fractions say,
+    to a frame (891,289 / 111,411 / 111,412 for 80/10/10 of the 1,114,112 digital frames at 0..30 dB), and a cell's
+    parts differ from them by less than one.
+
+    Raises:
+        DataError: too few frames, so that a part would be empty.
+    """
+    cell_M = selection.modulation * len(selection.levels_db) + selection.snr
+    order_M = np.lexsort((_hash(selection.rows, seed), cell_M))  # by cell, within a cell by hash
+    start_M, end_M = _cell_bounds(cell_M[order_M])
+    train_end_M = start_M + _quota(end_M, fractions[0]) - _quota(start_M, fractions[0])
+    val_end_M = start_M + _quota(end_M, sum(fractions[:2])) - _quota(start_M, sum(fractions[:2]))
+    place_M = np.arange(len(order_M))
+    part_M = np.where(place_M < train_end_M, 0, np.where(place_M < val_end_M, 1, 2))
+    parts = [np.sort(order_M[part_M == part]).astype(np.int64) for part in range(3)]
+    if not all(len(part) for part in parts):
+        sizes = " / ".join(str(len(part)) for part in parts)
+        raise DataError(
+            f"split {list(fractions)} of {len(order_M)} frames gives {sizes} frames (train / val / test): every part "
+            "needs some; use more frames, a wider SNR range or other fractions"
+        )
+    return Split(*parts)
+
+
+def split_fingerprint(
+    data_fingerprint: str, selection: Selection, fractions: tuple[float, float, float], seed: int
+) -> str:
+    """Name a split in 16 hex digits: equal for the same file, classes, SNR levels, fractions and seed."""
+    facts = [
+        data_fingerprint,
+        selection.label_set,
+        selection.levels_db,
+        [f"{part:.9f}" for part in fractions],
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _quota(n_frames: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:
+    """How many of the first n frames belong before a cut; the slack forgives 0.7 + 0.2 = 0.8999999."""
+    return np.floor(n_frames * fraction + 1e-6)
+
+
+def _cell_bounds(
+    sorted_cell_M: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Where the cell of every position starts and ends."""
+    _, start, count = np.unique(sorted_cell_M, return_index=True, return_counts=True)
+    return np.repeat(start, count).astype(np.float64), np.repeat(start + count, count).astype(np.float64)
+
+
+def _hash(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+    """Splitmix64 of (row, seed): Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014."""
+    seed_hash = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:8], "little")
+    z = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed_hash)  # wraps modulo 2**64
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    hashed: npt.NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return hashed
