@@ -73,7 +73,8 @@ def symbol_table(modulation: str) -> npt.NDArray[np.complex64]:
         points = _levels(int(modulation.removesuffix("ASK"))).astype(np.complex128)
     else:
         raise ValueError(f"{modulation}: no symbol table; built: {', '.join(CLASSES[c] for c in DIGITAL17)}")
-    return (points / np.sqrt(np.mean(np.abs(points) ** 2))).astype(np.complex64)
+    table: npt.NDArray[np.complex64] = (points / np.sqrt(np.mean(np.abs(points) ** 2))).astype(np.complex64)
+    return table
 
 
 def synthesise_frames(
@@ -166,10 +167,11 @@ def _qam(order: int) -> npt.NDArray[np.complex128]:
     bits = order.bit_length() - 1
     if bits % 2 == 0:
         levels = _levels(1 << (bits // 2))
-        return (levels[:, None] + 1j * levels).ravel()
+        square: npt.NDArray[np.complex128] = (levels[:, None] + 1j * levels).ravel()
+        return square
     side = 3 << ((bits - 3) // 2)  # 6 for 32QAM, 12 for 128QAM
     levels = _levels(side)
-    grid = (levels[:, None] + 1j * levels).ravel()
+    grid: npt.NDArray[np.complex128] = (levels[:, None] + 1j * levels).ravel()
     corner = side - side // 3  # a corner is a square of side/6 points each way
     return grid[~((np.abs(grid.real) > corner) & (np.abs(grid.imag) > corner))]
 

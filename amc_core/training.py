@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ __all__ = ["Diverged", "Recorder", "TrialResult", "train"]
 _GUARD_EVERY = {"cuda": 50, "cpu": 1}
 
 
-class Diverged(RuntimeError):
+class Diverged(RuntimeError):  # noqa: N818 - what happened, not what was done wrong
     """The loss or a weight is NaN or infinite; no checkpoint of that state was written."""
 
 
@@ -275,7 +275,7 @@ class _Feed:
         self._snr_M = torch.from_numpy(selection.snr)
         self._device = device
 
-    def batches(self, chunks: list[npt.NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, chunks: list[npt.NDArray[np.int64]]) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         """Yield (frames (B, T, C), modulation (B,), SNR (B,)) of every chunk of positions."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as reader:
             ahead = reader.submit(self._read, chunks[0])
@@ -283,10 +283,8 @@ class _Feed:
                 batch = ahead.result()
                 if following is not None:
                     ahead = reader.submit(self._read, following)
-                yield (
-                    batch[0].to(self._device, non_blocking=True),
-                    *(labels_B.to(self._device, non_blocking=True) for labels_B in batch[1:]),
-                )
+                iq_BTC, modulation_B, snr_B = (tensor.to(self._device, non_blocking=True) for tensor in batch)
+                yield iq_BTC, modulation_B, snr_B
 
     def _read(self, positions_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         index_B = torch.from_numpy(positions_B)
@@ -354,7 +352,8 @@ def _train_epoch(
     config = trial.config
     steps = _chunks(positions_M, config.batch_size)
     if len(steps) > 1 and len(steps[-1]) < config.batch_size:
-        steps.pop()  # batch norm on a few left-over frames is noise, and on one an error; the next shuffle brings them back
+        # Batch norm on a few left-over frames is noise, and on one an error; the next shuffle brings them back.
+        steps.pop()
     micro = config.micro_batch_size or config.batch_size
     micro_steps = [np.array_split(step, math.ceil(len(step) / micro)) for step in steps]
 
