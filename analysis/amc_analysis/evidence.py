@@ -1,0 +1,184 @@
+"""From records to the evidence that the classifier of causes weighs: bands, cancellation, neighbours, silence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from amc_analysis.runs import Goal, RunRecord, SweepRecord
+from amc_sweeps.causes import BandDecision, EndReason, Evidence
+from amc_sweeps.hyperband import HyperbandConfig, bands, runs_to_stop
+from amc_sweeps.run_states import RunState, SweepState
+
+# Names that training scripts give to the same thing; the first that a run's configuration has is taken.
+EPOCH_NAMES = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "total_epochs")
+PATIENCE_NAMES = ("patience", "early_stopping_patience", "es_patience")
+
+HEARTBEAT_SLACK_S = 60.0  # heartbeats come every 15 to 30 s: an end is known no better than that
+STOP_SLACK_S = 60.0  # a stop that was decided now ends the run within this time
+TOGETHER_S = 120.0
+FEWEST_TOGETHER = 3
+
+
+def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
+    """Return run id -> evidence, for every run of the sweep."""
+    early = hyperband_of(sweep.config)
+    cancelled = sweep.state in {SweepState.CANCELED, "CANCELLED"}
+    last_heartbeat = max((run.heartbeat_at for run in sweep.runs if run.heartbeat_at), default=None)
+    neighbours = _lost_together(sweep.runs)
+    found = {}
+    for run in sweep.runs:
+        curve = run.curve
+        best = _index_of_best(curve, sweep.metric.goal)
+        found[run.run_id] = Evidence(
+            state=run.state,
+            exit_code=run.exit_code,
+            end_reason=_text(run.summary.get("end_reason")),
+            stop_recorded=run.stop_recorded,
+            sweep_cancelled=cancelled,
+            alive_at_cancel=_alive_at_cancel(run, sweep.updated_at, last_heartbeat) if cancelled else None,
+            heartbeat_age_s=_age_s(run, sweep.read_at),
+            points=len(curve),
+            epochs=epochs_done(run),
+            epochs_planned=epochs_planned(run.config),
+            epochs_since_best=None if best is None else len(curve) - 1 - best,
+            patience=_whole_number(run.config, PATIENCE_NAMES),
+            not_finite=run.not_finite[:3],
+            log_tail=run.log_tail,
+            hyperband=early is not None,
+            band=None if early is None else _band_decision(run, sweep.runs, early, sweep.metric.goal),
+            neighbours_lost=neighbours.get(run.run_id),
+        )
+    return found
+
+
+def hyperband_of(config: Mapping[str, Any]) -> HyperbandConfig | None:
+    """Read a sweep's ``early_terminate``; leniently, since other people's sweeps are read too."""
+    section = config.get("early_terminate")
+    if not isinstance(section, Mapping) or section.get("type", "hyperband") != "hyperband":
+        return None
+    known = ("min_iter", "max_iter", "s", "eta", "strict")
+    return HyperbandConfig(**{name: section[name] for name in known if section.get(name) is not None})
+
+
+def epochs_planned(config: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run was to take, if its configuration says so under one of the usual names."""
+    return _whole_number(config, EPOCH_NAMES)
+
+
+def epochs_done(run: RunRecord) -> int:
+    """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more."""
+    named = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    if not named:
+        return len(run.points)
+    from_zero = 1 if named[0] == 0 else 0
+    return max(len(run.points), int(max(named)) + from_zero)
+
+
+def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and value == int(value):
+            return int(value)
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _index_of_best(curve: Sequence[float], goal: Goal) -> int | None:
+    if not curve:
+        return None
+    return curve.index(max(curve) if goal == "maximize" else min(curve))
+
+
+def _age_s(run: RunRecord, now: datetime) -> float | None:
+    seen = run.heartbeat_at or run.created_at
+    return None if seen is None else (now - seen).total_seconds()
+
+
+def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat: datetime | None) -> bool | None:
+    """Tell whether a run still reported when its sweep was cancelled; the sweep's last update stands for that time."""
+    if run.heartbeat_at is None or last_heartbeat is None:
+        return None
+    if updated_at is not None and abs((updated_at - run.heartbeat_at).total_seconds()) <= HEARTBEAT_SLACK_S:
+        return True
+    if updated_at is not None and run.heartbeat_at > updated_at:
+        return True
+    # The update may be a later one (a new description): then only runs that were outlived by others are known dead.
+    return False if (last_heartbeat - run.heartbeat_at).total_seconds() > HEARTBEAT_SLACK_S else None
+
+
+def _band_decision(
+    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig, goal: Goal
+) -> BandDecision | None:
+    """Return the Hyperband decision that would have ended the run, from the highest band it passed downwards.
+
+    A run that nobody is known to have asked to stop is judged at its highest band alone: it may have survived a lower
+    one whose threshold rose later.
+    """
+    curve = run.curve
+    passed = [band for band in bands(early) if band <= len(curve)]
+    if not passed:
+        return None
+    asked = (
+        bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
+    )
+    curves = {other.run_id: other.curve for other in runs}
+    for band in reversed(passed) if asked else passed[-1:]:
+        length = len(curve) if band == passed[-1] else band
+        stops = runs_to_stop(early, goal, {**curves, run.run_id: curve[:length]}, {run.run_id})
+        if stops:
+            return BandDecision(stops[0].band, stops[0].value, stops[0].threshold)
+    return _decision_at_the_time(run, runs, early, goal) if asked else None
+
+
+def _decision_at_the_time(
+    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig, goal: Goal
+) -> BandDecision | None:
+    """Replay the thresholds as they stood while the run was alive: later, worse runs may have lowered them since."""
+    own = _timed(run)
+    lowest = bands(early)[0]
+    if own is None or len(own) < lowest:
+        return None
+    begin, end = own[lowest - 1][0], own[-1][0] + STOP_SLACK_S
+    timed = {other.run_id: curve for other in runs if (curve := _timed(other)) is not None}
+    moments = {curve[band - 1][0] for curve in timed.values() for band in bands(early) if band <= len(curve)}
+    for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
+        then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
+        stops = runs_to_stop(early, goal, then, {run.run_id})
+        if stops:
+            return BandDecision(stops[0].band, stops[0].value, stops[0].threshold)
+    return None
+
+
+def _timed(run: RunRecord) -> list[tuple[float, float]] | None:
+    """Return (time, value) of the finite points; None where a time is missing."""
+    finite = [point for point in run.points if math.isfinite(point.value)]
+    if any(point.time_s is None for point in finite):
+        return None
+    return [(point.time_s, point.value) for point in finite if point.time_s is not None]
+
+
+def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """Find hosts on which several runs fell silent at about one time: the machine, not the runs, is to blame."""
+    silent: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if run.state == RunState.CRASHED and run.host and run.heartbeat_at:
+            silent.setdefault(run.host, []).append(run)
+    found = {}
+    for host, members in silent.items():
+        for run in members:
+            together = [other for other in members if _apart_s(run, other) <= TOGETHER_S]
+            if len(together) >= FEWEST_TOGETHER:
+                found[run.run_id] = f"{len(together)} runs on {host} fell silent within {TOGETHER_S:.0f} s"
+    return found
+
+
+def _apart_s(one: RunRecord, other: RunRecord) -> float:
+    if one.heartbeat_at is None or other.heartbeat_at is None:
+        return math.inf
+    return abs((one.heartbeat_at - other.heartbeat_at).total_seconds())
