@@ -90,6 +90,8 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("crashed", hyperband=True, band=BAND, points=3), Cause.EARLY_STOPPED),
         (Evidence("crashed", hyperband=True, band=BAND, points=5), Cause.EARLY_STOPPED),
         (Evidence("failed", exit_code=1, hyperband=True, band=BAND, points=4), Cause.EARLY_STOPPED),
+        (Evidence("crashed", stop_recorded=False, hyperband=True, band=BAND, points=3), Cause.LOST),
+        (Evidence("failed", exit_code=255, stop_recorded=False, band=BAND, points=3), Cause.INTERRUPTED),
         # 8. silence
         (Evidence("crashed"), Cause.LOST),
         (Evidence("crashed", hyperband=True, band=BAND, points=40), Cause.LOST),

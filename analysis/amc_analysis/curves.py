@@ -23,7 +23,7 @@ class Curve:
     """One run's line: its pieces between values that are not finite, and its peak."""
 
     run_id: str
-    group: str  # "ended well", "cut short", "failed" or "open": the colour
+    group: str  # "ended well", "cut short", "failed" or "running or unknown": the colour
     is_gem: bool
     title: str
     pieces: tuple[str, ...]  # "x,y x,y ..." each
@@ -143,4 +143,4 @@ def _curve(entry: RankedRun, epochs: Sequence[float], scale: Scale, x: _Place, y
 
 
 def _tick_text(value: float, scale: Scale) -> str:
-    return f"{100 * value:g} %" if scale.percentage else f"{value:.6g}"
+    return f"{100 * value:g}%" if scale.percentage else f"{value:.6g}"

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from amc_analysis.curves import chart_of
 from amc_analysis.findings import Findings, command_of
 from amc_analysis.report import (
+    GEM_LEGEND,
     early_stop_text,
     epoch_text,
     epochs_text,
@@ -40,6 +41,8 @@ def to_html(findings: Findings) -> str:
         warnings=warnings(findings),
         failures=failure_text(findings),
         early_stops=early_stop_text(findings),
+        gem_legend=GEM_LEGEND,
+        has_test=any(entry.test is not None for entry in findings.ranked),
         chart=chart_of(findings),
         value=scale.text,
         noise=lambda sd: "–" if sd is None else scale.difference(sd).removesuffix(" points"),
@@ -59,7 +62,9 @@ def _groups(findings: Findings) -> dict[str, int]:
     for entry in findings.ranked:
         group = group_of(entry.cause)
         counts[group] = counts.get(group, 0) + 1
-    return {group: counts[group] for group in ("ended well", "cut short", "failed", "open") if group in counts}
+    return {
+        group: counts[group] for group in ("ended well", "cut short", "failed", "running or unknown") if group in counts
+    }
 
 
 def _setting(value: object) -> str:

@@ -13,15 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from amc_analysis.findings import SMALL_GROUP, Findings, command_of, shown_as_percentage
-from amc_analysis.ranking import RankedRun
+from amc_analysis.ranking import GEM_AMONG_BEST, RankedRun
 from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 
 ROWS = 20  # of the ranking in the terminal, unless asked for more
 FAILURES_SHOWN = 8
 GEMS_SHOWN = 3
-NARROW = 110  # columns under which the table leaves the smoothed peak out where there are test values
+SHORTEST_NAME = 8  # characters of a display name under which its column is left out
 
-_STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "open": "cyan"}
+GEM_LEGEND = (
+    f"hidden gem: cut short, yet better than every run that ended well, or among the best {GEM_AMONG_BEST} of all"
+)
+
+_STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "running or unknown": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Scale:
             return "NaN"
         if math.isinf(value):
             return "inf" if value > 0 else "-inf"
-        return f"{100 * value:.2f} %" if self.percentage else f"{value:.4g}"
+        return f"{100 * value:.2f}%" if self.percentage else f"{value:.4g}"
 
     def difference(self, value: float) -> str:
         """Write the size of a difference."""
@@ -56,7 +60,7 @@ def group_of(cause: Cause) -> str:
         return "ended well"
     if cause in CENSORED:
         return "cut short"
-    return "failed" if cause in FAILURES else "open"
+    return "failed" if cause in FAILURES else "running or unknown"
 
 
 def label(entry: RankedRun) -> str:
@@ -106,9 +110,7 @@ def failure_text(findings: Findings) -> str:
     if rate.rate is None or rate.naive_rate is None:
         return "No run has ended yet."
     low, high = rate.interval
-    text = (
-        f"{rate.failures} of {rate.ended} ended runs failed: {rate.rate:.0%} (95 % interval {low:.0%} to {high:.0%})."
-    )
+    text = f"{rate.failures} of {rate.ended} ended runs failed: {rate.rate:.0%} (95% interval {low:.0%} to {high:.0%})."
     if rate.ended < SMALL_GROUP:
         text += f" With {rate.ended} that is hardly a rate."
     if rate.censored:
@@ -182,52 +184,68 @@ def print_report(findings: Findings, console: Console, rows: int | None = ROWS) 
     console.print()
     console.print(_ranking_table(findings, console, rows))
     hidden = len(findings.ranked) - len(shown_rows(findings, rows))
-    notes = (
-        ["◆ hidden gem: cut short, yet better than every run that ended well, or among the best 3"]
-        if findings.gems
-        else []
-    )
-    notes += [f"{hidden} more runs: --top 0 shows all"] if hidden else []
+    notes = [f"{hidden} more runs: --top 0 shows all"] if hidden else []
+    if findings.gems:
+        notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
+    if any(entry.verdict.confidence != "certain" for entry in findings.ranked):
+        notes.append("? not certain; --html and --markdown give the evidence")
     for note in notes:
-        console.print(Text(_plain_text(note, console), style="dim"))
+        console.print(Text(note, style="dim"))
     console.print()
     _print_ends(findings, console)
     _print_next(findings, console)
 
 
 def _ranking_table(findings: Findings, console: Console, rows: int | None) -> Table:
-    scale = scale_of(findings)
-    has_test = any(entry.test is not None for entry in findings.ranked)
-    has_names = any(entry.run.name != entry.run.run_id for entry in findings.ranked)
-    smoothed = not has_test or console.width >= NARROW
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("run", no_wrap=True)
-    if has_names:
-        table.add_column("name", no_wrap=True, overflow="ellipsis", min_width=8)
-    for name in ["peak", *(["smoothed"] if smoothed else []), "at", "last", *(["test"] if has_test else []), "epochs"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("cause", no_wrap=True)
-    for entry in shown_rows(findings, rows):
-        doubt = "" if entry.verdict.confidence == "certain" else "?"
-        table.add_row(
-            "" if entry.rank is None else str(entry.rank),
-            _plain_text("◆", console) if entry.is_gem else "",
-            escape(entry.run.run_id),
-            *([escape(entry.run.name)] if has_names else []),
-            scale.text(entry.peak),
-            *([scale.text(entry.smoothed_peak)] if smoothed else []),
-            epoch_text(entry.peak_epoch),
-            scale.text(entry.last),
-            *([scale.text(entry.test)] if has_test else []),
-            epochs_text(entry),
-            escape(entry.run.state),
-            Text(f"{entry.cause}{doubt}", style=_STYLES[group_of(entry.cause)]),
-            style="bold" if entry.is_gem else "",
+    """Lay the ranking out within the console's width: first the smoothed peak gives way, then display names."""
+    shown = shown_rows(findings, rows)
+    columns = _columns(findings, shown, gem="◆" if not console.options.ascii_only else "*")
+    names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
+    longest = max(map(len, names.values()), default=0)
+    needed = sum(_width(title, cells) for title, cells in columns.items())
+    if needed + min(longest, 2 * SHORTEST_NAME) + 2 > console.width:
+        needed -= _width("smoothed", columns.pop("smoothed"))
+    room = min(longest, console.width - needed - 2)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title, cells in columns.items():
+        text = title in {"run", "state", "cause"}
+        table.add_column(
+            title, justify="left" if text else "right", no_wrap=True, min_width=max(map(len, [title, *cells]))
         )
+        if title == "run" and room >= SHORTEST_NAME:
+            table.add_column("name", no_wrap=True, min_width=room)
+    for place, entry in enumerate(shown):
+        row = [Text(column[place]) for column in columns.values()]
+        row[-1].stylize(_STYLES[group_of(entry.cause)])
+        if room >= SHORTEST_NAME:
+            name = names.get(entry.run.run_id, "")
+            row.insert(2, Text(name if len(name) <= room else name[: room - 1] + "…", style="dim"))
+        table.add_row(*row, style="bold" if entry.is_gem else "")
     return table
+
+
+def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
+    """Return title -> cells of the ranking; a column of test values only where there are any."""
+    scale = scale_of(findings)
+    columns = {
+        "#": [f"{entry.rank or ''}{' ' + gem if entry.is_gem else '  '}" for entry in shown],
+        "run": [entry.run.run_id for entry in shown],
+        "peak": [scale.text(entry.peak) for entry in shown],
+        "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
+        "at": [epoch_text(entry.peak_epoch) for entry in shown],
+        "last": [scale.text(entry.last) for entry in shown],
+        "test": [scale.text(entry.test) for entry in shown],
+        "epochs": [epochs_text(entry) for entry in shown],
+        "state": [entry.run.state for entry in shown],
+        "cause": [f"{entry.cause}{'' if entry.verdict.confidence == 'certain' else '?'}" for entry in shown],
+    }
+    if all(entry.test is None for entry in findings.ranked):
+        del columns["test"]
+    return columns
+
+
+def _width(title: str, cells: Sequence[str]) -> int:
+    return max(map(len, [title, *cells])) + 2
 
 
 def _print_ends(findings: Findings, console: Console) -> None:
@@ -239,7 +257,7 @@ def _print_ends(findings: Findings, console: Console) -> None:
         console.print(Text(stops))
     failures = failed(findings)
     if failures:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("failed run", no_wrap=True)
         table.add_column("cause", no_wrap=True)
         table.add_column("sure?", no_wrap=True)
@@ -265,10 +283,6 @@ def _print_next(findings: Findings, console: Console) -> None:
         )
         # Not wrapped: a command line is copied.
         console.print(Text("  " + command_of(findings.sweep, entry.run.config)), soft_wrap=True)
-
-
-def _plain_text(text: str, console: Console) -> str:
-    return text.replace("◆", "*") if console.options.ascii_only else text
 
 
 # --- Markdown ------------------------------------------------------------------------------------------------------
@@ -310,7 +324,7 @@ def to_markdown(findings: Findings) -> str:
         )
         for entry in findings.ranked
     ]
-    lines += ["", "◆ hidden gem: cut short, yet better than every run that ended well, or among the best 3.", ""]
+    lines += ["", f"◆ {GEM_LEGEND}.", ""]
     lines += ["## How they ended", "", _row(["cause", "runs", ""]), _row(["---", "--:", "---"])]
     lines += [_row([str(cause), str(count), group_of(cause)]) for cause, count in findings.causes.items()]
     lines += ["", failure_text(findings), ""]

@@ -203,7 +203,7 @@ def _stop_recorded(e: Evidence) -> Verdict | None:
 
 def _who_stopped(e: Evidence, what: str) -> Verdict:
     if e.band is not None:
-        return Verdict(Cause.EARLY_STOPPED, "certain", f"{what}; {_at_band(e.band)}")
+        return Verdict(Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{what}; {_at_band(e.band)}")
     if not e.hyperband:
         return Verdict(Cause.STOPPED, "certain", f"{what}; the sweep has no early_terminate")
     return Verdict(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
@@ -268,7 +268,7 @@ def _failed_with_traces(e: Evidence) -> Verdict | None:
     if e.not_finite:
         return Verdict(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
     signal = _signal_of(e.exit_code)
-    if e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
+    if _may_infer(e) and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
         return Verdict(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == _CLIENT_STOP_CODE:
         return Verdict(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")

@@ -1,0 +1,140 @@
+"""From records to evidence: which Hyperband decision explains an end, who was alive at a cancellation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sweep_records import START, completed, run, sweep
+
+from amc_analysis.evidence import epochs_done, epochs_planned, evidence_of, hyperband_of
+from amc_analysis.runs import RunRecord, SweepRecord
+from amc_sweeps.causes import Cause, classify
+
+HYPERBAND = {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": True}}  # bands 3, 9, 27
+
+
+def cause_of(record: SweepRecord, run_id: str) -> Cause:
+    return classify(evidence_of(record)[run_id]).cause
+
+
+def good(count: int, **fields: object) -> list[RunRecord]:
+    return [completed(f"good{i}", [0.1 * e + 0.01 * i for e in range(1, 10)], **fields) for i in range(count)]
+
+
+def test_a_recorded_stop_of_a_bad_run_is_hyperbands() -> None:
+    stopped = run("bad", [0.01, 0.02, 0.03, 0.04], "killed", stop_recorded=True)
+    record = sweep(*good(3), stopped, config=HYPERBAND)
+    band = evidence_of(record)["bad"].band
+    assert band is not None
+    assert (band.band, band.value) == (3, 0.03)
+    assert cause_of(record, "bad") is Cause.EARLY_STOPPED
+
+
+def test_a_recorded_stop_of_the_best_run_was_a_persons() -> None:
+    stopped = run("best", [0.5, 0.6, 0.7, 0.8], "killed", stop_recorded=True)
+    assert cause_of(sweep(*good(3), stopped, config=HYPERBAND), "best") is Cause.STOPPED
+
+
+def test_a_recorded_stop_before_the_first_band_was_a_persons() -> None:
+    stopped = run("early", [0.01, 0.01], "killed", stop_recorded=True)
+    assert cause_of(sweep(*good(3), stopped, config=HYPERBAND), "early") is Cause.STOPPED
+
+
+def test_a_stop_counts_as_it_stood_at_the_time() -> None:
+    """Later, worse runs lower the threshold; what was decided before them is still Hyperband's decision."""
+    stopped = run("mid", [0.05, 0.10, 0.15], "killed", stop_recorded=True)
+    later = [run(f"late{i}", [0.01] * 3, "killed", stop_recorded=True, start_s=9999) for i in range(9)]
+    band = evidence_of(sweep(*good(2), stopped, *later, config=HYPERBAND))["mid"].band
+    assert band is not None
+    assert band.value == 0.15
+
+
+def test_a_run_that_crashed_past_a_band_it_survived_is_not_an_early_stop() -> None:
+    crashed = run("a", [0.2 * e for e in range(10)], "crashed")
+    assert cause_of(sweep(*good(3), crashed, config=HYPERBAND), "a") is Cause.LOST
+
+
+def test_a_server_that_says_no_stop_was_recorded_is_believed() -> None:
+    crashed = run("bad", [0.01, 0.02, 0.03], "crashed", stop_recorded=False)
+    assert cause_of(sweep(*good(3), crashed, config=HYPERBAND), "bad") is Cause.LOST
+
+
+def test_without_flags_a_silent_end_at_a_band_below_the_threshold_is_inferred() -> None:
+    crashed = run("bad", [0.01, 0.02, 0.03], "crashed", stop_recorded=None)
+    assert cause_of(sweep(*good(3), crashed, config=HYPERBAND), "bad") is Cause.EARLY_STOPPED
+
+
+def test_a_lower_band_that_was_survived_is_not_held_against_a_crash() -> None:
+    """Bad at band 3 by today's thresholds, fine at band 9, dead at 10: that was no early stop."""
+    values = [0.01, 0.02, 0.03, 0.3, 0.5, 0.6, 0.8, 0.9, 1.0, 1.0]
+    assert cause_of(sweep(*good(3), run("a", values, "crashed"), config=HYPERBAND), "a") is Cause.LOST
+
+
+def test_without_early_terminate_a_stop_is_a_persons() -> None:
+    assert hyperband_of({}) is None
+    assert cause_of(sweep(*good(3), run("bad", [0.0] * 3, "killed", stop_recorded=True)), "bad") is Cause.STOPPED
+
+
+def test_hyperband_is_read_leniently_from_other_peoples_sweeps() -> None:
+    found = hyperband_of({"early_terminate": {"type": "hyperband", "max_iter": 27, "s": 2, "unknown": 1}})
+    assert found is not None
+    assert (found.max_iter, found.s, found.eta, found.strict) == (27, 2, 3, True)
+    assert hyperband_of({"early_terminate": {"type": "envelope"}}) is None
+
+
+def test_cancelling_ends_the_runs_that_were_alive() -> None:
+    record = sweep(
+        run("long dead", [0.1] * 2, "crashed"),
+        run("alive", [0.1] * 20, "crashed"),
+        run("stopped", [0.1] * 20, "killed", stop_recorded=True),
+        completed("done", [0.1] * 20),
+        state="CANCELED",
+        updated_at=START + timedelta(seconds=20 * 60 + 15),
+    )
+    causes = {run_id: classify(evidence).cause for run_id, evidence in evidence_of(record).items()}
+    assert causes == {"long dead": "lost", "alive": "cancelled", "stopped": "cancelled", "done": "completed"}
+
+
+def test_a_cancellation_at_an_unknown_time_does_not_excuse_a_crash() -> None:
+    record = sweep(run("a", [0.1] * 3, "crashed"), state="CANCELED")
+    assert cause_of(record, "a") is Cause.LOST
+
+
+def test_three_runs_of_one_host_that_fall_silent_together_blame_the_host() -> None:
+    together = [run(f"r{i}", [0.1] * 5, "crashed", host="gpu-3") for i in range(3)]
+    elsewhere = run("other", [0.1] * 5, "crashed", host="gpu-4")
+    earlier = run("earlier", [0.1], "crashed", host="gpu-3")
+    record = sweep(*together, elsewhere, earlier)
+    assert [cause_of(record, f"r{i}") for i in range(3)] == [Cause.NODE_FAILURE] * 3
+    assert cause_of(record, "other") is Cause.LOST
+    assert cause_of(record, "earlier") is Cause.LOST
+
+
+def test_silence_is_measured_from_the_reading() -> None:
+    record = sweep(
+        run("fresh", state="running", heartbeat_at=START + timedelta(minutes=59)), run("stale", [0.1], "running")
+    )
+    assert cause_of(record, "fresh") is Cause.RUNNING
+    assert cause_of(record, "stale") is Cause.LOST
+
+
+@pytest.mark.parametrize(
+    ("config", "planned"),
+    [({"epochs": 30}, 30), ({"num_epochs": 5.0}, 5), ({"max_epochs": -1}, None), ({"epochs": "30"}, None), ({}, None)],
+)
+def test_planned_epochs_are_read_under_their_usual_names(config: dict[str, object], planned: int | None) -> None:
+    assert epochs_planned(config) == planned
+
+
+def test_an_epoch_metric_from_zero_counts_its_zeroth_epoch() -> None:
+    record = run("a", [0.1, 0.2])
+    zeroth = run("b", points=tuple(type(p)(p.value, epoch=e) for p, e in zip(record.points, (0.0, 4.0), strict=True)))
+    assert (epochs_done(record), epochs_done(zeroth)) == (2, 5)
+
+
+def test_patience_needs_the_epochs_since_the_best_value() -> None:
+    values = [0.1, 0.5, 0.4, 0.4, 0.4]
+    config = {"epochs": 20, "patience": 3}
+    assert cause_of(sweep(run("a", values, exit_code=0, config=config)), "a") is Cause.PATIENCE
+    assert cause_of(sweep(run("a", values[:3], exit_code=0, config=config)), "a") is Cause.STOPPED

@@ -1,0 +1,75 @@
+"""The statistics of the report against published values, exact coverage and known noise."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from amc_analysis.statistics import medians_of_3, noise_sd, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (0, 1, 0.0, 0.7935),
+    ],
+)
+def test_wilson_interval_agrees_with_published_values(k: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_is_symmetric_in_successes_and_failures() -> None:
+    low, high = wilson_interval(3, 10)
+    assert wilson_interval(7, 10) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_interval_ends_exactly_at_the_ends() -> None:
+    assert wilson_interval(0, 7)[0] == 0
+    assert wilson_interval(7, 7)[1] == 1
+    assert wilson_interval(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize("n", [8, 12, 30])
+def test_wilson_interval_covers_the_true_rate_about_95_times_in_100(n: int) -> None:
+    """Exact coverage, averaged over rates: a sum over binomial probabilities, no simulation."""
+    rates = [(i + 0.5) / 200 for i in range(200)]
+    covered = 0.0
+    for rate in rates:
+        for k in range(n + 1):
+            low, high = wilson_interval(k, n)
+            if low <= rate <= high:
+                covered += math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
+    assert 0.94 < covered / len(rates) < 0.965
+
+
+def test_what_is_no_rate_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 successes of 3"):
+        wilson_interval(4, 3)
+
+
+def test_noise_sd_ignores_height_and_slope() -> None:
+    line = [0.3 + 0.02 * epoch for epoch in range(30)]
+    assert noise_sd(line) == pytest.approx(0, abs=1e-12)
+
+
+def test_noise_sd_finds_the_noise_on_a_rising_curve() -> None:
+    rng = random.Random(0)
+    curve = [50 * (1 - math.exp(-epoch / 40)) + rng.gauss(0, 0.75) for epoch in range(2000)]
+    assert noise_sd(curve) == pytest.approx(0.75, rel=0.06)
+
+
+def test_noise_sd_needs_five_values() -> None:
+    assert noise_sd([1, 2, 1, 2]) is None
+    assert noise_sd([1, 2, 1, 2, 1]) is not None
+
+
+def test_medians_of_3_shrug_off_one_lucky_epoch() -> None:
+    assert medians_of_3([1, 9, 2, 3]) == [2, 3]
+    assert medians_of_3([1, 2]) == []
