@@ -304,11 +304,14 @@ def _signal_of(exit_code: int | None) -> str | None:
 
 
 def _ends_at_a_band(e: Evidence) -> Verdict | None:
-    if e.band is None or not 0 <= e.points - e.band.band <= FEW_POINTS_PAST_A_BAND:
+    if not _may_infer(e) or e.band is None or not 0 <= e.points - e.band.band <= FEW_POINTS_PAST_A_BAND:
         return None
-    return Verdict(
-        Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}; no stop recorded"
-    )
+    return Verdict(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
+
+
+def _may_infer(e: Evidence) -> bool:
+    """Tell whether a stop may be inferred: a server that says that none was recorded is believed."""
+    return e.stop_recorded is None
 
 
 def _silent(e: Evidence) -> Verdict | None:
