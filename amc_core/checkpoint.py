@@ -68,10 +68,10 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        size = path.stat().st_size
+        cause = f"{type(error).__name__} {error}".splitlines()[0]
         raise CheckpointError(
-            f"{path}: {size} bytes that are not a complete checkpoint ({str(error).splitlines()[0]}); it was cut off, "
-            "damaged in copying, or written by another program: take another one"
+            f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, damaged "
+            "in copying, or written by another program: take another one"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of format {_FORMAT} of this program")

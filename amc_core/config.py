@@ -121,9 +121,7 @@ class TrialConfig:
     snr_loss_scale: str = _field(
         "unit", "scale of the distance penalty: maximum of 1", choices=("unit",), planned=("runlog",)
     )
-    task_weighting: str = _field(
-        "kendall", "how the two losses are weighted", choices=("kendall",), planned=("fixed",)
-    )
+    task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall",), planned=("fixed",))
 
     # optimisation
     batch_size: int = _field(512, "frames an optimiser step", minimum=1, maximum=65536)

@@ -44,17 +44,17 @@ class Representation(nn.Module):
     def forward(self, iq_BTC: Tensor) -> Tensor:
         """Return the images; no step waits for the device."""
         config = self._config
-        finite_B = torch.isfinite(iq_BTC).flatten(1).all(dim=1)
+        power_B = _power(iq_BTC)
+        finite_B = torch.isfinite(power_B)  # one bad sample makes the power bad
         self.bad_frames += (~finite_B).sum()
-        iq_BTC = unit_power(torch.where(finite_B[:, None, None], iq_BTC, 0.0))
-        image_BHW = torch.log1p(histogram(iq_BTC, size=config.image_size, half_range=config.histogram_range))
-        # A frame of zeros would fall into one cell; it stays empty instead.
-        image_BHW = image_BHW * finite_B[:, None, None]
+        iq_BTC = _scaled(iq_BTC, power_B)
+        counts_BHW = histogram(iq_BTC, size=config.image_size, half_range=config.histogram_range)
+        image_BHW = torch.where(finite_B[:, None, None], torch.log1p(counts_BHW), 0.0)
         if config.histogram_norm == "max":
             image_BHW = image_BHW / image_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
         if config.representation == "constellation":
             return image_BHW[:, None]
-        psd_BF = log_psd(iq_BTC, self._hann) * finite_B[:, None]
+        psd_BF = torch.where(finite_B[:, None], log_psd(iq_BTC, self._hann), 0.0)
         row_BW = functional.interpolate(psd_BF[:, None], size=config.image_size, mode="linear")
         return torch.stack([image_BHW, row_BW.expand(-1, config.image_size, -1)], dim=1)
 
@@ -64,8 +64,15 @@ def unit_power(iq_BTC: Tensor) -> Tensor:
 
     The receiver's gain tells nothing of the modulation or the SNR; the spread of the points at a common scale does.
     """
-    power_B11 = iq_BTC.square().sum(dim=2).mean(dim=1)[:, None, None]
-    return iq_BTC * torch.where(power_B11 > 0, power_B11, 1.0).rsqrt()
+    return _scaled(iq_BTC, _power(iq_BTC))
+
+
+def _power(iq_BTC: Tensor) -> Tensor:
+    return iq_BTC.square().sum(dim=2).mean(dim=1)
+
+
+def _scaled(iq_BTC: Tensor, power_B: Tensor) -> Tensor:
+    return iq_BTC * torch.where(power_B > 0, power_B, 1.0).rsqrt()[:, None, None]
 
 
 def histogram(iq_BTC: Tensor, *, size: int, half_range: float) -> Tensor:

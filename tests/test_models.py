@@ -1,0 +1,66 @@
+"""Backbones and heads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from amc_core.config import ConfigError, TrialConfig
+from amc_core.models import build_model
+
+
+def config(**changes: object) -> TrialConfig:
+    return TrialConfig.from_mapping({"model_type": "test_vit", "image_size": 32, **changes})
+
+
+@pytest.mark.parametrize("model_type", ["test_resnet", "test_vit", "test_byobnet", "lcnet_035"])
+@pytest.mark.parametrize("representation", ["constellation", "constellation_psd"])
+def test_any_backbone_gives_the_logits_of_both_tasks(model_type: str, representation: str) -> None:
+    model = build_model(config(model_type=model_type, representation=representation), n_modulations=17, n_levels=16)
+    images = torch.zeros(2, 1 if representation == "constellation" else 2, 32, 32)
+    modulation_logits, snr_logits = model(images)
+    assert (modulation_logits.shape, snr_logits.shape) == ((2, 17), (2, 16))
+
+
+@pytest.mark.parametrize(("snr_layer", "width"), [("bottleneck_64", 64), ("bottleneck_128", 128)])
+def test_a_bottleneck_passes_the_snr_through_its_width_only(snr_layer: str, width: int) -> None:
+    model = build_model(config(snr_layer=snr_layer), n_modulations=17, n_levels=16)
+    assert [weight.shape[0] for name, weight in model.snr_head.named_parameters() if "weight" in name] == [width, 16]
+    assert model.modulation_head.weight.shape[1] == 64
+
+
+def test_the_standard_head_is_one_layer() -> None:
+    model = build_model(config(), n_modulations=17, n_levels=16)
+    assert isinstance(model.snr_head, torch.nn.Linear)
+
+
+def test_runlogs_names_of_transformers_are_understood_at_small_sizes() -> None:
+    model = build_model(config(model_type="swin_t", image_size=64), n_modulations=2, n_levels=2).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 1, 64, 64))[0].shape == (1, 2)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(build_model(config(), n_modulations=2, n_levels=2).modulation_head.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_an_unknown_backbone_is_refused_with_near_names() -> None:
+    with pytest.raises(ConfigError, match=r"no backbone 'resnet5O'.*resnet50"):
+        build_model(config(model_type="resnet5O"), n_modulations=2, n_levels=2)
+
+
+def test_an_image_that_the_backbone_cannot_take_is_refused_before_training() -> None:
+    with pytest.raises(ConfigError, match=r"model_type: swin_tiny.*images"):
+        build_model(config(model_type="swin_t", image_size=30), n_modulations=2, n_levels=2)
+
+
+def test_weights_that_cannot_be_fetched_are_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"pretrained: the ImageNet weights of test_vit cannot be loaded \(\w+: .+\)"):
+        build_model(config(pretrained=True), n_modulations=2, n_levels=2)

@@ -1,0 +1,111 @@
+"""Reading files: labels, gathers, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tiny_files import raw_file
+
+from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.radioml import DataError, RadioMLFile, select
+
+
+def test_frames_come_by_memory_map_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "a.hdf5")
+    with h5py.File(path) as file:
+        expected = file["X"][:]
+    with RadioMLFile(path) as data:
+        assert data.is_memory_mapped
+        frames = data.frames(np.array([3, 0, 2]))
+    assert frames.dtype == np.float32
+    assert np.array_equal(frames, expected[[3, 0, 2]])
+
+
+def test_a_chunked_file_gives_the_same_frames_and_the_same_fingerprint(tmp_path: Path) -> None:
+    contiguous = raw_file(tmp_path / "a.hdf5")
+    chunked = raw_file(tmp_path / "b.hdf5", X=None)
+    with h5py.File(contiguous) as source, h5py.File(chunked, "a") as target:
+        target.create_dataset("X", data=source["X"][:], chunks=(1, 1024, 2), compression="gzip")
+    with RadioMLFile(contiguous) as one, RadioMLFile(chunked) as other:
+        assert not other.is_memory_mapped
+        assert np.array_equal(one.frames(np.array([2, 0, 3])), other.frames(np.array([2, 0, 3])))
+        assert one.fingerprint == other.fingerprint
+    with pytest.raises(DataError, match="h5repack"):
+        RadioMLFile(chunked, storage="memmap")
+
+
+def test_labels_come_from_y_and_z_and_not_from_the_order_of_rows(tmp_path: Path) -> None:
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
+        assert [CLASSES[column] for column in data.column_N] == ["BPSK", "QPSK", "QPSK", "OQPSK"]
+        assert data.snr_db_N.tolist() == [0, 2, 0, 2]
+        chosen = select(data, label_set="two", columns=(3, 4), snr_min_db=0, snr_max_db=0)
+    assert chosen.rows.tolist() == [0, 2]
+    assert chosen.modulation.tolist() == [0, 1]
+    assert chosen.levels_db == (0,)
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "a.hdf5")
+    moved = tmp_path / "elsewhere.hdf5"
+    moved.write_bytes(path.read_bytes())
+    relabelled = raw_file(tmp_path / "c.hdf5", Z=np.array([[0], [2], [0], [4]]))
+    prints = []
+    for file in (path, moved, relabelled):
+        with RadioMLFile(file) as data:
+            prints.append(data.fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_missing_file_is_named_with_the_way_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.hdf5: no such file.*amc-data synth"):
+        RadioMLFile(tmp_path / "nowhere.hdf5")
+    with pytest.raises(DataError, match="not a file"):
+        RadioMLFile(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.4, 0.999])
+def test_a_truncated_file_is_called_truncated(tmp_path: Path, kept: float) -> None:
+    path = raw_file(tmp_path / "a.hdf5")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(DataError, match="truncated"):
+        RadioMLFile(path)
+
+
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.hdf5"
+    path.write_text("hello")
+    with pytest.raises(DataError, match="not a readable HDF5 file"):
+        RadioMLFile(path)
+
+
+@pytest.mark.parametrize(
+    ("replacement", "said"),
+    [
+        ({"Y": None}, "no dataset Y"),
+        ({"X": np.zeros((4, 512, 2), np.float32)}, r"X is float32 \(4, 512, 2\)"),
+        ({"X": np.zeros((4, 1024, 2))}, "X is float64"),
+        ({"Y": np.eye(24, dtype=np.int64)[:3]}, "different numbers of rows"),
+        ({"Y": np.eye(24)[[3, 4, 4, 23]]}, "Y is float64"),
+        ({"Y": np.ones((4, 24), np.int64)}, "not one-hot"),
+        ({"Z": np.zeros(4, np.int64)}, "Z is int64"),
+    ],
+)
+def test_a_wrong_layout_is_refused_with_what_was_found_and_expected(
+    tmp_path: Path, replacement: dict[str, object], said: str
+) -> None:
+    path = raw_file(tmp_path / "a.hdf5", **replacement)
+    with pytest.raises(DataError, match=said) as caught:
+        RadioMLFile(path)
+    assert "RadioML 2018.01A" in str(caught.value)
+
+
+def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path: Path) -> None:
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
+        with pytest.raises(DataError, match=r"holds the SNR levels \[0, 2\]"):
+            select(data, label_set="two", columns=(3, 4), snr_min_db=10, snr_max_db=20)
+        with pytest.raises(DataError, match="4ASK"):
+            select(data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=2)

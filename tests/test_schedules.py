@@ -1,0 +1,42 @@
+"""The learning rate against torch's own CyclicLR."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from amc_core.config import TrialConfig
+from amc_core.schedules import learning_rate
+
+
+def test_triangular2_equals_torchs_cyclic_lr_step_by_step() -> None:
+    config = TrialConfig(base_lr=1e-5, max_lr=1e-2, epochs_per_cycle=4)
+    steps_per_epoch = 7
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.CyclicLR(
+        optimiser, base_lr=1e-5, max_lr=1e-2, step_size_up=2 * steps_per_epoch, mode="triangular2", cycle_momentum=False
+    )
+    for step in range(13 * steps_per_epoch):
+        assert learning_rate(config, step / steps_per_epoch) == pytest.approx(reference.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        reference.step()
+
+
+def test_the_peak_halves_with_every_cycle() -> None:
+    config = TrialConfig(base_lr=1e-6, max_lr=1e-3, epochs_per_cycle=10)
+    peaks = [learning_rate(config, 5 + 10 * cycle) for cycle in range(3)]
+    assert peaks == pytest.approx([1e-3, 1e-6 + 0.5 * (1e-3 - 1e-6), 1e-6 + 0.25 * (1e-3 - 1e-6)])
+
+
+def test_warmup_rises_from_base_to_max_and_the_cycles_count_from_its_end() -> None:
+    config = TrialConfig(base_lr=1e-6, max_lr=1e-3, epochs_per_cycle=10, warmup_epochs=5)
+    assert learning_rate(config, 0) == 1e-6
+    assert learning_rate(config, 2.5) == pytest.approx((1e-6 + 1e-3) / 2)
+    assert learning_rate(config, 5) == 1e-6
+    assert learning_rate(config, 10) == pytest.approx(1e-3)
+
+
+def test_a_constant_rate_is_max_lr_after_the_warmup() -> None:
+    config = TrialConfig(lr_schedule="constant", base_lr=1e-6, max_lr=1e-3, warmup_epochs=1)
+    assert learning_rate(config, 0.5) == pytest.approx((1e-6 + 1e-3) / 2)
+    assert [learning_rate(config, epoch) for epoch in (1, 1.5, 80)] == [1e-3] * 3
