@@ -473,7 +473,7 @@ class _Reader:
         if "controller" not in source:
             return
         section = source["controller"]
-        if not isinstance(section, Mapping) or section.get("type") not in {"local", "cloud"}:
+        if not isinstance(section, Mapping) or section.get("type") not in ("local", "cloud"):
             self._problem("controller", section, "a mapping with type: cloud or type: local")
 
     def _text(self, key: str, source: Mapping[str, Any]) -> str | None:

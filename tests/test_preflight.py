@@ -1,0 +1,261 @@
+"""A sweep file against TrialConfig and the metrics that a trial logs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from amc_agents.preflight import Preflight, check
+
+GOOD: dict[str, Any] = {
+    "method": "bayes",
+    "program": "amc-train",
+    "command": ["${env}", "${program}", "${args}"],
+    "metric": {"name": "val/combined_acc", "goal": "maximize", "impute": "best"},
+    "early_terminate": {"type": "hyperband", "min_iter": 5, "eta": 3, "strict": True},
+    "run_cap": 6,
+    "parameters": {
+        "max_lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-2},
+        "snr_layer": {"values": ["standard", "bottleneck_64"]},
+        "epochs": {"value": 50},
+    },
+}
+
+
+def look(parameters: dict[str, Any] | None = None, **changes: Any) -> Preflight:
+    """Check GOOD with further parameters and other top-level keys; None takes a key away."""
+    sweep = {**GOOD, "parameters": {**GOOD["parameters"], **(parameters or {})}, **changes}
+    sweep = {key: value for key, value in sweep.items() if value is not None}
+    return check(yaml.safe_dump(sweep), source="test")
+
+
+def test_a_good_sweep_has_nothing_to_say_and_its_bands_are_epochs() -> None:
+    found = look()
+    assert found.problems == []
+    assert found.warnings == []
+    assert found.configurations is None
+    assert found.bands_epochs == (5, 15, 45)
+    assert found.epochs_at_most == 6 * 50
+    assert found.sweep is not None
+    assert found.sweep.run_cap == 6
+
+
+def test_configurations_are_counted() -> None:
+    found = look({"max_lr": {"values": [1.0e-3, 2.0e-3]}, "curriculum": {"values": [True, False]}})
+    assert found.configurations == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "expected"),
+    [
+        ("max_lr", {"values": ["1e-4", 1.0e-3]}, "YAML reads 1e-4 as text: write 1.0e-4"),
+        ("max_lr", {"value": "1e-4"}, "max_lr: '1e-4' is not allowed; allowed: a number > 0"),
+        ("max_lr", {"min": 0.0, "max": 1.0}, "max_lr: 0.0 is not allowed"),
+        ("dropout", {"min": 0.1, "max": 1.5}, "dropout: 1.5 is not allowed"),
+        ("dropout", {"distribution": "beta"}, "dropout: 0.999999999 is not allowed"),
+        ("model_typ", {"value": "resnet50"}, "model_typ: no such parameter; did you mean model_type?"),
+        ("snr_layer", {"values": ["standart"]}, "did you mean standard?"),
+        ("snr_layer", {"values": ["standard", "regression"]}, "'regression' is planned but not built yet"),
+        ("snr_layer", {"min": 0, "max": 2}, "snr_layer: int_uniform draws numbers"),
+        ("batch_size", {"min": 64.0, "max": 512}, "batch_size: uniform draws fractions"),
+        (
+            "batch_size",
+            {"distribution": "q_uniform", "min": 8, "max": 64, "q": 0.5},
+            "batch_size: q_uniform draws fract",
+        ),
+        (
+            "batch_size",
+            {"distribution": "q_uniform", "min": 8.5, "max": 64, "q": 8},
+            "batch_size: q_uniform draws frac",
+        ),
+        ("batch_size", {"min": 0, "max": 64}, "batch_size: 0 is not allowed; allowed: a whole number >= 1"),
+        ("curriculum", {"values": [True, "False"]}, "curriculum: 'False' is not allowed; allowed: true, false"),
+        ("optimizer", {"parameters": {"beta": {"value": 0.9}}}, "optimizer.beta: a trial has no nested parameters"),
+        ("warmup_epochs", {"values": [0, 50]}, "warmup_epochs: 50 leaves none of the 50 epochs to train"),
+        ("base_lr", {"value": 1.0e-3}, "base_lr: 0.001 lies above max_lr = 0.0001"),
+        ("base_lr", {"min": 1.0e-6, "max": 1.0}, "base_lr: 1 lies above max_lr = 0.01"),
+        ("snr_min_db", {"values": [0, 40]}, "snr_min_db: 40 is not allowed"),
+        ("micro_batch_size", {"value": 1024}, "micro_batch_size: 1024 exceeds batch_size = 512"),
+    ],
+)
+def test_a_value_that_no_trial_accepts_is_a_problem(name: str, spec: dict[str, Any], expected: str) -> None:
+    found = look({name: spec})
+    assert any(expected in problem for problem in found.problems), found.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("batch_size", {"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 1}),
+        ("batch_size", {"distribution": "q_uniform", "min": 64, "max": 512, "q": 64}),
+        ("patience", {"values": [5, None]}),
+        ("split", {"value": [0.7, 0.2, 0.1]}),
+        ("weight_decay", {"min": 0.0, "max": 0.1}),
+        ("grad_clip_norm", {"values": [None, 1, 1.5]}),
+    ],
+)
+def test_a_value_that_a_trial_accepts_is_none(name: str, spec: dict[str, Any]) -> None:
+    assert look({name: spec}).problems == []
+
+
+def test_every_bad_pair_is_found_however_the_other_parameters_stand() -> None:
+    found = look(
+        {
+            "max_lr": {"values": [1.0e-4, 1.0e-2]},
+            "base_lr": {"values": [1.0e-6, 1.0e-3]},
+            "epochs": {"values": [10, 50]},
+            "warmup_epochs": {"values": [0, 10]},
+            "seed": {"distribution": "int_uniform", "min": 0, "max": 1000},
+        }
+    )
+    assert found.problems == [
+        "base_lr: 0.001 lies above max_lr = 0.0001",
+        "warmup_epochs: 10 leaves none of the 10 epochs to train",
+    ]
+
+
+def test_grammar_values_and_metric_are_all_reported_at_once() -> None:
+    text = """
+method: random
+metrik: {name: x}
+metric: {name: val/combined_accuracy, goal: maximize}
+program: amc-train
+command: ["${env}", "${program}", "${args}"]
+run_cap: none
+parameters:
+  max_lr: {values: [1e-4]}
+  epochs: {min: 1e1, max: 50}
+  batchsize: {value: 64}
+  dropout: {value: 2}
+"""
+    problems = check(text, source="test").problems
+    assert len(problems) == 7
+    for expected in ["metrik", "run_cap", "1.0e-4", "1.0e+1", "batch_size?", "dropout: 2", "mean val/combined_acc?"]:
+        assert any(expected in problem for problem in problems), expected
+
+
+def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
+    found = check("- a\n- b\n", source="test")
+    assert found.sweep is None
+    assert len(found.problems) == 1
+    assert found.configurations is None
+    assert found.bands_epochs == ()
+    assert found.epochs_at_most is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("val/acc", "no trial logs 'val/acc'"),
+        ("test/combined_acc", "logged once, after the last epoch, and must not steer a search; use val/combined_acc"),
+        ("test/f1", "logged once, after the last epoch, and must not steer a search"),
+    ],
+)
+def test_a_metric_that_is_not_logged_every_epoch_is_a_problem(name: str, expected: str) -> None:
+    (problem,) = look(metric={"name": name, "goal": "maximize", "impute": "best"}).problems
+    assert expected in problem
+
+
+def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
+    assert "the agent runs 'python amc-train'" in look(command=None).problems[0]
+    assert "'python amc-train'" in look(command=["${env}", "${interpreter}", "${program}", "${args}"]).problems[0]
+    assert "${arg} is no macro" in look(command=["${env}", "${program}", "${arg}"]).problems[0]
+    assert look(command=["${env}", "nice", "${envvar:LAUNCHER}", "${program}", "${args}"]).problems == []
+    assert "program: missing" in look(program=None).problems[0]
+
+
+def test_a_foreign_program_is_only_checked_against_the_grammar() -> None:
+    parameters = {"anything": {"value": "yes"}, "rate": {"values": ["1e-4", 0.1]}}
+    found = look(program="train.py", command=None, metric={"name": "loss", "goal": "minimize"}, parameters=parameters)
+    assert found.problems == []
+    assert "program: train.py is not amc-train: its parameters and its metric cannot be checked here" in found.warnings
+    assert "rate: YAML reads 1e-4 as text: write 1.0e-4" in found.warnings
+    assert found.epochs_at_most is None
+    assert found.bands_epochs[:3] == (5, 15, 45)
+
+
+HYPERBAND = {"type": "hyperband", "strict": True}
+METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "changes", "expected"),
+    [
+        ({}, {"early_terminate": {"type": "hyperband", "min_iter": 5}}, "early_terminate.strict: not given"),
+        ({"warmup_epochs": {"values": [0, 5]}}, {}, "bands at epoch 5 lie within the warmup of 5 epochs"),
+        (
+            {},
+            {"early_terminate": {**HYPERBAND, "max_iter": 600, "s": 3}},
+            "bands at epoch 66, 200, but a trial may end",
+        ),
+        ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band, epoch 50, is not before the end"),
+        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands are asked for, 2 lie above 0"),
+        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 27, "s": 2, "min_iter": 3}}, "min_iter: ignored"),
+        ({}, {"metric": {"name": "val/combined_acc", "goal": "maximize"}}, "metric.impute: not given"),
+        ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy wants goal: maximize"),
+        ({}, {"metric": {**METRIC, "goal": "minimize"}}, "searches for the worst model"),
+        ({}, {"metric": {**METRIC, "name": "val/loss"}}, "searches for the worst model"),
+        ({}, {"metric": {**METRIC, "name": "train/mod_acc"}}, "learns its frames by heart"),
+        ({}, {"metric": {**METRIC, "name": "epoch"}}, "says nothing of how good a model is"),
+        ({}, {"metric": {**METRIC, "target": 55}}, "metric.target: 55 is never reached"),
+        ({}, {"run_cap": None}, "run_cap: not given; the sweep goes on until somebody stops it"),
+        (
+            {"max_lr": {"value": 0.001}},
+            {"run_cap": 30},
+            "run_cap: 30 runs, but only 2 configurations; bayes may run some",
+        ),
+        ({"max_lr": {"value": 0.001}, "snr_layer": {"value": "standard"}}, {}, "there is one configuration only"),
+        ({"seed": {"values": [1, 1]}}, {}, "seed: a value is listed more than once"),
+        ({"batch_size": {"distribution": "q_uniform", "min": 5, "max": 14, "q": 4}}, {}, "max = 14 is never drawn"),
+        ({"curriculum_window": {"values": [1, 3]}}, {}, "curriculum_window: has no effect while curriculum is False"),
+        ({"epochs_per_cycle": {"value": 60}}, {}, "the learning rate does not come down again"),
+        ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),
+        ({}, {"controller": {"type": "local"}}, "somebody has to start `wandb controller`"),
+    ],
+)
+def test_what_may_be_meant_otherwise_is_a_warning(
+    parameters: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    found = look(parameters, **changes)
+    assert found.problems == []
+    assert any(expected in warning for warning in found.warnings), found.warnings
+
+
+def test_random_search_has_warnings_of_its_own() -> None:
+    exponent = look({"max_lr": {"distribution": "log_uniform", "min": 1.0e-4, "max": 1.0e-2}}, method="random")
+    assert "values run from 1.0001 to 1.01005; log_uniform_values takes the values themselves" in exponent.warnings[0]
+    normal = look({"dropout": {"distribution": "normal", "mu": 0.5, "sigma": 0.1}}, method="random")
+    assert normal.problems == []
+    assert "dropout: normal may draw values beyond those allowed" in normal.warnings[0]
+    never = look({"seed": {"values": [1, 2], "probabilities": [1, 0]}}, method="random")
+    assert "seed: a value of probability 0 is never drawn" in never.warnings
+
+
+def test_a_grid_without_a_metric_or_a_cap_says_what_follows() -> None:
+    parameters: dict[str, Any] = {"max_lr": {"value": 0.001}, "epochs": {"value": 100}}
+    parameters["seed"] = {"values": list(range(6))}  # times two snr_layers
+    found = look(method="grid", metric=None, early_terminate=None, run_cap=None, parameters=parameters)
+    assert found.problems == []
+    assert found.warnings == [
+        "metric: none is named; W&B cannot rank the runs",
+        "run_cap: not given; the sweep goes on until all 12 configurations are done",
+    ]
+    assert found.epochs_at_most == 1200
+
+
+def test_patience_inside_a_protected_cycle_needs_no_warning() -> None:
+    assert look({"patience": {"value": 5}}).warnings == []
+
+
+def test_the_check_imports_neither_torch_nor_wandb_nor_pandas() -> None:
+    code = (
+        "import sys, amc_agents.preflight as p\n"
+        "p.check('method: random', source='x')\n"
+        "print(sorted({'torch', 'wandb', 'pandas', 'numpy', 'timm'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

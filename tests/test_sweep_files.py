@@ -1,0 +1,116 @@
+"""The sweep files that come with the toolkit do what their comments say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from amc_agents.preflight import check
+from amc_core.config import MODEL_ALIASES, TrialConfig
+from amc_sweeps.strict_yaml import number_in_text
+from amc_sweeps.sweep_config import Choice, grid, parse
+
+FOLDER = Path(__file__).parents[1] / "sweeps"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+# name -> configurations, bands in epochs, epochs at most
+EXPECTED = {
+    "architecture_comparison": (21, (15,), 21 * 30),
+    "lr_sensitivity": (24, (12, 25), 24 * 50),
+    "performance_hyperband": (288, (5, 15, 45), 60 * 60),
+    "resnet50_focused": (36, (25, 75), 36 * 150),
+    "smoke": (12, (2, 4), 10 * 6),
+}
+
+
+def text_of(name: str) -> str:
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def values_in(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [value for part in tree.values() for value in values_in(part)]
+    return [value for part in tree for value in values_in(part)] if isinstance(tree, list) else [tree]
+
+
+def test_every_file_is_expected_here() -> None:
+    assert [file.stem for file in FILES] == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_file_passes_the_check_without_a_word_and_counts_as_it_says(name: str) -> None:
+    found = check(text_of(name), source=name)
+    assert found.problems == []
+    assert found.warnings == []
+    assert (found.configurations, found.bands_epochs, found.epochs_at_most) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_file_names_everything_that_wandb_would_guess(name: str) -> None:
+    raw = yaml.safe_load(text_of(name))
+    assert raw["program"] == "amc-train"
+    assert raw["command"] == ["${env}", "${program}", "${args}"]
+    assert raw["metric"] == {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
+    assert isinstance(raw["early_terminate"]["strict"], bool)
+    assert raw["run_cap"] <= 60
+    assert raw["name"] == name.replace("_", "-")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_no_number_is_read_as_text(name: str) -> None:
+    assert [value for value in values_in(yaml.safe_load(text_of(name))) if number_in_text(value)] == []
+
+
+def test_bayes_and_hyperband_both_occur() -> None:
+    sweeps = [parse(text_of(name)) for name in EXPECTED]
+    assert {sweep.method for sweep in sweeps} == {"bayes", "grid", "random"}
+    assert all(sweep.early_terminate is not None for sweep in sweeps)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_configuration_of_a_file_is_one_that_a_trial_accepts(name: str) -> None:
+    sweep = parse({**yaml.safe_load(text_of(name)), "method": "grid"})
+    configurations = [TrialConfig.from_mapping(values) for values in grid(sweep)]
+    assert len(set(configurations)) == EXPECTED[name][0]
+
+
+def test_the_performance_sweep_varies_what_the_log_names() -> None:
+    parameters = parse(text_of("performance_hyperband")).parameters
+    varied = {name: len(spec.values) for name, spec in parameters.items() if isinstance(spec, Choice)}
+    assert varied == {
+        "model_type": 2,
+        "batch_size": 4,
+        "base_lr": 2,
+        "max_lr": 3,
+        "snr_layer": 3,
+        "curriculum": 2,
+    }
+
+
+def test_the_focused_sweep_is_the_one_that_the_log_asks_for() -> None:
+    raw = yaml.safe_load(text_of("resnet50_focused"))["parameters"]
+    assert raw["max_lr"]["values"] == [1.0e-3, 2.0e-3, 3.0e-3]
+    assert raw["warmup_epochs"]["values"] == [0, 5]
+    fixed = {"model_type": "resnet50", "batch_size": 512, "epochs": 150, "patience": 25}
+    assert {name: raw[name]["value"] for name in fixed} == fixed
+
+
+def test_the_sensitivity_grid_gives_both_learning_rates_the_same_runs() -> None:
+    rates = [values["max_lr"] for values in grid(parse(text_of("lr_sensitivity")))]
+    assert rates.count(7.0e-4) == rates.count(1.0e-3) == 12
+
+
+def test_every_backbone_is_one_that_timm_knows() -> None:
+    import timm
+
+    names = {
+        value
+        for name in EXPECTED
+        for values in grid(parse({**yaml.safe_load(text_of(name)), "method": "grid"}))
+        for value in [values["model_type"]]
+    }
+    assert {"resnet50", "vit_b_16", "swin_t"} <= names
+    assert [name for name in names if not timm.is_model(MODEL_ALIASES.get(name, name))] == []
