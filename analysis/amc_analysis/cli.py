@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -166,6 +167,8 @@ def _progress(path: str) -> Iterator[Callable[[int, int], None]]:
 def _print(findings: Findings, rows: int | None) -> None:
     from amc_analysis.report import print_report
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a run's name may hold what the terminal's encoding does not
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     print_report(findings, Console(width=width, highlight=False, emoji=False), rows)
 

@@ -45,7 +45,7 @@ def to_html(findings: Findings) -> str:
         has_test=any(entry.test is not None for entry in findings.ranked),
         chart=chart_of(findings),
         value=scale.text,
-        noise=lambda sd: "–" if sd is None else scale.difference(sd).removesuffix(" points"),
+        noise=lambda sd: "-" if sd is None else scale.difference(sd).removesuffix(" points"),
         epoch=epoch_text,
         epochs=epochs_text,
         group=group_of,
@@ -69,5 +69,5 @@ def _groups(findings: Findings) -> dict[str, int]:
 
 def _setting(value: object) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

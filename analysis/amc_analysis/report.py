@@ -37,7 +37,7 @@ class Scale:
     def text(self, value: float | None) -> str:
         """Write a value."""
         if value is None:
-            return "–"
+            return "-"
         if math.isnan(value):
             return "NaN"
         if math.isinf(value):
@@ -71,7 +71,7 @@ def label(entry: RankedRun) -> str:
 
 def epoch_text(epoch: float | None) -> str:
     """Write an epoch, which some scripts log as a fraction."""
-    return "–" if epoch is None else f"{epoch:.0f}" if epoch == int(epoch) else f"{epoch:.1f}"
+    return "-" if epoch is None else f"{epoch:.0f}" if epoch == int(epoch) else f"{epoch:.1f}"
 
 
 def epochs_text(entry: RankedRun) -> str:
