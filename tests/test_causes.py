@@ -41,6 +41,9 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("killed", stop_recorded=True), Cause.STOPPED),
         (Evidence("killed"), Cause.STOPPED),
         (Evidence("crashed", stop_recorded=True, end_reason="completed", hyperband=True, band=BAND), "early_stopped"),
+        (Evidence("killed", stop_recorded=True, stop_reason="user", hyperband=True, band=BAND), Cause.STOPPED),
+        (Evidence("killed", stop_recorded=True, stop_reason="hyperband"), Cause.EARLY_STOPPED),
+        (Evidence("killed", stop_recorded=True, stop_reason="cancelled"), Cause.CANCELLED),
         # 2. the sweep was cancelled
         (Evidence("crashed", sweep_cancelled=True, alive_at_cancel=True), Cause.CANCELLED),
         (Evidence("killed", stop_recorded=True, sweep_cancelled=True), Cause.CANCELLED),
@@ -135,6 +138,12 @@ def test_an_inferred_early_stop_is_less_sure_than_a_recorded_one() -> None:
     recorded = classify(Evidence("crashed", stop_recorded=True, hyperband=True, band=BAND, points=3))
     inferred = classify(Evidence("crashed", hyperband=True, band=BAND, points=3))
     assert (recorded.confidence, inferred.confidence) == ("certain", "likely")
+
+
+def test_a_stop_that_a_trial_did_not_live_to_see_is_not_certain() -> None:
+    verdict = classify(Evidence("killed", stop_recorded=True, stop_reason="hyperband", end_reason="completed"))
+    assert (verdict.cause, verdict.confidence) == (Cause.EARLY_STOPPED, "likely")
+    assert "the trial says completed" in verdict.because
 
 
 def test_every_cause_is_whole_or_censored_or_a_failure_or_open() -> None:

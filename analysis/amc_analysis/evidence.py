@@ -37,6 +37,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             exit_code=run.exit_code,
             end_reason=_text(run.summary.get("end_reason")),
             stop_recorded=run.stop_recorded,
+            stop_reason=run.stop_reason,
             sweep_cancelled=cancelled,
             alive_at_cancel=_alive_at_cancel(run, sweep.updated_at, last_heartbeat) if cancelled else None,
             heartbeat_age_s=_age_s(run, sweep.read_at),
@@ -48,7 +49,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             not_finite=run.not_finite[:3],
             log_tail=run.log_tail,
             hyperband=early is not None,
-            band=None if early is None else _band_decision(run, sweep.runs, early, sweep.metric.goal),
+            band=run.stop_decision or _band_decision(run, sweep.runs, early, sweep.metric.goal),
             neighbours_lost=neighbours.get(run.run_id),
         )
     return found
@@ -113,7 +114,7 @@ def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat
 
 
 def _band_decision(
-    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig, goal: Goal
+    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig | None, goal: Goal
 ) -> BandDecision | None:
     """Return the Hyperband decision that would have ended the run, from the highest band it passed downwards.
 
@@ -121,6 +122,8 @@ def _band_decision(
     one whose threshold rose later.
     """
     curve = run.curve
+    if early is None:
+        return None
     passed = [band for band in bands(early) if band <= len(curve)]
     if not passed:
         return None

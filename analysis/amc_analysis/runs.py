@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from amc_sweeps.causes import EndReason
+from amc_sweeps.causes import BandDecision, EndReason
 from amc_sweeps.run_states import RunState
 
 Goal = Literal["minimize", "maximize"]
@@ -66,6 +66,8 @@ class RunRecord:
     not_finite: tuple[str, ...] = ()  # metrics whose last logged value is NaN or infinite
     exit_code: int | None = None
     stop_recorded: bool | None = None
+    stop_reason: str | None = None  # who asked, where the server keeps it: hyperband, user, cancelled
+    stop_decision: BandDecision | None = None  # Hyperband's, where the server keeps it
     host: str | None = None
     created_at: datetime | None = None
     heartbeat_at: datetime | None = None
@@ -179,14 +181,41 @@ def read_sweep(
     )
 
 
-def _bulk(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
-    """Ask for the flags of all runs at once; empty where the server or the client does not know the operation."""
-    try:
-        from wandb.apis.public.sweeps import _sweep_with_runs
+# The same fields as the client's SweepWithRuns without its sampled history, and those that an embedded server adds.
+_FLAGS_QUERY = """
+query SweepRunFlags($entity: String, $project: String, $sweep: String!) {
+  project(name: $project, entityName: $entity) {
+    sweep(sweepName: $sweep) {
+      state updatedAt
+      runs { edges { node {
+        name exitcode heartbeatAt shouldStop stopped host stopReason stopBand stopValue stopThreshold
+      } } }
+    }
+  }
+}
+"""
 
-        return dict(_sweep_with_runs(api, sweep_id, "{}", entity=entity, project=project))
-    except Exception:  # noqa: BLE001 - a private operation: without it the flags are unknown, the rest stands
-        return {}
+
+def _bulk(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
+    """Ask for the flags of all runs at once; empty where neither server nor client knows how."""
+    for ask in (_ask_embedded, _ask_any):
+        try:
+            return ask(api, entity, project, sweep_id)
+        except Exception:  # noqa: BLE001 - private operations: without them the flags are unknown, the rest stands
+            continue
+    return {}
+
+
+def _ask_embedded(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
+    variables = {"entity": entity, "project": project, "sweep": sweep_id}
+    sweep = api._service_api.execute_graphql(_FLAGS_QUERY, variables=variables)["project"]["sweep"]
+    return {**sweep, "runs": [edge["node"] for edge in sweep["runs"]["edges"]]}
+
+
+def _ask_any(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
+    from wandb.apis.public.sweeps import _sweep_with_runs
+
+    return dict(_sweep_with_runs(api, sweep_id, "{}", entity=entity, project=project))
 
 
 def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
@@ -209,7 +238,9 @@ def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
         not_finite=not_finite,
         exit_code=exit_code if isinstance(exit_code, int) else None,
         stop_recorded=_stop_recorded(flags),
-        host=_host(run) if puzzling else None,
+        stop_reason=flags.get("stopReason"),
+        stop_decision=_stop_decision(flags),
+        host=flags.get("host") or (_host(run) if puzzling else None),
         created_at=parse_time(run.created_at),
         heartbeat_at=parse_time(flags.get("heartbeatAt") or getattr(run, "heartbeat_at", None)),
         log_tail=_log_tail(run) if puzzling else None,
@@ -222,6 +253,13 @@ def _stop_recorded(flags: Mapping[str, Any]) -> bool | None:
     if all(value is None for value in asked):
         return None
     return any(asked)
+
+
+def _stop_decision(flags: Mapping[str, Any]) -> BandDecision | None:
+    band, value, threshold = flags.get("stopBand"), flags.get("stopValue"), flags.get("stopThreshold")
+    if band is None or value is None or threshold is None:
+        return None
+    return BandDecision(band=int(band), value=float(value), threshold=float(threshold))
 
 
 def _log_tail(run: Any) -> str | None:

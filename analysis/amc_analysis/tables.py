@@ -52,7 +52,8 @@ RUN_FIELDS: dict[str, str] = {
     "not_finite": "metrics whose last logged value is NaN or infinite",
     "exit_code": "of the trial",
     "stop_recorded": "whether the run was asked to stop",
-    "host": "where it ran; read only for runs whose end needed explaining",
+    "stop_reason": "who asked, where the server keeps it: hyperband, user, cancelled",
+    "host": "where it ran, where that was read",
     "created_at": "ISO 8601, UTC",
     "heartbeat_at": "last sign of life, ISO 8601, UTC",
 }
@@ -81,6 +82,7 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "not_finite": list(run.not_finite),
         "exit_code": run.exit_code,
         "stop_recorded": run.stop_recorded,
+        "stop_reason": run.stop_reason,
         "host": run.host,
         "created_at": _iso(run.created_at),
         "heartbeat_at": _iso(run.heartbeat_at),

@@ -105,6 +105,7 @@ class Evidence:
     exit_code: int | None = None
     end_reason: str | None = None  # from the run's summary
     stop_recorded: bool | None = None  # somebody, or Hyperband, asked this run to stop
+    stop_reason: str | None = None  # who asked, where the server keeps it: hyperband, user, cancelled
     sweep_cancelled: bool = False
     alive_at_cancel: bool | None = None  # whether the run was still reporting when its sweep was cancelled
     heartbeat_age_s: float | None = None
@@ -196,9 +197,20 @@ def _not_ended(e: Evidence) -> Verdict | None:
 def _stop_recorded(e: Evidence) -> Verdict | None:
     if not e.stop_recorded and e.state != RunState.KILLED:
         return None
+    if e.stop_reason is not None:
+        return _stopped_for(e, e.stop_reason)
     if e.band is None and e.sweep_cancelled and e.alive_at_cancel is not False:
         return None  # the cancellation asked for it, see the next rule
     return _who_stopped(e, "a stop was recorded" if e.stop_recorded else "state killed")
+
+
+def _stopped_for(e: Evidence, reason: str) -> Verdict:
+    causes = {"hyperband": Cause.EARLY_STOPPED, "cancelled": Cause.CANCELLED}
+    told = f"stop recorded: {reason}" + ("" if e.band is None else f"; {_at_band(e.band)}")
+    if e.end_reason in {EndReason.COMPLETED, EndReason.PATIENCE}:
+        # The stop came when the trial was about done.
+        return Verdict(causes.get(reason, Cause.STOPPED), "likely", f"{told}; yet the trial says {e.end_reason}")
+    return Verdict(causes.get(reason, Cause.STOPPED), "certain", told)
 
 
 def _who_stopped(e: Evidence, what: str) -> Verdict:
