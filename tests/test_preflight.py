@@ -138,6 +138,14 @@ parameters:
         assert any(expected in problem for problem in problems), expected
 
 
+def test_what_the_method_cannot_do_does_not_hide_what_the_trial_does_not_accept() -> None:
+    found = look({"dropout": {"distribution": "q_beta", "q": 0.5}, "max_lr": {"value": 0.001}}, method="grid")
+    assert len(found.problems) == 2
+    assert "a grid is finite" in found.problems[0]
+    assert "dropout: 1.0 is not allowed" in found.problems[1]
+    assert found.configurations is None
+
+
 def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
     found = check("- a\n- b\n", source="test")
     assert found.sweep is None

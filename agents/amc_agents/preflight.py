@@ -97,7 +97,8 @@ def check(text: str, *, source: str) -> Preflight:
     sweep, problems = examine(text)
     if sweep is None:
         return Preflight(source, problems, [], None, (), None)
-    warnings = [*_metric_warnings(sweep), *_search_warnings(sweep)]
+    count = None if problems else count_configurations(sweep)
+    warnings = [*_metric_warnings(sweep), *_search_warnings(sweep, count)]
     if _runs_trial(sweep):
         problems = [*problems, *_command_problems(sweep), *_field_problems(sweep), *_metric_problems(sweep)]
         warnings += _trial_warnings(sweep)
@@ -110,7 +111,7 @@ def check(text: str, *, source: str) -> Preflight:
         source=source,
         problems=list(dict.fromkeys(problems)),
         warnings=list(dict.fromkeys(warnings)),
-        configurations=None if problems else count_configurations(sweep),
+        configurations=count,
         bands_epochs=_reachable_bands(sweep),
         sweep=sweep,
     )
@@ -260,11 +261,11 @@ def _metric_warnings(sweep: SweepConfig) -> list[str]:
     return warnings
 
 
-def _search_warnings(sweep: SweepConfig) -> list[str]:
+def _search_warnings(sweep: SweepConfig, count: int | None) -> list[str]:
     warnings = []
-    count = count_configurations(sweep)
     if sweep.run_cap is None and "run_cap" not in sweep.raw:
-        until = f"all {count:,} configurations are done" if sweep.method == "grid" else "somebody stops it"
+        grid = sweep.method == "grid" and count is not None
+        until = f"all {count:,} configurations are done" if grid else "somebody stops it"
         warnings.append(f"run_cap: not given; the sweep goes on until {until}")
     elif sweep.run_cap is not None and count is not None and sweep.run_cap > count:
         then = "ends after them" if sweep.method == "grid" else "may run some of them again"

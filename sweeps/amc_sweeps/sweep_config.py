@@ -134,7 +134,8 @@ def parse(source: str | Mapping[str, Any]) -> SweepConfig:
 def examine(source: str | Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]:
     """Read as ``parse`` does, but return the problems beside what could be read, for those who look further.
 
-    Parts with a problem are missing from the configuration; without a mapping there is none.
+    Parts that could not be read are missing from the configuration; without a mapping there is none. One with problems
+    is for looking at: neither to be counted nor drawn from.
     """
     problems: list[str] = []
     mapping: Any = source
