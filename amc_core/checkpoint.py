@@ -70,8 +70,8 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
         cause = f"{type(error).__name__} {error}".splitlines()[0]
         raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, damaged "
-            "in copying, or written by another program: take another one"
+            f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, "
+            "damaged in copying, or written by another program: take another one"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of format {_FORMAT} of this program")

@@ -421,7 +421,7 @@ def _require_finite(trial: _Trial, val_loss: float, epoch: int) -> None:
     if names:
         raise Diverged(f"{len(names)} weights are not finite {where}, the first is {names[0]}")
     if not math.isfinite(val_loss):
-        raise Diverged(f"the validation loss is {val_loss} {where}")
+        raise Diverged(f"the validation loss is not finite ({val_loss}) {where}")
 
 
 def _chunks(positions_M: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:

@@ -55,8 +55,8 @@ def test_an_unknown_backbone_is_refused_with_near_names() -> None:
 
 
 def test_an_image_that_the_backbone_cannot_take_is_refused_before_training() -> None:
-    with pytest.raises(ConfigError, match=r"model_type: swin_tiny.*images"):
-        build_model(config(model_type="swin_t", image_size=30), n_modulations=2, n_levels=2)
+    with pytest.raises(ConfigError, match=r"test_vit cannot take images of 30 x 30 pixels"):
+        build_model(config(image_size=30), n_modulations=2, n_levels=2)
 
 
 def test_weights_that_cannot_be_fetched_are_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""TrialConfig: what is accepted, and how everything else is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, parse_flag
+
+
+def test_every_default_is_a_value_that_its_own_field_accepts() -> None:
+    assert TrialConfig.from_mapping(TrialConfig().to_mapping()) == TrialConfig()
+
+
+def test_every_field_has_a_flag_a_kind_and_a_help_text() -> None:
+    assert list(FIELDS) == [field.name for field in dataclasses.fields(TrialConfig)]
+    assert all(spec.help for spec in FIELDS.values())
+
+
+@pytest.mark.parametrize("name", [name for name, spec in FIELDS.items() if spec.planned])
+def test_what_is_planned_is_refused_by_name_and_never_silently_taken(name: str) -> None:
+    for value in FIELDS[name].planned:
+        given = "somewhere/best.pt" if value == "*" else value
+        _, problem = check_value(name, given)
+        assert problem is not None
+        assert problem.startswith(f"{name}: {given!r} is planned but not built yet; allowed now: ")
+
+
+@pytest.mark.parametrize("name", [name for name, spec in FIELDS.items() if spec.choices])
+def test_every_choice_is_accepted_and_a_misspelt_one_is_answered_with_the_nearest(name: str) -> None:
+    for choice in FIELDS[name].choices:
+        assert check_value(name, choice) == (choice, None)
+        _, problem = check_value(name, f"{choice}x")
+        assert problem is not None
+        assert f"did you mean {choice}" in problem
+
+
+def test_all_violations_come_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig.from_mapping(
+            {"max_lr": "1e-4", "snr_leyer": "standard", "batch_size": 0, "curriculum": "yes", "split": [0.8, 0.1, 0.2]}
+        )
+    problems = caught.value.problems
+    assert len(problems) == 5
+    assert any("write 1.0e-4" in problem for problem in problems)
+    assert any("did you mean snr_layer?" in problem for problem in problems)
+    assert any("a whole number >= 1" in problem for problem in problems)
+    assert any("true, false" in problem for problem in problems)
+    assert any("sum to 1.1" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"snr_min_db": 20, "snr_max_db": 10}, "snr_min_db: 20 dB lies above snr_max_db = 10 dB"),
+        ({"base_lr": 1.0, "max_lr": 0.1}, "base_lr: 1 lies above max_lr"),
+        ({"warmup_epochs": 5, "epochs": 5}, "leaves none of the 5 epochs"),
+        ({"micro_batch_size": 64, "batch_size": 32}, "exceeds batch_size"),
+    ],
+)
+def test_values_that_are_right_alone_and_wrong_together_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        TrialConfig.from_mapping(values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, None, [1e-3], "high"])
+def test_a_learning_rate_is_a_finite_number(value: Any) -> None:
+    assert check_value("max_lr", value)[1] is not None
+
+
+def test_a_whole_number_may_be_written_as_a_float_as_wandb_does() -> None:
+    assert check_value("batch_size", 256.0) == (256, None)
+    assert isinstance(check_value("batch_size", 256.0)[0], int)
+    assert check_value("batch_size", 256.5)[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_lr", "1e-4", 1e-4),
+        ("batch_size", "512", 512),
+        ("curriculum", "True", True),
+        ("curriculum", "false", False),
+        ("patience", "None", None),
+        ("grad_clip_norm", "null", None),
+        ("split", "[0.7, 0.2, 0.1]", [0.7, 0.2, 0.1]),
+        ("model_type", "resnet34", "resnet34"),
+        ("batch_size", "many", "many"),  # left for check_value to refuse
+    ],
+)
+def test_a_flag_is_read_as_its_fields_type(name: str, text: str, value: Any) -> None:
+    assert parse_flag(name, text) == value
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrialConfig().epochs = 3  # type: ignore[misc]

@@ -1,0 +1,285 @@
+"""The whole loop on tiny real files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tiny_files import synthetic_file, tiny_trial
+
+from amc_core.checkpoint import load_checkpoint
+from amc_core.config import ConfigError
+from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS
+from amc_core.radioml import DataError, RadioMLFile
+from amc_core.recorders import FileRecorder
+from amc_core.training import Diverged, train
+
+
+class Memory:
+    """Keeps what a trial reports."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.history: list[Mapping[str, float]] = []
+        self.last: dict[str, Any] = {}
+
+    def config(self, facts: Mapping[str, Any]) -> None:
+        self.facts.update(facts)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        self.history.append(metrics)
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        self.last.update(facts)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return synthetic_file(tmp_path_factory.mktemp("data"), levels_db=(0, 20), frames_per_cell=10)
+
+
+def without_time(history: list[Mapping[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "throughput/frames_per_s"} for row in history]
+
+
+def test_a_trial_logs_exactly_the_epoch_metrics_and_leaves_both_checkpoints(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    result = train(tiny_trial(data, epochs=3), run_dir=tmp_path, record=record)
+
+    assert (result.end, result.epochs, len(record.history)) == ("completed", 3, 3)
+    for number, row in enumerate(record.history, start=1):
+        assert set(row) == EPOCH_METRICS
+        assert row["epoch"] == number
+        assert row["weight/mod"] + row["weight/snr"] == pytest.approx(1.0)
+        assert all(0 <= row[name] <= 1 for name in row if name.endswith("_acc"))
+        assert row["val/combined_acc"] <= min(row["val/mod_acc"], row["val/snr_acc"])
+    validations = [row["val/combined_acc"] for row in record.history]
+    assert [row["best/combined_acc"] for row in record.history] == np.maximum.accumulate(validations).tolist()
+
+    assert result.best_value == max(validations)
+    assert result.best_epoch == validations.index(max(validations)) + 1
+    best, last = load_checkpoint(tmp_path / "best.pt"), load_checkpoint(tmp_path / "last.pt")
+    assert (best.epoch, last.epoch) == (result.best_epoch, 3)
+    assert best.split_fingerprint == record.facts["split_fingerprint"]
+    assert best.metrics == record.history[best.epoch - 1]
+    assert result.checkpoint == tmp_path / "best.pt"
+
+
+def test_a_run_records_what_later_comparisons_need(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    train(tiny_trial(data, epochs=1), run_dir=tmp_path, record=record)
+    facts = record.facts
+    assert (facts["n_train"], facts["n_val"], facts["n_test"]) == (272, 34, 34)
+    assert {"split_fingerprint", "data_fingerprint", "label_set", "seed", "device_name", "git_commit"} <= set(facts)
+    assert {"select_by", "parent_run", "parent_split_fingerprint"} <= set(facts)
+    json.dumps(facts)
+
+
+def test_the_test_row_is_that_of_the_selected_checkpoint(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    result = train(tiny_trial(data, epochs=2), run_dir=tmp_path, record=record)
+    assert result.test is not None
+    assert set(result.test) == FINAL_METRICS
+    assert record.last["test_checkpoint_epoch"] == record.last["checkpoint_epoch"]
+    assert {name: record.last[name] for name in FINAL_METRICS} == result.test
+
+
+def test_select_by_loss_keeps_the_epoch_of_the_lowest_loss_and_still_reports_the_peak(
+    data: Path, tmp_path: Path
+) -> None:
+    record = Memory()
+    result = train(tiny_trial(data, epochs=4, select_by="loss", max_lr=0.02), run_dir=tmp_path, record=record)
+    losses = [row["val/loss"] for row in record.history]
+    assert (
+        load_checkpoint(tmp_path / "best.pt").epoch == losses.index(min(losses)) + 1 == record.last["checkpoint_epoch"]
+    )
+    assert result.best_value == max(row["val/combined_acc"] for row in record.history)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data: Path, tmp_path: Path) -> None:
+    histories = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        record = Memory()
+        train(tiny_trial(data, seed=seed), run_dir=tmp_path / name, record=record)
+        histories.append(without_time(record.history))
+    assert histories[0] == histories[1] != histories[2]
+    weights = [load_checkpoint(tmp_path / name / "last.pt").model for name in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_trial_learns(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    config = tiny_trial(data, epochs=6, epochs_per_cycle=6, representation="constellation_psd", max_lr=5e-3)
+    train(config, run_dir=tmp_path, record=record)
+    assert record.history[-1]["train/loss"] < record.history[0]["train/loss"] - 0.3
+    assert record.history[-1]["val/snr_acc"] > 0.9  # 0 dB against 20 dB is plain in the spectrum
+
+
+def test_micro_batches_change_memory_and_not_the_result(data: Path, tmp_path: Path) -> None:
+    # Layer norm only, no dropout: the sum of micro-gradients is then the gradient of the batch.
+    rows = []
+    for micro in (None, 24):
+        record = Memory()
+        config = tiny_trial(data, epochs=2, dropout=0.0, micro_batch_size=micro)
+        train(config, run_dir=tmp_path / str(micro), record=record)
+        rows.append(record.history[-1])
+    for name in ("train/loss", "val/loss", "weight/mod"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3)
+
+
+def test_max_lr_of_ten_thousand_diverges_and_leaves_no_checkpoint_with_nan(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"not finite .*epoch 1.* learning rate"):
+        train(tiny_trial(data, max_lr=1e4, epochs=8, epochs_per_cycle=2), run_dir=tmp_path, record=Memory())
+    for path in tmp_path.glob("*.pt"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(path).model.values())
+
+
+def test_weights_that_became_infinite_are_never_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A spoiled running mean shows in no training loss.
+    class Spoiling(torch.optim.AdamW):
+        def step(self, *arguments: Any, **options: Any) -> Any:
+            result = super().step(*arguments, **options)
+            with torch.no_grad():
+                self.param_groups[1]["params"][0].view(-1)[0] = math.inf
+            return result
+
+    monkeypatch.setattr(torch.optim, "AdamW", Spoiling)
+    with pytest.raises(Diverged, match="not finite"):
+        train(tiny_trial(data, batch_size=4096), run_dir=tmp_path, record=Memory())
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path: Path) -> None:
+    asked = 0
+
+    def stop_in_the_second_epoch() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "stopped" if asked == 6 else None  # 272 frames are 4 steps of 64
+
+    record = Memory()
+    result = train(tiny_trial(data), run_dir=tmp_path, record=record, should_stop=stop_in_the_second_epoch)
+    assert (result.end, result.epochs, result.test) == ("stopped", 1, None)
+    assert asked == 6
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 1
+    assert load_checkpoint(tmp_path / "last.pt").metrics == record.history[0]
+    assert record.last["best_epoch"] == 1
+    assert not FINAL_METRICS & set(record.last)
+
+
+def test_a_stop_before_the_first_epoch_is_complete_leaves_no_best_checkpoint(data: Path, tmp_path: Path) -> None:
+    result = train(tiny_trial(data), run_dir=tmp_path, record=Memory(), should_stop=lambda: "interrupted")
+    assert (result.end, result.epochs, result.best_epoch, result.checkpoint) == ("interrupted", 0, None, None)
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 0
+
+
+def test_patience_ends_a_trial_that_does_not_improve_but_not_inside_the_first_cycles(
+    data: Path, tmp_path: Path
+) -> None:
+    stuck = {"epochs": 12, "base_lr": 1e-12, "max_lr": 1e-12, "patience": 1, "min_cycles": 2, "epochs_per_cycle": 2}
+    result = train(tiny_trial(data, **stuck), run_dir=tmp_path, record=Memory())
+    assert (result.end, result.epochs) == ("patience", 4)
+    assert result.test is not None
+
+
+def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    read = RadioMLFile.frames
+
+    def counting(self: RadioMLFile, rows_B: Any) -> Any:
+        seen.append(len(rows_B))
+        return read(self, rows_B)
+
+    monkeypatch.setattr(RadioMLFile, "frames", counting)
+    train(
+        tiny_trial(data, curriculum=True, curriculum_window=1, epochs=2, batch_size=1000, patience=None),
+        run_dir=tmp_path,
+        record=Memory(),
+    )
+    assert seen == [16, 136, 34, 272, 34, 34]  # fingerprint, train and validation of both epochs, test
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"snr_layer": "bottleneck_64", "histogram_norm": "max"},
+        {"snr_layer": "bottleneck_128", "lr_schedule": "constant", "warmup_epochs": 1},
+        {"grad_clip_norm": 0.5, "storage": "memmap", "model_type": "test_byobnet"},
+        {"label_set": "digital17", "snr_min_db": 10, "split": [0.6, 0.2, 0.2], "split_seed": 3},
+    ],
+)
+def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    record = Memory()
+    result = train(tiny_trial(data, **changes), run_dir=tmp_path, record=record)
+    assert result.end == "completed"
+    assert all(math.isfinite(value) for row in record.history for value in row.values())
+
+
+def test_bad_frames_are_counted_and_not_trained_on_as_nan(data: Path, tmp_path: Path) -> None:
+    spoiled = tmp_path / "spoiled.hdf5"
+    spoiled.write_bytes(data.read_bytes())
+    with h5py.File(spoiled, "r+") as file:
+        file["X"][7, 100, 1] = np.nan
+    record = Memory()
+    assert train(tiny_trial(spoiled, epochs=1), run_dir=tmp_path / "run", record=record).end == "completed"
+    assert record.last["bad_frames"] == 1
+
+
+def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    with pytest.raises(DataError, match="no such file"):
+        train(tiny_trial(tmp_path / "none.hdf5"), run_dir=tmp_path, record=record)
+    with pytest.raises(DataError, match="OOK"):
+        train(tiny_trial(data, label_set="all24"), run_dir=tmp_path, record=record)
+    with pytest.raises(ConfigError, match="no backbone"):
+        train(tiny_trial(data, model_type="resnet5000"), run_dir=tmp_path, record=record)
+    assert not record.facts
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_the_file_recorder_keeps_history_summary_and_config(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_trial(data)
+    record = FileRecorder(tmp_path)
+    record.config(config.to_mapping())
+    result = train(config, run_dir=tmp_path, record=record, progress=True)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    facts = json.loads((tmp_path / "config.json").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert summary["val/combined_acc"] == rows[-1]["val/combined_acc"]
+    assert summary["test/combined_acc"] == result.test["test/combined_acc"]  # type: ignore[index]
+    assert (facts["model_type"], facts["n_train"]) == ("test_vit", 272)
+    shown = capsys.readouterr()
+    assert "epoch 2" in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("amp", [True, False])
+def test_a_trial_on_cuda_is_finite_and_near_the_cpus(
+    data: Path, tmp_path: Path, amp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(tiny_trial(data, epochs=1, dropout=0.0, seed=1), amp=amp)
+    on_cuda, on_cpu = Memory(), Memory()
+    train(config, run_dir=tmp_path / "cuda", record=on_cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train(config, run_dir=tmp_path / "cpu", record=on_cpu)
+    assert "CPU" not in on_cuda.facts["device_name"]
+    for name in ("train/loss", "val/loss"):
+        assert on_cuda.history[0][name] == pytest.approx(on_cpu.history[0][name], rel=0.02)
