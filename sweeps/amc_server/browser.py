@@ -1,0 +1,135 @@
+"""A plain page at every address that the client prints, so that no link is dead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+
+from amc_server.auth import Gate
+from amc_server.coordinator import ENTITY, read_config
+from amc_server.errors import Refused
+from amc_server.records import Project, Run
+from amc_server.resolvers import iso_time
+from amc_server.storage import Reader, Storage
+
+CONSOLE_LINES = 200
+CURVE_WIDTH, CURVE_HEIGHT = 600, 160
+
+_templates = jinja2.Environment(
+    loader=jinja2.PackageLoader("amc_server", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
+)
+_templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
+_templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run as a table shows it."""
+
+    run: Run
+    peak: float | None
+    last: float | None
+
+
+class Pages:
+    """The pages; every method returns HTML."""
+
+    def __init__(self, storage: Storage, gate: Gate) -> None:
+        self._storage = storage
+        self._gate = gate
+
+    @staticmethod
+    def message(text: str) -> str:
+        """Return a page that says one thing."""
+        return _render("message.html", title="amc-sweep", text=text)
+
+    def projects(self, request: Request) -> str:
+        """Return the list of projects."""
+        with self._storage.read() as store:
+            rows = [(project, store.sweeps(project.pk)) for project in store.projects(ENTITY)]
+        return _render("projects.html", title="Projects", rows=rows)
+
+    def project(self, request: Request) -> str:
+        """Return a project's sweeps and the runs of no sweep."""
+        with self._storage.read() as store:
+            project = _project(store, request)
+            sweeps = [(sweep, store.count_runs_of_sweep(sweep.pk)) for sweep in store.sweeps(project.pk)]
+            alone = [Row(run, None, None) for run in store.runs(project.pk) if run.sweep is None]
+        return _render("project.html", title=project.name, project=project, sweeps=sweeps, rows=alone, metric=None)
+
+    def sweep(self, request: Request) -> str:
+        """Return a sweep's runs, best peak first."""
+        with self._storage.read() as store:
+            project = _project(store, request)
+            sweep = store.sweep(project.pk, request.path_params["sweep"])
+            if sweep is None:
+                raise Refused(f"there is no sweep {request.path_params['sweep']} in {project.name}", status=404)
+            metric = read_config(sweep.config).metric
+            goal = metric.goal if metric else "minimize"
+            curves = store.curves(sweep.pk)
+            rows = [_row(run, curves[run.pk], goal) for run in store.runs_of_sweep(sweep.pk)]
+        sign = -1 if goal == "maximize" else 1
+        rows.sort(key=lambda row: (row.peak is None, sign * (row.peak or 0.0)))
+        return _render("sweep.html", title=sweep.id, project=project, sweep=sweep, rows=rows, metric=metric)
+
+    def run(self, request: Request) -> str:
+        """Return what is known of a run."""
+        with self._storage.read() as store:
+            project = _project(store, request)
+            run = store.run(project.pk, request.path_params["run"])
+            if run is None:
+                raise Refused(f"there is no run {request.path_params['run']} in {project.name}", status=404)
+            sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
+            metric = read_config(sweep.config).metric if sweep else None
+            curve = store.curve(run.pk)
+            facts = {
+                "row": _row(run, curve, metric.goal if metric else "minimize"),
+                "sweep": sweep,
+                "config": run.config_values(),
+                "summary": json.loads(run.summary),
+                "files": store.files(run.pk),
+                "console": [line.body.rstrip("\n") for line in store.console_tail(run.pk, CONSOLE_LINES)],
+            }
+        return _render(
+            "run.html",
+            title=run.display_name or run.id,
+            project=project,
+            metric=metric,
+            points=_polyline(curve),
+            **facts,
+        )
+
+
+def _project(store: Reader, request: Request) -> Project:
+    entity, name = request.path_params["entity"], request.path_params["project"]
+    project = store.project(entity, name)
+    if project is None:
+        raise Refused(f"there is no project {entity}/{name}", status=404)
+    return project
+
+
+def _row(run: Run, curve: Sequence[float], goal: str) -> Row:
+    if not curve:
+        return Row(run, None, None)
+    return Row(run, max(curve) if goal == "maximize" else min(curve), curve[-1])
+
+
+def _polyline(curve: Sequence[float]) -> str:
+    """Return the curve as the points of an SVG polyline."""
+    if len(curve) < 2:
+        return ""
+    low, high = min(curve), max(curve)
+    height = (high - low) or 1.0
+    return " ".join(
+        f"{CURVE_WIDTH * index / (len(curve) - 1):.1f},{CURVE_HEIGHT * (1 - (value - low) / height):.1f}"
+        for index, value in enumerate(curve)
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    return _templates.get_template(template).render(**values)

@@ -1,0 +1,150 @@
+"""What a trial posts while it runs: history, summary, system metrics, console lines, and how it ends.
+
+A body is ``{"files": {NAME: {"offset": N, "content": [line, ...]}}, "uploaded": [...], "preempting": true,
+"complete": true, "exitcode": N}``, everything optional. Lines go to ``offset, offset + 1, ...`` and replace what is
+there, so a post that is sent again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from amc_server.coordinator import Coordinator, metric_value, read_config
+from amc_server.errors import Refused
+from amc_server.records import Line, Run
+from amc_server.storage import Writer
+
+MAX_LINE = 2**31
+HISTORY, SUMMARY, EVENTS, CONSOLE = "wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"
+
+
+@dataclass(frozen=True)
+class Post:
+    """A checked body."""
+
+    lines: Mapping[str, list[Line]] = field(default_factory=dict)
+    history_rows: list[Mapping[str, Any]] = field(default_factory=list)  # parsed, beside their lines
+    summary: str | None = None
+    preempting: bool = False
+    complete: bool = False
+    exit_code: int = 0
+
+
+def read_post(body: bytes) -> Post:
+    """Return what a body says.
+
+    Raises:
+        Refused: when it is not such a body; nothing of it may then be stored.
+    """
+    content = _json(body, "the body")
+    if not isinstance(content, dict):
+        raise Refused("the body of a file_stream post is a JSON object")
+    files = content.get("files") or {}
+    if not isinstance(files, dict):
+        raise Refused("files is a JSON object of file names")
+    lines = {name: _lines(name, chunk) for name, chunk in files.items()}
+    rows = [_row(line) for line in lines.get(HISTORY, [])]
+    for name in (EVENTS, SUMMARY):
+        for line in lines.get(name, []):
+            _row(line)
+    lines[HISTORY] = [
+        Line(line.number, line.body, _step(row)) for line, row in zip(lines.get(HISTORY, []), rows, strict=True)
+    ]
+    summary = lines.get(SUMMARY)
+    exit_code = content.get("exitcode", 0)
+    if isinstance(exit_code, bool) or not isinstance(exit_code, int) or abs(exit_code) > 2**31:
+        raise Refused(f"exitcode is a whole number, not {exit_code!r}")
+    return Post(
+        lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
+        history_rows=rows,
+        summary=summary[-1].body if summary else None,
+        preempting=bool(content.get("preempting")),
+        complete=bool(content.get("complete")),
+        exit_code=exit_code,
+    )
+
+
+def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> dict[str, Any]:
+    """Store a post and return the reply; a trial that should end is told so here."""
+    changes: dict[str, Any] = {}
+    for name, counter in ((HISTORY, "history_lines"), (EVENTS, "event_lines"), (CONSOLE, "console_lines")):
+        lines = post.lines.get(name)
+        if lines:
+            changes[counter] = max(getattr(run, counter), lines[-1].number + 1)
+    if post.summary is not None:
+        changes["summary"] = post.summary
+    if post.preempting:
+        changes["preempting"] = 1
+    if post.complete:
+        changes |= {"exit_code": post.exit_code, "started": 1}
+    else:  # whoever posts is alive, whatever was concluded before
+        changes |= {"exit_code": None, "started": 1, "given_up": 0}
+    store.put_history(run.pk, post.lines.get(HISTORY, []))
+    store.put_lines("events", run.pk, post.lines.get(EVENTS, []))
+    store.put_lines("console", run.pk, post.lines.get(CONSOLE, []))
+    run = coordinator.conclude(store, coordinator.heard(store, run, **changes))
+    if run.sweep is not None:
+        _note_metric(store, coordinator, run, post)
+        run = store.run_by_key(run.pk) or run
+    if run.stop_recorded and not post.complete:
+        coordinator.presence.stop_told(run.pk)
+        return {"stopped": True}
+    return {}
+
+
+def _note_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:
+    sweep = store.sweep_by_key(run.sweep or 0)
+    lines = post.lines.get(HISTORY)
+    if sweep is None or not lines:
+        return
+    metric = read_config(sweep.config).metric
+    if metric is None:
+        return
+    values = [
+        (line.number, value)
+        for line, row in zip(lines, post.history_rows, strict=True)
+        if (value := metric_value(row, metric.name)) is not None
+    ]
+    store.put_points(run.pk, lines[0].number, lines[-1].number + 1, values)
+    if values:
+        coordinator.metric_logged(store, sweep)
+
+
+def _lines(name: str, chunk: Any) -> list[Line]:
+    if not isinstance(chunk, dict):
+        raise Refused(f"files.{name} is an object with offset and content")
+    offset, content = chunk.get("offset", 0), chunk.get("content", [])
+    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < MAX_LINE:
+        raise Refused(f"files.{name}.offset is a line number from 0, not {offset!r}")
+    if isinstance(content, str):
+        content = [content]
+    if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
+        raise Refused(f"files.{name}.content is a list of texts")
+    return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]
+
+
+def _storable(text: str) -> str:
+    """Return the text without lone surrogates, which JSON can write and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _row(line: Line) -> Mapping[str, Any]:
+    row = _json(line.body, f"line {line.number}")
+    if not isinstance(row, dict):
+        raise Refused(f"line {line.number} is a JSON object, not {line.body[:80]!r}")
+    return row
+
+
+def _json(text: str | bytes, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{what} is not JSON: {error}") from error
+
+
+def _step(row: Mapping[str, Any]) -> int | None:
+    step = row.get("_step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**62 else None

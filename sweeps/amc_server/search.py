@@ -1,0 +1,264 @@
+"""The next configuration of a sweep: grid, random, or bayes by Optuna's TPE.
+
+Pure: the same runs and the same seed give the same answer.
+
+In a finite space no configuration comes twice before all have come once: an engine by itself repeats itself (of the
+first 12 draws in a space of 12, TPE's hold 7 or 8 different ones), and a repeated training is a wasted one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amc_sweeps.distributions import ends, steps
+from amc_sweeps.sweep_config import (
+    Choice,
+    Constant,
+    Range,
+    SweepConfig,
+    count_configurations,
+    flatten,
+    grid,
+    sample,
+    value_key,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+Configuration = dict[str, Any]
+Path = tuple[str, ...]
+
+DRAWS = 200  # of a sampler for something new, before the rest of a finite space is enumerated
+LARGEST_ENUMERATION = 100_000  # configurations; a larger space is as good as infinite to a sweep
+STARTUP_TRIALS = 10  # ended runs that TPE wants before it stops drawing at random; Optuna's default
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A run of the sweep, as far as the search cares."""
+
+    configuration: Mapping[str, Any]
+    state: str  # RunState
+    curve: Sequence[float]  # logged finite values of the metric
+
+
+def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, number: int) -> Configuration | None:
+    """Return the configuration of the sweep's run ``number``, or None when a grid is exhausted.
+
+    Args:
+        runs: every run of the sweep, those that are alive too, in the order of their beginning.
+        seed: of the sweep.
+        number: how many runs the sweep has begun before.
+    """
+    seen = {value_key(run.configuration) for run in runs}
+    if config.method == "grid":
+        return next((point for point in grid(config) if value_key(point) not in seen), None)
+    rng = random.Random(f"{seed}/{number}")
+    draws = _bayes(config, runs, rng) if config.method == "bayes" else (sample(config, rng) for _ in itertools.count())
+    first = None
+    size = count_configurations(config)
+    for point in itertools.islice(draws, DRAWS):
+        if value_key(point) not in seen:
+            return point
+        first = first or point
+        if size is not None and len(seen) >= size:
+            break
+    left = _unseen(config, seen, size)
+    return rng.choice(left) if left else first
+
+
+def _unseen(config: SweepConfig, seen: set[str], size: int | None) -> list[Configuration]:
+    """Return what is left of a small finite space."""
+    if size is None or size > LARGEST_ENUMERATION:
+        return []
+    leaves = flatten(config.parameters)
+    axes = [[(path, value) for value in possible_values(leaf)] for path, leaf in leaves]
+    points = (_nest(dict(point)) for point in itertools.product(*axes))
+    return [point for point in points if value_key(point) not in seen]
+
+
+def possible_values(leaf: Constant | Choice | Range) -> list[Any]:
+    """Return every value of a parameter that has finitely many."""
+    if isinstance(leaf, Constant):
+        return [leaf.value]
+    if isinstance(leaf, Choice):
+        weights = leaf.probabilities or (1.0,) * len(leaf.values)
+        return [value for value, weight in zip(leaf.values, weights, strict=True) if weight > 0]
+    count = steps(leaf)
+    assert count is not None, f"{leaf.distribution} has no list of values"
+    return [_step_value(leaf, index) for index in range(count)]
+
+
+def _step_value(leaf: Range, index: int) -> float:
+    low, _ = ends(leaf)
+    if leaf.distribution == "int_uniform":
+        return int(low) + index
+    assert leaf.q is not None
+    value = low + index * leaf.q
+    return int(value) if isinstance(leaf.q, int) else float(f"{value:.12g}")
+
+
+# --- bayes ----------------------------------------------------------------------------------------------------------
+
+
+class _Axis:
+    """One searched parameter as an Optuna distribution, and the way there and back."""
+
+    def __init__(self, path: Path, leaf: Choice | Range) -> None:
+        from optuna import distributions
+
+        self.path = path
+        self.name = ".".join(path)
+        self._leaf = leaf
+        self._keys: list[str] = []
+        self.distribution: optuna.distributions.BaseDistribution
+        if isinstance(leaf, Choice):
+            # By index: Optuna warns of choices that are no plain scalars, and takes 1, 1.0 and True as one.
+            self._keys = [value_key(value) for value in leaf.values]
+            self.distribution = distributions.CategoricalDistribution(list(range(len(leaf.values))))
+        elif leaf.distribution == "q_uniform":
+            self.distribution = distributions.IntDistribution(0, (steps(leaf) or 1) - 1)
+        elif leaf.distribution == "int_uniform":
+            self.distribution = distributions.IntDistribution(int(leaf.low), int(leaf.high))
+        elif leaf.distribution == "uniform":
+            self.distribution = distributions.FloatDistribution(leaf.low, leaf.high)
+        else:  # log_uniform_values, q_log_uniform_values: the grammar lets bayes have no others
+            self.distribution = distributions.FloatDistribution(leaf.low, leaf.high, log=True)
+
+    def to_engine(self, value: Any) -> Any:
+        """Return the value in Optuna's terms.
+
+        Raises:
+            ValueError: when the sweep as it is now does not have the value.
+        """
+        if self._keys:
+            return self._keys.index(value_key(value))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(value)  # noqa: TRY004 - the value is what does not fit
+        assert isinstance(self._leaf, Range)
+        if self._leaf.distribution == "q_uniform":
+            low, _ = ends(self._leaf)
+            value = round((value - low) / (self._leaf.q or 1))
+        if not self.distribution._contains(self.distribution.to_internal_repr(value)):
+            raise ValueError(value)
+        return value
+
+    def from_engine(self, value: Any) -> Any:
+        """Return Optuna's value in the sweep's terms."""
+        leaf = self._leaf
+        if isinstance(leaf, Choice):
+            return leaf.values[value]
+        if leaf.distribution == "q_uniform":
+            return _step_value(leaf, value)
+        if leaf.distribution == "q_log_uniform_values":
+            low, high = ends(leaf)
+            nearest = round((value - low) / (leaf.q or 1))
+            return _step_value(leaf, max(0, min(nearest, round((high - low) / (leaf.q or 1)))))
+        return value
+
+
+def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random) -> Iterator[Configuration]:
+    """Yield one TPE suggestion after another, all from the same evidence."""
+    import optuna
+    from optuna.study import StudyDirection
+
+    assert config.metric is not None, "the grammar wants a metric for bayes"
+    leaves = flatten(config.parameters)
+    axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
+    constants = {path: leaf.value for path, leaf in leaves if isinstance(leaf, Constant)}
+    space = {axis.name: axis.distribution for axis in axes}
+    trials = list(_trials(config, runs, axes))
+    while True:
+        with warnings.catch_warnings():
+            # multivariate and constant_liar are marked experimental; both are what simultaneous agents need.
+            warnings.simplefilter("ignore")
+            sampler = optuna.samplers.TPESampler(
+                n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=rng.getrandbits(32)
+            )
+            direction = StudyDirection.MAXIMIZE if config.metric.goal == "maximize" else StudyDirection.MINIMIZE
+            verbosity = optuna.logging.get_verbosity()
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            study = optuna.create_study(sampler=sampler, direction=direction)
+            study.add_trials(trials)
+            asked = study.ask(space)
+            optuna.logging.set_verbosity(verbosity)
+        yield _nest({**constants, **{axis.path: axis.from_engine(asked.params[axis.name]) for axis in axes}})
+
+
+def _trials(
+    config: SweepConfig, runs: Sequence[Observation], axes: Sequence[_Axis]
+) -> Iterator[optuna.trial.FrozenTrial]:
+    from optuna.trial import TrialState, create_trial
+
+    for run, value in zip(runs, believed_values(config, runs), strict=True):
+        try:
+            params = {axis.name: axis.to_engine(_at(run.configuration, axis.path)) for axis in axes}
+        except (ValueError, KeyError):
+            continue  # a prior run, or one from before an update of the sweep, outside today's space
+        yield create_trial(
+            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+            params=params,
+            distributions={axis.name: axis.distribution for axis in axes},
+            value=value,
+        )
+
+
+def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[float | None]:
+    """Return what the search believes each run is worth; None where that is not known yet.
+
+    W&B's semantics: a finished run is worth its peak; one that failed, crashed or was killed what ``metric.impute``
+    says: its own peak (best), its own last value (latest), or the worst value of any ended run (worst). One that
+    logged nothing is worth the worst as well. Living runs are unknown, unless ``impute_while_running`` says otherwise.
+    """
+    assert config.metric is not None
+    metric = config.metric
+    better, worse = (max, min) if metric.goal == "maximize" else (min, max)
+    ended = ("finished", "failed", "crashed", "killed")
+    worst = worse((value for run in runs if run.state in ended for value in run.curve), default=math.nan)
+
+    def worth(run: Observation) -> float | None:
+        rule = metric.impute
+        if run.state == "finished":
+            rule = "best"
+        elif run.state not in ended:
+            if metric.impute_while_running == "false" or not run.curve:
+                return None
+            rule = metric.impute_while_running
+        if rule == "worst" or not run.curve:
+            return None if math.isnan(worst) else worst
+        return better(run.curve) if rule == "best" else run.curve[-1]
+
+    return [worth(run) for run in runs]
+
+
+def _at(configuration: Mapping[str, Any], path: Path) -> Any:
+    value: Any = configuration
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _nest(values: Mapping[Path, Any]) -> Configuration:
+    nested: Configuration = {}
+    for path, value in values.items():
+        inner = nested
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = value
+    return nested
+
+
+def warm_up() -> None:
+    """Load Optuna now, so that the first agent does not wait seconds for its first configuration."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    study.ask({"warm": optuna.distributions.FloatDistribution(0.0, 1.0)})

@@ -1,0 +1,369 @@
+"""The data folder: one SQLite database, written through one connection, and the bytes of files beside it.
+
+A request that changes something is one transaction, committed before its reply is sent. ``synchronous=FULL`` makes
+SQLite wait for the disk at every commit: with NORMAL a power cut could take back commits whose reply a client has
+already acted on, and a trial never sends an acknowledged row again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from amc_server.records import Agent, Line, Project, Run, StoredFile, Sweep
+from amc_server.schema import SchemaError, migrate
+
+BUSY_TIMEOUT_S = 10.0
+
+
+class StorageError(RuntimeError):
+    """The data folder cannot be used; the message says what to do."""
+
+
+class Reader:
+    """Questions to the database, within one snapshot of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    # projects and sweeps
+
+    def projects(self, entity: str) -> list[Project]:
+        """Return the entity's projects, newest first."""
+        rows = self._all("SELECT * FROM projects WHERE entity = ? ORDER BY created_at DESC, pk DESC", entity)
+        return [Project.of(row) for row in rows]
+
+    def project(self, entity: str, name: str) -> Project | None:
+        """Return the project of that name."""
+        row = self._one("SELECT * FROM projects WHERE entity = ? AND name = ?", entity, name)
+        return Project.of(row) if row else None
+
+    def project_by_key(self, pk: int) -> Project:
+        """Return the project that a record points to."""
+        return Project.of(_existing(self._one("SELECT * FROM projects WHERE pk = ?", pk)))
+
+    def sweeps(self, project: int) -> list[Sweep]:
+        """Return the project's sweeps, newest first."""
+        rows = self._all("SELECT * FROM sweeps WHERE project = ? ORDER BY created_at DESC, pk DESC", project)
+        return [Sweep.of(row) for row in rows]
+
+    def open_sweeps(self) -> list[Sweep]:
+        """Return the sweeps that have not ended."""
+        rows = self._all("SELECT * FROM sweeps WHERE state IN ('PENDING', 'RUNNING', 'PAUSED')")
+        return [Sweep.of(row) for row in rows]
+
+    def sweep(self, project: int, sweep_id: str) -> Sweep | None:
+        """Return the project's sweep of that id."""
+        row = self._one("SELECT * FROM sweeps WHERE project = ? AND id = ?", project, sweep_id)
+        return Sweep.of(row) if row else None
+
+    def sweep_by_key(self, pk: int) -> Sweep | None:
+        """Return the sweep that a record or a global id points to."""
+        row = self._one("SELECT * FROM sweeps WHERE pk = ?", pk)
+        return Sweep.of(row) if row else None
+
+    def count_sweeps(self) -> int:
+        """Return how many sweeps were ever created (deleted ones of the highest key apart)."""
+        return int(_existing(self._one("SELECT coalesce(max(pk), 0) FROM sweeps"))[0])
+
+    # agents
+
+    def agents(self, sweep: int) -> list[Agent]:
+        """Return the sweep's agents, oldest first."""
+        return [Agent.of(row) for row in self._all("SELECT * FROM agents WHERE sweep = ? ORDER BY pk", sweep)]
+
+    def agent_by_key(self, pk: int) -> Agent | None:
+        """Return the agent that a global id points to."""
+        row = self._one("SELECT * FROM agents WHERE pk = ?", pk)
+        return Agent.of(row) if row else None
+
+    # runs
+
+    def runs(self, project: int) -> list[Run]:
+        """Return the project's runs, oldest first."""
+        return [Run.of(row) for row in self._all("SELECT * FROM runs WHERE project = ? ORDER BY pk", project)]
+
+    def runs_of_sweep(self, sweep: int) -> list[Run]:
+        """Return the sweep's runs, oldest first."""
+        return [Run.of(row) for row in self._all("SELECT * FROM runs WHERE sweep = ? ORDER BY pk", sweep)]
+
+    def count_runs_of_sweep(self, sweep: int) -> int:
+        """Return how many runs the sweep has."""
+        return int(_existing(self._one("SELECT count(*) FROM runs WHERE sweep = ?", sweep))[0])
+
+    def count_runs_of_agent(self, agent: int) -> int:
+        """Return how many runs were last handed out to the agent."""
+        return int(_existing(self._one("SELECT count(*) FROM runs WHERE agent = ?", agent))[0])
+
+    def living_runs(self) -> list[Run]:
+        """Return the runs of all projects whose state is not a final one."""
+        rows = self._all("SELECT * FROM runs WHERE state IN ('pending', 'running', 'preempting')")
+        return [Run.of(row) for row in rows]
+
+    def run(self, project: int, run_id: str) -> Run | None:
+        """Return the project's run of that id."""
+        row = self._one("SELECT * FROM runs WHERE project = ? AND id = ?", project, run_id)
+        return Run.of(row) if row else None
+
+    def run_by_key(self, pk: int) -> Run | None:
+        """Return the run that a record or a global id points to."""
+        row = self._one("SELECT * FROM runs WHERE pk = ?", pk)
+        return Run.of(row) if row else None
+
+    # what runs logged
+
+    def history(
+        self, run: int, *, min_step: int | None = None, max_step: int | None = None, limit: int = -1
+    ) -> list[str]:
+        """Return the run's history rows as JSON texts in the order of logging.
+
+        Args:
+            min_step: the lowest ``_step``, inclusive.
+            max_step: the ``_step`` to end before.
+            limit: rows at most.
+        """
+        conditions, values = ["run = ?"], [run]
+        if min_step is not None:
+            conditions.append("coalesce(step, line) >= ?")
+            values.append(min_step)
+        if max_step is not None:
+            conditions.append("coalesce(step, line) < ?")
+            values.append(max_step)
+        sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
+        return [row[0] for row in self._all(sql, *values, limit)]
+
+    def last_step(self, run: int) -> int | None:
+        """Return the highest ``_step`` of the run's history."""
+        found = _existing(self._one("SELECT max(coalesce(step, line)) FROM history WHERE run = ?", run))[0]
+        return None if found is None else int(found)
+
+    def history_tail(self, run: int) -> str | None:
+        """Return the last history row as JSON text."""
+        row = self._one("SELECT body FROM history WHERE run = ? ORDER BY line DESC LIMIT 1", run)
+        return row[0] if row else None
+
+    def events(self, run: int) -> list[str]:
+        """Return the run's system metrics as JSON texts."""
+        return [row[0] for row in self._all("SELECT body FROM events WHERE run = ? ORDER BY line", run)]
+
+    def events_tail(self, run: int) -> str | None:
+        """Return the last row of system metrics as JSON text."""
+        row = self._one("SELECT body FROM events WHERE run = ? ORDER BY line DESC LIMIT 1", run)
+        return row[0] if row else None
+
+    def console(self, run: int, *, after: int = -1, limit: int = -1) -> list[Line]:
+        """Return lines of the run's console log whose number is above ``after``."""
+        sql = "SELECT line, body FROM console WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
+        return [Line(row[0], row[1]) for row in self._all(sql, run, after, limit)]
+
+    def console_tail(self, run: int, limit: int) -> list[Line]:
+        """Return the last lines of the run's console log."""
+        sql = "SELECT line, body FROM console WHERE run = ? ORDER BY line DESC LIMIT ?"
+        return [Line(row[0], row[1]) for row in self._all(sql, run, limit)][::-1]
+
+    def curve(self, run: int) -> list[float]:
+        """Return the run's logged finite values of its sweep's metric, in the order of logging."""
+        return [row[0] for row in self._all("SELECT value FROM points WHERE run = ? ORDER BY line", run)]
+
+    def curves(self, sweep: int) -> dict[int, list[float]]:
+        """Return, for every run of the sweep by key, its logged finite values of the sweep's metric."""
+        found: dict[int, list[float]] = {row[0]: [] for row in self._all("SELECT pk FROM runs WHERE sweep = ?", sweep)}
+        sql = (
+            "SELECT points.run, value FROM points JOIN runs ON runs.pk = points.run WHERE sweep = ? ORDER BY run, line"
+        )
+        for run, value in self._connection.execute(sql, (sweep,)):
+            found[run].append(value)
+        return found
+
+    # files
+
+    def files(self, run: int) -> list[StoredFile]:
+        """Return the run's files by name."""
+        return [StoredFile.of(row) for row in self._all("SELECT * FROM files WHERE run = ? ORDER BY name", run)]
+
+    def file(self, run: int, name: str) -> StoredFile | None:
+        """Return the run's file of that name."""
+        row = self._one("SELECT * FROM files WHERE run = ? AND name = ?", run, name)
+        return StoredFile.of(row) if row else None
+
+    def blob_of_file(self, pk: int) -> str | None:
+        """Return where the bytes of a file are, by its key."""
+        row = self._one("SELECT blob FROM files WHERE pk = ?", pk)
+        return row[0] if row else None
+
+    def meta(self, key: str) -> str | None:
+        """Return a fact about the data folder itself."""
+        row = self._one("SELECT value FROM meta WHERE key = ?", key)
+        return row[0] if row else None
+
+
+class Writer(Reader):
+    """Questions and changes, within one transaction."""
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Add a row and return its key."""
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
+        return int(cursor.lastrowid or 0)
+
+    def update(self, table: str, pk: int, **values: Any) -> None:
+        """Change columns of the row with that key."""
+        if values:
+            changes = ", ".join(f"{name} = ?" for name in values)
+            self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
+
+    def delete(self, table: str, pk: int) -> None:
+        """Remove the row with that key and all that belongs to it."""
+        self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
+
+    def put_history(self, run: int, lines: Iterable[Line]) -> None:
+        """Write history rows; a row number that exists is overwritten."""
+        self._connection.executemany(
+            "INSERT INTO history (run, line, step, body) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (run, line) DO UPDATE SET step = excluded.step, body = excluded.body",
+            [(run, line.number, line.step, line.body) for line in lines],
+        )
+
+    def put_lines(self, table: str, run: int, lines: Iterable[Line]) -> None:
+        """Write lines of ``events`` or ``console``; a line number that exists is overwritten."""
+        self._connection.executemany(
+            f"INSERT INTO {table} (run, line, body) VALUES (?, ?, ?)"
+            " ON CONFLICT (run, line) DO UPDATE SET body = excluded.body",
+            [(run, line.number, line.body) for line in lines],
+        )
+
+    def put_points(self, run: int, first: int, end: int, points: Sequence[tuple[int, float]]) -> None:
+        """Replace the metric's values of the history rows ``first <= line < end`` by (line, value) pairs."""
+        self._connection.execute("DELETE FROM points WHERE run = ? AND line >= ? AND line < ?", (run, first, end))
+        self._connection.executemany(
+            "INSERT INTO points (run, line, value) VALUES (?, ?, ?)", [(run, line, value) for line, value in points]
+        )
+
+    def numbered_history(self, run: int) -> list[Line]:
+        """Return the run's history with its row numbers."""
+        return [Line(row[0], row[1]) for row in self._all("SELECT line, body FROM history WHERE run = ?", run)]
+
+    def put_file(self, run: int, *, name: str, blob: str, size: int, md5: str, updated_at: float) -> None:
+        """Record a file; one of the same name is replaced."""
+        self._connection.execute(
+            "INSERT INTO files (run, name, blob, size, md5, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (run, name) DO UPDATE SET blob = excluded.blob, size = excluded.size, md5 = excluded.md5,"
+            " updated_at = excluded.updated_at",
+            (run, name, blob, size, md5, updated_at),
+        )
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Record a fact about the data folder itself."""
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+class Storage:
+    """One writer connection behind a lock, and as many readers as there are requests at once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the data folder, making it where there is none.
+
+        Raises:
+            StorageError: when the folder cannot be written, another server uses it, or it is from a newer version.
+        """
+        self.folder = folder
+        self._claim = _claim(folder)
+        self._path = folder / "amc.sqlite3"
+        try:
+            self._writer = self._connect()
+            migrate(self._writer)
+        except SchemaError as error:
+            raise StorageError(f"{self._path}: {error}") from error
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path} cannot be opened: {error}. Restore it from a backup, or choose another --data folder."
+            ) from error
+        self._lock = threading.Lock()
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # why: see the top of this module
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[Writer]:
+        """Give a transaction, committed to disk when the block ends and undone when it raises."""
+        with self._lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield Writer(self._writer)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """Give a snapshot that no writer disturbs."""
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = self._connect()
+        connection.execute("BEGIN")
+        try:
+            yield Reader(connection)
+        finally:
+            connection.execute("ROLLBACK")
+            self._idle.put(connection)
+
+    def close(self) -> None:
+        """Close every connection and leave the folder to others."""
+        with self._lock:
+            while not self._idle.empty():
+                self._idle.get_nowait().close()
+            self._writer.close()
+        self._claim.close()
+
+
+def _claim(folder: Path) -> BinaryIO:
+    """Make the folder ours as long as the process lives; the kernel frees it however the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("a+b")
+    except OSError as error:
+        raise StorageError(
+            f"the data folder {folder} cannot be written ({error.strerror}). Choose another with --data."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().decode(errors="replace").strip() or "unknown"
+        lock.close()
+        raise StorageError(
+            f"another server (process {holder}) uses the data folder {folder}. Stop it, or choose another with --data."
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())
+    lock.flush()
+    return lock
+
+
+def _existing(row: sqlite3.Row | None) -> sqlite3.Row:
+    if row is None:
+        raise LookupError("a record points to a row that is not there")
+    return row
