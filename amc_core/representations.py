@@ -68,7 +68,8 @@ def unit_power(iq_BTC: Tensor) -> Tensor:
 
 
 def _power(iq_BTC: Tensor) -> Tensor:
-    return iq_BTC.square().sum(dim=2).mean(dim=1)
+    norm_B: Tensor = torch.linalg.vector_norm(iq_BTC, dim=(1, 2))
+    return norm_B.square() / iq_BTC.shape[1]
 
 
 def _scaled(iq_BTC: Tensor, power_B: Tensor) -> Tensor:
@@ -82,12 +83,11 @@ def histogram(iq_BTC: Tensor, *, size: int, half_range: float) -> Tensor:
     outside and points that are not finite are dropped.
     """
     # float64, and multiplied before the division: a point exactly on an edge then falls on the same side as in numpy.
-    iq_BTC = iq_BTC.double()
-    inside_BT = (iq_BTC.abs() <= half_range).all(dim=2)  # false for NaN
-    bin_BTC = torch.where(inside_BT[..., None], (iq_BTC + half_range) * size / (2 * half_range), 0.0).long()
-    bin_BTC = bin_BTC.clamp_(max=size - 1)
-    frame_B1 = torch.arange(len(iq_BTC), device=iq_BTC.device)[:, None]
-    cell_BT = (frame_B1 * size + bin_BTC[..., 0]) * size + bin_BTC[..., 1]
+    place_CBT = iq_BTC.permute(2, 0, 1).to(torch.float64, copy=True).add_(half_range).mul_(size).div_(2 * half_range)
+    inside_CBT = (place_CBT >= 0) & (place_CBT <= size)  # false for NaN
+    bin_CBT = place_CBT.int().clamp_(0, size - 1)  # whatever the cast makes of NaN, it is not inside
+    cell_BT = bin_CBT[0] * size + bin_CBT[1] + torch.arange(len(iq_BTC), device=iq_BTC.device)[:, None] * size**2
+    inside_BT = inside_CBT[0] & inside_CBT[1]
     # scatter_add_ needs no synchronisation, bincount would; sums of ones are exact in any order.
     count = torch.zeros(len(iq_BTC) * size * size, dtype=torch.float32, device=iq_BTC.device)
     count.scatter_add_(0, cell_BT.flatten(), inside_BT.flatten().float())
