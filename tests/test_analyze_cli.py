@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
+import json
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from embedded_server import EmbeddedServer
 
 from amc_analysis.cli import main
 from amc_analysis.tables import RUN_FIELDS
@@ -47,3 +57,180 @@ def test_what_cannot_be_used_is_refused_with_code_2(arguments: list[str], says: 
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert says in result.output
+
+
+# --- a real sweep: the real client, the real server, runs that end in three ways
+
+CREATE = """
+import wandb
+print("ID", wandb.sweep({
+    "method": "random", "program": "train.py", "metric": {"name": "val/acc", "goal": "maximize"},
+    "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 1200}},
+}, project="elsewhere"))
+"""
+
+# Somebody else's training script: it knows nothing of this toolkit.
+FOREIGN_TRIAL = """
+import math, sys, time
+import wandb
+way = sys.argv[1]
+with wandb.init(config={"lr": 0.1, "epochs": 1200}) as run:
+    if way == "completes":  # its peak is one row of 1200: a sampled history would miss it
+        for epoch in range(1, 1201):
+            run.log({"epoch": epoch, "val/acc": 0.55 if epoch == 777 else 0.3})
+        run.summary["test/acc"] = 0.2
+    elif way == "diverges":
+        for epoch, value in enumerate([0.2, 0.25, math.nan], start=1):
+            run.log({"epoch": epoch, "val/acc": value})
+        raise ValueError("loss is nan")
+    else:
+        for epoch, value in enumerate([0.4, 0.6, 0.5], start=1):
+            run.log({"epoch": epoch, "val/acc": value})
+        print("LOGGED", flush=True)
+        time.sleep(600)
+"""
+
+# The command itself, with less patience: a lost run is told by its silence, and a test does not wait five minutes.
+HURRIED = "import amc_sweeps.causes as c; c.STALE_AFTER_S = 2.0; from amc_analysis.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class RealSweep:
+    """A sweep on an embedded server and how to ask about it."""
+
+    sweep_id: str
+    server: EmbeddedServer
+    folder: Path
+
+    def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", HURRIED, *arguments]
+        environment = self.server.environment()
+        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
+
+
+def wait_for_history(server: EmbeddedServer, run_id: str, rows: int) -> None:
+    """Wait until the server has a run's rows: what a killed trial has not posted is lost."""
+    query = f'{{ project(name: "elsewhere", entityName: "local") {{ run(name: "{run_id}") {{ historyLineCount }} }} }}'
+    key = base64.b64encode(f"api:{server.key}".encode()).decode()
+    headers = {"Authorization": f"Basic {key}", "Content-Type": "application/json"}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        body = json.dumps({"query": query}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{server.base_url}/graphql", body, headers)) as reply:
+            if json.load(reply)["data"]["project"]["run"]["historyLineCount"] >= rows:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"{run_id} did not post {rows} rows")
+
+
+@pytest.fixture(scope="module")
+def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSweep]:
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "train.py").write_text(FOREIGN_TRIAL)
+    settings = {f"WANDB_{name}": str(folder / name.lower()) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR")}
+    settings |= {"HOME": str(folder), "NETRC": str(folder / ".netrc"), "WANDB_SILENT": "true"}
+    settings |= {"WANDB_DIR": str(folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+    with EmbeddedServer(folder / "data") as server:
+        environment = {**server.environment(), **settings}
+        created = subprocess.run(
+            [sys.executable, "-c", CREATE], env=environment, cwd=folder, capture_output=True, text=True, check=True
+        )
+        sweep_id = next(line.split()[1] for line in created.stdout.splitlines() if line.startswith("ID"))
+        environment |= {"WANDB_SWEEP_ID": sweep_id, "WANDB_PROJECT": "elsewhere"}
+        trials = {
+            way: subprocess.Popen(
+                [sys.executable, "train.py", way],
+                env={**environment, "WANDB_RUN_ID": way},
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for way in ("vanishes", "diverges", "completes")
+        }
+        vanishing = trials["vanishes"]
+        assert vanishing.stdout is not None
+        assert any("LOGGED" in line for line in vanishing.stdout)
+        wait_for_history(server, "vanishes", rows=3)
+        vanishing.kill()
+        assert [trials[way].wait(timeout=120) for way in trials] == [-9, 1, 0]
+        time.sleep(2)  # longer than the hurried patience
+        for trial in trials.values():
+            if trial.stdout is not None:
+                trial.stdout.close()
+        yield RealSweep(sweep_id, server, folder)
+
+
+@pytest.mark.client
+def test_a_real_sweep_is_ranked_by_peak_and_every_end_is_told(real_sweep: RealSweep) -> None:
+    ended = real_sweep.analyze(real_sweep.sweep_id, "--json", "--csv", "runs.csv", "--html", "page.html")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[0] == (f"W&B: embedded server at {real_sweep.server.base_url} (by WANDB_BASE_URL)")
+    document = json.loads(ended.stdout)
+    runs = {run["run_id"]: run for run in document["runs"]}
+    assert list(runs) == ["vanishes", "completes", "diverges"]
+    assert {run_id: run["cause"] for run_id, run in runs.items()} == {
+        "vanishes": "lost",
+        "completes": "completed",
+        "diverges": "diverged",
+    }
+    assert document["summary"]["hidden_gems"] == ["vanishes", "diverges"]
+    assert document["summary"]["best_whole"] == "completes"
+    assert (runs["completes"]["peak"], runs["completes"]["peak_epoch"]) == (0.55, 777)
+    assert (runs["completes"]["last"], runs["completes"]["epochs"], runs["completes"]["test"]) == (0.3, 1200, 0.2)
+    assert (runs["vanishes"]["peak"], runs["vanishes"]["peak_epoch"]) == (0.6, 2)
+    assert (runs["diverges"]["peak"], runs["diverges"]["last"], runs["diverges"]["exit_code"]) == (0.25, None, 1)
+    assert document["failure_rate"]["failures"] == 2
+
+    table = list(csv.DictReader(io.StringIO((real_sweep.folder / "runs.csv").read_text())))
+    assert [line["run_id"] for line in table] == list(runs)
+    assert {line["config.lr"] for line in table} == {"0.1"}
+    assert "777" in (real_sweep.folder / "page.html").read_text()
+
+
+@pytest.mark.client
+def test_the_report_of_a_real_sweep_reads_at_100_columns(real_sweep: RealSweep) -> None:
+    url = f"{real_sweep.server.base_url}/local/elsewhere/sweeps/{real_sweep.sweep_id}"
+    ended = real_sweep.analyze(url, "--markdown", "report.md")
+    assert ended.returncode == 0, ended.stderr
+    assert "vanishes" in ended.stdout
+    assert "It is a hidden gem: 5.00 points better than the best run that ended well" in " ".join(ended.stdout.split())
+    assert "python train.py --epochs=1200 --lr=0.1" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 100
+    assert (real_sweep.folder / "report.md").read_text().startswith("# Sweep")
+
+
+@pytest.mark.client
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nonesuch"], 2, "no sweep nonesuch"),
+        (["local/elsewhere/nonesuch"], 2, "nearest:\n  local/elsewhere/"),
+        (["SWEEP", "--metric", "val/loss"], 2, "give its --goal"),
+        (["SWEEP", "--metric", "val/nothing", "--goal", "minimize"], 2, "val/acc"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_candidates(
+    real_sweep: RealSweep, arguments: list[str], code: int, says: str
+) -> None:
+    ended = real_sweep.analyze(*(real_sweep.sweep_id if word == "SWEEP" else word for word in arguments))
+    assert ended.returncode == code
+    assert says in ended.stderr
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.client
+def test_a_sweep_without_runs_says_so(real_sweep: RealSweep) -> None:
+    created = subprocess.run(
+        [sys.executable, "-c", CREATE],
+        env={**real_sweep.server.environment(), "WANDB_SILENT": "true"},
+        cwd=real_sweep.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    empty = next(line.split()[1] for line in created.stdout.splitlines() if line.startswith("ID"))
+    ended = real_sweep.analyze(f"elsewhere/{empty}")
+    assert ended.returncode == 0
+    assert "This sweep has no runs yet." in ended.stdout

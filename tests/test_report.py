@@ -76,6 +76,7 @@ def test_a_gap_within_the_noise_is_called_that() -> None:
     [
         ([], "no runs yet"),
         ([run("a", [math.nan], "failed", exit_code=80)], "No run has logged a finite value of val/combined_acc"),
+        ([run("a", summary={"acc": 0.5, "_step": 3})], "Logged were: acc."),
         ([completed("a", [0.5])], "a has the best peak: val/combined_acc 50.00% at epoch 1 (completed)."),
         ([run("a", [0.5] * 59, "running")], "still running"),
         ([run("a", [0.5], "crashed")], "No run has ended as it was meant to"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from amc_analysis.findings import Findings, analyse
+from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError, read_sweep
 from amc_analysis.tables import RUN_FIELDS, to_csv, to_json
 from amc_sweeps.backend import Backend, BackendError, SweepRef, find_sweep, parse_sweep
 from amc_sweeps.cli_options import backend_options, connect, refuse
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPED_WIDTH = 100  # columns where no terminal tells its own
 
 _FIELDS = "\n".join(f"  {name:<15}{meaning}" for name, meaning in RUN_FIELDS.items())
@@ -44,7 +46,7 @@ rates and accuracies are fractions, null is unknown or not finite. A run (and a 
 
 \b
 Exit codes: 0 report written (also for a sweep without runs), 1 it could not be written or read,
-2 what was given cannot be used.
+2 what was given cannot be used, 130 interrupted.
 """
 
 
@@ -107,6 +109,8 @@ def main(
     backend = connect(base_url=base_url, local=local, cloud=cloud)
     record = _read(ref, backend, entity=entity, project=project, metric=metric, goal=goal)
     findings = analyse(record)
+    if metric is not None and nobody_logged(findings):
+        refuse(f"no run of {sweep} has logged {metric}; logged: {', '.join(logged_metrics(record)) or 'nothing'}")
 
     if as_json:
         click.echo(to_json(findings), nl=False)
@@ -133,6 +137,10 @@ def _read(
         refuse(str(error))
     except SweepUnreadableError as error:
         refuse(f"{error}\n{_candidates(ref, api, path)}".rstrip())
+    except KeyboardInterrupt:
+        # A plain exit would wait for requests in flight, which may be long on a server that does not answer.
+        click.echo("interrupted: nothing was written", err=True)
+        os._exit(INTERRUPTED)
     except wandb.Error as error:
         raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from amc_analysis.evidence import epochs_planned, evidence_of
 from amc_analysis.ranking import RankedRun, best_whole, rank
-from amc_analysis.runs import Metric, SweepRecord
+from amc_analysis.runs import Metric, SweepRecord, summary_number
 from amc_analysis.statistics import wilson_interval
 from amc_sweeps.causes import CENSORED, FAILURES, Cause, classify
 from amc_sweeps.run_states import RunState
@@ -154,6 +154,22 @@ def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str:
     names = parameters if isinstance(parameters, Mapping) else {}
     words += [f"--{name}={config[name]}" for name in names if name in config]
     return shlex.join(words)
+
+
+def logged_metrics(sweep: SweepRecord) -> list[str]:
+    """Return the names of the numbers that the runs' summaries hold, those of most runs first."""
+    names = Counter(
+        name
+        for run in sweep.runs
+        for name in run.summary
+        if not name.startswith("_") and summary_number(run.summary, name, sweep.metric.goal) is not None
+    )
+    return [name for name, _ in names.most_common()]
+
+
+def nobody_logged(findings: Findings) -> bool:
+    """Tell whether no run has the metric at all, neither in its history nor in its summary."""
+    return bool(findings.ranked) and all(not entry.run.points and entry.last is None for entry in findings.ranked)
 
 
 def shown_as_percentage(findings: Findings) -> bool:

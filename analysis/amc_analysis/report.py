@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from amc_analysis.findings import SMALL_GROUP, Findings, command_of, shown_as_percentage
+from amc_analysis.findings import SMALL_GROUP, Findings, command_of, logged_metrics, nobody_logged, shown_as_percentage
 from amc_analysis.ranking import GEM_AMONG_BEST, RankedRun
 from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 
@@ -85,7 +85,9 @@ def headline(findings: Findings) -> str:
     if not findings.ranked:
         return "This sweep has no runs yet."
     if best is None or best.peak is None:
-        return f"No run has logged a finite value of {metric.name}."
+        others = logged_metrics(findings.sweep) if nobody_logged(findings) else []
+        hint = f" Logged were: {', '.join(others)}." if others else ""
+        return f"No run has logged a finite value of {metric.name}.{hint}"
     where = "" if best.peak_epoch is None else f" at epoch {epoch_text(best.peak_epoch)}"
     if best.cause is Cause.RUNNING:
         return f"{label(best)} leads with a peak {metric.name} of {scale.text(best.peak)}{where}; it is still running."

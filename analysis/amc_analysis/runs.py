@@ -158,14 +158,13 @@ def read_sweep(
     flags = {node["name"]: node for node in bulk.get("runs") or []}
 
     runs: list[RunRecord] = []
-    with ThreadPoolExecutor(max_workers=PARALLEL_READS) as pool:
-        try:
-            for record in pool.map(lambda run: _read_run(run, chosen.name, flags.get(run.id, {})), listed):
-                runs.append(record)
-                progress(len(runs), len(listed))
-        except BaseException:  # Ctrl-C: what has not begun is not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(max_workers=PARALLEL_READS)
+    try:
+        for record in pool.map(lambda run: _read_run(run, chosen.name, flags.get(run.id, {})), listed):
+            runs.append(record)
+            progress(len(runs), len(listed))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C no request is waited for
     return SweepRecord(
         sweep_id=sweep_id,
         entity=entity,
