@@ -120,6 +120,12 @@ def test_the_terminal_report_shows_every_column_in_full() -> None:
         assert whole in text
 
 
+def test_values_of_a_loss_line_up() -> None:
+    losses = [completed(name, [value]) for name, value in [("a", 0.0123), ("b", 0.0456789), ("c", 1e30)]]
+    text = printed(sweep(*losses, metric=Metric("val/loss", "minimize")))
+    assert all(shown in text for shown in (" 0.01230 ", " 0.04568 ", " 1e+30 "))
+
+
 def test_the_ranking_is_cut_but_never_a_gem() -> None:
     runs = [completed(f"w{i}", [0.9 - i / 100]) for i in range(30)]
     text = printed(sweep(*runs[:2], *runs[3:], run("gem", [0.885], "crashed")), rows=2)

@@ -110,7 +110,7 @@ class FakeRun:
     summary_metrics: dict[str, Any] = field(default_factory=dict)
     created_at: str = "2025-07-01T12:00:00Z"
     heartbeat_at: str = "2025-07-01T12:30:00Z"
-    metadata: dict[str, Any] = field(default_factory=lambda: {"host": "gpu-3"})
+    rawconfig: dict[str, Any] = field(default_factory=lambda: {"_wandb": {"e": {"0": {"host": "gpu-3"}}}})
     broken: bool = False
 
     def scan_history(self) -> Iterator[dict[str, Any]]:
@@ -165,14 +165,19 @@ def test_one_unreadable_history_does_not_hide_the_other_runs() -> None:
     assert read.runs[1].curve == [0.5]
 
 
-def test_logs_and_hosts_are_read_only_where_an_end_needs_explaining() -> None:
+def test_logs_are_read_only_where_an_end_needs_explaining() -> None:
     crashed, said, fine = (
         FakeRun("crashed", state="crashed"),
         FakeRun("said", state="crashed", summary_metrics={"end_reason": "diverged"}),
         FakeRun("fine"),
     )
     read = read_sweep(FakeApi(crashed, said, fine), "e/p/s")
-    assert [(run.log_tail, run.host) for run in read.runs] == [("MemoryError", "gpu-3"), (None, None), (None, None)]
+    assert [run.log_tail for run in read.runs] == ["MemoryError", None, None]
+
+
+def test_the_host_is_where_the_client_leaves_it() -> None:
+    nowhere = FakeRun("b", rawconfig={})
+    assert [run.host for run in read_sweep(FakeApi(FakeRun("a"), nowhere), "e/p/s").runs] == ["gpu-3", None]
 
 
 def test_a_sweep_that_is_not_there_is_said_so() -> None:

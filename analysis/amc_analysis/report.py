@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from rich import box
 from rich.console import Console
@@ -19,6 +20,7 @@ from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 ROWS = 20  # of the ranking in the terminal, unless asked for more
 FAILURES_SHOWN = 8
 GEMS_SHOWN = 3
+LARGEST_IN_FULL = 1e6  # from here on values are written as powers of ten
 SHORTEST_NAME = 8  # characters of a display name under which its column is left out
 
 GEM_LEGEND = (
@@ -33,6 +35,7 @@ class Scale:
     """How values of the metric are written: stored as fractions, accuracies are read as percentages."""
 
     percentage: bool
+    decimals: int = 3  # of what is no percentage
 
     def text(self, value: float | None) -> str:
         """Write a value."""
@@ -42,7 +45,9 @@ class Scale:
             return "NaN"
         if math.isinf(value):
             return "inf" if value > 0 else "-inf"
-        return f"{100 * value:.2f}%" if self.percentage else f"{value:.4g}"
+        if self.percentage:
+            return f"{100 * value:.2f}%"
+        return f"{value:.{self.decimals}f}" if abs(value) < LARGEST_IN_FULL else f"{value:.3g}"
 
     def difference(self, value: float) -> str:
         """Write the size of a difference."""
@@ -51,7 +56,10 @@ class Scale:
 
 def scale_of(findings: Findings) -> Scale:
     """Return how the sweep's metric is written."""
-    return Scale(shown_as_percentage(findings))
+    sizes = [abs(entry.peak) for entry in findings.ranked if entry.peak]
+    # As many decimals as give a typical peak four digits, the same for all: columns of numbers line up.
+    decimals = 3 - math.floor(math.log10(median(sizes))) if sizes else 3
+    return Scale(shown_as_percentage(findings), decimals=min(max(decimals, 0), 8))
 
 
 def group_of(cause: Cause) -> str:

@@ -239,7 +239,7 @@ def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
         stop_recorded=_stop_recorded(flags),
         stop_reason=flags.get("stopReason"),
         stop_decision=_stop_decision(flags),
-        host=flags.get("host") or (_host(run) if puzzling else None),
+        host=flags.get("host") or _host(run),
         created_at=parse_time(run.created_at),
         heartbeat_at=parse_time(flags.get("heartbeatAt") or getattr(run, "heartbeat_at", None)),
         log_tail=_log_tail(run) if puzzling else None,
@@ -269,10 +269,10 @@ def _log_tail(run: Any) -> str | None:
 
 
 def _host(run: Any) -> str | None:
-    try:
-        return (run.metadata or {}).get("host")
-    except Exception:  # noqa: BLE001 - a run that died early has no such file
-        return None
+    """Find the host where the client leaves it: among the environments in the run's raw configuration."""
+    environments = (run.rawconfig.get("_wandb") or {}).get("e")
+    found = environments.values() if isinstance(environments, Mapping) else ()
+    return next((one["host"] for one in found if isinstance(one, Mapping) and isinstance(one.get("host"), str)), None)
 
 
 def read_history(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[tuple[Point, ...], tuple[str, ...]]:

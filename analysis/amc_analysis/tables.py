@@ -53,7 +53,7 @@ RUN_FIELDS: dict[str, str] = {
     "exit_code": "of the trial",
     "stop_recorded": "whether the run was asked to stop",
     "stop_reason": "who asked, where the server keeps it: hyperband, user, cancelled",
-    "host": "where it ran, where that was read",
+    "host": "where it ran",
     "created_at": "ISO 8601, UTC",
     "heartbeat_at": "last sign of life, ISO 8601, UTC",
 }
