@@ -13,9 +13,11 @@ In names: B frames of a block, S symbols of a frame, L taps a phase, P = 8 sampl
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -132,29 +134,44 @@ def write_file(
     columns = sorted(CLASSES.index(modulation) for modulation in modulations)
     for column in columns:
         symbol_table(CLASSES[column])  # refuse before the first byte
-    levels = sorted(levels_db)
-    n_rows = len(columns) * len(levels) * frames_per_cell
-    with _complete_or_absent(path) as partial, h5py.File(partial, "w") as file:
-        frames = file.create_dataset("X", (n_rows, FRAME_LENGTH, 2), dtype="<f4")
-        one_hot = file.create_dataset("Y", (n_rows, len(CLASSES)), dtype="<i8")
-        snr_db = file.create_dataset("Z", (n_rows, 1), dtype="<i8")
-        file.attrs["synthesis"] = json.dumps(
-            {"seed": seed, "frames_per_cell": frames_per_cell, "samples_per_symbol": SAMPLES_PER_SYMBOL}
-        )
-        row = 0
-        for column in columns:
-            for level in levels:
+    cells = [(column, level) for column in columns for level in sorted(levels_db)]
+    n_rows = len(cells) * frames_per_cell
+    facts = {"seed": seed, "frames_per_cell": frames_per_cell, "samples_per_symbol": SAMPLES_PER_SYMBOL}
+    with _complete_or_absent(path) as partial:
+        _require_space(path.parent, n_rows * (FRAME_LENGTH * 8 + len(CLASSES) * 8 + 8))
+        offset = _write_labels(partial, np.repeat(cells, frames_per_cell, axis=0), facts)
+        # Frames go past HDF5 into the space that it left for them: a full disk is then an error, and not the end of the
+        # process, which HDF5 1.14 makes of a file that it cannot close.
+        with partial.open("r+b") as file:
+            file.seek(offset)
+            for column, level in cells:
                 for start in range(0, frames_per_cell, BLOCK):
                     # 1000 keeps negative SNRs out of the seed sequence, which takes natural numbers only.
                     rng = np.random.default_rng([seed, column, level + 1000, start // BLOCK])
                     n_frames = min(BLOCK, frames_per_cell - start)
-                    rows = slice(row, row + n_frames)
-                    frames[rows] = synthesise_frames(CLASSES[column], level, n_frames, rng)
-                    one_hot[rows] = np.arange(len(CLASSES)) == column
-                    snr_db[rows] = level
-                    row += n_frames
+                    file.write(synthesise_frames(CLASSES[column], level, n_frames, rng).astype("<f4").tobytes())
                     advance(n_frames)
     return n_rows
+
+
+def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, int]) -> int:
+    """Write the file but for the frames, and return the byte where they belong."""
+    with h5py.File(path, "w") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = h5py.h5s.create_simple((len(cells_N2), FRAME_LENGTH, 2))
+        frames = h5py.h5d.create(file.id, b"X", h5py.h5t.IEEE_F32LE, shape, layout)
+        file["Y"] = np.eye(len(CLASSES), dtype="<i8")[cells_N2[:, 0]]
+        file["Z"] = cells_N2[:, 1:].astype("<i8")
+        file.attrs["synthesis"] = json.dumps(facts)
+        return int(frames.get_offset())
+
+
+def _require_space(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise OSError(errno.ENOSPC, f"{n_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB free")
 
 
 def _levels(order: int) -> npt.NDArray[np.float64]:

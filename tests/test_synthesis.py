@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -124,6 +125,19 @@ def test_an_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "a", modulations=["QPSK"], levels_db=[0, 2], frames_per_cell=2, seed=0, advance=interrupt)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100_000))
+    heard: list[int] = []
+    with pytest.raises(OSError, match="MiB are needed and 0 MiB free"):
+        write_file(
+            tmp_path / "a", modulations=["QPSK"], levels_db=[0], frames_per_cell=64, seed=0, advance=heard.append
+        )
+    assert not heard
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 

@@ -81,6 +81,8 @@ def test_a_run_records_what_later_comparisons_need(data: Path, tmp_path: Path) -
     assert (facts["n_train"], facts["n_val"], facts["n_test"]) == (272, 34, 34)
     assert {"split_fingerprint", "data_fingerprint", "label_set", "seed", "device_name", "git_commit"} <= set(facts)
     assert {"select_by", "parent_run", "parent_split_fingerprint"} <= set(facts)
+    commit = facts["git_commit"]  # None outside a checkout
+    assert commit is None or len(commit.removesuffix("+dirty")) == 40
     json.dumps(facts)
 
 
