@@ -72,7 +72,7 @@ class Pages:
             metric = read_config(sweep.config).metric
             goal = metric.goal if metric else "minimize"
             curves = store.curves(sweep.pk)
-            rows = [_row(run, curves[run.pk], goal) for run in store.runs_of_sweep(sweep.pk)]
+            rows = [_row(run, curves.get(run.pk, []), goal) for run in store.runs_of_sweep(sweep.pk)]
         sign = -1 if goal == "maximize" else 1
         rows.sort(key=lambda row: (row.peak is None, sign * (row.peak or 0.0)))
         return _render("sweep.html", title=sweep.id, project=project, sweep=sweep, rows=rows, metric=metric)

@@ -16,7 +16,7 @@ from amc_server import scheduler, search
 from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.presence import Presence
-from amc_server.records import Agent, Project, Run, Sweep
+from amc_server.records import Agent, Member, Project, Run, Sweep
 from amc_server.states import Facts, Limits, infer, is_abandoned
 from amc_server.storage import Reader, Writer
 from amc_sweeps.run_states import RunState, SweepState
@@ -101,7 +101,7 @@ class Coordinator:
             store.update("sweeps", sweep.pk, updated_at=now, **changes)
             if parsed.metric != before.metric:
                 for run in store.runs_of_sweep(sweep.pk):
-                    redraw_points(store, run, parsed)
+                    redraw_points(store, sweep.pk, run, parsed)
         else:
             store.update("sweeps", sweep.pk, updated_at=now, **changes)
         if state is not None:
@@ -133,7 +133,7 @@ class Coordinator:
                 continue
             parameters = _chosen_from(run.config_values(), config)
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
-            redraw_points(store, run, config)
+            redraw_points(store, sweep.pk, run, config)
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Put a configuration before everything that the search proposes."""
@@ -143,7 +143,7 @@ class Coordinator:
             name: entry["value"] if isinstance(entry, Mapping) and set(entry) <= {"value", "desc"} else entry
             for name, entry in config.items()
         }
-        runs = store.runs_of_sweep(sweep.pk)
+        runs = store.members(sweep.pk)
         return self._begin(store, sweep, values, scheduler.runs_begun(runs), origin="queue", display_name=display_name)
 
     def settle(self, store: Writer, sweep: Sweep) -> None:
@@ -155,7 +155,7 @@ class Coordinator:
             return
         if sweep.search_end is None:
             return
-        if sweep.search_end == scheduler.SearchEnd.TARGET or scheduler.is_over(store.runs_of_sweep(sweep.pk)):
+        if sweep.search_end == scheduler.SearchEnd.TARGET or scheduler.is_over(store.members(sweep.pk)):
             store.update("sweeps", sweep.pk, state=SweepState.FINISHED.value, updated_at=self.clock.wall())
             logger.info("sweep %s finished: %s", sweep.id, sweep.search_end)
             self.settle(store, _sweep(store, sweep.pk))
@@ -179,8 +179,8 @@ class Coordinator:
         now = self.clock.wall()
         store.update("agents", agent.pk, heartbeat_at=now)
         store.update("sweeps", agent.sweep, heartbeat_at=now)
-        runs = store.runs_of_sweep(agent.sweep)
-        mine = [run for run in runs if run.agent == agent.pk and run.where.is_alive]
+        runs = store.living_runs_of_sweep(agent.sweep)
+        mine = [run for run in runs if run.agent == agent.pk]
         self.presence.agent_heard(
             agent.pk,
             listed=[run.pk for run in mine if run.id in listed],
@@ -193,7 +193,7 @@ class Coordinator:
         ]
         sweep = _sweep(store, agent.sweep)
         self.settle(store, sweep)
-        return commands or self._next(store, agent, busy=bool(listed))
+        return commands or ([] if listed else self._next(store, agent))
 
     def _agent_must_stop(self, run: Run) -> bool:
         if not run.stop_recorded:
@@ -203,15 +203,15 @@ class Coordinator:
             stop_s=presence.stop_s(run.pk), told_s=presence.told_s(run.pk), limits=self.limits
         )
 
-    def _next(self, store: Writer, agent: Agent, *, busy: bool) -> list[Command]:
+    def _next(self, store: Writer, agent: Agent) -> list[Command]:
         sweep = _sweep(store, agent.sweep)
         config = read_config(sweep.config)
-        runs = store.runs_of_sweep(sweep.pk)
-        decision = scheduler.decide(sweep.where, config, sweep.search_end, runs, busy=busy)
+        runs = store.members(sweep.pk)
+        decision = scheduler.decide(sweep.where, config, sweep.search_end, runs)
         if isinstance(decision, scheduler.Leave):
             return [{"type": "exit"}]
         if isinstance(decision, scheduler.HandOut):
-            return [self._hand_out(store, decision.run, agent, config)]
+            return [self._hand_out(store, _run(store, decision.run.pk), agent, config)]
         if isinstance(decision, scheduler.Begin):
             parameters = self._suggest(store, sweep, config, runs, decision.number)
             if parameters is None:
@@ -222,7 +222,7 @@ class Coordinator:
         return []
 
     def _suggest(
-        self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Run], number: int
+        self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member], number: int
     ) -> dict[str, Any] | None:
         curves = store.curves(sweep.pk) if config.method == "bayes" else {}
         observations = [search.Observation(run.chosen(), run.state, curves.get(run.pk, [])) for run in runs]
@@ -347,7 +347,7 @@ class Coordinator:
             return
         if config.early_terminate is None and not wants_target:
             return
-        runs, curves = store.runs_of_sweep(sweep.pk), store.curves(sweep.pk)
+        runs, curves = store.living_runs_of_sweep(sweep.pk), store.curves(sweep.pk)
         by_key = {run.pk: run for run in runs}
         for stop in scheduler.early_stops(config, runs, curves):
             self.stop(
@@ -428,7 +428,7 @@ def metric_value(row: Mapping[str, Any], name: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def redraw_points(store: Writer, run: Run, config: SweepConfig) -> None:
+def redraw_points(store: Writer, sweep: int, run: Run, config: SweepConfig) -> None:
     """Draw the metric's values from the run's whole history again: the metric, or the run's sweep, has changed."""
     points = []
     if config.metric is not None:
@@ -436,7 +436,7 @@ def redraw_points(store: Writer, run: Run, config: SweepConfig) -> None:
             value = metric_value(json.loads(line.body), config.metric.name)
             if value is not None:
                 points.append((line.number, value))
-    store.put_points(run.pk, 0, run.history_lines, points)
+    store.put_points(sweep, run.pk, 0, run.history_lines, points)
 
 
 def _chosen_from(values: Mapping[str, Any], config: SweepConfig) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _note_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) 
         for line, row in zip(lines, post.history_rows, strict=True)
         if (value := metric_value(row, metric.name)) is not None
     ]
-    store.put_points(run.pk, lines[0].number, lines[-1].number + 1, values)
+    store.put_points(sweep.pk, run.pk, lines[0].number, lines[-1].number + 1, values)
     if values:
         coordinator.metric_logged(store, sweep)
 

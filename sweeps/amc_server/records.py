@@ -14,12 +14,13 @@ from amc_sweeps.run_states import RunState, SweepState
 class _Record:
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
-        """Build the record from a row that has its columns."""
-        return cls(**{name: row[name] for name in _columns(cls)})
+        """Build the record from a row of ``columns()``."""
+        return cls(*row)
 
-
-def _columns(record: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(record))
+    @classmethod
+    def columns(cls) -> str:
+        """Return what to select for it."""
+        return ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,11 @@ class Agent(_Record):
 
 
 @dataclass(frozen=True)
-class Run(_Record):
-    """A run: the facts that its state follows from, and what its trial says of itself."""
+class Member(_Record):
+    """A run as its sweep sees it: what was chosen, and what its state follows from."""
 
     pk: int
-    project: int
     id: str
-    sweep: int | None
     origin: str
     number: int | None
     parameters: str | None  # JSON
@@ -89,6 +88,35 @@ class Run(_Record):
     preempting: int
     given_up: int
     stop_reason: str | None
+
+    @property
+    def where(self) -> RunState:
+        """The state as a word that can be asked things."""
+        return RunState(self.state)
+
+    @property
+    def stop_recorded(self) -> bool:
+        """Whether somebody has asked the run to end."""
+        return self.stop_reason is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run may be handed out to the next agent that asks."""
+        if self.stop_recorded or self.given_up:
+            return False
+        return self.where is RunState.PREEMPTED or (self.where is RunState.PENDING and self.agent is None)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what the sweep chose for the run; nested parameters stay nested."""
+        return dict(json.loads(self.parameters)) if self.parameters else {}
+
+
+@dataclass(frozen=True)
+class Run(Member):
+    """A run with what its trial says of itself."""
+
+    project: int
+    sweep: int | None
     stop_at: float | None
     stop_band: int | None
     stop_value: float | None
@@ -111,27 +139,6 @@ class Run(_Record):
     created_at: float
     heartbeat_at: float | None
     ended_at: float | None
-
-    @property
-    def where(self) -> RunState:
-        """The state as a word that can be asked things."""
-        return RunState(self.state)
-
-    @property
-    def stop_recorded(self) -> bool:
-        """Whether somebody has asked the run to end."""
-        return self.stop_reason is not None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the run may be handed out to the next agent that asks."""
-        if self.stop_recorded or self.given_up:
-            return False
-        return self.where is RunState.PREEMPTED or (self.where is RunState.PENDING and self.agent is None)
-
-    def chosen(self) -> dict[str, Any]:
-        """Return what the sweep chose for the run; nested parameters stay nested."""
-        return dict(json.loads(self.parameters)) if self.parameters else {}
 
     def config_values(self) -> dict[str, Any]:
         """Return the trial's own config without W&B's wrapping of every value."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amc_server.records import Run
+from amc_server.records import Member
 from amc_server.states import Limits
 from amc_sweeps.hyperband import Stop, runs_to_stop
 from amc_sweeps.run_states import RunState, SweepState
@@ -38,7 +38,7 @@ class Leave:
 class HandOut:
     """A run that is there already: queued by a person, preempted, or never taken up."""
 
-    run: Run
+    run: Member
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,13 @@ class Begin:
 Decision = Wait | Leave | HandOut | Begin
 
 
-def decide(
-    state: SweepState, config: SweepConfig, search_end: str | None, runs: Sequence[Run], *, busy: bool
-) -> Decision:
-    """Return what an agent that just asked should do.
+def decide(state: SweepState, config: SweepConfig, search_end: str | None, runs: Sequence[Member]) -> Decision:
+    """Return what an agent that works on no run should do.
 
     Args:
         search_end: why the search has ended, if it has.
         runs: every run of the sweep.
-        busy: whether the agent works on a run.
     """
-    if busy:
-        return Wait()
     if state in (SweepState.FINISHED, SweepState.CANCELED):
         return Leave()
     if not state.hands_out_runs:
@@ -76,23 +71,14 @@ def decide(
     return Begin(begun)
 
 
-def runs_begun(runs: Sequence[Run]) -> int:
+def runs_begun(runs: Sequence[Member]) -> int:
     """Return how many runs the sweep itself has begun; adopted ones do not count against ``run_cap``."""
     return sum(run.origin in ("search", "queue") for run in runs)
 
 
-def is_over(runs: Sequence[Run]) -> bool:
+def is_over(runs: Sequence[Member]) -> bool:
     """Return whether nothing is left to wait for: no run is alive and none may be handed out again."""
     return not any(run.where.is_alive or run.is_waiting for run in runs)
-
-
-def search_end(config: SweepConfig, runs: Sequence[Run], curves: Mapping[int, Sequence[float]]) -> SearchEnd | None:
-    """Return why the search should end now, exhaustion of a grid apart."""
-    if reaches_target(config, curves):
-        return SearchEnd.TARGET
-    if config.run_cap is not None and runs_begun(runs) >= config.run_cap:
-        return SearchEnd.RUN_CAP
-    return None
 
 
 def reaches_target(config: SweepConfig, curves: Mapping[int, Sequence[float]]) -> bool:
@@ -105,7 +91,7 @@ def reaches_target(config: SweepConfig, curves: Mapping[int, Sequence[float]]) -
     return any(sign * value >= sign * target for curve in curves.values() for value in curve)
 
 
-def early_stops(config: SweepConfig, runs: Sequence[Run], curves: Mapping[int, Sequence[float]]) -> list[Stop]:
+def early_stops(config: SweepConfig, runs: Sequence[Member], curves: Mapping[int, Sequence[float]]) -> list[Stop]:
     """Return which running runs Hyperband ends now; ``Stop.run`` is the run's key as text."""
     if config.early_terminate is None or config.metric is None:
         return []

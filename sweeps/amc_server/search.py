@@ -169,6 +169,7 @@ def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random)
     import optuna
     from optuna.study import StudyDirection
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     assert config.metric is not None, "the grammar wants a metric for bayes"
     leaves = flatten(config.parameters)
     axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
@@ -183,12 +184,9 @@ def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random)
                 n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=rng.getrandbits(32)
             )
             direction = StudyDirection.MAXIMIZE if config.metric.goal == "maximize" else StudyDirection.MINIMIZE
-            verbosity = optuna.logging.get_verbosity()
-            optuna.logging.set_verbosity(optuna.logging.ERROR)
             study = optuna.create_study(sampler=sampler, direction=direction)
             study.add_trials(trials)
             asked = study.ask(space)
-            optuna.logging.set_verbosity(verbosity)
         yield _nest({**constants, **{axis.path: axis.from_engine(asked.params[axis.name]) for axis in axes}})
 
 
