@@ -136,7 +136,7 @@ class Reader:
 
     def living_runs_of_sweep(self, sweep: int) -> list[Run]:
         """Return the sweep's runs whose state is not a final one, oldest first."""
-        rows = self._all(f"SELECT {Run.columns()} FROM runs WHERE {_LIVING}")
+        sql = f"SELECT {Run.columns()} FROM runs WHERE sweep = ? AND {_LIVING} ORDER BY pk"
         return [Run.of(row) for row in self._all(sql, sweep)]
 
     def run(self, project: int, run_id: str) -> Run | None:
