@@ -137,7 +137,7 @@ class TrialConfig:
         planned=("plateau",),
     )
     epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
-    warmup_epochs: int = _field(0, "epochs of linear rise from base_lr before the schedule starts", minimum=0)
+    warmup_epochs: int = _field(0, "epochs over which the schedule is ramped up from base_lr", minimum=0)
     weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
     grad_clip_norm: float | None = _field(
         None, "largest gradient norm; null: no clipping", minimum=0, exclusive_minimum=True

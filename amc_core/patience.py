@@ -14,7 +14,7 @@ def protected_epochs(config: TrialConfig) -> int:
     the rise ends trials before their peak. A constant rate has no cycles.
     """
     cycles = config.min_cycles * config.epochs_per_cycle if config.lr_schedule == "triangular2" else 0
-    return config.warmup_epochs + cycles
+    return max(config.warmup_epochs, cycles)
 
 
 def is_exhausted(config: TrialConfig, *, epoch: int, best_epoch: int) -> bool:

@@ -12,19 +12,16 @@ __all__ = ["learning_rate", "triangular2"]
 def learning_rate(config: TrialConfig, epochs_done: float) -> float:
     """Return the rate of the optimiser step that starts after ``epochs_done`` epochs (fractions count).
 
-    The warmup rises linearly from base_lr to max_lr; then the schedule starts. A triangular2 cycle starts at base_lr,
-    so that the rate falls there once; cycles are counted from the end of the warmup.
+    The warmup is a factor that rises from 0 to 1 on what the schedule adds to base_lr: a constant rate then rises
+    linearly, a cycle starts flatter, and neither jumps when the warmup is over.
     """
-    if epochs_done < config.warmup_epochs:
-        return config.base_lr + (config.max_lr - config.base_lr) * epochs_done / config.warmup_epochs
-    if config.lr_schedule == "constant":
-        return config.max_lr
-    return triangular2(
-        epochs_done - config.warmup_epochs,
-        base_lr=config.base_lr,
-        max_lr=config.max_lr,
-        epochs_per_cycle=config.epochs_per_cycle,
-    )
+    scheduled = config.max_lr
+    if config.lr_schedule == "triangular2":
+        scheduled = triangular2(
+            epochs_done, base_lr=config.base_lr, max_lr=config.max_lr, epochs_per_cycle=config.epochs_per_cycle
+        )
+    ramp = min(1.0, epochs_done / config.warmup_epochs) if config.warmup_epochs else 1.0
+    return config.base_lr + (scheduled - config.base_lr) * ramp
 
 
 def triangular2(epochs_done: float, *, base_lr: float, max_lr: float, epochs_per_cycle: int) -> float:

@@ -24,5 +24,6 @@ def test_without_patience_a_trial_uses_all_its_epochs() -> None:
 
 
 def test_warmup_is_protected_too_and_a_constant_rate_has_no_cycles() -> None:
-    assert protected_epochs(TrialConfig(warmup_epochs=5, min_cycles=1, epochs_per_cycle=25)) == 30
+    assert protected_epochs(TrialConfig(warmup_epochs=5, min_cycles=1, epochs_per_cycle=25)) == 25
+    assert protected_epochs(TrialConfig(warmup_epochs=30, min_cycles=1, epochs_per_cycle=25)) == 30
     assert protected_epochs(TrialConfig(lr_schedule="constant", warmup_epochs=5)) == 5

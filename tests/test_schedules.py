@@ -28,12 +28,13 @@ def test_the_peak_halves_with_every_cycle() -> None:
     assert peaks == pytest.approx([1e-3, 1e-6 + 0.5 * (1e-3 - 1e-6), 1e-6 + 0.25 * (1e-3 - 1e-6)])
 
 
-def test_warmup_rises_from_base_to_max_and_the_cycles_count_from_its_end() -> None:
-    config = TrialConfig(base_lr=1e-6, max_lr=1e-3, epochs_per_cycle=10, warmup_epochs=5)
+def test_warmup_ramps_the_cycle_up_without_a_jump() -> None:
+    config = TrialConfig(base_lr=1e-6, max_lr=1e-3, epochs_per_cycle=20, warmup_epochs=5)
+    without = TrialConfig(base_lr=1e-6, max_lr=1e-3, epochs_per_cycle=20)
     assert learning_rate(config, 0) == 1e-6
-    assert learning_rate(config, 2.5) == pytest.approx((1e-6 + 1e-3) / 2)
-    assert learning_rate(config, 5) == 1e-6
-    assert learning_rate(config, 10) == pytest.approx(1e-3)
+    assert learning_rate(config, 2.5) - 1e-6 == pytest.approx((learning_rate(without, 2.5) - 1e-6) / 2)
+    assert [learning_rate(config, epoch) for epoch in (5, 10, 33)] == [learning_rate(without, e) for e in (5, 10, 33)]
+    assert learning_rate(config, 5 - 1e-9) == pytest.approx(learning_rate(config, 5), rel=1e-6)
 
 
 def test_a_constant_rate_is_max_lr_after_the_warmup() -> None:

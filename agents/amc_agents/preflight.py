@@ -359,7 +359,7 @@ def _trial_warnings(sweep: SweepConfig) -> list[str]:
     if "triangular2" in values["lr_schedule"]:
         epochs, cycles = _numbers(values, "epochs"), _numbers(values, "epochs_per_cycle")
         patience, min_cycles = _numbers(values, "patience"), _numbers(values, "min_cycles")
-        if min(epochs) - max(_numbers(values, "warmup_epochs")) < max(cycles):
+        if min(epochs) < max(cycles):
             warnings.append(
                 f"epochs_per_cycle: {max(cycles):g}, but training may end after {min(epochs):g} epochs: the learning "
                 "rate does not come down again in the first cycle"

@@ -88,6 +88,8 @@ def _report(preflight: Preflight, file: Path) -> None:
         number = "infinitely many" if preflight.configurations is None else f"{preflight.configurations:,}"
         cap = f", run_cap {preflight.sweep.run_cap}" if preflight.sweep.run_cap else ""
         click.echo(f"{file}: {number} configurations, searched by {preflight.sweep.method}{cap}", err=True)
+        if preflight.epochs_at_most is not None:
+            click.echo(f"{file}: at most {preflight.epochs_at_most:,} epochs in all", err=True)
         if preflight.bands_epochs:
             bands = ", ".join(map(str, preflight.bands_epochs))
             click.echo(f"{file}: Hyperband judges runs at epochs {bands}", err=True)
@@ -102,6 +104,7 @@ def _facts(preflight: Preflight) -> Mapping[str, Any]:
 
 
 def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, project: str) -> dict[str, str]:
+    os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
     import wandb
 
     try:

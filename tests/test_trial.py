@@ -1,0 +1,139 @@
+"""amc-train alone: real processes on small real files; what W&B adds is tested with the real client elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from amc_agents.trial import main, reason_of
+from amc_core.config import FIELDS, ConfigError
+from amc_core.radioml import DataError
+from amc_core.training import Diverged
+from amc_sweeps.causes import EXIT_CODES, EndReason
+
+SMALL = {
+    "model_type": "resnet10t",
+    "image_size": 32,
+    "snr_min_db": 10,
+    "snr_max_db": 16,
+    "batch_size": 64,
+    "epochs": 2,
+    "epochs_per_cycle": 2,
+    "max_lr": 0.003,
+}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 17 modulations x 4 SNR levels x 10 frames."""
+    path = tmp_path_factory.mktemp("data") / "frames.hdf5"
+    program = "from amc_core.cli import main; main()"
+    arguments = ["synth", str(path), "--frames-per-cell", "10", "--snr", "10:16:2", "--seed", "3"]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
+    return path
+
+
+def _start(tmp_path: Path, flags: Mapping[str, Any]) -> subprocess.Popen[str]:
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    program = "from amc_agents.trial import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "--no_wandb=True", f"--runs_dir={tmp_path}", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err
+
+
+def _left(tmp_path: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((tmp_path / "local-1" / name).read_text())
+    return content
+
+
+def test_a_completed_trial_leaves_history_summary_checkpoint_and_exit_code_0(tmp_path: Path, frames: Path) -> None:
+    code, err = _finish(_start(tmp_path, {**SMALL, "data": frames}))
+    assert code == 0, err
+    assert _left(tmp_path, "end.json") == {"end_reason": "completed", "exit_code": 0}
+    summary = _left(tmp_path, "summary.json")
+    rows = [json.loads(line) for line in (tmp_path / "local-1" / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[-1]["best/combined_acc"] == max(row["val/combined_acc"] for row in rows)
+    assert summary["end_reason"] == "completed"
+    assert summary["test_checkpoint_epoch"] == summary["best_epoch"]
+    config = _left(tmp_path, "config.json")
+    assert (config["n_train"], config["n_val"], config["n_test"]) == (544, 68, 68)
+    assert config["max_lr"] == 0.003
+    assert (tmp_path / "local-1" / "best.pt").is_file()
+
+
+def test_sigterm_in_the_middle_ends_as_stopped_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
+    process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
+    history = tmp_path / "local-1" / "history.jsonl"
+    deadline = time.monotonic() + 60
+    while not (history.exists() and history.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    code, err = _finish(process)
+    assert code == 0, err
+    assert _left(tmp_path, "end.json")["end_reason"] == "stopped"
+    assert (tmp_path / "local-1" / "last.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason", "said"),
+    [
+        ({"max_lr": "-1", "modeltype": "resnet18"}, EndReason.CONFIG_REFUSED, "did you mean model_type"),
+        ({"data": "nowhere.hdf5"}, EndReason.DATA_ERROR, "nowhere.hdf5"),
+    ],
+)
+def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason: EndReason, said: str) -> None:
+    code, err = _finish(_start(tmp_path, flags))
+    assert (code, _left(tmp_path, "end.json")["end_reason"]) == (EXIT_CODES[reason], str(reason))
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConfigError(["x"]), EndReason.CONFIG_REFUSED),
+        (DataError("x"), EndReason.DATA_ERROR),
+        (MemoryError(), EndReason.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), EndReason.OUT_OF_MEMORY),
+        (KeyError("x"), EndReason.ERROR),
+    ],
+)
+def test_every_exception_has_its_reason(error: Exception, reason: EndReason) -> None:
+    assert reason_of(error) is reason
+
+
+def test_divergence_and_gpu_memory_have_their_reasons() -> None:
+    import torch
+
+    assert reason_of(torch.OutOfMemoryError("x")) is EndReason.OUT_OF_MEMORY
+    assert reason_of(Diverged.__new__(Diverged)) is EndReason.DIVERGED
+
+
+def test_every_reason_has_a_code_and_codes_of_failures_differ() -> None:
+    assert set(EXIT_CODES) == set(EndReason)
+    failures = [code for code in EXIT_CODES.values() if code != 0]
+    assert len(set(failures)) == len(failures)
+
+
+def test_help_lists_every_field() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert all(f"--{name}" in shown for name in FIELDS)
