@@ -248,7 +248,7 @@ def create_app(
     either = functools.partial(_guarded, server.gate, cookies=True)
     page = functools.partial(_page, server.gate)
     pages = server.pages
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", server.health),
             Route("/graphql", key_only(server.graphql), methods=["POST"]),
@@ -263,10 +263,11 @@ def create_app(
             Route("/{entity}/{project}/sweeps/{sweep}", page(pages.sweep)),
             Route("/{entity}/{project}/runs/{run}", page(pages.run)),
         ],
-        middleware=[],
         exception_handlers={Refused: _refused, ClientDisconnect: _disconnected},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
+    app.state.look_around = server.look_around  # for a test, whose clock does not tick by itself
+    return app
 
 
 # --- at the door ----------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ already acted on, and a trial never sends an acknowledged row again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,7 +131,7 @@ class Reader:
 
     def living_runs(self) -> list[Run]:
         """Return the runs of all projects whose state is not a final one."""
-        rows = self._all(f"SELECT {Run.columns()} FROM runs WHERE state IN ('pending', 'running', 'preempting')")
+        rows = self._all(f"SELECT {Run.columns()} FROM runs WHERE {_LIVING}")
         return [Run.of(row) for row in rows]
 
     def living_runs_of_sweep(self, sweep: int) -> list[Run]:
@@ -328,17 +328,21 @@ class Storage:
             StorageError: when the folder cannot be written, another server uses it, or it is from a newer version.
         """
         self.folder = folder
-        self._claim = _claim(folder)
         self._path = folder / "amc.sqlite3"
-        try:
-            self._writer = self._connect()
-            migrate(self._writer)
-        except SchemaError as error:
-            raise StorageError(f"{self._path}: {error}") from error
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"{self._path} cannot be opened: {error}. Restore it from a backup, or choose another --data folder."
-            ) from error
+        with contextlib.ExitStack() as opened:
+            claim = opened.enter_context(_claim(folder))
+            try:
+                self._writer = self._connect()
+                opened.callback(self._writer.close)
+                migrate(self._writer)
+            except SchemaError as error:
+                raise StorageError(f"{self._path}: {error}") from error
+            except sqlite3.Error as error:
+                raise StorageError(
+                    f"{self._path} cannot be opened: {error}. Restore a backup, or choose another --data folder."
+                ) from error
+            opened.pop_all()
+        self._claim = claim
         self._lock = threading.Lock()
         self._curves = CurveCache()
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
@@ -346,12 +350,16 @@ class Storage:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # why: see the top of this module
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # why: see the top of this module
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
-    @contextmanager
+    @contextlib.contextmanager
     def write(self) -> Iterator[Writer]:
         """Give a transaction, committed to disk when the block ends and undone when it raises."""
         with self._lock:
@@ -365,7 +373,7 @@ class Storage:
                     self._writer.execute("ROLLBACK")
                 raise
 
-    @contextmanager
+    @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
         """Give a snapshot that no writer disturbs."""
         try:

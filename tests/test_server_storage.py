@@ -1,0 +1,125 @@
+"""The data folder: what was acknowledged is there, what failed has left nothing, and whose folder it is."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from in_process_server import InProcessServer
+
+from amc_server.curves import CurveCache
+from amc_server.schema import MIGRATIONS
+from amc_server.storage import Storage, StorageError, Writer
+
+SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
+
+
+def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+
+    def fail() -> None:
+        with storage.write() as store:
+            store.insert("projects", entity="local", name="p", created_at=1.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with storage.read() as reader:
+        assert reader.projects("local") == []
+    storage.close()
+
+
+def test_a_reader_keeps_its_snapshot_while_another_writes(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+    with storage.read() as reader:
+        assert reader.projects("local") == []
+        with storage.write() as store:
+            store.insert("projects", entity="local", name="p", created_at=1.0)
+        assert reader.projects("local") == []
+    with storage.read() as reader:
+        assert [project.name for project in reader.projects("local")] == ["p"]
+    storage.close()
+
+
+def test_everything_is_there_when_the_folder_is_opened_again(tmp_path: Path) -> None:
+    server = InProcessServer(tmp_path / "data")
+    sweep = server.create_sweep(SWEEP)
+    agent = server.create_agent(sweep)
+    run = server.draw(agent)["run_id"]
+    server.begin(run)
+    server.log(run, 0.1, 0.2)
+    before = server.sweep(sweep)
+    server.close()
+    server.open()
+    assert server.sweep(sweep) == before
+    assert [row["acc"] for row in server.history(run)] == [0.1, 0.2]
+    assert server.heartbeat(agent, [run]) == []
+    server.close()
+
+
+def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+    assert storage._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert storage._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    storage.close()
+
+
+def test_a_folder_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+    with pytest.raises(StorageError, match="another server"):
+        Storage(tmp_path / "data")
+    storage.close()
+    Storage(tmp_path / "data").close()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        Storage(tmp_path / "file" / "data")
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Storage(tmp_path / "data").close()
+    path = tmp_path / "data" / "amc.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(StorageError, match="newer"):
+        Storage(tmp_path / "data")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS) + 1
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "amc.sqlite3").write_bytes(b"this is not a database" * 100)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Storage(tmp_path / "data")
+
+
+def test_curves_in_memory_are_those_of_the_database_whatever_is_written(tmp_path: Path) -> None:
+    server = InProcessServer(tmp_path / "data")
+    sweep = server.create_sweep(SWEEP)
+    runs = [server.draw(server.create_agent(sweep))["run_id"] for _ in range(3)]
+    for run in runs:
+        server.begin(run)
+
+    def both() -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+        with server.storage.write() as store:
+            cached = {run: list(curve) for run, curve in store.curves(1).items()}
+            fresh = Writer(store._connection, CurveCache()).curves(1)
+            return cached, {run: list(curve) for run, curve in fresh.items()}
+
+    assert both() == ({}, {})
+    server.log(runs[0], 0.1, 0.2, 0.3)
+    server.log(runs[1], 0.5)
+    server.log(runs[0], 0.4, offset=3)
+    server.log(runs[0], 0.9, 0.8, offset=1)  # rewritten
+    server.log(runs[2], float("nan"))
+    cached, fresh = both()
+    assert cached == fresh == {1: [0.1, 0.9, 0.8, 0.4], 2: [0.5]}
+    server.log(runs[2], 0.7, offset=5)  # a gap
+    assert both()[0] == both()[1]
+    server.close()
