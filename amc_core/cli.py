@@ -104,12 +104,11 @@ def synth(
 
     if out.exists() and not force:
         raise click.ClickException(f"{out} exists; use --force to replace it, or another name")
-    if not out.parent.is_dir():
-        raise click.ClickException(f"{out.parent}: no such folder; make it first")
     console = Console(stderr=True)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"))
     n_frames = len(modulations) * len(levels_db) * frames_per_cell
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with Progress(*bar, TimeRemainingColumn(), console=console) as progress:
             task = progress.add_task(f"writing {out.name}", total=n_frames)
             write_file(

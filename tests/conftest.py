@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ _FOREIGN = ("WANDB_", "AMC_", "SLURM_")
 
 
 @pytest.fixture(autouse=True)
-def _own_wandb_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_wandb_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_FOREIGN):
             monkeypatch.delenv(name)
@@ -27,4 +26,3 @@ def _own_wandb_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("NETRC", str(home / ".netrc"))
     monkeypatch.setenv("AMC_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    yield

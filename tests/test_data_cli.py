@@ -65,10 +65,12 @@ def test_what_cannot_be_made_is_refused_by_name_and_nothing_is_written(
     assert not (tmp_path / "frames.hdf5").exists()
 
 
-def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
-    result = synth(str(tmp_path / "nowhere" / "frames.hdf5"))
+def test_a_folder_is_made_and_one_that_cannot_be_is_said(tmp_path: Path) -> None:
+    assert synth(str(tmp_path / "new" / "frames.hdf5")).exit_code == 0
+    result = synth(str(tmp_path / "new" / "frames.hdf5" / "below a file" / "frames.hdf5"))
     assert result.exit_code == 1
-    assert "no such folder" in result.stderr
+    assert "Not a directory" in result.stderr
+    assert "nothing was written" in result.stderr
 
 
 def test_help_needs_no_torch() -> None:

@@ -22,7 +22,7 @@ EXPECTED = {
     "lr_sensitivity": (24, (12, 25), 24 * 50),
     "performance_hyperband": (288, (5, 15, 45), 60 * 60),
     "resnet50_focused": (36, (25, 75), 36 * 150),
-    "smoke": (12, (2, 4), 10 * 7),
+    "smoke": (20, (2, 4, 8), 10 * 10),
 }
 
 

@@ -1,0 +1,179 @@
+"""What the README says is so: its commands run, its links lead somewhere, its table is the code's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from amc_agents.commands import main as amc_sweep
+from amc_agents.trial import main as amc_train
+from amc_analysis.cli import main as amc_analyze
+from amc_core.cli import main as amc_data
+from amc_sweeps.causes import EXIT_CODES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def _section(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ")[0].split("\n### ")[0]
+
+
+def _lines(text: str) -> list[str]:
+    """Return the commands of the bash blocks, without their comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = (re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def test_every_link_leads_to_a_file() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^make (\w+)", "\n".join(_lines(README)), flags=re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    assert targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def test_the_table_of_ends_is_the_codes_own() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", README, flags=re.MULTILINE)
+    assert {name: int(code) for name, code in rows} == {str(reason): code for reason, code in EXIT_CODES.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("amc-sweep", amc_sweep), ("amc-data", amc_data), ("amc-analyze", amc_analyze), ("amc-train", amc_train)],
+)
+def test_every_flag_that_is_named_exists(name: str, command: object) -> None:
+    named = re.findall(rf"{name}((?: [\w-]+)*(?: --[\w-]+)+)", README)
+    for words in named:
+        parts = words.split()
+        subcommand = [parts[0]] if name in {"amc-sweep", "amc-data"} else []
+        shown = CliRunner().invoke(command, [*subcommand, "--help"]).output  # type: ignore[arg-type]
+        for flag in (part for part in parts if part.startswith("--")):
+            assert flag in shown, f"{name} {words}"
+
+
+@pytest.fixture
+def shell_environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A newcomer's environment: nothing of W&B's set, but for folders that keep this test's traces together."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "2",
+    }
+    yield environment
+    # Nobody's W&B settings were written, and no key went into a netrc.
+    home = Path(environment["HOME"])
+    assert not (home / ".netrc").exists()
+    assert not Path(environment["NETRC"]).exists()
+    assert not (Path(environment["WANDB_CONFIG_DIR"]) / "settings").exists()
+
+
+@pytest.mark.client
+def test_the_loop_by_hand_runs_as_it_is_written(tmp_path: Path, shell_environment: dict[str, str]) -> None:
+    synth, export, serve, create, agent, analyze = [
+        line for line in _lines(_section("The same by hand")) if not line.startswith(". ")
+    ]
+    work = tmp_path / "checkout"
+    (work / "sweeps").mkdir(parents=True)
+    sweep = yaml.safe_load((ROOT / "sweeps" / "smoke.yaml").read_text())
+    sweep["run_cap"] = 2
+    sweep["parameters"] |= {name: {"value": 2} for name in ("epochs", "epochs_per_cycle", "patience")}
+    sweep["parameters"]["max_lr"] = {"values": [1.0e-3, 5.0e-3]}
+    (work / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(sweep))
+
+    def run(line: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=work, env=shell_environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    run(synth.replace("--frames-per-cell 60", "--frames-per-cell 10"))
+    shell_environment["AMC_DATA"] = run(f'{export}; echo -n "$AMC_DATA"')
+    server = subprocess.Popen(
+        ["bash", "-c", f"exec {serve} --port 0"], cwd=work, env=shell_environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        assert "amc-sweep server at http://127.0.0.1:" in server.stderr.readline()
+        line = run(create)
+        key = next(Path(shell_environment["HOME"]).rglob("api.key")).read_text().strip()
+        assert re.fullmatch("amc-[0-9a-f]{40}", key)
+        assert key not in line
+        shape = re.escape(agent).replace("8418", r"\d+").replace("KEYFILE", r"\S+").replace("94fqx0gz", r"(\w+)")
+        matched = re.fullmatch(shape, line.strip())
+        assert matched, line
+        run(line)
+        sweep_id = matched[1]
+        found = json.loads(run(analyze.replace("94fqx0gz", sweep_id) + " --json"))
+        assert [row["cause"] for row in found["runs"]] == ["completed", "completed"]
+        assert "completed" in run(analyze.replace("94fqx0gz", sweep_id))
+        unknown = subprocess.run(
+            ["amc-analyze", "nosuch"], env=shell_environment, capture_output=True, text=True, check=False
+        )
+        assert unknown.returncode == 2
+        assert f"local/amc-sweeps/{sweep_id}" in unknown.stderr
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=20)
+    shutil.rmtree(work)
+
+
+@pytest.mark.client
+def test_the_demo_can_be_interrupted_and_leaves_no_process(tmp_path: Path, shell_environment: dict[str, str]) -> None:
+    import psutil
+
+    folder = tmp_path / "demo"
+    command = ["amc-sweep", "demo", "--folder", str(folder), "--sweep", str(ROOT / "sweeps" / "smoke.yaml")]
+    demo = subprocess.Popen(command, env=shell_environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert demo.stdout is not None
+    tag = None
+    for line in demo.stdout:  # until a trial runs: server, agents, wandb-core and trials are all there
+        if " starts: " in line:
+            break
+    for process in psutil.process_iter():
+        try:
+            found = process.environ().get("AMC_DEMO_ID")
+            if found and process.environ().get("AMC_RUNS_DIR", "").startswith(str(folder)):
+                tag = found
+        except (psutil.Error, OSError):
+            continue
+    assert tag is not None
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=40)
+    assert demo.returncode == 130
+    deadline = time.monotonic() + 5
+    while _tagged(tag) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _tagged(tag) == []
+
+
+def _tagged(tag: str) -> list[str]:
+    import psutil
+
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("AMC_DEMO_ID") == tag and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return left
