@@ -107,6 +107,13 @@ def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason:
     assert "Traceback" not in err
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, err = _finish(_start(tmp_path / "file", {}))
+    assert code == EXIT_CODES[EndReason.ERROR]
+    assert "cannot be written (Not a directory): choose another --runs_dir" in err
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -145,7 +145,11 @@ def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -
     from amc_core.recorders import FileRecorder
 
     run_dir = _new_run_dir(runs_dir)
-    recorder = FileRecorder(run_dir)
+    try:
+        recorder = FileRecorder(run_dir)
+    except OSError as error:
+        click.echo(f"amc-train: {run_dir} cannot be written ({error.strerror}): choose another --runs_dir", err=True)
+        return EXIT_CODES[EndReason.ERROR]
 
     def resolve() -> TrialConfig:
         config = TrialConfig.from_mapping(_with_machine_data(given))
