@@ -109,7 +109,7 @@ def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    code, err = _finish(_start(tmp_path / "file", {}))
+    code, err = _finish(_start(tmp_path / "file" / "runs", {}))
     assert code == EXIT_CODES[EndReason.ERROR]
     assert "cannot be written (Not a directory): choose another --runs_dir" in err
 
