@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -85,6 +86,19 @@ class EmbeddedServer:
                 return dict(json.loads(response.read()))
         except (OSError, urllib.error.URLError):
             return None
+
+    def graphql(self, document: str, **variables: Any) -> dict[str, Any]:
+        """Execute a document with the server's key and return its data."""
+        credentials = base64.b64encode(f"api:{self.key}".encode()).decode()
+        request = urllib.request.Request(
+            f"{self.base_url}/graphql",
+            json.dumps({"query": document, "variables": variables}).encode(),
+            {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.loads(response.read())
+        assert not answer.get("errors"), answer["errors"]
+        return dict(answer["data"])
 
     def kill(self) -> None:
         """End the process by SIGKILL, as a crash of the machine would."""

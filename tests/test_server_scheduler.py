@@ -69,6 +69,14 @@ def test_two_agents_walk_a_grid_together_and_leave_when_all_has_ended(server: In
     assert (found["state"], found["runCount"], found["runCountExpected"]) == ("FINISHED", 3, 3)
 
 
+def test_a_grid_finishes_with_its_last_run_though_no_agent_asks_for_more(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    for _ in range(3):
+        finish_one(server, server.create_agent(sweep))  # as `wandb agent --count 1` does
+    server.advance(1)
+    assert server.sweep(sweep)["state"] == "FINISHED"
+
+
 def test_an_agent_with_a_living_run_gets_no_other(server: InProcessServer) -> None:
     agent = server.create_agent(server.create_sweep(GRID))
     run = server.draw(agent)["run_id"]

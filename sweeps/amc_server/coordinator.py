@@ -213,20 +213,22 @@ class Coordinator:
         if isinstance(decision, scheduler.HandOut):
             return [self._hand_out(store, _run(store, decision.run.pk), agent, config)]
         if isinstance(decision, scheduler.Begin):
-            parameters = self._suggest(store, sweep, config, runs, decision.number)
+            observations = self._observations(store, sweep, config, runs)
+            parameters = search.suggest(config, observations, seed=sweep.seed, number=decision.number)
             if parameters is None:
                 self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
                 return [{"type": "exit"}] if scheduler.is_over(runs) else []
             run = self._begin(store, sweep, parameters, decision.number, origin="search")
+            if search.is_exhausted(config, [*observations, search.Observation(parameters, run.state, [])]):
+                self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
             return [self._hand_out(store, run, agent, config)]
         return []
 
-    def _suggest(
-        self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member], number: int
-    ) -> dict[str, Any] | None:
+    def _observations(
+        self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member]
+    ) -> list[search.Observation]:
         curves = store.curves(sweep.pk) if config.method == "bayes" else {}
-        observations = [search.Observation(run.chosen(), run.state, curves.get(run.pk, [])) for run in runs]
-        return search.suggest(config, observations, seed=sweep.seed, number=number)
+        return [search.Observation(run.chosen(), run.state, curves.get(run.pk, [])) for run in runs]
 
     def _begin(
         self,

@@ -59,7 +59,7 @@ def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, numb
     """
     seen = {value_key(run.configuration) for run in runs}
     if config.method == "grid":
-        return next((point for point in grid(config) if value_key(point) not in seen), None)
+        return _next_of_grid(config, seen)
     rng = random.Random(f"{seed}/{number}")
     draws = _bayes(config, runs, rng) if config.method == "bayes" else (sample(config, rng) for _ in itertools.count())
     first = None
@@ -72,6 +72,15 @@ def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, numb
             break
     left = _unseen(config, seen, size)
     return rng.choice(left) if left else first
+
+
+def is_exhausted(config: SweepConfig, runs: Sequence[Observation]) -> bool:
+    """Return whether the search has proposed all that it ever will; only a grid comes to an end."""
+    return config.method == "grid" and _next_of_grid(config, {value_key(run.configuration) for run in runs}) is None
+
+
+def _next_of_grid(config: SweepConfig, seen: set[str]) -> Configuration | None:
+    return next((point for point in grid(config) if value_key(point) not in seen), None)
 
 
 def _unseen(config: SweepConfig, seen: set[str], size: int | None) -> list[Configuration]:
