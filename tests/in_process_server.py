@@ -209,7 +209,11 @@ async def _call(app: Any, method: str, path: str, body: bytes, headers: Mapping[
     received = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> dict[str, Any]:
-        return next(received, {"type": "http.disconnect"})
+        message = next(received, None)
+        if message is None:
+            await asyncio.Event().wait()  # the client stays connected and has nothing more to say
+        assert message is not None
+        return message
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

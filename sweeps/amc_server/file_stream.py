@@ -42,7 +42,8 @@ def read_post(body: bytes) -> Post:
     content = _json(body, "the body")
     if not isinstance(content, dict):
         raise Refused("the body of a file_stream post is a JSON object")
-    files = content.get("files") or {}
+    files = content.get("files")
+    files = {} if files is None else files
     if not isinstance(files, dict):
         raise Refused("files is a JSON object of file names")
     lines = {name: _lines(name, chunk) for name, chunk in files.items()}

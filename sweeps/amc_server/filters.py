@@ -98,9 +98,11 @@ def read_filters(text: str | None) -> dict[str, Any]:
         Refused: when it is no JSON object.
     """
     try:
-        filters = json.loads(text or "{}") or {}
+        filters = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise Refused(f"filters are not JSON: {error}") from error
+    if filters is None:
+        return {}
     if not isinstance(filters, dict):
         raise Refused('filters are a JSON object, such as {"state": "finished"}')
     return filters

@@ -1,0 +1,149 @@
+"""What a trial posts: stored once however often it is sent, refused as a whole when any of it is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_server import InProcessServer
+
+from amc_server.coordinator import metric_value
+from amc_server.errors import Refused
+from amc_server.file_stream import read_post
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[InProcessServer]:
+    running = InProcessServer(tmp_path / "data")
+    running.begin("r")
+    yield running
+    running.close()
+
+
+def steps(server: InProcessServer) -> list[float]:
+    return [row["acc"] for row in server.history("r")]
+
+
+def test_a_chunk_that_is_sent_again_changes_nothing(server: InProcessServer) -> None:
+    for _ in range(3):
+        server.log("r", 0.1, 0.2)
+    server.log("r", 0.3, offset=2)
+    server.log("r", 0.1, 0.2)
+    assert steps(server) == [0.1, 0.2, 0.3]
+
+
+def test_a_chunk_replaces_the_lines_at_its_offset(server: InProcessServer) -> None:
+    server.post("r", files={"output.log": {"offset": 0, "content": ["one", "10 %", "three"]}})
+    server.post("r", files={"output.log": {"offset": 1, "content": ["90 %"]}})
+    query = """{ project(name: "p") { run(name: "r") { logLineCount
+        logLines(first: 10) { edges { node { number line level timestamp } } } } } }"""
+    run = server.graphql(query)["project"]["run"]
+    assert run["logLineCount"] == 3
+    assert [edge["node"]["line"] for edge in run["logLines"]["edges"]] == ["one", "90 %", "three"]
+
+
+def test_a_console_line_tells_when_and_where_it_was_written(server: InProcessServer) -> None:
+    lines = ["2026-01-02T03:04:05.678901 to stdout", "ERROR 2026-01-02T03:04:05.678902 to stderr"]
+    server.post("r", files={"output.log": {"offset": 0, "content": lines}})
+    query = (
+        '{ project(name: "p") { run(name: "r") { logLines(last: 5) { edges { node { line level timestamp } } } } } }'
+    )
+    nodes = [edge["node"] for edge in server.graphql(query)["project"]["run"]["logLines"]["edges"]]
+    assert nodes == [
+        {"line": "to stdout", "level": "info", "timestamp": "2026-01-02T03:04:05.678901"},
+        {"line": "to stderr", "level": "error", "timestamp": "2026-01-02T03:04:05.678902"},
+    ]
+
+
+def test_the_summary_is_replaced_and_counts_are_what_a_resume_needs(server: InProcessServer) -> None:
+    server.log("r", 0.1, 0.2)
+    server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"acc": 0.1}']}})
+    server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"acc": 0.2}']}})
+    server.post("r", files={"wandb-events.jsonl": {"offset": 0, "content": ['{"system.cpu": 5}']}})
+    query = """{ model(name: "p", entityName: "local") { bucket(name: "r", missingOk: true) { summaryMetrics
+        historyLineCount eventsLineCount logLineCount historyTail eventsTail wandbConfig(keys: ["t"]) } } }"""
+    run = server.graphql(query)["model"]["bucket"]
+    assert json.loads(run["summaryMetrics"]) == {"acc": 0.2}
+    assert (run["historyLineCount"], run["eventsLineCount"], run["logLineCount"]) == (2, 1, 0)
+    assert json.loads(json.loads(run["historyTail"])[-1])["acc"] == 0.2
+    assert "t" in json.loads(run["wandbConfig"])
+
+
+def test_a_run_that_was_only_handed_out_cannot_be_resumed(server: InProcessServer) -> None:
+    sweep = server.create_sweep("method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n")
+    run = server.draw(server.create_agent(sweep))["run_id"]
+    query = 'query R($run: String!) { model(name: "p") { bucket(name: $run, missingOk: true) { id } } }'
+    assert server.graphql(query, run=run)["model"]["bucket"] is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"files": []}',
+        b'{"files": {"wandb-history.jsonl": []}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": -1, "content": ["{}"]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": 1e3, "content": ["{}"]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": 99999999999999999999, "content": ["{}"]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": true, "content": ["{}"]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": 0, "content": ["{}", 5]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": 0, "content": ["not json"]}}}',
+        b'{"files": {"wandb-history.jsonl": {"offset": 0, "content": ["{}", "[1]"]}}}',
+        b'{"files": {"wandb-summary.json": {"offset": 0, "content": ["nope"]}}}',
+        b'{"complete": true, "exitcode": "one"}',
+        b'{"complete": true, "exitcode": 1e99}',
+        b"[" * 50_000,
+    ],
+)
+def test_a_bad_post_is_a_400_that_says_why_and_stores_nothing(server: InProcessServer, body: bytes) -> None:
+    reply = server.request("POST", "/files/local/p/r/file_stream", body)
+    assert reply.status == 400
+    assert len(reply.json()["errors"][0]["message"]) > 10
+    assert server.history("r") == []
+
+
+@pytest.mark.parametrize("path", ["/files/local/p/nothere/file_stream", "/files/team/p/r/file_stream"])
+def test_a_post_to_no_run_is_a_404_which_the_client_does_not_repeat(server: InProcessServer, path: str) -> None:
+    assert server.request("POST", path, b"{}").status == 404
+
+
+def test_text_that_utf_8_cannot_hold_is_stored_without_it() -> None:
+    post = read_post(b'{"files": {"output.log": {"offset": 0, "content": ["a\\ud800b"]}}}')
+    assert post.lines["output.log"][0].body == "a?b"
+
+
+def test_a_row_without_a_step_still_counts_as_a_line() -> None:
+    post = read_post(b'{"files": {"wandb-history.jsonl": {"offset": 3, "content": ["{\\"acc\\": 1}"]}}}')
+    assert [(line.number, line.step) for line in post.lines["wandb-history.jsonl"]] == [(3, None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ({"val/acc": 0.5}, 0.5),
+        ({"val/acc": 1}, 1.0),
+        ({"val/acc": True}, None),
+        ({"val/acc": "0.5"}, None),
+        ({"val/acc": float("nan")}, None),
+        ({"val/acc": float("inf")}, None),
+        ({"val/acc": 10**400}, None),
+        ({}, None),
+    ],
+)
+def test_only_finite_numbers_are_values_of_a_metric(row: dict[str, Any], value: float | None) -> None:
+    assert metric_value(row, "val/acc") == value
+
+
+def test_a_dot_in_a_metrics_name_may_stand_for_nesting() -> None:
+    assert metric_value({"val.acc": 0.25}, "val.acc") == 0.25
+    assert metric_value({"val": {"acc": 0.5}}, "val.acc") == 0.5
+    assert metric_value({"val": 3}, "val.acc") is None
+
+
+def test_a_bad_exit_code_is_named() -> None:
+    with pytest.raises(Refused, match="exitcode"):
+        read_post(b'{"complete": true, "exitcode": true}')

@@ -1,0 +1,286 @@
+"""The GraphQL door: it knows the client's own documents, names what it does not know, explains what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from in_process_server import GraphqlRefused, InProcessServer
+
+from amc_server.filters import Fields, predicate, sort
+from amc_server.graphql import UnknownError, prepare, snake_case
+from amc_server.records import Run
+from amc_server.resolvers import page, sampled, without_bare_nan
+
+GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
+
+# What wandb-core itself sends for runs, sweeps, files and logs; artifacts and launch are apart.
+CORE_OPERATIONS = [
+    "query Viewer",
+    "query ServerFeaturesQuery",
+    "query OrganizationCoreWeaveOrganizationID",
+    "query RunResumeStatus",
+    "query RunState",
+    "query RunParquetHistory",
+    "query HistoryPage",
+    "query SampledHistoryPage",
+    "query RunConsoleLogPage",
+    "query RunConsoleLogTail",
+    "query SweepConfig",
+    "query QueryRunInfo",
+    "query XXHashDigestsEnabled",
+    "mutation UpsertBucket",
+    "mutation UpsertSweepState",
+    "mutation CreateRunFiles",
+    "mutation MarkRunFilesUploaded",
+    "mutation StopRun",
+    "mutation EnqueueSweepRun",
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[InProcessServer]:
+    running = InProcessServer(tmp_path / "data")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def core() -> bytes:
+    return (Path(wandb.__file__).parent / "bin" / "wandb-core").read_bytes()
+
+
+@pytest.mark.parametrize("operation", CORE_OPERATIONS)
+def test_the_operations_inside_the_client_are_in_the_schema(core: bytes, operation: str) -> None:
+    begin = core.index(operation.encode() + b" ")
+    end, depth = begin, 0
+    while True:
+        end += 1
+        depth += {ord("{"): 1, ord("}"): -1}.get(core[end], 0)
+        if core[end] == ord("}") and depth == 0:
+            break
+    prepare(core[begin : end + 1].decode(), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CREATE_PROJECT_GQL",
+        "GET_AGENT_RUNS_GQL",
+        "GET_DEFAULT_ENTITY_GQL",
+        "GET_PROJECTS_GQL",
+        "GET_PROJECT_GQL",
+        "GET_SWEEPS_GQL",
+        "GET_SWEEP_AGENTS_GQL",
+        "GET_SWEEP_AGENT_GQL",
+        "GET_SWEEP_GQL",
+        "GET_SWEEP_LEGACY_GQL",
+        "GET_VIEWER_GQL",
+        "IS_PROJECT_READ_ONLY_GQL",
+    ],
+)
+def test_the_operations_of_the_public_api_are_in_the_schema(name: str) -> None:
+    from wandb.apis import _generated
+
+    prepare(getattr(_generated, name), None)
+
+
+def test_an_unknown_field_is_named_in_an_error_and_never_a_5xx(server: InProcessServer) -> None:
+    body = json.dumps({"query": "query Q { viewer { shoeSize } }", "operationName": "Q"}).encode()
+    reply = server.request("POST", "/graphql", body)
+    assert reply.status == 200
+    assert "shoeSize" in reply.json()["errors"][0]["message"]
+    assert reply.json()["data"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "query"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"query": 5}', "query"),
+        (b'{"query": "{ viewer { id } }", "variables": []}', ""),
+        (b'{"query": "{ viewer { id } }", "variables": [1]}', "variables"),
+        (b'{"query": "{ viewer { id } }", "operationName": 3}', "operationName"),
+        (b'{"query": "{ viewer { id "}', "not a GraphQL document"),
+        (b'{"query": "' + b"{ viewer " * 20_000 + b'"}', "not a GraphQL document"),
+        (b'{"query": "query A { viewer { id } } query B { viewer { id } }"}', "no operation"),
+    ],
+)
+def test_a_bad_body_is_answered_with_what_is_wrong(server: InProcessServer, body: bytes, said: str) -> None:
+    reply = server.request("POST", "/graphql", body)
+    assert reply.status in (200, 400)
+    if said:
+        assert said in reply.json()["errors"][0]["message"]
+
+
+def test_a_bad_sweep_is_a_400_with_all_its_problems_and_nothing_is_registered(server: InProcessServer) -> None:
+    with pytest.raises(GraphqlRefused) as refusal:
+        server.create_sweep("method: gird\nparameters: {a: {values: []}}\n")
+    assert refusal.value.status == 400
+    assert "gird" in str(refusal.value)
+    assert "parameters.a" in str(refusal.value)
+    assert server.graphql('{ project(name: "p") { name } }')["project"] is None
+
+
+def test_another_entity_is_refused_with_the_way_out(server: InProcessServer) -> None:
+    document = 'mutation { upsertBucket(input: {name: "r", entityName: "team"}) { bucket { id } } }'
+    with pytest.raises(GraphqlRefused, match="unset WANDB_ENTITY"):
+        server.graphql(document)
+
+
+def test_a_deleted_sweeps_agent_gets_a_404_which_ends_it(server: InProcessServer) -> None:
+    agent = server.create_agent(server.create_sweep(GRID))
+    with server.storage.write() as store:
+        store.delete("sweeps", 1)
+    with pytest.raises(GraphqlRefused) as refusal:
+        server.heartbeat(agent)
+    assert refusal.value.status == 404
+
+
+@pytest.mark.parametrize("identity", ["", "Zm9v", "QWdlbnQ6MQ==", "U3dlZXA6OTk=", "U3dlZXA6eA==", "é"])
+def test_an_id_that_is_of_nothing_here_is_refused(server: InProcessServer, identity: str) -> None:
+    document = "mutation U($id: ID) { upsertSweep(input: {id: $id}) { sweep { name } } }"
+    with pytest.raises(GraphqlRefused) as refusal:
+        server.graphql(document, id=identity)
+    assert refusal.value.status == 404
+
+
+def test_one_spec_in_place_of_a_list_is_taken_as_a_list_of_one(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    run = server.draw(server.create_agent(sweep))["run_id"]
+    server.begin(run)
+    server.log(run, 0.1)
+    document = """query SweepWithRuns($sweep: String!, $specs: [JSONString!]!) { project(name: "p") {
+        sweep(sweepName: $sweep) { runs { edges { node { sampledHistory(specs: $specs) } } } } } }"""
+    found = server.graphql(document, sweep=sweep, specs="{}")["project"]["sweep"]["runs"]["edges"][0]["node"]
+    assert found["sampledHistory"] == [[{"_step": 0, "acc": 0.1}]]
+
+
+def test_history_that_json_cannot_hold_is_sent_as_text_where_it_is_a_value(server: InProcessServer) -> None:
+    server.begin("r")
+    server.log("r", float("nan"), float("inf"), 1.0)
+    query = """query H($specs: [JSONString!]!) { project(name: "p") { run(name: "r") {
+        history(samples: 10) sampledHistory(specs: $specs) } } }"""
+    run = server.graphql(query, specs=['{"keys": ["acc"]}'])["project"]["run"]
+    assert run["sampledHistory"] == [[{"acc": "NaN"}, {"acc": "Infinity"}, {"acc": 1.0}]]
+    assert run["history"][0] == '{"_step": 0, "acc": NaN}'
+
+
+def test_pages_of_history_end_before_max_step_and_those_of_samples_with_it(server: InProcessServer) -> None:
+    server.begin("r")
+    server.log("r", *[float(value) for value in range(10)])
+    query = """query H($specs: [JSONString!]!) { project(name: "p") { run(name: "r") {
+        history(minStep: 2, maxStep: 5, samples: 100) sampledHistory(specs: $specs) historyKeys } } }"""
+    spec = '{"keys": ["_step", "acc", "_step"], "minStep": 2, "maxStep": 5, "samples": 100}'
+    run = server.graphql(query, specs=[spec])["project"]["run"]
+    assert [json.loads(row)["_step"] for row in run["history"]] == [2, 3, 4]
+    assert [row["_step"] for row in run["sampledHistory"][0]] == [2, 3, 4, 5]
+    assert run["historyKeys"]["lastStep"] == 9
+
+
+def test_runs_come_in_pages_that_together_hold_each_once(server: InProcessServer) -> None:
+    for index in range(7):
+        server.begin(f"r{index}", {"lr": index})
+    query = """query R($cursor: String, $filters: JSONString) { project(name: "p") { runCount(filters: $filters)
+        runs(first: 3, after: $cursor, order: "-config.lr.value", filters: $filters) {
+            edges { node { name } cursor } pageInfo { endCursor hasNextPage } } } }"""
+    names, cursor, more = [], None, True
+    while more:
+        found = server.graphql(query, cursor=cursor, filters='{"config.lr": {"$gt": 0}}')["project"]
+        assert found["runCount"] == 6
+        names += [edge["node"]["name"] for edge in found["runs"]["edges"]]
+        cursor, more = found["runs"]["pageInfo"]["endCursor"], found["runs"]["pageInfo"]["hasNextPage"]
+    assert names == ["r6", "r5", "r4", "r3", "r2", "r1"]
+
+
+def run_record(**changes: Any) -> Run:
+    """Return a run with these columns, all others empty."""
+    from dataclasses import fields
+
+    empty = dict.fromkeys((field.name for field in fields(Run)), None)
+    given = {"id": "r", "state": "finished", "config": "{}", "summary": "{}", "tags": "[]", "created_at": 1.0}
+    return Run(**{**empty, **given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        ({}, True),
+        ({"state": "finished"}, True),
+        ({"state": {"$in": ["failed", "finished"]}}, True),
+        ({"state": {"$nin": ["failed", "finished"]}}, False),
+        ({"state": {"$ne": "finished"}}, False),
+        ({"state": {"$not": {"$eq": "failed"}}}, True),
+        ({"config.lr": 0.1}, True),
+        ({"config.lr.value": {"$gte": 0.1, "$lt": 0.2}}, True),
+        ({"config.opt.name": "sgd"}, True),
+        ({"config.missing": None}, True),
+        ({"config.missing": {"$exists": False}}, True),
+        ({"config.missing": {"$gt": 0}}, False),
+        ({"config.lr": {"$gt": "text"}}, False),
+        ({"config.flag": 1}, False),
+        ({"summary_metrics.val/acc": {"$lte": 0.9}}, True),
+        ({"tags": "good"}, True),
+        ({"tags": {"$in": ["bad", "good"]}}, True),
+        ({"sweep": "abc"}, True),
+        ({"sweep": "other"}, False),
+        ({"display_name": {"$regex": "^brisk-"}}, True),
+        ({"$or": [{"state": "failed"}, {"name": "r"}]}, True),
+        ({"$and": [{"state": "failed"}, {"name": "r"}]}, False),
+        ({"$nor": [{"state": "failed"}, {"name": "x"}]}, True),
+        ({"$not": {"name": "x"}}, True),
+        ({"$not": {"name": "r"}}, False),
+    ],
+)
+def test_filters_let_through_what_mongodb_would(filters: dict[str, Any], passes: bool) -> None:
+    run = run_record(
+        config='{"lr": {"value": 0.1}, "opt": {"value": {"name": "sgd"}}, "flag": {"value": true}}',
+        summary='{"val/acc": 0.9}',
+        tags='["good"]',
+        display_name="brisk-sweep-1",
+    )
+    assert predicate(filters)(Fields(run, "abc")) is passes
+
+
+def test_orders_put_runs_without_a_value_last_either_way() -> None:
+    summaries = ['{"acc": 0.2}', "{}", '{"acc": 0.9}', '{"acc": NaN}', '{"acc": {"max": 0.5}}']
+    runs = [Fields(run_record(id=str(index), summary=summary), None) for index, summary in enumerate(summaries)]
+    assert [fields.run.id for fields in sort(runs, "-summary_metrics.acc")] == ["2", "4", "0", "1", "3"]
+    assert [fields.run.id for fields in sort(runs, "+summary_metrics.acc")] == ["0", "4", "2", "1", "3"]
+
+
+@pytest.mark.parametrize(
+    "filters", ['{"$where": 1}', '{"state": {"$like": 1}}', '{"bogus": 1}', "[]", "{", '{"$or": 1}']
+)
+def test_filters_that_cannot_be_understood_are_refused(server: InProcessServer, filters: str) -> None:
+    server.begin("r")
+    with pytest.raises(GraphqlRefused):
+        server.graphql('query R($f: JSONString) { project(name: "p") { runCount(filters: $f) } }', f=filters)
+
+
+def test_pages_and_samples_lose_nothing_at_the_ends() -> None:
+    found = page(["a", "b", "c"], after="0", first=1, wrap=str.upper)
+    assert found == {"edges": [{"node": "B", "cursor": "1"}], "page_info": {"end_cursor": "1", "has_next_page": True}}
+    assert page([], after=None, first=5, wrap=str)["page_info"] == {"end_cursor": None, "has_next_page": False}
+    assert sampled(list(range(100)), 3) == [0, 50, 99]
+    assert sampled(list(range(3)), 3) == [0, 1, 2]
+    assert without_bare_nan({"a": [float("-inf"), 1.5]}) == {"a": ["-Infinity", 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("camel", "snake"),
+    [("runID", "run_id"), ("summaryMetrics", "summary_metrics"), ("id", "id"), ("apiKeys", "api_keys")],
+)
+def test_field_names_become_snake_case(camel: str, snake: str) -> None:
+    assert snake_case(camel) == snake
+
+
+def test_a_document_may_not_chase_its_own_tail() -> None:
+    with pytest.raises(UnknownError, match="spread"):
+        prepare("query Q { viewer { ...A } } fragment A on User { id ...A }", "Q")
