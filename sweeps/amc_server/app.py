@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from graphql import GraphQLError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -96,19 +97,14 @@ class _Server:
     # --- the client's doors
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse(
-            {"service": SERVICE, "instance": self.instance, "version": own_version(), "wandb": WANDB_RANGE}
-        )
+        return Json({"service": SERVICE, "instance": self.instance, "version": own_version(), "wandb": WANDB_RANGE})
 
     async def graphql(self, request: Request) -> Response:
         body = await read_body(request, MAX_GRAPHQL_BYTES)
         return await run_in_threadpool(self._graphql, body, base_url_of(request), request.scope)
 
     def _graphql(self, body: bytes, base_url: str, scope: Scope) -> Response:
-        try:
-            content = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"the body is not JSON: {error}", status=400) from error
+        content = read_json(body)
         text = content.get("query") if isinstance(content, dict) else None
         if not isinstance(text, str):
             raise Refused('the body is a JSON object with "query"', status=400)
@@ -151,7 +147,7 @@ class _Server:
         post = read_post(body)
         with self.storage.write() as store:
             reply = apply_post(store, self.coordinator, run_at(store, path), post)
-        return JSONResponse(reply)
+        return Json(reply)
 
     async def upload(self, request: Request) -> Response:
         allowed = self.gate.read_upload(request.path_params["token"])
@@ -188,7 +184,7 @@ class _Server:
         return FileResponse(path, filename=name, headers={"X-Content-Type-Options": "nosniff"})
 
     async def no_telemetry(self, request: Request) -> Response:
-        return JSONResponse({"error": "telemetry is not collected here"}, status_code=404)
+        return Json({"error": "telemetry is not collected here"}, status_code=404)
 
     # --- what nobody asks for
 
@@ -270,6 +266,14 @@ def create_app(
     return app
 
 
+class Json(JSONResponse):
+    """JSON in plain ASCII: what a client sent may hold half a surrogate pair, which UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the text; a NaN that should have been taken care of raises ValueError."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 # --- at the door ----------------------------------------------------------------------------------------------------
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -282,7 +286,7 @@ def _guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
         header_is_good = gate.admits_header(request.headers.get("authorization"))
         if header_is_good or (cookies and gate.admits_cookie(request.cookies.get(COOKIE))):
             return await handler(request)
-        return JSONResponse(
+        return Json(
             {
                 "errors": [
                     {"message": "the key is missing or wrong: WANDB_API_KEY is the content of the server's key file"}
@@ -323,8 +327,10 @@ def _page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
 
 async def _refused(request: Request, error: Refused) -> Response:
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(Pages.message(error.message), status_code=error.status or 400)
-    return JSONResponse({"errors": [{"message": error.message}]}, status_code=error.status or 400)
+        return HTMLResponse(
+            Pages.message(error.message.encode("utf-8", "replace").decode()), status_code=error.status or 400
+        )
+    return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
 
 
 async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
@@ -344,6 +350,23 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise Refused(f"the body is larger than {limit} bytes", status=413)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def read_json(body: bytes) -> Any:
+    """Return what a JSON body holds.
+
+    Raises:
+        Refused: when it is no JSON, or holds text that cannot be stored.
+    """
+    try:
+        content = json.loads(body)
+        if b"\\ud" in body.lower():
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused("the body holds half a surrogate pair, which is no text", status=400) from error
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"the body is not JSON: {error}", status=400) from error
+    return content
 
 
 def forwarded_scheme(request: Request) -> str:
@@ -372,7 +395,7 @@ def run_at(store: Reader, path: dict[str, str]) -> Run:
 def graphql_response(result: Any) -> Response:
     """Return the reply to an executed document; a refusal may bring its own status."""
     if not result.errors:
-        return JSONResponse({"data": result.data})
+        return Json({"data": result.data})
     messages, status = [], 200
     for error in result.errors:
         cause = error.original_error
@@ -380,7 +403,7 @@ def graphql_response(result: Any) -> Response:
             messages.append(cause.message)
             status = cause.status or status
         else:
-            if cause is not None:
+            if cause is not None and not isinstance(cause, GraphQLError):  # its own are about the variables
                 logger.error("a resolver failed at %s", error.path, exc_info=cause)
             messages.append(error.message)
     return graphql_errors(messages, status)
@@ -388,7 +411,7 @@ def graphql_response(result: Any) -> Response:
 
 def graphql_errors(messages: list[str], status: int = 200) -> Response:
     """Return a GraphQL reply that holds nothing but errors."""
-    return JSONResponse({"data": None, "errors": [{"message": message} for message in messages]}, status_code=status)
+    return Json({"data": None, "errors": [{"message": message} for message in messages]}, status_code=status)
 
 
 def operation_in(text: str) -> str:

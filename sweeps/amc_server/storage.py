@@ -164,10 +164,10 @@ class Reader:
         conditions, values = ["run = ?"], [run]
         if min_step is not None:
             conditions.append("coalesce(step, line) >= ?")
-            values.append(min_step)
+            values.append(_integer(min_step))
         if max_step is not None:
             conditions.append("coalesce(step, line) < ?")
-            values.append(max_step)
+            values.append(_integer(max_step))
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
         return [row[0] for row in self._all(sql, *values, limit)]
 
@@ -424,3 +424,8 @@ def _existing(row: sqlite3.Row | None) -> sqlite3.Row:
     if row is None:
         raise LookupError("a record points to a row that is not there")
     return row
+
+
+def _integer(value: int) -> int:
+    """Return the number, or the nearest that SQLite can hold."""
+    return max(-(2**63), min(value, 2**63 - 1))
