@@ -180,6 +180,12 @@ def test_prior_runs_count_as_tried_and_not_against_run_cap(server: InProcessServ
     assert server.draw(server.create_agent(sweep))["args"]["a"] == {"value": 2}
 
 
+def test_a_run_that_joined_by_itself_counts_as_tried(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    server.begin("joined", {"a": 1, "opt": {"b": 5}}, sweep=sweep)
+    assert server.draw(server.create_agent(sweep))["args"]["a"] == {"value": 2}
+
+
 def test_bayes_draws_different_configurations_for_simultaneous_agents(server: InProcessServer) -> None:
     config = "method: bayes\nmetric: {name: acc}\nparameters: {a: {values: [1, 2, 3, 4]}, b: {values: [1, 2, 3]}}\n"
     sweep = server.create_sweep(config)

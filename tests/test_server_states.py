@@ -231,6 +231,18 @@ def test_a_preempted_run_is_handed_out_again_exactly_once(server: InProcessServe
     assert server.states(sweep)[0] == "finished"
 
 
+def test_a_run_that_is_preempted_again_and_again_is_not_given_up(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    run = server.draw(server.create_agent(sweep))["run_id"]
+    for _ in range(5):
+        server.begin(run)
+        server.post(run, preempting=True)
+        server.finish(run, 75)
+        assert server.draw(server.create_agent(sweep))["run_id"] == run
+    server.advance(61)
+    assert server.draw(server.create_agent(sweep))["run_id"] == run
+
+
 def test_a_run_of_no_sweep_that_ended_begins_a_new_life_by_init(server: InProcessServer) -> None:
     server.begin("mine")
     server.finish("mine", 1)

@@ -131,7 +131,7 @@ class Coordinator:
         for run in runs:
             if run.sweep is not None:
                 continue
-            parameters = _chosen_from(run.config_values(), config)
+            parameters = chosen_from(run.config_values(), config)
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
             redraw_points(store, sweep.pk, run, config)
 
@@ -149,7 +149,7 @@ class Coordinator:
     def settle(self, store: Writer, sweep: Sweep) -> None:
         """Finish a sweep whose search has ended and whose runs have all ended; give up what nobody will take up."""
         if sweep.where in (SweepState.FINISHED, SweepState.CANCELED):
-            for run in store.runs_of_sweep(sweep.pk):
+            for run in store.living_runs_of_sweep(sweep.pk):
                 if run.where is RunState.PENDING and run.agent is None and not run.stop_recorded:
                     self.conclude(store, self._changed(store, run, given_up=1))
             return
@@ -264,7 +264,7 @@ class Coordinator:
             store,
             run,
             agent=agent.pk,
-            hand_outs=run.hand_outs + 1,
+            hand_outs=1 if resumed else run.hand_outs + 1,
             started=0,
             exit_code=None,
             preempting=0,
@@ -441,7 +441,7 @@ def redraw_points(store: Writer, sweep: int, run: Run, config: SweepConfig) -> N
     store.put_points(sweep, run.pk, 0, run.history_lines, points)
 
 
-def _chosen_from(values: Mapping[str, Any], config: SweepConfig) -> dict[str, Any]:
+def chosen_from(values: Mapping[str, Any], config: SweepConfig) -> dict[str, Any]:
     """Return of a trial's config what the sweep would have chosen."""
     chosen: dict[str, Any] = {}
     for path, _ in flatten(config.parameters):

@@ -20,10 +20,10 @@ from typing import Any
 
 from amc_server import filters
 from amc_server.auth import Gate
-from amc_server.coordinator import ENTITY, Coordinator, new_id, read_config
+from amc_server.coordinator import ENTITY, Coordinator, chosen_from, new_id, read_config
 from amc_server.errors import Refused
 from amc_server.files import check_name
-from amc_server.records import Agent, Line, Project, Run, StoredFile, Sweep
+from amc_server.records import Agent, Line, Project, Run, StoredFile, Sweep, unwrap_config
 from amc_server.storage import Reader, Writer
 from amc_sweeps.run_states import RunState
 from amc_sweeps.sweep_config import count_configurations
@@ -684,6 +684,7 @@ class MutationRoot:
                 project=project.pk,
                 id=run_id,
                 sweep=sweep.pk if sweep else None,
+                parameters=_chosen_by_itself(sweep, changes) if sweep else None,
                 origin="trial",
                 state=(RunState.RUNNING if is_begun else RunState.PENDING).value,
                 display_name=input.get("displayName") or run_id,
@@ -802,6 +803,12 @@ def _run_changes(input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
     if input.get("tags") is not None:
         changes["tags"] = json.dumps(input["tags"])
     return changes
+
+
+def _chosen_by_itself(sweep: Sweep, changes: Mapping[str, Any]) -> str:
+    """Return, as JSON, the sweep's parameters in the config of a run that joined the sweep without being handed out."""
+    values = unwrap_config(json.loads(changes.get("config", "{}")))
+    return json.dumps(chosen_from(values, read_config(sweep.config)))
 
 
 def _object(text: str | None, what: str) -> dict[str, Any]:
