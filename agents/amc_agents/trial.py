@@ -23,6 +23,7 @@ from amc_sweeps.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
     import wandb
+
     from amc_core.training import Recorder
 
 END_FILE = "end.json"  # the local record of how the trial ended

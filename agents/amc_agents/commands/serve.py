@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from amc_sweeps.backend import ServerState, remove_server_state, shell_quoted, write_server_state
+from amc_sweeps.backend import NO_KEY, ServerState, remove_server_state, shell_quoted, write_server_state
 from amc_sweeps.cli_options import Refusal
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def serve_command(
     def announce(started: Started) -> None:
         state = state_of(started)
         write_server_state(state)
-        key = f'WANDB_API_KEY="$(cat {shell_quoted(started.key_file)})" ' if started.key_file else ""
+        key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
         click.echo(f"amc-sweep server at {state.base_url}, data in {started.data}. Ctrl-C ends it.", err=True)
         click.echo(
             "Every amc-sweep command of this user finds it. The plain wandb client is pointed at it by", err=True
         )
-        click.echo(f"  WANDB_BASE_URL={state.base_url} {key}wandb agent ENTITY/PROJECT/SWEEP", err=True)
+        click.echo(f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP", err=True)
         if started.key_file:
             click.echo("In a browser: log in as api, the key (the content of that file) as the password.", err=True)
         if host not in LOOPBACK:
