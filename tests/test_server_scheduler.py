@@ -219,6 +219,22 @@ def test_hyperband_records_why_it_ends_a_run_and_tells_the_trial(server: InProce
     assert server.sweep(sweep)["runs"][bad]["state"] == "killed"
 
 
+def test_hyperband_does_not_judge_a_run_that_has_died_meanwhile(server: InProcessServer) -> None:
+    early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}"
+    sweep = server.create_sweep(RANDOM % ("", early))
+    agent, other = server.create_agent(sweep), server.create_agent(sweep)
+    dead, better = server.draw(agent)["run_id"], server.draw(other)["run_id"]
+    for run in (dead, better):
+        server.begin(run)
+    server.log(dead, 0.1, 0.2)
+    server.heartbeat(agent, [])  # kill -9: the agent no longer lists it
+    server.log(better, 0.5, 0.8)
+    server.advance(61)
+    server.heartbeat(agent, [])
+    record = server.sweep(sweep)["runs"][dead]
+    assert (record["state"], record["stopReason"]) == ("crashed", None)
+
+
 def test_nan_never_reaches_a_band(server: InProcessServer) -> None:
     early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}"
     sweep = server.create_sweep(RANDOM % ("", early))

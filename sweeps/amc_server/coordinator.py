@@ -349,7 +349,10 @@ class Coordinator:
             return
         if config.early_terminate is None and not wants_target:
             return
-        runs, curves = store.living_runs_of_sweep(sweep.pk), store.curves(sweep.pk)
+        # A run that its agent no longer lists has died by itself: a stop recorded now would hide a crash.
+        alive = store.living_runs_of_sweep(sweep.pk)
+        runs = [run for run in alive if self.presence.unlisted_s(run.pk) is None]
+        curves = store.curves(sweep.pk)
         by_key = {run.pk: run for run in runs}
         for stop in scheduler.early_stops(config, runs, curves):
             self.stop(
