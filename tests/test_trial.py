@@ -44,10 +44,10 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(tmp_path: Path, flags: Mapping[str, Any]) -> subprocess.Popen[str]:
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    arguments = [f"--{name}={value}" for name, value in {"no_wandb": True, **flags}.items()]
     program = "from amc_agents.trial import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", program, "--no_wandb=True", f"--runs_dir={tmp_path}", *arguments],
+        [sys.executable, "-c", program, f"--runs_dir={tmp_path}", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -105,6 +105,14 @@ def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason:
     assert (code, _left(tmp_path, "end.json")["end_reason"]) == (EXIT_CODES[reason], str(reason))
     assert said in err
     assert "Traceback" not in err
+
+
+def test_without_any_wandb_the_ways_are_named_and_nothing_is_trained(tmp_path: Path) -> None:
+    code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False}))
+    assert code == EXIT_CODES[EndReason.ERROR]
+    for way in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb=True"):
+        assert way in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

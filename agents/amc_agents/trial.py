@@ -19,6 +19,7 @@ import click
 
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
+from amc_sweeps.backend import BackendError, choose_backend
 from amc_sweeps.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
 
 
 def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
+    try:
+        _point_at_wandb()
+    except BackendError as error:
+        click.echo(f"amc-train: {error}\n  --no_wandb=True                   train without any", err=True)
+        return EXIT_CODES[EndReason.ERROR]
     import wandb
 
     try:
@@ -140,6 +146,19 @@ def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopReques
         _mark_preempting(run)
     run.finish(exit_code=EXIT_CODES[reason])
     return EXIT_CODES[reason]
+
+
+def _point_at_wandb() -> None:
+    """Choose the W&B as every command does; under an agent, and offline, the client's own choice stands.
+
+    An agent that found its W&B by the user's login leaves no address in the environment, and its trial must not prefer
+    a server that happens to run on the same machine.
+    """
+    if "WANDB_SWEEP_ID" in os.environ or os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    backend = choose_backend()
+    click.echo(backend.announce(), err=True)
+    os.environ.update(backend.environment())
 
 
 def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:

@@ -48,14 +48,16 @@ def create_command(
     """
     text = _read(file)
     preflight = check(text, source=str(file))
-    _report(preflight, file)
     if preflight.sweep is None or preflight.problems:
+        _report(preflight, file)
         refuse(f"{file}: {_count(len(preflight.problems), 'problem')}; nothing was registered")
     if dry_run:
+        _report(preflight, file)
         if as_json:
             click.echo(json.dumps(_facts(preflight), indent=2))
         return
     backend = connect(base_url=base_url, local=local, cloud=cloud)
+    _report(preflight, file)
     raw: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     registered = _register(
         raw,
