@@ -49,6 +49,7 @@ class FieldSpec:
     maximum: float | None = None
     exclusive_minimum: bool = False
     optional: bool = False  # null is a value
+    words: tuple[str, ...] = ()  # what a number may be besides a number: auto
 
     def allowed(self) -> str:
         """Describe the accepted values in a few words."""
@@ -66,7 +67,7 @@ class FieldSpec:
                 text += f" {'>' if self.exclusive_minimum else '>='} {self.minimum:g}"
             if self.maximum is not None:
                 text += f"{' and' if self.minimum is not None else ''} <= {self.maximum:g}"
-        return f"{text} or null" if self.optional else text
+        return " or ".join([text, *self.words, *(["null"] if self.optional else [])])
 
 
 def _field(default: Any, help_text: str, **spec: Any) -> Any:
@@ -210,6 +211,8 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
         return (None, None) if spec.optional else (None, refused)
     if not isinstance(value, list | dict) and (value in spec.planned or "*" in spec.planned):
         return None, f"{name}: {value!r} is planned but not built yet; allowed now: {_built(spec)}"
+    if isinstance(value, str) and value in spec.words:
+        return value, None
     if spec.kind == "fractions":
         return _fractions(name, value, spec)
     if spec.kind == "bool":
