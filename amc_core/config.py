@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-__all__ = ["FIELDS", "MODEL_ALIASES", "ConfigError", "FieldSpec", "TrialConfig", "check_value", "parse_flag"]
+__all__ = [
+    "FIELDS",
+    "MODEL_ALIASES",
+    "REGRESSION_LOSSES",
+    "ConfigError",
+    "FieldSpec",
+    "TrialConfig",
+    "check_value",
+    "parse_flag",
+]
 
 # RUNLOG's and torchvision's names for what timm calls otherwise; any other timm name is taken as it stands.
 MODEL_ALIASES: Mapping[str, str] = {
@@ -25,6 +34,9 @@ MODEL_ALIASES: Mapping[str, str] = {
     "swin_s": "swin_small_patch4_window7_224",
     "swin_b": "swin_base_patch4_window7_224",
 }
+
+# What can train one number instead of a class for every SNR level.
+REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
 
 
 class ConfigError(ValueError):
@@ -115,28 +127,36 @@ class TrialConfig:
     snr_loss: str = _field(
         "cross_entropy",
         "loss of the SNR task",
-        choices=("cross_entropy",),
-        planned=("ordinal", "smooth_l1", "l1", "d2", "inverse_d2"),
+        choices=("cross_entropy", "ordinal", "smooth_l1", "l1", "d2", "inverse_d2"),
     )
-    snr_loss_alpha: float = _field(0.5, "weight of the distance penalty", minimum=0)
+    snr_loss_alpha: float = _field(0.5, "weight of the penalty of d2 and inverse_d2", minimum=0)
     snr_loss_scale: str = _field(
-        "unit", "scale of the distance penalty: maximum of 1", choices=("unit",), planned=("runlog",)
+        "unit",
+        "scale of distances: unit has a maximum of 1, runlog counts steps between levels",
+        choices=("unit", "runlog"),
     )
-    task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall",), planned=("fixed",))
+    task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall", "fixed"))
+    task_weight_mod: float = _field(0.5, "fixed weight of the modulation loss; SNR has the rest", minimum=0, maximum=1)
 
     # optimisation
     batch_size: int = _field(512, "frames an optimiser step", minimum=1, maximum=65536)
-    micro_batch_size: int | None = _field(
-        None, "frames a forward pass; gradients accumulate; null: the whole batch", minimum=1, planned=("auto",)
+    micro_batch_size: int | str | None = _field(
+        "auto",
+        "frames a forward pass; gradients accumulate; auto: what fits into the GPU, null: the whole batch",
+        minimum=1,
+        words=("auto",),
     )
     base_lr: float = _field(1.0e-6, "lowest learning rate of a cycle", minimum=0, exclusive_minimum=True)
     max_lr: float = _field(5.0e-4, "highest learning rate of the first cycle", minimum=0, exclusive_minimum=True)
     lr_schedule: str = _field(
         "triangular2",
-        "how the learning rate moves (constant: max_lr throughout)",
-        choices=("triangular2", "constant"),
-        planned=("plateau",),
+        "how the learning rate moves (constant: max_lr throughout; plateau: max_lr, reduced when select_by stalls)",
+        choices=("triangular2", "constant", "plateau"),
     )
+    plateau_factor: float = _field(
+        0.5, "what a plateau multiplies the learning rate by", minimum=0, maximum=0.99, exclusive_minimum=True
+    )
+    plateau_patience: int = _field(5, "epochs without a better select_by that a plateau tolerates", minimum=0)
     epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
     warmup_epochs: int = _field(0, "epochs over which the schedule is ramped up from base_lr", minimum=0)
     weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
@@ -161,8 +181,9 @@ class TrialConfig:
     compile: bool = _field(False, "torch.compile the model")
 
     # start
-    init_from: str | None = _field(None, "checkpoint whose weights start the trial", planned=("*",))
-    resume_from: str | None = _field(None, "checkpoint that is continued exactly", planned=("*",))
+    init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")
+    resume_from: str | None = _field(None, "checkpoint, or run folder, that is continued exactly")
+    allow_split_change: bool = _field(False, "start from weights that were trained on another split")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrialConfig:
@@ -299,8 +320,13 @@ def _combinations(config: TrialConfig, given: Any) -> list[str]:
         problems.append(f"base_lr: {config.base_lr:g} lies above max_lr = {config.max_lr:g}")
     if config.warmup_epochs >= config.epochs and {"warmup_epochs", "epochs"} & set(given):
         problems.append(f"warmup_epochs: {config.warmup_epochs} leaves none of the {config.epochs} epochs to train")
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+    if isinstance(config.micro_batch_size, int) and config.micro_batch_size > config.batch_size:
         problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
+    if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
+        allowed = ", ".join(sorted(REGRESSION_LOSSES))
+        problems.append(f"snr_loss: {config.snr_loss} needs classes, snr_layer regression has none; allowed: {allowed}")
+    if config.init_from is not None and config.resume_from is not None:
+        problems.append("resume_from: continues a trial, init_from starts a new one; give one of them")
     return problems
 
 
