@@ -45,8 +45,8 @@ class SnrLoss(nn.Module):
         regression: whether the head gives one number instead of logits.
     """
 
-    _rank_K: Tensor
-    _penalty_KK: Tensor
+    _ranks: Tensor  # (K,)
+    _penalties: Tensor  # (K, K): of a guess, by the true level
 
     def __init__(self, kind: str, *, alpha: float, scale: str, levels_db: Sequence[int], regression: bool) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class SnrLoss(nn.Module):
         self._divisor = worst_value if unit and largest > 0 else 1.0
         if unit and float(penalty_KK.max()) > 0:
             penalty_KK = penalty_KK / penalty_KK.max()
-        self.register_buffer("_rank_K", rank_K, persistent=False)
-        self.register_buffer("_penalty_KK", penalty_KK, persistent=False)
+        self.register_buffer("_ranks", rank_K, persistent=False)
+        self.register_buffer("_penalties", penalty_KK, persistent=False)
 
     def forward(self, snr_output_BK: Tensor, snr_B: Tensor) -> Tensor:
         """Return the scalar loss of logits (B, K), or of values (B, 1) of a regression head, in float32."""
@@ -75,7 +75,7 @@ class SnrLoss(nn.Module):
             return functional.cross_entropy(output_BK, snr_B) + self._alpha * self._expected_penalty(output_BK, snr_B)
         if self._kind == "l1" and not self._regression:
             return self._expected_penalty(output_BK, snr_B)
-        rank_B, true_B = self._rank(output_BK), self._rank_K[snr_B]
+        rank_B, true_B = self._value(output_BK), self._ranks[snr_B]
         if self._kind == "ordinal":
             return functional.mse_loss(rank_B, true_B) / self._divisor
         if self._kind == "smooth_l1":
@@ -91,16 +91,16 @@ class SnrLoss(nn.Module):
         if not self._regression and self._kind not in {"ordinal", "smooth_l1"}:
             return snr_output_BK.argmax(dim=1)
         # Nearest without a table of distances: count the midpoints between neighbours that lie below.
-        midpoints_K = (self._rank_K[1:] + self._rank_K[:-1]) / 2
-        return torch.bucketize(self._rank(snr_output_BK.float()), midpoints_K)
+        midpoints_K = (self._ranks[1:] + self._ranks[:-1]) / 2
+        return torch.bucketize(self._value(snr_output_BK.float()), midpoints_K)
 
-    def _rank(self, output_BK: Tensor) -> Tensor:
+    def _value(self, output_BK: Tensor) -> Tensor:
         if self._regression:
             return output_BK[:, 0] * self._rank_max
-        return torch.softmax(output_BK, dim=1) @ self._rank_K
+        return torch.softmax(output_BK, dim=1) @ self._ranks
 
     def _expected_penalty(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
-        return (torch.softmax(logits_BK, dim=1) * self._penalty_KK[snr_B]).sum(dim=1).mean()
+        return (torch.softmax(logits_BK, dim=1) * self._penalties[snr_B]).sum(dim=1).mean()
 
 
 class MultiTaskLoss(nn.Module):
@@ -143,6 +143,11 @@ class MultiTaskLoss(nn.Module):
         if self.log_variance is None:
             return (self._fixed_weights * task_losses).sum()
         return (torch.exp(-self.log_variance) * task_losses + self.log_variance / 2).sum()
+
+    @torch.no_grad()
+    def guess(self, modulation_logits_BK: Tensor, snr_output_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices (B,) of the modulation and of the SNR level that the outputs mean."""
+        return modulation_logits_BK.argmax(dim=1), self.snr_loss.guess(snr_output_BK)
 
     def weights(self) -> Tensor:
         """Return the tasks' weights as shares that sum to 1 (modulation, SNR), on the device."""

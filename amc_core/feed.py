@@ -1,0 +1,93 @@
+"""From the file to what the model sees, prepared in the background while the model computes.
+
+In names: B frames of a batch, T = 1024 samples, C = I and Q or image channels, H = W = image_size, M frames of the
+selection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from amc_core.radioml import RadioMLFile, Selection
+
+__all__ = ["Batch", "Feed"]
+
+_AHEAD = 2  # batches: one that is being made, and one that waits because the model was slower than the disk
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets on the device."""
+
+    input: Tensor  # (B, ...), what the model takes
+    modulation: Tensor  # (B,) index of the class
+    snr: Tensor  # (B,) index of the level
+
+
+class Feed:
+    """Frames of a selection as model input, batch by batch, in the order that is asked for.
+
+    A thread reads ahead. On the CPU it also computes the representation, which uses the moments in which the model's
+    own threads wait for each other; on a GPU the representation stays in the order of the model's work there, and only
+    pinned memory is copied without waiting. Nothing in here draws a random number, so that reading ahead changes none.
+
+    Args:
+        data: the open file.
+        selection: which rows, and their targets.
+        represent: (B, T, 2) float32 on the device to the model's input on the device.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, data: RadioMLFile, selection: Selection, represent: Callable[[Tensor], Tensor], device: torch.device
+    ) -> None:
+        self._data = data
+        self._rows_M = selection.rows
+        self._modulation_M = torch.from_numpy(selection.modulation)
+        self._snr_M = torch.from_numpy(selection.snr)
+        self._represent = represent
+        self._device = device
+
+    def batches(self, chunks: Sequence[npt.NDArray[np.int64]]) -> Generator[Batch, None, None]:
+        """Yield every chunk of positions in the selection as a batch."""
+        waiting = deque(chunks)
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
+            try:
+                while waiting or ahead:
+                    while waiting and len(ahead) < _AHEAD:
+                        ahead.append(reader.submit(self._load, waiting.popleft()))
+                    yield self._finished(ahead.popleft().result())
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _load(self, positions_B: npt.NDArray[np.int64]) -> Batch:
+        """Read one batch; this runs in the thread."""
+        index_B = torch.from_numpy(positions_B)
+        iq_BTC = torch.from_numpy(self._data.frames(self._rows_M[positions_B]))
+        modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
+        if self._device.type == "cuda":
+            return Batch(iq_BTC.pin_memory(), modulation_B.pin_memory(), snr_B.pin_memory())
+        return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+
+    def _finished(self, batch: Batch) -> Batch:
+        if self._device.type != "cuda":
+            return batch
+        iq_BTC, modulation_B, snr_B = (
+            tensor.to(self._device, non_blocking=True) for tensor in (batch.input, batch.modulation, batch.snr)
+        )
+        return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+
+
+def _laid_out(input_BX: Tensor) -> Tensor:
+    """Convolutions on tensor cores and in oneDNN want images with the channels last."""
+    return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX
