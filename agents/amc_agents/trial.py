@@ -23,6 +23,7 @@ from amc_sweeps.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
     import wandb
+
     from amc_core.training import Recorder
 
 END_FILE = "end.json"  # the local record of how the trial ended
@@ -200,8 +201,11 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.DATA_ERROR
     if isinstance(error, MemoryError):
         return EndReason.OUT_OF_MEMORY
+    from amc_core.checkpoint import CheckpointError
     from amc_core.training import Diverged
 
+    if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
+        return EndReason.CONFIG_REFUSED
     if isinstance(error, Diverged):
         return EndReason.DIVERGED
     # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError.
