@@ -100,7 +100,7 @@ def synth(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from amc_core.synthesis import write_file
+    from amc_core.synthetic_file import write_file
 
     if out.exists() and not force:
         raise click.ClickException(f"{out} exists; use --force to replace it, or another name")
