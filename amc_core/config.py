@@ -18,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 __all__ = [
     "FIELDS",
     "MODEL_ALIASES",
+    "OWN_NETWORKS",
     "REGRESSION_LOSSES",
     "ConfigError",
     "FieldSpec",
@@ -37,6 +38,9 @@ MODEL_ALIASES: Mapping[str, str] = {
 
 # What can train one number instead of a class for every SNR level.
 REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
+
+# Networks of amc_core itself: 123 thousand parameters for images of any size, and one for samples along time.
+OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", "iq_convnet")
 
 
 class ConfigError(ValueError):
@@ -103,23 +107,25 @@ class TrialConfig:
     representation: str = _field(
         "constellation",
         "what the model sees of a frame",
-        choices=("constellation", "constellation_psd"),
-        planned=("synced", "iq"),
+        choices=("constellation", "constellation_psd", "synced", "iq"),
     )
     image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
-    histogram_range: float = _field(
-        2.5, "half width of the histogram after unit power", minimum=0, exclusive_minimum=True, planned=("auto",)
+    histogram_range: float | str = _field(
+        2.5,
+        "half width of the constellation after unit power; auto: every frame's own extent, which forgets the power",
+        minimum=0,
+        exclusive_minimum=True,
+        words=("auto",),
     )
     histogram_norm: str = _field("none", "per-image normalisation; max destroys SNR", choices=("none", "max"))
 
     # model
-    model_type: str = _field("resnet50", "timm name of the backbone, or an alias such as vit_b_16")
+    model_type: str = _field("resnet50", "timm name, an alias such as vit_b_16, amc_convnet, or iq_convnet")
     pretrained: bool = _field(False, "start from ImageNet weights (fetched from a hub)")
     snr_layer: str = _field(
         "standard",
         "head of the SNR task",
-        choices=("standard", "bottleneck_64", "bottleneck_128"),
-        planned=("regression",),
+        choices=("standard", "bottleneck_64", "bottleneck_128", "regression"),
     )
     dropout: float = _field(0.5, "dropout before both heads", minimum=0, maximum=0.95)
 
@@ -325,6 +331,21 @@ def _combinations(config: TrialConfig, given: Any) -> list[str]:
     if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
         allowed = ", ".join(sorted(REGRESSION_LOSSES))
         problems.append(f"snr_loss: {config.snr_loss} needs classes, snr_layer regression has none; allowed: {allowed}")
+    for name in ("histogram_range", "histogram_norm"):
+        if config.representation in {"synced", "iq"} and getattr(config, name) != FIELDS[name].default:
+            problems.append(
+                f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
+                f"at {FIELDS[name].default}"
+            )
+    # A default that the given value cannot go with is refused too: the trial would not be what was asked for.
+    if {"representation", "model_type"} & set(given) and (config.representation == "iq") != (
+        config.model_type == "iq_convnet"
+    ):
+        takes = "samples" if config.model_type == "iq_convnet" else "images"
+        problems.append(
+            f"model_type: {config.model_type} takes {takes}, not representation {config.representation}; "
+            "iq goes with iq_convnet, and only with it"
+        )
     if config.init_from is not None and config.resume_from is not None:
         problems.append("resume_from: continues a trial, init_from starts a new one; give one of them")
     return problems
