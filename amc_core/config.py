@@ -101,7 +101,7 @@ class TrialConfig:
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
     split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
     split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0)
-    storage: str = _field("auto", "where frames live", choices=("auto", "memmap"), planned=("ram", "device"))
+    storage: str = _field("auto", "where frames live", choices=("auto", "memmap", "ram", "ram_float16", "device"))
 
     # input
     representation: str = _field(
