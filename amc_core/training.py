@@ -127,6 +127,7 @@ def train(
     # --- Model, loss, optimiser: seeded before the first weight is drawn ---
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frames_in = data.hold(selection.rows, device)
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
     if found:
         load_weights(model, found[1], found[0], fresh_heads=lineage.split_override and resumed is None)
@@ -172,6 +173,7 @@ def train(
             "n_test": len(split.test),
             "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "micro_batch_frames": trial.micro_batch_frames,
+            "frames_in": frames_in,
             "seed": config.seed,
             "select_by": config.select_by,
             "device_name": device_name(device),
