@@ -21,6 +21,7 @@ from torch import Tensor
 from amc_core.compiled import MOST_ENERGY, compiled
 from amc_core.spectrum import WELCH_HOP, log_spectrum
 from amc_core.synchronisation import (
+    CONTRAST,
     EDGE,
     HIGHEST_LINE,
     HIGHEST_PLACE,
@@ -82,7 +83,7 @@ def synced_images(
         lines = torch.matmul(raised_BK[:n], search_KM)
         images = image_BCHW[start:stop].view(n, 3, -1).numpy()
         _draw(symbol_BK.numpy(), lines.numpy(), bad_B[start:stop].numpy(), images, size, scratch_P, touched)
-    rows_BHW = log_spectrum(power_BF, window, size)
+    rows_BHW = (log_spectrum(power_BF, window, size) + 1) / 2
     image_BCHW[:, 2] = torch.where(bad_B[:, None, None], 0.0, rows_BHW)
     return image_BCHW, bad_B
 
@@ -247,5 +248,5 @@ def _develop(scratch_P: _Floats, touched: npt.NDArray[np.int32], image_P: _Float
     """Write the logarithm of what was touched, and leave the scratch empty."""
     for p in touched:
         if scratch_P[p] != 0.0:
-            image_P[p] = np.log(np.float32(1.0) + scratch_P[p])
+            image_P[p] = np.float32(CONTRAST) * np.log(np.float32(1.0) + scratch_P[p])
             scratch_P[p] = 0.0

@@ -21,6 +21,7 @@ from amc_core.histogram import histogram, power, scaled, spread_points
 from amc_core.radioml import FRAME_LENGTH
 from amc_core.spectrum import WELCH_LENGTH, log_spectrum, welch
 from amc_core.synchronisation import (
+    CONTRAST,
     LARGEST,
     QUADRANT,
     carrier_free,
@@ -59,8 +60,8 @@ class Representation(nn.Module):
     - ``constellation_psd``: that, and the log power spectrum repeated over the rows.
     - ``synced``: (0) the symbols without timing, carrier and quarter turns: re (rows) and im over 0..2; (1) their size
       (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier blurs; (2)
-      the log power spectrum repeated over the rows. (0) and (1) are log1p of points that are shared among the four
-      nearest pixels. It assumes 8 samples a symbol and root-raised-cosine pulses.
+      the log power spectrum repeated over the rows. (0) and (1) are three times log1p of points that are shared among
+      the four nearest pixels; (2) is shifted and halved. It assumes 8 samples a symbol and root-raised-cosine pulses.
     - ``iq``: I and Q.
 
     A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``, a tensor on the device: reading
@@ -120,7 +121,8 @@ class Representation(nn.Module):
         quadrant_BHW = spread_points(turned_BK.real, turned_BK.imag, size)
         turn_BN = (turn_BN + math.pi) * (size / (2 * math.pi))
         polar_BHW = spread_points(length_BN * (size / LARGEST), turn_BN, size, periodic=True)
-        return torch.stack([quadrant_BHW.log1p(), polar_BHW.log1p(), self._spectrum(iq_BTC)], dim=1)
+        points_BCHW = CONTRAST * torch.stack([quadrant_BHW, polar_BHW], dim=1).log1p()
+        return torch.cat([points_BCHW, (self._spectrum(iq_BTC)[:, None] + 1) / 2], dim=1)
 
     def _spectrum(self, iq_BTC: Tensor) -> Tensor:
         return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)

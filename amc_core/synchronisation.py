@@ -31,6 +31,7 @@ HIGHEST_PLACE = 20  # of the line there: four times an offset of 1/200 of the sy
 # What the images of ``synced`` show. With unit mean power of the symbols, 256QAM's corners lie at a size of 1.63.
 QUADRANT = 2.0  # of re and im
 LARGEST = 2.2  # of the size of a symbol
+CONTRAST = 3.0  # most pixels hold less than one point; times this, log1p spreads about as widely as the spectrum
 
 
 def matched_filter() -> Tensor:
@@ -61,8 +62,8 @@ def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
     folded_BK = shifted_BF.view(-1, SAMPLES_PER_SYMBOL, N_SYMBOLS).sum(dim=1)
     symbol_BK = torch.fft.ifft(folded_BK)[:, EDGE:-EDGE]
     power_B1 = torch.view_as_real(symbol_BK).square().sum(dim=-1).mean(dim=1, keepdim=True)
-    scale_B1: Tensor = torch.where(power_B1 > 0, power_B1, 1.0).rsqrt()
-    return symbol_BK * scale_B1
+    unit_BK: Tensor = symbol_BK * torch.where(power_B1 > 0, power_B1, 1.0).rsqrt()
+    return unit_BK
 
 
 def carrier_search() -> Tensor:
