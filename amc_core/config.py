@@ -2,9 +2,6 @@
 
 A field is, under the same name, a key of a sweep YAML, a key of ``wandb.config`` and a flag of ``amc-train``. This
 module is free of torch, so that a sweep file can be checked against it in a moment.
-
-A value that the design names but the code does not compute yet is listed as *planned* and refused by name, so that no
-sweep spends GPU hours on a choice that silently does nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +57,6 @@ class FieldSpec:
     default: Any
     help: str
     choices: tuple[Any, ...] = ()  # allowed values; empty: any of the kind and range
-    planned: tuple[Any, ...] = ()  # values of the design that are not built yet
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: bool = False
@@ -236,8 +232,6 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
     if value is None:
         return (None, None) if spec.optional else (None, refused)
-    if not isinstance(value, list | dict) and (value in spec.planned or "*" in spec.planned):
-        return None, f"{name}: {value!r} is planned but not built yet; allowed now: {_built(spec)}"
     if isinstance(value, str) and value in spec.words:
         return value, None
     if spec.kind == "fractions":
@@ -281,10 +275,6 @@ def parse_flag(name: str, text: str) -> Any:
         except ValueError:
             return text
     return text
-
-
-def _built(spec: FieldSpec) -> str:
-    return "null" if "*" in spec.planned else spec.allowed()
 
 
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
