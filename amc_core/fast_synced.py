@@ -83,8 +83,8 @@ def synced_images(
         lines = torch.matmul(raised_BK[:n], search_KM)
         images = image_BCHW[start:stop].view(n, 3, -1).numpy()
         _draw(symbol_BK.numpy(), lines.numpy(), bad_B[start:stop].numpy(), images, size, scratch_P, touched)
-    rows_BHW = (log_spectrum(power_BF, window, size) + 1) / 2
-    image_BCHW[:, 2] = torch.where(bad_B[:, None, None], 0.0, rows_BHW)
+    row_B1W = (log_spectrum(power_BF, window, size) + 1) / 2
+    image_BCHW[:, 2] = torch.where(bad_B[:, None, None], 0.0, row_B1W)
     return image_BCHW, bad_B
 
 

@@ -111,7 +111,7 @@ class Representation(nn.Module):
             image_BHW = image_BHW / image_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
         if config.representation == "constellation":
             return image_BHW[:, None]
-        return torch.stack([image_BHW, self._spectrum(iq_BTC)], dim=1)
+        return torch.stack([image_BHW, self._spectrum(iq_BTC).expand_as(image_BHW)], dim=1)
 
     def _synced(self, iq_BTC: Tensor) -> Tensor:
         size = self._config.image_size
@@ -122,7 +122,8 @@ class Representation(nn.Module):
         turn_BN = (turn_BN + math.pi) * (size / (2 * math.pi))
         polar_BHW = spread_points(length_BN * (size / LARGEST), turn_BN, size, periodic=True)
         points_BCHW = CONTRAST * torch.stack([quadrant_BHW, polar_BHW], dim=1).log1p()
-        return torch.cat([points_BCHW, (self._spectrum(iq_BTC)[:, None] + 1) / 2], dim=1)
+        rows_BHW = ((self._spectrum(iq_BTC) + 1) / 2).expand_as(quadrant_BHW)
+        return torch.cat([points_BCHW, rows_BHW[:, None]], dim=1)
 
     def _spectrum(self, iq_BTC: Tensor) -> Tensor:
         return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)

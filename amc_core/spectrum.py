@@ -31,6 +31,5 @@ def log_psd(power_BF: Tensor, window: Tensor) -> Tensor:
 
 
 def log_spectrum(power_BF: Tensor, window: Tensor, size: int) -> Tensor:
-    """Return ``log_psd`` as images (B, size, size) whose rows are all the same."""
-    row_B1W = functional.interpolate(log_psd(power_BF, window)[:, None], size=size, mode="linear")
-    return row_B1W.expand(-1, size, -1)
+    """Return ``log_psd`` interpolated to one row of an image: (B, 1, size)."""
+    return functional.interpolate(log_psd(power_BF, window)[:, None], size=size, mode="linear")
