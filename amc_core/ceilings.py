@@ -10,7 +10,7 @@ In names: B frames, S symbols, M points of a constellation, H hypotheses, T samp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,10 +140,11 @@ def _matched_filtered(
     return in_time_BS.astype(np.complex64), late_BS.astype(np.complex64)
 
 
-def _raised_cosine(frequency: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _raised_cosine(frequency: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Evaluate the raised cosine's spectrum, 1 in the middle; frequency in symbol rates."""
     beyond = np.clip((np.abs(frequency) - (1 - _BOUND_ROLL_OFF) / 2) / _BOUND_ROLL_OFF, 0, 1)
-    return (1 + np.cos(math.pi * beyond)) / 2
+    spectrum: npt.NDArray[np.float64] = (1 + np.cos(math.pi * beyond)) / 2
+    return spectrum
 
 
 def _log_likelihood(
