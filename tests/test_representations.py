@@ -156,6 +156,19 @@ def test_numba_is_imported_when_it_is_needed_and_not_before() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_without_numba_torch_draws_the_images() -> None:
+    program = (
+        "import sys, torch\n"
+        "sys.modules['numba'] = None\n"  # an import of it fails now
+        "from amc_core.config import TrialConfig\n"
+        "from amc_core.representations import Representation\n"
+        "for name in ('constellation', 'synced'):\n"
+        "    config = TrialConfig(representation=name, model_type='amc_convnet', image_size=32)\n"
+        "    assert Representation(config)(torch.randn(2, 1024, 2)).any()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("name", REPRESENTATIONS)
