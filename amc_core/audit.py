@@ -39,7 +39,7 @@ _FRAMES_PER_LEVEL = 256
 _LOWEST_MEASURED_DB = -10  # below, the signal drowns in the uncertainty of the noise floor
 _SNR_TOLERANCE_DB = 1.0  # half the distance of two levels
 _POWER_TOLERANCE = 0.1
-_AGREEMENT = 0.9  # share of traits that must be as the labels say: another generator may differ in one
+_AGREEMENT = 0.9  # share of traits that must be as the labels say: another modulator may differ in some
 _LINE_HEIGHT = 3.0  # of a cyclic line over its surroundings
 _OUT_OF_BAND = 0.02  # share of power beyond 0.125 cycles a sample that a pulse's sidelobes may have
 
@@ -180,39 +180,60 @@ def _signals(data: RadioMLFile) -> list[Check]:
 
 
 def _label_order(by_column: Mapping[int, npt.NDArray[np.float32]]) -> Check:
-    """Compare what the frames of every column show with what both orders say of it."""
+    """Compare what the frames of every column show with what both orders say of it.
+
+    A column that shows one trait too many may be another modulator's choice. Columns that were exchanged show each
+    other's traits: that is what fails, however few they are.
+    """
     seen = {column: traits(frames_BTC) for column, frames_BTC in by_column.items()}
-    right, claims, contradicted = _agreement(seen, CLASSES)
-    right_published, claims_published, _ = _agreement(seen, PUBLISHED_ORDER)
-    share, share_published = right / max(claims, 1), right_published / max(claims_published, 1)
-    measured = {"corrected": share, "published": share_published, "contradicted": contradicted}
-    said = f"{right} of {claims} traits as the corrected order has them, {right_published} of {claims_published} as "
-    said += "the wrong published one (classes.txt)"
-    if share >= _AGREEMENT and share > share_published:
-        return Check("label order", "pass", said, measured)
-    if share_published >= _AGREEMENT:
-        said += "; the columns of Y follow classes.txt: permute them"
+    against = {column: _contradictions(CLASSES[column], shown) for column, shown in seen.items()}
+    share = _agreement(seen, CLASSES)
+    share_published = _agreement(seen, PUBLISHED_ORDER)
+    contradicted = [
+        f"column {column}, {CLASSES[column]}, shows {', '.join(traits_)}"
+        for column, traits_ in against.items()
+        if traits_
+    ]
+    exchanged = [
+        f"column {column}, {CLASSES[column]}, looks like {CLASSES[other]}"
+        for column in seen
+        for other in seen
+        if against[column] and against[other] and not _contradictions(CLASSES[other], seen[column])
+    ]
+    measured = {
+        "corrected": share,
+        "published": share_published,
+        "contradicted": contradicted,
+        "exchanged": exchanged,
+    }
+    said = (
+        f"{share:.0%} of the traits are as the corrected order has them, {share_published:.0%} as the wrong published "
+        "one (classes.txt)"
+    )
+    if share >= _AGREEMENT and share > share_published and not exchanged:
+        return Check("label order", "pass", "; ".join([said, *contradicted]), measured)
+    if share_published >= _AGREEMENT and share_published > share:
+        said += ": the columns of Y follow classes.txt, permute them"
     else:
-        said += "; the columns follow neither"
-    said += "; " + "; ".join(contradicted[:4]) + (" ..." if len(contradicted) > 4 else "")
-    return Check("label order", "fail", said, measured)
+        said += ": the columns follow neither"
+    named = exchanged or contradicted
+    return Check("label order", "fail", "; ".join([said, *named[:4]]) + ("; ..." if len(named) > 4 else ""), measured)
 
 
-def _agreement(seen: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> tuple[int, int, list[str]]:
-    """Count (traits that are as expected, traits expected) and name the columns that contradict."""
-    right, claims, contradicted = 0, 0, []
-    for column, shown in seen.items():
-        name, against = order[column], []
-        for trait, (with_it, without_it) in TRAITS.items():
-            if name in with_it or name in without_it:
-                claims += 1
-                if shown[trait] == (name in with_it):
-                    right += 1
-                else:
-                    against.append(trait if shown[trait] else f"not {trait}")
-        if against:
-            contradicted.append(f"column {column}, {name}, shows {', '.join(against)}")
-    return right, claims, contradicted
+def _agreement(seen: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> float:
+    """Return the share of traits that an order of the classes expects and that are so."""
+    claims = sum(len(_expected(order[column])) for column in seen)
+    wrong = sum(len(_contradictions(order[column], shown)) for column, shown in seen.items())
+    return 1 - wrong / max(claims, 1)
+
+
+def _contradictions(name: str, shown: Mapping[str, bool]) -> list[str]:
+    expected = _expected(name)
+    return [f"{'' if shown[trait] else 'not '}{trait}" for trait in expected if shown[trait] != expected[trait]]
+
+
+def _expected(name: str) -> dict[str, bool]:
+    return {trait: name in having for trait, (having, lacking) in TRAITS.items() if name in having | lacking}
 
 
 def _samples_per_symbol(linear_BTC: npt.NDArray[np.float32]) -> Check:

@@ -78,7 +78,9 @@ class Recipe:
     def to_mapping(self) -> dict[str, Any]:
         """Return plain JSON types, to be kept with the frames."""
         facts = asdict(self)
-        facts["radii"] = {name: list(self.radii.get(name, APSK_RADII[name])) for name in APSK_RADII}
+        facts["radii"] = {
+            name: list(checked_radii(name, self.radii.get(name, known))) for name, known in APSK_RADII.items()
+        }
         return {**facts, "roll_off": list(self.roll_off), "half_span": list(self.half_span)}
 
 
