@@ -1,11 +1,24 @@
-"""Checkpoints: written whole or not at all, and readable without running code from the file."""
+"""Checkpoints: written whole or not at all, and readable without running code from the file.
+
+Which ones a run's folder keeps:
+
+- ``last.pt``: after every epoch, and where a stop was asked for, in the middle of one too
+- ``best_combined_acc.pt``, ``best_loss.pt``: of the epoch of the highest val/combined_acc and of the lowest val/loss;
+  the earliest where several are equal
+- ``best.pt``: that one of the two that ``select_by`` names: the test row is about it
+- ``before_N/``: all of these as an earlier trial left them in the same folder; a new trial never overwrites them
+
+Each is whole: ``resume_from`` continues any of them, ``init_from`` takes the weights of any. An epoch is written once;
+the best ones are further names of that file.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +26,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "Checkpoint",
+    "CheckpointError",
+    "best_by",
+    "keep_as",
+    "load_checkpoint",
+    "save_checkpoint",
+    "set_aside",
+]
 
-_FORMAT = 1
+BEST, LAST = "best.pt", "last.pt"
+_FORMAT = 2
+
+
+def best_by(criterion: str) -> str:
+    """Return the name of the best checkpoint by ``combined_acc`` or ``loss``."""
+    return f"best_{criterion}.pt"
 
 
 class CheckpointError(ValueError):
@@ -26,12 +55,16 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """What a trial leaves of itself."""
 
+    run: str  # name of the run's folder, which is W&B's run id where there is one
     config: Mapping[str, Any]  # TrialConfig.to_mapping()
     epoch: int  # complete epochs
+    steps_done: int  # optimiser steps of the next epoch
     split_fingerprint: str
-    metrics: Mapping[str, float]  # of that epoch; empty before the first one is complete
+    trained_on: Sequence[Mapping[str, Any]]  # every split whose training part shaped these weights: lineage.SplitFacts
+    metrics: Mapping[str, float]  # of the last complete epoch; empty before the first one
     model: Mapping[str, Tensor]
     criterion: Mapping[str, Tensor]  # the learned task weights
+    training: Mapping[str, Any]  # what else decides the steps that follow; training.py knows its parts
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -50,11 +83,43 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def keep_as(path: Path, name: str) -> None:
+    """Give a checkpoint a second name in its folder, replacing what had it; replacing the first leaves the second."""
+    partial = path.with_name(f".{name}.{os.getpid()}")
     try:
-        os.fsync(folder)  # the rename itself must survive, too
+        try:
+            partial.hardlink_to(path)
+        except OSError:  # no hard links on this file system
+            shutil.copyfile(path, partial)
+        partial.replace(path.with_name(name))
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def set_aside(run_dir: Path) -> Path | None:
+    """Move an earlier trial's checkpoints into before_1, before_2, ...; return the folder, None without any."""
+    earlier = sorted(run_dir.glob("*.pt"))
+    if not earlier:
+        return None
+    number = next(number for number in range(1, 10_000) if not (run_dir / f"before_{number}").exists())
+    folder = run_dir / f"before_{number}"
+    folder.mkdir()
+    for path in earlier:
+        path.rename(folder / path.name)
+    return folder
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # the rename itself must survive a power cut, too
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
@@ -64,7 +129,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         CheckpointError: missing, truncated, or not a checkpoint of this program.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a trial writes best.pt and last.pt into its run folder")
+        raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:

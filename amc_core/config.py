@@ -2,9 +2,6 @@
 
 A field is, under the same name, a key of a sweep YAML, a key of ``wandb.config`` and a flag of ``amc-train``. This
 module is free of torch, so that a sweep file can be checked against it in a moment.
-
-A value that the design names but the code does not compute yet is listed as *planned* and refused by name, so that no
-sweep spends GPU hours on a choice that silently does nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +12,17 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-__all__ = ["FIELDS", "MODEL_ALIASES", "ConfigError", "FieldSpec", "TrialConfig", "check_value", "parse_flag"]
+__all__ = [
+    "FIELDS",
+    "MODEL_ALIASES",
+    "OWN_NETWORKS",
+    "REGRESSION_LOSSES",
+    "ConfigError",
+    "FieldSpec",
+    "TrialConfig",
+    "check_value",
+    "parse_flag",
+]
 
 # RUNLOG's and torchvision's names for what timm calls otherwise; any other timm name is taken as it stands.
 MODEL_ALIASES: Mapping[str, str] = {
@@ -25,6 +32,12 @@ MODEL_ALIASES: Mapping[str, str] = {
     "swin_s": "swin_small_patch4_window7_224",
     "swin_b": "swin_base_patch4_window7_224",
 }
+
+# What can train one number instead of a class for every SNR level.
+REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
+
+# Networks of amc_core itself: 123 thousand parameters for images of any size, and one for samples along time.
+OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", "iq_convnet")
 
 
 class ConfigError(ValueError):
@@ -44,11 +57,11 @@ class FieldSpec:
     default: Any
     help: str
     choices: tuple[Any, ...] = ()  # allowed values; empty: any of the kind and range
-    planned: tuple[Any, ...] = ()  # values of the design that are not built yet
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: bool = False
     optional: bool = False  # null is a value
+    words: tuple[str, ...] = ()  # what a number may be besides a number: auto
 
     def allowed(self) -> str:
         """Describe the accepted values in a few words."""
@@ -66,7 +79,7 @@ class FieldSpec:
                 text += f" {'>' if self.exclusive_minimum else '>='} {self.minimum:g}"
             if self.maximum is not None:
                 text += f"{' and' if self.minimum is not None else ''} <= {self.maximum:g}"
-        return f"{text} or null" if self.optional else text
+        return " or ".join([text, *self.words, *(["null"] if self.optional else [])])
 
 
 def _field(default: Any, help_text: str, **spec: Any) -> Any:
@@ -84,29 +97,31 @@ class TrialConfig:
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
     split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
     split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0)
-    storage: str = _field("auto", "where frames live", choices=("auto", "memmap"), planned=("ram", "device"))
+    storage: str = _field("auto", "where frames live", choices=("auto", "memmap", "ram", "ram_float16", "device"))
 
     # input
     representation: str = _field(
         "constellation",
         "what the model sees of a frame",
-        choices=("constellation", "constellation_psd"),
-        planned=("synced", "iq"),
+        choices=("constellation", "constellation_psd", "synced", "iq"),
     )
     image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
-    histogram_range: float = _field(
-        2.5, "half width of the histogram after unit power", minimum=0, exclusive_minimum=True, planned=("auto",)
+    histogram_range: float | str = _field(
+        2.5,
+        "half width of the constellation after unit power; auto: every frame's own extent, which forgets the power",
+        minimum=0,
+        exclusive_minimum=True,
+        words=("auto",),
     )
     histogram_norm: str = _field("none", "per-image normalisation; max destroys SNR", choices=("none", "max"))
 
     # model
-    model_type: str = _field("resnet50", "timm name of the backbone, or an alias such as vit_b_16")
+    model_type: str = _field("resnet50", "timm name, an alias such as vit_b_16, amc_convnet, or iq_convnet")
     pretrained: bool = _field(False, "start from ImageNet weights (fetched from a hub)")
     snr_layer: str = _field(
         "standard",
         "head of the SNR task",
-        choices=("standard", "bottleneck_64", "bottleneck_128"),
-        planned=("regression",),
+        choices=("standard", "bottleneck_64", "bottleneck_128", "regression"),
     )
     dropout: float = _field(0.5, "dropout before both heads", minimum=0, maximum=0.95)
 
@@ -114,28 +129,36 @@ class TrialConfig:
     snr_loss: str = _field(
         "cross_entropy",
         "loss of the SNR task",
-        choices=("cross_entropy",),
-        planned=("ordinal", "smooth_l1", "l1", "d2", "inverse_d2"),
+        choices=("cross_entropy", "ordinal", "smooth_l1", "l1", "d2", "inverse_d2"),
     )
-    snr_loss_alpha: float = _field(0.5, "weight of the distance penalty", minimum=0)
+    snr_loss_alpha: float = _field(0.5, "weight of the penalty of d2 and inverse_d2", minimum=0)
     snr_loss_scale: str = _field(
-        "unit", "scale of the distance penalty: maximum of 1", choices=("unit",), planned=("runlog",)
+        "unit",
+        "scale of distances: unit has a maximum of 1, runlog counts steps between levels",
+        choices=("unit", "runlog"),
     )
-    task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall",), planned=("fixed",))
+    task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall", "fixed"))
+    task_weight_mod: float = _field(0.5, "fixed weight of the modulation loss; SNR has the rest", minimum=0, maximum=1)
 
     # optimisation
     batch_size: int = _field(512, "frames an optimiser step", minimum=1, maximum=65536)
-    micro_batch_size: int | None = _field(
-        None, "frames a forward pass; gradients accumulate; null: the whole batch", minimum=1, planned=("auto",)
+    micro_batch_size: int | str | None = _field(
+        "auto",
+        "frames a forward pass; gradients accumulate; auto: what fits into the GPU, null: the whole batch",
+        minimum=1,
+        words=("auto",),
     )
     base_lr: float = _field(1.0e-6, "lowest learning rate of a cycle", minimum=0, exclusive_minimum=True)
     max_lr: float = _field(5.0e-4, "highest learning rate of the first cycle", minimum=0, exclusive_minimum=True)
     lr_schedule: str = _field(
         "triangular2",
-        "how the learning rate moves (constant: max_lr throughout)",
-        choices=("triangular2", "constant"),
-        planned=("plateau",),
+        "how the learning rate moves (constant: max_lr throughout; plateau: max_lr, reduced when select_by stalls)",
+        choices=("triangular2", "constant", "plateau"),
     )
+    plateau_factor: float = _field(
+        0.5, "what a plateau multiplies the learning rate by", minimum=0, maximum=0.99, exclusive_minimum=True
+    )
+    plateau_patience: int = _field(5, "epochs without a better select_by that a plateau tolerates", minimum=0)
     epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
     warmup_epochs: int = _field(0, "epochs over which the schedule is ramped up from base_lr", minimum=0)
     weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
@@ -160,8 +183,9 @@ class TrialConfig:
     compile: bool = _field(False, "torch.compile the model")
 
     # start
-    init_from: str | None = _field(None, "checkpoint whose weights start the trial", planned=("*",))
-    resume_from: str | None = _field(None, "checkpoint that is continued exactly", planned=("*",))
+    init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")
+    resume_from: str | None = _field(None, "checkpoint, or run folder, that is continued exactly")
+    allow_split_change: bool = _field(False, "start from weights that were trained on another split")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrialConfig:
@@ -208,8 +232,8 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
     if value is None:
         return (None, None) if spec.optional else (None, refused)
-    if not isinstance(value, list | dict) and (value in spec.planned or "*" in spec.planned):
-        return None, f"{name}: {value!r} is planned but not built yet; allowed now: {_built(spec)}"
+    if isinstance(value, str) and value in spec.words:
+        return value, None
     if spec.kind == "fractions":
         return _fractions(name, value, spec)
     if spec.kind == "bool":
@@ -253,10 +277,6 @@ def parse_flag(name: str, text: str) -> Any:
     return text
 
 
-def _built(spec: FieldSpec) -> str:
-    return "null" if "*" in spec.planned else spec.allowed()
-
-
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
     near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -296,8 +316,28 @@ def _combinations(config: TrialConfig, given: Any) -> list[str]:
         problems.append(f"base_lr: {config.base_lr:g} lies above max_lr = {config.max_lr:g}")
     if config.warmup_epochs >= config.epochs and {"warmup_epochs", "epochs"} & set(given):
         problems.append(f"warmup_epochs: {config.warmup_epochs} leaves none of the {config.epochs} epochs to train")
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+    if isinstance(config.micro_batch_size, int) and config.micro_batch_size > config.batch_size:
         problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
+    if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
+        allowed = ", ".join(sorted(REGRESSION_LOSSES))
+        problems.append(f"snr_loss: {config.snr_loss} needs classes, snr_layer regression has none; allowed: {allowed}")
+    for name in ("histogram_range", "histogram_norm"):
+        if config.representation in {"synced", "iq"} and getattr(config, name) != FIELDS[name].default:
+            problems.append(
+                f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
+                f"at {FIELDS[name].default}"
+            )
+    # A default that the given value cannot go with is refused too: the trial would not be what was asked for.
+    if {"representation", "model_type"} & set(given) and (config.representation == "iq") != (
+        config.model_type == "iq_convnet"
+    ):
+        takes = "samples" if config.model_type == "iq_convnet" else "images"
+        problems.append(
+            f"model_type: {config.model_type} takes {takes}, not representation {config.representation}; "
+            "iq goes with iq_convnet, and only with it"
+        )
+    if config.init_from is not None and config.resume_from is not None:
+        problems.append("resume_from: continues a trial, init_from starts a new one; give one of them")
     return problems
 
 

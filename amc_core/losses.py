@@ -1,38 +1,171 @@
-"""The loss of the two tasks and how they are weighted."""
+"""The losses of the two tasks, how they are weighted, and which SNR level an output means.
+
+In names: B frames of a batch, K classes of a task (SNR levels, lowest first), ``rank`` the place of a level on the SNR
+axis in steps of the grid: 0 for the lowest level, 15 for 30 dB of 0..30 dB in steps of 2.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MultiTaskLoss"]
+from amc_core.config import REGRESSION_LOSSES, TrialConfig
+
+__all__ = ["MultiTaskLoss", "SnrLoss"]
+
+
+class SnrLoss(nn.Module):
+    """The loss of the SNR task.
+
+    With p the softmax over levels, t the true level, d(k, t) the distance of two levels in steps of the grid, v the
+    predicted and r the true rank, every loss is the mean over the batch of
+
+    - ``cross_entropy``: ``-log p_t``
+    - ``ordinal``: ``(v - r)^2`` with ``v = sum_k p_k rank_k``
+    - ``smooth_l1``: of ``v - r``, quadratic up to one step of the grid and linear beyond (R. Girshick, "Fast R-CNN",
+      ICCV 2015)
+    - ``l1``: the expected distance ``sum_k p_k d(k, t)``; of a regression head ``|v - r|``
+    - ``d2``: ``-log p_t + alpha sum_k p_k d(k, t)^2``: a far guess costs more than a near one
+    - ``inverse_d2``: ``-log p_t + alpha sum_{k != t} p_k / d(k, t)^2``: the other way round, RUNLOG's accident
+
+    Scale ``runlog`` leaves them so. A weight of up to 225 (16 levels) drowns the other task and pulls the guesses to
+    the posterior mean; scale ``unit`` therefore divides every distance term by the largest value that it can take
+    between two levels, so that alpha means the same for each. Cross-entropy is never scaled.
+
+    A regression head gives ``v / rank_max`` itself, one number a frame, 0 for the lowest level and 1 for the highest.
+
+    Args:
+        kind: the name above.
+        alpha: weight of the distance penalty of ``d2`` and ``inverse_d2``.
+        scale: ``unit`` or ``runlog``.
+        levels_db: SNR of the levels, dB, increasing.
+        regression: whether the head gives one number instead of logits.
+    """
+
+    _ranks: Tensor  # (K,)
+    _penalties: Tensor  # (K, K): of a guess, by the true level
+
+    def __init__(self, kind: str, *, alpha: float, scale: str, levels_db: Sequence[int], regression: bool) -> None:
+        super().__init__()
+        if regression and kind not in REGRESSION_LOSSES:
+            raise ValueError(f"{kind} needs a class for every level, a regression head gives one number")
+        self._kind, self._alpha, self._regression = kind, alpha, regression
+        rank_K = _ranks(levels_db)
+        distance_KK = (rank_K[:, None] - rank_K[None, :]).abs()
+        penalty_KK = _penalty(kind, distance_KK)
+        largest = float(rank_K[-1])
+        worst_value = {"ordinal": largest**2, "smooth_l1": largest - 0.5, "l1": largest}.get(kind, 1.0)
+        unit = scale == "unit"
+        self._rank_max = largest
+        self._divisor = worst_value if unit and largest > 0 else 1.0
+        if unit and float(penalty_KK.max()) > 0:
+            penalty_KK = penalty_KK / penalty_KK.max()
+        self.register_buffer("_ranks", rank_K, persistent=False)
+        self.register_buffer("_penalties", penalty_KK, persistent=False)
+
+    def forward(self, snr_output_BK: Tensor, snr_B: Tensor) -> Tensor:
+        """Return the scalar loss of logits (B, K), or of values (B, 1) of a regression head, in float32."""
+        output_BK = snr_output_BK.float()
+        if self._kind == "cross_entropy":
+            return functional.cross_entropy(output_BK, snr_B)
+        if self._kind in {"d2", "inverse_d2"}:
+            return functional.cross_entropy(output_BK, snr_B) + self._alpha * self._expected_penalty(output_BK, snr_B)
+        if self._kind == "l1" and not self._regression:
+            return self._expected_penalty(output_BK, snr_B)
+        rank_B, true_B = self._value(output_BK), self._ranks[snr_B]
+        if self._kind == "ordinal":
+            return functional.mse_loss(rank_B, true_B) / self._divisor
+        if self._kind == "smooth_l1":
+            return functional.smooth_l1_loss(rank_B, true_B) / self._divisor
+        return functional.l1_loss(rank_B, true_B) / self._divisor
+
+    @torch.no_grad()
+    def guess(self, snr_output_BK: Tensor) -> Tensor:
+        """Return the index of the level (B,) that an output means.
+
+        That is the nearest one where the loss trains a value, and the most probable one where it trains probabilities.
+        """
+        if not self._regression and self._kind not in {"ordinal", "smooth_l1"}:
+            return snr_output_BK.argmax(dim=1)
+        # Nearest without a table of distances: count the midpoints between neighbours that lie below.
+        midpoints_K = (self._ranks[1:] + self._ranks[:-1]) / 2
+        return torch.bucketize(self._value(snr_output_BK.float()), midpoints_K)
+
+    def _value(self, output_BK: Tensor) -> Tensor:
+        if self._regression:
+            return output_BK[:, 0] * self._rank_max
+        return torch.softmax(output_BK, dim=1) @ self._ranks
+
+    def _expected_penalty(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
+        return (torch.softmax(logits_BK, dim=1) * self._penalties[snr_B]).sum(dim=1).mean()
 
 
 class MultiTaskLoss(nn.Module):
-    """Cross-entropy of modulation and SNR, weighted by learned uncertainty.
+    """The losses of modulation and SNR, weighted.
 
-    ``loss = sum_i exp(-s_i) CE_i + s_i / 2`` with one learned log-variance ``s_i`` a task: A. Kendall, Y. Gal,
-    R. Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, equation 10. The loss may become
-    negative, because ``s_i / 2`` may.
+    ``kendall``: ``loss = sum_i exp(-s_i) L_i + s_i / 2`` with one learned log-variance ``s_i`` a task: A. Kendall,
+    Y. Gal, R. Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, equation 10. It may become
+    negative, because ``s_i / 2`` may. Their form for a regression has half of L, which moves the learned ``s_i`` by
+    log 2 and nothing else.
+
+    ``fixed``: ``w L_modulation + (1 - w) L_snr`` with w = ``task_weight_mod``.
     """
 
-    def __init__(self) -> None:
+    _fixed_weights: Tensor
+
+    def __init__(self, config: TrialConfig, levels_db: Sequence[int]) -> None:
         super().__init__()
-        self.log_variance = nn.Parameter(torch.zeros(2))  # modulation, SNR
+        self.snr_loss = SnrLoss(
+            config.snr_loss,
+            alpha=config.snr_loss_alpha,
+            scale=config.snr_loss_scale,
+            levels_db=levels_db,
+            regression=config.snr_layer == "regression",
+        )
+        weights = torch.tensor([config.task_weight_mod, 1.0 - config.task_weight_mod])
+        self.register_buffer("_fixed_weights", weights, persistent=False)
+        learned = config.task_weighting == "kendall"
+        self.log_variance = nn.Parameter(torch.zeros(2)) if learned else None  # modulation, SNR
 
     def forward(
-        self, modulation_logits_BK: Tensor, snr_logits_BK: Tensor, modulation_B: Tensor, snr_B: Tensor
+        self, modulation_logits_BK: Tensor, snr_output_BK: Tensor, modulation_B: Tensor, snr_B: Tensor
     ) -> Tensor:
         """Return the scalar loss, in float32 also under autocast."""
         task_losses = torch.stack(
             [
                 functional.cross_entropy(modulation_logits_BK.float(), modulation_B),
-                functional.cross_entropy(snr_logits_BK.float(), snr_B),
+                self.snr_loss(snr_output_BK, snr_B),
             ]
         )
+        if self.log_variance is None:
+            return (self._fixed_weights * task_losses).sum()
         return (torch.exp(-self.log_variance) * task_losses + self.log_variance / 2).sum()
+
+    @torch.no_grad()
+    def guess(self, modulation_logits_BK: Tensor, snr_output_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices (B,) of the modulation and of the SNR level that the outputs mean."""
+        return modulation_logits_BK.argmax(dim=1), self.snr_loss.guess(snr_output_BK)
 
     def weights(self) -> Tensor:
         """Return the tasks' weights as shares that sum to 1 (modulation, SNR), on the device."""
+        if self.log_variance is None:
+            return self._fixed_weights
         return torch.softmax(-self.log_variance.detach(), dim=0)
+
+
+def _ranks(levels_db: Sequence[int]) -> Tensor:
+    """Return the levels in steps of the smallest gap between two of them, the lowest at 0."""
+    levels_K = torch.tensor(levels_db, dtype=torch.float32)
+    step_db = float(levels_K.diff().min()) if len(levels_db) > 1 else 1.0
+    return (levels_K - levels_K[0]) / step_db
+
+
+def _penalty(kind: str, distance_KK: Tensor) -> Tensor:
+    if kind == "d2":
+        return distance_KK.square()
+    if kind == "inverse_d2":
+        return torch.where(distance_KK > 0, distance_KK.square().reciprocal(), 0.0)
+    return distance_KK

@@ -1,14 +1,26 @@
 """The names of everything that a trial logs: what a sweep may name as its metric (free of torch).
 
-Names use slashes, because W&B reads a dot as a path. Accuracies and weights are fractions in 0..1; "combined" counts a
-frame as right when its modulation and its SNR level both are.
+Names use slashes, because W&B reads a dot as a path. Accuracies, F1 scores, shares and weights are fractions in 0..1;
+"combined" counts a frame as right when its modulation and its SNR level both are.
 """
 
 from __future__ import annotations
 
-__all__ = ["EPOCH_METRICS", "FINAL_METRICS", "is_epoch_metric"]
+import re
+from collections.abc import Iterable
 
-# Logged once an epoch, exactly these.
+from amc_core.modulations import CLASSES, FAMILIES
+
+__all__ = [
+    "EPOCH_METRICS",
+    "FINAL_METRICS",
+    "OCCASIONAL_METRICS",
+    "detail_metrics",
+    "is_epoch_metric",
+    "level_of",
+]
+
+# Logged once an epoch by every trial, whatever its classes are.
 EPOCH_METRICS: frozenset[str] = frozenset(
     {
         "epoch",  # 1 is the first
@@ -22,6 +34,8 @@ EPOCH_METRICS: frozenset[str] = frozenset(
         "val/mod_acc",
         "val/snr_acc",
         "val/snr_mae_db",
+        "gap/combined_acc",  # train minus val: above 0 where frames are learnt by heart
+        "attractor/share",  # of the frames of other levels that the greediest attractor swallows; 0 without one
         "weight/mod",  # normalised task weights: the two sum to 1
         "weight/snr",
         "throughput/frames_per_s",  # of the training phase
@@ -29,10 +43,40 @@ EPOCH_METRICS: frozenset[str] = frozenset(
     }
 )
 
+# Logged in the epochs in which there is something to say.
+OCCASIONAL_METRICS: frozenset[str] = frozenset(
+    {"attractor/snr_db"}  # the level that swallows most; absent where none does
+)
+
 # Written to the summary once, after the test evaluation of the best checkpoint.
 FINAL_METRICS: frozenset[str] = frozenset({"test/combined_acc", "test/mod_acc", "test/snr_acc", "test/snr_mae_db"})
 
+_OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
+
+
+def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> frozenset[str]:
+    """Return what a trial with these classes logs once an epoch besides EPOCH_METRICS, all of it of the val part.
+
+    ``f1/mod/QPSK``, ``f1/family/PSK``, ``f1/snr/12`` and ``acc/snr/12``: the last is the combined accuracy at 12 dB.
+    """
+    known, levels = set(modulations), list(levels_db)
+    families = [name for name, members in FAMILIES.items() if known & set(members)]
+    return frozenset(
+        [
+            *(f"f1/mod/{modulation}" for modulation in known),
+            *(f"f1/family/{family}" for family in families),
+            *(f"f1/snr/{level}" for level in levels),
+            *(f"acc/snr/{level}" for level in levels),
+        ]
+    )
+
 
 def is_epoch_metric(name: str) -> bool:
-    """Whether every trial logs this name once an epoch, so that a search may steer by it."""
-    return name in EPOCH_METRICS
+    """Whether some trial logs this name once an epoch, so that a search may steer by it."""
+    return name in EPOCH_METRICS or name in detail_metrics(CLASSES, ()) or level_of(name) is not None
+
+
+def level_of(name: str) -> int | None:
+    """Return the SNR in dB that a metric of one level is about, None for any other name."""
+    found = _OF_LEVEL.fullmatch(name)
+    return int(found[1]) if found else None

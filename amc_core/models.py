@@ -1,6 +1,7 @@
-"""A timm backbone with one head for the modulation and one for the SNR level.
+"""A backbone of timm or of our own, with one head for the modulation and one for the SNR.
 
-In names: B frames, C image channels, H = W = image_size, D features, K classes of a task.
+In names: B frames, X the shape of one frame's input, which is (C, H, W) for images and (2, 1024) for IQ, D features, K
+classes of a task.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from amc_core.config import MODEL_ALIASES, ConfigError, TrialConfig
-from amc_core.representations import channels
+from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfig
+from amc_core.networks import AmcConvNet, IqConvNet
+from amc_core.representations import channels, input_shape
 
 __all__ = ["Classifier", "build_model"]
 
@@ -21,7 +23,12 @@ _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W) to the logits of both tasks."""
+    """Inputs (B, *X) to the outputs of both tasks.
+
+    The modulation's output are logits (B, n_modulations). The SNR's are logits (B, n_levels), lowest level first; with
+    ``snr_layer`` regression it is one number a frame (B, 1), 0 for the lowest level and 1 for the highest, linear in dB
+    between them and free to leave that range.
+    """
 
     def __init__(
         self, backbone: nn.Module, *, n_features: int, n_modulations: int, n_levels: int, snr_layer: str, dropout: float
@@ -32,9 +39,9 @@ class Classifier(nn.Module):
         self.modulation_head = nn.Linear(n_features, n_modulations)
         self.snr_head = _snr_head(snr_layer, n_features, n_levels)
 
-    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (modulation logits, SNR logits)."""
-        features_BD = self.dropout(self.backbone(image_BCHW))
+    def forward(self, input_BX: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (modulation logits, SNR output)."""
+        features_BD = self.dropout(self.backbone(input_BX))
         return self.modulation_head(features_BD), self.snr_head(features_BD)
 
 
@@ -43,16 +50,12 @@ def build_model(config: TrialConfig, *, n_modulations: int, n_levels: int) -> Cl
 
     Raises:
         ConfigError: timm has no such backbone (near names are given), its ImageNet weights cannot be fetched, or it
-            cannot take images of this size.
+            cannot take inputs of this shape.
     """
-    name = MODEL_ALIASES.get(config.model_type, config.model_type)
-    if not timm.is_model(name):
-        raise ConfigError([_unknown_backbone(config.model_type)])
-    shape = (channels(config.representation), config.image_size, config.image_size)
-    backbone = _backbone(name, config, shape)
+    backbone, n_features = _own_network(config) if config.model_type in OWN_NETWORKS else _timm_network(config)
     return Classifier(
         backbone,
-        n_features=_count_features(backbone, name, shape),
+        n_features=n_features,
         n_modulations=n_modulations,
         n_levels=n_levels,
         snr_layer=config.snr_layer,
@@ -63,11 +66,32 @@ def build_model(config: TrialConfig, *, n_modulations: int, n_levels: int) -> Cl
 def _snr_head(snr_layer: str, n_features: int, n_levels: int) -> nn.Module:
     if snr_layer == "standard":
         return nn.Linear(n_features, n_levels)
+    if snr_layer == "regression":
+        head = nn.Linear(n_features, 1)
+        nn.init.constant_(head.bias, 0.5)  # the middle of the range, where no level is far
+        return head
     width = _BOTTLENECKS[snr_layer]
     return nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_levels))
 
 
-def _backbone(name: str, config: TrialConfig, shape: tuple[int, int, int]) -> nn.Module:
+def _own_network(config: TrialConfig) -> tuple[nn.Module, int]:
+    if config.pretrained:
+        raise ConfigError([f"pretrained: {config.model_type} has no ImageNet weights; use pretrained: false"])
+    if config.model_type == "iq_convnet":
+        return IqConvNet(), IqConvNet.n_features
+    return AmcConvNet(channels(config.representation)), AmcConvNet.n_features
+
+
+def _timm_network(config: TrialConfig) -> tuple[nn.Module, int]:
+    name = MODEL_ALIASES.get(config.model_type, config.model_type)
+    if not timm.is_model(name):
+        raise ConfigError([_unknown_backbone(config.model_type)])
+    shape = input_shape(config)
+    backbone = _backbone(name, config, shape)
+    return backbone, _count_features(backbone, name, shape)
+
+
+def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Module:
     options: dict[str, Any] = {"num_classes": 0, "in_chans": shape[0]}
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
@@ -92,7 +116,7 @@ def _backbone(name: str, config: TrialConfig, shape: tuple[int, int, int]) -> nn
         raise ConfigError([problem]) from error
 
 
-def _count_features(backbone: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
+def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> int:
     """Run two empty images: what a backbone returns differs from its own account of it (conv heads, pooling)."""
     was_training = backbone.training
     try:
@@ -109,7 +133,7 @@ def _count_features(backbone: nn.Module, name: str, shape: tuple[int, int, int])
 
 
 def _unknown_backbone(given: str) -> str:
-    known = (*timm.list_models(), *MODEL_ALIASES)
+    known = (*timm.list_models(), *MODEL_ALIASES, *OWN_NETWORKS)
     near = difflib.get_close_matches(given, known, n=3)
     hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists the names"
     return f"model_type: timm has no backbone {given!r}; {hint}"

@@ -13,13 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from amc_core.modulations import CLASSES
+from amc_core.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FRAME_LENGTH", "DataError", "RadioMLFile", "Selection", "select"]
 
@@ -38,14 +42,15 @@ class DataError(ValueError):
 
 
 class RadioMLFile:
-    """An open file: labels of every row in memory, frames on disk.
+    """An open file: labels of every row in memory, frames on disk until ``hold`` copies them elsewhere.
 
-    Rows of X come through a memory map where the dataset is contiguous and uncompressed (about ten times as fast as
+    Rows of X come through a memory map where the dataset is contiguous and uncompressed (more than ten times as fast as
     h5py's fancy indexing), and through h5py otherwise.
 
     Args:
         path: the HDF5 file.
-        storage: ``auto`` takes the memory map where the layout allows it; ``memmap`` refuses a file without one.
+        storage: where ``hold`` puts frames: ``memmap``, which refuses a file that cannot be mapped, ``ram``,
+            ``ram_float16``, ``device``, or ``auto`` by what fits.
 
     Raises:
         DataError: the file is missing, truncated, not HDF5, or not in the layout.
@@ -53,6 +58,9 @@ class RadioMLFile:
 
     def __init__(self, path: Path | str, *, storage: str = "auto") -> None:
         self.path = Path(path)
+        self._storage = storage
+        self._ram: HeldInRam | None = None
+        self._device: HeldOnDevice | None = None
         self._file = _open(self.path)
         try:
             x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file)
@@ -73,6 +81,42 @@ class RadioMLFile:
         Raises:
             DataError: reading failed (a damaged or vanished file).
         """
+        return self._gather(rows_B) if self._ram is None else self._ram.frames(rows_B)
+
+    def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None) -> str:
+        """Put these rows where ``storage`` says, once; from then on only they may be asked for, unless on disk.
+
+        Returns:
+            memmap, file (through h5py), ram, ram_float16 or device.
+
+        Raises:
+            ConfigError: no room there, or no GPU.
+            DataError: reading failed.
+        """
+        chosen = choose_storage(
+            self._storage, n_frames=len(rows_M), is_contiguous=self.is_memory_mapped, room=find_room(device)
+        )
+        if chosen == "device":
+            assert device is not None  # otherwise there would have been no room
+            self._device = HeldOnDevice(self._gather, rows_M, self.n_frames, device)
+        elif chosen in {"ram", "ram_float16"}:
+            dtype = np.float32 if chosen == "ram" else np.float16
+            self._ram = HeldInRam(self._gather, rows_M, self.n_frames, dtype)
+        return chosen
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether ``frames_on_device`` may be asked."""
+        return self._device is not None
+
+    def frames_on_device(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Gather rows in the given order where ``hold`` put them: float32 (B, 1024, 2) on the GPU."""
+        if self._device is None:
+            raise ValueError("the frames are not on a device: hold() puts them there")
+        return self._device.frames(rows_B)
+
+    def _gather(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gather rows from the file."""
         try:
             if self.is_memory_mapped:
                 return np.ascontiguousarray(self._frames[rows_B], dtype=np.float32)

@@ -1,15 +1,19 @@
-"""Where a trial's numbers go when there is no W&B: plain files."""
+"""Where a trial's numbers go when there is no W&B: plain files. And, with or without it, an epoch's evaluation."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileRecorder"]
+from amc_core.evaluation import Evaluation
+
+__all__ = ["FileRecorder", "write_evaluation"]
 
 
 class FileRecorder:
@@ -45,6 +49,35 @@ class FileRecorder:
         _replace(self.run_dir / "summary.json", self._summary)
 
 
+def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
+    """Write ``evaluation/STEM.json`` with everything, and the same as three CSV tables; return the folder.
+
+    ``STEM_scores.csv`` has a row a modulation, family and SNR level, ``STEM_modulation_confusion.csv`` and
+    ``STEM_snr_confusion.csv`` a row a true class and a column a guessed one. A continued trial replaces the files of
+    the epochs that it computes again.
+
+    Args:
+        facts: what else belongs to it: the metrics of the epoch, the checkpoint.
+    """
+    folder = run_dir / "evaluation"
+    folder.mkdir(exist_ok=True)
+    content = evaluation.to_mapping()
+    _replace(folder / f"{stem}.json", {**facts, **content})
+    columns = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc")
+    kinds = {"modulation": content["by_modulation"], "family": content["by_family"], "snr": content["by_snr"]}
+    rows = [
+        {"kind": kind, "name": score.get("name", score.get("snr_db")), **score}
+        for kind, all_ in kinds.items()
+        for score in all_
+    ]
+    table = [[row.get(column, "") for column in columns] for row in rows]
+    _replace_csv(folder / f"{stem}_scores.csv", columns, table)
+    for what, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
+        counts = [[name, *row] for name, row in zip(classes, content[f"{what}_confusion"], strict=True)]
+        _replace_csv(folder / f"{stem}_{what}_confusion.csv", ("true", *classes), counts)
+    return folder
+
+
 def _line(metrics: Mapping[str, float]) -> str:
     shown = {name: metrics[name] for name in ("train/combined_acc", "val/combined_acc", "val/mod_acc", "val/snr_acc")}
     accuracies = "  ".join(f"{name} {value:.2%}" for name, value in shown.items())
@@ -52,6 +85,16 @@ def _line(metrics: Mapping[str, float]) -> str:
 
 
 def _replace(path: Path, values: Mapping[str, Any]) -> None:
+    _replace_text(path, json.dumps(dict(values), indent=2) + "\n")
+
+
+def _replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    _replace_text(path, text.getvalue())
+
+
+def _replace_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(dict(values), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -1,105 +1,158 @@
 """From IQ to what the model sees, on whatever device the frames are.
 
-In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, S Welch segments, F frequencies.
+On the CPU the two representations that matter are computed by numba's machine code, one thread; everything, and
+everything on CUDA, is also there in torch. RUNLOG's *dilated* images are not built: its author removed them after they
+had brought nothing.
+
+In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from amc_core.config import TrialConfig
+from amc_core.histogram import histogram, power, scaled, spread_points
+from amc_core.radioml import FRAME_LENGTH
+from amc_core.spectrum import WELCH_LENGTH, log_spectrum, welch
+from amc_core.synchronisation import (
+    CONTRAST,
+    LARGEST,
+    QUADRANT,
+    carrier_free,
+    carrier_search,
+    first_quadrant,
+    matched_filter,
+    neighbours,
+    symbols,
+)
 
-__all__ = ["Representation", "channels", "histogram", "log_psd", "unit_power"]
+__all__ = ["Representation", "channels", "input_shape"]
 
-_CHANNELS = {"constellation": 1, "constellation_psd": 2}
-_WELCH_LENGTH, _WELCH_HOP = 64, 32
-_PSD_FLOOR = 1e-6  # of white noise with unit power, that is -60 dB
+_CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2}
 
 
 def channels(representation: str) -> int:
-    """Return the number of image channels."""
+    """Return the number of image channels, or 2 for I and Q."""
     return _CHANNELS[representation]
 
 
+def input_shape(config: TrialConfig) -> tuple[int, ...]:
+    """Return the shape of one frame's model input: (C, H, W), or (2, 1024) for iq."""
+    if config.representation == "iq":
+        return (2, FRAME_LENGTH)
+    return (channels(config.representation), config.image_size, config.image_size)
+
+
 class Representation(nn.Module):
-    """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device.
+    """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device, or to (B, 2, 1024) for iq.
+
+    Every representation starts from the frame at unit power, so that the receiver's gain does not matter.
+
+    - ``constellation``: log1p of the histogram of I (rows) and Q over +-``histogram_range``, or over each frame's own
+      extent (``auto``: what np.histogram2d does without a range, and RUNLOG did); ``histogram_norm: max`` divides every
+      image by its largest value.
+    - ``constellation_psd``: that, and the log power spectrum repeated over the rows.
+    - ``synced``: (0) the symbols without timing, carrier and quarter turns: re (rows) and im over 0..2; (1) their size
+      (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier blurs; (2)
+      the log power spectrum repeated over the rows. (0) and (1) are three times log1p of points that are shared among
+      the four nearest pixels; (2) is shifted and halved. It assumes 8 samples a symbol and root-raised-cosine pulses; what it is worth where
+      that is so, on synthetic frames, stands in tests/benchmarks/results/input_study.md.
+    - ``iq``: I and Q.
 
     A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``, a tensor on the device: reading
     it is left to the caller, because reading waits for the GPU.
+
+    Args:
+        config: which one.
+        compiled: whether frames on the CPU may take the path of numba, where it is installed.
     """
 
     bad_frames: Tensor
     _hann: Tensor
+    _filter: Tensor
+    _search: Tensor
 
-    def __init__(self, config: TrialConfig) -> None:
+    def __init__(self, config: TrialConfig, *, compiled: bool = True) -> None:
         super().__init__()
         self._config = config
+        self._compiled = compiled and _has_numba()
         self.channels = channels(config.representation)
         self.register_buffer("bad_frames", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("_hann", torch.hann_window(_WELCH_LENGTH), persistent=False)
+        self.register_buffer("_hann", torch.hann_window(WELCH_LENGTH), persistent=False)
+        self.register_buffer("_filter", matched_filter().float(), persistent=False)
+        self.register_buffer("_search", carrier_search().to(torch.complex64), persistent=False)
 
     @torch.no_grad()
     def forward(self, iq_BTC: Tensor) -> Tensor:
-        """Return the images; no step waits for the device."""
-        config = self._config
-        power_B = _power(iq_BTC)
+        """Return the model's input; no step waits for the device."""
+        if self._compiled and iq_BTC.device.type == "cpu" and iq_BTC.dtype == torch.float32:
+            image_BCHW = self._by_numba(iq_BTC.contiguous())
+            if image_BCHW is not None:
+                return image_BCHW
+        power_B = power(iq_BTC)
         finite_B = torch.isfinite(power_B)  # one bad sample makes the power bad
         self.bad_frames += (~finite_B).sum()
-        iq_BTC = _scaled(iq_BTC, power_B)
-        counts_BHW = histogram(iq_BTC, size=config.image_size, half_range=config.histogram_range)
-        image_BHW = torch.where(finite_B[:, None, None], torch.log1p(counts_BHW), 0.0)
+        # Bad frames become silent ones: whatever follows need not think of them.
+        iq_BTC = torch.where(finite_B[:, None, None], scaled(iq_BTC, power_B), 0.0)
+        if self._config.representation == "iq":
+            return iq_BTC.transpose(1, 2).contiguous()
+        make = self._synced if self._config.representation == "synced" else self._constellation
+        return torch.where(finite_B[:, None, None, None], make(iq_BTC), 0.0)
+
+    def _constellation(self, iq_BTC: Tensor) -> Tensor:
+        config = self._config
+        image_BHW = torch.log1p(histogram(iq_BTC, size=config.image_size, half_range=config.histogram_range))
         if config.histogram_norm == "max":
             image_BHW = image_BHW / image_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
         if config.representation == "constellation":
             return image_BHW[:, None]
-        psd_BF = torch.where(finite_B[:, None], log_psd(iq_BTC, self._hann), 0.0)
-        row_BW = functional.interpolate(psd_BF[:, None], size=config.image_size, mode="linear")
-        return torch.stack([image_BHW, row_BW.expand(-1, config.image_size, -1)], dim=1)
+        return torch.stack([image_BHW, self._spectrum(iq_BTC).expand_as(image_BHW)], dim=1)
+
+    def _synced(self, iq_BTC: Tensor) -> Tensor:
+        size = self._config.image_size
+        symbol_BK = symbols(torch.view_as_complex(iq_BTC.contiguous()), self._filter)
+        turned_BK = first_quadrant(carrier_free(symbol_BK, self._search)) * (size / QUADRANT)
+        length_BN, turn_BN = neighbours(symbol_BK)
+        quadrant_BHW = spread_points(turned_BK.real, turned_BK.imag, size)
+        turn_BN = (turn_BN + math.pi) * (size / (2 * math.pi))
+        polar_BHW = spread_points(length_BN * (size / LARGEST), turn_BN, size, periodic=True)
+        points_BCHW = CONTRAST * torch.stack([quadrant_BHW, polar_BHW], dim=1).log1p()
+        rows_BHW = ((self._spectrum(iq_BTC) + 1) / 2).expand_as(quadrant_BHW)
+        return torch.cat([points_BCHW, rows_BHW[:, None]], dim=1)
+
+    def _spectrum(self, iq_BTC: Tensor) -> Tensor:
+        return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)
+
+    def _by_numba(self, iq_BTC: Tensor) -> Tensor | None:
+        """Return what ``forward`` does, or None where only torch can."""
+        config = self._config
+        if config.representation == "synced":
+            from amc_core.fast_synced import synced_images
+
+            image_BCHW, bad_B = synced_images(
+                iq_BTC, response_F=self._filter, search_KM=self._search, window=self._hann, size=config.image_size
+            )
+        elif config.representation == "constellation" and not isinstance(config.histogram_range, str):
+            from amc_core.fast_histogram import log_histogram
+
+            image_BCHW = torch.empty(len(iq_BTC), 1, config.image_size, config.image_size)
+            bad_B = torch.empty(len(iq_BTC), dtype=torch.bool)
+            log_histogram(iq_BTC.numpy(), image_BCHW[:, 0].numpy(), bad_B.numpy(), config.histogram_range)
+            if config.histogram_norm == "max":
+                image_BCHW /= image_BCHW.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+        else:
+            return None
+        self.bad_frames += bad_B.sum()
+        return image_BCHW
 
 
-def unit_power(iq_BTC: Tensor) -> Tensor:
-    """Scale every frame to a mean of I^2 + Q^2 of 1; a frame of zeros stays as it is.
-
-    The receiver's gain tells nothing of the modulation or the SNR; the spread of the points at a common scale does.
-    """
-    return _scaled(iq_BTC, _power(iq_BTC))
-
-
-def _power(iq_BTC: Tensor) -> Tensor:
-    norm_B: Tensor = torch.linalg.vector_norm(iq_BTC, dim=(1, 2))
-    return norm_B.square() / iq_BTC.shape[1]
-
-
-def _scaled(iq_BTC: Tensor, power_B: Tensor) -> Tensor:
-    return iq_BTC * torch.where(power_B > 0, power_B, 1.0).rsqrt()[:, None, None]
-
-
-def histogram(iq_BTC: Tensor, *, size: int, half_range: float) -> Tensor:
-    """Count points in a fixed square: float32 (B, size, size), I along the first axis.
-
-    Equal to ``np.histogram2d(I, Q, bins=size, range=[[-r, r], [-r, r]])``: the last bin includes its upper edge, points
-    outside and points that are not finite are dropped.
-    """
-    # float64, and multiplied before the division: a point exactly on an edge then falls on the same side as in numpy.
-    place_CBT = iq_BTC.permute(2, 0, 1).to(torch.float64, copy=True).add_(half_range).mul_(size).div_(2 * half_range)
-    inside_CBT = (place_CBT >= 0) & (place_CBT <= size)  # false for NaN
-    bin_CBT = place_CBT.int().clamp_(0, size - 1)  # whatever the cast makes of NaN, it is not inside
-    cell_BT = bin_CBT[0] * size + bin_CBT[1] + torch.arange(len(iq_BTC), device=iq_BTC.device)[:, None] * size**2
-    inside_BT = inside_CBT[0] & inside_CBT[1]
-    # scatter_add_ needs no synchronisation, bincount would; sums of ones are exact in any order.
-    count = torch.zeros(len(iq_BTC) * size * size, dtype=torch.float32, device=iq_BTC.device)
-    count.scatter_add_(0, cell_BT.flatten(), inside_BT.flatten().float())
-    return count.view(-1, size, size)
-
-
-def log_psd(iq_BTC: Tensor, window: Tensor) -> Tensor:
-    """Estimate the power spectrum by Welch's method: ``log10(PSD + 1e-6) / 2`` (B, F), the carrier in the middle.
-
-    White noise of unit power has a PSD of 1 at every frequency.
-    """
-    segments_BSF = torch.view_as_complex(iq_BTC.contiguous()).unfold(1, len(window), _WELCH_HOP) * window
-    power_BF = torch.view_as_real(torch.fft.fft(segments_BSF)).square().sum(dim=-1).mean(dim=1)
-    psd_BF = torch.fft.fftshift(power_BF, dim=-1) / window.square().sum()
-    return torch.log10(psd_BF + _PSD_FLOOR) / 2
+@functools.cache
+def _has_numba() -> bool:
+    """Whether numba is installed, without importing it."""
+    return importlib.util.find_spec("numba") is not None

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 from amc_core.config import TrialConfig
 
-__all__ = ["learning_rate", "triangular2"]
+__all__ = ["Plateau", "learning_rate", "triangular2"]
+
+_THRESHOLD = 1e-4  # torch's: an improvement by less than this share counts as none
 
 
-def learning_rate(config: TrialConfig, epochs_done: float) -> float:
+@dataclass(frozen=True)
+class Plateau:
+    """What ``lr_schedule: plateau`` remembers: torch's ReduceLROnPlateau (relative threshold 1e-4, no cooldown)."""
+
+    reductions: int = 0
+    best: float | None = None
+    bad_epochs: int = 0  # since the best one or the last reduction
+
+    def after(self, config: TrialConfig, value: float) -> Plateau:
+        """Return the state after an epoch; ``value`` is what select_by names, turned so that higher is better."""
+        if self.best is None or value > self.best + _THRESHOLD * abs(self.best):
+            return replace(self, best=value, bad_epochs=0)
+        if self.bad_epochs + 1 > config.plateau_patience:
+            return replace(self, reductions=self.reductions + 1, bad_epochs=0)
+        return replace(self, bad_epochs=self.bad_epochs + 1)
+
+
+def learning_rate(config: TrialConfig, epochs_done: float, *, reductions: int = 0) -> float:
     """Return the rate of the optimiser step that starts after ``epochs_done`` epochs (fractions count).
 
     The warmup is a factor that rises from 0 to 1 on what the schedule adds to base_lr: a constant rate then rises
-    linearly, a cycle starts flatter, and neither jumps when the warmup is over.
+    linearly, a cycle starts flatter, and neither jumps when the warmup is over. ``reductions`` is how often a plateau
+    has multiplied max_lr by plateau_factor; base_lr is the floor.
     """
     scheduled = config.max_lr
     if config.lr_schedule == "triangular2":
         scheduled = triangular2(
             epochs_done, base_lr=config.base_lr, max_lr=config.max_lr, epochs_per_cycle=config.epochs_per_cycle
         )
+    elif config.lr_schedule == "plateau":
+        scheduled = max(config.base_lr, config.max_lr * config.plateau_factor**reductions)
     ramp = min(1.0, epochs_done / config.warmup_epochs) if config.warmup_epochs else 1.0
     return config.base_lr + (scheduled - config.base_lr) * ramp
 

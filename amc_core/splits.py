@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from amc_core.modulations import CLASSES
 from amc_core.radioml import DataError, Selection
 
-__all__ = ["Split", "split_fingerprint", "stratified_split"]
+__all__ = ["Split", "manifest", "manifest_differences", "split_fingerprint", "stratified_split"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,57 @@ def split_fingerprint(
         seed,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def manifest(
+    data_fingerprint: str,
+    selection: Selection,
+    fractions: tuple[float, float, float],
+    seed: int,
+    *,
+    with_rows: bool = False,
+) -> dict[str, Any]:
+    """Describe a split in plain JSON types, the same on every machine, whatever the file's path.
+
+    Every part has its number of frames and a SHA-256 of its row numbers (increasing, little-endian int64), and with
+    ``with_rows`` the row numbers themselves, for programs that cannot compute them.
+
+    Raises:
+        DataError: too few frames for three parts.
+    """
+    split = stratified_split(selection, fractions, seed)
+    parts: dict[str, dict[str, Any]] = {}
+    for name, positions in (("train", split.train), ("val", split.val), ("test", split.test)):
+        rows = selection.rows[positions]
+        parts[name] = {"frames": len(rows), "sha256": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()}
+        if with_rows:
+            parts[name]["rows"] = rows.tolist()
+    return {
+        "split_fingerprint": split_fingerprint(data_fingerprint, selection, fractions, seed),
+        "data_fingerprint": data_fingerprint,
+        "label_set": selection.label_set,
+        "modulations": [CLASSES[column] for column in selection.columns],
+        "levels_db": list(selection.levels_db),
+        "split": list(fractions),
+        "split_seed": seed,
+        "parts": parts,
+    }
+
+
+def manifest_differences(given: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
+    """Say in what a manifest differs from one that was computed anew; row numbers count through their SHA-256."""
+    names = ("data_fingerprint", "label_set", "modulations", "levels_db", "split", "split_seed", "split_fingerprint")
+    found = [
+        f"{name}: {given.get(name)!r} in the manifest, {computed[name]!r} here"
+        for name in names
+        if given.get(name) != computed[name]
+    ]
+    for part, facts in computed["parts"].items():
+        for name in ("frames", "sha256"):
+            there = given.get("parts", {}).get(part, {}).get(name)
+            if there != facts[name]:
+                found.append(f"{part}, {name}: {there!r} in the manifest, {facts[name]!r} here")
+    return found
 
 
 def _quota(n_frames: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:

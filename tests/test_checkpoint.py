@@ -8,25 +8,31 @@ from typing import Any
 import pytest
 import torch
 
-from amc_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from amc_core.checkpoint import Checkpoint, CheckpointError, keep_as, load_checkpoint, save_checkpoint, set_aside
 from amc_core.config import TrialConfig
 
 
 def checkpoint(epoch: int = 3) -> Checkpoint:
     return Checkpoint(
+        run="94fqx0gz",
         config=TrialConfig().to_mapping(),
         epoch=epoch,
+        steps_done=7,
         split_fingerprint="0123456789abcdef",
+        trained_on=[{"split_fingerprint": "0123456789abcdef", "split": [0.8, 0.1, 0.1]}],
         metrics={"val/combined_acc": 0.5},
         model={"weight": torch.arange(6.0).reshape(2, 3)},
         criterion={"log_variance": torch.zeros(2)},
+        training={"random": {"cpu": torch.get_rng_state(), "cuda": None}},
     )
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best.pt", checkpoint())
     loaded = load_checkpoint(tmp_path / "best.pt")
-    assert loaded.epoch == 3
+    assert (loaded.run, loaded.epoch, loaded.steps_done) == ("94fqx0gz", 3, 7)
+    assert list(loaded.trained_on) == checkpoint().trained_on
+    assert torch.equal(loaded.training["random"]["cpu"], torch.get_rng_state())
     assert loaded.split_fingerprint == "0123456789abcdef"
     assert TrialConfig.from_mapping(loaded.config) == TrialConfig()
     assert torch.equal(loaded.model["weight"], checkpoint().model["weight"])
@@ -81,3 +87,30 @@ def test_loading_runs_no_code_from_the_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_stays_when_the_first_is_replaced(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(_self: Path, _target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    save_checkpoint(tmp_path / "last.pt", checkpoint(epoch=1))
+    keep_as(tmp_path / "last.pt", "best.pt")
+    save_checkpoint(tmp_path / "last.pt", checkpoint(epoch=2))
+    assert [load_checkpoint(tmp_path / name).epoch for name in ("best.pt", "last.pt")] == [1, 2]
+    keep_as(tmp_path / "last.pt", "best.pt")
+    assert load_checkpoint(tmp_path / "best.pt").epoch == 2
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["best.pt", "last.pt"]
+
+
+def test_an_earlier_trials_checkpoints_are_set_aside_and_never_overwritten(tmp_path: Path) -> None:
+    assert set_aside(tmp_path) is None
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path / "best.pt", checkpoint(epoch=epoch))
+        assert set_aside(tmp_path) == tmp_path / f"before_{epoch}"
+    assert not list(tmp_path.glob("*.pt"))
+    assert [load_checkpoint(tmp_path / f"before_{number}" / "best.pt").epoch for number in (1, 2)] == [1, 2]

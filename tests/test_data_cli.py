@@ -1,20 +1,36 @@
-"""amc-data synth as a user types it."""
+"""amc-data as a user types it."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from amc_core.cli import main
+from amc_core.modulations import CLASSES
 from amc_core.radioml import RadioMLFile
+from amc_core.synthetic_file import write_file
+
+
+def data(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments])
 
 
 def synth(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["synth", *arguments])
+    return data("synth", *arguments)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "frames.hdf5"
+    write_file(path, modulations=CLASSES, levels_db=[0, 20], frames_per_cell=12, seed=0)
+    return path
 
 
 def test_synth_writes_a_file_that_the_reader_takes(tmp_path: Path) -> None:
@@ -45,11 +61,14 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--classes", "OOK,QPSK"), "planned but not built yet: OOK"),
-        (("--classes", "all24"), "AM-SSB-WC"),
         (("--classes", "QPSKK"), "unknown: QPSKK"),
-        (("--fading", "rayleigh"), "rayleigh is planned but not built yet"),
-        (("--fading", "fog"), "unknown"),
+        (("--fading", "fog"), "'fog' is not one of 'none', 'rayleigh', 'rician'"),
+        (("--gain-db", "-3"), "gain_db: -3.0 lies outside of 0..60 dB"),
+        (("--roll-off", "0.5:0.1", "--half-span", "1:9"), "half_span: (1, 9) is no range within 1..8 symbols"),
+        (("--roll-off", "wide"), "write LOW:HIGH"),
+        (("--rings", "16APSK"), "16APSK=2.6"),
+        (("--rings", "QPSK=2"), "QPSK: has no rings"),
+        (("--processes", "0"), "processes"),
         (("--snr", "30:0:2"), "names no level"),
         (("--snr", "loud"), "0:30:2"),
         (("--snr", "0:40:2"), "-20..30 dB"),
@@ -71,6 +90,110 @@ def test_a_folder_is_made_and_one_that_cannot_be_is_said(tmp_path: Path) -> None
     assert result.exit_code == 1
     assert "Not a directory" in result.stderr
     assert "nothing was written" in result.stderr
+
+
+def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_path: Path) -> None:
+    choices = ["--fading", "rician", "--gain-db", "10", "--roll-off", "0.2:0.3", "--half-span", "6", "--cfo-sd", "0"]
+    choices += ["--rings", "16APSK=2.6"]
+    out = tmp_path / "frames.hdf5"
+    result = synth(str(out), "--classes", "all24", "--snr", "10", "--frames-per-cell", "1", "--seed", "5", *choices)
+    assert result.exit_code == 0, result.output
+    assert "24 frames, 24 classes x 1 SNR levels" in result.stdout
+    with h5py.File(out) as file:
+        recipe = json.loads(file.attrs["synthesis"])
+    assert recipe["fading"] == "rician"
+    assert (recipe["gain_db"], recipe["cfo_sd"], recipe["seed"]) == (10, 0, 5)
+    assert (recipe["roll_off"], recipe["half_span"]) == ([0.2, 0.3], [6, 6])
+    assert recipe["radii"]["16APSK"] == [1.0, 2.6]
+    assert recipe["radii"]["32APSK"] == [1.0, 2.84, 5.27]
+
+
+def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_path: Path) -> None:
+    good = data("audit", str(frames))
+    assert good.exit_code == 0, good.output
+    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 10
+    assert "reading frames.hdf5" in good.stderr
+    bad = data("audit", str(tmp_path / "nowhere.hdf5"), "--json")
+    assert bad.exit_code == 1
+    facts = json.loads(bad.stdout)
+    assert facts["passed"] is False
+    assert facts["checks"][0]["verdict"] == "fail"
+    facts = json.loads(data("audit", str(frames), "--json").stdout)
+    assert facts["passed"] is True
+    assert {check["name"] for check in facts["checks"]} >= {"label order", "SNR labels", "synced"}
+
+
+def test_show_draws_the_frame_that_was_asked_for(frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frame.png"
+    result = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "20", "--image-size", "32")
+    assert result.exit_code == 0, result.output
+    assert "8PSK at 20 dB" in result.stdout
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+        colours = picture.convert("RGB").getcolors(1 << 20)
+    assert colours is not None
+    assert len(colours) > 50
+    none = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "10")
+    assert none.exit_code == 1
+    assert "none of its 576 rows" in none.stderr
+    assert data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3").exit_code == 1
+
+
+def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "split.json"
+    written = data("split", str(frames), str(manifest), "--snr-min-db", "20", "--split", "0.5,0.25,0.25", "--rows")
+    assert written.exit_code == 0, written.output
+    facts = json.loads(manifest.read_text())
+    assert facts["levels_db"] == [20]
+    assert len(facts["parts"]["train"]["rows"]) == facts["parts"]["train"]["frames"] == 102
+    moved = tmp_path / "elsewhere.hdf5"
+    moved.write_bytes(frames.read_bytes())
+    checked = data("split", str(moved), str(manifest), "--check")
+    assert checked.exit_code == 0, checked.output
+    assert facts["split_fingerprint"] in checked.stdout
+    other = tmp_path / "other.hdf5"
+    write_file(other, modulations=CLASSES, levels_db=[0, 20], frames_per_cell=12, seed=1)
+    refused = data("split", str(other), str(manifest), "--check")
+    assert refused.exit_code == 1
+    assert "data_fingerprint" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),
+        (("--label-set", "digital"), 2, "digital17"),
+        (("--snr-min-db", "8", "--snr-max-db", "10"), 1, "holds the SNR levels [0, 20]"),
+        (("--check",), 1, "amc-data split writes one"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(
+    frames: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, said: str
+) -> None:
+    result = data("split", str(frames), str(tmp_path / "split.json"), *arguments)
+    assert result.exit_code == exit_code
+    assert said in result.stderr
+    assert not (tmp_path / "split.json").exists()
+
+
+def test_what_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:
+    for content in ("{}", "[]", "hello", '{"label_set": "x", "levels_db": [0], "split": [1], "split_seed": 0}'):
+        (tmp_path / "split.json").write_text(content)
+        result = data("split", str(frames), str(tmp_path / "split.json"), "--check")
+        assert result.exit_code == 1
+        assert "no manifest" in result.stderr
+
+
+def test_ceiling_prints_a_table_and_json() -> None:
+    table = data("ceiling", "--snr", "0,20", "--frames", "34", "--classes", "BPSK,QPSK")
+    assert table.exit_code == 0, table.output
+    assert table.stdout.splitlines()[1].split() == ["SNR", "dB", "modulation", "SNR"]
+    assert table.stdout.splitlines()[-1].split() == ["mean", "100.0%", "100.0%"]
+    facts = json.loads(data("ceiling", "--snr", "20", "--frames", "4", "--classes", "BPSK,QPSK", "--json").stdout)
+    assert facts["levels"][0]["modulation"] == 1.0
+    refused = data("ceiling", "--classes", "FM,QPSK")
+    assert refused.exit_code == 2
+    assert "FM: no symbols" in refused.stderr
 
 
 def test_help_needs_no_torch() -> None:

@@ -64,3 +64,36 @@ def test_weights_that_cannot_be_fetched_are_refused_with_the_cause(monkeypatch: 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"pretrained: the ImageNet weights of test_vit cannot be loaded \(\w+: .+\)"):
         build_model(config(pretrained=True), n_modulations=2, n_levels=2)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("model_type", ["resnet18", "resnet34", "resnet50", "vit_b_16", "swin_t", "swin_s", "swin_b"])
+def test_the_backbones_of_the_sweeps_take_small_images(model_type: str, size: int) -> None:
+    with torch.device("meta"):  # shapes only: real weights would take minutes
+        model = build_model(config(model_type=model_type, image_size=size), n_modulations=17, n_levels=16)
+        modulation_logits, snr_logits = model(torch.zeros(2, 1, size, size))
+    assert (modulation_logits.shape, snr_logits.shape) == ((2, 17), (2, 16))
+
+
+def test_the_reference_network_has_123_thousand_parameters() -> None:
+    model = build_model(config(model_type="amc_convnet", representation="synced"), n_modulations=17, n_levels=16)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 123_313
+    assert model(torch.zeros(2, 3, 64, 64))[0].shape == (2, 17)
+
+
+def test_the_network_for_iq_takes_samples() -> None:
+    model = build_model(config(model_type="iq_convnet", representation="iq"), n_modulations=17, n_levels=16)
+    modulation_logits, snr_logits = model(torch.zeros(2, 2, 1024))
+    assert (modulation_logits.shape, snr_logits.shape) == ((2, 17), (2, 16))
+
+
+def test_a_regression_head_gives_one_number_and_starts_in_the_middle_of_the_levels() -> None:
+    regression = config(snr_layer="regression", snr_loss="smooth_l1")
+    model = build_model(regression, n_modulations=17, n_levels=16).eval()
+    assert model(torch.zeros(3, 1, 32, 32))[1].shape == (3, 1)
+    assert model.snr_head.bias.tolist() == [0.5]
+
+
+def test_networks_of_our_own_have_no_imagenet_weights() -> None:
+    with pytest.raises(ConfigError, match="amc_convnet has no ImageNet weights"):
+        build_model(config(model_type="amc_convnet", pretrained=True), n_modulations=2, n_levels=2)

@@ -59,7 +59,12 @@ def test_configurations_are_counted() -> None:
         ("dropout", {"distribution": "beta"}, "dropout: 0.999999999 is not allowed"),
         ("model_typ", {"value": "resnet50"}, "model_typ: no such parameter; did you mean model_type?"),
         ("snr_layer", {"values": ["standart"]}, "did you mean standard?"),
-        ("snr_layer", {"values": ["standard", "regression"]}, "'regression' is planned but not built yet"),
+        ("snr_layer", {"values": ["standard", "regression"]}, "needs classes, snr_layer regression has none"),
+        (
+            "histogram_range",
+            {"values": [2.5, "automatic"]},
+            "'automatic' is not allowed; allowed: a number > 0 or auto",
+        ),
         ("snr_layer", {"min": 0, "max": 2}, "snr_layer: int_uniform draws numbers"),
         ("batch_size", {"min": 64.0, "max": 512}, "batch_size: uniform draws fractions"),
         (
@@ -161,11 +166,21 @@ def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
         ("val/acc", "no trial logs 'val/acc'"),
         ("test/combined_acc", "logged once, after the last epoch, and must not steer a search; use val/combined_acc"),
         ("test/f1", "logged once, after the last epoch, and must not steer a search"),
+        ("attractor/snr_db", "logged only in epochs that have one"),
+        ("f1/mod/QPKS", "did you mean f1/mod/QPSK?"),
+        ("f1/mod/OOK", "f1/mod/OOK is not logged with label_set digital17"),
+        ("f1/family/analog", "f1/family/analog is not logged with label_set digital17"),
+        ("f1/snr/-4", "of a level that not every trial has: 0..30 dB"),
     ],
 )
 def test_a_metric_that_is_not_logged_every_epoch_is_a_problem(name: str, expected: str) -> None:
     (problem,) = look(metric={"name": name, "goal": "maximize", "impute": "best"}).problems
     assert expected in problem
+
+
+@pytest.mark.parametrize("name", ["f1/mod/QPSK", "f1/family/APSK", "f1/snr/12", "acc/snr/30", "attractor/share"])
+def test_a_search_may_steer_by_a_class_a_family_or_a_level(name: str) -> None:
+    assert look(metric={"name": name, "goal": "maximize", "impute": "best"}).problems == []
 
 
 def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
@@ -210,6 +225,7 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         ({}, {"metric": {**METRIC, "name": "train/mod_acc"}}, "learns its frames by heart"),
         ({}, {"metric": {**METRIC, "name": "epoch"}}, "says nothing of how good a model is"),
         ({}, {"metric": {**METRIC, "target": 55}}, "metric.target: 55 is never reached"),
+        ({}, {"metric": {**METRIC, "name": "f1/mod/QPSK", "target": 55}}, "metric.target: 55 is never reached"),
         ({}, {"run_cap": None}, "run_cap: not given; the sweep goes on until somebody stops it"),
         (
             {"max_lr": {"value": 0.001}},
@@ -220,6 +236,16 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         ({"seed": {"values": [1, 1]}}, {}, "seed: a value is listed more than once"),
         ({"batch_size": {"distribution": "q_uniform", "min": 5, "max": 14, "q": 4}}, {}, "max = 14 is never drawn"),
         ({"curriculum_window": {"values": [1, 3]}}, {}, "curriculum_window: has no effect while curriculum is False"),
+        (
+            {"snr_loss_alpha": {"values": [0.5, 1]}, "snr_loss": {"value": "l1"}},
+            {},
+            "has no effect while snr_loss is l1",
+        ),
+        (
+            {"lr_schedule": {"value": "plateau"}, "plateau_patience": {"value": 9}, "patience": {"value": 9}},
+            {},
+            "patience: 9 epochs end a trial before plateau_patience = 9",
+        ),
         ({"epochs_per_cycle": {"value": 60}}, {}, "the learning rate does not come down again"),
         ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),
         ({}, {"controller": {"type": "local"}}, "somebody has to start `wandb controller`"),

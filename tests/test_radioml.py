@@ -7,10 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from tiny_files import raw_file
 
+from amc_core.config import ConfigError
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.radioml import DataError, RadioMLFile, select
+from amc_core.storage import HeldOnDevice, Room, choose_storage, find_room
 
 
 def test_frames_come_by_memory_map_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -109,3 +112,100 @@ def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path
             select(data, label_set="two", columns=(3, 4), snr_min_db=10, snr_max_db=20)
         with pytest.raises(DataError, match="4ASK"):
             select(data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=2)
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("ram", "device", "is_contiguous", "chosen"),
+    [
+        (64, 80, True, "device"),  # 1.1 million frames: 4.25 GiB in float16, 8.5 in float32
+        (64, 8, True, "memmap"),  # half of the GPU's memory is the model's
+        (64, None, True, "memmap"),
+        (64, None, False, "ram"),
+        (12, None, True, "ram_float16"),
+        (12, None, False, "ram_float16"),
+        (6, None, True, "memmap"),
+        (6, None, False, "file"),
+    ],
+)
+def test_auto_takes_the_fastest_place_that_fits(ram: int, device: int | None, is_contiguous: bool, chosen: str) -> None:
+    room = Room(ram=ram * GIB, device=None if device is None else device * GIB)
+    assert choose_storage("auto", n_frames=1_114_112, is_contiguous=is_contiguous, room=room) == chosen
+
+
+@pytest.mark.parametrize(
+    ("storage", "room", "said"),
+    [
+        ("device", Room(ram=64 * GIB, device=None), "needs an NVIDIA GPU"),
+        ("device", Room(ram=64 * GIB, device=4 * GIB), "device needs 4.2 GiB, 4.0 are free on the GPU"),
+        ("ram", Room(ram=8 * GIB, device=None), "ram needs 8.5 GiB, 8.0 are free in memory; use ram_float16"),
+        ("ram_float16", Room(ram=2 * GIB, device=None), "use memmap"),
+    ],
+)
+def test_a_named_place_without_room_is_refused_with_what_to_do(storage: str, room: Room, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        choose_storage(storage, n_frames=1_114_112, is_contiguous=True, room=room)
+    assert choose_storage(storage, n_frames=10, is_contiguous=True, room=Room(ram=GIB, device=GIB)) == storage
+
+
+def test_this_machine_has_room_and_the_cpu_is_no_device() -> None:
+    assert find_room(None).ram > 0
+    assert find_room(torch.device("cpu")).device is None
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), [("memmap", 0), ("ram", 0), ("ram_float16", 2e-3)])
+def test_held_frames_are_those_of_the_file(tmp_path: Path, storage: str, tolerance: float) -> None:
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as plain:
+        expected = plain.frames(np.array([3, 1, 2]))
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5"), storage=storage) as data:
+        fingerprint = data.fingerprint
+        assert data.hold(np.array([1, 2, 3])) == storage
+        frames = data.frames(np.array([3, 1, 2]))
+        assert data.fingerprint == fingerprint
+        assert not data.is_on_device
+        if storage != "memmap":
+            with pytest.raises(ValueError, match="row 0 is not held"):
+                data.frames(np.array([1, 0]))
+    assert frames.dtype == np.float32
+    assert np.abs(frames - expected).max() <= tolerance
+
+
+def test_a_chunked_file_is_held_in_memory_by_auto(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "a.hdf5", X=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("X", data=np.ones((4, 1024, 2), np.float32), chunks=(1, 1024, 2), compression="gzip")
+    with RadioMLFile(path) as data:
+        assert data.hold(np.arange(4)) == "ram"
+        assert np.array_equal(data.frames(np.array([2, 1])), np.ones((2, 1024, 2)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5"), storage="device") as data:
+        with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
+            data.hold(np.arange(4), torch.device("cpu"))
+        with pytest.raises(ValueError, match="not on a device"):
+            data.frames_on_device(np.arange(4))
+
+
+def test_frames_held_by_a_device_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+    # The CPU is a device as good as another for what is copied and gathered.
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
+        held = HeldOnDevice(data.frames, np.array([0, 2, 3]), data.n_frames, torch.device("cpu"))
+        frames = held.frames(np.array([3, 0]))
+        assert (frames.dtype, frames.shape) == (torch.float32, (2, 1024, 2))
+        np.testing.assert_allclose(frames.numpy(), data.frames(np.array([3, 0])), atol=2e-3)
+        with pytest.raises(ValueError, match="row 1 is not held"):
+            held.frames(np.array([0, 1]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_holds_frames_and_gives_them_back(tmp_path: Path) -> None:
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5"), storage="device") as data:
+        assert data.hold(np.array([1, 2, 3]), torch.device("cuda")) == "device"
+        frames = data.frames_on_device(np.array([3, 1]))
+        assert frames.device.type == "cuda"
+        np.testing.assert_allclose(frames.cpu().numpy(), data.frames(np.array([3, 1])), atol=2e-3)

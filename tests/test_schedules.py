@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amc_core.config import TrialConfig
-from amc_core.schedules import learning_rate
+from amc_core.schedules import Plateau, learning_rate
 
 
 def test_triangular2_equals_torchs_cyclic_lr_step_by_step() -> None:
@@ -41,3 +41,39 @@ def test_a_constant_rate_is_max_lr_after_the_warmup() -> None:
     config = TrialConfig(lr_schedule="constant", base_lr=1e-6, max_lr=1e-3, warmup_epochs=1)
     assert learning_rate(config, 0.5) == pytest.approx((1e-6 + 1e-3) / 2)
     assert [learning_rate(config, epoch) for epoch in (1, 1.5, 80)] == [1e-3] * 3
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_plateau_equals_torchs_reduce_lr_on_plateau_epoch_by_epoch(mode: str) -> None:
+    config = TrialConfig(lr_schedule="plateau", base_lr=1e-5, max_lr=1e-2, plateau_factor=0.3, plateau_patience=2)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser,
+        mode=mode,  # type: ignore[arg-type]
+        factor=0.3,
+        patience=2,
+        min_lr=1e-5,
+        eps=0.0,
+    )
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(80, generator=generator).tolist()
+    state = Plateau()
+    for epoch in range(80):
+        value = 0.5 + 0.3 * (1 - 0.9**epoch) * (1 if mode == "max" else -1) + 0.05 * noise[epoch]
+        assert learning_rate(config, epoch, reductions=state.reductions) == pytest.approx(
+            optimiser.param_groups[0]["lr"], rel=1e-9
+        )
+        reference.step(value)
+        state = state.after(config, value if mode == "max" else -value)
+    assert state.reductions > 5
+    assert learning_rate(config, 80, reductions=state.reductions) == pytest.approx(1e-5)
+
+
+def test_an_improvement_below_the_threshold_is_none() -> None:
+    config = TrialConfig(lr_schedule="plateau", plateau_patience=1)
+    state = Plateau()
+    for _ in range(3):
+        state = state.after(config, 0.5)
+    assert (state.reductions, state.bad_epochs) == (1, 0)
+    assert state.after(config, 0.50004).bad_epochs == 1
+    assert state.after(config, 0.5001).best == 0.5001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amc_core.radioml import DataError, Selection
-from amc_core.splits import split_fingerprint, stratified_split
+from amc_core.splits import manifest, manifest_differences, split_fingerprint, stratified_split
 
 
 def cells(n_modulations: int, n_levels: int, n_frames: int, first_row: int = 0) -> Selection:
@@ -82,3 +83,33 @@ def test_the_fingerprint_names_everything_that_decides_the_split() -> None:
         split_fingerprint("data", selection, (0.8, 0.1, 0.1), 1),
     ]
     assert len({known, *others}) == 6
+
+
+def test_a_manifest_survives_json_and_names_the_rows_of_every_part() -> None:
+    selection = cells(2, 3, 20, first_row=100)
+    facts = manifest("data", selection, (0.8, 0.1, 0.1), 3, with_rows=True)
+    again = manifest("data", selection, (0.8, 0.1, 0.1), 3)
+    assert manifest_differences(json.loads(json.dumps(facts)), again) == []
+    assert facts["split_fingerprint"] == split_fingerprint("data", selection, (0.8, 0.1, 0.1), 3)
+    assert facts["modulations"] == ["OOK", "4ASK"]
+    split = stratified_split(selection, (0.8, 0.1, 0.1), 3)
+    assert facts["parts"]["test"]["rows"] == (split.test + 100).tolist()
+    assert sum(part["frames"] for part in facts["parts"].values()) == 120
+    assert "rows" not in again["parts"]["test"]
+    # Golden: another platform or library version must write the same manifest.
+    assert again["split_fingerprint"] == "1ee59185c4839a54"
+    assert again["parts"]["val"]["sha256"].startswith("2041d83e4d460d93")
+
+
+def test_a_manifest_of_something_else_is_told_apart_by_what_differs() -> None:
+    selection = cells(2, 3, 20)
+    given = manifest("data", selection, (0.8, 0.1, 0.1), 0)
+    assert any(
+        "split_seed: 0" in said for said in manifest_differences(given, manifest("data", selection, (0.8, 0.1, 0.1), 1))
+    )
+    assert any(
+        said.startswith("data_fingerprint: 'data' in the manifest")
+        for said in manifest_differences(given, manifest("other", selection, (0.8, 0.1, 0.1), 0))
+    )
+    damaged = {**given, "parts": {**given["parts"], "val": {"frames": 12, "sha256": "0"}}}
+    assert [said.split(":")[0] for said in manifest_differences(damaged, given)] == ["val, sha256"]

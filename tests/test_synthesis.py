@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 from tiny_files import DIGITAL_NAMES
 
+from amc_core.constellations import APSK_RADII, symbol_table
 from amc_core.modulations import CLASSES
-from amc_core.synthesis import NOT_BUILT, root_raised_cosine, symbol_table, synthesise_frames, write_file
+from amc_core.pulses import gaussian_frequency_pulse, root_raised_cosine
+from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.synthetic_file import write_file
+
+PLAIN = Recipe(roll_off=(0.25, 0.25), half_span=(8, 8))  # the pulse that the tests' matched filter knows
+Real = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Signal = np.ndarray[tuple[int, ...], np.dtype[np.complex128]]
 
 
 @pytest.mark.parametrize("modulation", DIGITAL_NAMES)
@@ -43,9 +50,9 @@ def test_the_pulse_and_its_matched_filter_have_no_intersymbol_interference() -> 
         assert np.abs(at_symbols[1:8]).max() < 0.02
 
 
-def recovered_symbols(modulation: str, snr_db: float) -> np.ndarray[tuple[int, ...], np.dtype[np.complex128]]:
+def recovered_symbols(modulation: str, snr_db: float) -> Signal:
     """Undo everything but the phase, with the truth found by trying: timing by the largest eye opening."""
-    frames = synthesise_frames(modulation, snr_db, 8, np.random.default_rng(0)).astype(np.float64)
+    frames = synthesise_frames(modulation, snr_db, 8, np.random.default_rng(0), PLAIN).astype(np.float64)
     signal = frames[..., 0] + 1j * frames[..., 1]
     pulse = root_raised_cosine(np.arange(-64, 65) / 8, np.array(0.25))
     filtered = np.stack([np.convolve(row, pulse, mode="same") for row in signal])
@@ -141,7 +148,157 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
-@pytest.mark.parametrize("modulation", NOT_BUILT)
-def test_a_class_that_is_not_built_has_no_table(modulation: str) -> None:
-    with pytest.raises(ValueError, match=modulation):
-        symbol_table(modulation)
+def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
+    facts = {"modulations": ["OOK", "FM", "256QAM"], "levels_db": [-20, 30], "frames_per_cell": 5, "seed": 7}
+    heard: list[int] = []
+    write_file(tmp_path / "one", **facts)  # type: ignore[arg-type]
+    write_file(tmp_path / "many", processes=3, advance=heard.append, **facts)  # type: ignore[arg-type]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+    assert sum(heard) == 30
+
+
+def test_a_fault_in_a_process_reaches_the_caller_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The child opens a file that is not there: a folder that vanished, say.
+    monkeypatch.setattr("amc_core.synthetic_file._write_labels", lambda path, *_: path.unlink() or 0)
+    with pytest.raises(FileNotFoundError):
+        write_file(tmp_path / "a", modulations=["BPSK"], levels_db=[0, 2], frames_per_cell=2, seed=0, processes=2)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_a_block_is_the_same_in_a_larger_file(tmp_path: Path) -> None:
+    for name, frames_per_cell in (("small", 1024), ("large", 1030)):
+        write_file(tmp_path / name, modulations=["8PSK"], levels_db=[0], frames_per_cell=frames_per_cell, seed=0)
+    with h5py.File(tmp_path / "small") as small, h5py.File(tmp_path / "large") as large:
+        assert np.array_equal(small["X"][:], large["X"][:1024])
+        assert not np.array_equal(large["X"][1024:], small["X"][:6])  # the next block has numbers of its own
+
+
+def signals(modulation: str, recipe: Recipe = PLAIN, *, snr_db: float = 60, n_frames: int = 40) -> Signal:
+    frames = synthesise_frames(modulation, snr_db, n_frames, np.random.default_rng(5), recipe).astype(np.float64)
+    return frames[..., 0] + 1j * frames[..., 1]
+
+
+def spectrum(signal: Signal) -> tuple[Real, Real]:
+    power = (np.abs(np.fft.fft(signal * np.blackman(1024), axis=1)) ** 2).mean(axis=0)
+    return np.fft.fftfreq(1024), power / power.sum()
+
+
+@pytest.mark.parametrize("modulation", CLASSES)
+def test_every_class_makes_finite_frames_of_unit_power_within_the_band(modulation: str) -> None:
+    signal = signals(modulation, Recipe())
+    assert np.isfinite(signal).all()
+    np.testing.assert_allclose(np.mean(np.abs(signal) ** 2, axis=1), 1.0, rtol=1e-4)
+    frequency, power = spectrum(signal)
+    assert power[np.abs(frequency) > 0.15].sum() < 2e-3
+    assert len(np.unique(signal[:, 0].round(6))) == len(signal)
+
+
+@pytest.mark.parametrize("modulation", ["FM", "GMSK"])
+def test_fm_and_gmsk_have_a_constant_envelope(modulation: str) -> None:
+    assert np.abs(signals(modulation)).std(axis=1).max() < 0.01
+
+
+def test_gmsk_turns_by_a_quarter_turn_a_symbol() -> None:
+    moments = np.arange(-4096, 4097) / 512
+    assert gaussian_frequency_pulse(moments, 0.3).sum() / 512 == pytest.approx(1.0, abs=1e-6)
+    # With modulation index 1/2 the square of the signal has its lines half a symbol rate to either side of zero.
+    squared = np.abs(np.fft.fft(signals("GMSK") ** 2, axis=1)).mean(axis=0)
+    lines = set(np.abs(np.fft.fftfreq(1024)[np.argsort(squared)[-2:]]).tolist())
+    assert lines == {1 / 16}
+
+
+def test_double_sidebands_lie_on_one_line_and_single_ones_on_one_side() -> None:
+    for modulation in ("AM-DSB-WC", "AM-DSB-SC", "OOK"):
+        still = signals(modulation, Recipe(cfo_sd=0.0))
+        turned = still * np.exp(-0.5j * np.angle(np.sum(still**2, axis=1)))[:, None]
+        assert np.abs(turned.imag).max() < 0.02
+    for modulation in ("AM-SSB-WC", "AM-SSB-SC"):
+        frequency, power = spectrum(signals(modulation, Recipe(cfo_sd=0.0)))
+        assert power[frequency < -0.004].sum() < 1e-3
+
+
+def test_the_carrier_is_there_with_it_and_not_without() -> None:
+    def carrier(modulation: str) -> float:
+        still = signals(modulation, Recipe(cfo_sd=0.0))
+        return float(np.median(np.abs(still.mean(axis=1))))
+
+    assert carrier("AM-DSB-WC") > 0.9
+    assert carrier("AM-SSB-WC") > 0.8
+    assert carrier("AM-DSB-SC") < 0.1
+    assert carrier("AM-SSB-SC") < 0.1
+    assert carrier("OOK") == pytest.approx(2**-0.5, abs=0.1)  # half of the symbols, at root 2
+
+
+def test_the_pulse_varies_in_roll_off_and_span() -> None:
+    def edge(roll_off: float) -> float:
+        frequency, power = spectrum(signals("QPSK", Recipe(roll_off=(roll_off, roll_off), half_span=(8, 8))))
+        return float(power[np.abs(frequency) > 1.25 / 16].sum())
+
+    assert edge(0.5) > 5 * edge(0.1)
+
+    def sidelobes(half_span: int) -> float:
+        frequency, power = spectrum(signals("QPSK", Recipe(roll_off=(0.1, 0.1), half_span=(half_span, half_span))))
+        return float(power[(np.abs(frequency) > 0.10) & (np.abs(frequency) < 0.15)].sum())
+
+    assert sidelobes(2) > 5 * sidelobes(8)
+
+
+def test_a_carrier_offset_turns_the_frame_as_much_as_it_should() -> None:
+    fourth = [np.abs(np.fft.fft(signals("QPSK", Recipe(cfo_sd=sd)) ** 4, axis=1)).argmax(axis=1) for sd in (0.0, 0.01)]
+    assert set(fourth[0].tolist()) == {0}
+    offset = np.fft.fftfreq(1024)[fourth[1]] / 4
+    assert 0.005 < offset.std() < 0.015
+
+
+def tilt_db(fading: str) -> float:
+    """How differently the two halves of the band are received, in dB, from frame to frame."""
+    faded = signals("QPSK", Recipe(roll_off=(0.25, 0.25), half_span=(8, 8), fading=fading), n_frames=400)
+    np.testing.assert_allclose(np.mean(np.abs(faded) ** 2, axis=1), 1.0, rtol=1e-4)
+    power = np.abs(np.fft.fft(faded * np.blackman(1024), axis=1)) ** 2
+    frequency = np.fft.fftfreq(1024)
+    upper = power[:, (frequency > 0.02) & (frequency < 0.05)].sum(axis=1)
+    lower = power[:, (frequency < -0.02) & (frequency > -0.05)].sum(axis=1)
+    return float(np.std(10 * np.log10(upper / lower)))
+
+
+def test_fading_tilts_the_band_the_more_the_less_of_it_is_constant() -> None:
+    assert 1.1 * tilt_db("none") < tilt_db("rician") < tilt_db("rayleigh") / 1.1
+
+
+@pytest.mark.parametrize("fading", ["rayleigh", "rician"])
+def test_the_snr_is_that_of_the_faded_frame(fading: str) -> None:
+    frequency, density = spectrum(signals("QPSK", Recipe(fading=fading), snr_db=10, n_frames=200))
+    assert 10 * np.log10(density[np.abs(frequency) > 0.25].mean() * 1024 * 11) == pytest.approx(0.0, abs=0.15)
+
+
+def test_the_gain_is_uniform_in_db_and_changes_nothing_else() -> None:
+    gained = signals("QPSK", Recipe(gain_db=10), n_frames=300)
+    power_db = 10 * np.log10(np.mean(np.abs(gained) ** 2, axis=1))
+    assert -10 <= power_db.min() < -9 < 9 < power_db.max() <= 10
+    assert power_db.std() == pytest.approx(20 / 12**0.5, rel=0.1)
+
+
+def test_rings_are_a_parameter_and_whole_radii_or_ratios_mean_the_same() -> None:
+    assert np.abs(symbol_table("16APSK")).max() / np.abs(symbol_table("16APSK")).min() == pytest.approx(2.85, rel=1e-5)
+    wide = symbol_table("16APSK", {"16APSK": (3.15,)})
+    assert np.abs(wide).max() / np.abs(wide).min() == pytest.approx(3.15, rel=1e-5)
+    assert np.array_equal(wide, symbol_table("16APSK", {"16APSK": (2.0, 6.3)}))
+    assert set(APSK_RADII) == {name for name in CLASSES if "APSK" in name}
+
+
+def test_a_recipe_is_refused_with_everything_that_is_wrong_with_it() -> None:
+    with pytest.raises(ValueError, match="roll_off") as caught:
+        Recipe(
+            roll_off=(0.5, 0.1),
+            half_span=(0, 9),
+            cfo_sd=-1,
+            fading="fog",
+            gain_db=-1,
+            radii={"16APSK": (2.0, 1.0), "QPSK": (1.0,)},
+        )
+    said = str(caught.value)
+    assert all(name in said for name in ("half_span", "cfo_sd", "fog", "gain_db", "16APSK", "QPSK: has no rings"))
+    with pytest.raises(ValueError, match="QPSKK: no such modulation"):
+        synthesise_frames("QPSKK", 0, 1, np.random.default_rng(0))

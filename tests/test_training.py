@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_files import synthetic_file, tiny_trial
+from tiny_files import DIGITAL_NAMES, Memory, synthetic_file, tiny_trial, without_time
 
 from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
-from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS
+from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.radioml import DataError, RadioMLFile
 from amc_core.recorders import FileRecorder
 from amc_core.training import Diverged, train
-
-
-class Memory:
-    """Keeps what a trial reports."""
-
-    def __init__(self) -> None:
-        self.facts: dict[str, Any] = {}
-        self.history: list[Mapping[str, float]] = []
-        self.last: dict[str, Any] = {}
-
-    def config(self, facts: Mapping[str, Any]) -> None:
-        self.facts.update(facts)
-
-    def log(self, metrics: Mapping[str, float]) -> None:
-        self.history.append(metrics)
-
-    def summary(self, facts: Mapping[str, Any]) -> None:
-        self.last.update(facts)
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +28,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic_file(tmp_path_factory.mktemp("data"), levels_db=(0, 20), frames_per_cell=10)
 
 
-def without_time(history: list[Mapping[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "throughput/frames_per_s"} for row in history]
-
-
 def test_a_trial_logs_exactly_the_epoch_metrics_and_leaves_both_checkpoints(data: Path, tmp_path: Path) -> None:
     record = Memory()
     result = train(tiny_trial(data, epochs=3), run_dir=tmp_path, record=record)
 
     assert (result.end, result.epochs, len(record.history)) == ("completed", 3, 3)
     for number, row in enumerate(record.history, start=1):
-        assert set(row) == EPOCH_METRICS
+        assert set(row) - OCCASIONAL_METRICS == EPOCH_METRICS | detail_metrics(DIGITAL_NAMES, (0, 20))
         assert row["epoch"] == number
         assert row["weight/mod"] + row["weight/snr"] == pytest.approx(1.0)
-        assert all(0 <= row[name] <= 1 for name in row if name.endswith("_acc"))
+        assert all(0 <= row[name] <= 1 for name in row if name.endswith("_acc") and not name.startswith("gap/"))
         assert row["val/combined_acc"] <= min(row["val/mod_acc"], row["val/snr_acc"])
+        assert row["gap/combined_acc"] == row["train/combined_acc"] - row["val/combined_acc"]
+        assert row["val/combined_acc"] == pytest.approx((row["acc/snr/0"] + row["acc/snr/20"]) / 2)  # 17 frames each
     validations = [row["val/combined_acc"] for row in record.history]
     assert [row["best/combined_acc"] for row in record.history] == np.maximum.accumulate(validations).tolist()
 
@@ -92,6 +71,7 @@ def test_the_test_row_is_that_of_the_selected_checkpoint(data: Path, tmp_path: P
     assert result.test is not None
     assert set(result.test) == FINAL_METRICS
     assert record.last["test_checkpoint_epoch"] == record.last["checkpoint_epoch"]
+    assert record.last["test_checkpoint"] == "best.pt"
     assert {name: record.last[name] for name in FINAL_METRICS} == result.test
 
 
@@ -101,10 +81,14 @@ def test_select_by_loss_keeps_the_epoch_of_the_lowest_loss_and_still_reports_the
     record = Memory()
     result = train(tiny_trial(data, epochs=4, select_by="loss", max_lr=0.02), run_dir=tmp_path, record=record)
     losses = [row["val/loss"] for row in record.history]
+    accuracies = [row["val/combined_acc"] for row in record.history]
     assert (
         load_checkpoint(tmp_path / "best.pt").epoch == losses.index(min(losses)) + 1 == record.last["checkpoint_epoch"]
     )
-    assert result.best_value == max(row["val/combined_acc"] for row in record.history)
+    assert result.best_value == max(accuracies)
+    by_both = [load_checkpoint(tmp_path / f"best_{name}.pt").epoch for name in ("loss", "combined_acc")]
+    assert by_both == [losses.index(min(losses)) + 1, accuracies.index(max(accuracies)) + 1]
+    assert by_both == [record.last["best_loss_epoch"], record.last["best_epoch"]]
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data: Path, tmp_path: Path) -> None:
@@ -136,6 +120,33 @@ def test_micro_batches_change_memory_and_not_the_result(data: Path, tmp_path: Pa
         rows.append(record.history[-1])
     for name in ("train/loss", "val/loss", "weight/mod"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3)
+
+
+def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_pictures(data: Path, tmp_path: Path) -> None:
+    record = Memory()
+    train(tiny_trial(data), run_dir=tmp_path, record=record)
+    folder = tmp_path / "evaluation"
+    for number in (1, 2):
+        content = json.loads((folder / f"epoch_{number:04d}.json").read_text())
+        assert content["epoch"] == number
+        assert content["combined_acc"] == record.history[number - 1]["val/combined_acc"]
+        assert np.sum(content["modulation_confusion"]) == np.sum(content["snr_confusion"]) == content["n_frames"] == 34
+    test = json.loads((folder / "test.json").read_text())
+    assert (test["checkpoint"], test["checkpoint_epoch"]) == ("best.pt", record.last["checkpoint_epoch"])
+    rows = (folder / "test_scores.csv").read_text().splitlines()
+    assert rows[0] == "kind,name,n_frames,precision,recall,f1,combined_acc,mod_acc"
+    assert len(rows) == 1 + 17 + 4 + 2
+    confusion = np.genfromtxt(folder / "test_snr_confusion.csv", delimiter=",", skip_header=1)
+    assert confusion[:, 0].tolist() == [0, 20]
+    assert confusion[:, 1:].sum(axis=1).tolist() == [17, 17]
+    assert len(list(folder.glob("*.png"))) == 3
+
+
+def test_an_earlier_trials_checkpoints_in_the_same_folder_are_kept(data: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(tiny_trial(data, epochs=1, seed=seed), run_dir=tmp_path, record=Memory())
+    seeds = [load_checkpoint(path).config["seed"] for path in (tmp_path / "before_1" / "best.pt", tmp_path / "best.pt")]
+    assert seeds == [0, 1]
 
 
 def test_max_lr_of_ten_thousand_diverges_and_leaves_no_checkpoint_with_nan(data: Path, tmp_path: Path) -> None:
@@ -219,7 +230,10 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
     [
         {"snr_layer": "bottleneck_64", "histogram_norm": "max"},
         {"snr_layer": "bottleneck_128", "lr_schedule": "constant", "warmup_epochs": 1},
-        {"grad_clip_norm": 0.5, "storage": "memmap", "model_type": "test_byobnet"},
+        {"grad_clip_norm": 0.5, "storage": "memmap", "model_type": "test_byobnet", "micro_batch_size": None},
+        {"snr_layer": "regression", "snr_loss": "smooth_l1", "lr_schedule": "plateau", "plateau_patience": 0},
+        {"snr_loss": "d2", "snr_loss_scale": "runlog", "task_weighting": "fixed", "task_weight_mod": 0.7},
+        {"snr_loss": "ordinal", "select_by": "loss"},
         {"label_set": "digital17", "snr_min_db": 10, "split": [0.6, 0.2, 0.2], "split_seed": 3},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from amc_core.config import TrialConfig
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.synthesis import write_file
+from amc_core.synthetic_file import write_file
 
 DIGITAL_NAMES = [CLASSES[column] for column in DIGITAL17]
 
@@ -52,3 +53,29 @@ def tiny_trial(data: Path, **changes: Any) -> TrialConfig:
         "dropout": 0.1,
     }
     return TrialConfig.from_mapping(values | changes)
+
+
+class Memory:
+    """Keeps what a trial reports."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.history: list[Mapping[str, float]] = []
+        self.last: dict[str, Any] = {}
+
+    def config(self, facts: Mapping[str, Any]) -> None:
+        """Take what holds for the whole run."""
+        self.facts.update(facts)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Take an epoch."""
+        self.history.append(metrics)
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        """Take what is known at the end."""
+        self.last.update(facts)
+
+
+def without_time(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Leave out what no two runs have in common."""
+    return [{name: value for name, value in row.items() if name != "throughput/frames_per_s"} for row in history]

@@ -16,7 +16,15 @@ from pathlib import PurePath
 from typing import Any
 
 from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, unknown_field
-from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS
+from amc_core.metric_names import (
+    EPOCH_METRICS,
+    FINAL_METRICS,
+    OCCASIONAL_METRICS,
+    detail_metrics,
+    is_epoch_metric,
+    level_of,
+)
+from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_sweeps.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.hyperband import bands
 from amc_sweeps.strict_yaml import number_in_text
@@ -47,15 +55,18 @@ _MACRO = re.compile(r"\$\{([^}]*)\}")
 
 _LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
-_NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s")
+_NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s", "gap/combined_acc")
 
-# A field that means something only while another one does not have this value.
-_IDLE_WHILE: Mapping[str, tuple[str, Any]] = {
-    "snr_loss_alpha": ("snr_loss", "cross_entropy"),
-    "snr_loss_scale": ("snr_loss", "cross_entropy"),
-    "curriculum_window": ("curriculum", False),
-    "curriculum_epochs_per_stage": ("curriculum", False),
-    "epochs_per_cycle": ("lr_schedule", "constant"),
+# A field that means something only while another one has none of these values.
+_IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+    "snr_loss_alpha": ("snr_loss", ("cross_entropy", "ordinal", "smooth_l1", "l1")),
+    "snr_loss_scale": ("snr_loss", ("cross_entropy",)),
+    "task_weight_mod": ("task_weighting", ("kendall",)),
+    "curriculum_window": ("curriculum", (False,)),
+    "curriculum_epochs_per_stage": ("curriculum", (False,)),
+    "epochs_per_cycle": ("lr_schedule", ("constant", "plateau")),
+    "plateau_factor": ("lr_schedule", ("constant", "triangular2")),
+    "plateau_patience": ("lr_schedule", ("constant", "triangular2")),
 }
 
 _FEW = 8  # values of one numeric field that are all tried in combinations; of more only the outermost
@@ -197,7 +208,7 @@ def _candidates(name: str, leaf: Leaf) -> list[Any]:
     """Return allowed values that stand for all of a field's: every listed one, or the outermost of many numbers."""
     checked = [check_value(name, value) for value in (_inner_ends(leaf) if isinstance(leaf, Range) else _listed(leaf))]
     values = [value for value, problem in checked if problem is None] or [FIELDS[name].default]
-    numbers = [value for value in values if value is not None]
+    numbers = [value for value in values if isinstance(value, int | float)]
     if len(values) > _FEW and FIELDS[name].kind in {"int", "float"}:
         return [min(numbers), max(numbers)]
     return values
@@ -210,16 +221,40 @@ def _listed(leaf: Constant | Choice) -> tuple[Any, ...]:
 
 
 def _metric_problems(sweep: SweepConfig) -> list[str]:
-    if sweep.metric is None or sweep.metric.name in EPOCH_METRICS:
+    if sweep.metric is None:
         return []
     name = sweep.metric.name
+    if is_epoch_metric(name):
+        return _not_logged_here(name, sweep)
+    if name in OCCASIONAL_METRICS:
+        return [f"metric.name: {name} is logged only in epochs that have one, and must not steer a search"]
     if name in FINAL_METRICS or name.startswith("test/"):
         instead = name.replace("test/", "val/", 1)
         hint = f"; use {instead}" if instead in EPOCH_METRICS else ""
         return [f"metric.name: {name} is logged once, after the last epoch, and must not steer a search{hint}"]
-    near = difflib.get_close_matches(name, EPOCH_METRICS, n=1)
+    near = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return [f"metric.name: no trial logs {name!r}; logged every epoch: {', '.join(sorted(EPOCH_METRICS))}{hint}"]
+    logged = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
+    return [f"metric.name: no trial logs {name!r}; logged every epoch: {logged}{hint}"]
+
+
+def _not_logged_here(name: str, sweep: SweepConfig) -> list[str]:
+    """Say which of this sweep's trials do not log a metric that is about one class, family or SNR level."""
+    values = _values(sweep)
+    if (level := level_of(name)) is not None:
+        lowest, highest = max(_numbers(values, "snr_min_db")), min(_numbers(values, "snr_max_db"))
+        inside = lowest <= level <= highest
+        return (
+            []
+            if inside
+            else [f"metric.name: {name} is of a level that not every trial has: {lowest:g}..{highest:g} dB"]
+        )
+    lacking = [
+        label_set
+        for label_set in values["label_set"]
+        if name not in EPOCH_METRICS | detail_metrics([CLASSES[column] for column in LABEL_SETS[label_set]], ())
+    ]
+    return [f"metric.name: {name} is not logged with label_set {label_set}" for label_set in lacking]
 
 
 def _command_problems(sweep: SweepConfig) -> list[str]:
@@ -349,13 +384,20 @@ def _trial_warnings(sweep: SweepConfig) -> list[str]:
     elif sweep.metric is not None and sweep.metric.name.startswith("train/"):
         warnings.append(f"metric.name: {sweep.metric.name} also rises when a model learns its frames by heart")
     target = sweep.metric.target if sweep.metric is not None else None
-    if target is not None and target > 1 and sweep.metric is not None and sweep.metric.name.endswith("_acc"):
+    if target is not None and target > 1 and sweep.metric is not None and _is_fraction(sweep.metric.name):
         warnings.append(f"metric.target: {target:g} is never reached: accuracies are logged as fractions in 0..1")
     warnings += [
-        f"{name}: has no effect while {other} is {idle}, and it is nothing else here"
+        f"{name}: has no effect while {other} is {' or '.join(map(str, values[other]))}, and it is nothing else here"
         for name, (other, idle) in _IDLE_WHILE.items()
-        if name in sweep.parameters and values[other] == [idle]
+        if name in sweep.parameters and set(values[other]) <= set(idle)
     ]
+    if "plateau" in values["lr_schedule"]:
+        patience, stall = _numbers(values, "patience"), _numbers(values, "plateau_patience")
+        if patience and min(patience) <= max(stall):
+            warnings.append(
+                f"patience: {min(patience):g} epochs end a trial before plateau_patience = {max(stall):g} has reduced "
+                "its learning rate"
+            )
     if "triangular2" in values["lr_schedule"]:
         epochs, cycles = _numbers(values, "epochs"), _numbers(values, "epochs_per_cycle")
         patience, min_cycles = _numbers(values, "patience"), _numbers(values, "min_cycles")
@@ -375,6 +417,10 @@ def _trial_warnings(sweep: SweepConfig) -> list[str]:
         if len(path) == 1 and path[0] in FIELDS and isinstance(leaf, Range) and _reaches_beyond(path[0], leaf)
     ]
     return warnings
+
+
+def _is_fraction(metric: str) -> bool:
+    return metric.endswith("_acc") or metric.startswith(("f1/", "acc/"))
 
 
 def _reaches_beyond(name: str, leaf: Range) -> bool:
@@ -408,7 +454,7 @@ def _values(sweep: SweepConfig) -> dict[str, list[Any]]:
 
 
 def _numbers(values: Mapping[str, Iterable[Any]], name: str) -> list[float]:
-    return [value for value in values[name] if value is not None]
+    return [value for value in values[name] if isinstance(value, int | float)]
 
 
 def _reachable_bands(sweep: SweepConfig) -> tuple[int, ...]:

@@ -89,8 +89,13 @@ class _TrialCommand(click.Command):
     show_envvar=True,
     help="Where each run's checkpoints go, in a folder of the run's id.",
 )
+@click.option(
+    "--summary",
+    is_flag=True,
+    help="Print the network's layers, parameters, multiply-accumulates and frames/s, and train nothing.",
+)
 @click.pass_context
-def main(context: click.Context, /, no_wandb: str, runs_dir: Path, **flags: str | None) -> None:
+def main(context: click.Context, /, no_wandb: str, runs_dir: Path, summary: bool, **flags: str | None) -> None:
     """Train one modulation-and-SNR classifier.
 
     Started by `wandb agent` as one trial of a sweep, or by hand. What W&B hands over wins over a flag, which wins
@@ -106,11 +111,26 @@ def main(context: click.Context, /, no_wandb: str, runs_dir: Path, **flags: str 
     """
     given = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
     given.update(_unknown_flags(context.args))
+    if summary:
+        sys.exit(_summarise(given))
     stop = StopRequests(os.environ)
     stop.listen()
     if no_wandb.lower() in {"true", "1"}:
         sys.exit(_train_alone(given, runs_dir, stop))
     sys.exit(_train_with_wandb(given, runs_dir, stop))
+
+
+def _summarise(given: Mapping[str, Any]) -> int:
+    """Print what the configuration would build; needs neither data nor W&B."""
+    try:
+        config = TrialConfig.from_mapping(given)
+        from amc_core.summary import summarise  # torch: after TrialConfig has had its say
+
+        click.echo(summarise(config).as_text())
+    except ConfigError as error:
+        click.echo(f"amc-train: {EndReason.CONFIG_REFUSED}: {error}", err=True)
+        return EXIT_CODES[EndReason.CONFIG_REFUSED]
+    return 0
 
 
 def _unknown_flags(arguments: list[str]) -> dict[str, str]:
@@ -224,8 +244,11 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.DATA_ERROR
     if isinstance(error, MemoryError):
         return EndReason.OUT_OF_MEMORY
+    from amc_core.checkpoint import CheckpointError
     from amc_core.training import Diverged
 
+    if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
+        return EndReason.CONFIG_REFUSED
     if isinstance(error, Diverged):
         return EndReason.DIVERGED
     # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError.

@@ -1,0 +1,200 @@
+"""The lines that a model is measured against: the best possible modulation classifier, and SNR without any learning.
+
+The bound is the average likelihood ratio test with everything known but the modulation and its symbols: timing, phase,
+gain, noise power and pulse. F. Hameed, O. Dobre, D. Popescu, "On the likelihood-based approach to modulation
+classification", IEEE Transactions on Wireless Communications 8(12), 2009. No receiver does better on such signals.
+
+In names: B frames, S symbols, M points of a constellation, H hypotheses, T samples, F frequencies, L levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.constellations import LINEAR, symbol_table
+from amc_core.pulses import SAMPLES_PER_SYMBOL
+from amc_core.radioml import FRAME_LENGTH
+from amc_core.synthesis import Recipe, synthesise_frames
+
+__all__ = ["NOISE_BAND", "Ceiling", "ceilings", "estimate_snr_db", "likelihood_bound", "psd_snr_accuracy"]
+
+N_SYMBOLS = FRAME_LENGTH // SAMPLES_PER_SYMBOL
+NOISE_BAND = (
+    0.25  # cycles a sample: above it there is noise only; nearer, the sidelobes of truncated pulses look like it
+)
+
+_BOUND_ROLL_OFF = 0.25  # of the known pulse; it matters little, and for OQPSK only
+_BATCH = 50  # frames whose likelihoods are computed at once
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What one SNR level allows; fractions in 0..1."""
+
+    snr_db: int
+    modulation: float  # accuracy of the likelihood bound
+    snr: float  # accuracy of the spectrum's SNR estimate among the levels
+    n_modulation: int  # frames behind each
+    n_snr: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def ceilings(
+    modulations: Sequence[str],
+    levels_db: Sequence[int],
+    *,
+    frames_per_level: int,
+    seed: int,
+    recipe: Recipe | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Ceiling]:
+    """Measure both lines on synthetic frames, at each level with at least so many, evenly over the modulations.
+
+    ``advance`` hears of every finished level. The recipe is the SNR estimate's; the bound knows the channel.
+
+    Raises:
+        ValueError: a modulation without symbols: the bound is about constellations.
+    """
+    lines = []
+    for level in levels_db:
+        rng = np.random.default_rng([seed, level + 1000])
+        n_each = math.ceil(frames_per_level / len(modulations))
+        lines.append(
+            Ceiling(
+                snr_db=level,
+                modulation=likelihood_bound(modulations, level, n_each, rng),
+                snr=psd_snr_accuracy(modulations, level, levels_db, n_each, rng, recipe),
+                n_modulation=n_each * len(modulations),
+                n_snr=n_each * len(modulations),
+            )
+        )
+        advance(level)
+    return lines
+
+
+def likelihood_bound(modulations: Sequence[str], snr_db: float, n_each: int, rng: np.random.Generator) -> float:
+    """Return the share of frames of 128 symbols whose modulation is the most likely one.
+
+    The SNR is per sample over the full band at 8 samples a symbol, so that a symbol has 9 dB more.
+
+    Raises:
+        ValueError: a modulation without a symbol table.
+    """
+    without = [name for name in modulations if name not in LINEAR]
+    if without:
+        raise ValueError(
+            f"{', '.join(without)}: no symbols, so no likelihood bound; there is one for {', '.join(LINEAR)}"
+        )
+    symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
+    tables = {name: symbol_table(name) for name in modulations}
+    right = 0
+    for true in modulations:
+        for start in range(0, n_each, _BATCH):
+            n_frames = min(_BATCH, n_each - start)
+            in_time_BS, late_BS = _matched_filtered(true, tables[true], n_frames, symbol_snr, rng)
+            likelihood_BH = np.stack(
+                [
+                    _log_likelihood(late_BS if name == "OQPSK" else in_time_BS, table, symbol_snr)
+                    for name, table in tables.items()
+                ],
+                axis=1,
+            )
+            right += int((likelihood_BH.argmax(axis=1) == list(modulations).index(true)).sum())
+    return right / (n_each * len(modulations))
+
+
+def _matched_filtered(
+    modulation: str,
+    table: npt.NDArray[np.complex64],
+    n_frames: int,
+    symbol_snr: float,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.complex64]]:
+    """Return what the matched filter gives at the symbols' instants: (B, 128), twice.
+
+    First with both components in time, then with the quadrature half a symbol later, as OQPSK sends it: a hypothesis
+    looks at its own instants. Frames are periodic, which spares them their edges; two samples a symbol hold the band.
+    """
+    sent_BS = table[rng.integers(0, len(table), size=(n_frames, N_SYMBOLS))]
+    spread_BT = np.zeros((n_frames, 2 * N_SYMBOLS), dtype=np.complex128)
+    spread_BT.real[:, 0::2] = sent_BS.real
+    spread_BT.imag[:, (1 if modulation == "OQPSK" else 0) :: 2] = sent_BS.imag
+    raised_cosine_F = _raised_cosine(np.fft.fftfreq(2 * N_SYMBOLS) * 2)
+    noise_BT2 = rng.standard_normal((n_frames, 2 * N_SYMBOLS, 2)) * math.sqrt(1 / symbol_snr)
+    noise_BT = noise_BT2.view(np.complex128)[..., 0]
+    # The pulse and its matched filter make a raised cosine; the noise goes through the matched filter alone. The scale
+    # gives the noise a variance of 1 / symbol_snr at an instant, and a symbol a gain of 1.
+    spectrum_BF = 2 * np.fft.fft(spread_BT) * raised_cosine_F + np.fft.fft(noise_BT) * np.sqrt(raised_cosine_F)
+    filtered_BT = np.fft.ifft(spectrum_BF)
+    in_time_BS = filtered_BT[:, 0::2]
+    late_BS = in_time_BS.real + 1j * filtered_BT[:, 1::2].imag
+    return in_time_BS.astype(np.complex64), late_BS.astype(np.complex64)
+
+
+def _raised_cosine(frequency: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Evaluate the raised cosine's spectrum, 1 in the middle; frequency in symbol rates."""
+    beyond = np.clip((np.abs(frequency) - (1 - _BOUND_ROLL_OFF) / 2) / _BOUND_ROLL_OFF, 0, 1)
+    spectrum: npt.NDArray[np.float64] = (1 + np.cos(math.pi * beyond)) / 2
+    return spectrum
+
+
+def _log_likelihood(
+    received_BS: npt.NDArray[np.complex64], table_M: npt.NDArray[np.complex64], symbol_snr: float
+) -> npt.NDArray[np.float64]:
+    """Return ln p(frame | modulation) against noise alone, every point being equally likely: (B,).
+
+    In this form, ``sum ln mean exp((2 Re(r s*) - |s|^2) / N0)``, pulses with other instants can be compared.
+    """
+    received_X2 = np.ascontiguousarray(received_BS).view(np.float32).reshape(-1, 2)
+    points_2M = (2 * symbol_snr) * np.stack([table_M.real, table_M.imag])
+    exponent_XM = received_X2 @ points_2M.astype(np.float32) - np.float32(symbol_snr) * np.abs(table_M) ** 2
+    largest_X = exponent_XM.max(axis=1)
+    exponent_XM -= largest_X[:, None]
+    np.exp(exponent_XM, out=exponent_XM)
+    symbol_X = np.log(exponent_XM.mean(axis=1)) + largest_X
+    likelihood_B: npt.NDArray[np.float64] = symbol_X.reshape(received_BS.shape).sum(axis=1, dtype=np.float64)
+    return likelihood_B
+
+
+def psd_snr_accuracy(
+    modulations: Sequence[str],
+    snr_db: int,
+    levels_db: Sequence[int],
+    n_each: int,
+    rng: np.random.Generator,
+    recipe: Recipe | None = None,
+) -> float:
+    """Return the share of synthetic frames whose estimated SNR is nearest to their own level."""
+    right = 0
+    for modulation in modulations:
+        estimate_B = estimate_snr_db(synthesise_frames(modulation, snr_db, n_each, rng, recipe))
+        nearest_B = np.abs(estimate_B[:, None] - np.array(levels_db)).argmin(axis=1)
+        right += int((np.array(levels_db)[nearest_B] == snr_db).sum())
+    return right / (n_each * len(modulations))
+
+
+def estimate_snr_db(iq_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Estimate every frame's SNR from its spectrum alone: (B,), in dB per sample over the full band.
+
+    A Blackman window keeps a strong signal out of the empty band, |f| > 0.25 cycles a sample, whose mean is the noise
+    floor; the rest of the power is the signal. At least -40 dB, where nothing is left.
+    """
+    signal_BT = iq_BTC.astype(np.float32, copy=False).view(np.complex64)[..., 0]
+    window_T = np.blackman(signal_BT.shape[1]).astype(np.float32)
+    spectrum_BF = np.fft.fft(signal_BT * window_T, axis=1)
+    empty_F = np.abs(np.fft.fftfreq(signal_BT.shape[1])) > NOISE_BAND
+    empty_BF = spectrum_BF[:, empty_F]
+    noise_B = (empty_BF.real**2 + empty_BF.imag**2).mean(axis=1, dtype=np.float64) / np.sum(window_T**2)
+    power_B = (signal_BT.real**2 + signal_BT.imag**2).mean(axis=1, dtype=np.float64)
+    ratio_B = (power_B - noise_B) / np.maximum(noise_B, 1e-12 * np.maximum(power_B, 1e-30))
+    estimate_B: npt.NDArray[np.float64] = 10 * np.log10(np.maximum(ratio_B, 1e-4))
+    return estimate_B

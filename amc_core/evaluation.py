@@ -1,0 +1,237 @@
+"""What the confusion of one pass over frames says: accuracy, F1, accuracy by SNR, attractors. Free of torch.
+
+In names: K modulations, L SNR levels; the first index of a confusion is the truth, the second the guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.modulations import FAMILIES
+
+__all__ = ["Attractor", "Evaluation", "Score", "attractors", "scores"]
+
+Counts = npt.NDArray[np.int64]
+
+# An attractor is the commonest guess for at least so many other levels, and is guessed at least so many times as often
+# as it is true. Levels that blur into their neighbours fail the first test, a model that guesses at random the second.
+_MIN_SWALLOWED = 2
+_MIN_EXCESS = 1.5
+_STANDARD_ERRORS = 2.0  # by which a level's wrong guess must lead over its right one
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one class is found; fractions."""
+
+    name: str
+    n_frames: int
+    precision: float  # 0 where the class is never guessed
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Attractor:
+    """An SNR level that swallows the frames of others: RUNLOG's black hole."""
+
+    snr_db: int
+    share: float  # of all frames of other levels
+    guessed: float  # of all frames of any level
+    swallowed: Mapping[int, float]  # true SNR in dB -> share of its frames; only levels that are guessed wrongly so
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The joint confusion of modulation and SNR, and what follows from it."""
+
+    modulations: tuple[str, ...]
+    levels_db: tuple[int, ...]
+    joint: Counts  # (K, L, K, L): true modulation and level, guessed modulation and level
+    loss: float
+
+    @cached_property
+    def modulation(self) -> Counts:
+        """Confusion (K, K) of the modulation."""
+        return np.asarray(self.joint.sum(axis=(1, 3)))
+
+    @cached_property
+    def snr(self) -> Counts:
+        """Confusion (L, L) of the SNR level."""
+        return np.asarray(self.joint.sum(axis=(0, 2)))
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames that were guessed."""
+        return int(self.snr.sum())
+
+    @cached_property
+    def right_by_snr(self) -> Counts:
+        """Frames of every level whose modulation and SNR are both right."""
+        return np.asarray(np.einsum("klkl->l", self.joint))
+
+    @property
+    def combined_acc(self) -> float:
+        """Share of frames whose modulation and SNR are both right."""
+        return _share(self.right_by_snr.sum(), self.n_frames)
+
+    @property
+    def mod_acc(self) -> float:
+        """Share of frames whose modulation is right."""
+        return _share(np.trace(self.modulation), self.n_frames)
+
+    @property
+    def snr_acc(self) -> float:
+        """Share of frames whose SNR level is right."""
+        return _share(np.trace(self.snr), self.n_frames)
+
+    @property
+    def snr_mae_db(self) -> float:
+        """Mean distance of the guessed level from the true one, dB."""
+        levels_db = np.asarray(self.levels_db, dtype=np.float64)
+        return float((self.snr * abs(levels_db[:, None] - levels_db[None, :])).sum() / max(self.n_frames, 1))
+
+    @cached_property
+    def combined_acc_by_snr(self) -> npt.NDArray[np.float64]:
+        """Share of every level's frames whose modulation and SNR are both right."""
+        return _shares(self.right_by_snr, self.snr.sum(axis=1))
+
+    @cached_property
+    def mod_acc_by_snr(self) -> npt.NDArray[np.float64]:
+        """Share of every level's frames whose modulation is right."""
+        return _shares(np.einsum("klkm->l", self.joint), self.snr.sum(axis=1))
+
+    @property
+    def modulation_scores(self) -> tuple[Score, ...]:
+        """One a modulation."""
+        return scores(self.modulation, self.modulations)
+
+    @property
+    def family_scores(self) -> tuple[Score, ...]:
+        """One a family: a guess is right when it is of the same family."""
+        names = [name for name, members in FAMILIES.items() if set(members) & set(self.modulations)]
+        family_of = {member: name for name, members in FAMILIES.items() for member in members}
+        member_KF = np.array([[family_of[modulation] == name for name in names] for modulation in self.modulations])
+        return scores(member_KF.T.astype(np.int64) @ self.modulation @ member_KF, names)
+
+    @property
+    def snr_scores(self) -> tuple[Score, ...]:
+        """One an SNR level, named by its dB."""
+        return scores(self.snr, [str(level) for level in self.levels_db])
+
+    @cached_property
+    def attractors(self) -> tuple[Attractor, ...]:
+        """Levels that swallow others, the greediest first."""
+        return attractors(self.snr, self.levels_db)
+
+    def summary(self) -> dict[str, float]:
+        """Return the figures that every part is known by: loss, accuracies, SNR error."""
+        return {
+            "loss": self.loss,
+            "combined_acc": self.combined_acc,
+            "mod_acc": self.mod_acc,
+            "snr_acc": self.snr_acc,
+            "snr_mae_db": self.snr_mae_db,
+        }
+
+    def detail(self) -> dict[str, float]:
+        """Return the figures by class, family and level, under the names of metric_names; the attractor if any."""
+        found = {
+            **{f"f1/mod/{score.name}": score.f1 for score in self.modulation_scores},
+            **{f"f1/family/{score.name}": score.f1 for score in self.family_scores},
+            **{f"f1/snr/{score.name}": score.f1 for score in self.snr_scores},
+            **{f"acc/snr/{db}": acc for db, acc in zip(self.levels_db, self.combined_acc_by_snr.tolist(), strict=True)},
+            "attractor/share": 0.0,
+        }
+        if self.attractors:
+            found |= {"attractor/snr_db": self.attractors[0].snr_db, "attractor/share": self.attractors[0].share}
+        return found
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return everything as plain JSON types."""
+        by_level = zip(
+            self.levels_db,
+            self.snr_scores,
+            self.combined_acc_by_snr.tolist(),
+            self.mod_acc_by_snr.tolist(),
+            strict=True,
+        )
+        return {
+            "n_frames": self.n_frames,
+            **self.summary(),
+            "by_modulation": [vars(score) for score in self.modulation_scores],
+            "by_family": [vars(score) for score in self.family_scores],
+            "by_snr": [
+                {"snr_db": db, **_without_name(score), "combined_acc": combined, "mod_acc": modulation}
+                for db, score, combined, modulation in by_level
+            ],
+            "attractors": [
+                {**vars(found), "swallowed": {str(db): share for db, share in found.swallowed.items()}}
+                for found in self.attractors
+            ],
+            "modulations": list(self.modulations),
+            "modulation_confusion": self.modulation.tolist(),
+            "snr_levels_db": list(self.levels_db),
+            "snr_confusion": self.snr.tolist(),
+        }
+
+
+def scores(confusion_KK: Counts, names: Sequence[str]) -> tuple[Score, ...]:
+    """Return precision, recall and F1 of every class; 0 where a quotient is 0/0."""
+    hit_K, true_K, guess_K = np.diag(confusion_KK), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
+    columns = (_shares(hit_K, guess_K), _shares(hit_K, true_K), _shares(2 * hit_K, true_K + guess_K))
+    rows = zip(names, true_K.tolist(), *(column.tolist() for column in columns), strict=True)
+    return tuple(Score(*row) for row in rows)
+
+
+def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...]:
+    """Find the SNR levels that swallow others, the greediest first.
+
+    A true level is swallowed by the guess that is commonest for it, when that is not itself and leads over the right
+    guess by two standard errors. A level is an attractor when it swallows at least two others and is guessed at least
+    1.5 times as often as it is true. So 24, 28 and 30 dB read as 26 dB is one; 30 dB read as 28 dB is a blur.
+    """
+    true_L = snr_LL.sum(axis=1)
+    n_frames = int(true_L.sum())
+    share_LL = snr_LL / np.maximum(true_L, 1)[:, None]
+    right_L = np.diag(share_LL)
+    found = []
+    for level, snr_db in enumerate(levels_db):
+        taken_L = share_LL[:, level]
+        # Variance of the difference of two shares of one multinomial sample.
+        variance_L = (taken_L + right_L - (taken_L - right_L) ** 2) / np.maximum(true_L, 1)
+        leads_L = taken_L - right_L > _STANDARD_ERRORS * np.sqrt(variance_L)
+        swallowed_L = leads_L & (share_LL.argmax(axis=1) == level)
+        swallowed_L[level] = False
+        n_other = n_frames - int(true_L[level])
+        n_guessed = int(snr_LL[:, level].sum())
+        if swallowed_L.sum() >= _MIN_SWALLOWED and n_guessed >= _MIN_EXCESS * true_L[level]:
+            found.append(
+                Attractor(
+                    snr_db=int(snr_db),
+                    share=_share(n_guessed - int(snr_LL[level, level]), n_other),
+                    guessed=_share(n_guessed, n_frames),
+                    swallowed={
+                        int(levels_db[other]): float(taken_L[other]) for other in np.flatnonzero(swallowed_L).tolist()
+                    },
+                )
+            )
+    return tuple(sorted(found, key=lambda attractor: -attractor.share))
+
+
+def _share(part: Any, whole: int) -> float:
+    return float(part) / whole if whole else 0.0
+
+
+def _shares(part_L: npt.NDArray[Any], whole_L: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return np.asarray(part_L / np.maximum(whole_L, 1), dtype=np.float64)
+
+
+def _without_name(score: Score) -> dict[str, Any]:
+    return {name: value for name, value in vars(score).items() if name != "name"}

@@ -1,0 +1,107 @@
+"""From the file to what the model sees, prepared in the background while the model computes.
+
+In names: B frames of a batch, T = 1024 samples, C = I and Q, X the shape of one frame's model input, M frames of the
+selection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from amc_core.radioml import RadioMLFile, Selection
+
+__all__ = ["Batch", "Feed"]
+
+_AHEAD = 2  # batches: a slow one, such as the first from a cold disk, is caught up with by the next
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets on the device."""
+
+    input: Tensor  # (B, *X), what the model takes
+    modulation: Tensor  # (B,) index of the class
+    snr: Tensor  # (B,) index of the level
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What the thread has made of a batch."""
+
+    rows: npt.NDArray[np.int64]
+    frames: Tensor | None  # on the CPU the model's input, for a GPU pinned IQ, None where the GPU holds the frames
+    modulation: Tensor
+    snr: Tensor
+
+
+class Feed:
+    """Frames of a selection as model input, batch by batch, in the order that is asked for.
+
+    A thread reads ahead. On the CPU it also computes the representation, in the moments in which the model's own
+    threads wait for each other. On a GPU the representation is queued before the model's work, and only pinned memory
+    is copied without waiting. Nothing in here draws a random number, so that reading ahead changes none.
+
+    Args:
+        data: the open file.
+        selection: which rows, and their targets.
+        represent: (B, T, 2) float32 on the device to the model's input on the device.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, data: RadioMLFile, selection: Selection, represent: Callable[[Tensor], Tensor], device: torch.device
+    ) -> None:
+        self._data = data
+        self._rows_M = selection.rows
+        self._modulation_M = torch.from_numpy(selection.modulation)
+        self._snr_M = torch.from_numpy(selection.snr)
+        self._represent = represent
+        self._device = device
+
+    def batches(self, chunks: Sequence[npt.NDArray[np.int64]]) -> Generator[Batch, None, None]:
+        """Yield every chunk of positions in the selection as a batch."""
+        waiting = deque(chunks)
+        ahead: deque[Future[_Loaded]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
+            try:
+                while waiting or ahead:
+                    while waiting and len(ahead) <= _AHEAD:
+                        ahead.append(reader.submit(self._load, waiting.popleft()))
+                    yield self._finish(ahead.popleft().result())
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _load(self, positions_B: npt.NDArray[np.int64]) -> _Loaded:
+        """Do what the model need not wait for; this runs in the thread."""
+        index_B, rows_B = torch.from_numpy(positions_B), self._rows_M[positions_B]
+        modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
+        if self._data.is_on_device:
+            return _Loaded(rows_B, None, modulation_B.pin_memory(), snr_B.pin_memory())
+        iq_BTC = torch.from_numpy(self._data.frames(rows_B))
+        if self._device.type == "cuda":
+            return _Loaded(rows_B, iq_BTC.pin_memory(), modulation_B.pin_memory(), snr_B.pin_memory())
+        return _Loaded(rows_B, _laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+
+    def _finish(self, loaded: _Loaded) -> Batch:
+        """Do the rest in the model's own order of work."""
+        modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
+        if loaded.frames is None:
+            return Batch(_laid_out(self._represent(self._data.frames_on_device(loaded.rows))), modulation_B, snr_B)
+        if self._device.type == "cuda":
+            iq_BTC = loaded.frames.to(self._device, non_blocking=True)
+            return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+        return Batch(loaded.frames, modulation_B, snr_B)
+
+
+def _laid_out(input_BX: Tensor) -> Tensor:
+    """Convolutions on tensor cores and in oneDNN want images with the channels last."""
+    return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX

@@ -1,0 +1,214 @@
+"""Starting from a checkpoint: what may be continued, and whether its weights have seen the frames to be held out.
+
+A network that was trained on a part of the frames that now validate it scores too high at first and tells nothing: the
+run log's vocal-glade-228 resumed an 80/10/10 checkpoint on a 70/20/10 split, so that a third of its held-out frames had
+been trained on, jumped from 47.5 to 52.5 % and was read as a distribution mismatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from amc_core.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
+from amc_core.config import ConfigError, TrialConfig
+from amc_core.modulations import LABEL_SETS
+from amc_core.radioml import RadioMLFile, Selection, select
+from amc_core.splits import Split, stratified_split
+
+__all__ = ["Lineage", "SplitFacts", "find_parent", "load_weights", "require_same_trial", "trace"]
+
+# What a continued trial may have otherwise: where things lie, and when to end.
+_MAY_DIFFER = frozenset(
+    {
+        *("data", "storage", "epochs", "patience", "min_cycles", "compile", "micro_batch_size"),
+        *("init_from", "resume_from", "allow_split_change"),
+    }
+)
+_OF_THE_SPLIT = ("label_set", "snr_min_db", "snr_max_db", "split", "split_seed")
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Enough to divide the same file in the same way again."""
+
+    split_fingerprint: str
+    data_fingerprint: str
+    label_set: str
+    snr_min_db: int
+    snr_max_db: int
+    split: tuple[float, float, float]
+    split_seed: int
+
+    @classmethod
+    def of(cls, config: TrialConfig, *, split_fingerprint: str, data_fingerprint: str) -> SplitFacts:
+        """Take them from a configuration and the fingerprints that it led to."""
+        own = {name: getattr(config, name) for name in _OF_THE_SPLIT}
+        return cls(split_fingerprint=split_fingerprint, data_fingerprint=data_fingerprint, **own)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> SplitFacts:
+        """Read what to_mapping wrote."""
+        return cls(**{**values, "split": tuple(values["split"])})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return {**asdict(self), "split": list(self.split)}
+
+    def __str__(self) -> str:
+        ratios = "/".join(f"{fraction:.0%}" for fraction in self.split).replace("%", "")
+        return (
+            f"{self.split_fingerprint} ({self.label_set}, {self.snr_min_db}..{self.snr_max_db} dB, {ratios}, "
+            f"seed {self.split_seed})"
+        )
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the weights of a trial come from."""
+
+    parent_run: str | None
+    parent_split_fingerprint: str | None
+    trained_on: tuple[SplitFacts, ...]  # this trial's own split is the last one
+    split_override: bool  # other splits than its own are among them, and somebody allowed it
+    heldout_trained_on: float | None  # share of the held-out frames; None: unknown, another file
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run's configuration records of it."""
+        names = ("parent_run", "parent_split_fingerprint", "split_override", "heldout_trained_on")
+        return {name: getattr(self, name) for name in names}
+
+
+def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
+    """Load the checkpoint that a trial starts from: that file, or last.pt (resume) or best.pt (init) of that folder.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    given = config.resume_from or config.init_from
+    if given is None:
+        return None
+    path = Path(given)
+    if path.is_dir():
+        path /= LAST if config.resume_from else BEST
+    return path, load_checkpoint(path)
+
+
+def trace(
+    config: TrialConfig,
+    own: SplitFacts,
+    parent: Checkpoint | None,
+    data: RadioMLFile,
+    selection: Selection,
+    split: Split,
+) -> Lineage:
+    """Say where the weights come from, and refuse those that have seen frames of another split.
+
+    Raises:
+        ConfigError: another split is among what the weights were trained on, and ``allow_split_change`` is false; the
+            message names both and the share of the held-out frames that they have seen.
+    """
+    if parent is None:
+        return Lineage(None, None, (own,), split_override=False, heldout_trained_on=0.0)
+    trained_on = [SplitFacts.from_mapping(facts) for facts in parent.trained_on]
+    foreign = [facts for facts in trained_on if facts.split_fingerprint != own.split_fingerprint]
+    heldout_M = selection.rows[np.concatenate([split.val, split.test])]
+    share = _share_trained_on(heldout_M, foreign, data)
+    if foreign and not config.allow_split_change:
+        raise ConfigError([_refusal(config, own, foreign, share, len(heldout_M))])
+    return Lineage(
+        parent_run=parent.run,
+        parent_split_fingerprint=parent.split_fingerprint,
+        trained_on=(*(facts for facts in trained_on if facts != own), own),
+        split_override=bool(foreign),
+        heldout_trained_on=share,
+    )
+
+
+def require_same_trial(config: TrialConfig, parent: Checkpoint) -> None:
+    """Refuse to continue a trial with other settings than it had.
+
+    Raises:
+        ConfigError: naming every setting that differs; where a split change is allowed, the split may.
+    """
+    may_differ = _MAY_DIFFER | (set(_OF_THE_SPLIT) if config.allow_split_change else set())
+    now = config.to_mapping()
+    problems = [
+        f"resume_from: {name} was {was!r} and is {now[name]!r}; an exact continuation keeps it, init_from starts a new "
+        "trial from the weights"
+        for name, was in parent.config.items()
+        if name in now and name not in may_differ and now[name] != was
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_heads: bool) -> None:
+    """Copy a checkpoint's weights into a model.
+
+    Args:
+        fresh_heads: keep the model's own head where the number of classes differs.
+
+    Raises:
+        ConfigError: the checkpoint is of another network.
+    """
+    weights = dict(parent.model)
+    own = model.state_dict()
+    if fresh_heads:
+        for name in [name for name in weights if name.startswith(("modulation_head.", "snr_head."))]:
+            if name in own and own[name].shape != weights[name].shape:
+                weights[name] = own[name]
+    differing = sorted(own.keys() ^ weights.keys()) or sorted(
+        name for name in own if own[name].shape != weights[name].shape
+    )
+    if differing:
+        was = {name: parent.config.get(name) for name in ("model_type", "snr_layer", "representation", "image_size")}
+        described = ", ".join(f"{name} {value}" for name, value in was.items())
+        raise ConfigError(
+            [
+                f"{path}: weights of another network ({described}): {len(differing)} tensors do not fit, the first is "
+                f"{differing[0]}; use the same network, or another checkpoint"
+            ]
+        )
+    model.load_state_dict(weights)
+
+
+def _share_trained_on(
+    heldout_rows_M: npt.NDArray[np.int64], foreign: Sequence[SplitFacts], data: RadioMLFile
+) -> float | None:
+    """Return the share of rows that lie in the training part of any of these splits; None for those of other files."""
+    if any(facts.data_fingerprint != data.fingerprint for facts in foreign):
+        return None
+    seen_M = np.zeros(len(heldout_rows_M), dtype=bool)
+    for facts in foreign:
+        selection = select(
+            data,
+            label_set=facts.label_set,
+            columns=LABEL_SETS[facts.label_set],
+            snr_min_db=facts.snr_min_db,
+            snr_max_db=facts.snr_max_db,
+        )
+        train = stratified_split(selection, facts.split, facts.split_seed).train
+        seen_M |= np.isin(heldout_rows_M, selection.rows[train])
+    return float(seen_M.mean())
+
+
+def _refusal(
+    config: TrialConfig, own: SplitFacts, foreign: Sequence[SplitFacts], share: float | None, n_heldout: int
+) -> str:
+    field = "resume_from" if config.resume_from else "init_from"
+    others = " and ".join(str(facts) for facts in foreign)
+    if share is None:
+        seen = "these are different data files, so that nobody can say which held-out frames they have seen"
+    else:
+        seen = f"{share:.1%} of the {n_heldout:,} held-out frames were trained on"
+    return (
+        f"{field}: the weights were trained on split {others}, this trial has split {own}: {seen}. Use the same "
+        "label_set, SNR range, split and split_seed; allow_split_change: true starts all the same and marks the run"
+    )

@@ -1,0 +1,144 @@
+"""Statistics of single frames that tell modulations apart without any learning, for checking labels.
+
+In names: B frames, T = 1024 samples, F frequencies, S symbols.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
+
+__all__ = ["TRAITS", "mean_spectrum", "symbol_rate", "traits"]
+
+Complex = npt.NDArray[np.complexfloating]
+
+# What is true of the frames of a class, by physics and not by one generator's choices; a class that is in neither set
+# may be either way. Amplitude levels of one sign, other ring ratios and other message bandwidths change none of them.
+_PSK_ABOVE_8 = {"16PSK", "32PSK"}
+_APSK = {"16APSK", "32APSK", "64APSK", "128APSK"}
+_QAM = {"16QAM", "32QAM", "64QAM", "128QAM", "256QAM"}
+_REAL = {"OOK", "4ASK", "8ASK", "BPSK", "AM-DSB-WC", "AM-DSB-SC"}
+_DIGITAL_CIRCULAR = {"QPSK", "8PSK", "OQPSK", *_PSK_ABOVE_8, *_APSK, *_QAM}
+TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    # trait: (classes that have it, classes that do not)
+    "on one line": (frozenset(_REAL), frozenset({*_DIGITAL_CIRCULAR, "FM", "GMSK"})),
+    "constant envelope": (
+        frozenset({"FM", "GMSK"}),
+        frozenset({*_DIGITAL_CIRCULAR, "OOK", "4ASK", "8ASK", "BPSK", "AM-DSB-SC", "AM-SSB-SC"}),
+    ),
+    "a carrier": (
+        frozenset({"OOK", "AM-DSB-WC", "AM-SSB-WC"}),
+        frozenset({*_DIGITAL_CIRCULAR, "BPSK", "AM-DSB-SC", "AM-SSB-SC", "FM", "GMSK"}),
+    ),
+    "symbols on one ring": (
+        frozenset({"BPSK", "QPSK", "8PSK", *_PSK_ABOVE_8}),
+        frozenset({"OOK", "4ASK", "8ASK", "OQPSK", "AM-DSB-SC", "AM-SSB-SC", *_APSK, *_QAM}),
+    ),
+    "symbols at four angles": (
+        frozenset({*_REAL, "QPSK"}),
+        frozenset({"8PSK", "OQPSK", *_PSK_ABOVE_8, *_APSK, *_QAM}),
+    ),
+    "symbols at eight angles": (frozenset({*_REAL, "QPSK", "8PSK"}), frozenset({*_PSK_ABOVE_8, *_APSK, *_QAM})),
+    "one sideband": (frozenset({"AM-SSB-SC"}), frozenset({*_REAL, *_DIGITAL_CIRCULAR})),
+}
+
+_SIGNAL_BAND = 0.15  # cycles a sample, wide enough for every class
+_ROLL_OFF = 0.25  # of the matched filter
+_HALF_SPAN = 6  # symbols
+
+
+def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
+    """Say which of TRAITS frames of one class show, by the median over the frames; they want at least 16 dB."""
+    signal_BT = _complex(iq_BTC)
+    frequency_F = np.fft.fftfreq(signal_BT.shape[1])
+    spectrum_BF = np.fft.fft(signal_BT, axis=1)
+    quiet_BT = np.fft.ifft(spectrum_BF * (np.abs(frequency_F) < _SIGNAL_BAND), axis=1)
+    envelope_BT = np.abs(quiet_BT)
+    power_BF = np.abs(spectrum_BF) ** 2
+    upper_B = power_BF[:, (frequency_F > 0.004) & (frequency_F < _SIGNAL_BAND)].sum(axis=1)
+    lower_B = power_BF[:, (frequency_F < -0.004) & (frequency_F > -_SIGNAL_BAND)].sum(axis=1)
+    symbols_BS = _symbols(signal_BT)
+    modulus_BS = np.abs(symbols_BS)
+    direction_BS = symbols_BS / np.maximum(modulus_BS, 1e-12)
+    statistic = {
+        "on one line": (_line(quiet_BT**2, within=0.005), 0.7),
+        "constant envelope": (-envelope_BT.std(axis=1) / envelope_BT.mean(axis=1), -0.12),
+        "a carrier": (_line(quiet_BT, within=0.003), 0.6),
+        "symbols on one ring": (-(modulus_BS**4).mean(axis=1), -1.12),
+        "symbols at four angles": (_line(direction_BS**4 * modulus_BS, within=0.08), 0.7),
+        "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, within=0.16), 0.6),
+        "one sideband": (np.abs(upper_B - lower_B) / power_BF.sum(axis=1), 0.4),
+    }
+    return {name: bool(np.median(value_B) > threshold) for name, (value_B, threshold) in statistic.items()}
+
+
+def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Find the cyclic line of linear modulations: (symbols a sample, its height over what is around it).
+
+    The squared magnitude of a signal with excess bandwidth repeats with the symbols: W. Gardner, "Exploitation of
+    spectral redundancy in cyclostationary signals", IEEE Signal Processing Magazine 8(2), 1991.
+    """
+    signal_BT = _complex(iq_BTC)
+    envelope_BT = np.abs(signal_BT) ** 2
+    envelope_BT -= envelope_BT.mean(axis=1, keepdims=True)
+    n_fft = 4 * signal_BT.shape[1]
+    power_F = (np.abs(np.fft.rfft(envelope_BT * np.hanning(signal_BT.shape[1]), n_fft, axis=1)) ** 2).mean(axis=0)
+    # The data's own spectrum falls smoothly; a line stands out from the median around it.
+    half = n_fft // 64
+    around_F = np.array([np.median(power_F[max(0, k - half) : k + half + 1]) for k in range(len(power_F))])
+    height_F = power_F / around_F
+    height_F[: n_fft // 40] = 0  # more than 40 samples a symbol are not looked for
+    best = int(height_F.argmax())
+    return best / n_fft, float(height_F[best])
+
+
+def mean_spectrum(iq_BTC: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the frequencies from -1/2 to 1/2, and the mean power spectrum without the noise floor; its sum is 1."""
+    signal_BT = _complex(iq_BTC)
+    power_F = (np.abs(np.fft.fft(signal_BT * np.blackman(signal_BT.shape[1]), axis=1)) ** 2).mean(axis=0)
+    frequency_F = np.fft.fftshift(np.fft.fftfreq(signal_BT.shape[1]))
+    power_F = np.fft.fftshift(power_F)
+    power_F -= np.median(power_F[np.abs(frequency_F) > 0.25])
+    return frequency_F, power_F / power_F.sum()
+
+
+def _symbols(signal_BT: Complex) -> Complex:
+    """Return symbols of unit mean power: matched filter and the timing of M. Oerder and H. Meyr, 1988."""
+    n_samples = signal_BT.shape[1]
+    frequency_F = np.fft.fftfreq(n_samples)
+    spectrum_BF = np.fft.fft(signal_BT, axis=1) * _matched_filter(n_samples)
+    envelope_BT = np.abs(np.fft.ifft(spectrum_BF, axis=1)) ** 2
+    clock_T = np.exp(-2j * math.pi * np.arange(n_samples) / SAMPLES_PER_SYMBOL)
+    delay_B1 = -SAMPLES_PER_SYMBOL * np.angle(envelope_BT @ clock_T)[:, None] / (2 * math.pi)
+    on_time_BT = np.fft.ifft(spectrum_BF * np.exp(2j * math.pi * frequency_F * delay_B1), axis=1)
+    edge = SAMPLES_PER_SYMBOL * (_HALF_SPAN + 2)
+    symbols_BS = on_time_BT[:, edge:-edge:SAMPLES_PER_SYMBOL]
+    root_B1 = np.sqrt((np.abs(symbols_BS) ** 2).mean(axis=1, keepdims=True))
+    normalised_BS: Complex = symbols_BS / np.maximum(root_B1, 1e-12)
+    return normalised_BS
+
+
+def _matched_filter(n_samples: int) -> npt.NDArray[np.float64]:
+    reach = _HALF_SPAN * SAMPLES_PER_SYMBOL
+    pulse = root_raised_cosine(np.arange(-reach, reach + 1) / SAMPLES_PER_SYMBOL, np.array(_ROLL_OFF))
+    around_zero = np.zeros(n_samples)
+    around_zero[: reach + 1], around_zero[-reach:] = pulse[reach:], pulse[:reach]
+    return np.fft.fft(around_zero).real
+
+
+def _line(signal_BT: Complex, *, within: float) -> npt.NDArray[np.float64]:
+    """Return the height of the strongest line near zero frequency, 1 for a pure one: (B,)."""
+    n_fft = 4 * signal_BT.shape[1]
+    spectrum_BF = np.abs(np.fft.fft(signal_BT, n_fft, axis=1))[:, np.abs(np.fft.fftfreq(n_fft)) <= within]
+    line_B: npt.NDArray[np.float64] = spectrum_BF.max(axis=1) / np.maximum(np.abs(signal_BT).sum(axis=1), 1e-12)
+    return line_B
+
+
+def _complex(iq_BTC: npt.NDArray[np.float32]) -> Complex:
+    signal_BT: Complex = np.ascontiguousarray(iq_BTC).view(np.complex64)[..., 0]
+    return signal_BT

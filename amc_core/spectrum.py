@@ -1,0 +1,35 @@
+"""The power spectrum of many frames at once.
+
+In names: B frames, T = 1024 samples, C = I and Q, S Welch segments, F frequencies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["PSD_FLOOR", "WELCH_HOP", "WELCH_LENGTH", "log_psd", "log_spectrum", "welch"]
+
+WELCH_LENGTH, WELCH_HOP = 64, 32
+PSD_FLOOR = 1e-6  # of white noise with unit power, that is -60 dB
+
+
+def welch(iq_BTC: Tensor, window: Tensor) -> Tensor:
+    """Return the mean power of windowed segments of frames (B, T, 2) at every frequency: (B, F), zero first."""
+    segments_BSF = torch.view_as_complex(iq_BTC.contiguous()).unfold(1, len(window), WELCH_HOP) * window
+    return torch.view_as_real(torch.fft.fft(segments_BSF)).square().sum(dim=-1).mean(dim=1)
+
+
+def log_psd(power_BF: Tensor, window: Tensor) -> Tensor:
+    """Turn Welch's powers into ``log10(PSD + 1e-6) / 2`` (B, F), the carrier in the middle.
+
+    White noise of unit power has a PSD of 1 at every frequency.
+    """
+    psd_BF = torch.fft.fftshift(power_BF, dim=-1) / window.square().sum()
+    return torch.log10(psd_BF + PSD_FLOOR) / 2
+
+
+def log_spectrum(power_BF: Tensor, window: Tensor, size: int) -> Tensor:
+    """Return ``log_psd`` interpolated to one row of an image: (B, 1, size)."""
+    return functional.interpolate(log_psd(power_BF, window)[:, None], size=size, mode="linear")

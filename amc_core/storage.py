@@ -1,0 +1,151 @@
+"""Where the frames of a trial live: in the file, in memory, or on the GPU.
+
+In names: N all rows of the file, M the rows of the selection, B the rows asked for, T = 1024 samples, C = I and Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from amc_core.config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HeldInRam", "HeldOnDevice", "Room", "choose_storage", "find_room"]
+
+_FRAME_VALUES = 1024 * 2
+_CHUNK = 2048  # rows copied at once
+_AUTO_SHARE = 0.5  # of free memory that auto takes: the model and the other trials of the machine want the rest
+_ASKED_SHARE = 0.9  # of free memory that a storage named by the user may take
+
+_Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Free memory in bytes; ``device`` is None where no GPU is used."""
+
+    ram: int
+    device: int | None
+
+
+def choose_storage(wanted: str, *, n_frames: int, is_contiguous: bool, room: Room) -> str:
+    """Return memmap, ram, ram_float16, device, or ``file`` (through h5py) for so many frames.
+
+    ``auto`` prefers the GPU, where a batch costs no copy. Where the file can be mapped and the whole selection fits
+    into memory, the map is as fast as a copy, and all trials of a machine share it; a copy in half the bytes beats a
+    map that does not fit, and any copy beats a chunked or compressed file.
+
+    Raises:
+        ConfigError: the named storage has no room, or there is no GPU.
+    """
+    half, full = 2 * _FRAME_VALUES * n_frames, 4 * _FRAME_VALUES * n_frames
+    if wanted == "auto":
+        ram = room.ram * _AUTO_SHARE
+        if room.device is not None and half <= room.device * _AUTO_SHARE:
+            return "device"
+        if full <= ram:
+            return "memmap" if is_contiguous else "ram"
+        if half <= ram:
+            return "ram_float16"
+        return "memmap" if is_contiguous else "file"
+    if wanted == "device":
+        if room.device is None:
+            raise ConfigError(["storage: device needs an NVIDIA GPU that torch can use, and there is none; use auto"])
+        _require(wanted, half, room.device, "on the GPU; use auto, or a narrower SNR range")
+    elif wanted == "ram":
+        _require(wanted, full, room.ram, "in memory; use ram_float16, which takes half of it, or memmap")
+    elif wanted == "ram_float16":
+        _require(wanted, half, room.ram, "in memory; use memmap, or a narrower SNR range")
+    return wanted
+
+
+def find_room(device: torch.device | None) -> Room:
+    """Ask the machine, and the container that may allow less of it."""
+    import psutil
+
+    ram = psutil.virtual_memory().available
+    limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        ram = min(ram, max(0, limit - used))
+    if device is None or device.type != "cuda":
+        return Room(ram=ram, device=None)
+    import torch
+
+    return Room(ram=ram, device=torch.cuda.mem_get_info(device)[0])
+
+
+class HeldInRam:
+    """A copy of the selected frames, as float32 or as float16, which keeps a signal to -66 dB of its peak."""
+
+    def __init__(self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating]) -> None:
+        self._position_N = _positions(rows_M, n_rows)
+        self._frames_MTC = np.empty((len(rows_M), 1024, 2), dtype=dtype)
+        for part in _chunks(len(rows_M)):
+            self._frames_MTC[part] = gather(rows_M[part])
+
+    def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Gather rows: float32 (B, 1024, 2)."""
+        return self._frames_MTC[_found(self._position_N, rows_B)].astype(np.float32, copy=False)
+
+
+class HeldOnDevice:
+    """A copy of the selected frames on the GPU, in float16: 4.6 GB for 1.1 million."""
+
+    def __init__(self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, device: torch.device) -> None:
+        import torch
+
+        self._device = device
+        self._position_N = _positions(rows_M, n_rows)
+        self._frames_MTC = torch.empty((len(rows_M), 1024, 2), dtype=torch.float16, device=device)
+        for part in _chunks(len(rows_M)):
+            self._frames_MTC[part] = torch.from_numpy(gather(rows_M[part]).astype(np.float16)).to(device)
+
+    def frames(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Gather rows: float32 (B, 1024, 2) on the device; only the row numbers travel."""
+        import torch
+
+        position_B = torch.from_numpy(_found(self._position_N, rows_B))
+        if self._device.type == "cuda":
+            position_B = position_B.pin_memory().to(self._device, non_blocking=True)
+        frames: torch.Tensor = self._frames_MTC.index_select(0, position_B).float()
+        return frames
+
+
+def _require(storage: str, n_bytes: int, free: int, advice: str) -> None:
+    if n_bytes > free * _ASKED_SHARE:
+        raise ConfigError([f"storage: {storage} needs {n_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free {advice}"])
+
+
+def _positions(rows_M: npt.NDArray[np.int64], n_rows: int) -> npt.NDArray[np.int64]:
+    """Where every row of the file is held; -1: nowhere."""
+    position_N = np.full(n_rows, -1, dtype=np.int64)
+    position_N[rows_M] = np.arange(len(rows_M))
+    return position_N
+
+
+def _found(position_N: npt.NDArray[np.int64], rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    position_B: npt.NDArray[np.int64] = position_N[rows_B]
+    if len(position_B) and position_B.min() < 0:
+        missing = rows_B[position_B < 0]
+        raise ValueError(f"row {missing[0]} is not held: only the rows given to hold() are")
+    return position_B
+
+
+def _chunks(n_rows: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, n_rows, _CHUNK)]
+
+
+def _number_in(path: Path) -> int | None:
+    """Read a cgroup's limit; it is the word max where there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

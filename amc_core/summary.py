@@ -1,0 +1,149 @@
+"""What a configuration costs before any frame is read: layers, parameters, multiply-accumulates, frames per second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from amc_core.config import TrialConfig
+from amc_core.models import build_model
+from amc_core.modulations import LABEL_SETS
+from amc_core.radioml import FRAME_LENGTH
+from amc_core.representations import Representation, input_shape
+
+__all__ = ["Layer", "Summary", "count_macs", "summarise"]
+
+_LEVEL_STEP_DB = 2  # of RadioML 2018.01A
+_FRAMES = 64  # a batch for the timing: enough to fill a core, few enough for a large network
+_SECONDS = 1.0  # of each timing at least
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One direct part of the network."""
+
+    name: str
+    kind: str
+    n_parameters: int
+    macs: int  # a frame
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network and its input, counted and timed."""
+
+    input_shape: tuple[int, ...]
+    n_modulations: int
+    n_levels: int
+    layers: tuple[Layer, ...]
+    n_parameters: int
+    macs: int  # a frame, forward
+    device: str
+    input_frames_per_s: float  # IQ to input
+    model_frames_per_s: float  # input to outputs, no gradients
+
+    def as_text(self) -> str:
+        """Return a table for people."""
+        rows = [("layer", "kind", "parameters", "MMAC"), *map(_row, self.layers)]
+        rows.append(("all", "", f"{self.n_parameters:,}", f"{self.macs / 1e6:,.2f}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}" for row in rows
+        ]
+        shape = " x ".join(map(str, self.input_shape))
+        return "\n".join(
+            [
+                f"input {shape}; {self.n_modulations} modulations, {self.n_levels} SNR levels",
+                *lines,
+                f"IQ to input {self.input_frames_per_s:,.0f} frames/s, forward pass {self.model_frames_per_s:,.0f} "
+                f"frames/s ({self.device}, {torch.get_num_threads()} threads, batches of {_FRAMES})",
+            ]
+        )
+
+
+def summarise(config: TrialConfig) -> Summary:
+    """Build what a configuration names, with random weights, and count and time it on the device that would train it.
+
+    Raises:
+        ConfigError: the model cannot be built.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    n_modulations = len(LABEL_SETS[config.label_set])
+    n_levels = (config.snr_max_db - config.snr_min_db) // _LEVEL_STEP_DB + 1
+    model = build_model(config, n_modulations=n_modulations, n_levels=n_levels).eval().to(device)
+    representation = Representation(config).to(device)
+    iq_BTC = torch.randn(_FRAMES, FRAME_LENGTH, 2, generator=torch.Generator().manual_seed(0)).to(device)
+    input_BX: Tensor = representation(iq_BTC)
+    if input_BX.ndim == 4:
+        input_BX = input_BX.contiguous(memory_format=torch.channels_last)
+    macs = count_macs(model, input_BX[:1])
+    with torch.no_grad():
+        return Summary(
+            input_shape=input_shape(config),
+            n_modulations=n_modulations,
+            n_levels=n_levels,
+            layers=_layers(model, macs),
+            n_parameters=_count_parameters(model),
+            macs=macs[""],
+            device=str(device),
+            input_frames_per_s=_FRAMES / _seconds(lambda: representation(iq_BTC), device),
+            model_frames_per_s=_FRAMES / _seconds(lambda: model(input_BX), device),
+        )
+
+
+def count_macs(model: nn.Module, input_BX: Tensor) -> dict[str, int]:
+    """Return multiply-accumulates of a forward pass by module path; the whole is under ''.
+
+    Matrix products, convolutions and attention are counted; sums, norms and activations are not, as usual.
+    """
+    # The counter knows attention by its two matrix products and not by the CPU's fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(input_BX)
+    root = type(model).__name__
+    counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
+    return {"": counter.get_total_flops() // 2} | {
+        name.removeprefix(f"{root}."): count for name, count in counts.items() if name.startswith(f"{root}.")
+    }
+
+
+def _layers(model: nn.Module, macs: dict[str, int]) -> tuple[Layer, ...]:
+    """Show the backbone's direct parts and the heads; parts without parameters are left out."""
+    layers = []
+    for name, module in model.named_children():
+        parts = list(module.named_children()) if name == "backbone" else []
+        # A backbone of one sequence is shown block by block.
+        if len(parts) == 1 and isinstance(parts[0][1], nn.Sequential):
+            prefix = f"{parts[0][0]}."
+            parts = [(prefix + inner, block) for inner, block in parts[0][1].named_children()]
+        for path, part in [(f"{name}.{inner}", block) for inner, block in parts] or [(name, module)]:
+            if n_parameters := _count_parameters(part):
+                layers.append(Layer(path, type(part).__name__, n_parameters, macs.get(path, 0)))
+    return tuple(layers)
+
+
+def _row(layer: Layer) -> tuple[str, str, str, str]:
+    return layer.name, layer.kind, f"{layer.n_parameters:,}", f"{layer.macs / 1e6:,.2f}"
+
+
+def _count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return the shortest time of several calls, after one that warms caches up."""
+    work()
+    best = float("inf")
+    end = time.perf_counter() + _SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,144 @@
+"""Scores, accuracy by SNR and attractors, against confusions whose answers are known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from amc_core.evaluation import Evaluation, attractors, scores
+from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, detail_metrics
+
+LEVELS_DB = tuple(range(0, 32, 2))
+N = 400  # frames of a true level
+
+
+def blurred(width: float) -> npt.NDArray[np.int64]:
+    """Return a confusion that blurs every level into its neighbours, as an honest estimator does."""
+    level = np.arange(len(LEVELS_DB))
+    weight = np.exp(-(((level[:, None] - level[None, :]) / width) ** 2))
+    return np.round(N * weight / weight.sum(axis=1, keepdims=True)).astype(np.int64)
+
+
+def planted(snr_db: int, shares: dict[int, float]) -> npt.NDArray[np.int64]:
+    """Return the blur, with shares of some true levels moved to one guess."""
+    confusion = blurred(0.8)
+    target = LEVELS_DB.index(snr_db)
+    for true_db, share in shares.items():
+        row = confusion[LEVELS_DB.index(true_db)]
+        moved = np.round(row * share).astype(np.int64)
+        row -= moved
+        row[target] += moved.sum()
+    return confusion
+
+
+def test_a_planted_attractor_is_found_with_what_it_swallows() -> None:
+    # RUNLOG's balmy-waterfall-174: 24, 28 and 30 dB are read as 26 dB.
+    found = attractors(planted(26, {24: 0.7, 28: 0.7, 30: 0.7}), LEVELS_DB)
+    assert [attractor.snr_db for attractor in found] == [26]
+    assert set(found[0].swallowed) == {24, 28, 30}
+    assert all(0.6 < share < 0.95 for share in found[0].swallowed.values())
+    confusion = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
+    column = LEVELS_DB.index(26)
+    others = confusion[:, column].sum() - confusion[column, column]
+    assert found[0].share == pytest.approx(others / (confusion.sum() - confusion[column].sum()))
+    assert found[0].guessed == pytest.approx(confusion[:, column].sum() / confusion.sum())
+
+
+def test_a_black_hole_for_most_of_the_range_is_found() -> None:
+    found = attractors(planted(28, dict.fromkeys(range(8, 28, 2), 0.6)), LEVELS_DB)
+    assert found[0].snr_db == 28
+    assert set(found[0].swallowed) == set(range(8, 28, 2))
+
+
+def test_two_attractors_are_told_apart_the_greedier_one_first() -> None:
+    # RUNLOG's peach-violet-189: 26 dB first, 12 dB second.
+    confusion = planted(26, {22: 0.8, 24: 0.8, 28: 0.8, 30: 0.8})
+    second = planted(12, {10: 0.7, 14: 0.7})
+    rows = [LEVELS_DB.index(db) for db in (10, 14)]
+    confusion[rows] = second[rows]
+    assert [attractor.snr_db for attractor in attractors(confusion, LEVELS_DB)] == [26, 12]
+
+
+@pytest.mark.parametrize("width", [0.1, 0.8, 2.0, 6.0])
+def test_an_honest_blur_is_no_attractor(width: float) -> None:
+    assert attractors(blurred(width), LEVELS_DB) == ()
+
+
+def test_the_top_level_read_as_its_neighbour_is_a_blur_and_no_attractor() -> None:
+    assert attractors(planted(28, {30: 0.8}), LEVELS_DB) == ()
+
+
+@pytest.mark.parametrize("n_frames", [4, 50, 2000])
+def test_guessing_at_random_is_no_attractor(n_frames: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        confusion = rng.multinomial(n_frames, np.full(16, 1 / 16), size=16)
+        assert attractors(confusion, LEVELS_DB) == ()
+
+
+def test_a_model_that_always_says_the_same_is_an_attractor_of_everything() -> None:
+    confusion = np.zeros((16, 16), dtype=np.int64)
+    confusion[:, 3] = N
+    found = attractors(confusion, LEVELS_DB)
+    assert (found[0].snr_db, found[0].share, len(found[0].swallowed)) == (6, 1.0, 15)
+
+
+def test_scores_are_precision_recall_and_f1_by_hand() -> None:
+    first, second, third = scores(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert (first.n_frames, first.precision, first.recall) == (4, 3 / 5, 3 / 4)
+    assert first.f1 == pytest.approx(2 * (3 / 5) * (3 / 4) / (3 / 5 + 3 / 4))
+    assert second.f1 == pytest.approx(8 / 11)
+    assert (third.precision, third.recall, third.f1) == (0, 0, 0)
+
+
+def small() -> Evaluation:
+    """Two ASKs and a PSK at 0 and 10 dB, ten frames a cell."""
+    joint = np.zeros((3, 2, 3, 2), dtype=np.int64)
+    joint[0, 0, 0, 0], joint[0, 0, 1, 0] = 6, 4  # 4ASK at 0 dB: four read as 8ASK
+    joint[0, 1, 0, 1], joint[0, 1, 0, 0] = 9, 1  # at 10 dB: one read as 0 dB
+    joint[1, 0, 1, 0] = 10
+    joint[1, 1, 2, 1] = 10  # 8ASK at 10 dB: all read as BPSK
+    joint[2, 0, 2, 0] = 10
+    joint[2, 1, 2, 1] = 10
+    return Evaluation(modulations=("4ASK", "8ASK", "BPSK"), levels_db=(0, 10), joint=joint, loss=0.5)
+
+
+def test_accuracies_come_from_one_joint_confusion() -> None:
+    found = small()
+    assert found.n_frames == 60
+    assert found.combined_acc == pytest.approx((6 + 9 + 10 + 0 + 10 + 10) / 60)
+    assert found.mod_acc == pytest.approx((6 + 10 + 10 + 0 + 10 + 10) / 60)
+    assert found.snr_acc == pytest.approx(59 / 60)
+    assert found.snr_mae_db == pytest.approx(10 / 60)
+    assert found.combined_acc_by_snr.tolist() == pytest.approx([26 / 30, 19 / 30])
+    assert found.mod_acc_by_snr.tolist() == pytest.approx([26 / 30, 20 / 30])
+
+
+def test_within_a_family_a_mixed_up_modulation_is_right() -> None:
+    ask, psk = small().family_scores
+    assert (ask.name, ask.n_frames, ask.recall, ask.precision) == ("ASK", 40, 30 / 40, 1.0)
+    assert (psk.name, psk.n_frames, psk.recall, psk.precision) == ("PSK", 20, 1.0, 20 / 30)
+
+
+def test_the_detail_has_exactly_the_names_that_are_declared() -> None:
+    found = small().detail()
+    assert found.keys() == detail_metrics(("4ASK", "8ASK", "BPSK"), (0, 10)) | {"attractor/share"}
+    assert found["acc/snr/10"] == pytest.approx(19 / 30)
+    assert found["attractor/share"] == 0.0
+    assert "attractor/share" in EPOCH_METRICS
+    swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
+    swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
+    told = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0).detail()
+    assert told["attractor/snr_db"] == 26
+    assert told["attractor/share"] > 0.1
+    assert {"attractor/snr_db"} == OCCASIONAL_METRICS
+
+
+def test_everything_can_be_written_as_json() -> None:
+    content = json.loads(json.dumps(small().to_mapping()))
+    assert content["snr_confusion"] == [[30, 0], [1, 29]]
+    assert content["by_snr"][1]["snr_db"] == 10
+    assert content["by_modulation"][2]["name"] == "BPSK"

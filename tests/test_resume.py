@@ -1,0 +1,217 @@
+"""Continuing a trial exactly, starting from its weights, and refusing frames that they have seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_files import Memory, synthetic_file, tiny_trial, without_time
+
+from amc_core.checkpoint import CheckpointError, load_checkpoint
+from amc_core.config import ConfigError, TrialConfig
+from amc_core.training import TrialResult, train
+
+STEPS = 4  # optimiser steps an epoch: 272 frames in batches of 64
+ASKED = STEPS + 1  # times that a stop is asked for an epoch: before every step, and before the one batch of validation
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return synthetic_file(tmp_path_factory.mktemp("data"), levels_db=(0, 20), frames_per_cell=10)
+
+
+def run(config: TrialConfig, folder: Path, *, stop_at: int | None = None) -> tuple[TrialResult, Memory]:
+    """Train; the request that is asked for as the ``stop_at``-th one ends it."""
+    asked = 0
+
+    def should_stop() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "preempted" if asked == stop_at else None
+
+    record = Memory()
+    return train(config, run_dir=folder, record=record, should_stop=should_stop), record
+
+
+EVERYTHING: dict[str, Any] = {
+    "epochs": 4,
+    "dropout": 0.3,  # draws random numbers
+    "curriculum": True,
+    "curriculum_window": 1,
+    "snr_loss": "d2",
+    "grad_clip_norm": 1.0,
+    "micro_batch_size": 40,
+    "model_type": "test_byobnet",  # batch norm: running means
+    "patience": 2,
+    "min_cycles": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stop_at"),
+    [
+        ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 1 + ASKED),  # between two epochs
+        ({"lr_schedule": "triangular2"}, 3 + 2 + 2),  # inside the second epoch; the first has 136 frames: 2 steps
+        ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED),  # before its validation
+    ],
+)
+def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
+    data: Path, tmp_path: Path, changes: dict[str, Any], stop_at: int
+) -> None:
+    config = EVERYTHING | changes
+    whole_result, whole = run(tiny_trial(data, **config), tmp_path / "whole")
+
+    first_result, first = run(tiny_trial(data, **config), tmp_path / "first", stop_at=stop_at)
+    assert first_result.end == "preempted"
+    assert 0 < first_result.epochs < whole_result.epochs
+    torch.manual_seed(12345)  # another process has other random numbers
+    resumed_config = tiny_trial(data, **config, resume_from=str(tmp_path / "first" / "last.pt"))
+    resumed_result, resumed = run(resumed_config, tmp_path / "second")
+
+    assert without_time([*first.history, *resumed.history]) == without_time(whole.history)
+    assert (resumed_result.end, resumed_result.best_epoch) == (whole_result.end, whole_result.best_epoch)
+    assert resumed_result.test == whole_result.test
+    assert resumed.last == whole.last
+    for name in ("last.pt", "best.pt", "best_loss.pt", "best_combined_acc.pt"):
+        one, other = load_checkpoint(tmp_path / "whole" / name), load_checkpoint(tmp_path / "second" / name)
+        assert one.epoch == other.epoch
+        assert one.model.keys() == other.model.keys()
+        assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+        for mine, yours in zip(
+            one.training["optimiser"]["state"].values(), other.training["optimiser"]["state"].values(), strict=True
+        ):
+            assert all(torch.equal(mine[key], yours[key]) for key in mine)
+        assert torch.equal(one.training["random"]["cpu"], other.training["random"]["cpu"])
+    assert resumed.facts["parent_run"] == "first"
+    assert resumed.facts["parent_split_fingerprint"] == resumed.facts["split_fingerprint"]
+    assert resumed.facts["split_override"] is False
+
+
+def test_a_stop_in_the_middle_keeps_the_steps_that_were_done(data: Path, tmp_path: Path) -> None:
+    result, _ = run(tiny_trial(data), tmp_path, stop_at=ASKED + 3)
+    last = load_checkpoint(tmp_path / "last.pt")
+    assert (result.epochs, last.epoch, last.steps_done) == (1, 1, 2)
+
+
+def test_a_finished_trial_goes_on_when_it_may_have_more_epochs(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=2), tmp_path / "short")
+    config = tiny_trial(data, epochs=3, resume_from=str(tmp_path / "short"))  # a folder stands for its last.pt
+    result, record = run(config, tmp_path / "longer")
+    assert [row["epoch"] for row in record.history] == [3]
+    assert result.epochs == 3
+
+
+def test_resuming_in_the_same_folder_keeps_its_best_checkpoint(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=3), tmp_path, stop_at=2 * ASKED)
+    best = load_checkpoint(tmp_path / "best.pt").epoch
+    result, _ = run(tiny_trial(data, epochs=3, resume_from=str(tmp_path)), tmp_path)
+    assert result.end == "completed"
+    assert load_checkpoint(tmp_path / "best.pt").epoch >= best
+    assert not (tmp_path / "before_1").exists()
+
+
+def test_resuming_with_other_settings_is_refused_naming_all_of_them(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    changed = tiny_trial(data, batch_size=32, max_lr=2e-3, patience=3, resume_from=str(tmp_path / "a"))
+    with pytest.raises(ConfigError) as caught:
+        run(changed, tmp_path / "b")
+    assert len(caught.value.problems) == 2
+    assert "resume_from: batch_size was 64 and is 32" in caught.value.problems[0]
+    assert not (tmp_path / "b" / "last.pt").exists()
+
+
+def test_a_last_checkpoint_without_its_best_one_is_refused(data: Path, tmp_path: Path) -> None:
+    # With a learning rate of nothing the first epoch stays the best, and the test would need it.
+    still = {"base_lr": 1e-12, "max_lr": 1e-12, "epochs": 2}
+    run(tiny_trial(data, **still), tmp_path / "a")
+    alone = tmp_path / "copied" / "last.pt"
+    alone.parent.mkdir()
+    alone.write_bytes((tmp_path / "a" / "last.pt").read_bytes())
+    with pytest.raises(CheckpointError, match=r"best checkpoint by combined_acc, of epoch 1, is not beside it"):
+        run(tiny_trial(data, **still | {"epochs": 3}, resume_from=str(alone)), tmp_path / "b")
+
+
+def test_init_takes_weights_only_and_a_fresh_schedule(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=2), tmp_path / "a")
+    config = tiny_trial(
+        data, epochs=1, epochs_per_cycle=4, max_lr=1e-11, base_lr=1e-12, batch_size=272, init_from=str(tmp_path / "a")
+    )
+    _, record = run(config, tmp_path / "b")
+    parent = load_checkpoint(tmp_path / "a" / "best.pt")
+    started = load_checkpoint(tmp_path / "b" / "last.pt")
+    assert record.history[0]["epoch"] == 1
+    assert record.history[0]["lr"] == pytest.approx(1e-12)  # the start of a cycle, not where the parent was
+    assert all(torch.allclose(started.model[name], parent.model[name], atol=1e-8) for name in parent.model)
+    assert record.history[0]["val/combined_acc"] == parent.metrics["val/combined_acc"]
+    assert started.training["optimiser"]["state"][0]["step"].item() == 1
+    assert (record.facts["parent_run"], record.facts["split_override"]) == ("a", False)
+    assert record.facts["heldout_trained_on"] == 0.0
+
+
+def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"another network \(model_type test_vit.*tensors do not fit"):
+        run(tiny_trial(data, model_type="test_byobnet", init_from=str(tmp_path / "a")), tmp_path / "b")
+    with pytest.raises(ConfigError, match="snr_head"):
+        run(tiny_trial(data, snr_layer="bottleneck_64", init_from=str(tmp_path / "a")), tmp_path / "c")
+
+
+@pytest.mark.parametrize("field", ["resume_from", "init_from"])
+def test_another_split_is_refused_with_the_share_of_frames_that_were_seen(
+    data: Path, tmp_path: Path, field: str
+) -> None:
+    # RUNLOG's vocal-glade-228: an 80/10/10 checkpoint on a 70/20/10 split.
+    _, parent = run(tiny_trial(data, epochs=1), tmp_path / "a")
+    changed = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], **{field: str(tmp_path / "a")})
+    with pytest.raises(ConfigError) as caught:
+        run(changed, tmp_path / "b")
+    said = str(caught.value)
+    assert said.startswith(f"{field}: ")
+    assert parent.facts["split_fingerprint"] in said
+    assert "80/10/10" in said
+    assert "70/20/10" in said
+    assert "33.3% of the 102 held-out frames were trained on" in said
+    assert "allow_split_change" in said
+
+
+@pytest.mark.parametrize("field", ["resume_from", "init_from"])
+def test_an_override_is_recorded_and_inherited(data: Path, tmp_path: Path, field: str) -> None:
+    _, parent = run(tiny_trial(data, epochs=1), tmp_path / "a")
+    changed = {"split": [0.7, 0.2, 0.1], "epochs": 2, "allow_split_change": True}
+    _, child = run(tiny_trial(data, **changed, **{field: str(tmp_path / "a")}), tmp_path / "b")
+    assert child.facts["split_override"] is True
+    assert child.facts["parent_split_fingerprint"] == parent.facts["split_fingerprint"]
+    assert child.facts["split_fingerprint"] != parent.facts["split_fingerprint"]
+    assert child.facts["heldout_trained_on"] == pytest.approx(1 / 3, abs=0.01)
+    # The grandchild has the child's split, but its weights have still seen the frames.
+    with pytest.raises(ConfigError, match=r"33\.3% of the 102 held-out frames"):
+        run(tiny_trial(data, split=[0.7, 0.2, 0.1], init_from=str(tmp_path / "b")), tmp_path / "c")
+
+
+def test_another_label_set_is_refused_and_gets_fresh_heads_where_it_is_allowed(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    fewer = {"snr_min_db": 10, "epochs": 1, "init_from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError, match=r"0\.\.30 dB.*10\.\.30 dB.*: 0\.0% of the 34 held-out|: \d+\.\d% of the"):
+        run(tiny_trial(data, **fewer), tmp_path / "b")
+    result, record = run(tiny_trial(data, **fewer, allow_split_change=True), tmp_path / "c")
+    assert result.end == "completed"
+    assert record.facts["split_override"] is True
+
+
+def test_another_file_is_refused_and_its_share_is_unknown(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    other = synthetic_file(tmp_path, levels_db=(0, 20), frames_per_cell=12)
+    with pytest.raises(ConfigError, match="different data files"):
+        run(tiny_trial(other, init_from=str(tmp_path / "a")), tmp_path / "b")
+    _, record = run(tiny_trial(other, init_from=str(tmp_path / "a"), allow_split_change=True), tmp_path / "c")
+    assert record.facts["heldout_trained_on"] is None
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        run(tiny_trial(data, init_from="nowhere.pt"), tmp_path)
+    assert np.size(list(tmp_path.glob("*.pt"))) == 0

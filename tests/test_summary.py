@@ -1,0 +1,48 @@
+"""amc-train --summary: counts by hand, and a command that needs neither data nor W&B."""
+
+from __future__ import annotations
+
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from amc_agents.trial import main
+from amc_core.config import TrialConfig
+from amc_core.models import build_model
+from amc_core.summary import count_macs
+from amc_sweeps.causes import EXIT_CODES, EndReason
+
+
+def test_multiply_accumulates_are_those_counted_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
+    macs = count_macs(network, torch.zeros(1, 3, 8, 8))
+    assert macs == {"": 4 * 4 * 8 * 3 * 25 + 128 * 10, "0": 4 * 4 * 8 * 3 * 25, "2": 128 * 10}
+
+
+def test_attention_is_counted() -> None:
+    config = TrialConfig(model_type="test_vit", image_size=32)
+    model = build_model(config, n_modulations=17, n_levels=16).eval()
+    n_tokens, width, n_blocks = 5, 64, 6
+    linear = sum(
+        module.weight.numel() * (1 if "head" in name else n_tokens)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    )
+    patches = model.backbone.patch_embed.proj.weight.numel() * 4
+    attention = n_blocks * 2 * n_tokens**2 * width
+    assert count_macs(model, torch.zeros(1, 1, 32, 32))[""] == linear + patches + attention
+
+
+def test_summary_shows_layers_and_totals_without_data_or_wandb() -> None:
+    result = CliRunner().invoke(main, ["--summary", "--representation=synced", "--model_type=amc_convnet"])
+    assert result.exit_code == 0
+    assert "input 3 x 64 x 64; 17 modulations, 16 SNR levels" in result.output
+    assert "123,313  10.38" in result.output
+    assert "modulation_head" in result.output
+    assert "frames/s" in result.output
+
+
+def test_summary_of_a_refused_configuration_says_why() -> None:
+    result = CliRunner().invoke(main, ["--summary", "--representation=iq"])
+    assert result.exit_code == EXIT_CODES[EndReason.CONFIG_REFUSED]
+    assert "iq goes with iq_convnet, and only with it" in result.output
