@@ -35,12 +35,13 @@ from amc_server import graphql, search
 from amc_server.auth import COOKIE, Gate, KeyFileError, read_or_make_key
 from amc_server.browser import Pages
 from amc_server.clock import Clock, SystemClock
+from amc_server.context import Context
 from amc_server.coordinator import ENTITY, Coordinator
 from amc_server.errors import Refused
 from amc_server.file_stream import apply_post, read_post
-from amc_server.files import Blobs
+from amc_server.files import Blob, Blobs
 from amc_server.records import Run
-from amc_server.resolvers import Context, MutationRoot, QueryRoot
+from amc_server.resolvers import MutationRoot, QueryRoot
 from amc_server.states import Limits
 from amc_server.storage import Reader, Storage, StorageError
 
@@ -122,7 +123,7 @@ class _Server:
 
     def _query(self, execute: Callable[[object], Any], base_url: str) -> Response:
         with self.storage.read() as store:
-            result = execute(QueryRoot(Context(store, self.coordinator, self.gate, base_url)))
+            result = execute(QueryRoot(Context(store, self.coordinator, self.gate, self.blobs, base_url)))
             return graphql_response(result)
 
     def _mutate(self, execute: Callable[[object], Any], base_url: str) -> Response:
@@ -130,7 +131,7 @@ class _Server:
         discarded: list[str] = []
         with contextlib.suppress(_Undo):
             with self.storage.write() as store:
-                context = Context(store, self.coordinator, self.gate, base_url, discarded)
+                context = Context(store, self.coordinator, self.gate, self.blobs, base_url, discarded)
                 result = execute(MutationRoot(context))
                 response = graphql_response(result)
                 if result.errors:
@@ -150,25 +151,71 @@ class _Server:
         return Json(reply)
 
     async def upload(self, request: Request) -> Response:
-        allowed = self.gate.read_upload(request.path_params["token"])
-        if allowed is None:
+        token = request.path_params["token"]
+        record = self._recorder(token)
+        if record is None:
             raise Refused("this upload URL is not ours or has expired: ask for another (createRunFiles)", status=403)
-        run, name = allowed
         blob = await self.blobs.receive(request.stream())
-
-        def record() -> str | None:
-            with self.storage.write() as store:
-                if store.run_by_key(run) is None:
-                    return blob.name
-                before = store.file(run, name)
-                now = self.coordinator.clock.wall()
-                store.put_file(run, name=name, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
-                return before.blob if before else None
-
-        replaced = await run_in_threadpool(record)
-        if replaced is not None:
-            self.blobs.remove(replaced)
+        try:
+            discarded = await run_in_threadpool(record, blob)
+        except BaseException:
+            self.blobs.remove(blob.name)
+            raise
+        if discarded is not None:
+            self.blobs.remove(discarded)
         return Response(status_code=200)
+
+    def _recorder(self, token: str) -> Callable[[Blob], str | None] | None:
+        """Return what records the bytes that a token allows: it takes them and returns the blob that is now nobody's.
+
+        None for a token that allows nothing.
+        """
+        if allowed := self.gate.read_upload(token):
+            return functools.partial(self._record_file, *allowed)
+        if claim := self.gate.read("artifact-file", token):
+            return functools.partial(self._record_artifact_file, *claim)
+        if claim := self.gate.read("manifest", token):
+            return functools.partial(self._record_manifest, *claim)
+        return None
+
+    def _record_file(self, run: int, name: str, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            if store.run_by_key(run) is None:
+                return blob.name
+            before = store.file(run, name)
+            now = self.coordinator.clock.wall()
+            store.put_file(run, name=name, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return before.blob if before else None
+
+    def _record_artifact_file(self, pk: int, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            file = store.artifact_file(pk)
+            artifact = store.artifact(file.artifact) if file else None
+            if file is None or artifact is None or artifact.is_committed:
+                return blob.name  # sent again after the commit, or deleted meanwhile
+            if file.md5 and blob.md5 != file.md5:
+                raise Refused(f"{file.name} was announced with MD5 {file.md5} and arrived with {blob.md5}", status=400)
+            now = self.coordinator.clock.wall()
+            store.update("artifact_files", pk, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return file.blob
+
+    def _record_manifest(self, pk: int, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            artifact = store.artifact(pk)
+            if artifact is None or artifact.is_committed:
+                return blob.name
+            store.update("artifacts", pk, manifest=blob.name, updated_at=self.coordinator.clock.wall())
+            return artifact.manifest
+
+    async def signed_download(self, request: Request) -> Response:
+        """Give the bytes that a signed URL names; the client fetches artifacts without the key."""
+        claim = self.gate.read("blob", request.path_params["token"])
+        if claim is None:
+            raise Refused("this download URL is not ours or has expired: ask for another", status=403)
+        path = self.blobs.path(claim[0])
+        if not path.is_file():
+            raise Refused("the file has been deleted", status=404)
+        return FileResponse(path, filename=claim[1].rsplit("/", 1)[-1], headers={"X-Content-Type-Options": "nosniff"})
 
     async def download(self, request: Request) -> Response:
         def find() -> tuple[Path, str]:
@@ -250,6 +297,7 @@ def create_app(
             Route("/graphql", key_only(server.graphql), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
             Route("/storage/{token}", server.upload, methods=["PUT"]),
+            Route("/storage/{token}", server.signed_download, methods=["GET"]),
             Route(run_path + "/{name:path}", either(server.download), methods=["GET"]),
             Route("/sdk/otel/v1/{signal}", server.no_telemetry, methods=["POST"]),
             Route("/", page(pages.projects)),
