@@ -296,6 +296,10 @@ class Reader:
         row = self._one(f"SELECT {ArtifactFile.columns()} FROM artifact_files WHERE pk = ?", pk)
         return ArtifactFile.of(row) if row else None
 
+    def count_states(self, table: str) -> dict[str, int]:
+        """Return how many rows of ``runs`` or ``sweeps`` are in which state."""
+        return {row[0]: row[1] for row in self._all(f"SELECT state, count(*) FROM {table} GROUP BY state")}
+
     def meta(self, key: str) -> str | None:
         """Return a fact about the data folder itself."""
         row = self._one("SELECT value FROM meta WHERE key = ?", key)
@@ -461,6 +465,11 @@ class Storage:
         finally:
             connection.execute("ROLLBACK")
             self._idle.put(connection)
+
+    def size(self) -> int:
+        """Return the bytes that the database takes on disk, its write-ahead log included."""
+        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def close(self) -> None:
         """Close every connection and leave the folder to others."""
