@@ -43,11 +43,13 @@ from amc_server.coordinator import ENTITY, Coordinator
 from amc_server.errors import Refused
 from amc_server.file_stream import apply_post, read_post
 from amc_server.files import Blob, Blobs
+from amc_server.imports import take_in
 from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.records import Run
 from amc_server.resolvers import MutationRoot, QueryRoot
 from amc_server.states import Limits
 from amc_server.storage import Reader, Storage, StorageError
+from amc_sweeps import exchange
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ SERVICE = "amc-sweep"
 DEFAULT_PORT = 8418
 MAX_GRAPHQL_BYTES = 32 * 1024**2
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
+MAX_IMPORT_BYTES = 512 * 1024**2
 LOOK_AROUND_S = 1.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE_S = 5  # for requests under way when the server is told to end
@@ -260,6 +263,19 @@ class _Server:
         # As an attachment: a file that a trial wrote is never shown as a page of ours.
         return FileResponse(path, filename=name, headers={"X-Content-Type-Options": "nosniff"})
 
+    async def take_in(self, request: Request) -> Response:
+        body = await read_body(request, MAX_IMPORT_BYTES)
+        return await run_in_threadpool(self._take_in, body)
+
+    def _take_in(self, body: bytes) -> Response:
+        try:
+            export = exchange.read(body.decode())
+        except (UnicodeDecodeError, exchange.ExchangeError) as error:
+            raise Refused(f"this is no export: {error}", status=400) from error
+        with self.storage.write() as store:
+            counts = take_in(store, self.coordinator, export)
+        return Json(counts)
+
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)
 
@@ -327,6 +343,7 @@ def create_app(
             Route("/metrics", either(server.show_metrics)),
             Route("/graphql", key_only(server.graphql), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
+            Route("/import", key_only(server.take_in), methods=["POST"]),
             Route("/storage/{token}", server.upload, methods=["PUT"]),
             Route("/storage/{token}", server.signed_download, methods=["GET"]),
             Route(run_path + "/{name:path}", either(server.download), methods=["GET"]),

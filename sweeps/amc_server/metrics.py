@@ -19,6 +19,7 @@ _DOORS = (
     ("/storage/", "storage"),
     ("/files/", "files"),
     ("/sdk/", "telemetry"),
+    ("/import", "import"),
 )
 
 

@@ -79,6 +79,11 @@ class Reader:
         row = self._one(f"SELECT {Sweep.columns()} FROM sweeps WHERE project = ? AND id = ?", project, sweep_id)
         return Sweep.of(row) if row else None
 
+    def sweep_by_id(self, sweep_id: str) -> Sweep | None:
+        """Return the sweep of that id, whatever its project."""
+        row = self._one(f"SELECT {Sweep.columns()} FROM sweeps WHERE id = ?", sweep_id)
+        return Sweep.of(row) if row else None
+
     def sweep_by_key(self, pk: int) -> Sweep | None:
         """Return the sweep that a record or a global id points to."""
         row = self._one(f"SELECT {Sweep.columns()} FROM sweeps WHERE pk = ?", pk)

@@ -78,7 +78,7 @@ def serve_command(
     from amc_server.app import ServerOptions
 
     options = ServerOptions(
-        data=data or _default_data(),
+        data=data or default_data(),
         host=host,
         port=port,
         key_file=key_file,
@@ -165,7 +165,7 @@ def _limits(texts: Iterable[str]) -> Limits:
     return replace(Limits(), **changes)
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
     """Return one folder a user, whatever folder the command is called in: a sweep started today is found tomorrow."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "amc-sweep"
