@@ -229,7 +229,7 @@ class Coordinator:
         self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member]
     ) -> list[search.Observation]:
         curves = store.curves(sweep.pk) if config.method == "bayes" else {}
-        return [search.Observation(run.chosen(), run.state, curves.get(run.pk, [])) for run in runs]
+        return [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in runs]
 
     def _begin(
         self,
