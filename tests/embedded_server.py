@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -26,8 +27,17 @@ class EmbeddedServer:
     ...     subprocess.run(["wandb", "sweep", "x.yaml"], env=server.environment())
     """
 
-    def __init__(self, data: Path, *, options: tuple[str, ...] = (), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        options: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        trusted: Path | None = None,
+    ) -> None:
+        """Prepare; ``trusted`` is the certificate of a server that is told to speak TLS."""
         self.data = data
+        self._tls = ssl.create_default_context(cafile=trusted) if trusted else None
         self._options = options
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,7 +46,7 @@ class EmbeddedServer:
     @property
     def base_url(self) -> str:
         """The address, the same after a restart."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     @property
     def key(self) -> str:
@@ -55,6 +65,11 @@ class EmbeddedServer:
         path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
         return {**inherited, "PATH": path, "WANDB_BASE_URL": self.base_url, "WANDB_API_KEY": self.key, **more}
 
+    @staticmethod
+    def process_environment() -> dict[str, str]:
+        """Return an environment in which the checkout can be imported, installed or not."""
+        return {**os.environ, **_import_path()}
+
     def start(self) -> Self:
         """Start the process and wait until it answers."""
         state = self.data.with_name(f"{self.data.name}.state")
@@ -63,7 +78,7 @@ class EmbeddedServer:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self._port), *self._options],
-                env={**os.environ, "AMC_STATE_DIR": str(state), **_import_path(), **self._env},
+                env={**self.process_environment(), "AMC_STATE_DIR": str(state), **self._env},
                 stdout=log,
                 stderr=log,
             )
@@ -82,7 +97,7 @@ class EmbeddedServer:
     def health(self) -> dict[str, Any] | None:
         """Return what /healthz answers, or None."""
         try:
-            with urllib.request.urlopen(f"{self.base_url}/healthz", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.base_url}/healthz", timeout=2, context=self._tls) as response:
                 return dict(json.loads(response.read()))
         except (OSError, urllib.error.URLError):
             return None
@@ -95,7 +110,7 @@ class EmbeddedServer:
             json.dumps({"query": document, "variables": variables}).encode(),
             {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=30, context=self._tls) as response:
             answer = json.loads(response.read())
         assert not answer.get("errors"), answer["errors"]
         return dict(answer["data"])

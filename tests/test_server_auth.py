@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from in_process_server import KEY, GraphqlRefused, InProcessServer
 
-from amc_server.auth import UPLOAD_LIFETIME_S, Gate, KeyFileError, read_or_make_key
+from amc_server.auth import SIGNATURE_LIFETIME_S, Gate, KeyFileError, read_or_make_key
 from amc_server.errors import Refused
 from amc_server.files import check_name
 
@@ -108,8 +108,8 @@ def test_a_browser_logs_in_once_and_carries_a_cookie_that_is_not_the_key(server:
 
 def test_an_upload_url_is_good_for_one_file_for_a_day() -> None:
     token = GATE.sign_upload(run=3, name="a/b.txt", now=1000.0)
-    assert GATE.read_upload(token, now=1000.0 + UPLOAD_LIFETIME_S - 1) == (3, "a/b.txt")
-    assert GATE.read_upload(token, now=1000.0 + UPLOAD_LIFETIME_S + 1) is None
+    assert GATE.read_upload(token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == (3, "a/b.txt")
+    assert GATE.read_upload(token, now=1000.0 + SIGNATURE_LIFETIME_S + 1) is None
     assert Gate(KEY, b"other").read_upload(token, now=1000.0) is None
     payload, signature = token.split(".")
     assert GATE.read_upload(f"{payload}A.{signature}", now=1000.0) is None

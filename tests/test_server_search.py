@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 import pytest
 
 from amc_server.search import Observation, believed_values, possible_values, suggest
@@ -26,6 +28,13 @@ parameters:
     parameters:
       name: {{values: [adam, sgd]}}
       decay: {{distribution: q_log_uniform_values, min: 1, max: 100, q: 5}}
+"""
+BAYES_SPACE = """
+method: bayes
+metric: {name: acc, goal: maximize}
+parameters:
+  a: {min: 0.0, max: 1.0}
+  b: {values: [x, y, z]}
 """
 FINITE = """
 method: {method}
@@ -174,3 +183,45 @@ def test_two_values_that_python_takes_as_one_are_two_choices_to_the_search() -> 
     )
     points = walk(config, 5, score=lambda point: random.Random(repr(point)).random())
     assert sorted(repr(point["a"]) for point in points) == sorted(["1", "True", "'1'", "None", "[1, 2]"])
+
+
+def test_what_is_kept_between_bayes_suggestions_changes_none_of_them() -> None:
+    config = parse(BAYES_SPACE)
+    rng = random.Random(3)
+    runs: list[Observation] = []
+    kept = []
+    for number in range(25):
+        point = suggest(config, runs, seed=5, number=number)
+        assert point is not None
+        kept.append(point)
+        runs.append(Observation(point, "running", []))
+        if number % 3 == 2:  # some end, so that a run's value changes after it has been seen
+            runs[number - 1] = Observation(runs[number - 1].configuration, "finished", [rng.random()])
+            fresh = suggest(parse(BAYES_SPACE), runs, seed=5, number=number + 1)
+            assert fresh == suggest(config, runs, seed=5, number=number + 1)
+
+
+def test_suggestions_are_those_of_optuna_with_the_same_trials() -> None:
+    config = parse(BAYES_SPACE)
+    rng = random.Random(4)
+    values = [(rng.uniform(0.0, 1.0), rng.choice("xyz"), rng.random()) for _ in range(40)]
+    runs = [Observation({"a": a, "b": b}, "finished", [value]) for a, b, value in values]
+    space: dict[str, Any] = {
+        "a": optuna.distributions.FloatDistribution(0.0, 1.0),
+        "b": optuna.distributions.CategoricalDistribution([0, 1, 2]),
+    }
+    for number in range(5):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sampler = optuna.samplers.TPESampler(
+                n_startup_trials=10,
+                multivariate=True,
+                constant_liar=True,
+                seed=random.Random(f"7/{number}").getrandbits(32),
+            )
+        study = optuna.create_study(sampler=sampler, direction="maximize")
+        for a, b, value in values:
+            params = {"a": a, "b": "xyz".index(b)}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
+        wanted = study.ask(space).params
+        assert suggest(config, runs, seed=7, number=number) == {"a": wanted["a"], "b": "xyz"[wanted["b"]]}

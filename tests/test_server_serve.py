@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import stat
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -79,3 +85,63 @@ def test_no_auth_is_for_loopback_only(tmp_path: Path) -> None:
 
 def test_an_address_that_is_not_this_machines_is_refused(tmp_path: Path) -> None:
     assert "cannot listen" in refused("--data", str(tmp_path / "data"), "--port", "0", "--host", "203.0.113.1")
+
+
+def _self_signed(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not here to make a certificate")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls_is_spoken_with_the_certificate_that_was_given(tmp_path: Path) -> None:
+    cert, key = _self_signed(tmp_path)
+    options = ("--tls-cert", str(cert), "--tls-key", str(key))
+    with EmbeddedServer(tmp_path / "data", options=options, trusted=cert) as server:
+        assert server.base_url.startswith("https://127.0.0.1:")
+        assert server.graphql("{ viewer { username } }") == {"viewer": {"username": "local"}}
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            urllib.request.urlopen(f"{server.base_url}/healthz", timeout=5)
+
+
+def test_half_of_tls_and_a_key_of_another_certificate_are_refused(tmp_path: Path) -> None:
+    cert, key = _self_signed(tmp_path)
+    assert "belong together" in refused("--data", str(tmp_path / "data"), "--tls-cert", str(cert))
+    (tmp_path / "other").mkdir()
+    other, _ = _self_signed(tmp_path / "other")
+    said = refused("--data", str(tmp_path / "data"), "--tls-cert", str(other), "--tls-key", str(key))
+    assert "TLS cannot be set up" in said
+    assert not (tmp_path / "data").exists()
+
+
+def _in_background(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    entry = "from amc_agents.commands.serve import serve_command; serve_command()"
+    command = [sys.executable, "-c", entry, "--data", str(folder / "data"), "--background", *options]
+    env = EmbeddedServer.process_environment() | {"AMC_STATE_DIR": str(folder / "state")}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+def test_in_the_background_it_says_where_it_is_and_ends_by_its_pid(tmp_path: Path) -> None:
+    started = _in_background(tmp_path, "--port", "0")
+    assert started.returncode == 0, started.stderr
+    (state,) = running_servers({"AMC_STATE_DIR": str(tmp_path / "state")})
+    try:
+        assert state.base_url in started.stderr
+        assert f"kill {state.pid} ends it" in started.stderr
+        assert "$(cat " in started.stderr
+        assert (tmp_path / "data" / "api.key").read_text().strip() not in started.stderr
+        assert os.getsid(state.pid) != os.getsid(0), "it must outlive the terminal"
+        again = _in_background(tmp_path, "--port", "0")
+        assert (again.returncode, "another server" in again.stderr) == (2, True)
+    finally:
+        os.kill(state.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{state.pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert list((tmp_path / "state").glob("*.json")) == []
+    assert (tmp_path / "data" / "background.log").read_text() == ""

@@ -12,6 +12,7 @@ import logging.handlers
 import secrets
 import signal
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -22,35 +23,41 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import uvicorn
 from graphql import GraphQLError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from amc_server import graphql, search
 from amc_server.auth import COOKIE, Gate, KeyFileError, read_or_make_key
 from amc_server.browser import Pages
+from amc_server.clients import WANDB_RANGE, is_tested, range_hint, version_of
 from amc_server.clock import Clock, SystemClock
+from amc_server.context import Context
 from amc_server.coordinator import ENTITY, Coordinator
 from amc_server.errors import Refused
 from amc_server.file_stream import apply_post, read_post
-from amc_server.files import Blobs
+from amc_server.files import Blob, Blobs
+from amc_server.imports import take_in
+from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.records import Run
-from amc_server.resolvers import Context, MutationRoot, QueryRoot
+from amc_server.resolvers import MutationRoot, QueryRoot
 from amc_server.states import Limits
 from amc_server.storage import Reader, Storage, StorageError
+from amc_sweeps import exchange
 
 logger = logging.getLogger(__name__)
 
 SERVICE = "amc-sweep"
-WANDB_RANGE = ">=0.31,<0.32"  # the clients that this server is tested with
 DEFAULT_PORT = 8418
 MAX_GRAPHQL_BYTES = 32 * 1024**2
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
+MAX_IMPORT_BYTES = 512 * 1024**2
 LOOK_AROUND_S = 1.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE_S = 5  # for requests under way when the server is told to end
@@ -69,6 +76,8 @@ class ServerOptions:
     port: int = DEFAULT_PORT  # 0: a free one
     key_file: Path | None = None  # default: api.key in the data folder
     auth: bool = True
+    tls_cert: Path | None = None  # PEM, with tls_key
+    tls_key: Path | None = None
     seed: int | None = None  # makes every sweep's search reproducible
     limits: Limits = field(default_factory=Limits)
 
@@ -93,17 +102,34 @@ class _Server:
         self.instance = instance
         self.blobs = Blobs(storage.folder / "blobs")
         self.pages = Pages(storage, gate)
+        self.metrics = Metrics()
+        self._untested: set[str] = set()  # versions of clients that the log has been told of
 
     # --- the client's doors
 
     async def health(self, request: Request) -> Response:
         return Json({"service": SERVICE, "instance": self.instance, "version": own_version(), "wandb": WANDB_RANGE})
 
+    async def show_metrics(self, request: Request) -> Response:
+        return PlainTextResponse(await run_in_threadpool(self._metrics_text), media_type=CONTENT_TYPE)
+
+    def _metrics_text(self) -> str:
+        with self.storage.read() as store:
+            runs, sweeps = store.count_states("runs"), store.count_states("sweeps")
+        return self.metrics.text(
+            runs=runs,
+            sweeps=sweeps,
+            living_agents=self.coordinator.presence.agents_heard_within(60.0),
+            resident_bytes=psutil.Process().memory_info().rss,
+            database_bytes=self.storage.size(),
+        )
+
     async def graphql(self, request: Request) -> Response:
         body = await read_body(request, MAX_GRAPHQL_BYTES)
-        return await run_in_threadpool(self._graphql, body, base_url_of(request), request.scope)
+        return await run_in_threadpool(self._graphql, body, base_url_of(request), request.scope, _user_agent(request))
 
-    def _graphql(self, body: bytes, base_url: str, scope: Scope) -> Response:
+    def _graphql(self, body: bytes, base_url: str, scope: Scope, user_agent: str | None) -> Response:
+        self._note_version(user_agent)
         content = read_json(body)
         text = content.get("query") if isinstance(content, dict) else None
         if not isinstance(text, str):
@@ -115,14 +141,21 @@ class _Server:
             document, operation = graphql.prepare(text, name)
         except graphql.UnknownError as error:
             logger.warning("graphql not understood: operation %s: %s", name or operation_in(text), error)
-            return graphql_errors(error.messages)
+            return graphql_errors([*error.messages, range_hint(user_agent)])
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
         run = self._mutate if graphql.is_mutation(operation) else self._query
         return run(lambda root: graphql.execute(document, name, variables, root), base_url)
 
+    def _note_version(self, user_agent: str | None) -> None:
+        """Say once in the log that a client is outside of what was tested; most of it may work all the same."""
+        version = version_of(user_agent)
+        if version is not None and not is_tested(version) and version not in self._untested:
+            self._untested.add(version)
+            logger.warning("a client says it is wandb %s; this server is tested with %s", version, WANDB_RANGE)
+
     def _query(self, execute: Callable[[object], Any], base_url: str) -> Response:
         with self.storage.read() as store:
-            result = execute(QueryRoot(Context(store, self.coordinator, self.gate, base_url)))
+            result = execute(QueryRoot(Context(store, self.coordinator, self.gate, self.blobs, base_url)))
             return graphql_response(result)
 
     def _mutate(self, execute: Callable[[object], Any], base_url: str) -> Response:
@@ -130,7 +163,7 @@ class _Server:
         discarded: list[str] = []
         with contextlib.suppress(_Undo):
             with self.storage.write() as store:
-                context = Context(store, self.coordinator, self.gate, base_url, discarded)
+                context = Context(store, self.coordinator, self.gate, self.blobs, base_url, discarded)
                 result = execute(MutationRoot(context))
                 response = graphql_response(result)
                 if result.errors:
@@ -147,28 +180,75 @@ class _Server:
         post = read_post(body)
         with self.storage.write() as store:
             reply = apply_post(store, self.coordinator, run_at(store, path), post)
+        self.metrics.rows(len(post.history_rows))
         return Json(reply)
 
     async def upload(self, request: Request) -> Response:
-        allowed = self.gate.read_upload(request.path_params["token"])
-        if allowed is None:
+        token = request.path_params["token"]
+        record = self._recorder(token)
+        if record is None:
             raise Refused("this upload URL is not ours or has expired: ask for another (createRunFiles)", status=403)
-        run, name = allowed
         blob = await self.blobs.receive(request.stream())
-
-        def record() -> str | None:
-            with self.storage.write() as store:
-                if store.run_by_key(run) is None:
-                    return blob.name
-                before = store.file(run, name)
-                now = self.coordinator.clock.wall()
-                store.put_file(run, name=name, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
-                return before.blob if before else None
-
-        replaced = await run_in_threadpool(record)
-        if replaced is not None:
-            self.blobs.remove(replaced)
+        try:
+            discarded = await run_in_threadpool(record, blob)
+        except BaseException:
+            self.blobs.remove(blob.name)
+            raise
+        if discarded is not None:
+            self.blobs.remove(discarded)
         return Response(status_code=200)
+
+    def _recorder(self, token: str) -> Callable[[Blob], str | None] | None:
+        """Return what records the bytes that a token allows: it takes them and returns the blob that is now nobody's.
+
+        None for a token that allows nothing.
+        """
+        if allowed := self.gate.read_upload(token):
+            return functools.partial(self._record_file, *allowed)
+        if claim := self.gate.read("artifact-file", token):
+            return functools.partial(self._record_artifact_file, *claim)
+        if claim := self.gate.read("manifest", token):
+            return functools.partial(self._record_manifest, *claim)
+        return None
+
+    def _record_file(self, run: int, name: str, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            if store.run_by_key(run) is None:
+                return blob.name
+            before = store.file(run, name)
+            now = self.coordinator.clock.wall()
+            store.put_file(run, name=name, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return before.blob if before else None
+
+    def _record_artifact_file(self, pk: int, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            file = store.artifact_file(pk)
+            artifact = store.artifact(file.artifact) if file else None
+            if file is None or artifact is None or artifact.is_committed:
+                return blob.name  # sent again after the commit, or deleted meanwhile
+            if file.md5 and blob.md5 != file.md5:
+                raise Refused(f"{file.name} was announced with MD5 {file.md5} and arrived with {blob.md5}", status=400)
+            now = self.coordinator.clock.wall()
+            store.update("artifact_files", pk, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return file.blob
+
+    def _record_manifest(self, pk: int, blob: Blob) -> str | None:
+        with self.storage.write() as store:
+            artifact = store.artifact(pk)
+            if artifact is None or artifact.is_committed:
+                return blob.name
+            store.update("artifacts", pk, manifest=blob.name, updated_at=self.coordinator.clock.wall())
+            return artifact.manifest
+
+    async def signed_download(self, request: Request) -> Response:
+        """Give the bytes that a signed URL names; the client fetches artifacts without the key."""
+        claim = self.gate.read("blob", request.path_params["token"])
+        if claim is None:
+            raise Refused("this download URL is not ours or has expired: ask for another", status=403)
+        path = self.blobs.path(claim[0])
+        if not path.is_file():
+            raise Refused("the file has been deleted", status=404)
+        return FileResponse(path, filename=claim[1].rsplit("/", 1)[-1], headers={"X-Content-Type-Options": "nosniff"})
 
     async def download(self, request: Request) -> Response:
         def find() -> tuple[Path, str]:
@@ -182,6 +262,19 @@ class _Server:
         path, name = await run_in_threadpool(find)
         # As an attachment: a file that a trial wrote is never shown as a page of ours.
         return FileResponse(path, filename=name, headers={"X-Content-Type-Options": "nosniff"})
+
+    async def take_in(self, request: Request) -> Response:
+        body = await read_body(request, MAX_IMPORT_BYTES)
+        return await run_in_threadpool(self._take_in, body)
+
+    def _take_in(self, body: bytes) -> Response:
+        try:
+            export = exchange.read(body.decode())
+        except (UnicodeDecodeError, exchange.ExchangeError) as error:
+            raise Refused(f"this is no export: {error}", status=400) from error
+        with self.storage.write() as store:
+            counts = take_in(store, self.coordinator, export)
+        return Json(counts)
 
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)
@@ -247,9 +340,12 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/healthz", server.health),
+            Route("/metrics", either(server.show_metrics)),
             Route("/graphql", key_only(server.graphql), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
+            Route("/import", key_only(server.take_in), methods=["POST"]),
             Route("/storage/{token}", server.upload, methods=["PUT"]),
+            Route("/storage/{token}", server.signed_download, methods=["GET"]),
             Route(run_path + "/{name:path}", either(server.download), methods=["GET"]),
             Route("/sdk/otel/v1/{signal}", server.no_telemetry, methods=["POST"]),
             Route("/", page(pages.projects)),
@@ -262,6 +358,7 @@ def create_app(
         exception_handlers={Refused: _refused, ClientDisconnect: _disconnected},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
+    app.state.metrics = server.metrics
     app.state.look_around = server.look_around  # for a test, whose clock does not tick by itself
     return app
 
@@ -369,6 +466,10 @@ def read_json(body: bytes) -> Any:
     return content
 
 
+def _user_agent(request: Request) -> str | None:
+    return request.headers.get("user-agent")
+
+
 def forwarded_scheme(request: Request) -> str:
     """Return http or https as the client sees it, TLS may end in front of us."""
     return request.headers.get("x-forwarded-proto", request.url.scheme)
@@ -440,9 +541,10 @@ def signing_secret(storage: Storage) -> bytes:
 class RequestLog:
     """Writes one JSON line a request to the server's log. The query string is left out: it may hold the key."""
 
-    def __init__(self, app: ASGIApp, log: logging.Logger) -> None:
+    def __init__(self, app: ASGIApp, log: logging.Logger, metrics: Metrics) -> None:
         self._app = app
         self._log = log
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -459,13 +561,14 @@ class RequestLog:
         try:
             await self._app(scope, receive, sending)
         finally:
-            path = scope["path"]
+            path, seconds = scope["path"], time.perf_counter() - begin
+            self._metrics.request(path, scope.get("amc_operation") if status == 200 else None, status, seconds)
             line = {
                 "method": scope["method"],
                 "path": "/storage/..." if path.startswith("/storage/") else path,
                 "operation": scope.get("amc_operation"),
                 "status": status,
-                "ms": round((time.perf_counter() - begin) * 1000, 1),
+                "ms": round(seconds * 1000, 1),
             }
             self._log.info(
                 "request", extra={"fields": {key: value for key, value in line.items() if value is not None}}
@@ -490,6 +593,7 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
             f"--no-auth would let anybody on the network in who reaches {options.host}: it is for 127.0.0.1 only. "
             "Leave it out; the key is in the key file."
         )
+    _check_tls(options)
     try:
         storage = Storage(options.data)
     except StorageError as error:
@@ -504,13 +608,35 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
         with contextlib.closing(listener), _log_to(options.data / "server.log"):
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            started = Started(f"http://{shown}:{port}", key_file, options.data.absolute(), secrets.token_hex(16))
+            scheme = "https" if options.tls_cert else "http"
+            started = Started(f"{scheme}://{shown}:{port}", key_file, options.data.absolute(), secrets.token_hex(16))
             app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
             announce(started)
             try:
-                _serve(RequestLog(app, logging.getLogger("amc_server.requests")), listener)
+                logged = RequestLog(app, logging.getLogger("amc_server.requests"), app.state.metrics)
+                _serve(logged, listener, options)
             finally:
                 ended(started)
+
+
+def _check_tls(options: ServerOptions) -> None:
+    """Find faults of certificate and key before anything is begun.
+
+    Raises:
+        ServerError: when one is missing, cannot be read, or does not belong to the other.
+    """
+    if options.tls_cert is None and options.tls_key is None:
+        return
+    if options.tls_cert is None or options.tls_key is None:
+        raise ServerError("--tls-cert and --tls-key belong together: give the certificate and its private key, in PEM")
+    try:
+        # No password prompt: a server in the background has nobody to ask.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise ServerError(
+            f"TLS cannot be set up with {options.tls_cert} and {options.tls_key} ({error}): "
+            "give a PEM certificate and its private key without a password"
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -534,7 +660,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(app: ASGIApp, listener: socket.socket) -> None:
+def _serve(app: ASGIApp, listener: socket.socket, options: ServerOptions) -> None:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -543,6 +669,8 @@ def _serve(app: ASGIApp, listener: socket.socket) -> None:
         timeout_keep_alive=75,  # longer than the client's pauses, so that it never posts to a closing connection
         timeout_graceful_shutdown=GRACE_S,
         lifespan="on",
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
     )
     _Uvicorn(config).run(sockets=[listener])
 

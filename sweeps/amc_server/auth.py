@@ -1,7 +1,8 @@
 """Who may come in: one key, made at the first start, sent as W&B's clients send theirs.
 
-The wandb client sends ``Authorization: Basic base64("api:" + key)`` with everything but file uploads, whose URLs are
-signed instead. A browser logs in once with the key and then carries a cookie that is not the key.
+The wandb client sends ``Authorization: Basic base64("api:" + key)`` with everything but file uploads and the downloads
+of artifacts, whose URLs are signed instead. A browser logs in once with the key and then carries a cookie that is not
+the key.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 KEY_FORM = re.compile(r"amc-[0-9a-f]{40}")
 COOKIE = "amc_session"
-UPLOAD_LIFETIME_S = 24 * 3600.0  # W&B's own signed URLs last a day
+SIGNATURE_LIFETIME_S = 24 * 3600.0  # W&B's own signed URLs last a day
 
 
 class KeyFileError(RuntimeError):
@@ -102,17 +103,26 @@ class Gate:
 
     def sign_upload(self, *, run: int, name: str, now: float | None = None) -> str:
         """Return a token that allows one file of one run to be uploaded for a day."""
-        expires = (time.time() if now is None else now) + UPLOAD_LIFETIME_S
-        payload = _encode(json.dumps([run, name, round(expires)]).encode())
-        return f"{payload}.{self._sign(payload)}"
+        return self.sign("run-file", run, name, now=now)
 
     def read_upload(self, token: str, *, now: float | None = None) -> tuple[int, str] | None:
         """Return (run, file name) of a token that is ours and has not expired."""
+        claim = self.read("run-file", token, now=now)
+        return None if claim is None else (claim[0], claim[1])
+
+    def sign(self, what: str, *claim: int | str, now: float | None = None) -> str:
+        """Return a token that allows one thing, and no other, for a day."""
+        expires = (time.time() if now is None else now) + SIGNATURE_LIFETIME_S
+        payload = _encode(json.dumps([what, *claim, round(expires)]).encode())
+        return f"{payload}.{self._sign(payload)}"
+
+    def read(self, what: str, token: str, *, now: float | None = None) -> list[Any] | None:
+        """Return what a token claims, if it is ours, for this very thing, and has not expired."""
         payload, _, signature = token.partition(".")
         if not _same(signature, self._sign(payload)):
             return None
-        run, name, expires = json.loads(_decode(payload))
-        return None if (time.time() if now is None else now) > expires else (run, name)
+        found, *claim, expires = json.loads(_decode(payload))
+        return claim if found == what and (time.time() if now is None else now) <= expires else None
 
     def _sign(self, text: str) -> str:
         return _encode(hmac.new(self._secret, text.encode(), hashlib.sha256).digest())

@@ -11,10 +11,10 @@ import jinja2
 from starlette.requests import Request
 
 from amc_server.auth import Gate
+from amc_server.context import iso_time
 from amc_server.coordinator import ENTITY, read_config
 from amc_server.errors import Refused
 from amc_server.records import Project, Run
-from amc_server.resolvers import iso_time
 from amc_server.storage import Reader, Storage
 
 CONSOLE_LINES = 200

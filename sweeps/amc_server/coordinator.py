@@ -74,7 +74,7 @@ class Coordinator:
             id=new_id(),
             state=SweepState.PENDING.value,
             config=config,
-            seed=self._sweep_seed(store),
+            seed=self.sweep_seed(store),
             created_at=now,
             updated_at=now,
             **{"display_name": parsed.name, "description": parsed.description}
@@ -82,7 +82,8 @@ class Coordinator:
         )
         return _sweep(store, pk)
 
-    def _sweep_seed(self, store: Reader) -> int:
+    def sweep_seed(self, store: Reader) -> int:
+        """Return the seed of the next sweep's search."""
         if self._seed is None:
             return secrets.randbits(32)
         text = f"{self._seed}/{store.count_sweeps()}"
@@ -228,7 +229,7 @@ class Coordinator:
         self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member]
     ) -> list[search.Observation]:
         curves = store.curves(sweep.pk) if config.method == "bayes" else {}
-        return [search.Observation(run.chosen(), run.state, curves.get(run.pk, [])) for run in runs]
+        return [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in runs]
 
     def _begin(
         self,

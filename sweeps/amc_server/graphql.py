@@ -51,6 +51,7 @@ type Query {
   project(name: String, entityName: String): Project
   model(name: String, entityName: String): Project
   models(entityName: String, after: String, first: Int): ProjectConnection!
+  artifact(id: ID!): Artifact
 }
 
 type Mutation {
@@ -66,6 +67,15 @@ type Mutation {
   createRunFiles(input: CreateRunFilesInput!): CreateRunFilesPayload
   markRunFilesUploaded(input: CreateRunFilesInput!): SuccessPayload
   deleteFiles(input: DeleteFilesInput!): SuccessPayload
+  createArtifact(input: CreateArtifactInput!): CreateArtifactPayload
+  createArtifactManifest(input: CreateArtifactManifestInput!): CreateArtifactManifestPayload
+  createArtifactFiles(input: CreateArtifactFilesInput!): CreateArtifactFilesPayload
+  commitArtifact(input: ArtifactInput!): ArtifactPayload
+  useArtifact(input: UseArtifactInput!): ArtifactPayload
+  updateArtifact(input: UpdateArtifactInput!): ArtifactPayload
+  deleteArtifact(input: DeleteArtifactInput!): ArtifactPayload
+  addAliases(input: AddAliasesInput!): SuccessPayload
+  deleteAliases(input: DeleteAliasesInput!): SuccessPayload
 }
 
 type PageInfo { endCursor: String hasNextPage: Boolean! }
@@ -96,6 +106,11 @@ type Project {
   sweep(sweepName: String!): Sweep
   sweeps(after: String, first: Int, filters: JSONString): SweepConnection!
   totalSweeps: Int!
+  artifactType(name: String!): ArtifactType
+  artifactTypes(after: String, first: Int): ArtifactTypeConnection!
+  artifactCollection(name: String!): ArtifactCollection
+  artifactCollectionMembership(name: String!): ArtifactCollectionMembership
+  artifact(name: String!): Artifact
 }
 
 type SweepConnection { edges: [SweepEdge!]! pageInfo: PageInfo! }
@@ -137,6 +152,8 @@ type Run {
   logLines(first: Int, after: String, last: Int, useImprovedPagination: Boolean): LogLineConnection!
   fileCount: Int!
   files(names: [String], after: String, first: Int, pattern: String): FileConnection!
+  outputArtifacts(after: String, first: Int): ArtifactConnection!
+  inputArtifacts(after: String, first: Int): ArtifactConnection!
 }
 type ParquetHistory { parquetUrls: [String!]! liveData: [JSON!]! }
 
@@ -144,12 +161,113 @@ type LogLineConnection { edges: [LogLineEdge!]! pageInfo: PageInfo! }
 type LogLineEdge { node: LogLine! cursor: String! }
 type LogLine { number: Int! timestamp: String level: String label: String line: String! }
 
-type FileConnection { edges: [FileEdge!]! pageInfo: PageInfo! }
+type FileConnection { edges: [FileEdge!]! pageInfo: PageInfo! totalCount: Int! }
 type FileEdge { node: File! cursor: String! }
 type File {
-  id: ID! name: String! url(upload: Boolean): String! directUrl: String sizeBytes: Int64 mimetype: String
+  id: ID! name: String! url(upload: Boolean): String directUrl: String sizeBytes: Int64 mimetype: String
   updatedAt: DateTime md5: String
+  displayName: String storagePath: String digest: String uploadUrl: String uploadHeaders: [String!]!
+  uploadMultipartUrls: UploadMultipartUrls artifact: Artifact
 }
+type UploadMultipartUrls { uploadID: ID! uploadUrlParts: [UploadUrlPart!]! }
+type UploadUrlPart { partNumber: Int64! uploadUrl: String! }
+
+# Of W&B's two kinds of collection there is one here: the versions of one name within a project.
+interface ArtifactCollection {
+  id: ID! name: String! description: String createdAt: DateTime! updatedAt: DateTime project: Project
+  type: ArtifactType! tags: TagConnection!
+  aliases(after: String, first: Int): ArtifactAliasConnection!
+  artifacts(after: String, first: Int, order: String, filters: JSONString): VersionedArtifactConnection!
+  artifactMembership(aliasName: String!): ArtifactCollectionMembership
+}
+type ArtifactSequence implements ArtifactCollection {
+  id: ID! name: String! description: String createdAt: DateTime! updatedAt: DateTime project: Project
+  type: ArtifactType! tags: TagConnection!
+  aliases(after: String, first: Int): ArtifactAliasConnection!
+  artifacts(after: String, first: Int, order: String, filters: JSONString): VersionedArtifactConnection!
+  artifactMembership(aliasName: String!): ArtifactCollectionMembership
+  latestArtifact: Artifact digestAlgorithm: ArtifactDigestAlgorithm!
+}
+enum ArtifactDigestAlgorithm { MANIFEST_MD5 MANIFEST_XXH128 }
+enum ArtifactState { COMMITTED DELETED PENDING }
+enum ArtifactManifestType { FULL INCREMENTAL PATCH }
+enum ArtifactStorageLayout { V1 V2 }
+type ArtifactType {
+  id: ID! name: String! description: String createdAt: DateTime!
+  artifactCollection(name: String!): ArtifactCollection
+  artifactCollections(after: String, first: Int): ArtifactCollectionConnection!
+}
+type ArtifactTypeConnection { edges: [ArtifactTypeEdge!]! pageInfo: PageInfo! totalCount: Int! }
+type ArtifactTypeEdge { node: ArtifactType cursor: String! }
+type ArtifactCollectionConnection { edges: [ArtifactCollectionEdge!]! pageInfo: PageInfo! totalCount: Int! }
+type ArtifactCollectionEdge { node: ArtifactCollection cursor: String! }
+type ArtifactCollectionMembership {
+  id: ID! versionIndex: Int createdAt: DateTime! aliases: [ArtifactAlias!]! artifactCollection: ArtifactCollection
+  artifact: Artifact
+  files(names: [String!], after: String, first: Int): FileConnection!
+}
+type ArtifactAlias { id: ID! alias: String! artifactCollection: ArtifactCollection }
+type ArtifactAliasConnection { edges: [ArtifactAliasEdge!]! pageInfo: PageInfo! }
+type ArtifactAliasEdge { node: ArtifactAlias cursor: String! }
+type Tag { id: ID! name: String! }
+type TagConnection { edges: [TagEdge!]! }
+type TagEdge { node: Tag! }
+type ArtifactConnection { edges: [ArtifactEdge!]! pageInfo: PageInfo! totalCount: Int! }
+type ArtifactEdge { node: Artifact cursor: String! }
+type VersionedArtifactConnection { edges: [VersionedArtifactEdge!]! pageInfo: PageInfo! totalCount: Int! }
+type VersionedArtifactEdge { node: Artifact! cursor: String! version: String! }
+type ArtifactManifest { id: ID! file: File! }
+union ArtifactCreator = Run | User
+type Artifact {
+  id: ID! artifactSequence: ArtifactSequence! versionIndex: Int artifactType: ArtifactType! description: String
+  metadata: JSONString ttlDurationSeconds: Int64! ttlIsInherited: Boolean! tags: [Tag!]! historyStep: Int64
+  state: ArtifactState! size: Int64! digest: String! digestAlgorithm: ArtifactDigestAlgorithm! commitHash: String
+  fileCount: Int! createdAt: DateTime! updatedAt: DateTime aliases: [ArtifactAlias!]! currentManifest: ArtifactManifest
+  createdBy: ArtifactCreator usedBy: RunConnection!
+  files(names: [String!], after: String, first: Int): FileConnection!
+}
+
+input ArtifactAliasInput { artifactCollectionName: String! alias: String! }
+input TagInput { tagName: String! tagCategoryName: String attributes: JSONString }
+input CreateArtifactInput {
+  entityName: String! projectName: String! artifactTypeName: String! artifactCollectionName: String
+  artifactCollectionNames: [String!] runName: String digest: String! digestAlgorithm: ArtifactDigestAlgorithm
+  description: String aliases: [ArtifactAliasInput!] tags: [TagInput!] metadata: JSONString ttlDurationSeconds: Int64
+  historyStep: Int64 enableDigestDeduplication: Boolean distributedID: String clientID: ID sequenceClientID: ID
+  storageRegion: String labels: JSONString clientMutationId: String
+}
+type CreateArtifactPayload { artifact: Artifact! }
+input CreateArtifactManifestInput {
+  artifactID: ID! baseArtifactID: ID name: String! digest: String! entityName: String! projectName: String!
+  runName: String! type: ArtifactManifestType
+}
+type CreateArtifactManifestPayload { artifactManifest: ArtifactManifest! }
+input UploadPartsInput { partNumber: Int64! hexMD5: String! }
+input CreateArtifactFileSpecInput {
+  artifactID: ID! name: String! md5: String! digest: String mimetype: String artifactManifestID: ID
+  uploadPartsInput: [UploadPartsInput!]
+}
+input CreateArtifactFilesInput {
+  artifactFiles: [CreateArtifactFileSpecInput!]! storageLayout: ArtifactStorageLayout
+  digestAlgorithm: ArtifactDigestAlgorithm cloudRegionID: ID clientMutationId: String
+}
+type CreateArtifactFilesPayload { files: FileConnection! }
+input ArtifactInput { artifactID: ID! }
+input UseArtifactInput {
+  artifactID: ID! entityName: String! projectName: String! runName: String! usedAs: String
+  artifactEntityName: String artifactProjectName: String clientMutationId: String
+}
+input UpdateArtifactInput {
+  artifactID: ID! description: String metadata: JSONString ttlDurationSeconds: Int64 tagsToAdd: [TagInput!]
+  tagsToDelete: [TagInput!] aliases: [ArtifactAliasInput!] labels: JSONString clientMutationId: String
+}
+input DeleteArtifactInput { artifactID: ID! deleteAliases: Boolean clientMutationId: String }
+type ArtifactPayload { artifact: Artifact! }
+input ArtifactCollectionAliasInput {
+  artifactCollectionName: String! alias: String! entityName: String projectName: String
+}
+input AddAliasesInput { artifactID: ID! aliases: [ArtifactCollectionAliasInput!]! clientMutationId: String }
+input DeleteAliasesInput { artifactID: ID! aliases: [ArtifactCollectionAliasInput!]! clientMutationId: String }
 
 input UpsertModelInput {
   id: String name: String entityName: String description: String framework: String access: String views: JSONString

@@ -168,6 +168,46 @@ class StoredFile(_Record):
 
 
 @dataclass(frozen=True)
+class Artifact(_Record):
+    """A version of a named collection of files."""
+
+    pk: int
+    project: int
+    run: int | None
+    type: str
+    collection: str
+    version: int | None
+    state: str
+    digest: str
+    client_id: str | None
+    description: str | None
+    metadata: str | None
+    history_step: int | None
+    size: int
+    manifest: str | None
+    created_at: float
+    updated_at: float
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether all of it is here."""
+        return self.state == "COMMITTED"
+
+
+@dataclass(frozen=True)
+class ArtifactFile(_Record):
+    """A file of an artifact; ``blob`` is None until its bytes are here."""
+
+    pk: int
+    artifact: int
+    name: str
+    md5: str
+    blob: str | None
+    size: int
+    updated_at: float
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of a stream, to be written: its number, its text, and of history the ``_step`` in it."""
 

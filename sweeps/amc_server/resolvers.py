@@ -5,26 +5,24 @@ A node is made for one request and lives as long as its snapshot or transaction.
 
 from __future__ import annotations
 
-import base64
 import fnmatch
 import json
 import math
 import mimetypes
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from amc_server import filters
-from amc_server.auth import Gate
-from amc_server.coordinator import ENTITY, Coordinator, chosen_from, new_id, read_config
+from amc_server.artifacts import ArtifactMutations, ArtifactNode, ArtifactTypeNode, CollectionNode, by_name
+from amc_server.context import Context, check_entity, global_id, iso_time, page, read_global_id
+from amc_server.coordinator import ENTITY, chosen_from, new_id, read_config
 from amc_server.errors import Refused
 from amc_server.files import check_name
 from amc_server.records import Agent, Line, Project, Run, StoredFile, Sweep, unwrap_config
-from amc_server.storage import Reader, Writer
+from amc_server.storage import Reader
 from amc_sweeps.run_states import RunState
 from amc_sweeps.sweep_config import count_configurations
 
@@ -34,59 +32,6 @@ KEY_ROWS = 1000  # rows of history that historyKeys looks at
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
 
 _CONSOLE_LINE = re.compile(r"(?P<level>ERROR )?(?P<timestamp>\d{4}-\d\d-\d\dT[\d:.]+) (?P<line>.*)", re.DOTALL)
-
-
-@dataclass
-class Context:
-    """What one request works with."""
-
-    store: Reader
-    coordinator: Coordinator
-    gate: Gate
-    base_url: str
-    discarded: list[str] = field(default_factory=list)  # blobs that belong to nothing once this is committed
-
-    @property
-    def writer(self) -> Writer:
-        """The transaction of a mutation."""
-        assert isinstance(self.store, Writer), "only mutations write"
-        return self.store
-
-
-def global_id(kind: str, pk: int) -> str:
-    """Return the id that a client hands back to us: of what kind of record, and its key."""
-    return base64.b64encode(f"{kind}:{pk}".encode()).decode()
-
-
-def read_global_id(kind: str, text: str) -> int:
-    """Return the key in a global id.
-
-    Raises:
-        Refused: when it is of something else, or of nothing here.
-    """
-    try:
-        found, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
-        if found == kind:
-            return int(pk)
-    except ValueError:
-        pass
-    raise Refused(f"{text[:80]!r} is not the id of a {kind.lower()} here", status=404)
-
-
-def iso_time(seconds: float | None) -> str | None:
-    """Return Unix time as W&B writes it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def page(nodes: Sequence[Any], *, after: str | None, first: int | None, wrap: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return one page of a list; cursors are positions in it."""
-    start = int(after) + 1 if after is not None and after.isdecimal() else 0
-    end = len(nodes) if first is None else min(len(nodes), start + max(first, 0))
-    edges = [{"node": wrap(nodes[index]), "cursor": str(index)} for index in range(start, end)]
-    return {
-        "edges": edges,
-        "page_info": {"end_cursor": edges[-1]["cursor"] if edges else None, "has_next_page": end < len(nodes)},
-    }
 
 
 def sampled(rows: Sequence[Any], samples: int | None) -> list[Any]:
@@ -144,6 +89,10 @@ class QueryRoot:
 
     def model(self, name: str | None = None, entity_name: str | None = None) -> ProjectNode | None:
         return self.project(name, entity_name)
+
+    def artifact(self, id: str) -> ArtifactNode | None:  # noqa: A002 - the schema's name
+        found = self._context.store.artifact(read_global_id("Artifact", id))
+        return ArtifactNode(self._context, found) if found else None
 
     def models(
         self, entity_name: str | None = None, after: str | None = None, first: int | None = None
@@ -238,6 +187,29 @@ class ProjectNode:
 
     def sweeps(self, after: str | None = None, first: int | None = None, filters: str | None = None) -> dict[str, Any]:
         return page(self._sweeps(filters), after=after, first=first, wrap=lambda sweep: SweepNode(self._context, sweep))
+
+    def artifact_type(self, name: str) -> ArtifactTypeNode | None:
+        known = {kind for kind, _ in self._context.store.collections(self._project.pk)}
+        return ArtifactTypeNode(self._context, self._project, name) if name in known else None
+
+    def artifact_types(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        known = sorted({kind for kind, _ in self._context.store.collections(self._project.pk)})
+        return page(
+            known, after=after, first=first, wrap=lambda kind: ArtifactTypeNode(self._context, self._project, kind)
+        )
+
+    def artifact_collection(self, name: str) -> CollectionNode | None:
+        kinds = [kind for kind, found in self._context.store.collections(self._project.pk) if found == name]
+        return CollectionNode(self._context, self._project, kinds[0], name) if kinds else None
+
+    def artifact_collection_membership(self, name: str) -> dict[str, Any] | None:
+        collection, _, alias = name.partition(":")
+        found = self.artifact_collection(collection)
+        return found.artifact_membership(alias or "latest") if found else None
+
+    def artifact(self, name: str) -> ArtifactNode | None:
+        found = by_name(self._context.store, self._project.pk, name)
+        return ArtifactNode(self._context, found) if found else None
 
     def total_sweeps(self) -> int:
         return len(self._sweeps(None))
@@ -373,6 +345,7 @@ class AgentNode:
 class RunNode:
     """A run."""
 
+    __typename = "Run"  # where the schema allows several
     read_only = False
 
     def __init__(self, context: Context, run: Run) -> None:
@@ -506,6 +479,14 @@ class RunNode:
             "page_info": {"end_cursor": edges[-1]["cursor"] if edges else None, "has_next_page": has_more},
         }
 
+    def output_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        found = [each for each in self._context.store.artifacts_of_run(self._run.pk) if each.is_committed]
+        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+
+    def input_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        found = self._context.store.artifacts_used_by(self._run.pk)
+        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+
     def file_count(self) -> int:
         return len(self._context.store.files(self._run.pk))
 
@@ -558,6 +539,9 @@ def _log_line(line: Line) -> dict[str, Any]:
 class FileNode:
     """A file of a run."""
 
+    storage_path = upload_url = upload_multipart_urls = artifact = None
+    upload_headers: Sequence[str] = ()
+
     def __init__(self, context: Context, run: RunNode, file: StoredFile) -> None:
         self._context = context
         self._run = run
@@ -565,7 +549,8 @@ class FileNode:
         self.id = global_id("File", file.pk)
         self.name = file.name
         self.size_bytes = file.size
-        self.md5 = file.md5
+        self.display_name = file.name
+        self.md5 = self.digest = file.md5
         self.updated_at = iso_time(file.updated_at)
         self.mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
 
@@ -590,15 +575,15 @@ def upload_url(context: Context, run: int, name: str) -> str:
 # --- mutations ------------------------------------------------------------------------------------------------------
 
 
-class MutationRoot:
+class MutationRoot(ArtifactMutations):
     """The fields of ``Mutation``. An input that is missing or null leaves things as they are."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        super().__init__(context)
         self._coordinator = context.coordinator
 
     def upsert_model(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002 - the schema's name
-        self._entity(input)
+        check_entity(input)
         store = self._context.writer
         name = input.get("name")
         inserted = store.project(ENTITY, name or "uncategorized") is None
@@ -609,7 +594,7 @@ class MutationRoot:
         return {"project": node, "model": node, "inserted": inserted}
 
     def upsert_sweep(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-        self._entity(input)
+        check_entity(input)
         store = self._context.writer
         columns = {
             "display_name": input.get("displayName"),
@@ -633,7 +618,7 @@ class MutationRoot:
         return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": []}
 
     def create_agent(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-        self._entity(input)
+        check_entity(input)
         store = self._context.writer
         project = store.project(ENTITY, input.get("projectName") or "uncategorized")
         sweep = store.sweep(project.pk, input["sweep"]) if project else None
@@ -660,7 +645,7 @@ class MutationRoot:
 
     def upsert_bucket(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         """Take a run's own account of itself: from its trial by name, from a person through the API by global id."""
-        self._entity(input)
+        check_entity(input)
         changes = _run_changes(input)
         if input.get("id") is not None:
             run = self._run(input["id"])
@@ -710,6 +695,9 @@ class MutationRoot:
         store = self._context.writer
         run = self._run(input["id"])
         self._context.discarded.extend(file.blob for file in store.files(run.pk))
+        if input.get("deleteArtifacts"):
+            for artifact in store.artifacts_of_run(run.pk):
+                self._delete_artifact(artifact)
         store.delete("runs", run.pk)
         self._coordinator.presence.forget(run.pk)
         return {"client_mutation_id": None}
@@ -753,22 +741,13 @@ class MutationRoot:
         return {"success": True}
 
     def _run_of_files(self, input: Mapping[str, Any]) -> Run:  # noqa: A002
-        self._entity(input)
+        check_entity(input)
         store = self._context.writer
         project = store.project(ENTITY, input["projectName"])
         run = store.run(project.pk, input["runName"]) if project else None
         if run is None:
             raise Refused(f"there is no run {input['projectName']}/{input['runName']}")
         return run
-
-    def _entity(self, input: Mapping[str, Any]) -> None:  # noqa: A002
-        name = input.get("entityName")
-        if name not in (None, "", ENTITY):
-            raise Refused(
-                f"there is no entity {name!r} here: this server has one, {ENTITY!r}. Leave the entity out "
-                "(unset WANDB_ENTITY), or name another W&B with WANDB_BASE_URL.",
-                status=400,
-            )
 
     def _sweep(self, text: str) -> Sweep:
         sweep = self._context.store.sweep_by_key(read_global_id("Sweep", text))

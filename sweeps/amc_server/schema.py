@@ -144,6 +144,56 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (run, name)
     ) STRICT;
     """,
+    # Artifacts: versions of a named collection of files, such as a model's checkpoints.
+    """
+    CREATE TABLE artifacts (
+        pk INTEGER PRIMARY KEY,
+        project INTEGER NOT NULL REFERENCES projects ON DELETE CASCADE,
+        run INTEGER REFERENCES runs ON DELETE SET NULL,  -- that logged it
+        type TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        version INTEGER,               -- 0, 1, 2, ... within the collection, from the commit on
+        state TEXT NOT NULL,           -- PENDING while its files arrive, then COMMITTED
+        digest TEXT NOT NULL,          -- of the contents, by the client
+        client_id TEXT,                -- the client's own name for it: a request that comes again means the same one
+        description TEXT,
+        metadata TEXT,                 -- JSON
+        history_step INTEGER,
+        size INTEGER NOT NULL DEFAULT 0,
+        manifest TEXT,                 -- the blob with the list of its files
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        UNIQUE (project, collection, version)
+    ) STRICT;
+    CREATE INDEX artifacts_of_run ON artifacts (run);
+
+    CREATE TABLE artifact_files (
+        pk INTEGER PRIMARY KEY,
+        artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        md5 TEXT NOT NULL,             -- as announced; bytes of another are refused
+        blob TEXT,                     -- NULL until the bytes are here
+        size INTEGER NOT NULL DEFAULT 0,
+        updated_at REAL NOT NULL,
+        UNIQUE (artifact, name)
+    ) STRICT;
+
+    CREATE TABLE artifact_aliases (
+        artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE,
+        project INTEGER NOT NULL,
+        collection TEXT NOT NULL,
+        alias TEXT NOT NULL,
+        PRIMARY KEY (project, collection, alias)  -- an alias points to one version
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX aliases_of_artifact ON artifact_aliases (artifact);
+
+    CREATE TABLE artifact_uses (
+        run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE,
+        PRIMARY KEY (run, artifact)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX uses_of_artifact ON artifact_uses (artifact);
+    """,
 )
 
 

@@ -1,6 +1,6 @@
 """The next configuration of a sweep: grid, random, or bayes by Optuna's TPE.
 
-Pure: the same runs and the same seed give the same answer.
+Pure in what it answers: the same runs and the same seed give the same configuration.
 
 In a finite space no configuration comes twice before all have come once: an engine by itself repeats itself (of the
 first 12 draws in a space of 12, TPE's hold 7 or 8 different ones), and a repeated training is a wasted one.
@@ -9,11 +9,12 @@ first 12 draws in a space of 12, TPE's hold 7 or 8 different ones), and a repeat
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from amc_sweeps.distributions import ends, steps
@@ -47,6 +48,24 @@ class Observation:
     configuration: Mapping[str, Any]
     state: str  # RunState
     curve: Sequence[float]  # logged finite values of the metric
+    key: str = field(default="", compare=False)  # of the configuration: equal ones have equal keys
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", value_key(self.configuration))
+
+    @classmethod
+    def of(cls, parameters: str | None, state: str, curve: Sequence[float]) -> Observation:
+        """Return the observation of a stored run, whose parameters are a JSON text or None."""
+        configuration, key = _configuration(parameters or "{}")
+        return cls(configuration, state, curve, key)
+
+
+@lru_cache(maxsize=100_000)
+def _configuration(text: str) -> tuple[Configuration, str]:
+    """Return a stored configuration and its key; the search asks for the same thousands again at every suggestion."""
+    configuration = dict(json.loads(text))
+    return configuration, value_key(configuration)
 
 
 def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, number: int) -> Configuration | None:
@@ -57,7 +76,7 @@ def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, numb
         seed: of the sweep.
         number: how many runs the sweep has begun before.
     """
-    seen = {value_key(run.configuration) for run in runs}
+    seen = {run.key for run in runs}
     if config.method == "grid":
         return _next_of_grid(config, seen)
     rng = random.Random(f"{seed}/{number}")
@@ -76,7 +95,7 @@ def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, numb
 
 def is_exhausted(config: SweepConfig, runs: Sequence[Observation]) -> bool:
     """Return whether the search has proposed all that it ever will; only a grid comes to an end."""
-    return config.method == "grid" and _next_of_grid(config, {value_key(run.configuration) for run in runs}) is None
+    return config.method == "grid" and _next_of_grid(config, {run.key for run in runs}) is None
 
 
 def _next_of_grid(config: SweepConfig, seen: set[str]) -> Configuration | None:
@@ -173,48 +192,81 @@ class _Axis:
         return value
 
 
+class _Space:
+    """A sweep's parameters in Optuna's terms, and its runs as Optuna's trials.
+
+    What is kept between suggestions follows from the runs alone: it saves the making of a thousand trials anew and
+    changes no answer.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        leaves = flatten(config.parameters)
+        self.axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
+        self.constants = {path: leaf.value for path, leaf in leaves if isinstance(leaf, Constant)}
+        self.distributions = {axis.name: axis.distribution for axis in self.axes}
+        self._known: dict[int, tuple[str, float | None, optuna.trial.FrozenTrial | None]] = {}
+
+    def trials(self, config: SweepConfig, runs: Sequence[Observation]) -> list[optuna.trial.FrozenTrial]:
+        """Return the runs that lie in the space, numbered from 1 as they began."""
+        found = []
+        for number, (run, value) in enumerate(zip(runs, believed_values(config, runs), strict=True), start=1):
+            known = self._known.get(number)
+            if known is None or known[0] != run.key or known[1] != value:
+                known = self._known[number] = (run.key, value, self._trial(number, run, value))
+            if known[2] is not None:
+                found.append(known[2])
+        return found
+
+    def _trial(self, number: int, run: Observation, value: float | None) -> optuna.trial.FrozenTrial | None:
+        from optuna.trial import TrialState, create_trial
+
+        try:
+            params = {axis.name: axis.to_engine(_at(run.configuration, axis.path)) for axis in self.axes}
+        except (ValueError, KeyError):
+            return None  # a prior run, or one from before an update of the sweep, outside today's space
+        trial = create_trial(
+            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+            params=params,
+            distributions=self.distributions,
+            value=value,
+        )
+        trial.number = number
+        return trial
+
+    def configuration(self, params: Mapping[str, Any]) -> Configuration:
+        """Return what Optuna suggests in the sweep's terms."""
+        return _nest({**self.constants, **{axis.path: axis.from_engine(params[axis.name]) for axis in self.axes}})
+
+
+_SPACES_KEPT = 64
+_spaces: dict[int, tuple[SweepConfig, _Space]] = {}  # by id; the config is held so that its id stays its own
+
+
+def _space(config: SweepConfig) -> _Space:
+    known = _spaces.get(id(config))
+    if known is None:
+        while len(_spaces) >= _SPACES_KEPT:
+            _spaces.pop(next(iter(_spaces)), None)
+        known = _spaces[id(config)] = (config, _Space(config))
+    return known[1]
+
+
 def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random) -> Iterator[Configuration]:
     """Yield one TPE suggestion after another, all from the same evidence."""
     import optuna
     from optuna.study import StudyDirection
 
+    from amc_server.tpe import Evidence, TreeParzen
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     assert config.metric is not None, "the grammar wants a metric for bayes"
-    leaves = flatten(config.parameters)
-    axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
-    constants = {path: leaf.value for path, leaf in leaves if isinstance(leaf, Constant)}
-    space = {axis.name: axis.distribution for axis in axes}
-    trials = list(_trials(config, runs, axes))
+    space = _space(config)
+    trials = space.trials(config, runs)
+    direction = StudyDirection.MAXIMIZE if config.metric.goal == "maximize" else StudyDirection.MINIMIZE
     while True:
-        with warnings.catch_warnings():
-            # multivariate and constant_liar are marked experimental; both are what simultaneous agents need.
-            warnings.simplefilter("ignore")
-            sampler = optuna.samplers.TPESampler(
-                n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=rng.getrandbits(32)
-            )
-            direction = StudyDirection.MAXIMIZE if config.metric.goal == "maximize" else StudyDirection.MINIMIZE
-            study = optuna.create_study(sampler=sampler, direction=direction)
-            study.add_trials(trials)
-            asked = study.ask(space)
-        yield _nest({**constants, **{axis.path: axis.from_engine(asked.params[axis.name]) for axis in axes}})
-
-
-def _trials(
-    config: SweepConfig, runs: Sequence[Observation], axes: Sequence[_Axis]
-) -> Iterator[optuna.trial.FrozenTrial]:
-    from optuna.trial import TrialState, create_trial
-
-    for run, value in zip(runs, believed_values(config, runs), strict=True):
-        try:
-            params = {axis.name: axis.to_engine(_at(run.configuration, axis.path)) for axis in axes}
-        except (ValueError, KeyError):
-            continue  # a prior run, or one from before an update of the sweep, outside today's space
-        yield create_trial(
-            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
-            params=params,
-            distributions={axis.name: axis.distribution for axis in axes},
-            value=value,
-        )
+        sampler = TreeParzen(space.distributions, startup_trials=STARTUP_TRIALS, seed=rng.getrandbits(32))
+        study = optuna.create_study(storage=Evidence(trials), sampler=sampler, direction=direction)
+        yield space.configuration(study.ask(space.distributions).params)
 
 
 def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[float | None]:
@@ -228,7 +280,7 @@ def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[fl
     metric = config.metric
     better, worse = (max, min) if metric.goal == "maximize" else (min, max)
     ended = ("finished", "failed", "crashed", "killed")
-    worst = worse((value for run in runs if run.state in ended for value in run.curve), default=math.nan)
+    worst = worse((worse(run.curve) for run in runs if run.state in ended and run.curve), default=math.nan)
 
     def worth(run: Observation) -> float | None:
         rule = metric.impute

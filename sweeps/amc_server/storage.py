@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from amc_server.curves import CurveCache
-from amc_server.records import Agent, Line, Member, Project, Run, StoredFile, Sweep
+from amc_server.records import Agent, Artifact, ArtifactFile, Line, Member, Project, Run, StoredFile, Sweep
 from amc_server.schema import SchemaError, migrate
 
 BUSY_TIMEOUT_S = 10.0
@@ -77,6 +77,11 @@ class Reader:
     def sweep(self, project: int, sweep_id: str) -> Sweep | None:
         """Return the project's sweep of that id."""
         row = self._one(f"SELECT {Sweep.columns()} FROM sweeps WHERE project = ? AND id = ?", project, sweep_id)
+        return Sweep.of(row) if row else None
+
+    def sweep_by_id(self, sweep_id: str) -> Sweep | None:
+        """Return the sweep of that id, whatever its project."""
+        row = self._one(f"SELECT {Sweep.columns()} FROM sweeps WHERE id = ?", sweep_id)
         return Sweep.of(row) if row else None
 
     def sweep_by_key(self, pk: int) -> Sweep | None:
@@ -237,6 +242,69 @@ class Reader:
         row = self._one("SELECT blob FROM files WHERE pk = ?", pk)
         return row[0] if row else None
 
+    # artifacts
+
+    def artifact(self, pk: int) -> Artifact | None:
+        """Return the artifact that a record or a global id points to."""
+        row = self._one(f"SELECT {Artifact.columns()} FROM artifacts WHERE pk = ?", pk)
+        return Artifact.of(row) if row else None
+
+    def artifacts(self, project: int, collection: str) -> list[Artifact]:
+        """Return every version of the collection, those that are still arriving too, newest first."""
+        sql = f"SELECT {Artifact.columns()} FROM artifacts WHERE project = ? AND collection = ? ORDER BY pk DESC"
+        return [Artifact.of(row) for row in self._all(sql, project, collection)]
+
+    def artifacts_of_run(self, run: int) -> list[Artifact]:
+        """Return what the run logged, oldest first."""
+        sql = f"SELECT {Artifact.columns()} FROM artifacts WHERE run = ? ORDER BY pk"
+        return [Artifact.of(row) for row in self._all(sql, run)]
+
+    def artifacts_used_by(self, run: int) -> list[Artifact]:
+        """Return what the run used, oldest first."""
+        sql = (
+            f"SELECT {Artifact.columns()} FROM artifacts"
+            " WHERE pk IN (SELECT artifact FROM artifact_uses WHERE run = ?) ORDER BY pk"
+        )
+        return [Artifact.of(row) for row in self._all(sql, run)]
+
+    def runs_using(self, artifact: int) -> list[Run]:
+        """Return the runs that used the artifact, oldest first."""
+        sql = (
+            f"SELECT {Run.columns()} FROM runs"
+            " WHERE pk IN (SELECT run FROM artifact_uses WHERE artifact = ?) ORDER BY pk"
+        )
+        return [Run.of(row) for row in self._all(sql, artifact)]
+
+    def collections(self, project: int) -> list[tuple[str, str]]:
+        """Return (type, name) of the project's collections."""
+        sql = "SELECT DISTINCT type, collection FROM artifacts WHERE project = ? AND version IS NOT NULL ORDER BY 1, 2"
+        return [(row[0], row[1]) for row in self._all(sql, project)]
+
+    def aliases(self, artifact: int) -> list[str]:
+        """Return the names that point to this version."""
+        sql = "SELECT alias FROM artifact_aliases WHERE artifact = ? ORDER BY alias"
+        return [row[0] for row in self._all(sql, artifact)]
+
+    def aliased(self, project: int, collection: str, alias: str) -> int | None:
+        """Return the key of the version that a name points to."""
+        sql = "SELECT artifact FROM artifact_aliases WHERE project = ? AND collection = ? AND alias = ?"
+        row = self._one(sql, project, collection, alias)
+        return row[0] if row else None
+
+    def artifact_files(self, artifact: int) -> list[ArtifactFile]:
+        """Return the artifact's files by name."""
+        sql = f"SELECT {ArtifactFile.columns()} FROM artifact_files WHERE artifact = ? ORDER BY name"
+        return [ArtifactFile.of(row) for row in self._all(sql, artifact)]
+
+    def artifact_file(self, pk: int) -> ArtifactFile | None:
+        """Return the file of an artifact by its key."""
+        row = self._one(f"SELECT {ArtifactFile.columns()} FROM artifact_files WHERE pk = ?", pk)
+        return ArtifactFile.of(row) if row else None
+
+    def count_states(self, table: str) -> dict[str, int]:
+        """Return how many rows of ``runs`` or ``sweeps`` are in which state."""
+        return {row[0]: row[1] for row in self._all(f"SELECT state, count(*) FROM {table} GROUP BY state")}
+
     def meta(self, key: str) -> str | None:
         """Return a fact about the data folder itself."""
         row = self._one("SELECT value FROM meta WHERE key = ?", key)
@@ -313,6 +381,22 @@ class Writer(Reader):
             (run, name, blob, size, md5, updated_at),
         )
 
+    def put_alias(self, artifact: Artifact, alias: str) -> None:
+        """Let a name point to this version, and to no other of its collection."""
+        self._connection.execute(
+            "INSERT INTO artifact_aliases (artifact, project, collection, alias) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET artifact = excluded.artifact",
+            (artifact.pk, artifact.project, artifact.collection, alias),
+        )
+
+    def remove_alias(self, artifact: Artifact, alias: str) -> None:
+        """Let a name no longer point to this version."""
+        self._connection.execute("DELETE FROM artifact_aliases WHERE artifact = ? AND alias = ?", (artifact.pk, alias))
+
+    def put_use(self, run: int, artifact: int) -> None:
+        """Record that a run used an artifact."""
+        self._connection.execute("INSERT OR IGNORE INTO artifact_uses (run, artifact) VALUES (?, ?)", (run, artifact))
+
     def set_meta(self, key: str, value: str) -> None:
         """Record a fact about the data folder itself."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
@@ -386,6 +470,11 @@ class Storage:
         finally:
             connection.execute("ROLLBACK")
             self._idle.put(connection)
+
+    def size(self) -> int:
+        """Return the bytes that the database takes on disk, its write-ahead log included."""
+        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def close(self) -> None:
         """Close every connection and leave the folder to others."""

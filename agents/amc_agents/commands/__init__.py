@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from amc_agents.commands.backup import backup_command
 from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
+from amc_agents.commands.export import export_command
+from amc_agents.commands.import_ import import_command
 from amc_agents.commands.serve import serve_command
 
 
@@ -24,6 +27,9 @@ def main() -> None:
     """
 
 
+main.add_command(backup_command)
 main.add_command(create_command)
 main.add_command(demo_command)
+main.add_command(export_command)
+main.add_command(import_command)
 main.add_command(serve_command)

@@ -1,19 +1,21 @@
-"""amc-sweep serve: the embedded W&B server, in this terminal until Ctrl-C."""
+"""amc-sweep serve: the embedded W&B server, in this terminal until Ctrl-C or in the background."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from amc_agents.commands.background import detach
 from amc_sweeps.backend import NO_KEY, ServerState, remove_server_state, shell_quoted, write_server_state
 from amc_sweeps.cli_options import Refusal
 
 if TYPE_CHECKING:
+    from amc_server.app import ServerOptions, Started
     from amc_server.states import Limits
 
 
@@ -30,6 +32,17 @@ if TYPE_CHECKING:
     "--key-file", type=click.Path(path_type=Path, dir_okay=False), help="Default: api.key in the data folder."
 )
 @click.option("--no-auth", is_flag=True, help="Ask for no key (on 127.0.0.1 only).")
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Speak HTTPS with this certificate (PEM, with its chain); needs --tls-key.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its private key (PEM, no password).",
+)
+@click.option("--background", is_flag=True, help="Leave the terminal once it listens; prints the pid that ends it.")
 @click.option("--seed", type=int, help="Makes the searches of new sweeps reproducible.")
 @click.option(
     "limits",
@@ -45,6 +58,9 @@ def serve_command(
     data: Path | None,
     key_file: Path | None,
     no_auth: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    background: bool,
     seed: int | None,
     limits: tuple[str, ...],
 ) -> None:
@@ -52,13 +68,41 @@ def serve_command(
 
     \b
     amc-sweep serve                         on this machine
-    amc-sweep serve --host 0.0.0.0          for others too; put TLS in front, or go through an SSH tunnel
+    amc-sweep serve --background            the same, without keeping the terminal
+    amc-sweep serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem     for other machines too
 
     What it stores stays in the data folder; killed and started again on it, it goes on where it was, and so do its
     agents. Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 cannot start.
     """
     # Imported here: --help of the whole command should not wait for a web server.
-    from amc_server.app import LOOPBACK, ServerError, ServerOptions, Started, run
+    from amc_server.app import ServerOptions
+
+    options = ServerOptions(
+        data=data or default_data(),
+        host=host,
+        port=port,
+        key_file=key_file,
+        auth=not no_auth,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        seed=seed,
+        limits=_limits(limits),
+    )
+    if background:
+        try:
+            detach(lambda say: _serve(options, say, background=True), options.data / "background.log")
+        except OSError as error:
+            raise Refusal(
+                f"the data folder {options.data} cannot be written ({error.strerror}). Choose another with --data."
+            ) from error
+        return
+    _serve(options, lambda lines: click.echo("\n".join(lines), err=True), background=False)
+    click.echo("amc-sweep server ended.", err=True)
+
+
+def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, background: bool) -> None:
+    """Serve until the end; ``say`` gets what the user should know, once the server listens."""
+    from amc_server.app import ServerError, run
 
     def state_of(started: Started) -> ServerState:
         return ServerState(
@@ -71,36 +115,37 @@ def serve_command(
 
     def announce(started: Started) -> None:
         state = state_of(started)
-        write_server_state(state)
-        key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
-        click.echo(f"amc-sweep server at {state.base_url}, data in {started.data}. Ctrl-C ends it.", err=True)
-        click.echo(
-            "Every amc-sweep command of this user finds it. The plain wandb client is pointed at it by", err=True
-        )
-        click.echo(f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP", err=True)
-        if started.key_file:
-            click.echo("In a browser: log in as api, the key (the content of that file) as the password.", err=True)
-        if host not in LOOPBACK:
-            click.echo(
-                f"Warning: {host} is reachable from other machines and this server speaks plain HTTP: the key would "
-                "travel in the clear. Put TLS in front of it (a reverse proxy), or use an SSH tunnel.",
-                err=True,
-            )
+        path = write_server_state(state)
+        ending = f"kill {state.pid} ends it." if background else "Ctrl-C ends it."
+        say([*_announcement(options, started, state, ending), *([f"State file: {path}"] if background else [])])
 
-    options = ServerOptions(
-        data=data or _default_data(),
-        host=host,
-        port=port,
-        key_file=key_file,
-        auth=not no_auth,
-        seed=seed,
-        limits=_limits(limits),
-    )
     try:
         run(options, announce, lambda started: remove_server_state(state_of(started)))
     except ServerError as error:
         raise Refusal(str(error)) from error
-    click.echo("amc-sweep server ended.", err=True)
+
+
+def _announcement(options: ServerOptions, started: Started, state: ServerState, ending: str) -> list[str]:
+    """Return what a user should know of a server that listens. The key itself is never shown."""
+    from amc_server.app import LOOPBACK
+
+    key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
+    lines = [
+        f"amc-sweep server at {state.base_url}, data in {started.data}. {ending}",
+        "Every amc-sweep command of this user finds it. The plain wandb client is pointed at it by",
+        f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP",
+    ]
+    if started.key_file:
+        lines.append("In a browser: log in as api, the key (the content of that file) as the password.")
+    if options.tls_cert:
+        lines.append("TLS: clients name the server as its certificate does, and trust who signed that (SSL_CERT_FILE).")
+    elif options.host not in LOOPBACK:
+        lines.append(
+            f"Warning: {options.host} is reachable from other machines and this server speaks plain HTTP: the key "
+            "would travel in the clear. Give --tls-cert and --tls-key, put TLS in front of it (a reverse proxy), or "
+            "use an SSH tunnel."
+        )
+    return lines
 
 
 def _reachable(base_url: str) -> str:
@@ -120,7 +165,7 @@ def _limits(texts: Iterable[str]) -> Limits:
     return replace(Limits(), **changes)
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
     """Return one folder a user, whatever folder the command is called in: a sweep started today is found tomorrow."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "amc-sweep"

@@ -1,0 +1,49 @@
+"""amc-sweep backup: a consistent copy of the embedded server's data, while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from amc_agents.commands.serve import default_data
+from amc_sweeps.backend import running_servers
+from amc_sweeps.cli_options import Refusal, refuse
+
+
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The server's data folder.  [default: that of the running server, else ~/.local/share/amc-sweep]",
+)
+def backup_command(file: Path, data: Path | None) -> None:
+    """Save the embedded server's data to FILE (tar), consistent even while agents write; FILE must not exist.
+
+    Runs, histories, sweeps, files and artifacts are in it, the key is not. Restored by
+
+    \b
+    mkdir restored && tar -xf FILE -C restored && amc-sweep serve --data restored
+
+    Exit codes: 0 saved, 2 refused.
+    """
+    from amc_server.backup import BackupError, back_up
+
+    try:
+        saved = back_up(data or _data_folder(), file)
+    except BackupError as error:
+        raise Refusal(str(error)) from error
+    click.echo(
+        f"{file}: {saved.runs:,} runs, {saved.history_rows:,} rows of history, {saved.files:,} files, "
+        f"{saved.size / 1e6:,.1f} MB",
+        err=True,
+    )
+
+
+def _data_folder() -> Path:
+    servers = running_servers()
+    if len(servers) > 1:
+        listed = "\n".join(f"  --data {server.data}    at {server.base_url}" for server in servers)
+        refuse(f"{len(servers)} embedded servers are running: say whose data to save\n{listed}")
+    return Path(servers[0].data) if servers else default_data()

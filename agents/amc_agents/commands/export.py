@@ -1,0 +1,166 @@
+"""amc-sweep export: a sweep or a project as one YAML file, read through W&B's public API."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amc_agents.commands.new_file import write_new
+from amc_sweeps import exchange
+from amc_sweeps.backend import BackendError, SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+
+PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
+
+# What the public API lacks. A server that does not know one of the fields refuses all of them: then they are unknown.
+_FACTS_QUERY = """
+query RunFacts($entity: String, $project: String, $filters: JSONString) {
+  project(name: $project, entityName: $entity) { runs(filters: $filters) { edges { node {
+    name exitcode host heartbeatAt shouldStop stopReason stopBand stopValue stopThreshold
+  } } } }
+}
+"""
+
+
+@click.command("export")
+@click.argument("what", metavar="SWEEP|PROJECT")
+@click.argument("file", type=click.Path(path_type=Path))
+@backend_options
+def export_command(
+    what: str,
+    file: Path,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
+
+    It is read through W&B's public API, so it works with the cloud as well. FILE must not exist.
+
+    \b
+    amc-sweep export ab12cd34 sweep.yaml
+    amc-sweep export --cloud my-team/radioml project.yaml
+
+    Exit codes: 0 saved, 2 refused.
+    """
+    if file.exists():
+        refuse(f"{file} is there already and is not overwritten: choose another name")
+    connect(base_url=base_url, local=local, cloud=cloud)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    try:
+        api = wandb.Api()
+        owner, name, sweep_id = _find(api, what, entity, project)
+        export = read_export(api, owner, name, sweep_id)
+    except (wandb.Error, ValueError, BackendError) as error:
+        raise Refusal(f"{what} cannot be read: {error}") from error
+    write_new(file, exchange.write(export))
+    rows = sum(len(run.get("history", ())) for run in export.runs)
+    click.echo(
+        f"{file}: {len(export.sweeps)} sweeps, {len(export.runs):,} runs, {rows:,} rows of history of {owner}/{name}",
+        err=True,
+    )
+
+
+def _find(api: Any, what: str, entity: str | None, project: str | None) -> tuple[str, str, str | None]:
+    """Return entity, project and, if a sweep is meant, its id: a sweep first, then a project of that name."""
+    try:
+        owner, name, sweep_id = find_sweep(parse_sweep(what), api, entity=entity, project=project).split("/")
+    except SweepNotFoundError as not_found:
+        pieces = what.split("/")
+        owner = pieces[0] if len(pieces) == 2 else entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        if len(pieces) <= 2 and pieces[-1] in [found.name for found in api.projects(owner)]:
+            return owner, pieces[-1], None
+        raise BackendError(f"it is neither a sweep nor a project of {owner}: {not_found}") from not_found
+    return owner, name, sweep_id
+
+
+def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> exchange.Export:
+    """Read a sweep, or with None the whole project.
+
+    Args:
+        api: a ``wandb.Api``.
+        entity: the owner.
+        project: where the sweep and its runs are.
+        sweep_id: which one; None for all, and the runs of none.
+    """
+    path = f"{entity}/{project}"
+    if sweep_id is not None:
+        sweeps = [api.sweep(f"{path}/{sweep_id}")]
+    else:
+        sweeps = [api.sweep(f"{path}/{listed.id}") for listed in api.project(project, entity).sweeps()]
+    filters = {"$and": [{"sweep": sweep_id}]} if sweep_id is not None else {}
+    runs = list(api.runs(path, filters=filters, order="+created_at", per_page=100, lazy=False))
+    facts = _facts(api, entity, project, filters)
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        records = list(pool.map(lambda run: _run(run, facts.get(run.id, {})), runs))
+    known = {sweep.id for sweep in sweeps}
+    for record in records:
+        if record.get("sweep") is not None and record["sweep"] not in known:
+            del record["sweep"]  # it was deleted meanwhile
+    return exchange.Export(project, tuple(map(_sweep, sweeps)), tuple(records))
+
+
+def _sweep(sweep: Any) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": sweep.id}
+    state = str(getattr(sweep, "state", None) or "").upper()
+    if exchange.SWEEP_FIELDS["state"][0](state):
+        record["state"] = state
+    attributes = getattr(sweep, "_attrs", {})
+    for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
+        if key in attributes:
+            record[name] = attributes[key]
+    record["config"] = dict(sweep.config)
+    return record
+
+
+def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": run.id, "state": str(run.state), "name": run.name, "created_at": run.created_at}
+    if run.sweep_name is not None:
+        record["sweep"] = run.sweep_name
+    for name, key in (("exit_code", "exitcode"), ("stop_recorded", "shouldStop"), ("heartbeat_at", "heartbeatAt")):
+        if key in facts:
+            record[name] = facts[key]
+    for name, key in (
+        ("host", "host"),
+        ("stop_reason", "stopReason"),
+        ("stop_band", "stopBand"),
+        ("stop_value", "stopValue"),
+        ("stop_threshold", "stopThreshold"),
+    ):
+        if facts.get(key) is not None:
+            record[name] = facts[key]
+    for name in ("group", "job_type", "commit", "notes"):
+        if getattr(run, name, None) is not None:
+            record[name] = getattr(run, name)
+    record["tags"] = list(run.tags)
+    record["config"] = {name: value for name, value in run.config.items() if not name.startswith("_")}
+    record["summary"] = _numbers({name: value for name, value in run.summary_metrics.items() if name != "_wandb"})
+    record["history"] = [_numbers(row) for row in run.scan_history()]
+    return record
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row in which NaN and the infinities are numbers again."""
+    return {name: _WORDS.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    import json
+
+    variables = {"entity": entity, "project": project, "filters": json.dumps(filters)}
+    try:
+        found = api._service_api.execute_graphql(_FACTS_QUERY, variables)["project"]["runs"]["edges"]
+    except Exception:  # noqa: BLE001 - a private operation: without it these facts are unknown, the rest stands
+        return {}
+    return {edge["node"]["name"]: edge["node"] for edge in found}

@@ -1,0 +1,75 @@
+"""amc-sweep import: take an exported sweep or project into an embedded server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import click
+
+from amc_sweeps import exchange
+from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+
+TIMEOUT_S = 600.0
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@backend_options
+def import_command(
+    file: Path,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """Take what amc-sweep export saved to FILE into an embedded server: all of it, or nothing.
+
+    What is there already with the same contents is left alone, so an import can be repeated; an id that is there with
+    other contents is refused. --project NAME puts everything into another project. A run that was alive when it was
+    exported comes in as crashed.
+
+    Exit codes: 0 imported, 2 refused.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        export = exchange.read(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file} cannot be read: {error}") from error
+    except exchange.ExchangeError as error:
+        raise Refusal(f"{file} cannot be imported:\n" + "\n".join(f"  {each}" for each in error.problems)) from error
+    if entity not in (None, "local"):
+        refuse(f"an embedded server has one entity, local, and not {entity}")
+    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    if backend.kind != "embedded":
+        refuse(
+            f"{backend.base_url} is not an embedded server, and W&B takes no histories in: amc-sweep serve starts one"
+        )
+    if project is not None:
+        text = exchange.write(exchange.Export(project, export.sweeps, export.runs))
+    counts = _send(f"{backend.base_url}/import", backend.api_key or "", text.encode())
+    click.echo(
+        f"{project or export.project}: {counts['sweeps']} sweeps and {counts['runs']:,} runs are new, "
+        f"{counts['unchanged']:,} were there already",
+        err=True,
+    )
+
+
+def _send(url: str, key: str, body: bytes) -> dict[str, int]:
+    credentials = base64.b64encode(f"api:{key}".encode()).decode()
+    request = urllib.request.Request(url, body, {"Authorization": f"Basic {credentials}"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return dict(json.loads(response.read()))
+    except urllib.error.HTTPError as error:
+        try:
+            said = json.loads(error.read())["errors"][0]["message"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            said = f"HTTP {error.code}"
+        raise Refusal(str(said)) from error
+    except OSError as error:
+        raise Refusal(f"{url} does not answer: {error}") from error

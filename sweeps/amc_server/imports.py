@@ -1,0 +1,177 @@
+"""Takes an export in: every sweep and run with its history, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from amc_server.context import iso_time
+from amc_server.coordinator import Coordinator, chosen_from, read_config, redraw_points
+from amc_server.errors import Refused
+from amc_server.records import Line, Project, Run, Sweep
+from amc_server.storage import Reader, Writer
+from amc_sweeps.exchange import Export, Record, as_ended, differences, parse_time
+from amc_sweeps.run_states import SweepState
+from amc_sweeps.sweep_config import SweepConfigError, parse
+
+UNKNOWN_REASON = "unknown"  # a stop is recorded, and nobody says who asked
+SHOWN = 5  # conflicts in a message
+
+_RUN_COLUMNS = {
+    "name": "display_name",
+    "host": "host",
+    "group": "group_name",
+    "job_type": "job_type",
+    "commit": "git_commit",
+    "notes": "notes",
+    "exit_code": "exit_code",
+    "stop_reason": "stop_reason",
+    "stop_band": "stop_band",
+    "stop_value": "stop_value",
+    "stop_threshold": "stop_threshold",
+}
+
+
+def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str, int]:
+    """Store an export and return how much of it was new.
+
+    Raises:
+        Refused: when an id is there already with other contents (409), or a sweep's config is none (400).
+    """
+    project = coordinator.project(store, export.project)
+    _refuse_conflicts(store, project, export)
+    counts = {"sweeps": 0, "runs": 0, "unchanged": 0}
+    for record in export.sweeps:
+        if store.sweep(project.pk, record["id"]) is None:
+            _insert_sweep(store, coordinator, project, record)
+            counts["sweeps"] += 1
+        else:
+            counts["unchanged"] += 1
+    for record in export.runs:
+        if store.run(project.pk, record["id"]) is None:
+            _insert_run(store, coordinator, project, as_ended(record))
+            counts["runs"] += 1
+        else:
+            counts["unchanged"] += 1
+    return counts
+
+
+def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
+    conflicts = []
+    for record in export.sweeps:
+        sweep = store.sweep_by_id(record["id"])
+        if sweep is not None and sweep.project != project.pk:
+            conflicts.append(f"sweep {record['id']} (it is in another project)")
+        elif sweep is not None and (other := differences(sweep_record(sweep), record)):
+            conflicts.append(f"sweep {record['id']} ({', '.join(other)})")
+    for record in export.runs:
+        run = store.run(project.pk, record["id"])
+        if run is not None and (other := differences(run_record(store, run), as_ended(record))):
+            conflicts.append(f"run {record['id']} ({', '.join(other)})")
+    if conflicts:
+        shown = "; ".join(conflicts[:SHOWN]) + (
+            f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+        )
+        raise Refused(
+            f"nothing was imported: project {project.name} has other contents under the same id: {shown}. "
+            "Change the file's project, or import into another server.",
+            status=409,
+        )
+
+
+def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
+    config = dict(record["config"])
+    try:
+        parse(config)
+    except SweepConfigError as error:
+        raise Refused(f"sweep {record['id']}: " + "; ".join(error.problems), status=400) from error
+    now = coordinator.clock.wall()
+    # A sweep that was running elsewhere waits for its first agent here.
+    state = record.get("state", SweepState.FINISHED.value)
+    state = SweepState.PENDING.value if state == SweepState.RUNNING.value else state
+    store.insert(
+        "sweeps",
+        project=project.pk,
+        id=record["id"],
+        state=state,
+        config=yaml.safe_dump(config, sort_keys=False),
+        seed=coordinator.sweep_seed(store),
+        display_name=record.get("name"),
+        description=record.get("description"),
+        created_at=parse_time(record.get("created_at")) or now,
+        updated_at=now,
+    )
+
+
+def _insert_run(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
+    sweep = store.sweep(project.pk, record["sweep"]) if record.get("sweep") is not None else None
+    config = read_config(sweep.config) if sweep else None
+    values = record.get("config", {})
+    created_at = parse_time(record.get("created_at"))
+    heartbeat_at = parse_time(record.get("heartbeat_at"))
+    columns = {column: record[name] for name, column in _RUN_COLUMNS.items() if record.get(name) is not None}
+    if record.get("stop_recorded"):
+        columns.setdefault("stop_reason", UNKNOWN_REASON)
+    rows = record.get("history", [])
+    pk = store.insert(
+        "runs",
+        project=project.pk,
+        id=record["id"],
+        sweep=sweep.pk if sweep else None,
+        origin="search" if sweep else "trial",
+        number=store.count_runs_of_sweep(sweep.pk) if sweep else None,
+        parameters=json.dumps(chosen_from(values, config)) if config else None,
+        state=record["state"],
+        started=1,
+        config=json.dumps({name: {"value": value} for name, value in values.items()}),
+        summary=json.dumps(record.get("summary", {})),
+        tags=json.dumps(record.get("tags", [])),
+        history_lines=len(rows),
+        created_at=coordinator.clock.wall() if created_at is None else created_at,
+        heartbeat_at=heartbeat_at,
+        ended_at=heartbeat_at,
+        **columns,
+    )
+    store.put_history(pk, [Line(number, json.dumps(row), _step(row)) for number, row in enumerate(rows)])
+    run = store.run_by_key(pk)
+    if sweep is not None and config is not None and run is not None:
+        redraw_points(store, sweep.pk, run, config)
+
+
+def _step(row: Mapping[str, Any]) -> int | None:
+    step = row.get("_step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**62 else None
+
+
+def sweep_record(sweep: Sweep) -> Record:
+    """Return a stored sweep in the words of an export; where it is changes by itself and is left out."""
+    return {
+        "id": sweep.id,
+        "config": yaml.safe_load(sweep.config),
+        "name": sweep.display_name,
+        "description": sweep.description,
+        "created_at": iso_time(sweep.created_at),
+    }
+
+
+def run_record(store: Reader, run: Run) -> Record:
+    """Return a stored run in the words of an export."""
+    sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
+    record: dict[str, Any] = {
+        "id": run.id,
+        "sweep": sweep.id if sweep else None,
+        "state": run.state,
+        "created_at": iso_time(run.created_at),
+        "config": {name: value for name, value in run.config_values().items() if not name.startswith("_")},
+        "summary": {name: value for name, value in json.loads(run.summary).items() if name != "_wandb"},
+        "tags": json.loads(run.tags),
+        "stop_recorded": run.stop_recorded,
+        "history": [json.loads(text) for text in store.history(run.pk)],
+    }
+    record |= {name: getattr(run, column) for name, column in _RUN_COLUMNS.items() if getattr(run, column) is not None}
+    if record.get("stop_reason") == UNKNOWN_REASON:
+        del record["stop_reason"]
+    return record

@@ -1,0 +1,111 @@
+"""The export format: what goes in comes out, absent is not null, and a faulty file is refused with every fault."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amc_sweeps.exchange import ExchangeError, Export, as_ended, differences, parse_time, read, same, write
+
+SWEEP = {"id": "s1", "state": "FINISHED", "config": {"method": "random", "parameters": {"a": {"min": 0.0, "max": 1.0}}}}
+RUN: dict[str, Any] = {
+    "id": "r1",
+    "sweep": "s1",
+    "state": "crashed",
+    "created_at": "2024-05-06T07:08:09.123456Z",
+    "exit_code": None,
+    "config": {"a": 0.1, "text": "2024-01-01", "yes": "yes", "none": None},
+    "summary": {"acc": math.nan},
+    "history": [{"_step": 0, "acc": 1e-4}, {"_step": 1, "acc": math.inf, "gone": None}],
+}
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def test_what_is_written_is_read_back() -> None:
+    export = Export("radioml", (SWEEP,), (RUN,))
+    again = read(write(export))
+    assert again.project == "radioml"
+    assert again.sweeps == (SWEEP,)
+    assert same(again.runs[0], RUN)
+
+
+@given(st.dictionaries(st.text(max_size=8), _VALUES, max_size=5))
+def test_any_configuration_survives(config: dict[str, Any]) -> None:
+    run = {"id": "r", "state": "finished", "config": config, "history": [config]}
+    assert same(read(write(Export("p", (), (run,)))).runs[0], run)
+
+
+def test_absent_is_not_null() -> None:
+    text = write(
+        Export("p", (), ({"id": "known", "state": "failed", "exit_code": None}, {"id": "b", "state": "failed"}))
+    )
+    known, unknown = read(text).runs
+    assert known["exit_code"] is None
+    assert "exit_code" not in unknown
+    assert "history" not in known
+    rows = read(write(Export("p", (), ({"id": "r", "state": "failed", "history": [{"a": None}, {}]},)))).runs[0][
+        "history"
+    ]
+    assert rows == [{"a": None}, {}]
+
+
+def test_a_file_that_people_read_has_no_anchors() -> None:
+    shared = [1, 2]
+    text = write(Export("p", (), ({"id": "r", "state": "failed", "config": {"a": shared, "b": shared}},)))
+    assert "&" not in text
+    assert text.startswith("format: amc-sweep-export\nversion: 1\n")
+
+
+def test_all_faults_come_together() -> None:
+    text = write(Export("p", (SWEEP,), ({**RUN, "sweep": "other", "exit_code": "one", "colour": 1}, {"id": "r1"})))
+    with pytest.raises(ExchangeError) as refusal:
+        read(text)
+    said = "\n".join(refusal.value.problems)
+    for part in ("exit_code is 'one'", "unknown field 'colour'", "r1 has no state", "r1 is there twice", "sweep other"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "no export"),
+        ("method: grid", "no export"),
+        ("- a", "no export"),
+        ("format: amc-sweep-export\nversion: 2\nproject: p", "newer"),
+        ("format: amc-sweep-export\nproject: p", "version None"),
+        ("format: amc-sweep-export\nversion: 1\nproject: a/b", "project"),
+        ("format: amc-sweep-export\nversion: 1\nproject: p\nruns: 3", "list of mappings"),
+        ("format: amc-sweep-export\nversion: 1\nproject: p\nextra: 3", "unknown: extra"),
+        ("format: [", "not YAML"),
+        ("format: amc-sweep-export\nversion: 1\nproject: p\nruns: [{id: a, state: done}]", "state is 'done'"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_the_reason(text: str, what: str) -> None:
+    with pytest.raises(ExchangeError, match=what):
+        read(text)
+
+
+def test_a_field_that_one_side_lacks_is_unknown_and_not_other() -> None:
+    assert differences({"id": "a", "notes": "x"}, {"id": "a", "exit_code": 1}) == []
+    assert differences({"id": "a", "notes": "x"}, {"id": "a", "notes": None}) == ["notes"]
+    assert differences({"a": math.nan, "b": True}, {"a": math.nan, "b": 1}) == ["b"]
+
+
+def test_times_are_compared_as_times() -> None:
+    assert parse_time("2024-05-06T07:08:09Z") == parse_time("2024-05-06T07:08:09+00:00") == 1714979289.0
+    assert parse_time("soon") is None
+    assert same("2024-05-06T07:08:09Z", "2024-05-06T07:08:09.000000+00:00")
+    assert not same("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z")
+
+
+def test_who_was_alive_at_the_export_is_not_alive_in_the_copy() -> None:
+    assert as_ended({"id": "r", "state": "running"})["state"] == "crashed"
+    assert as_ended({"id": "r", "state": "finished"})["state"] == "finished"

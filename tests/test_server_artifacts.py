@@ -1,0 +1,273 @@
+"""Artifacts on the wire: what makes a version, what is refused, and that a half-sent one leaves nothing behind."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_server import GraphqlRefused, InProcessServer
+
+from amc_server.artifacts import missing_files
+from amc_server.records import ArtifactFile
+from amc_server.schema import MIGRATIONS
+from amc_server.storage import Storage
+
+CREATE = """mutation CreateArtifact($input: CreateArtifactInput!) { createArtifact(input: $input) {
+    artifact { id state artifactSequence { latestArtifact { id } } } } }"""
+FILES = """mutation CreateArtifactFiles($input: CreateArtifactFilesInput!) { createArtifactFiles(input: $input) {
+    files { edges { node {
+        storagePath uploadUrl uploadHeaders uploadMultipartUrls { uploadID } artifact { id } } } } } }"""
+MANIFEST = """mutation CreateArtifactManifest($artifactID: ID!) { createArtifactManifest(input: {
+    artifactID: $artifactID, name: "wandb_manifest.json",
+    digest: "", entityName: "local", projectName: "p", runName: "r", type: FULL}) {
+    artifactManifest { id file { id uploadUrl uploadHeaders } } } }"""
+COMMIT = """mutation CommitArtifact($artifactID: ID!) { commitArtifact(input: {artifactID: $artifactID}) {
+    artifact { id digest versionIndex size } } }"""
+READ = """query A($name: String!) { project(name: "p", entityName: "local") {
+    artifactCollectionMembership(name: $name) {
+        versionIndex aliases { alias } artifact { id state size currentManifest { file { directUrl } } }
+    files { totalCount edges { node { __typename name: displayName directUrl md5 } } } } } }"""
+
+
+def md5_of(data: bytes) -> str:
+    """Return the MD5 as the client writes it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[InProcessServer]:
+    running = InProcessServer(tmp_path / "data")
+    running.begin("r")
+    yield running
+    running.close()
+
+
+def path_of(url: str) -> str:
+    """Return an absolute URL's path."""
+    return "/" + url.split("/", 3)[3]
+
+
+def create(server: InProcessServer, contents: bytes, *, client_id: str = "c1", name: str = "model", **more: Any) -> Any:
+    """Begin a version."""
+    given = {
+        "entityName": "local",
+        "projectName": "p",
+        "runName": "r",
+        "artifactTypeName": "model",
+        "artifactCollectionName": name,
+        "digest": hashlib.md5(contents, usedforsecurity=False).hexdigest(),
+        "digestAlgorithm": "MANIFEST_MD5",
+        "clientID": client_id,
+        "sequenceClientID": "s",
+        "enableDigestDeduplication": True,
+        **more,
+    }
+    return server.graphql(CREATE, input=given)["createArtifact"]["artifact"]
+
+
+def upload(server: InProcessServer, artifact: str, name: str, data: bytes, *, md5: str | None = None) -> int:
+    """Announce and send one file; return the status of the sending."""
+    spec = {"artifactID": artifact, "name": name, "md5": md5 or md5_of(data)}
+    answer = server.graphql(FILES, input={"artifactFiles": [spec], "storageLayout": "V2"})
+    url = answer["createArtifactFiles"]["files"]["edges"][0]["node"]["uploadUrl"]
+    return 0 if url is None else server.request("PUT", path_of(url), data, auth=False).status
+
+
+def log(server: InProcessServer, contents: bytes, **more: Any) -> dict[str, Any]:
+    """Log one version with one file, as the client does."""
+    artifact = create(server, contents, **more)["id"]
+    assert upload(server, artifact, "best.pt", contents) == 200
+    send_manifest(server, artifact, {"best.pt": {"digest": md5_of(contents)}})
+    return dict(server.graphql(COMMIT, artifactID=artifact)["commitArtifact"]["artifact"])
+
+
+def send_manifest(server: InProcessServer, artifact: str, contents: dict[str, Any]) -> None:
+    """Send the list of an artifact's files."""
+    answer = server.graphql(MANIFEST, artifactID=artifact)["createArtifactManifest"]["artifactManifest"]
+    body = json.dumps({"version": 1, "contents": contents}).encode()
+    assert server.request("PUT", path_of(answer["file"]["uploadUrl"]), body, auth=False).status == 200
+
+
+def read(server: InProcessServer, name: str) -> Any:
+    """Return what a name means."""
+    return server.graphql(READ, name=name)["project"]["artifactCollectionMembership"]
+
+
+def blobs(server: InProcessServer) -> int:
+    """Return how many files lie in the data folder's blobs."""
+    return sum(path.is_file() for path in (server.folder / "blobs").rglob("*"))
+
+
+def test_versions_count_up_and_latest_follows_the_last_commit(server: InProcessServer) -> None:
+    first = log(server, b"one", client_id="c1", aliases=[{"artifactCollectionName": "model", "alias": "good"}])
+    second = log(server, b"second", client_id="c2")
+    assert (first["versionIndex"], second["versionIndex"], second["size"]) == (0, 1, 6)
+    assert read(server, "model:latest")["versionIndex"] == read(server, "model")["versionIndex"] == 1
+    assert read(server, "model:good")["versionIndex"] == 0
+    found = read(server, "model:v0")
+    (edge,) = found["files"]["edges"]
+    reply = server.request("GET", path_of(edge["node"]["directUrl"]), auth=False)
+    assert (reply.status, reply.body) == (200, b"one")
+    assert reply.headers["content-disposition"].startswith("attachment")
+    manifest = server.request("GET", path_of(found["artifact"]["currentManifest"]["file"]["directUrl"]), auth=False)
+    assert list(manifest.json()["contents"]) == ["best.pt"]
+    assert read(server, "model:v7") is None
+
+
+def test_equal_contents_make_no_second_version(server: InProcessServer) -> None:
+    log(server, b"one")
+    again = create(server, b"one", client_id="c2")
+    assert again["state"] == "COMMITTED"
+    assert read(server, "model")["versionIndex"] == 0
+
+
+def test_a_request_that_comes_again_after_a_restart_means_the_same_version(server: InProcessServer) -> None:
+    artifact = create(server, b"one")["id"]
+    assert upload(server, artifact, "best.pt", b"one") == 200
+    server.close()
+    server.open()
+    assert create(server, b"one")["id"] == artifact
+    assert upload(server, artifact, "best.pt", b"one") == 0, "the bytes are here and need not be sent again"
+    send_manifest(server, artifact, {"best.pt": {"digest": md5_of(b"one")}})
+    for _ in range(2):
+        assert server.graphql(COMMIT, artifactID=artifact)["commitArtifact"]["artifact"]["versionIndex"] == 0
+
+
+def test_a_version_is_not_made_of_files_that_have_not_arrived(server: InProcessServer) -> None:
+    artifact = create(server, b"one")["id"]
+    with pytest.raises(GraphqlRefused, match="manifest has not been uploaded"):
+        server.graphql(COMMIT, artifactID=artifact)
+    send_manifest(server, artifact, {"best.pt": {"digest": "x"}, "far": {"ref": "s3://b/k"}})
+    with pytest.raises(GraphqlRefused, match=r"1 files.*best\.pt"):
+        server.graphql(COMMIT, artifactID=artifact)
+    assert read(server, "model") is None
+
+
+def test_bytes_of_another_md5_are_refused_and_leave_nothing(server: InProcessServer) -> None:
+    artifact = create(server, b"one")["id"]
+    assert upload(server, artifact, "best.pt", b"damaged", md5=md5_of(b"one")) == 400
+    assert blobs(server) == 0
+    assert upload(server, artifact, "best.pt", b"one") == 200
+
+
+def test_a_committed_version_does_not_change(server: InProcessServer) -> None:
+    artifact = log(server, b"one")["id"]
+    with pytest.raises(GraphqlRefused, match="committed"):
+        upload(server, artifact, "best.pt", b"other")
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"artifactCollectionName": "a/b"}, "name"),
+        ({"artifactCollectionName": "../up"}, "name"),
+        ({"artifactTypeName": ""}, "type"),
+        ({"digestAlgorithm": "MANIFEST_XXH128"}, "MD5"),
+        ({"distributedID": "d"}, "distributed"),
+        ({"aliases": [{"artifactCollectionName": "model", "alias": "v3"}]}, "alias"),
+        ({"entityName": "somebody"}, "entity"),
+    ],
+)
+def test_what_cannot_be_an_artifact_is_refused_with_the_reason(
+    server: InProcessServer, given: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(GraphqlRefused, match=what):
+        create(server, b"one", **given)
+
+
+def test_a_collection_keeps_its_type(server: InProcessServer) -> None:
+    log(server, b"one")
+    with pytest.raises(GraphqlRefused, match="of type 'model'"):
+        create(server, b"two", artifactTypeName="dataset")
+
+
+def test_names_that_would_leave_a_folder_are_refused(server: InProcessServer) -> None:
+    artifact = create(server, b"one")["id"]
+    with pytest.raises(GraphqlRefused, match="file's name"):
+        upload(server, artifact, "../../etc/passwd", b"one")
+
+
+def test_a_token_opens_one_door_only(server: InProcessServer) -> None:
+    artifact = create(server, b"one")["id"]
+    spec = {"artifactID": artifact, "name": "best.pt", "md5": md5_of(b"one")}
+    answer = server.graphql(FILES, input={"artifactFiles": [spec]})
+    url = path_of(answer["createArtifactFiles"]["files"]["edges"][0]["node"]["uploadUrl"])
+    assert server.request("GET", url, auth=False).status == 403
+    assert server.request("PUT", url, b"one", auth=False).status == 200
+    send_manifest(server, artifact, {"best.pt": {"digest": md5_of(b"one")}})
+    server.graphql(COMMIT, artifactID=artifact)
+    (edge,) = read(server, "model")["files"]["edges"]
+    assert server.request("PUT", path_of(edge["node"]["directUrl"]), b"two", auth=False).status == 403
+
+
+def test_a_deleted_version_leaves_no_bytes_and_latest_falls_back(server: InProcessServer) -> None:
+    log(server, b"one", client_id="c1")
+    second = log(server, b"two", client_id="c2")["id"]
+    document = """mutation D($input: DeleteArtifactInput!) { deleteArtifact(input: $input) { artifact { id } } }"""
+    with pytest.raises(GraphqlRefused, match="latest"):
+        server.graphql(document, input={"artifactID": second})
+    before = blobs(server)
+    server.graphql(document, input={"artifactID": second, "deleteAliases": True})
+    assert blobs(server) == before - 2  # its file and its manifest
+    assert read(server, "model")["versionIndex"] == 0
+
+
+def test_a_run_knows_what_it_logged_and_used(server: InProcessServer) -> None:
+    artifact = log(server, b"one")["id"]
+    server.begin("user")
+    document = """mutation U($input: UseArtifactInput!) { useArtifact(input: $input) { artifact { id } } }"""
+    for _ in range(2):
+        server.graphql(
+            document, input={"artifactID": artifact, "entityName": "local", "projectName": "p", "runName": "user"}
+        )
+    document = """query Q { project(name: "p", entityName: "local") {
+        r: run(name: "r") { outputArtifacts { totalCount edges { node { id usedBy { edges { node { name } } }
+            createdBy { __typename ... on Run { name } } artifactSequence { __typename name } } } } }
+        user: run(name: "user") { inputArtifacts { edges { node { id versionIndex } } } } } }"""
+    found = server.graphql(document)["project"]
+    (edge,) = found["r"]["outputArtifacts"]["edges"]
+    assert edge["node"]["id"] == found["user"]["inputArtifacts"]["edges"][0]["node"]["id"] == artifact
+    assert [each["node"]["name"] for each in edge["node"]["usedBy"]["edges"]] == ["user"]
+    assert edge["node"]["createdBy"] == {"__typename": "Run", "name": "r"}
+    assert edge["node"]["artifactSequence"]["__typename"] == "ArtifactSequence"
+
+
+def test_references_to_elsewhere_need_no_bytes() -> None:
+    here = ArtifactFile(1, 1, "a", "m", "blob", 3, 0.0)
+    announced = ArtifactFile(2, 1, "b", "m", None, 0, 0.0)
+    manifest = {"contents": {"a": {}, "b": {}, "far": {"ref": "s3://x"}}}
+    assert missing_files(manifest, [here, announced]) == ["b"]
+
+
+def test_a_database_of_the_first_schema_keeps_its_data_and_takes_artifacts(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    connection = sqlite3.connect(folder / "amc.sqlite3")
+    connection.executescript(f"BEGIN; {MIGRATIONS[0]} PRAGMA user_version = 1; COMMIT;")
+    connection.execute("INSERT INTO projects (entity, name, created_at) VALUES ('local', 'p', 1.0)")
+    connection.execute(
+        "INSERT INTO runs (project, id, origin, state, exit_code, history_lines, started, created_at)"
+        " VALUES (1, 'old', 'trial', 'finished', 0, 2, 1, 2.0)"
+    )
+    connection.executemany(
+        "INSERT INTO history (run, line, step, body) VALUES (1, ?, ?, ?)",
+        [(line, line, json.dumps({"_step": line, "acc": line / 10})) for line in range(2)],
+    )
+    connection.commit()
+    connection.close()
+
+    Storage(folder).close()
+    connection = sqlite3.connect(folder / "amc.sqlite3")
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+    connection.close()
+    server = InProcessServer(folder)
+    assert [row["acc"] for row in server.history("old")] == [0.0, 0.1]
+    log(server, b"weights", runName="old")
+    assert read(server, "model")["versionIndex"] == 0
+    server.close()

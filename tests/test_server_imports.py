@@ -1,0 +1,165 @@
+"""Exports taken in by a server, and backups of one that is at work."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from in_process_server import InProcessServer
+
+from amc_agents.commands.backup import backup_command
+from amc_server.backup import BackupError, back_up
+from amc_sweeps.exchange import Export, write
+
+CONFIG = {
+    "method": "random",
+    "metric": {"name": "acc", "goal": "maximize"},
+    "parameters": {"a": {"min": 0.0, "max": 1.0}},
+    "run_cap": 3,
+}
+SWEEP = {"id": "sweep001", "state": "RUNNING", "config": CONFIG, "created_at": "2024-05-06T07:08:09Z"}
+
+
+def run(number: int, **more: Any) -> dict[str, Any]:
+    """Return an exported run."""
+    rows = [{"_step": step, "acc": number / 10 + step / 100} for step in range(3)]
+    own = {"id": f"run{number}", "sweep": "sweep001", "state": "finished", "config": {"a": number / 10}}
+    return {**own, "summary": {"acc": rows[-1]["acc"]}, "history": rows, **more}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[InProcessServer]:
+    running = InProcessServer(tmp_path / "data")
+    yield running
+    running.close()
+
+
+def send(server: InProcessServer, *runs: dict[str, Any], sweep: dict[str, Any] = SWEEP) -> tuple[int, Any]:
+    """Import and return the status and the answer."""
+    reply = server.request("POST", "/import", write(Export("p", (sweep,), runs)).encode())
+    return reply.status, reply.json()
+
+
+def test_an_imported_sweep_has_every_run_and_row_and_goes_on_here(server: InProcessServer) -> None:
+    killed = run(2, state="killed", exit_code=255, stop_recorded=True, stop_reason="hyperband", stop_band=1)
+    assert send(server, run(1), killed) == (200, {"sweeps": 1, "runs": 2, "unchanged": 0})
+    found = server.sweep("sweep001")
+    assert (found["state"], found["bestLoss"]) == ("PENDING", 0.22)
+    assert found["runs"]["run2"]["state"] == "killed"
+    assert (found["runs"]["run2"]["stopReason"], found["runs"]["run2"]["stopBand"]) == ("hyperband", 1)
+    assert [row["acc"] for row in server.history("run1")] == [row["acc"] for row in run(1)["history"]]
+    agent = server.create_agent("sweep001")
+    third = server.draw(agent)
+    assert third["args"]["a"]["value"] not in (0.1, 0.2)
+    server.begin(third["run_id"])
+    server.finish(third["run_id"])
+    assert server.heartbeat(agent) == [{"type": "exit"}], "run_cap counts the runs from before"
+
+
+def test_importing_the_same_twice_changes_nothing(server: InProcessServer) -> None:
+    send(server, run(1), run(2, state="running"))
+    before = server.sweep("sweep001")
+    assert send(server, run(1), run(2, state="running")) == (200, {"sweeps": 0, "runs": 0, "unchanged": 3})
+    assert server.sweep("sweep001") == before
+
+
+def test_other_contents_under_a_known_id_are_refused_and_nothing_of_the_file_is_taken(server: InProcessServer) -> None:
+    send(server, run(1))
+    changed = run(1)
+    changed["history"][1]["acc"] = 0.5
+    status, answer = send(server, run(3), changed)
+    assert status == 409
+    assert "run1 (history)" in answer["errors"][0]["message"]
+    assert list(server.sweep("sweep001")["runs"]) == ["run1"]
+    status, answer = send(server, sweep={**SWEEP, "config": {**CONFIG, "run_cap": 4}})
+    assert status == 409
+    assert "sweep sweep001 (config)" in answer["errors"][0]["message"]
+
+
+def test_what_an_export_does_not_know_is_no_conflict(server: InProcessServer) -> None:
+    send(server, run(1, host="box", exit_code=0))
+    bare = {"id": "run1", "sweep": "sweep001", "state": "finished"}
+    assert send(server, bare) == (200, {"sweeps": 0, "runs": 0, "unchanged": 2})
+
+
+def test_a_file_that_is_no_export_is_refused(server: InProcessServer) -> None:
+    for body in (b"", b"\xff", b"method: grid", b"format: amc-sweep-export\nversion: 9\n"):
+        reply = server.request("POST", "/import", body)
+        assert reply.status == 400
+        assert "no export" in reply.json()["errors"][0]["message"]
+    assert server.request("POST", "/import", b"", auth=False).status == 401
+    status, answer = send(server, sweep={**SWEEP, "config": {"method": "gird"}})
+    assert status == 400
+    assert "gird" in answer["errors"][0]["message"]
+
+
+def test_a_backup_taken_under_load_is_a_whole_prefix_of_what_was_acknowledged(
+    server: InProcessServer, tmp_path: Path
+) -> None:
+    server.begin("r")
+    done = threading.Event()
+
+    def write_on() -> None:
+        offset = 0
+        while not done.is_set():
+            server.log("r", *[float(offset + index) for index in range(10)], offset=offset)
+            offset += 10
+
+    server.log("r", *map(float, range(10)))
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        saved = back_up(server.folder, tmp_path / "backup.tar")
+    finally:
+        done.set()
+        writer.join()
+    assert saved.runs == 1
+    assert saved.history_rows % 10 == 0, "a post is in it wholly or not at all"
+    with tarfile.open(tmp_path / "backup.tar") as tar:
+        assert "api.key" not in tar.getnames()
+        tar.extractall(tmp_path / "restored", filter="data")
+    restored = InProcessServer(tmp_path / "restored")
+    assert [row["acc"] for row in restored.history("r")] == list(map(float, range(saved.history_rows)))
+    restored.close()
+
+
+def test_a_backup_holds_the_files_of_runs(server: InProcessServer, tmp_path: Path) -> None:
+    server.begin("r")
+    document = """mutation C { createRunFiles(input: {projectName: "p", runName: "r", files: ["a.txt"]}) {
+        files { uploadUrl } } }"""
+    url = server.graphql(document)["createRunFiles"]["files"][0]["uploadUrl"]
+    assert server.request("PUT", "/" + url.split("/", 3)[3], b"hello", auth=False).status == 200
+    assert back_up(server.folder, tmp_path / "backup.tar").files == 1
+    with tarfile.open(tmp_path / "backup.tar") as tar:
+        tar.extractall(tmp_path / "restored", filter="data")
+    restored = InProcessServer(tmp_path / "restored")
+    assert restored.request("GET", "/files/local/p/r/a.txt").body == b"hello"
+    restored.close()
+
+
+def test_a_backup_overwrites_nothing_and_says_where_there_is_nothing(server: InProcessServer, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(BackupError, match="not overwritten"):
+        back_up(server.folder, tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "keep"
+    with pytest.raises(BackupError, match="no data folder"):
+        back_up(tmp_path, tmp_path / "new")
+    result = CliRunner().invoke(backup_command, [str(tmp_path / "mine"), "--data", str(server.folder)])
+    assert result.exit_code == 2
+    assert "not overwritten" in result.output
+    result = CliRunner().invoke(backup_command, [str(tmp_path / "new"), "--data", str(server.folder)])
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.glob(".amc*")) == []
+
+
+def test_rows_with_numbers_that_json_does_not_have_are_imported(server: InProcessServer) -> None:
+    odd = run(1, history=[{"_step": 0, "acc": float("nan")}, {"_step": 1, "acc": float("inf"), "gone": None}])
+    assert send(server, odd)[0] == 200
+    assert send(server, odd)[1]["unchanged"] == 2
+    assert json.dumps(server.history("run1")) == json.dumps(odd["history"])
