@@ -25,12 +25,6 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / part) for part in ("tests", "tests/soak", "sweeps", "agents", "")]
-    str(ROOT / "tests"),
-    str(ROOT / "tests" / "soak"),
-    str(ROOT / "sweeps"),
-    str(ROOT / "agents"),
-    str(ROOT),
-]
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 from simulated_agents import CREATE_AGENT, HEARTBEAT, UPSERT, Door, row  # noqa: E402

@@ -116,7 +116,7 @@ class Agent(threading.Thread):
 
     def __init__(self, door: Callable[[], Door], work: Work, tally: Tally, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._door, self._work, self._tally, self._stop = door, work, tally, stop
+        self._door, self._work, self._tally, self._over = door, work, tally, stop  # Thread has a _stop of its own
         self._id = ""
         self._running: str | None = None
         self._ended = threading.Event()
@@ -129,13 +129,13 @@ class Agent(threading.Thread):
             agent = door.graphql(CREATE_AGENT, host="simulated", projectName=self._work.project, sweep=self._work.sweep)
             self._id = agent["createAgent"]["agent"]["id"]
             heart.start()
-            while not self._stop.is_set():
+            while not self._over.is_set():
                 commands = self._heartbeat(door, [])
                 kinds = [command["type"] for command in commands]
                 if "exit" in kinds:
                     break
                 if not commands:
-                    self._stop.wait(0.5)
+                    self._over.wait(0.5)
                 for command in commands:
                     if command["type"] in ("run", "resume"):
                         self._train(door, command)
@@ -182,7 +182,7 @@ class Agent(threading.Thread):
             door.post(path, {"files": files})
             with self._tally.lock:
                 self._tally.acknowledged[run] = first + len(lines)
-            if self._stop.wait(work.pause_s):
+            if self._over.wait(work.pause_s):
                 break
         else:
             door.post(path, {"complete": True, "exitcode": 0})
