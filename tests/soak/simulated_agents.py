@@ -124,8 +124,8 @@ class Agent(threading.Thread):
     def run(self) -> None:
         """Take runs until the sweep is over or the test."""
         heart = threading.Thread(target=self._beat, daemon=True)
+        door = self._door()
         try:
-            door = self._door()
             agent = door.graphql(CREATE_AGENT, host="simulated", projectName=self._work.project, sweep=self._work.sweep)
             self._id = agent["createAgent"]["agent"]["id"]
             heart.start()
@@ -139,12 +139,14 @@ class Agent(threading.Thread):
                 for command in commands:
                     if command["type"] in ("run", "resume"):
                         self._train(door, command)
-            door.close()
         except Exception as error:  # noqa: BLE001 - a thread's failure is the test's
             with self._tally.lock:
                 self._tally.failures.append(f"{type(error).__name__}: {error}")
         finally:
             self._ended.set()
+            door.close()
+            if heart.ident is not None:
+                heart.join(timeout=60)
 
     def _heartbeat(self, door: Door, running: Iterable[str]) -> list[dict[str, Any]]:
         state = json.dumps(dict.fromkeys(running, True))
@@ -164,6 +166,8 @@ class Agent(threading.Thread):
         except Exception as error:  # noqa: BLE001
             with self._tally.lock:
                 self._tally.failures.append(f"heartbeat: {type(error).__name__}: {error}")
+        finally:
+            door.close()
 
     def _train(self, door: Door, command: dict[str, Any]) -> None:
         work, run = self._work, str(command["run_id"])

@@ -34,7 +34,7 @@ RUNS = """query S($sweep: String!) { project(name: "soak", entityName: "local") 
 def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_each_configuration_once(
     tmp_path: Path,
 ) -> None:
-    size = max(20, KILLS * 2)  # configurations: more than the agents get through before the last kill
+    size = max(20, KILLS * 8)  # configurations: more than the agents get through before the last kill
     rng = random.Random(1)
     begin = time.monotonic()
     with EmbeddedServer(tmp_path / "data") as server:
@@ -43,8 +43,9 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
         def door() -> Door:
             return Door(port, server.key, patience_s=60)
 
-        sweep = door().graphql(CREATE_SWEEP, config=GRID % list(range(size // 2)), projectName="soak")
-        work = Work(sweep["upsertSweep"]["sweep"]["name"], rows_a_run=60, rows_a_batch=10, pause_s=0.02)
+        reader = door()
+        sweep = reader.graphql(CREATE_SWEEP, config=GRID % list(range(size // 2)), projectName="soak")
+        work = Work(sweep["upsertSweep"]["sweep"]["name"], rows_a_run=60, rows_a_batch=10, pause_s=0.08)
         tally, stop = Tally(), threading.Event()
         agents = [Agent(door, work, tally, stop) for _ in range(AGENTS)]
         for agent in agents:
@@ -60,7 +61,6 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
         assert not any(agent.is_alive() for agent in agents)
         assert tally.failures == []
 
-        reader = door()
         found = reader.graphql(RUNS, sweep=work.sweep)["project"]["sweep"]
         nodes = [edge["node"] for edge in found["runs"]["edges"]]
         started = [node for node in nodes if node["historyLineCount"] > 0]
@@ -72,6 +72,7 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
             counts = Counter(steps)
             doubled += sum(count - 1 for count in counts.values())
             lost += sum(step not in counts for step in range(tally.acknowledged.get(node["name"], 0)))
+        reader.close()
         configurations = Counter(
             json.dumps(json.loads(node["config"])["a"]) + json.dumps(json.loads(node["config"])["b"])
             for node in started
@@ -94,6 +95,7 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
                 "minutes": (time.monotonic() - begin) / 60,
             },
         )
+        assert kills == KILLS, "the grid was over before the last kill: give it more configurations"
         assert (lost, doubled, twice) == (0, 0, 0)
         assert len(configurations) == 2 * (size // 2), "every point of the grid was started"
         assert {node["state"] for node in started} == {"finished"}

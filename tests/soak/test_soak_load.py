@@ -38,7 +38,8 @@ def test_sixty_four_agents_at_once_lose_no_row(tmp_path: Path) -> None:
         def door() -> Door:
             return Door(port, server.key, patience_s=120)
 
-        sweep = door().graphql(CREATE_SWEEP, config=SWEEP, projectName="soak")["upsertSweep"]["sweep"]["name"]
+        reader = door()
+        sweep = reader.graphql(CREATE_SWEEP, config=SWEEP, projectName="soak")["upsertSweep"]["sweep"]["name"]
         tally, stop = Tally(), threading.Event()
         agents = [Agent(door, Work(sweep), tally, stop) for _ in range(AGENTS)]
         begin = time.monotonic()
@@ -50,13 +51,13 @@ def test_sixty_four_agents_at_once_lose_no_row(tmp_path: Path) -> None:
         for agent in agents:
             agent.join(timeout=120)
         assert tally.failures == []
-        nodes = door().graphql(COUNTS, sweep=sweep)["project"]["sweep"]["runs"]["edges"]
+        nodes = reader.graphql(COUNTS, sweep=sweep)["project"]["sweep"]["runs"]["edges"]
         stored = {edge["node"]["name"]: edge["node"]["historyLineCount"] for edge in nodes}
         lost = sum(max(0, count - stored.get(run, 0)) for run, count in tally.acknowledged.items())
-        reader = door()
         for run in list(tally.acknowledged)[:: max(1, len(tally.acknowledged) // 50)]:  # a sample is read whole
             lines = reader.graphql(HISTORY, run=run)["project"]["run"]["history"]
             assert [json.loads(line)["_step"] for line in lines] == list(range(stored[run]))
+        reader.close()
         heartbeats = sorted(tally.heartbeat_s)
         p99 = statistics.quantiles(heartbeats, n=100)[98]
         state = json.loads(next((tmp_path / "data.state").glob("*.json")).read_text())
