@@ -74,7 +74,7 @@ class EmbeddedServer:
         """Start the process and wait until it answers."""
         state = self.data.with_name(f"{self.data.name}.state")
         entry = "from amc_agents.commands.serve import serve_command; serve_command()"
-        command = [sys.executable, "-c", entry, "--data", str(self.data)]
+        command = [sys.executable, "-X", "faulthandler", "-c", entry, "--data", str(self.data)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self._port), *self._options],
@@ -91,7 +91,7 @@ class EmbeddedServer:
             if self._port != 0 and self.health() is not None:
                 return self
             time.sleep(0.05)
-        self.kill()
+        self._end(signal.SIGABRT)  # writes to the log where it hangs
         raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
 
     def health(self) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ import uvicorn
 from graphql import GraphQLError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -355,7 +356,7 @@ def create_app(
             Route("/{entity}/{project}/sweeps/{sweep}", page(pages.sweep)),
             Route("/{entity}/{project}/runs/{run}", page(pages.run)),
         ],
-        exception_handlers={Refused: _refused, ClientDisconnect: _disconnected},  # type: ignore[dict-item]
+        exception_handlers=_HANDLERS,
         lifespan=lifespan,
     )
     app.state.metrics = server.metrics
@@ -430,8 +431,19 @@ async def _refused(request: Request, error: Refused) -> Response:
     return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
 
 
+async def _nothing_there(request: Request, error: HTTPException) -> Response:
+    """Answer what no route takes, in the words of every other refusal."""
+    where = f"{request.method[:20]} {request.url.path[:200]}"
+    allowed = (error.headers or {}).get("Allow", "")
+    message = f"{where} is not possible here, {allowed} is" if allowed else f"there is nothing at {where}"
+    return await _refused(request, Refused(message, status=error.status_code))
+
+
 async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)
+
+
+_HANDLERS: dict[Any, Any] = {Refused: _refused, ClientDisconnect: _disconnected, HTTPException: _nothing_there}
 
 
 async def read_body(request: Request, limit: int) -> bytes:

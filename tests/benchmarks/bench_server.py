@@ -1,0 +1,200 @@
+"""The embedded server at 1,000 runs x 150 rows in one sweep: suggestion, first page of runs, memory, cost of a row.
+
+    python tests/benchmarks/bench_server.py [--runs 1000] [--rows 150] [--stored 10000,100000]
+
+The suggestion is timed inside of an agent's heartbeat over HTTP, the first page through the real client. Prints a
+Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("tests", "tests/soak", "sweeps", "agents", "")]
+
+from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
+from simulated_agents import CREATE_AGENT, HEARTBEAT, UPSERT, Door, row  # noqa: E402
+
+from amc_sweeps.exchange import Export, write  # noqa: E402
+
+CONFIG = {
+    "method": "bayes",
+    "program": "train.py",
+    "metric": {"name": "acc", "goal": "maximize"},
+    "parameters": {
+        "max_lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 0.1},
+        "dropout": {"min": 0.0, "max": 0.5},
+        "batch_size": {"values": [64, 128, 256]},
+        "model_type": {"values": ["a", "b", "c", "d"]},
+        "weight_decay": {"distribution": "log_uniform_values", "min": 1e-6, "max": 1e-2},
+        "epochs": {"min": 5, "max": 50},
+    },
+}
+FIRST_PAGE = """
+import time, json, wandb
+api = wandb.Api()
+sweep = api.sweep("local/bench/bench001")
+times = []
+for _ in range(5):
+    runs = wandb.Api().sweep("local/bench/bench001").runs
+    begin = time.perf_counter()
+    first = runs[0]
+    times.append(time.perf_counter() - begin)
+print(json.dumps(times))
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=150)
+    parser.add_argument("--stored", default="10000,100000", help="rows stored at which the cost of a row is measured")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measured = {**_sweep(Path(folder), arguments.runs, arguments.rows), **_rows(Path(folder), arguments.stored)}
+    load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
+    print(f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}, load average {load}\n")
+    print("| what | measured | wanted |\n|---|---|---|")
+    for what, (value, wanted) in measured.items():
+        print(f"| {what} | {value} | {wanted} |")
+
+
+def _sweep(folder: Path, runs: int, rows: int) -> dict[str, tuple[str, str]]:
+    rng = random.Random(1)
+    with EmbeddedServer(folder / "sweep") as server:
+        door = _door(server)
+        begin = time.perf_counter()
+        for first in range(0, runs, 100):  # in parts, as a person would who has many
+            records = [_run(number, rows, rng) for number in range(first, min(first + 100, runs))]
+            sweep = {"id": "bench001", "state": "PAUSED", "config": CONFIG}
+            _import(server, write(Export("bench", (sweep,), tuple(records))))
+        imported_s = time.perf_counter() - begin
+        document = """query S { project(name: "bench", entityName: "local") { sweep(sweepName: "bench001") { id } } }"""
+        sweep_id = door.graphql(document)["project"]["sweep"]["id"]
+        resume = """mutation R($id: ID) { upsertSweep(input: {id: $id, state: "RUNNING"}) { sweep { name } } }"""
+        door.graphql(resume, id=sweep_id)
+        suggestions = [_timed(lambda: _draw(door)) for _ in range(12)]
+        environment = server.environment(WANDB_SILENT="true", WANDB_DIR=str(folder))
+        command = [sys.executable, "-c", FIRST_PAGE]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
+        pages = json.loads(done.stdout.strip().splitlines()[-1])
+        memory = _memory_mb(folder / "sweep.state")
+        door.close()
+    return {
+        f"next bayes suggestion at {runs:,} runs x {rows} rows, median of {len(suggestions) - 1}": (
+            f"{statistics.median(suggestions[1:]) * 1000:.0f} ms",
+            "100 ms",
+        ),
+        "the first one after the start": (f"{suggestions[0] * 1000:.0f} ms", ""),
+        "first page of Api.sweep().runs, median of 5": (f"{statistics.median(pages) * 1000:.0f} ms", "300 ms"),
+        "memory of the server afterwards": (f"{memory:.0f} MB", "400 MB"),
+        f"import of {runs * rows:,} rows": (f"{imported_s:.1f} s", ""),
+    }
+
+
+def _rows(folder: Path, stored: str) -> dict[str, tuple[str, str]]:
+    """Return what a batch of 10 rows of 40 metrics costs with so many rows in the database."""
+    costs: dict[int, float] = {}
+    with EmbeddedServer(folder / "rows") as server:
+        door = _door(server)
+        at, run = 0, 0
+        for target in sorted(int(number) for number in stored.split(",")):
+            while at < target:
+                run, at = run + 1, at + 1000
+                door.graphql(UPSERT, name=f"r{run}", project="bench", config="{}", sweep=None, host="bench")
+                _post(door, f"r{run}", 0, 1000)
+            door.graphql(UPSERT, name=f"probe{target}", project="bench", config="{}", sweep=None, host="bench")
+            name = f"probe{target}"
+            times = [
+                _timed(lambda name=name, first=first: _post(door, name, first, 10)) for first in range(0, 1000, 10)
+            ]  # type: ignore[misc]
+            costs[target] = statistics.median(times)
+        door.close()
+    least = costs[min(costs)]
+    return {
+        f"10-row batch with {target:,} rows stored, median of 100": (
+            f"{cost * 1000:.2f} ms",
+            "" if cost is least else f"1.5 x the first; is {cost / least:.2f} x",
+        )
+        for target, cost in costs.items()
+    }
+
+
+def _run(number: int, rows: int, rng: random.Random) -> dict[str, object]:
+    config = {
+        "max_lr": 10 ** rng.uniform(-5, -1),
+        "dropout": rng.uniform(0.0, 0.5),
+        "batch_size": rng.choice([64, 128, 256]),
+        "model_type": rng.choice("abcd"),
+        "weight_decay": 10 ** rng.uniform(-6, -2),
+        "epochs": rng.randint(5, 50),
+    }
+    history = [{"_step": step, "acc": rng.random(), "loss": rng.random(), "epoch": step} for step in range(rows)]
+    own = {"id": f"run{number:05d}", "sweep": "bench001", "state": "finished", "config": config}
+    return {**own, "summary": history[-1], "history": history}
+
+
+def _import(server: EmbeddedServer, text: str) -> None:
+    environment = server.environment()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        command = "from amc_agents.commands import main; main()"
+        subprocess.run([sys.executable, "-c", command, "import", file.name], env=environment, check=True, stderr=-3)
+
+
+def _draw(door: Door) -> None:
+    agent = door.graphql(CREATE_AGENT, host="bench", projectName="bench", sweep="bench001")["createAgent"]["agent"][
+        "id"
+    ]
+    answer = door.graphql(HEARTBEAT, id=agent, metrics="{}", runState="{}")
+    (command,) = json.loads(answer["agentHeartbeat"]["commands"])
+    assert command["type"] == "run"
+
+
+def _body(first: int, count: int) -> dict[str, object]:
+    lines = [row(step) for step in range(first, first + count)]
+    return {"files": {"wandb-history.jsonl": {"offset": first, "content": lines}}}
+
+
+def _post(door: Door, run: str, first: int, count: int) -> None:
+    door.post(f"/files/local/bench/{run}/file_stream", _body(first, count))
+
+
+def _timed_post(door: Door, run: str, first: int) -> float:
+    body = _body(first, 10)
+    return _timed(lambda: door.post(f"/files/local/bench/{run}/file_stream", body))
+
+
+def _door(server: EmbeddedServer) -> Door:
+    return Door(int(server.base_url.rsplit(":", 1)[1]), server.key, patience_s=60)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _memory_mb(state: Path) -> float:
+    (file,) = state.glob("*.json")
+    return float(psutil.Process(json.loads(file.read_text())["pid"]).memory_info().rss / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Generated requests, most of them wrong: no answer of 5xx, no hang, no file outside the data folder.
+
+AMC_SOAK_REQUESTS (default 10000) says how many.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import time
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedded_server import EmbeddedServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from results_file import keep
+
+REQUESTS = int(os.environ.get("AMC_SOAK_REQUESTS", "10000"))
+TIMEOUT_S = 30.0
+
+TEXT = st.text(max_size=30)
+NASTY = st.sampled_from(
+    [
+        "../../etc/passwd",
+        "..",
+        "/",
+        "a\0b",
+        "\\..\\x",
+        "%2e%2e/",
+        "\ud800",
+        "💥" * 50,
+        "x" * 5000,
+        "null",
+        "-1",
+        "NaN",
+        "",
+    ]
+)
+NAME = st.sampled_from(["r", "p", "local", "s"]) | NASTY | TEXT
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | NASTY
+VALUE = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAME, inner, max_size=4), max_leaves=12
+)
+FIELD_NAMES = """
+    viewer serverInfo project model models artifact upsertSweep upsertBucket createAgent
+    agentHeartbeat createRunFiles commitArtifact createArtifact createArtifactFiles deleteRun
+    stopRun useArtifact bucket runs run sweep history sampledHistory files logLines
+    artifactCollection id name state config nothing __schema __typename
+"""
+INPUT_NAMES = """
+    id config name entityName projectName modelName runName sweep state files runState host filters
+    input artifactID artifactFiles digest aliases artifactTypeName artifactCollectionName
+    priorRunsFilters summaryMetrics
+"""
+FIELDS = st.sampled_from(FIELD_NAMES.split())
+INPUT = st.dictionaries(st.sampled_from(INPUT_NAMES.split()) | TEXT, VALUE, max_size=6)
+MUTATIONS = st.sampled_from(
+    [
+        ("upsertSweep", "UpsertSweepInput", "sweep { name }"),
+        ("upsertBucket", "UpsertBucketInput", "bucket { id }"),
+        ("createAgent", "CreateAgentInput", "agent { id }"),
+        ("agentHeartbeat", "AgentHeartbeatInput", "commands"),
+        ("enqueueSweepRun", "EnqueueSweepRunInput", "id"),
+        ("createRunFiles", "CreateRunFilesInput", "files { uploadUrl }"),
+        ("createArtifact", "CreateArtifactInput", "artifact { id }"),
+        ("createArtifactFiles", "CreateArtifactFilesInput", "files { edges { node { uploadUrl } } }"),
+        ("updateArtifact", "UpdateArtifactInput", "artifact { id }"),
+        ("updateRunState", "UpdateRunStateInput", "success"),
+        ("deleteFiles", "DeleteFilesInput", "success"),
+        ("upsertModel", "UpsertModelInput", "project { id }"),
+    ]
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """Return a GraphQL body: made of known words, or of anything."""
+    kind = draw(st.sampled_from(["mutation", "query", "fields", "raw"]))
+    if kind == "mutation":
+        field, given_type, selection = draw(MUTATIONS)
+        query = f"mutation M($input: {given_type}!) {{ {field}(input: $input) {{ {selection} }} }}"
+        return dump({"query": query, "variables": {"input": draw(INPUT)}})
+    if kind == "query":
+        query = """query Q($name: String!, $filters: JSONString, $order: String, $after: String, $first: Int,
+            $specs: [JSONString!]!) { project(name: "p", entityName: "local") { run(name: $name) { id history
+            sampledHistory(specs: $specs) } runs(filters: $filters, order: $order, after: $after, first: $first) {
+            edges { node { id } } } sweep(sweepName: $name) { bestLoss } artifactCollectionMembership(name: $name) {
+            id } } }"""
+        specs = draw(st.lists(TEXT | VALUE.map(lambda value: dump(value).decode("utf-8", "replace")), max_size=2))
+        filters = draw(VALUE.map(lambda value: dump(value).decode("utf-8", "replace")) | TEXT)
+        return dump(
+            {
+                "query": query,
+                "variables": {
+                    "name": draw(NAME),
+                    "filters": filters,
+                    "order": draw(NAME),
+                    "after": draw(TEXT),
+                    "first": draw(st.integers() | st.none()),
+                    "specs": specs,
+                },
+            }
+        )
+    if kind == "fields":
+        words = " ".join(draw(st.lists(FIELDS | st.sampled_from(["{", "}", "(", ")", "...", "$"]), max_size=12)))
+        return dump({"query": "{ " + words + " }", "variables": draw(INPUT), "operationName": draw(TEXT | st.none())})
+    return draw(st.binary(max_size=60) | VALUE.map(dump))
+
+
+def dump(value: Any) -> bytes:
+    """Return JSON, bare NaN and half surrogate pairs included, as Python's own writer lets them through."""
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+CHUNK = st.fixed_dictionaries({}, optional={"offset": SCALAR, "content": st.lists(TEXT | NASTY, max_size=4) | SCALAR})
+POSTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "files": st.dictionaries(
+            st.sampled_from(["wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"]) | NAME,
+            CHUNK | SCALAR,
+            max_size=3,
+        ),
+        "complete": SCALAR,
+        "exitcode": SCALAR,
+        "preempting": SCALAR,
+        "uploaded": VALUE,
+    },
+).map(dump) | st.binary(max_size=60)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """Return method, path and body."""
+    door = draw(st.sampled_from(["graphql", "graphql", "file_stream", "upload", "page", "import", "files"]))
+    if door == "graphql":
+        return "POST", "/graphql", draw(documents())
+    if door == "file_stream":
+        run = draw(st.sampled_from(["r", "r", "r", "none"]) | NAME)
+        return "POST", f"/files/local/p/{quoted(run)}/file_stream", draw(POSTS)
+    if door == "upload":
+        return draw(st.sampled_from(["PUT", "GET"])), f"/storage/{quoted(draw(NAME))}", draw(st.binary(max_size=60))
+    if door == "import":
+        known = st.sampled_from(["format: amc-sweep-export\nversion: 1\nproject: p\n"])
+        tail = st.sampled_from(["runs: [{id: r, state: finished}]", "sweeps: [{id: s, config: {}}]", "runs: 1", ""])
+        body = draw(st.tuples(known, tail).map("".join) | TEXT)
+        return "POST", "/import", body.encode("utf-8", "surrogatepass")
+    parts = draw(st.lists(st.sampled_from(["local", "p", "sweeps", "runs", "r", "s", "files"]) | NASTY, max_size=5))
+    prefix = "/files/local/p/r/" if door == "files" else "/"
+    return "GET", prefix + "/".join(map(quoted, parts)), b""
+
+
+def quoted(text: str) -> str:
+    """Return a path segment: sometimes with its slashes, as an attacker would send it."""
+    return urllib.parse.quote(text.encode("utf-8", "surrogatepass"), safe="/." if len(text) % 2 else "")
+
+
+class Prober:
+    """Sends requests and keeps count of what came back."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._port = int(server.base_url.rsplit(":", 1)[1])
+        self._authorization = "Basic " + base64.b64encode(f"api:{server.key}".encode()).decode()
+        self.statuses: Counter[int] = Counter()
+        self.slowest_s = 0.0
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def send(self, method: str, path: str, body: bytes) -> None:
+        """Send one request and look at its answer."""
+        begin = time.perf_counter()
+        try:
+            self._connection.request(method, path, body, {"Authorization": self._authorization})
+            response = self._connection.getresponse()
+            answer = response.read()
+        except http.client.HTTPException:  # after a 4xx in the middle of a body the server may close
+            self._connection.close()
+            raise
+        self.slowest_s = max(self.slowest_s, time.perf_counter() - begin)
+        self.statuses[response.status] += 1
+        assert response.status < 500, f"{response.status} for {method} {path} {body[:300]!r}: {answer[:300]!r}"
+        if response.status >= 400:
+            assert len(answer) > 10, f"{response.status} without a word of what is wrong: {method} {path}"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Return every file."""
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.timeout(3000)
+def test_no_request_is_answered_with_5xx_or_leaves_a_file_outside_the_data_folder(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "data") as server:
+        server.graphql(
+            """mutation { upsertBucket(input: {name: "r", modelName: "p", config: "{}"}) { bucket { id } } }"""
+        )
+        prober = Prober(server)
+        before = set(files_below(tmp_path)) - set(files_below(server.data))
+        begin = time.monotonic()
+
+        @settings(
+            max_examples=REQUESTS,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(requests())
+        def probe(request: tuple[str, str, bytes]) -> None:
+            prober.send(*request)
+
+        try:
+            probe()
+        finally:
+            prober.close()
+        assert server.health() is not None
+        assert set(files_below(tmp_path)) - set(files_below(server.data)) == before
+        log = (server.data / "server.log").read_text()
+        assert '"level": "error"' not in log, next(line for line in log.splitlines() if '"level": "error"' in line)
+        total = sum(prober.statuses.values())
+        keep(
+            "bad_input",
+            full=total >= 10_000,
+            figures={
+                "generated requests": total,
+                **{f"answered {status}": count for status, count in sorted(prober.statuses.items())},
+                "answered 5xx": sum(count for status, count in prober.statuses.items() if status >= 500),
+                "slowest answer, ms": prober.slowest_s * 1000,
+                "files outside the data folder": 0,
+                "minutes": (time.monotonic() - begin) / 60,
+            },
+        )
