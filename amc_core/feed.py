@@ -1,4 +1,4 @@
-"""From the file to what the model sees, prepared in the background while the model computes.
+"""From the file to what the model sees, read in the background while the model computes.
 
 In names: B frames of a batch, T = 1024 samples, C = I and Q, X the shape of one frame's model input, M frames of the
 selection.
@@ -37,7 +37,7 @@ class _Loaded:
     """What the thread has made of a batch."""
 
     rows: npt.NDArray[np.int64]
-    frames: Tensor | None  # on the CPU the model's input, for a GPU pinned IQ, None where the GPU holds the frames
+    frames: Tensor | None  # (B, T, 2), pinned for a GPU; None where the GPU holds the frames
     modulation: Tensor
     snr: Tensor
 
@@ -45,9 +45,10 @@ class _Loaded:
 class Feed:
     """Frames of a selection as model input, batch by batch, in the order that is asked for.
 
-    A thread reads ahead. On the CPU it also computes the representation, in the moments in which the model's own
-    threads wait for each other. On a GPU the representation is queued before the model's work, and only pinned memory
-    is copied without waiting. Nothing in here draws a random number, so that reading ahead changes none.
+    A thread reads ahead; only pinned memory is copied to a GPU without waiting. The representation is computed between
+    two steps of the model, on the CPU too: the model keeps every core busy there, so that a thread beside it makes its
+    threads wait for each other (measured: tests/benchmarks/results/loop.md). Nothing in here draws a random number, so
+    that reading ahead changes none.
 
     Args:
         data: the open file.
@@ -89,17 +90,16 @@ class Feed:
         iq_BTC = torch.from_numpy(self._data.frames(rows_B))
         if self._device.type == "cuda":
             return _Loaded(rows_B, iq_BTC.pin_memory(), modulation_B.pin_memory(), snr_B.pin_memory())
-        return _Loaded(rows_B, _laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+        return _Loaded(rows_B, iq_BTC, modulation_B, snr_B)
 
     def _finish(self, loaded: _Loaded) -> Batch:
         """Do the rest in the model's own order of work."""
         modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
         if loaded.frames is None:
-            return Batch(_laid_out(self._represent(self._data.frames_on_device(loaded.rows))), modulation_B, snr_B)
-        if self._device.type == "cuda":
+            iq_BTC = self._data.frames_on_device(loaded.rows)
+        else:
             iq_BTC = loaded.frames.to(self._device, non_blocking=True)
-            return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
-        return Batch(loaded.frames, modulation_B, snr_B)
+        return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
 
 
 def _laid_out(input_BX: Tensor) -> Tensor:

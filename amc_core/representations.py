@@ -61,8 +61,8 @@ class Representation(nn.Module):
     - ``synced``: (0) the symbols without timing, carrier and quarter turns: re (rows) and im over 0..2; (1) their size
       (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier blurs; (2)
       the log power spectrum repeated over the rows. (0) and (1) are three times log1p of points that are shared among
-      the four nearest pixels; (2) is shifted and halved. It assumes 8 samples a symbol and root-raised-cosine pulses; what it is worth where
-      that is so, on synthetic frames, stands in tests/benchmarks/results/input_study.md.
+      the four nearest pixels; (2) is shifted and halved. It assumes 8 samples a symbol and root-raised-cosine pulses;
+      what it is worth where that is so, on synthetic frames, stands in tests/benchmarks/results/input_study.md.
     - ``iq``: I and Q.
 
     A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``, a tensor on the device: reading

@@ -85,7 +85,7 @@ def test_what_cannot_be_made_is_refused_by_name_and_nothing_is_written(
 
 
 def test_a_folder_is_made_and_one_that_cannot_be_is_said(tmp_path: Path) -> None:
-    assert synth(str(tmp_path / "new" / "frames.hdf5")).exit_code == 0
+    assert synth(str(tmp_path / "new" / "frames.hdf5"), "--frames-per-cell", "1").exit_code == 0
     result = synth(str(tmp_path / "new" / "frames.hdf5" / "below a file" / "frames.hdf5"))
     assert result.exit_code == 1
     assert "Not a directory" in result.stderr

@@ -1,0 +1,211 @@
+"""One training epoch, from the file to the optimiser step, against the bare model step on ready tensors.
+
+Both run in turns in one process on the same network, so that a busy machine disturbs both. The rest is then taken
+apart: what reading and the representation cost in a thread of their own, and what the loop's bookkeeping costs.
+
+Run by hand:  python tests/benchmarks/bench_loop.py [--representation synced] [--model amc_convnet] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe_machine, write_table
+
+from amc_core.config import TrialConfig
+from amc_core.feed import Batch, Feed
+from amc_core.losses import MultiTaskLoss
+from amc_core.models import build_model
+from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.radioml import RadioMLFile, Selection, select
+from amc_core.representations import Representation
+from amc_core.steps import Pass, Precision, Trial, make_optimiser, train_epoch
+from amc_core.synthetic_file import write_file
+
+LEVELS_DB = tuple(range(0, 32, 2))
+
+
+def main() -> None:
+    """Print the table and write it to results/loop.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--representation", default="synced")
+    parser.add_argument("--model", default="amc_convnet")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=40, help="optimiser steps of one measured epoch")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each of the two is measured")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-write", action="store_true", help="leave results/loop.md as it is")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Write a file, measure, report."""
+    n_frames = options.batch * options.steps
+    path = folder / "frames.hdf5"
+    names = [CLASSES[column] for column in LABEL_SETS["digital17"]]
+    per_cell = -(-n_frames // (len(names) * len(LEVELS_DB)))
+    write_file(path, modulations=names, levels_db=LEVELS_DB, frames_per_cell=per_cell, seed=0)
+    config = TrialConfig(
+        data=str(path),
+        representation=options.representation,
+        model_type=options.model,
+        batch_size=options.batch,
+        base_lr=1e-4,
+        max_lr=1e-3,
+    )
+    data = RadioMLFile(path)
+    selection = select(
+        data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=LEVELS_DB[-1]
+    )
+    trial, optimiser, precision = build(config, data, selection)
+    rng = np.random.default_rng(0)
+    positions_M = rng.permutation(len(selection.rows))[:n_frames]
+    ready = list(trial.feed.batches([positions_M[k * options.batch : (k + 1) * options.batch] for k in range(8)]))
+
+    def epoch() -> None:
+        train_epoch(
+            trial,
+            optimiser,
+            precision,
+            positions_M,
+            done=Pass(selection, trial.device),
+            rate=lambda _: 1e-4,
+            where="the benchmark",
+            should_stop=lambda: None,
+            show=lambda _: None,
+        )
+
+    def bare() -> None:
+        bare_steps(trial, optimiser, ready, options.steps)
+
+    epoch(), bare()  # warm: caches, compiled kernels, memory
+    whole, model_only = [], []
+    for _ in range(options.rounds):
+        whole.append(seconds(epoch))
+        model_only.append(seconds(bare))
+    ratios = [w / b for w, b in zip(whole, model_only, strict=True)]
+    ms = 1e3 / options.steps
+    parts = profile(trial, optimiser, precision, positions_M, ready, options)
+    n_parameters = sum(parameter.numel() for parameter in trial.model.parameters())
+    rows = [
+        ("epoch, file to optimiser step", f"{min(whole) * ms:.2f}", f"{n_frames / min(whole):,.0f}"),
+        ("bare model step, ready tensors", f"{min(model_only) * ms:.2f}", f"{n_frames / min(model_only):,.0f}"),
+        *((name, f"{value:.2f}", "") for name, value in parts.items()),
+    ]
+    overhead = (
+        f"Overhead: {min(whole) / min(model_only) - 1:+.1%} (fastest against fastest of {options.rounds}), "
+        f"{statistics.median(ratios) - 1:+.1%} (median ratio; {min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%})."
+    )
+    title = (
+        f"{options.model} ({n_parameters:,} parameters), {options.representation}, {config.image_size} px, "
+        f"batch {options.batch}, {options.steps} steps, {options.threads} threads"
+    )
+    table = ["| | ms a step | frames/s |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
+    text = "\n".join([f"## {title}", "", describe_machine(), "", *table, "", overhead, ""])
+    print(text)
+    if not options.no_write:
+        write_table("loop", text, command="python tests/benchmarks/bench_loop.py")
+
+
+def build(
+    config: TrialConfig, data: RadioMLFile, selection: Selection
+) -> tuple[Trial, torch.optim.Optimizer, Precision]:
+    """Make what train() makes."""
+    device = torch.device("cpu")
+    model = build_model(config, n_modulations=17, n_levels=16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trial = Trial(
+        config=config,
+        device=device,
+        selection=selection,
+        feed=Feed(data, selection, Representation(config), device),
+        model=model,
+        forward=model,
+        criterion=MultiTaskLoss(config, selection.levels_db),
+        micro_batch_frames=config.batch_size,
+    )
+    return trial, make_optimiser(trial), Precision(config, device)
+
+
+def bare_steps(trial: Trial, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:
+    """Step the model on ready tensors: nothing but what learning itself needs."""
+    trial.model.train()
+    for step in range(n_steps):
+        batch = ready[step % len(ready)]
+        optimiser.zero_grad(set_to_none=True)
+        output = trial.model(batch.input)
+        trial.criterion(*output, batch.modulation, batch.snr).backward()
+        optimiser.step()
+
+
+def profile(
+    trial: Trial,
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
+    positions_M: np.ndarray[tuple[int], np.dtype[np.int64]],
+    ready: list[Batch],
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """Return ms a step of the parts: each alone, and the loop with everything ready."""
+    chunk_B = np.sort(positions_M[: options.batch])
+    rows_B = trial.selection.rows[chunk_B]
+    data, represent = trial.feed._data, trial.feed._represent
+    iq_BTC = torch.from_numpy(data.frames(rows_B))
+    image_BCHW = represent(iq_BTC)
+
+    class Ready(Feed):
+        def batches(self, chunks):  # type: ignore[no-untyped-def]
+            yield from (ready[step % len(ready)] for step in range(len(chunks)))
+
+    in_memory = Trial(**{**vars(trial), "feed": Ready(data, trial.selection, represent, trial.device)})
+
+    def loop() -> None:
+        train_epoch(
+            in_memory,
+            optimiser,
+            precision,
+            positions_M,
+            done=Pass(trial.selection, trial.device),
+            rate=lambda _: 1e-4,
+            where="the benchmark",
+            should_stop=lambda: None,
+            show=lambda _: None,
+        )
+
+    def bare() -> None:
+        bare_steps(trial, optimiser, ready, options.steps)
+
+    together = [(seconds(loop), seconds(bare)) for _ in range(options.rounds)]
+    bookkeeping = (min(pair[0] for pair in together) - min(pair[1] for pair in together)) / options.steps * 1e3
+    return {
+        "  reading a batch, alone": best_ms(lambda: data.frames(rows_B)),
+        "  its representation, alone": best_ms(lambda: represent(iq_BTC)),
+        "  the channels last, alone": best_ms(lambda: image_BCHW.contiguous(memory_format=torch.channels_last)),
+        "  counting, guards, learning rate: the loop on ready tensors minus the bare step": bookkeeping,
+    }
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def best_ms(work: Callable[[], object], repeats: int = 15) -> float:
+    """Time the fastest of several calls."""
+    return min(seconds(work) for _ in range(repeats)) * 1e3
+
+
+if __name__ == "__main__":
+    main()
