@@ -9,6 +9,7 @@ Run by hand:  python tests/benchmarks/bench_loop.py [--representation synced] [-
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -125,8 +126,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         f"{options.model} ({n_parameters:,} parameters), {options.representation}, {config.image_size} px, "
         f"batch {options.batch}, {options.steps} steps, {options.threads} threads"
     )
+    load = f"Load average {os.getloadavg()[0]:.1f}: other work disturbs both sides, waiting threads most."
     table = ["| | ms a step | frames/s |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
-    text = "\n".join([f"## {title}", "", describe_machine(), "", *table, "", "\n".join(overhead), ""])
+    text = "\n".join([f"## {title}", "", f"{describe_machine()} {load}", "", *table, "", "\n".join(overhead), ""])
     print(text)
     if not options.no_write:
         write_table("loop", text, command="python tests/benchmarks/bench_loop.py")
