@@ -47,8 +47,8 @@ class Feed:
 
     A thread reads ahead; only pinned memory is copied to a GPU without waiting. The representation is computed between
     two steps of the model, on the CPU too: the model keeps every core busy there, so that a thread beside it makes its
-    threads wait for each other (measured: tests/benchmarks/results/loop.md). Nothing in here draws a random number, so
-    that reading ahead changes none.
+    threads wait for each other, and gains nothing. Nothing in here draws a random number, so that reading ahead changes
+    none.
 
     Args:
         data: the open file.

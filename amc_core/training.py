@@ -32,6 +32,7 @@ from amc_core.evaluation import Evaluation
 from amc_core.feed import Feed
 from amc_core.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace
 from amc_core.losses import MultiTaskLoss
+from amc_core.memory import keep_freed_memory
 from amc_core.models import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.pictures import draw_pictures
@@ -127,6 +128,8 @@ def train(
     # --- Model, loss, optimiser: seeded before the first weight is drawn ---
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     frames_in = data.hold(selection.rows, device)
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
     if found:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from machine import describe_machine, write_table
+from machine import RESULTS, describe_machine, write_table
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,6 +36,7 @@ STEPS, BATCH = 700, 128
 FRAMES_PER_CELL = -(-STEPS * BATCH // (len(DIGITAL17) * len(LEVELS_DB)))  # 330: 89,760 frames
 TEST_FRAMES_PER_CELL = 25
 TEST_SEED = 1_000_000
+COST_HEADING = "Cost, one thread:"
 
 # The pulse is cut so far out that the spectrum beyond it is noise alone; "wild" is the generator's own recipe, whose
 # pulses are also cut at 2 to 8 symbols and have roll-offs up to 0.5.
@@ -153,8 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=len(ROWS), help="only the first so many rows of the table")
     parser.add_argument("--write", action="store_true", help="write results/input_study.md")
+    parser.add_argument(
+        "--costs", action="store_true", help="only measure the costs in that file again: they want calm"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.costs:
+        print(renew_costs())
+        return
     started = time.process_time()
     outcomes: dict[int, list[Outcome]] = {index: [] for index in range(options.rows)}
     rows = ROWS[: options.rows]
@@ -173,15 +180,16 @@ def main() -> None:
                         f"{outcome.snr:.2f} %; {time.process_time() - started:.0f} CPU seconds",
                         flush=True,
                     )
-    text = as_table(rows, outcomes, {row.input: summarise(row.config) for row in rows})
+    costs = {row.input: summarise(row.config) for row in rows if not row.changes}
+    text = f"{accuracy_tables(rows, outcomes)}\n\n{cost_table(costs)}"
     text += f"\n\nThe whole study took {(time.process_time() - started) / 60:.0f} CPU minutes. {describe_machine()}"
     print(text)
     if options.write:
         write_table("input_study", text, command="python tests/benchmarks/study_input.py --write")
 
 
-def as_table(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]], costs: dict[str, Summary]) -> str:
-    """Return the results in Markdown."""
+def accuracy_tables(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]]) -> str:
+    """Return what the inputs are worth, in Markdown."""
     lines = [
         "Synthetic frames of the project's own generator: 8 samples a symbol, root-raised-cosine pulses, random "
         "timing, phase, carrier offset (standard deviation 1e-4 cycles a sample) and receiver gain (+-10 dB). `synced` "
@@ -213,7 +221,22 @@ def as_table(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]], costs: d
         if not row.changes:
             by_level = np.mean([outcome.joint_by_level for outcome in outcomes[index]], axis=0)
             lines.append(f"| {row.input}, {row.channel} | {' | '.join(f'{value:.0f}' for value in by_level)} |")
-    lines += ["", "Cost, one thread:", ""]
+    return "\n".join(lines)
+
+
+def renew_costs() -> str:
+    """Measure the costs alone, put them into the file that a whole study wrote, and return them."""
+    path = RESULTS / "input_study.md"
+    before, heading, rest = path.read_text(encoding="utf-8").partition(COST_HEADING)
+    table = cost_table({row.input: summarise(row.config) for row in ROWS if not row.changes})
+    last_paragraph = rest[rest.rindex("\n\n") :] if heading else ""
+    path.write_text(before + table + last_paragraph, encoding="utf-8")
+    return table
+
+
+def cost_table(costs: dict[str, Summary]) -> str:
+    """Return what the inputs and their networks cost, in Markdown."""
+    lines = [COST_HEADING, ""]
     lines += ["| input | network | parameters | MMAC a frame | IQ to input, frames/s | forward pass, frames/s |"]
     lines += ["|---|---|---|---|---|---|"]
     for name, cost in costs.items():
