@@ -25,6 +25,7 @@ from amc_core.synchronisation import (
     EDGE,
     HIGHEST_LINE,
     HIGHEST_PLACE,
+    KEPT,
     LARGEST,
     N_SYMBOLS,
     QUADRANT,
@@ -35,7 +36,6 @@ from amc_core.synchronisation import (
 __all__ = ["synced_images"]
 
 _CHUNK = 32  # frames whose intermediate results stay in a core's own cache
-_KEPT = N_SYMBOLS - 2 * EDGE
 
 _Floats = npt.NDArray[np.float32]
 _Complex = npt.NDArray[np.complex64]
@@ -62,9 +62,9 @@ def synced_images(
     frame_BT = torch.empty(_CHUNK, n_samples, dtype=torch.complex64)
     segment_BSW = torch.empty(_CHUNK, n_segments, len(window), dtype=torch.complex64)
     folded_BK = torch.empty(_CHUNK, N_SYMBOLS, dtype=torch.complex64)
-    symbol_BK, raised_BK = torch.empty(2, _CHUNK, _KEPT, dtype=torch.complex64)
+    symbol_BK, raised_BK = torch.empty(2, _CHUNK, KEPT, dtype=torch.complex64)
     power_BF = torch.empty(n_frames, len(window))
-    scratch_P, touched = np.zeros(size * size, dtype=np.float32), np.empty(8 * _KEPT, dtype=np.int32)
+    scratch_P, touched = np.zeros(size * size, dtype=np.float32), np.empty(8 * KEPT, dtype=np.int32)
     window_W = window.repeat_interleave(2).numpy()
     for start in range(0, n_frames, _CHUNK):
         stop = min(start + _CHUNK, n_frames)
@@ -152,10 +152,10 @@ def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
     for b in range(len(all_BK)):
         kept_K, symbol_K, raised_K = all_BK[b, EDGE : N_SYMBOLS - EDGE], symbol_BK[b], raised_BK[b]
         energy = np.float32(0.0)
-        for k in range(_KEPT):
+        for k in range(KEPT):
             energy += kept_K[k].real * kept_K[k].real + kept_K[k].imag * kept_K[k].imag
-        scale = np.float32(math.sqrt(_KEPT / energy) if energy > 0.0 else 1.0)
-        for k in range(_KEPT):
+        scale = np.float32(math.sqrt(KEPT / energy) if energy > 0.0 else 1.0)
+        for k in range(KEPT):
             re, im = kept_K[k].real * scale, kept_K[k].imag * scale
             symbol_K[k] = complex(re, im)
             squared_re, squared_im = re * re - im * im, np.float32(2.0) * re * im
@@ -190,7 +190,7 @@ def _draw(
         step = cmath.rect(1.0, -2 * math.pi * (best - HIGHEST_PLACE) / (4 * SEARCH_LENGTH))
         turn = cmath.rect(1.0, -cmath.phase(line_M[best]) / 4)
         n_touched = 0
-        for k in range(_KEPT):
+        for k in range(KEPT):
             turned = symbol_K[k] * turn
             re, im = np.float32(turned.real), np.float32(turned.imag)
             if (re > 0) == (im < 0):  # the second and the fourth quadrant
@@ -202,7 +202,7 @@ def _draw(
         before = symbol_K[0]
         length_before = np.float32(abs(before)) * per_length
         middle = np.float32(size / 2)
-        for k in range(1, _KEPT):
+        for k in range(1, KEPT):
             symbol = symbol_K[k]
             length = np.float32(abs(symbol)) * per_length
             product = symbol * before.conjugate()

@@ -68,7 +68,7 @@ def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
 
 def carrier_search() -> Tensor:
     """Return the part of a Fourier transform that ``carrier_free`` looks at, as a complex matrix (K, S)."""
-    time_K = torch.arange(N_SYMBOLS - 2 * EDGE, dtype=torch.float64)
+    time_K = torch.arange(KEPT, dtype=torch.float64)
     turn_S = 2 * math.pi / SEARCH_LENGTH * torch.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)
     return _phasor(-time_K[:, None] * turn_S)
 
