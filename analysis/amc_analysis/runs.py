@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from amc_analysis.history import History, as_number
 from amc_sweeps.causes import BandDecision, EndReason
 from amc_sweeps.run_states import RunState
 
@@ -24,7 +25,6 @@ Goal = Literal["minimize", "maximize"]
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
 RUNS_A_PAGE = 100
 LOG_LINES = 100  # of the console's end, read only for runs whose end needs explaining
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
 
 
 class SweepUnreadableError(RuntimeError):
@@ -62,7 +62,8 @@ class RunRecord:
     state: str  # W&B's word, see RunState
     config: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
-    points: tuple[Point, ...] = ()  # in the order of logging
+    points: tuple[Point, ...] = ()  # of the metric, in the order of logging
+    history: History = field(default_factory=History)  # every logged number
     not_finite: tuple[str, ...] = ()  # metrics whose last logged value is NaN or infinite
     exit_code: int | None = None
     stop_recorded: bool | None = None
@@ -220,9 +221,11 @@ def _ask_any(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, An
 def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
     unread = None
     try:
-        points, not_finite = read_history(run.scan_history(), metric)
+        rows = list(run.scan_history())
+        points, not_finite = read_history(rows, metric)
+        history = History.from_rows(rows)
     except Exception as error:  # noqa: BLE001 - one unreadable run must not hide the others
-        points, not_finite, unread = (), (), f"{type(error).__name__}: {error}"
+        points, not_finite, history, unread = (), (), History(), f"{type(error).__name__}: {error}"
     summary = dict(run.summary_metrics)
     state = str(run.state)
     puzzling = state != RunState.FINISHED and summary.get("end_reason") not in set(EndReason)
@@ -234,6 +237,7 @@ def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
         config=dict(run.config),
         summary=summary,
         points=points,
+        history=history,
         not_finite=not_finite,
         exit_code=exit_code if isinstance(exit_code, int) else None,
         stop_recorded=_stop_recorded(flags),
@@ -296,15 +300,6 @@ def read_history(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[tuple[
                 )
             )
     return tuple(points), tuple(sorted(name for name, value in last.items() if not math.isfinite(value)))
-
-
-def as_number(value: Any) -> float | None:
-    """Read a logged value: a number, or one of the words that JSON carries for what is not finite."""
-    if isinstance(value, str):
-        return _WORDS.get(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
 
 
 def look_up(row: Mapping[str, Any], name: str) -> Any:

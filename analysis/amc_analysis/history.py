@@ -1,0 +1,83 @@
+"""The whole history of one run by column: which rows hold a metric, and what they hold. Numbers only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One metric as it was logged."""
+
+    rows: NDArray[np.int64]  # (N,) positions of the rows that hold it, ascending
+    values: NDArray[np.float64]  # (N,) NaN and infinities included
+
+    def __len__(self) -> int:
+        """Return how many rows hold it."""
+        return len(self.rows)
+
+
+EMPTY = Column(np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Every logged row of one run, in the order of logging."""
+
+    length: int = 0
+    columns: Mapping[str, Column] = field(default_factory=dict)  # nested values under their dotted path
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> History:
+        """Sort logged rows into columns; what is no number is left out."""
+        gathered: dict[str, tuple[list[int], list[float]]] = {}
+        length = 0
+        for row in rows:
+            _gather(row, "", length, gathered)
+            length += 1
+        columns = {
+            name: Column(np.asarray(positions, np.int64), np.asarray(values, np.float64))
+            for name, (positions, values) in gathered.items()
+        }
+        return cls(length, columns)
+
+    def column(self, name: str) -> Column:
+        """Return a metric's column; an empty one where it was never logged."""
+        return self.columns.get(name, EMPTY)
+
+    def aligned(self, *names: str) -> tuple[NDArray[np.float64], ...]:
+        """Return the values of several metrics over the rows that hold all of them, each (N,)."""
+        columns = [self.column(name) for name in names]
+        shared = columns[0].rows
+        for column in columns[1:]:
+            shared = np.intersect1d(shared, column.rows, assume_unique=True)
+        return tuple(column.values[np.searchsorted(column.rows, shared)] for column in columns)
+
+
+def as_number(value: Any) -> float | None:
+    """Read a logged value: a number, or one of the words that JSON carries for what is not finite."""
+    if isinstance(value, str):
+        return _WORDS.get(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _gather(row: Mapping[str, Any], prefix: str, position: int, into: dict[str, tuple[list[int], list[float]]]) -> None:
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            _gather(value, f"{prefix}{name}.", position, into)
+            continue
+        number = as_number(value)
+        if number is not None:
+            positions, values = into.setdefault(prefix + name, ([], []))
+            positions.append(position)
+            values.append(number)
