@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,11 +63,70 @@ def test_everything_is_there_when_the_folder_is_opened_again(tmp_path: Path) -> 
     server.close()
 
 
-def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+def test_nothing_is_acknowledged_that_the_disk_has_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = InProcessServer(tmp_path / "data")
+    server.begin("r")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        server.log("r", 0.1)
+    with pytest.raises(OSError, match="the disk is gone"):
+        server.create_sweep(SWEEP)
+    monkeypatch.undo()
+    assert server.log("r", 0.1) == {}, "sent again, as the client does, it is taken"
+    server.close()
+
+
+def test_those_who_wait_for_the_disk_at_the_same_time_wait_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = Storage(tmp_path / "data")
-    assert storage._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
-    assert storage._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    may_go, flushes = threading.Event(), []
+
+    def flush(descriptor: int) -> None:
+        flushes.append(descriptor)
+        assert may_go.wait(30)
+
+    monkeypatch.setattr(os, "fdatasync", flush)
+    threads = [threading.Thread(target=storage.settle) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    _wait_until(lambda: storage._log._asked == 8)
+    may_go.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(flushes) == 2, "the first flush had begun before the other seven came; they share the second"
     storage.close()
+
+
+def test_who_is_in_a_hurry_writes_before_those_that_came_earlier(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+    order: list[str] = []
+
+    def write(name: str, in_a_hurry: bool) -> None:
+        with storage.write_unsettled(in_a_hurry=in_a_hurry):
+            order.append(name)
+
+    threads = []
+    with storage.write():
+        for name in ("post 1", "post 2", "heartbeat"):
+            threads.append(threading.Thread(target=write, args=(name, name == "heartbeat")))
+            threads[-1].start()
+            _wait_until(lambda: len(storage._turns._waiting) == len(threads))
+    for thread in threads:
+        thread.join(30)
+    assert order == ["heartbeat", "post 1", "post 2"]
+    storage.close()
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_folder_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
@@ -109,7 +173,7 @@ def test_curves_in_memory_are_those_of_the_database_whatever_is_written(tmp_path
     def both() -> tuple[dict[int, list[float]], dict[int, list[float]]]:
         with server.storage.write() as store:
             cached = {run: list(curve) for run, curve in store.curves(1).items()}
-            fresh = Writer(store._connection, CurveCache()).curves(1)
+            fresh = Writer(store._connection, CurveCache(), {}).curves(1)
             return cached, {run: list(curve) for run, curve in fresh.items()}
 
     assert both() == ({}, {})

@@ -46,6 +46,7 @@ from amc_server.file_stream import apply_post, read_post
 from amc_server.files import Blob, Blobs
 from amc_server.imports import take_in
 from amc_server.metrics import CONTENT_TYPE, Metrics
+from amc_server.post_box import PostBox, Work
 from amc_server.records import Run
 from amc_server.resolvers import MutationRoot, QueryRoot
 from amc_server.states import Limits
@@ -102,6 +103,7 @@ class _Server:
         self.gate = gate
         self.instance = instance
         self.blobs = Blobs(storage.folder / "blobs")
+        self.post_box = PostBox(storage)
         self.pages = Pages(storage, gate)
         self.metrics = Metrics()
         self._untested: set[str] = set()  # versions of clients that the log has been told of
@@ -175,13 +177,17 @@ class _Server:
 
     async def file_stream(self, request: Request) -> Response:
         body = await read_body(request, MAX_POST_BYTES)
-        return await run_in_threadpool(self._file_stream, body, request.path_params)
+        path = request.path_params
+        rows = 0
 
-    def _file_stream(self, body: bytes, path: dict[str, str]) -> Response:
-        post = read_post(body)
-        with self.storage.write() as store:
-            reply = apply_post(store, self.coordinator, run_at(store, path), post)
-        self.metrics.rows(len(post.history_rows))
+        def read() -> Work:
+            nonlocal rows
+            post = read_post(body)
+            rows = len(post.history_rows)
+            return lambda store: apply_post(store, self.coordinator, run_at(store, path), post)
+
+        reply = await self.post_box.write(len(body), read)
+        self.metrics.rows(rows)
         return Json(reply)
 
     async def upload(self, request: Request) -> Response:

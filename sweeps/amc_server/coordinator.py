@@ -9,6 +9,7 @@ import math
 import secrets
 import string
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from amc_server import scheduler, search
 from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.presence import Presence
-from amc_server.records import Agent, Member, Project, Run, Sweep
+from amc_server.records import Agent, Project, Run, Sweep
 from amc_server.states import Facts, Limits, infer, is_abandoned
 from amc_server.storage import Reader, Writer
 from amc_sweeps.run_states import RunState, SweepState
@@ -103,6 +104,7 @@ class Coordinator:
             if parsed.metric != before.metric:
                 for run in store.runs_of_sweep(sweep.pk):
                     redraw_points(store, sweep.pk, run, parsed)
+                self._look_for_target(store, _sweep(store, sweep.pk))
         else:
             store.update("sweeps", sweep.pk, updated_at=now, **changes)
         if state is not None:
@@ -135,6 +137,8 @@ class Coordinator:
             parameters = chosen_from(run.config_values(), config)
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
             redraw_points(store, sweep.pk, run, config)
+        store.searches.pop(sweep.pk, None)
+        self._look_for_target(store, _sweep(store, sweep.pk))
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Put a configuration before everything that the search proposes."""
@@ -144,8 +148,8 @@ class Coordinator:
             name: entry["value"] if isinstance(entry, Mapping) and set(entry) <= {"value", "desc"} else entry
             for name, entry in config.items()
         }
-        runs = store.members(sweep.pk)
-        return self._begin(store, sweep, values, scheduler.runs_begun(runs), origin="queue", display_name=display_name)
+        begun = store.count_runs_begun(sweep.pk)
+        return self._begin(store, sweep, values, begun, origin="queue", display_name=display_name)
 
     def settle(self, store: Writer, sweep: Sweep) -> None:
         """Finish a sweep whose search has ended and whose runs have all ended; give up what nobody will take up."""
@@ -156,7 +160,7 @@ class Coordinator:
             return
         if sweep.search_end is None:
             return
-        if sweep.search_end == scheduler.SearchEnd.TARGET or scheduler.is_over(store.members(sweep.pk)):
+        if sweep.search_end == scheduler.SearchEnd.TARGET or store.is_over(sweep.pk):
             store.update("sweeps", sweep.pk, state=SweepState.FINISHED.value, updated_at=self.clock.wall())
             logger.info("sweep %s finished: %s", sweep.id, sweep.search_end)
             self.settle(store, _sweep(store, sweep.pk))
@@ -207,29 +211,46 @@ class Coordinator:
     def _next(self, store: Writer, agent: Agent) -> list[Command]:
         sweep = _sweep(store, agent.sweep)
         config = read_config(sweep.config)
-        runs = store.members(sweep.pk)
-        decision = scheduler.decide(sweep.where, config, sweep.search_end, runs)
+        decision = scheduler.decide(
+            sweep.where,
+            config,
+            search_ended=sweep.search_end is not None,
+            waiting=store.waiting_run(sweep.pk),
+            begun=store.count_runs_begun(sweep.pk),
+            is_over=store.is_over(sweep.pk),
+        )
         if isinstance(decision, scheduler.Leave):
             return [{"type": "exit"}]
         if isinstance(decision, scheduler.HandOut):
-            return [self._hand_out(store, _run(store, decision.run.pk), agent, config)]
+            return [self._hand_out(store, decision.run, agent, config)]
         if isinstance(decision, scheduler.Begin):
-            observations = self._observations(store, sweep, config, runs)
-            parameters = search.suggest(config, observations, seed=sweep.seed, number=decision.number)
+            seen = self._seen(store, sweep, config)
+            observations = self._observations(store, sweep, config) if config.method == "bayes" else []
+            parameters = search.suggest(config, observations, seed=sweep.seed, number=decision.number, seen=seen)
             if parameters is None:
                 self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
-                return [{"type": "exit"}] if scheduler.is_over(runs) else []
+                return [{"type": "exit"}] if store.is_over(sweep.pk) else []
             run = self._begin(store, sweep, parameters, decision.number, origin="search")
-            if search.is_exhausted(config, [*observations, search.Observation(parameters, run.state, [])]):
+            if self._seen(store, sweep, config).is_exhausted():
                 self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
             return [self._hand_out(store, run, agent, config)]
         return []
 
-    def _observations(
-        self, store: Reader, sweep: Sweep, config: SweepConfig, runs: Sequence[Member]
-    ) -> list[search.Observation]:
-        curves = store.curves(sweep.pk) if config.method == "bayes" else {}
-        return [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in runs]
+    @staticmethod
+    def _seen(store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
+        """Return which configurations the sweep has had, reading only the runs that have come since the last time."""
+        seen = store.searches.get(sweep.pk)
+        if seen is None or seen.config is not config:
+            seen = store.searches[sweep.pk] = search.Seen(config)
+        for pk, parameters in store.members_since(sweep.pk, seen.newest):
+            seen.add(pk, parameters)
+        return seen
+
+    @staticmethod
+    def _observations(store: Reader, sweep: Sweep, config: SweepConfig) -> list[search.Observation]:
+        curves = store.curves(sweep.pk)
+        members = store.members(sweep.pk)
+        return [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in members]
 
     def _begin(
         self,
@@ -342,29 +363,34 @@ class Coordinator:
             return self._changed(store, run, state=RunState.KILLED.value)
         return self.conclude(store, run)
 
-    def metric_logged(self, store: Writer, sweep: Sweep) -> None:
+    def metric_logged(self, store: Writer, sweep: Sweep, values: Sequence[float]) -> None:
         """See what new values of the metric mean for the sweep: runs to stop, a target reached."""
+        if sweep.where in (SweepState.FINISHED, SweepState.CANCELED):
+            return
         config = read_config(sweep.config)
-        wants_target = config.metric is not None and config.metric.target is not None
-        if not sweep.where.hands_out_runs and sweep.where is not SweepState.PAUSED:
-            return
-        if config.early_terminate is None and not wants_target:
-            return
-        # A run that its agent no longer lists has died by itself: a stop recorded now would hide a crash.
-        alive = store.living_runs_of_sweep(sweep.pk)
-        runs = [run for run in alive if self.presence.unlisted_s(run.pk) is None]
-        curves = store.curves(sweep.pk)
-        by_key = {run.pk: run for run in runs}
-        for stop in scheduler.early_stops(config, runs, curves):
-            self.stop(
-                store,
-                by_key[int(stop.run)],
-                "hyperband",
-                band=stop.band,
-                value=stop.value,
-                threshold=stop.threshold,
-            )
-        if scheduler.reaches_target(config, curves) and sweep.search_end != scheduler.SearchEnd.TARGET:
+        if config.early_terminate is not None:
+            # A run that its agent no longer lists has died by itself: a stop recorded now would hide a crash.
+            alive = store.living_runs_of_sweep(sweep.pk)
+            runs = [run for run in alive if self.presence.unlisted_s(run.pk) is None]
+            by_key = {run.pk: run for run in runs}
+            for stop in scheduler.early_stops(config, runs, store.curves(sweep.pk)):
+                self.stop(
+                    store,
+                    by_key[int(stop.run)],
+                    "hyperband",
+                    band=stop.band,
+                    value=stop.value,
+                    threshold=stop.threshold,
+                )
+        if scheduler.reaches_target(config, values) and sweep.search_end != scheduler.SearchEnd.TARGET:
+            self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
+
+    def _look_for_target(self, store: Writer, sweep: Sweep) -> None:
+        """End the sweep if a run that it has now, or a metric that it has now, is as good as was wanted."""
+        values = [value for curve in store.curves(sweep.pk).values() for value in curve]
+        if sweep.where not in (SweepState.FINISHED, SweepState.CANCELED) and scheduler.reaches_target(
+            read_config(sweep.config), values
+        ):
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 
     def look_around(self, store: Writer) -> None:
@@ -398,7 +424,7 @@ class Coordinator:
 
     def _changed(self, store: Writer, run: Run, **changes: Any) -> Run:
         store.update("runs", run.pk, **changes)
-        return _run(store, run.pk)
+        return replace(run, **changes)
 
 
 def checked(config: str) -> SweepConfig:

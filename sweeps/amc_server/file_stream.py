@@ -111,7 +111,7 @@ def _note_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) 
     ]
     store.put_points(sweep.pk, run.pk, lines[0].number, lines[-1].number + 1, values)
     if values:
-        coordinator.metric_logged(store, sweep)
+        coordinator.metric_logged(store, sweep, [value for _, value in values])
 
 
 def _lines(name: str, chunk: Any) -> list[Line]:

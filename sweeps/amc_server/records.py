@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Self
 
 from amc_sweeps.run_states import RunState, SweepState
@@ -18,6 +19,7 @@ class _Record:
         return cls(*row)
 
     @classmethod
+    @cache
     def columns(cls) -> str:
         """Return what to select for it."""
         return ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]

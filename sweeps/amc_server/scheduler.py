@@ -5,11 +5,11 @@ Decisions only, over records; the coordinator carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amc_server.records import Member
+from amc_server.records import Member, Run
 from amc_server.states import Limits
 from amc_sweeps.hyperband import Stop, runs_to_stop
 from amc_sweeps.run_states import RunState, SweepState
@@ -38,7 +38,7 @@ class Leave:
 class HandOut:
     """A run that is there already: queued by a person, preempted, or never taken up."""
 
-    run: Member
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -51,44 +51,35 @@ class Begin:
 Decision = Wait | Leave | HandOut | Begin
 
 
-def decide(state: SweepState, config: SweepConfig, search_end: str | None, runs: Sequence[Member]) -> Decision:
+def decide(
+    state: SweepState, config: SweepConfig, *, search_ended: bool, waiting: Run | None, begun: int, is_over: bool
+) -> Decision:
     """Return what an agent that works on no run should do.
 
     Args:
-        search_end: why the search has ended, if it has.
-        runs: every run of the sweep.
+        search_ended: the search has nothing more to propose.
+        waiting: the oldest run that may be handed out.
+        begun: how many runs the sweep itself has begun.
+        is_over: no run is alive and none may be handed out again.
     """
     if state in (SweepState.FINISHED, SweepState.CANCELED):
         return Leave()
     if not state.hands_out_runs:
         return Wait()
-    for run in runs:
-        if run.is_waiting:
-            return HandOut(run)
-    begun = runs_begun(runs)
-    if search_end is not None or (config.run_cap is not None and begun >= config.run_cap):
-        return Leave() if is_over(runs) else Wait()
+    if waiting is not None:
+        return HandOut(waiting)
+    if search_ended or (config.run_cap is not None and begun >= config.run_cap):
+        return Leave() if is_over else Wait()
     return Begin(begun)
 
 
-def runs_begun(runs: Sequence[Member]) -> int:
-    """Return how many runs the sweep itself has begun; adopted ones do not count against ``run_cap``."""
-    return sum(run.origin in ("search", "queue") for run in runs)
-
-
-def is_over(runs: Sequence[Member]) -> bool:
-    """Return whether nothing is left to wait for: no run is alive and none may be handed out again."""
-    return not any(run.where.is_alive or run.is_waiting for run in runs)
-
-
-def reaches_target(config: SweepConfig, curves: Mapping[int, Sequence[float]]) -> bool:
-    """Return whether any run has logged a value as good as ``metric.target``."""
+def reaches_target(config: SweepConfig, values: Iterable[float]) -> bool:
+    """Return whether any of these values of the metric is as good as ``metric.target``."""
     metric = config.metric
     if metric is None or metric.target is None:
         return False
-    sign = 1 if metric.goal == "maximize" else -1
-    target = metric.target
-    return any(sign * value >= sign * target for curve in curves.values() for value in curve)
+    sign, target = (1 if metric.goal == "maximize" else -1), metric.target
+    return any(sign * value >= sign * target for value in values)
 
 
 def early_stops(config: SweepConfig, runs: Sequence[Member], curves: Mapping[int, Sequence[float]]) -> list[Stop]:

@@ -194,6 +194,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX uses_of_artifact ON artifact_uses (artifact);
     """,
+    # What an agent's heartbeat asks of a sweep, without looking at every run it ever had.
+    """
+    CREATE INDEX runs_of_sweep_by_state ON runs (sweep, state, origin);
+    """,
 )
 
 

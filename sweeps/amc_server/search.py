@@ -61,45 +61,68 @@ class Observation:
         return cls(configuration, state, curve, key)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=10_000)
 def _configuration(text: str) -> tuple[Configuration, str]:
     """Return a stored configuration and its key; the search asks for the same thousands again at every suggestion."""
     configuration = dict(json.loads(text))
     return configuration, value_key(configuration)
 
 
-def suggest(config: SweepConfig, runs: Sequence[Observation], *, seed: int, number: int) -> Configuration | None:
+class Seen:
+    """Which configurations a sweep has had, and how far along its grid that is."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+        self.newest = 0  # key of the newest run that is counted in
+        self.keys: set[str] = set()
+        self._walk = grid(config) if config.method == "grid" else iter(())
+        self._ahead = next(self._walk, None)
+
+    def add(self, run: int, parameters: str | None) -> None:
+        """Count a run in, whose parameters are a JSON text or None; runs come in the order of their keys."""
+        self.newest = run
+        self.keys.add(value_key(json.loads(parameters or "{}")))
+
+    def next_of_grid(self) -> Configuration | None:
+        """Return the grid's first configuration that the sweep has not had; None for any other search."""
+        while self._ahead is not None and value_key(self._ahead) in self.keys:
+            self._ahead = next(self._walk, None)
+        return self._ahead
+
+    def is_exhausted(self) -> bool:
+        """Return whether the search has proposed all that it ever will; only a grid comes to an end."""
+        return self.config.method == "grid" and self.next_of_grid() is None
+
+
+def suggest(
+    config: SweepConfig, runs: Sequence[Observation], *, seed: int, number: int, seen: Seen | None = None
+) -> Configuration | None:
     """Return the configuration of the sweep's run ``number``, or None when a grid is exhausted.
 
     Args:
-        runs: every run of the sweep, those that are alive too, in the order of their beginning.
+        runs: every run of the sweep, those that are alive too, in the order of their beginning. Only bayes looks at
+            them where ``seen`` is given.
+        seen: every configuration that the sweep has had; by default those of ``runs``.
         seed: of the sweep.
         number: how many runs the sweep has begun before.
     """
-    seen = {run.key for run in runs}
+    if seen is None:
+        seen = Seen(config)
+        seen.keys.update(run.key for run in runs)
     if config.method == "grid":
-        return _next_of_grid(config, seen)
+        return seen.next_of_grid()
     rng = random.Random(f"{seed}/{number}")
     draws = _bayes(config, runs, rng) if config.method == "bayes" else (sample(config, rng) for _ in itertools.count())
     first = None
     size = count_configurations(config)
     for point in itertools.islice(draws, DRAWS):
-        if value_key(point) not in seen:
+        if value_key(point) not in seen.keys:
             return point
         first = first or point
-        if size is not None and len(seen) >= size:
+        if size is not None and len(seen.keys) >= size:
             break
-    left = _unseen(config, seen, size)
+    left = _unseen(config, seen.keys, size)
     return rng.choice(left) if left else first
-
-
-def is_exhausted(config: SweepConfig, runs: Sequence[Observation]) -> bool:
-    """Return whether the search has proposed all that it ever will; only a grid comes to an end."""
-    return config.method == "grid" and _next_of_grid(config, {run.key for run in runs}) is None
-
-
-def _next_of_grid(config: SweepConfig, seen: set[str]) -> Configuration | None:
-    return next((point for point in grid(config) if value_key(point) not in seen), None)
 
 
 def _unseen(config: SweepConfig, seen: set[str], size: int | None) -> list[Configuration]:

@@ -1,30 +1,43 @@
 """The data folder: one SQLite database, written through one connection, and the bytes of files beside it.
 
-A request that changes something is one transaction, committed before its reply is sent. ``synchronous=FULL`` makes
-SQLite wait for the disk at every commit: with NORMAL a power cut could take back commits whose reply a client has
-already acted on, and a trial never sends an acknowledged row again.
+A request that changes something is one transaction, and it is on disk before its reply is sent: a trial never sends an
+acknowledged row again. ``synchronous=FULL`` would have every commit wait for the disk while it holds the writer. With
+NORMAL a commit is in the write-ahead log, which the kernel has and the disk may not; so ``Storage.settle`` has the log
+flushed (``fdatasync``) before anything is acknowledged, once for all that were committed meanwhile. What somebody else
+reads in between may, after a power cut, never have been; what was acknowledged stays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
+import itertools
 import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from amc_server.curves import CurveCache
 from amc_server.records import Agent, Artifact, ArtifactFile, Line, Member, Project, Run, StoredFile, Sweep
 from amc_server.schema import SchemaError, migrate
 
+if TYPE_CHECKING:
+    from amc_server.search import Seen
+
 BUSY_TIMEOUT_S = 10.0
+STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3's own 128
 
 # RunState.is_alive in SQL; spelled as in the index on it.
 _LIVING = "state IN ('pending', 'running', 'preempting')"
+# May be handed out: queued or never taken up, or preempted; unless somebody wants it ended.
+_WAITING = (
+    "state IN ('pending', 'preempted') AND (state = 'preempted' OR agent IS NULL)"
+    " AND stop_reason IS NULL AND given_up = 0"
+)
 
 
 class StorageError(RuntimeError):
@@ -125,6 +138,27 @@ class Reader:
         """Return the sweep's runs, oldest first, without what their trials say; a tenth of the cost."""
         sql = f"SELECT {Member.columns()} FROM runs WHERE sweep = ? ORDER BY pk"
         return [Member.of(row) for row in self._all(sql, sweep)]
+
+    def members_since(self, sweep: int, pk: int) -> list[tuple[int, str | None]]:
+        """Return (key, parameters as JSON) of the sweep's runs with a key above ``pk``, oldest first."""
+        rows = self._all("SELECT pk, parameters FROM runs WHERE sweep = ? AND pk > ? ORDER BY pk", sweep, pk)
+        return [(row[0], row[1]) for row in rows]
+
+    def waiting_run(self, sweep: int) -> Run | None:
+        """Return the sweep's oldest run that may be handed out to the next agent that asks."""
+        sql = f"SELECT {Run.columns()} FROM runs WHERE sweep = ? AND {_WAITING} ORDER BY pk LIMIT 1"
+        row = self._one(sql, sweep)
+        return Run.of(row) if row else None
+
+    def is_over(self, sweep: int) -> bool:
+        """Return whether nothing is left to wait for: none of its runs is alive and none may be handed out again."""
+        sql = f"SELECT 1 FROM runs WHERE sweep = ? AND ({_LIVING} OR {_WAITING}) LIMIT 1"
+        return self._one(sql, sweep) is None
+
+    def count_runs_begun(self, sweep: int) -> int:
+        """Return how many runs the sweep itself has begun; adopted ones do not count against ``run_cap``."""
+        sql = "SELECT count(*) FROM runs WHERE sweep = ? AND origin IN ('search', 'queue')"
+        return int(_existing(self._one(sql, sweep))[0])
 
     def count_runs_of_sweep(self, sweep: int) -> int:
         """Return how many runs the sweep has."""
@@ -314,9 +348,15 @@ class Reader:
 class Writer(Reader):
     """Questions and changes, within one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, cache: CurveCache) -> None:
+    def __init__(self, connection: sqlite3.Connection, cache: CurveCache, searches: dict[int, Seen]) -> None:
         super().__init__(connection)
         self._cache = cache
+        self.searches = searches  # what the search remembers of each sweep; forgotten when a transaction is undone
+
+    def forget(self) -> None:
+        """Drop what is remembered beside the database; it is read again when it is needed."""
+        self._cache.drop()
+        self.searches.clear()
 
     def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
@@ -340,7 +380,7 @@ class Writer(Reader):
 
     def delete(self, table: str, pk: int) -> None:
         """Remove the row with that key and all that belongs to it."""
-        self._cache.drop()
+        self.forget()
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
 
     def put_history(self, run: int, lines: Iterable[Line]) -> None:
@@ -402,6 +442,73 @@ class Writer(Reader):
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
+class _Turns:
+    """A lock for the writer that is given in the order of asking, those in a hurry before the others.
+
+    A plain lock goes to whoever happens to be awake: the thread that writes posts without end would take it back
+    before an agent's heartbeat, which is small and waited for, had woken up.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[bool, int]] = []
+        self._numbers = itertools.count()
+        self._is_taken = False
+
+    @contextlib.contextmanager
+    def take(self, *, in_a_hurry: bool) -> Iterator[None]:
+        ticket = (not in_a_hurry, next(self._numbers))
+        with self._changed:
+            heapq.heappush(self._waiting, ticket)
+            self._changed.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
+            heapq.heappop(self._waiting)
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_taken = False
+                self._changed.notify_all()
+
+
+class _Log:
+    """The write-ahead log as a file that is flushed: whoever comes while it is being flushed shares the next time.
+
+    It is there as long as a connection is, and SQLite only ever writes into it. (A second descriptor is harmless:
+    SQLite locks the database and the shared memory, never the log.)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._changed = threading.Condition()
+        self._asked = self._flushed = 0
+        self._is_busy = False
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # or a power cut could take the log's name
+        os.close(folder)
+
+    def settle(self) -> None:
+        """Return once all that is in the log by now is on disk."""
+        with self._changed:
+            self._asked = mine = self._asked + 1
+            while self._flushed < mine:
+                if self._is_busy:
+                    self._changed.wait()
+                    continue
+                self._is_busy, until = True, self._asked
+                self._changed.release()
+                try:
+                    os.fdatasync(self._file)
+                finally:
+                    self._changed.acquire()
+                    self._is_busy = False
+                    self._changed.notify_all()
+                self._flushed = until
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 class Storage:
     """One writer connection behind a lock, and as many readers as there are requests at once."""
 
@@ -419,6 +526,7 @@ class Storage:
                 self._writer = self._connect()
                 opened.callback(self._writer.close)
                 migrate(self._writer)
+                self._log = _Log(self._path.with_name(f"{self._path.name}-wal"))
             except SchemaError as error:
                 raise StorageError(f"{self._path}: {error}") from error
             except sqlite3.Error as error:
@@ -427,16 +535,23 @@ class Storage:
                 ) from error
             opened.pop_all()
         self._claim = claim
-        self._lock = threading.Lock()
+        self._turns = _Turns()
         self._curves = CurveCache()
+        self._searches: dict[int, Seen] = {}
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self._path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
+        )
         connection.row_factory = sqlite3.Row
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # why: see the top of this module
+            connection.execute("PRAGMA synchronous = NORMAL")  # why: see the top of this module
             connection.execute("PRAGMA foreign_keys = ON")
         except sqlite3.Error:
             connection.close()
@@ -445,17 +560,33 @@ class Storage:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Writer]:
-        """Give a transaction, committed to disk when the block ends and undone when it raises."""
-        with self._lock:
+        """Give a transaction, committed and on disk when this ends, undone when the block raises."""
+        with self.write_unsettled(in_a_hurry=True) as writer:
+            yield writer
+        self.settle()
+
+    @contextlib.contextmanager
+    def write_unsettled(self, *, in_a_hurry: bool) -> Iterator[Writer]:
+        """Give a transaction that may be acknowledged only after ``settle``.
+
+        Args:
+            in_a_hurry: go before those that are in none.
+        """
+        with self._turns.take(in_a_hurry=in_a_hurry):
             self._writer.execute("BEGIN IMMEDIATE")
+            writer = Writer(self._writer, self._curves, self._searches)
             try:
-                yield Writer(self._writer, self._curves)
+                yield writer
                 self._writer.execute("COMMIT")
             except BaseException:
-                self._curves.drop()
+                writer.forget()
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def settle(self) -> None:
+        """Return once everything that has been committed is on disk."""
+        self._log.settle()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
@@ -478,9 +609,10 @@ class Storage:
 
     def close(self) -> None:
         """Close every connection and leave the folder to others."""
-        with self._lock:
+        with self._turns.take(in_a_hurry=True):
             while not self._idle.empty():
                 self._idle.get_nowait().close()
+            self._log.close()
             self._writer.close()
         self._claim.close()
 
