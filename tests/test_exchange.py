@@ -57,11 +57,33 @@ def test_absent_is_not_null() -> None:
     assert rows == [{"a": None}, {}]
 
 
+def test_a_history_may_also_be_a_list_as_in_version_1() -> None:
+    text = (
+        "format: amc-sweep-export\nversion: 1\nproject: p\n"
+        "runs: [{id: r, state: failed, history: [{_step: 0, acc: .nan}, {}]}]"
+    )
+    assert same(read(text).runs[0]["history"], [{"_step": 0, "acc": math.nan}, {}])
+
+
+@pytest.mark.parametrize(
+    ("history", "what"),
+    [
+        ("'{\"a\": 1'", "runs: r: history holds a line that is not JSON"),
+        ("'[1]'", "runs: r: history is"),
+        ("[{when: 2024-01-01}]", "dates in it are quoted"),
+        ("[{a: !!binary aGk=}]", "history is"),
+    ],
+)
+def test_a_history_that_is_none_is_refused(history: str, what: str) -> None:
+    with pytest.raises(ExchangeError, match=what):
+        read(f"format: amc-sweep-export\nversion: 2\nproject: p\nruns: [{{id: r, state: failed, history: {history}}}]")
+
+
 def test_a_file_that_people_read_has_no_anchors() -> None:
     shared = [1, 2]
     text = write(Export("p", (), ({"id": "r", "state": "failed", "config": {"a": shared, "b": shared}},)))
     assert "&" not in text
-    assert text.startswith("format: amc-sweep-export\nversion: 1\n")
+    assert text.startswith("format: amc-sweep-export\nversion: 2\n")
 
 
 def test_all_faults_come_together() -> None:
@@ -79,7 +101,7 @@ def test_all_faults_come_together() -> None:
         ("", "no export"),
         ("method: grid", "no export"),
         ("- a", "no export"),
-        ("format: amc-sweep-export\nversion: 2\nproject: p", "newer"),
+        ("format: amc-sweep-export\nversion: 3\nproject: p", "newer"),
         ("format: amc-sweep-export\nproject: p", "version None"),
         ("format: amc-sweep-export\nversion: 1\nproject: a/b", "project"),
         ("format: amc-sweep-export\nversion: 1\nproject: p\nruns: 3", "list of mappings"),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from amc_server.context import iso_time
-from amc_server.coordinator import Coordinator, chosen_from, read_config, redraw_points
+from amc_server.coordinator import Coordinator, chosen_from, metric_value, read_config
 from amc_server.errors import Refused
 from amc_server.records import Line, Project, Run, Sweep
 from amc_server.storage import Reader, Writer
@@ -136,9 +136,10 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         **columns,
     )
     store.put_history(pk, [Line(number, json.dumps(row), _step(row)) for number, row in enumerate(rows)])
-    run = store.run_by_key(pk)
-    if sweep is not None and config is not None and run is not None:
-        redraw_points(store, sweep.pk, run, config)
+    if sweep is not None and config is not None and config.metric is not None:
+        logged = [(number, metric_value(row, config.metric.name)) for number, row in enumerate(rows)]
+        points = [(number, value) for number, value in logged if value is not None]
+        store.put_points(sweep.pk, pk, 0, len(rows), points)
 
 
 def _step(row: Mapping[str, Any]) -> int | None:

@@ -3,7 +3,7 @@
 One YAML document:
 
     format: amc-sweep-export
-    version: 1
+    version: 2
     project: radioml
     sweeps:
     - {id: ab12cd34, state: FINISHED, config: {method: bayes, ...}}
@@ -13,8 +13,12 @@ One YAML document:
       state: crashed
       config: {max_lr: 0.001}
       summary: {val/combined_acc: 0.61}
-      history:
-      - {_step: 0, val/combined_acc: 0.4}
+      history: |
+        {"_step": 0, "val/combined_acc": 0.4}
+        {"_step": 1, "val/combined_acc": NaN}
+
+A history is a text of one JSON object a row, because JSON is read a hundred times as fast as YAML is (150,000 rows take
+a second); it may also be a list of mappings, which is all that version 1 knew. Version 1 is read like version 2.
 
 What is absent is unknown; null is a value of its own: ``exit_code: null`` says that the trial gave none, no
 ``exit_code`` says that nobody knows; ``history: []`` that nothing was logged, no ``history`` that it was not kept.
@@ -23,6 +27,7 @@ Times are ISO 8601 in UTC. NaN and the infinities are YAML's ``.nan``, ``.inf`` 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +39,7 @@ import yaml
 from amc_sweeps.run_states import RunState, SweepState
 
 FORMAT = "amc-sweep-export"
-VERSION = 1
+VERSION = 2
 
 Record = Mapping[str, Any]
 
@@ -77,11 +82,19 @@ def _truth(value: Any) -> bool:
 
 
 def _mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value) and _is_json(value)
 
 
 def _rows(value: Any) -> bool:
-    return isinstance(value, list) and all(_mapping(row) for row in value)
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value) and _is_json(value)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # a date that is not quoted, binary data
+        return False
+    return True
 
 
 def _texts(value: Any) -> bool:
@@ -100,7 +113,7 @@ _Check = tuple[Callable[[Any], bool], str]
 
 SWEEP_FIELDS: Mapping[str, _Check] = {
     "id": (_id, "1 to 128 printable characters without a slash"),
-    "config": (_mapping, "a mapping: the sweep's YAML"),
+    "config": (_mapping, "a mapping: the sweep's YAML; dates in it are quoted"),
     "state": (lambda value: value in set(SweepState), f"one of {', '.join(SweepState)}"),
     "name": (_text_or_null, "a text or null"),
     "description": (_text_or_null, "a text or null"),
@@ -125,9 +138,9 @@ RUN_FIELDS: Mapping[str, _Check] = {
     "commit": (_text_or_null, "a text or null"),
     "notes": (_text_or_null, "a text or null"),
     "tags": (_texts, "a list of texts"),
-    "config": (_mapping, "a mapping"),
-    "summary": (_mapping, "a mapping"),
-    "history": (_rows, "a list of mappings, one a logged row"),
+    "config": (_mapping, "a mapping; dates in it are quoted"),
+    "summary": (_mapping, "a mapping; dates in it are quoted"),
+    "history": (_rows, "a text of one JSON object a row, or a list of mappings; dates in it are quoted"),
 }
 _SWEEP_NEEDS = ("id", "config")
 _RUN_NEEDS = ("id", "state")
@@ -140,16 +153,37 @@ def write(export: Export) -> str:
         "version": VERSION,
         "project": export.project,
         "sweeps": [dict(sweep) for sweep in export.sweeps],
-        "runs": [dict(run) for run in export.runs],
+        "runs": [_with_rows_as_text(run) for run in export.runs],
     }
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with libyaml
-    text: str = yaml.dump(document, Dumper=_without_aliases(dumper), sort_keys=False, allow_unicode=True, width=10**6)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
     return text
 
 
-def _without_aliases(dumper: type[Any]) -> type[Any]:
-    """Return the dumper that writes equal values out each time: a file that people read has no ``&id001``."""
-    return type("Dumper", (dumper,), {"ignore_aliases": lambda self, data: True})
+class _Rows(str):
+    """A history as a text of one JSON object a line."""
+
+    __slots__ = ()
+
+
+def _with_rows_as_text(run: Record) -> Record:
+    if not run.get("history"):
+        return dict(run)
+    return {**run, "history": _Rows("".join(f"{json.dumps(row)}\n" for row in run["history"]))}
+
+
+# libyaml's are ten times as fast, where PyYAML was built with it.
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes equal values out each time, for a file that people read has no ``&id001``; a history as a block."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_rows(self, data: _Rows) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", str(data), style="|")
+        return node
+
+
+_Dumper.add_representer(_Rows, _Dumper.represent_rows)
 
 
 def read(text: str) -> Export:
@@ -166,7 +200,7 @@ def read(text: str) -> Export:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ExchangeError([f"this is no export of a sweep: it does not begin with 'format: {FORMAT}'"])
     version = document.get("version")
-    if version != VERSION:
+    if version not in (1, VERSION):
         newer = isinstance(version, int) and version > VERSION
         hint = ": it was written by a newer amc-sweep, install that one" if newer else ""
         raise ExchangeError([f"version {version!r} of the format is not known here, {VERSION} is{hint}"])
@@ -196,6 +230,12 @@ def _records(
     seen: set[Any] = set()
     for index, record in enumerate(given):
         where = f"{what}: {record.get('id', f'number {index + 1}')}"
+        if isinstance(record.get("history"), str):
+            try:
+                record["history"] = [json.loads(line) for line in record["history"].splitlines()]
+            except (ValueError, RecursionError) as error:
+                problems.append(f"{where}: history holds a line that is not JSON: {error}")
+                record["history"] = []
         problems += [f"{where} has no {name}" for name in needs if name not in record]
         for name, value in record.items():
             if name not in fields:

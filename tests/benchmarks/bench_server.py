@@ -78,12 +78,11 @@ def _sweep(folder: Path, runs: int, rows: int) -> dict[str, tuple[str, str]]:
     rng = random.Random(1)
     with EmbeddedServer(folder / "sweep") as server:
         door = _door(server)
-        begin = time.perf_counter()
-        for first in range(0, runs, 100):  # in parts, as a person would who has many
-            records = [_run(number, rows, rng) for number in range(first, min(first + 100, runs))]
-            sweep = {"id": "bench001", "state": "PAUSED", "config": CONFIG}
-            _import(server, write(Export("bench", (sweep,), tuple(records))))
-        imported_s = time.perf_counter() - begin
+        sweep = {"id": "bench001", "state": "PAUSED", "config": CONFIG}
+        text = write(Export("bench", (sweep,), tuple(_run(number, rows, rng) for number in range(runs))))
+        imported_s = _timed(lambda: _import(server, text))
+        server.stop()  # so that nothing of it is warm: the first suggestion is the one after a start
+        server.restart()
         document = """query S { project(name: "bench", entityName: "local") { sweep(sweepName: "bench001") { id } } }"""
         sweep_id = door.graphql(document)["project"]["sweep"]["id"]
         resume = """mutation R($id: ID) { upsertSweep(input: {id: $id, state: "RUNNING"}) { sweep { name } } }"""
@@ -100,10 +99,10 @@ def _sweep(folder: Path, runs: int, rows: int) -> dict[str, tuple[str, str]]:
             f"{statistics.median(suggestions[1:]) * 1000:.0f} ms",
             "100 ms",
         ),
-        "the first one after the start": (f"{suggestions[0] * 1000:.0f} ms", ""),
+        "the first one after a start": (f"{suggestions[0] * 1000:.0f} ms", "100 ms"),
         "first page of Api.sweep().runs, median of 5": (f"{statistics.median(pages) * 1000:.0f} ms", "300 ms"),
         "memory of the server afterwards": (f"{memory:.0f} MB", "400 MB"),
-        f"import of {runs * rows:,} rows": (f"{imported_s:.1f} s", ""),
+        f"amc-sweep import of {runs * rows:,} rows, its start included": (f"{imported_s:.1f} s", "20 s"),
     }
 
 
