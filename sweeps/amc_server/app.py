@@ -13,7 +13,6 @@ import secrets
 import signal
 import socket
 import ssl
-import threading
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -297,6 +296,15 @@ class _Server:
             except Exception:
                 logger.exception("looking around failed; it is tried again")
 
+    def warm_up(self) -> None:
+        """Do what the first agent would otherwise have to wait for."""
+        try:
+            search.warm_up()
+            with self.storage.write_unsettled(in_a_hurry=False) as store:
+                self.coordinator.remember(store)
+        except Exception:
+            logger.exception("warming up failed; the first suggestions will take longer")
+
     def look_around(self) -> None:
         """Record what follows from silence; the writer is only taken when something does."""
         with self.storage.read() as reader:
@@ -331,10 +339,11 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watching = asyncio.create_task(server.look_around_for_ever())
-        threading.Thread(target=search.warm_up, name="load-optuna", daemon=True).start()
+        warming = asyncio.create_task(run_in_threadpool(server.warm_up))
         try:
             yield
         finally:
+            await warming
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching

@@ -236,6 +236,14 @@ class Coordinator:
             return [self._hand_out(store, run, agent, config)]
         return []
 
+    def remember(self, store: Writer) -> None:
+        """Read what the next suggestion of every open sweep needs: after a start, it is all in the database only."""
+        for sweep in store.open_sweeps():
+            config = read_config(sweep.config)
+            seen = self._seen(store, sweep, config)
+            if config.method == "bayes":
+                search.suggest(config, self._observations(store, sweep, config), seed=0, number=0, seen=seen)
+
     @staticmethod
     def _seen(store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
         """Return which configurations the sweep has had, reading only the runs that have come since the last time."""
