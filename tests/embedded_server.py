@@ -34,11 +34,21 @@ class EmbeddedServer:
         options: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         trusted: Path | None = None,
+        prelude: str = "",
     ) -> None:
-        """Prepare; ``trusted`` is the certificate of a server that is told to speak TLS."""
+        """Prepare.
+
+        Args:
+            data: the data folder.
+            options: of ``amc-sweep serve``.
+            env: more variables for the server.
+            trusted: the certificate of a server that is told to speak TLS.
+            prelude: code that the server's process runs before it serves.
+        """
         self.data = data
         self._tls = ssl.create_default_context(cafile=trusted) if trusted else None
         self._options = options
+        self._prelude = prelude
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -73,7 +83,7 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Start the process and wait until it answers."""
         state = self.data.with_name(f"{self.data.name}.state")
-        entry = "from amc_agents.commands.serve import serve_command; serve_command()"
+        entry = f"{self._prelude}\nfrom amc_agents.commands.serve import serve_command; serve_command()"
         command = [sys.executable, "-X", "faulthandler", "-c", entry, "--data", str(self.data)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

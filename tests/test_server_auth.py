@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -106,6 +107,34 @@ def test_a_browser_logs_in_once_and_carries_a_cookie_that_is_not_the_key(server:
     assert server.request("GET", "/local/p?key=wrong", auth=False).status == 401
 
 
+def test_a_browser_that_logs_in_with_the_password_box_gets_the_cookie_too(server: InProcessServer) -> None:
+    reply = server.request("GET", "/")
+    assert "httponly" in reply.headers["set-cookie"].lower()
+    sent = {"cookie": reply.headers["set-cookie"].split(";")[0]}
+    again = server.request("GET", "/", headers=sent, auth=False)
+    assert (again.status, "set-cookie" in again.headers) == (200, False)
+    behind_tls = server.request("GET", "/", headers={"x-forwarded-proto": "https"})
+    assert "secure" in behind_tls.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://server.test:81"])
+def test_a_page_of_another_site_can_do_nothing_with_a_browser_that_knows_the_password(
+    server: InProcessServer, origin: str
+) -> None:
+    reply = server.request("POST", "/graphql", VIEWER, headers={"origin": origin, "content-type": "text/plain"})
+    assert reply.status == 403
+    assert "another site" in reply.json()["errors"][0]["message"]
+    assert server.request("POST", "/graphql", VIEWER, headers={"origin": "http://server.test"}).status == 200
+
+
+def test_without_a_key_no_foreign_name_leads_to_the_server(tmp_path: Path) -> None:
+    running = InProcessServer(tmp_path / "data", key=None)
+    for host, status in {"127.0.0.1:8418": 200, "localhost": 200, "[::1]:8418": 200, "evil.example:8418": 403}.items():
+        assert running.request("POST", "/graphql", VIEWER, headers={"host": host}).status == status
+        assert running.request("GET", "/", headers={"host": host}).status == status
+    running.close()
+
+
 def test_an_upload_url_is_good_for_one_file_for_a_day() -> None:
     token = GATE.sign_upload(run=3, name="a/b.txt", now=1000.0)
     assert GATE.read_upload(token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == (3, "a/b.txt")
@@ -133,6 +162,28 @@ def test_a_name_that_leaves_the_folder_is_refused(server: InProcessServer, name:
         check_name(name)
     with pytest.raises(GraphqlRefused):
         server.graphql(CREATE_FILES, files=[name])
+
+
+def test_an_upload_url_that_has_expired_or_was_changed_takes_nothing(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.graphql(CREATE_FILES, files=["x.txt"])["createRunFiles"]["files"][0]["uploadUrl"]
+    path = urlsplit(url).path
+    assert server.request("PUT", path[:-1] + ("A" if path[-1] != "A" else "B"), b"x", auth=False).status == 403
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SIGNATURE_LIFETIME_S + 2)
+    assert server.request("PUT", path, b"x", auth=False).status == 403
+    monkeypatch.undo()
+    assert server.request("PUT", path, b"x", auth=False).status == 200
+
+
+def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amc_server.files.MAX_FILE_BYTES", 10)
+    assert upload(server, "x.bin", b"x" * 11) == 413
+    assert [path for path in (server.folder / "blobs").rglob("*") if path.is_file()] == []
+    assert upload(server, "x.bin", b"x" * 10) == 200
 
 
 @pytest.mark.parametrize("path", ["/files/local/p/r/../../../api.key", "/files/local/p/r/nothere", "/storage/x.y"])

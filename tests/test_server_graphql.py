@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import wandb
 from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.context import page
+from amc_server.errors import Refused
 from amc_server.filters import Fields, predicate, sort
 from amc_server.graphql import UnknownError, prepare, snake_case
 from amc_server.records import Run
@@ -247,6 +249,20 @@ def test_filters_let_through_what_mongodb_would(filters: dict[str, Any], passes:
         display_name="brisk-sweep-1",
     )
     assert predicate(filters)(Fields(run, "abc")) is passes
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|aa)*b", "((a*)b?){2,}c", "a*a*a*a*a*b", "(", "a{99999999999}", "(?P<a>x+)*"]
+)
+def test_a_pattern_that_could_search_for_ever_is_refused(pattern: str) -> None:
+    with pytest.raises(Refused, match=r"\$regex"):
+        predicate({"notes": {"$regex": pattern}})
+
+
+@pytest.mark.parametrize("pattern", ["^brisk-sweep-[0-9]+$", "(brisk|calm)-", r".*\(\+\)+", "[(+*]+x?", "(?i)BRISK.*p"])
+def test_a_pattern_that_people_write_is_taken(pattern: str) -> None:
+    run = Fields(run_record(display_name="brisk-sweep-1", notes="a".ljust(5000, "a") + "!"), None)
+    assert predicate({"display_name": {"$regex": pattern}})(run) is (re.search(pattern, "brisk-sweep-1") is not None)
 
 
 def test_orders_put_runs_without_a_value_last_either_way() -> None:

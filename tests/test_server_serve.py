@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands.serve import serve_command
-from amc_sweeps.backend import running_servers
+from amc_sweeps.backend import UntrustedError, choose_backend, running_servers
 
 
 def refused(*arguments: str) -> str:
@@ -107,6 +107,18 @@ def test_tls_is_spoken_with_the_certificate_that_was_given(tmp_path: Path) -> No
         assert server.graphql("{ viewer { username } }") == {"viewer": {"username": "local"}}
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             urllib.request.urlopen(f"{server.base_url}/healthz", timeout=5)
+        environ = {"AMC_STATE_DIR": str(tmp_path / "data.state")}
+        for ways in ({"base_url": server.base_url}, {"local": True}, {}):
+            with pytest.raises(UntrustedError, match="SSL_CERT_FILE"):
+                choose_backend(environ=environ, **ways)
+
+
+def test_nobody_else_may_read_what_a_server_writes_into_a_folder_that_was_there_before(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    with EmbeddedServer(data):
+        open_to_others = [path for path in data.rglob("*") if path.stat().st_mode & 0o077]
+    assert open_to_others == []
 
 
 def test_half_of_tls_and_a_key_of_another_certificate_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import logging.handlers
+import os
 import secrets
 import signal
 import socket
@@ -387,6 +388,12 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 # --- at the door ----------------------------------------------------------------------------------------------------
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -396,6 +403,7 @@ def _guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
     """Let only those in who have the key. Cookies do for reading alone: another site's page could send them too."""
 
     async def guard(request: Request) -> Response:
+        _refuse_other_sites(request, gate)
         header_is_good = gate.admits_header(request.headers.get("authorization"))
         if header_is_good or (cookies and gate.admits_cookie(request.cookies.get(COOKIE))):
             return await handler(request)
@@ -411,21 +419,36 @@ def _guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
     return guard
 
 
+def _refuse_other_sites(request: Request, gate: Gate) -> None:
+    """Refuse what a page of another site makes a browser of ours send: a browser adds the password that it knows.
+
+    The wandb client sends no Origin. Where no key is asked for, a name that somebody else points to 127.0.0.1 (DNS
+    rebinding) must not do either: then the page would not even be of another site.
+
+    Raises:
+        Refused: with HTTP 403.
+    """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        raise Refused("a page of another site may not ask for this", status=403)
+    if gate.is_open and urllib.parse.urlsplit(f"//{host}").hostname not in LOOPBACK:
+        raise Refused(f"without a key this server answers to {', '.join(LOOPBACK)} only, not to {host!r}", status=403)
+
+
 def _page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
     """Serve HTML to a browser that has logged in, by ``?key=`` once or by a password box."""
 
     async def serve(request: Request) -> Response:
+        _refuse_other_sites(request, gate)
         given = request.query_params.get("key")
         if given is not None and gate.admits_key(given):
             rest = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
             query = urllib.parse.urlencode(rest)
             response: Response = RedirectResponse(request.url.path + (f"?{query}" if query else ""), status_code=303)
-            secure = forwarded_scheme(request) == "https"
-            response.set_cookie(COOKIE, gate.cookie(), httponly=True, samesite="lax", secure=secure, max_age=90 * 86400)
+            _log_in(response, request, gate)
             return response
-        if not (
-            gate.admits_header(request.headers.get("authorization")) or gate.admits_cookie(request.cookies.get(COOKIE))
-        ):
+        has_cookie = gate.admits_cookie(request.cookies.get(COOKIE))
+        if not (has_cookie or gate.admits_header(request.headers.get("authorization"))):
             return HTMLResponse(
                 "<!doctype html><title>amc-sweep</title><p>Log in as <b>api</b> with the server's key "
                 "(the content of its key file) as the password.",
@@ -433,9 +456,18 @@ def _page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
                 headers={"WWW-Authenticate": 'Basic realm="amc-sweep: user api, password the key", charset="UTF-8"'},
             )
         text = await run_in_threadpool(handler, request)
-        return HTMLResponse(text, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
+        response = HTMLResponse(text, headers=_PAGE_HEADERS)
+        if not has_cookie:
+            _log_in(response, request, gate)
+        return response
 
     return serve
+
+
+def _log_in(response: Response, request: Request, gate: Gate) -> None:
+    """Let the browser be known from now on, by something that is not the key."""
+    secure = forwarded_scheme(request) == "https"
+    response.set_cookie(COOKIE, gate.cookie(), httponly=True, samesite="lax", secure=secure, max_age=90 * 86400)
 
 
 async def _refused(request: Request, error: Refused) -> Response:
@@ -621,6 +653,7 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
             "Leave it out; the key is in the key file."
         )
     _check_tls(options)
+    os.umask(0o077)  # the database holds what upload URLs are signed with, and the folder may have been there before
     try:
         storage = Storage(options.data)
     except StorageError as error:

@@ -14,6 +14,9 @@ from amc_server.records import Run
 
 Predicate = Callable[["Fields"], bool]
 
+LONGEST_SEARCHED = 1000  # letters of a text that $regex looks at
+MOST_REPETITIONS = 4  # in a pattern
+
 _MISSING = object()
 _COLUMNS = {
     "name": "id",
@@ -145,7 +148,7 @@ def _clause(key: str, value: Any) -> Predicate:
         inner = predicate(value)
         return lambda fields: not inner(fields)
     if key.startswith("$"):
-        raise Refused(f"unknown filter operator {key!r}; known are $and, $or, $nor, $not and {', '.join(_OPERATORS)}")
+        raise Refused(_unknown(key))
     test = _condition(value)
     return lambda fields: test(fields.get(key))
 
@@ -161,18 +164,50 @@ def _operator(name: str, operand: Any) -> Callable[[Any], bool]:
     if name == "$not":
         inner = _condition(operand)
         return lambda found: not inner(found)
+    if name == "$regex":
+        pattern = _pattern(str(operand))
+        return lambda found: isinstance(found, str) and pattern.search(found[:LONGEST_SEARCHED]) is not None
     if name not in _OPERATORS:
-        raise Refused(f"unknown filter operator {name!r}; known are $and, $or, $nor, $not and {', '.join(_OPERATORS)}")
+        raise Refused(_unknown(name))
     if name in ("$in", "$nin") and not isinstance(operand, list):
         raise Refused(f"{name} takes a list")
-    if name == "$regex":
-        try:
-            pattern = re.compile(str(operand))
-        except re.error as error:
-            raise Refused(f"$regex {operand!r}: {error}") from error
-        return lambda found: isinstance(found, str) and pattern.search(found) is not None
     test = _OPERATORS[name]
     return lambda found: test(found, operand)
+
+
+def _unknown(name: str) -> str:
+    return f"unknown filter operator {name!r}; known are $and, $or, $nor, $not, $regex, {', '.join(_OPERATORS)}"
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compile a pattern of which no text can make a search that never ends.
+
+    Raises:
+        Refused: for one that is no pattern, or that repeats what itself repeats or branches: ``(a+)+``, ``(a|ab)*``.
+    """
+    try:
+        pattern = re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise Refused(f"$regex {text[:100]!r}: {error}") from error
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text, flags=re.DOTALL)  # without escapes and character sets
+    groups: list[bool] = []  # of every open group: whether something in it repeats or branches
+    unlimited = 0
+    for index, letter in enumerate(plain):
+        if letter == "(":
+            groups.append(False)
+        elif letter == ")" and groups:
+            repeats = groups.pop()
+            if repeats and plain[index + 1 : index + 2] in ("*", "+", "{"):
+                raise Refused(
+                    f"$regex {text[:100]!r} repeats what itself repeats or branches: that could take for ever"
+                )
+            groups = [group or repeats for group in groups]
+        elif letter in "*+{|":
+            groups = [True] * len(groups)
+            unlimited += letter != "|"
+    if unlimited > MOST_REPETITIONS:
+        raise Refused(f"$regex {text[:100]!r} has {unlimited} repetitions, {MOST_REPETITIONS} are possible")
+    return pattern
 
 
 def _equals(found: Any, wanted: Any) -> bool:
@@ -205,7 +240,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$in": lambda found, wanted: any(_equals(found, item) for item in wanted),
     "$nin": lambda found, wanted: not any(_equals(found, item) for item in wanted),
     "$exists": lambda found, wanted: (found is not _MISSING) is bool(wanted),
-    "$regex": lambda found, wanted: re.search(str(wanted), str(found)) is not None,
 }
 
 

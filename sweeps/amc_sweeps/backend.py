@@ -21,6 +21,7 @@ import json
 import netrc
 import os
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -44,6 +45,10 @@ Three ways to name a W&B:
 
 class BackendError(RuntimeError):
     """No W&B, or no sweep, can be told from what was given; the message says what to do next."""
+
+
+class UntrustedError(BackendError):
+    """Something answers at the address, by TLS with a certificate that this machine does not trust."""
 
 
 class SweepNotFoundError(BackendError):
@@ -163,7 +168,7 @@ def probe(base_url: str) -> dict[str, Any] | None:
     """Ask a server what it is, without a key: its health answer if it is an embedded one, else None.
 
     Raises:
-        BackendError: when nothing answers at the address.
+        BackendError: when nothing answers at the address, or something that is not trusted (UntrustedError).
     """
     try:
         with urllib.request.urlopen(f"{base_url}/healthz", timeout=HEALTH_TIMEOUT_S) as response:
@@ -172,6 +177,13 @@ def probe(base_url: str) -> dict[str, Any] | None:
         return None  # something answers, but it is not ours
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UntrustedError(
+                f"the certificate of {base_url} is not trusted here: {reason.verify_message}.\n"
+                "If it is your own, name it for our commands and the wandb client alike, with its chain:\n"
+                "  export SSL_CERT_FILE=cert.pem      (it replaces the machine's own list of authorities)\n"
+                "and use the address that the certificate is for."
+            ) from error
         raise BackendError(f"no server answers at {base_url} ({reason})\n{WAYS}") from error
     except ValueError:
         return None
@@ -235,7 +247,22 @@ def _one_running(environ: Mapping[str, str]) -> ServerState | None:
     if len(servers) > 1:
         listed = "\n".join(f"  --base-url {server.base_url}    data in {server.data}" for server in servers)
         raise BackendError(f"{len(servers)} embedded servers are running: say which\n{listed}")
+    if not servers:
+        _name_an_untrusted_one(environ)
     return servers[0] if servers else None
+
+
+def _name_an_untrusted_one(environ: Mapping[str, str]) -> None:
+    """Raise UntrustedError where a server of this user was not found because its certificate is not trusted."""
+    for path in state_folder(environ).glob("*.json"):
+        state = _read_state(path)
+        try:
+            if state is not None:
+                probe(state.base_url)
+        except UntrustedError:
+            raise
+        except BackendError:
+            continue
 
 
 def _embedded(base_url: str, source: str, environ: Mapping[str, str]) -> Backend:

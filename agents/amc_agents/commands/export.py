@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -19,12 +20,16 @@ from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
 
-# What the public API lacks. A server that does not know one of the fields refuses all of them: then they are unknown.
+PAGE = 100  # runs in one reply
+
+# What the client's public API reads of no run: first what W&B's own sweep query asks for, then what only an embedded
+# server knows. A server that does not know one of the fields refuses all of them: then they are unknown.
+_FACTS = ("exitcode heartbeatAt shouldStop", "host stopReason stopBand stopValue stopThreshold")
 _FACTS_QUERY = """
-query RunFacts($entity: String, $project: String, $filters: JSONString) {
-  project(name: $project, entityName: $entity) { runs(filters: $filters) { edges { node {
-    name exitcode host heartbeatAt shouldStop stopReason stopBand stopValue stopThreshold
-  } } } }
+query RunFacts($entity: String, $project: String, $filters: JSONString, $after: String, $first: Int) {
+  project(name: $project, entityName: $entity) { runs(filters: $filters, after: $after, first: $first) {
+    edges { node { name %s } } pageInfo { endCursor hasNextPage }
+  } }
 }
 """
 
@@ -156,11 +161,17 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    import json
-
-    variables = {"entity": entity, "project": project, "filters": json.dumps(filters)}
-    try:
-        found = api._service_api.execute_graphql(_FACTS_QUERY, variables)["project"]["runs"]["edges"]
-    except Exception:  # noqa: BLE001 - a private operation: without it these facts are unknown, the rest stands
-        return {}
-    return {edge["node"]["name"]: edge["node"] for edge in found}
+    found: dict[str, dict[str, Any]] = {}
+    for fields in _FACTS:
+        variables = {"entity": entity, "project": project, "filters": json.dumps(filters), "first": PAGE}
+        after, more = None, True
+        while more:
+            try:
+                answer = api._service_api.execute_graphql(_FACTS_QUERY % fields, {**variables, "after": after})
+                runs = answer["project"]["runs"]
+                page, after, more = runs["edges"], runs["pageInfo"]["endCursor"], runs["pageInfo"]["hasNextPage"]
+            except Exception:  # noqa: BLE001 - a private operation: without it these facts are unknown, the rest stands
+                break
+            for edge in page:
+                found.setdefault(edge["node"]["name"], {}).update(edge["node"])
+    return found
