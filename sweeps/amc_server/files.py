@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
+
 from amc_server.errors import Refused
 
 MAX_FILE_BYTES = 20 * 1024**3
@@ -67,7 +69,8 @@ class Blobs:
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
-                os.fsync(file.fileno())
+                # In a thread: while a busy disk takes its time, everybody else's requests go on.
+                await run_in_threadpool(os.fsync, file.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
