@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from amc_analysis.history import as_number
 from amc_analysis.runs import Goal, RunRecord, SweepRecord
 from amc_sweeps.causes import BandDecision, EndReason, Evidence
 from amc_sweeps.hyperband import HyperbandConfig, bands, runs_to_stop
@@ -42,9 +43,9 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             alive_at_cancel=_alive_at_cancel(run, sweep.updated_at, last_heartbeat) if cancelled else None,
             heartbeat_age_s=_age_s(run, sweep.read_at),
             points=len(curve),
-            epochs=epochs_done(run),
+            epochs=epochs_done(run) or None,
             epochs_planned=epochs_planned(run.config),
-            epochs_since_best=None if best is None else len(curve) - 1 - best,
+            epochs_since_best=None if best is None else _epochs_since(run, curve[best], len(curve) - 1 - best),
             patience=_whole_number(run.config, PATIENCE_NAMES),
             not_finite=run.not_finite[:3],
             log_tail=run.log_tail,
@@ -70,12 +71,16 @@ def epochs_planned(config: Mapping[str, Any]) -> int | None:
 
 
 def epochs_done(run: RunRecord) -> int:
-    """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more."""
+    """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more.
+
+    Without points the summary's `epoch` counts; 0 where that is missing too.
+    """
     named = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
-    if not named:
-        return len(run.points)
-    from_zero = 1 if named[0] == 0 else 0
-    return max(len(run.points), int(max(named)) + from_zero)
+    from_zero = 1 if named and named[0] == 0 else 0
+    told = as_number(run.summary.get("epoch"))
+    if told is not None and math.isfinite(told):
+        named.append(told)
+    return max(len(run.points), int(max(named)) + from_zero) if named else len(run.points)
 
 
 def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
@@ -94,6 +99,15 @@ def _index_of_best(curve: Sequence[float], goal: Goal) -> int | None:
     if not curve:
         return None
     return curve.index(max(curve) if goal == "maximize" else min(curve))
+
+
+def _epochs_since(run: RunRecord, value: float, points: int) -> int:
+    """Return how many epochs came after the first one with a value: by the `epoch` metric, else by count of points."""
+    epoch = next((point.epoch for point in run.points if point.value == value), None)
+    last = max((point.epoch for point in run.points if point.epoch is not None), default=None)
+    if epoch is None or last is None or not math.isfinite(last - epoch):
+        return points
+    return max(points, int(last - epoch))
 
 
 def _age_s(run: RunRecord, now: datetime) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from amc_analysis.curves import chart_of
-from amc_analysis.findings import Findings, command_of
+from amc_analysis.findings import Findings, commands_of
 from amc_analysis.report import (
     GEM_LEGEND,
     early_stop_text,
@@ -50,7 +50,7 @@ def to_html(findings: Findings) -> str:
         epochs=epochs_text,
         group=group_of,
         groups=_groups(findings),
-        command=lambda entry: command_of(findings.sweep, entry.run.config),
+        command=lambda entry: "\n".join(commands_of(findings.sweep, entry)),
         parameters=findings.parameters[:MOST_PARAMETERS],
         setting=lambda entry, name: _setting(look_up(entry.run.config, name)),
     )

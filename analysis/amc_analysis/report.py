@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from amc_analysis.findings import SMALL_GROUP, Findings, command_of, logged_metrics, nobody_logged, shown_as_percentage
+from amc_analysis.findings import SMALL_GROUP, Findings, commands_of, logged_metrics, nobody_logged, shown_as_percentage
 from amc_analysis.ranking import GEM_AMONG_BEST, RankedRun
 from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 
@@ -265,6 +265,7 @@ def _print_ends(findings: Findings, console: Console) -> None:
     stops = early_stop_text(findings)
     if stops:
         console.print(Text(stops))
+    print_places(findings, console)
     failures = failed(findings)
     if failures:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -282,6 +283,23 @@ def _print_ends(findings: Findings, console: Console) -> None:
     console.print()
 
 
+def print_places(findings: Findings, console: Console) -> None:
+    """Print failures per host and per agent, where there are several to compare and something failed."""
+    for title, places in (("host", findings.hosts), ("agent", findings.agents)):
+        if len(places) < 2 or not findings.failure_rate.failures:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for column in (title, "failed", "95% interval", "how"):
+            table.add_column(column)
+        for place in places[:FAILURES_SHOWN]:
+            low, high = place.rate.interval
+            how = ", ".join(f"{count} {cause}" for cause, count in place.causes.items())
+            failed_of = f"{place.rate.failures} of {place.rate.ended}"
+            table.add_row(escape(place.name), failed_of, f"{low:.0%} to {high:.0%}", how or "-")
+        console.print()
+        console.print(table)
+
+
 def _print_next(findings: Findings, console: Console) -> None:
     gems = findings.gems[:GEMS_SHOWN]
     if not gems:
@@ -291,8 +309,8 @@ def _print_next(findings: Findings, console: Console) -> None:
         console.print(
             Text(f"Repeat {label(entry)}, {scale_of(findings).text(entry.peak)} before it ended as {entry.cause}:")
         )
-        # Not wrapped: a command line is copied.
-        console.print(Text("  " + command_of(findings.sweep, entry.run.config)), soft_wrap=True)
+        for command in commands_of(findings.sweep, entry):  # not wrapped: a command line is copied
+            console.print(Text("  " + command), soft_wrap=True)
 
 
 # --- Markdown ------------------------------------------------------------------------------------------------------
@@ -343,7 +361,7 @@ def to_markdown(findings: Findings) -> str:
     if findings.gems:
         lines += ["## Where to look next", ""]
         for entry in findings.gems[:GEMS_SHOWN]:
-            lines += [f"Repeat {_cell(label(entry))}:", "", "```bash", command_of(sweep, entry.run.config), "```", ""]
+            lines += [f"Repeat {_cell(label(entry))}:", "", "```bash", *commands_of(sweep, entry), "```", ""]
     return "\n".join(lines)
 
 

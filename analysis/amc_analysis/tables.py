@@ -12,6 +12,7 @@ version, a new field does not)::
     causes              {cause: number of runs}
     failure_rate        {failures, ended, rate, interval: [low, high] (Wilson, 95 %), censored: {cause: runs}, unknown,
                          naive: {not_finished, rate}}
+    hosts, agents       [{name, failures, ended, interval, causes of the failures: {cause: runs}}], most failures first
     runs                [{the fields of RUN_FIELDS, config: {...}}], best peak first
 
 Rates and accuracies are fractions. null stands for unknown, absent or not finite.
@@ -26,7 +27,7 @@ import math
 from datetime import datetime
 from typing import Any
 
-from amc_analysis.findings import Findings, shown_as_percentage
+from amc_analysis.findings import Findings, Place, shown_as_percentage
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import look_up
 
@@ -54,6 +55,7 @@ RUN_FIELDS: dict[str, str] = {
     "stop_recorded": "whether the run was asked to stop",
     "stop_reason": "who asked, where the server keeps it: hyperband, user, cancelled",
     "host": "where it ran",
+    "agent": "the wandb agent that started it, where the server tells",
     "created_at": "ISO 8601, UTC",
     "heartbeat_at": "last sign of life, ISO 8601, UTC",
 }
@@ -84,6 +86,7 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "stop_recorded": run.stop_recorded,
         "stop_reason": run.stop_reason,
         "host": run.host,
+        "agent": run.agent,
         "created_at": _iso(run.created_at),
         "heartbeat_at": _iso(run.heartbeat_at),
     }
@@ -130,9 +133,21 @@ def to_json(findings: Findings) -> str:
             "unknown": rate.unknown,
             "naive": {"not_finished": rate.not_finished, "rate": rate.naive_rate},
         },
+        "hosts": [_place(place) for place in findings.hosts],
+        "agents": [_place(place) for place in findings.agents],
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in findings.ranked],
     }
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _place(place: Place) -> dict[str, Any]:
+    return {
+        "name": place.name,
+        "failures": place.rate.failures,
+        "ended": place.rate.ended,
+        "interval": list(place.rate.interval),
+        "causes": {str(cause): count for cause, count in place.causes.items()},
+    }
 
 
 def to_csv(findings: Findings) -> str:
