@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from amc_analysis.claims import Claim
 from amc_analysis.history import History, as_number
 from amc_sweeps.causes import BandDecision, EndReason
 from amc_sweeps.run_states import RunState
@@ -74,6 +75,9 @@ class RunRecord:
     heartbeat_at: datetime | None = None
     log_tail: str | None = None
     unread: str | None = None  # why the history could not be read
+    agent: str | None = None  # which `wandb agent` started it, where the server tells
+    project: str = ""  # where it differs from run to run: a set of named runs
+    notes: str = ""
 
     @property
     def curve(self) -> list[float]:
@@ -83,7 +87,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep with its runs, in the order of their creation."""
+    """A sweep with its runs, in the order of their creation; or runs of a project that belong to none."""
 
     sweep_id: str
     entity: str
@@ -96,6 +100,10 @@ class SweepRecord:
     name: str = ""
     url: str | None = None
     updated_at: datetime | None = None
+    kind: Literal["sweep", "project", "runs"] = "sweep"  # for the others sweep_id is empty and config has the metric
+    description: str = ""
+    claims: tuple[Claim, ...] = ()  # what its description and its runs' notes say, see amc_analysis.claims
+    runs_total: int | None = None  # where the records are known to be fewer: "4 documented of 12"
 
 
 def choose_metric(config: Mapping[str, Any], name: str | None = None, goal: str | None = None) -> Metric:
