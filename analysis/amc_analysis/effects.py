@@ -38,7 +38,8 @@ class ValueOutcome:
     best: float | None  # peak of any of its runs, however it ended
     best_run: str | None  # its id
     mean: float | None
-    interval: tuple[float, float] | None  # of the mean: Student's t, 95 %, from 8 runs on; None under that
+    interval: tuple[float, float] | None  # of the mean: Student's t, 95 %; None under 8 runs, and
+    #                                      where outcomes are peaks of runs of unknown or very unequal length
     spread: tuple[float, float] | None  # lowest and highest outcome: what to show where there is no interval
     expected_best: float | None  # of Effect.k runs drawn from these: comparable between values of unequal n
     standing: float | None  # mean share of all other runs that its runs beat, each pair at equal epochs; 0.5 is par
@@ -145,6 +146,8 @@ def _looks(
     outcomes: Outcomes, parameters: Sequence[Parameter], rng: np.random.Generator, permutations: int
 ) -> list[tuple[_Look, _Look]]:
     """Return (performance, failures) of every parameter, tested together."""
+    if not parameters:
+        return []
     order_BN = shuffles(outcomes.n, permutations, rng)
     readings = (_neutral(outcomes.standing), _neutral(outcomes.failed))
     places: list[tuple[int, int]] = []
@@ -204,7 +207,7 @@ def _value(outcomes: Outcomes, parameter: Parameter, part: int, runs: NDArray[np
         best=None if best is None else float(outcomes.peak[best]),
         best_run=None if best is None else outcomes.entries[best].run.run_id,
         mean=math.fsum(values) / len(values) if values else None,
-        interval=t_interval(values),
+        interval=t_interval(values) if outcomes.is_comparable else None,
         spread=(min(values), max(values)) if values else None,
         expected_best=outcomes.sign * expected_best([outcomes.sign * value for value in values], k) if values else None,
         standing=float(np.nanmean(standing)) if np.isfinite(standing).any() else None,
