@@ -7,9 +7,13 @@ import click
 from amc_agents.commands.backup import backup_command
 from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
+from amc_agents.commands.doctor import doctor_command
 from amc_agents.commands.export import export_command
 from amc_agents.commands.import_ import import_command
+from amc_agents.commands.list_ import list_command
 from amc_agents.commands.serve import serve_command
+from amc_agents.commands.status import status_command
+from amc_agents.commands.steering import cancel_command, pause_command, stop_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -28,8 +32,14 @@ def main() -> None:
 
 
 main.add_command(backup_command)
+main.add_command(cancel_command)
 main.add_command(create_command)
 main.add_command(demo_command)
+main.add_command(doctor_command)
 main.add_command(export_command)
 main.add_command(import_command)
+main.add_command(list_command)
+main.add_command(pause_command)
 main.add_command(serve_command)
+main.add_command(status_command)
+main.add_command(stop_command)
