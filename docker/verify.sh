@@ -1,51 +1,63 @@
 #!/usr/bin/env bash
 # Builds both images without a Docker daemon and runs their entry points: the server answers /healthz, a worker
-# finishes one CPU trial against it, both end at SIGTERM. Needs root, buildah and, without BASE, debootstrap.
+# finishes one CPU trial against it, the server ends at SIGTERM. Needs root, buildah and, without BASE, debootstrap; about
+# 25 GB of disk.
 #
-#   docker/verify.sh [FOLDER]      everything goes below FOLDER (default: a temporary one) and is removed at the end
+#   docker/verify.sh [FOLDER]      everything goes below FOLDER and stays there, so that a second time builds less;
+#                                  without FOLDER below a temporary one, which is removed at the end
 #
 #   BASE=python:3.12-slim-bookworm   the base image; without it a Debian with python3 is made by debootstrap
 #   WHEELS=FOLDER                    pip takes packages from this folder alone, not from PyPI
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-folder=$(mktemp --directory "${1:-${TMPDIR:-/tmp}}/amc-verify.XXXXXX")
-port=${PORT:-18418}
+folder=${1:-$(mktemp --directory)}
+kept=${1:+yes}
+mkdir --parents "$folder"
+folder=$(realpath "$folder")
+port=${PORT:-8418} # containers share the host's network here
 server_pid=
 b() { buildah --root "$folder/storage" --runroot "$folder/run" --storage-driver "${STORAGE_DRIVER:-overlay}" "$@"; }
 say() { printf '\n== %s\n' "$*"; }
 clean_up() {
     [ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null || true
     b rm --all >/dev/null 2>&1 || true
-    b rmi --all --force >/dev/null 2>&1 || true
-    rm -rf "$folder"
+    rm -rf "$folder"/{key,data,runs}
+    if [ -z "$kept" ]; then
+        b rmi --all --force >/dev/null 2>&1 || true
+        rm -rf "$folder"
+    fi
 }
 trap clean_up EXIT
 
-# A container's entry point and arguments, as Docker would start it.
-started_as() { b inspect --format '{{join .OCIv1.Config.Entrypoint "\n"}}' "$1"; }
+# What a container was configured with, one word a line.
+configured() { # CONTAINER DOCKER_KEY...
+    b inspect "$1" | python3 -c '
+import functools, json, sys
+found = functools.reduce(lambda part, key: part[key], sys.argv[1:], json.load(sys.stdin)["Docker"]["config"])
+print("\n".join(found))' "${@:2}"
+}
 run() { # CONTAINER ARGUMENT...
     local container=$1
     shift
-    mapfile -t entry < <(started_as "$container")
+    mapfile -t entry < <(configured "$container" Entrypoint)
     b run --isolation chroot --volume "$folder/key:/key" --volume "$folder/data:/data" --volume "$folder/runs:/runs" \
         --env WANDB_BASE_URL="http://127.0.0.1:$port" --env AMC_KEY_FILE="${AMC_KEY_FILE:-}" \
         --env AMC_DATA=/data/frames.hdf5 --env OMP_NUM_THREADS=1 "$container" -- "${entry[@]}" "$@"
 }
 
-if [ -z "${BASE:-}" ]; then
+if [ -z "${BASE:-}" ] && BASE=localhost/amc-base && ! b inspect --type image "$BASE" >/dev/null 2>&1; then
     say "base: Debian with python3"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$folder/base" >"$folder/base.log"
     rm -rf "$folder"/base/var/cache/apt/archives/*.deb "$folder"/base/var/lib/apt/lists/*
     made=$(b from scratch)
     b add --quiet "$made" "$folder/base" / >/dev/null
     b config --cmd /bin/sh "$made"
-    BASE=localhost/amc-base
     b commit --quiet --format docker --rm "$made" "$BASE" >/dev/null
     rm -rf "$folder/base"
 fi
 
-options=(--format docker --isolation chroot --build-arg "BASE=$BASE")
+options=(--format docker --isolation chroot --layers --build-arg "BASE=$BASE")
 if [ -n "${WHEELS:-}" ]; then
     options+=(--volume "$(realpath "$WHEELS"):/wheels:ro" --build-arg PIP_FIND_LINKS=/wheels --build-arg PIP_NO_INDEX=1)
 fi
@@ -75,10 +87,11 @@ for _ in $(seq 100); do
     curl --silent --fail "http://127.0.0.1:$port/healthz" && break
     sleep 0.2
 done
+cat "$folder/serve.log"
 server_pid=$(pgrep --full "[s]erve --host 0.0.0.0 --port $port --data /data/server" --newest)
-b inspect --format '{{json .Docker.Config.Healthcheck.Test}}' "$server"
-b run --isolation chroot "$server" -- \
-    python3 -c "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:$port/healthz', timeout=4).status)"
+mapfile -t health < <(configured "$server" Healthcheck Test)
+health=("${health[@]//8418/$port}")
+b run --isolation chroot "$server" -- "${health[@]:1}" # CMD is its first word
 
 say "worker: not root; one CPU trial, from synthetic frames to a finished run"
 export AMC_KEY_FILE=/key/api.key

@@ -157,7 +157,7 @@ def test_a_login_is_found_where_the_client_finds_it(
     file.write_text(f"machine {machine} login user password {CLOUD_KEY}\n")
     given = {**environ, "NETRC": str(file), **({"WANDB_BASE_URL": named} if named else {})}
     if found is None:
-        with pytest.raises(BackendError, match="no key for https://api.wandb.ai"):
+        with pytest.raises(BackendError, match=r"no key for https://api\.wandb\.ai"):
             choose_backend(environ=given)
     else:
         backend = choose_backend(environ=given)

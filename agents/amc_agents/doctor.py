@@ -7,6 +7,7 @@ tested on a machine that has neither.
 from __future__ import annotations
 
 import email.utils
+import json
 import os
 import shutil
 import subprocess
@@ -66,6 +67,7 @@ class TorchFacts:
 
 def wandb_check(backend: Backend) -> Check:
     """Ask W&B who I am."""
+    where = backend.announce().removeprefix("W&B: ")
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         import wandb
@@ -79,9 +81,9 @@ def wandb_check(backend: Backend) -> Check:
             if backend.kind == "embedded"
             else f"check the address and the network; wandb login --relogin{host} takes another key"
         )
-        return Check("W&B", "fail", f"{backend.announce()}: {_first_line(error)}", remedy)
+        return Check("W&B", "fail", f"{where}: {_first_line(error)}", remedy)
     name = getattr(viewer, "username", None) or getattr(viewer, "name", "unknown")
-    return Check("W&B", "ok", f"{backend.announce()}; you are {name}, runs go to {entity}")
+    return Check("W&B", "ok", f"{where}; you are {name}, runs go to {entity}")
 
 
 def mode_check(environ: Mapping[str, str]) -> Check | None:
@@ -125,15 +127,12 @@ def clock_check(ahead_s: float | None) -> Check:
 # --- versions -------------------------------------------------------------------------------------------------------
 
 
-def installed_versions() -> dict[str, str | None]:
-    """Return the versions of what the toolkit asks for, without importing it; None for what is missing."""
+def installed_versions(required: Sequence[str]) -> dict[str, str | None]:
+    """Return the versions of what is required, without importing it; None for what is missing."""
     from packaging.requirements import Requirement
 
-    try:
-        names = [Requirement(text).name for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
-    except PackageNotFoundError:
-        names = list(SHOWN_VERSIONS)
-    return {name: _version(name) for name in [DISTRIBUTION, *names]}
+    names = [Requirement(text).name for text in required]
+    return {name: _version(name) for name in [DISTRIBUTION, *SHOWN_VERSIONS, *names]}
 
 
 def versions_check(installed: Mapping[str, str | None], required: Sequence[str], python: tuple[int, ...]) -> Check:
@@ -149,8 +148,6 @@ def versions_check(installed: Mapping[str, str | None], required: Sequence[str],
     wrong = [] if python >= (3, 11) else [f"Python {'.'.join(map(str, python))}, accepted: 3.11 or newer"]
     for text in required:
         requirement = Requirement(text)
-        if requirement.marker is not None:
-            continue
         found = installed.get(requirement.name)
         if found is None:
             wrong.append(f"{requirement.name} is missing")
@@ -203,8 +200,6 @@ def torch_facts() -> TorchFacts:
         return TorchFacts("?", None, (), "torch did not answer within two minutes")
     if done.returncode != 0:
         return TorchFacts("?", None, (), _last_line(done.stderr) or f"it ended with code {done.returncode}")
-    import json
-
     found, cuda, devices = json.loads(done.stdout.splitlines()[-1])
     return TorchFacts(found, cuda, tuple(devices))
 
@@ -222,7 +217,7 @@ def gpu_check(gpus: Sequence[Gpu] | None, torch: TorchFacts, visible: str | None
     if not gpus:
         driver = "no NVIDIA driver answers" if gpus is None else "the driver knows no GPU"
         said = f"{driver} (nvidia-smi): trials run on the CPU, with torch {torch.version}"
-        remedy = "none is needed for a trial run; else install the driver, in a container with its GPU reserved"
+        remedy = "fine for a first try; else install NVIDIA's driver, and let a container reserve the GPU"
         return Check("GPU", "warn", said, remedy)
     found = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in gpus)
     driver = f"driver {gpus[0].driver}"
@@ -296,7 +291,7 @@ def examine(
         environ: of the process.
     """
     required = _requirements()
-    yield versions_check(installed_versions(), required, sys.version_info[:3])
+    yield versions_check(installed_versions(required), required, sys.version_info[:3])
     yield check_disk(runs_dir)
     if isinstance(backend, str):
         yield Check("W&B", "fail", backend.splitlines()[0], "amc-sweep serve, wandb login, or --base-url URL")
@@ -311,7 +306,7 @@ def examine(
 
 def _requirements() -> list[str]:
     try:
-        return [text for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
+        return [text for text in requires(DISTRIBUTION) or [] if ";" not in text]  # what follows one is for extras
     except PackageNotFoundError:
         return []
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from amc_agents.sweep_control import fresh_sweep
 from amc_sweeps.causes import FAILURES, Cause
 from amc_sweeps.run_states import RunState, SweepState
 
@@ -122,10 +123,6 @@ class Status:
         }
 
 
-class NoSuchSweepError(LookupError):
-    """There is no such sweep, or it cannot be read; the message says which."""
-
-
 def read_status(api: Any, path: str) -> Status:
     """Read a sweep anew and say where it stands.
 
@@ -134,22 +131,18 @@ def read_status(api: Any, path: str) -> Status:
         path: ENTITY/PROJECT/ID.
 
     Raises:
-        NoSuchSweepError: when the sweep cannot be read.
+        NoSuchSweepError: when there is no such sweep.
+        SweepUnreadableError: when its runs cannot be read.
         wandb.Error: when the server does not answer as it should.
     """
     from amc_analysis.findings import analyse
-    from amc_analysis.runs import MetricError, SweepUnreadableError, read_sweep
+    from amc_analysis.runs import MetricError, read_sweep
 
+    sweep = fresh_sweep(api, path)
     try:
-        sweep = api.sweep(path)
-        sweep.load(force=True)  # the client keeps what it has read, and this may be read again and again
-        api.flush()
-        try:
-            record, has_metric = read_sweep(api, path), True
-        except MetricError:  # a sweep may do without: then nothing is best, and epochs are counted by their own name
-            record, has_metric = read_sweep(api, path, metric="epoch", goal="maximize"), False
-    except (ValueError, SweepUnreadableError) as error:
-        raise NoSuchSweepError(str(error)) from error
+        record, has_metric = read_sweep(api, path), True
+    except MetricError:  # a sweep may do without: then nothing is best, and epochs are counted by their own name
+        record, has_metric = read_sweep(api, path, metric="epoch", goal="maximize"), False
     agents = agents_seen(sweep.agents(), record.read_at)
     return conclude(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
 
@@ -187,7 +180,7 @@ def conclude(
         read_at=record.read_at,
         runs=len(ranked),
         runs_expected=expected,
-        by_state=_counts(entry.run.state for entry in ranked),
+        by_state=dict(sorted(_counts(entry.run.state for entry in ranked).items(), key=_in_a_runs_life)),
         by_cause=_counts(entry.cause.value for entry in ranked if entry.cause is not Cause.RUNNING),
         best=None
         if best is None or best.peak is None
@@ -283,6 +276,11 @@ def _duration_s(run: Any) -> float | None:
     if run.created_at is None or run.heartbeat_at is None:
         return None
     return max(float((run.heartbeat_at - run.created_at).total_seconds()), 0.0)
+
+
+def _in_a_runs_life(count: tuple[str, int]) -> int:
+    states = [state.value for state in RunState]
+    return states.index(count[0]) if count[0] in states else len(states)
 
 
 def _counts(words: Iterable[str]) -> dict[str, int]:

@@ -46,8 +46,9 @@ def create_command(
     amc-sweep create sweeps/resnet50_focused.yaml
     eval "$(amc-sweep create sweeps/smoke.yaml)"      # register, and be its first agent
 
-    It goes into --project, else WANDB_PROJECT, the file's own project, or amc-sweeps. Exit codes: 0 registered (or, with
-    --dry-run, fit to be), 2 refused.
+    It goes into --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
+
+    Exit codes: 0 registered (or, with --dry-run, fit to be), 2 refused.
     """
     text = _read(file)
     preflight = check(text, source=str(file))

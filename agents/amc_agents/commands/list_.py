@@ -99,7 +99,7 @@ def _nodes(api: Any, owner: str, project: str) -> list[Any]:
     from wandb.apis._generated import SweepFragment
     from wandb.apis.public.sweeps import Sweeps
 
-    class Listed(Sweeps):  # type: ignore[misc]
+    class Listed(Sweeps):
         def convert_objects(self) -> list[Any]:
             found = self.last_response.project if self.last_response else None
             return list(Connection[SweepFragment].model_validate(found.sweeps).nodes()) if found else []

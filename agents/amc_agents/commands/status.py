@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 import click
 
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
-from amc_agents.sweep_status import AgentSeen, NoSuchSweepError, Status, duration, read_status
+from amc_agents.sweep_control import NoSuchSweepError
+from amc_agents.sweep_status import AgentSeen, Status, duration, read_status
 from amc_sweeps.cli_options import INTERRUPTED, Refusal, backend_options
 
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
@@ -60,11 +61,15 @@ def status_command(
 
 
 def _read(chosen: Chosen) -> Status:
+    from amc_analysis.runs import SweepUnreadableError
+
     with answering(chosen.backend):
         try:
             return read_status(chosen.api, chosen.path)
         except NoSuchSweepError as error:
-            raise Refusal(f"{error}\namc-sweep list shows the sweeps that there are") from error
+            raise Refusal(str(error)) from error
+        except SweepUnreadableError as error:
+            raise click.ClickException(str(error)) from error
 
 
 def _again(chosen: Chosen, every_s: float) -> Iterator[Status]:

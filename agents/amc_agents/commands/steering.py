@@ -1,4 +1,4 @@
-"""amc-sweep pause, stop and cancel: what `wandb sweep --pause` and its sisters do, with what follows for living runs."""
+"""amc-sweep pause, stop and cancel: as `wandb sweep --pause` and its sisters, with what follows for living runs."""
 
 from __future__ import annotations
 
