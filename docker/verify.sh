@@ -3,7 +3,7 @@
 # finishes one CPU trial against it, the server ends at SIGTERM. Needs root, buildah and, without BASE, debootstrap; about
 # 25 GB of disk.
 #
-#   docker/verify.sh [FOLDER]      everything goes below FOLDER and stays there, so that a second time builds less;
+#   docker/verify.sh [FOLDER]      everything goes below FOLDER, base and images stay there;
 #                                  without FOLDER below a temporary one, which is removed at the end
 #
 #   BASE=python:3.12-slim-bookworm   the base image; without it a Debian with python3 is made by debootstrap
@@ -57,7 +57,7 @@ if [ -z "${BASE:-}" ] && BASE=localhost/amc-base && ! b inspect --type image "$B
     rm -rf "$folder/base"
 fi
 
-options=(--format docker --isolation chroot --layers --build-arg "BASE=$BASE")
+options=(--format docker --isolation chroot --build-arg "BASE=$BASE")
 if [ -n "${WHEELS:-}" ]; then
     options+=(--volume "$(realpath "$WHEELS"):/wheels:ro" --build-arg PIP_FIND_LINKS=/wheels --build-arg PIP_NO_INDEX=1)
 fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -57,7 +58,9 @@ def status_command(
         else:
             _watch_on_terminal(_again(chosen, every))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        # A plain exit would wait for requests in flight, which may be long on a server that does not answer.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
 
 
 def _read(chosen: Chosen) -> Status:
