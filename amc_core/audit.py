@@ -60,14 +60,18 @@ class Check:
         return asdict(self)
 
 
-def audit_file(path: Path, *, advance: Callable[[int, int], None] = lambda _done, _all: None) -> list[Check]:
+def audit_file(
+    path: Path, *, every_frame: bool = True, advance: Callable[[int, int], None] = lambda _done, _all: None
+) -> list[Check]:
     """Read the whole file once and judge it; a file that cannot be opened gets a single, failed check.
 
-    ``advance`` hears how many of how many frames were read.
+    Without ``every_frame`` only what samples can say is judged, in seconds. ``advance`` hears how many of how many
+    frames were read.
     """
     try:
         with RadioMLFile(path) as data:
-            checks = [_layout(path, data), _cells(data), *_values(data, advance), *_signals(data)]
+            values = _values(data, advance) if every_frame else []
+            checks = [_layout(path, data), _cells(data), *values, *_signals(data)]
             return [*checks, _synced(checks)]
     except DataError as error:
         return [Check("layout", "fail", str(error))]
@@ -298,8 +302,8 @@ def _synced(checks: Sequence[Check]) -> Check:
         "band": "a band like an RRC's",
     }
     verdicts = {check.name: check.verdict for check in checks}
-    broken = [what for name, what in assumed.items() if verdicts[name] == "fail"]
-    unknown = [what for name, what in assumed.items() if verdicts[name] == "skip"]
+    broken = [what for name, what in assumed.items() if verdicts.get(name) == "fail"]
+    unknown = [what for name, what in assumed.items() if verdicts.get(name, "skip") == "skip"]
     if broken:
         said = f"the representation synced assumes {', '.join(broken)}, which does not hold here"
         return Check("synced", "fail", said, {"broken": broken})

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from amc_sweeps.backend import (
+    CLOUD_URL,
+    OLDER_CLOUD_URL,
     Backend,
     BackendError,
     ServerState,
@@ -131,12 +133,42 @@ def test_flag_wins_over_variable_wins_over_running_server_wins_over_login(
     netrc.write_text(netrc.read_text() + f"machine api.wandb.ai login user password {CLOUD_KEY}\n")
     named = {**environ, "WANDB_BASE_URL": by_variable.url}
     assert choose_backend(environ=named, local=True).base_url == state.base_url
-    assert choose_backend(environ=named, cloud=True).base_url == "https://api.wandb.ai"
+    assert choose_backend(environ=named, cloud=True).base_url == CLOUD_URL
     assert choose_backend(environ=named).base_url == by_variable.url
     assert choose_backend(environ=environ).base_url == state.base_url
     remove_server_state(state, environ)
     login = choose_backend(environ=environ)
     assert (login.kind, login.source) == ("cloud", "your W&B login")
+
+
+@pytest.mark.parametrize(
+    ("machine", "named", "found"),
+    [
+        ("api.forge.coreweave.com", None, CLOUD_URL),
+        ("api.wandb.ai", None, CLOUD_URL),  # a login from before the cloud's new name
+        ("api.wandb.ai", OLDER_CLOUD_URL, OLDER_CLOUD_URL),
+        ("api.forge.coreweave.com", OLDER_CLOUD_URL, None),  # nor would the client find it
+    ],
+)
+def test_a_login_is_found_where_the_client_finds_it(
+    environ: dict[str, str], tmp_path: Path, machine: str, named: str | None, found: str | None
+) -> None:
+    file = tmp_path / "logins"
+    file.write_text(f"machine {machine} login user password {CLOUD_KEY}\n")
+    given = {**environ, "NETRC": str(file), **({"WANDB_BASE_URL": named} if named else {})}
+    if found is None:
+        with pytest.raises(BackendError, match=r"no key for https://api\.wandb\.ai"):
+            choose_backend(environ=given)
+    else:
+        backend = choose_backend(environ=given)
+        assert (backend.kind, backend.base_url, backend.shell_prefix()) == ("cloud", found, "")
+
+
+def test_the_cloud_is_where_the_wandb_client_goes_by_itself() -> None:
+    from wandb.sdk.lib import urls
+
+    assert urls.DEFAULT_BASE_URL == CLOUD_URL
+    assert f"https://{urls.FORGE_HOSTS['forge.coreweave.com']}" == OLDER_CLOUD_URL
 
 
 def test_with_nothing_given_the_error_names_the_three_ways(environ: dict[str, str]) -> None:
@@ -213,7 +245,8 @@ def test_settings_and_netrc_are_only_read(tmp_path: Path, environ: dict[str, str
         ("94fqx0gz", SweepRef("94fqx0gz")),
         ("amc/94fqx0gz", SweepRef("94fqx0gz", "amc")),
         ("me/amc/94fqx0gz", SweepRef("94fqx0gz", "amc", "me")),
-        ("https://wandb.ai/me/amc/sweeps/94fqx0gz?nw=1", SweepRef("94fqx0gz", "amc", "me", "https://api.wandb.ai")),
+        ("https://wandb.ai/me/amc/sweeps/94fqx0gz?nw=1", SweepRef("94fqx0gz", "amc", "me", CLOUD_URL)),
+        ("https://forge.coreweave.com/wandb/me/amc/sweeps/94fqx0gz", SweepRef("94fqx0gz", "amc", "me", CLOUD_URL)),
         ("http://127.0.0.1:8418/local/amc/sweeps/x1", SweepRef("x1", "amc", "local", "http://127.0.0.1:8418")),
     ],
 )

@@ -30,7 +30,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-CLOUD_URL = "https://api.wandb.ai"
+CLOUD_URL = "https://api.forge.coreweave.com"  # where wandb 0.31 goes by itself; one deployment under two names
+OLDER_CLOUD_URL = "https://api.wandb.ai"
+CLOUD_PAGES = frozenset({"forge.coreweave.com", "wandb.ai", "www.wandb.ai"})
 KEY_PREFIX = "amc-"
 NO_KEY = KEY_PREFIX + "0" * 40  # for a server that asks for none: the wandb client wants some key all the same
 SERVICE_NAME = "amc-sweep"  # what /healthz of an embedded server calls itself
@@ -39,7 +41,7 @@ HEALTH_TIMEOUT_S = 3.0
 WAYS = """\
 Three ways to name a W&B:
   amc-sweep serve                   start the embedded server in another terminal: no account, no internet
-  wandb login                       use your account on wandb.ai, or add --host for a server of your own
+  wandb login                       use your account in W&B's cloud, or add --host for a server of your own
   --base-url URL, WANDB_BASE_URL    name a server outright, its key in WANDB_API_KEY"""
 
 
@@ -235,8 +237,8 @@ def _at(url: str, source: str, environ: Mapping[str, str]) -> Backend:
     parts = urllib.parse.urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise BackendError(f"{url!r} is not an address; write it like http://127.0.0.1:8418")
-    if base_url == CLOUD_URL:
-        return _hosted(CLOUD_URL, source, environ)
+    if base_url in {CLOUD_URL, OLDER_CLOUD_URL}:
+        return _hosted(base_url, source, environ)
     if probe(base_url) is not None:
         return _embedded(base_url, source, environ)
     return _hosted(base_url, source, environ)
@@ -293,7 +295,7 @@ def _embedded(base_url: str, source: str, environ: Mapping[str, str]) -> Backend
 
 def _hosted(base_url: str, source: str, environ: Mapping[str, str]) -> Backend:
     """Return W&B's cloud or somebody's W&B server; its key is WANDB_API_KEY, else the login that the client finds."""
-    kind: Literal["cloud", "server"] = "cloud" if base_url == CLOUD_URL else "server"
+    kind: Literal["cloud", "server"] = "cloud" if base_url in {CLOUD_URL, OLDER_CLOUD_URL} else "server"
     key = environ.get("WANDB_API_KEY", "")
     if key.startswith(KEY_PREFIX):
         raise BackendError(
@@ -311,12 +313,15 @@ def _hosted(base_url: str, source: str, environ: Mapping[str, str]) -> Backend:
 def _netrc_key(base_url: str, environ: Mapping[str, str]) -> bool:
     home = Path(environ.get("HOME", "~")).expanduser()
     named = environ.get("NETRC")
+    # As the client looks: a login of its older name serves the newer one, not the other way round.
+    urls = [base_url, OLDER_CLOUD_URL] if base_url == CLOUD_URL else [base_url]
     for path in [Path(named)] if named else [home / ".netrc", home / "_netrc"]:
         try:
-            entry = netrc.netrc(path).authenticators(urllib.parse.urlsplit(base_url).hostname or "")
+            logins = netrc.netrc(path)
         except (OSError, netrc.NetrcParseError):
             continue
-        if entry is not None and entry[2]:
+        entries = [logins.authenticators(urllib.parse.urlsplit(url).hostname or "") for url in urls]
+        if any(entry is not None and entry[2] for entry in entries):
             return True
     return False
 
@@ -358,10 +363,12 @@ def parse_sweep(text: str) -> SweepRef:
     if "://" in path:
         parts = urllib.parse.urlsplit(path)
         pieces = [urllib.parse.unquote(piece) for piece in parts.path.split("/") if piece]
+        if parts.hostname == "forge.coreweave.com" and pieces[:1] == ["wandb"]:
+            pieces = pieces[1:]
         if len(pieces) != 4 or pieces[2] != "sweeps" or not parts.netloc:
             raise BackendError(f"{text!r} is not the URL of a sweep: {forms}")
         host = f"{parts.scheme}://{parts.netloc}"
-        base_url = CLOUD_URL if parts.hostname in {"wandb.ai", "www.wandb.ai"} else host
+        base_url = CLOUD_URL if parts.hostname in CLOUD_PAGES else host
         path = "/".join([pieces[0], pieces[1], pieces[3]])
     pieces = path.split("/")
     if len(pieces) > 3 or not all(re.fullmatch(r"[\w.:\- ]+", piece) for piece in pieces):

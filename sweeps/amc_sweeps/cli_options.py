@@ -10,7 +10,11 @@ import click
 
 from amc_sweeps.backend import Backend, BackendError, choose_backend
 
+# Every command ends with one of these; agents/COMMANDS.md says what they mean for each.
+DONE = 0
+FAILED = 1  # it was tried and went wrong: a server that does not answer, a check that fails (click's own code, too)
 USAGE_ERROR = 2  # what was given cannot be used; nothing was changed
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class Refusal(click.ClickException):

@@ -21,10 +21,11 @@ from amc_sweeps.cli_options import Refusal, refuse
 def backup_command(file: Path, data: Path | None) -> None:
     """Save the embedded server's data to FILE (tar), consistent even while agents write; FILE must not exist.
 
-    Runs, histories, sweeps, files and artifacts are in it, the key is not. Restored by
+    Runs, histories, sweeps, files and artifacts are in it, the key is not. Saved and restored by
 
     \b
-    mkdir restored && tar -xf FILE -C restored && amc-sweep serve --data restored
+    amc-sweep backup monday.tar
+    mkdir restored && tar -xf monday.tar -C restored && amc-sweep serve --data restored
 
     Exit codes: 0 saved, 2 refused.
     """

@@ -45,6 +45,10 @@ def create_command(
     amc-sweep create sweeps/resnet50_focused.yaml --dry-run
     amc-sweep create sweeps/resnet50_focused.yaml
     eval "$(amc-sweep create sweeps/smoke.yaml)"      # register, and be its first agent
+
+    It goes into --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
+
+    Exit codes: 0 registered (or, with --dry-run, fit to be), 2 refused.
     """
     text = _read(file)
     preflight = check(text, source=str(file))
@@ -117,7 +121,7 @@ def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, proj
     except (wandb.Error, ValueError) as error:
         raise Refusal(f"{backend.base_url} did not take the sweep: {error}") from error
     path = f"{owner}/{project}/{sweep_id}"
-    page = "https://wandb.ai" if backend.kind == "cloud" else backend.base_url
+    page = wandb.util.api_to_app_url(backend.base_url)
     return {
         "sweep_id": sweep_id,
         "entity": str(owner),

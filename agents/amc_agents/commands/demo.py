@@ -71,6 +71,12 @@ def demo_command(folder: Path, sweep_file: Path) -> None:
     Writes synthetic RadioML frames, starts an embedded W&B server, registers a sweep, lets two plain `wandb agent`
     processes run it (one trial diverges, one is killed on purpose, Hyperband stops others), and analyses it by peak.
     Ctrl-C ends it and everything that it started.
+
+    \b
+    amc-sweep demo
+    amc-sweep demo --folder elsewhere
+
+    Exit codes: 0 it showed all it should, 1 it did not, 2 refused, 130 interrupted.
     """
     if not sweep_file.is_file():
         raise Refusal(f"{sweep_file}: no such file; run the demo in the checkout, or name a sweep file with --sweep")

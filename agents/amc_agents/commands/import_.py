@@ -33,6 +33,9 @@ def import_command(
     other contents is refused. --project NAME puts everything into another project. A run that was alive when it was
     exported comes in as crashed.
 
+    \b
+    amc-sweep import sweep.yaml
+
     Exit codes: 0 imported, 2 refused.
     """
     try:

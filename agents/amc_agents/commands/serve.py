@@ -72,7 +72,9 @@ def serve_command(
     amc-sweep serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem     for other machines too
 
     What it stores stays in the data folder; killed and started again on it, it goes on where it was, and so do its
-    agents. Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 cannot start.
+    agents.
+
+    Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 cannot start.
     """
     # Imported here: --help of the whole command should not wait for a web server.
     from amc_server.app import ServerOptions

@@ -1,0 +1,124 @@
+"""amc-sweep list: the sweeps of a project, or of all projects."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from amc_agents.commands.chosen import answering, open_api
+from amc_sweeps.cli_options import backend_options, connect, refuse
+
+RUNS_A_PAGE = 500  # without configuration and summary a run is small
+
+
+@click.command("list")
+@click.argument("project_name", metavar="[PROJECT]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
+@backend_options
+def list_command(
+    project_name: str | None,
+    as_json: bool,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """List the sweeps of PROJECT, or of every project, newest first.
+
+    PROJECT is a name or ENTITY/PROJECT; WANDB_PROJECT names one, too. The best value is the server's own: the embedded
+    server gives the peak of all histories, W&B the best last value; `amc-sweep status` ranks by peak everywhere.
+
+    \b
+    amc-sweep list
+    amc-sweep list radioml
+    amc-sweep list --json | jq -r '.[] | select(.state == "RUNNING") | .path'
+
+    Exit codes: 0 listed (also where there is none), 1 the server does not answer, 2 refused.
+    """
+    if project_name is not None and project is not None:
+        refuse("give the project once: as PROJECT or with --project")
+    owner, _, name = (project_name or project or os.environ.get("WANDB_PROJECT") or "").rpartition("/")
+    if "/" in owner:
+        refuse(f"{project_name!r} names no project: write PROJECT or ENTITY/PROJECT")
+    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    api = open_api(backend)
+    with answering(backend):
+        owner = owner or entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        if not owner:
+            refuse("no entity is known here: give --entity, or write ENTITY/PROJECT")
+        names = sorted(found.name for found in api.projects(owner))
+        if name and name not in names:
+            refuse(f"{owner} has no project {name}; it has: {', '.join(names) or 'none'}")
+        rows = [row for each in ([name] if name else names) for row in _sweeps(api, owner, each)]
+    rows.sort(key=lambda row: str(row["created_at"]), reverse=True)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        _print(rows)
+    else:
+        where = f"{owner}/{name}" if name else f"the projects of {owner}"
+        click.echo(f"there is no sweep in {where}; amc-sweep create FILE registers one", err=True)
+
+
+def _sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
+    """Yield the sweeps of a project, each with its runs by state."""
+    nodes = _nodes(api, owner, project)
+    states: dict[str, Counter[str]] = {}
+    if nodes:
+        every = api.runs(f"{owner}/{project}", per_page=RUNS_A_PAGE)
+        for run in every:
+            states.setdefault(run.sweep_name or "", Counter())[str(run.state)] += 1
+    for node in nodes:
+        yield {
+            "path": f"{owner}/{project}/{node.name}",
+            "sweep_id": node.name,
+            "name": node.display_name or node.name,
+            "state": node.state.upper(),
+            "method": node.method,
+            "runs": node.run_count,
+            "runs_expected": node.run_count_expected,
+            "by_state": dict(states.get(node.name, Counter()).most_common()),
+            "best": node.best_loss,
+            "created_at": node.created_at,
+        }
+
+
+def _nodes(api: Any, owner: str, project: str) -> list[Any]:
+    """Return a project's sweeps as the server lists them, a page a request.
+
+    The client's own list asks once more for every single sweep: this one keeps what the page has said already.
+    """
+    from wandb._pydantic import Connection
+    from wandb.apis._generated import SweepFragment
+    from wandb.apis.public.sweeps import Sweeps
+
+    class Listed(Sweeps):
+        def convert_objects(self) -> list[Any]:
+            found = self.last_response.project if self.last_response else None
+            return list(Connection[SweepFragment].model_validate(found.sweeps).nodes()) if found else []
+
+    return list(Listed(api._service_api, owner, project))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("Sweep", "Name", "State", "Runs", "Best", "Created"):
+        table.add_column(title, justify="right" if title == "Best" else "left", overflow="fold")
+    for row in rows:
+        of = "" if row["runs_expected"] is None else f" of {row['runs_expected']}"
+        states = ", ".join(f"{number} {state}" for state, number in row["by_state"].items())
+        best = "" if row["best"] is None else f"{row['best']:.5g}"
+        created = str(row["created_at"])[:16].replace("T", " ")
+        runs = f"{row['runs']}{of}" + (f": {states}" if states else "")
+        table.add_row(row["path"], row["name"], row["state"].lower(), runs, best, created)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

@@ -1,0 +1,110 @@
+"""amc-sweep pause, stop and cancel: as `wandb sweep --pause` and its sisters, with what follows for living runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+from amc_agents.commands.chosen import Chosen, answering, choose_sweep
+from amc_agents.sweep_control import Action, Change, SweepControlError, control, living_runs
+from amc_sweeps.cli_options import FAILED, Refusal, backend_options
+
+
+def change(chosen: Chosen, action: Action) -> Change:
+    """Change a sweep's state.
+
+    Raises:
+        Refusal: when it cannot be changed so.
+        click.ClickException: when the server does not answer as it should.
+    """
+    with answering(chosen.backend):
+        try:
+            return control(chosen.api, chosen.path, action)
+        except SweepControlError as error:
+            raise Refusal(str(error)) from error
+
+
+def say(changed: Change, *, as_json: bool) -> None:
+    """Print what was done: one JSON object on stdout, or what follows in words on stderr."""
+    if as_json:
+        click.echo(json.dumps({**asdict(changed), "changed": changed.is_new}, indent=2))
+    else:
+        click.echo(changed.said(), err=True)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+@click.command("pause")
+@click.argument("sweep")
+@_json_option
+@backend_options
+def pause_command(
+    sweep: str, as_json: bool, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
+) -> None:
+    """Let SWEEP begin no more runs until it is resumed; living runs go on, agents wait.
+
+    \b
+    amc-sweep pause 94fqx0gz
+    amc-sweep resume 94fqx0gz
+
+    Exit codes: 0 paused (or paused already), 1 the server does not answer, 2 refused.
+    """
+    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    say(change(chosen, Action.PAUSE), as_json=as_json)
+
+
+@click.command("stop")
+@click.argument("sweep")
+@_json_option
+@backend_options
+def stop_command(
+    sweep: str, as_json: bool, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
+) -> None:
+    """Let SWEEP begin no more runs; living runs go on to their own end, then their agents end.
+
+    \b
+    amc-sweep stop 94fqx0gz
+
+    Exit codes: 0 stopped (or stopped already), 1 the server does not answer, 2 refused.
+    """
+    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    say(change(chosen, Action.STOP), as_json=as_json)
+
+
+@click.command("cancel")
+@click.argument("sweep")
+@click.option("--yes", is_flag=True, help="Do not ask before living runs are ended.")
+@_json_option
+@backend_options
+def cancel_command(
+    sweep: str,
+    yes: bool,
+    as_json: bool,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """End SWEEP and every living run of it; on a terminal it asks first where runs are alive.
+
+    A trial of amc-train saves a checkpoint before it ends, and its run counts as cancelled, not as failed.
+
+    \b
+    amc-sweep cancel 94fqx0gz
+    amc-sweep cancel 94fqx0gz --yes --json
+
+    Exit codes: 0 cancelled (or cancelled already), 1 the server does not answer or you said no, 2 refused.
+    """
+    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    if not yes and sys.stdin.isatty():
+        with answering(chosen.backend):
+            alive = living_runs(chosen.api, chosen.path)
+        if alive and not click.confirm(f"End {alive} living run{'' if alive == 1 else 's'}?", err=True):
+            click.echo("nothing was changed", err=True)
+            sys.exit(FAILED)
+    say(change(chosen, Action.CANCEL), as_json=as_json)

@@ -1,0 +1,143 @@
+"""A sweep with several ends on a server, and agents by the client's own calls: what commands are tried on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedded_server import EmbeddedServer
+from plain_wandb import KEY, PlainWandb
+
+from amc_sweeps import exchange
+
+SWEEP_ID, PROJECT, METRIC = "94fqx0gz", "operated", "val/combined_acc"
+PATH = f"local/{PROJECT}/{SWEEP_ID}"
+
+CONFIG = {
+    "program": "train.py",
+    "method": "random",
+    "metric": {"name": METRIC, "goal": "maximize"},
+    "run_cap": 10,
+    "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2, "strict": True},
+    "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 6}},
+}
+
+# Two agents and a living run by the client's own functions, told to go on or to leave over stdin. One heartbeat each:
+# whether an agent is alive is a matter of its last one's age.
+AGENTS = """
+import json, sys, wandb
+from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent
+entity, project, sweep = sys.argv[1].split("/")
+api = wandb.Api()
+names = {}
+for host in ("gpu-1", "gpu-2"):
+    agent = _register_agent(api, host, sweep_id=sweep, project=project, entity=entity)["id"]
+    names[host] = [command["run_id"] for command in _agent_heartbeat(api, agent, {}, {})]
+run = wandb.init(id=names["gpu-1"][0], entity=entity, project=project, config={"epochs": 6})
+for epoch in (1, 2):
+    run.log({"epoch": epoch, "val/combined_acc": 0.2 + epoch / 100})
+print(json.dumps(names), flush=True)
+for line in sys.stdin:
+    break
+run.finish()
+"""
+
+
+def _run(run_id: str, state: str, values: list[float], host: str, **fields: Any) -> dict[str, Any]:
+    history = [{"_step": n, "epoch": n + 1, METRIC: value} for n, value in enumerate(values)]
+    summary = {"_runtime": 60 * len(values), **fields.pop("summary", {})}
+    return {
+        "id": run_id,
+        "sweep": SWEEP_ID,
+        "state": state,
+        "name": f"run-{run_id}",
+        "created_at": "2025-07-01T12:00:00Z",
+        "heartbeat_at": "2025-07-01T12:10:00Z",
+        "host": host,
+        "config": {"lr": 0.1, "epochs": 6},
+        "summary": summary,
+        "history": history,
+        **fields,
+    }
+
+
+def ended_runs() -> list[dict[str, Any]]:
+    """Return runs that ended in four ways on two hosts: 20 epochs, 4 saved, the best peak in the one that was lost."""
+    return [
+        _run("whole", "finished", [0.3, 0.4, 0.5, 0.6, 0.6, 0.5], "gpu-1", exit_code=0, summary=_said("completed")),
+        _run("early", "killed", [0.1, 0.1], "gpu-1", **_hyperband(), summary=_said("stopped")),
+        _run("broken", "failed", [0.2] * 4, "gpu-2", exit_code=80, summary=_said("diverged")),
+        _run("lost", "crashed", [0.3, 0.5, 0.7, 0.7, 0.8, 0.7, 0.7, 0.7], "gpu-2", exit_code=None),
+    ]
+
+
+def _said(reason: str) -> dict[str, str]:
+    return {"end_reason": reason}
+
+
+def _hyperband() -> dict[str, Any]:
+    why = {"stop_reason": "hyperband", "stop_band": 2, "stop_value": 0.1, "stop_threshold": 0.4}
+    return {"exit_code": 0, "stop_recorded": True, **why}
+
+
+@dataclass
+class Operated:
+    """A server with the sweep, and the commands as a person calls them, at the embedded or a plain W&B."""
+
+    server: EmbeddedServer
+    plain: PlainWandb
+    folder: Path
+    taken_by: dict[str, list[str]] = field(default_factory=dict)  # host -> runs handed out to its agent
+
+    def environment(self, *, plain: bool = False) -> dict[str, str]:
+        """Return the environment of a person at this W&B."""
+        mine = {f"WANDB_{name}": str(self.folder) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}
+        mine |= {"HOME": str(self.folder), "NETRC": str(self.folder / "netrc"), "WANDB_SILENT": "true"}
+        mine |= {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+        if plain:
+            mine |= {"WANDB_BASE_URL": self.plain.base_url, "WANDB_API_KEY": KEY}
+        return {**self.server.process_environment(), **self.server.environment(), **mine}
+
+    def call(self, *arguments: str, plain: bool = False, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run amc-sweep and return how it ended."""
+        entry = "from amc_agents.commands import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", entry, *arguments],
+            env=self.environment(plain=plain),
+            cwd=self.folder,
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    def json(self, *arguments: str, plain: bool = False) -> Any:
+        """Run amc-sweep with --json and return what it printed."""
+        ended = self.call(*arguments, "--json", plain=plain)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
+
+    def take_in(self, runs: list[dict[str, Any]]) -> None:
+        """Import the sweep with these runs."""
+        sweep = {"id": SWEEP_ID, "state": "RUNNING", "name": "operated sweep", "config": CONFIG}
+        file = self.folder / "sweep.yaml"
+        file.write_text(exchange.write(exchange.Export(PROJECT, (sweep,), tuple(runs))))
+        ended = self.call("import", str(file))
+        assert ended.returncode == 0, ended.stderr
+
+    def start_agents(self) -> subprocess.Popen[str]:
+        """Start two agents and one living run; they live until their stdin ends."""
+        return subprocess.Popen(
+            [sys.executable, "-c", AGENTS, PATH],
+            env=self.environment(),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )

@@ -1,0 +1,92 @@
+"""agents/COMMANDS.md is what the commands say of themselves.
+
+After a change of a command: ``python tests/test_commands_document.py`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from amc_agents.commands import main
+from amc_sweeps import cli_options
+
+FILE = Path(__file__).parents[1] / "agents" / "COMMANDS.md"
+WIDTH = 110
+INTRODUCTION = """\
+# The commands
+
+`amc-sweep` steers sweeps. This page is what `amc-sweep COMMAND --help` prints, written by
+`python tests/test_commands_document.py`; a test compares the two.
+
+A SWEEP is an id, `PROJECT/ID`, `ENTITY/PROJECT/ID` or the URL of the sweep's page. With `--json`
+stdout holds that alone. Which W&B is meant is said on stderr, always.
+
+## Exit codes
+
+| code | means |
+|---|---|
+| 0 | done |
+| 1 | tried and failed: a server that does not answer as it should, a check that fails, agents that cannot go on |
+| 2 | refused: what was given cannot be used; nothing was changed |
+| 130 | interrupted by Ctrl-C |
+
+A command that runs a trial in this terminal ends as the trial does, with
+[amc-train's codes](../README.md#how-a-trial-ends). `amc-analyze` keeps to the same four.
+"""
+
+
+def document() -> str:
+    """Return the page."""
+    names = sorted(name for name, command in main.commands.items() if not command.hidden)
+    listed = " · ".join(f"[{name}](#amc-sweep-{name})" for name in names)
+    sections = [f"## amc-sweep {name}\n\n```text\n{_help(name)}```\n" for name in names]
+    return "\n".join([INTRODUCTION, f"{listed}\n", *sections])
+
+
+def _help(name: str) -> str:
+    shown = CliRunner().invoke(main, [name, "--help"], prog_name="amc-sweep", terminal_width=WIDTH)
+    assert shown.exit_code == 0, shown.output
+    return "".join(f"{line.rstrip()}\n" for line in shown.stdout.splitlines())
+
+
+def test_the_page_is_what_the_commands_say() -> None:
+    assert FILE.read_text() == document(), "run: python tests/test_commands_document.py"
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_a_commands_help_has_an_example_that_it_takes_and_its_exit_codes(name: str) -> None:
+    command = main.commands[name]
+    text = inspect.cleandoc(command.help or "")
+    examples = re.findall(rf"^amc-sweep {name}\b.*$", text, re.MULTILINE)
+    assert examples, f"amc-sweep {name} --help has no example"
+    assert re.search(r"Exit codes: (of a run|0) ", text), f"amc-sweep {name} --help has no exit codes"
+    known = {option for parameter in command.params for option in parameter.opts if isinstance(parameter, click.Option)}
+    for example in examples:
+        own = re.split(r"\s&&\s|\s\|\s|\s{2,}", example)[0]
+        assert set(re.findall(r"(?<=\s)--[\w-]+", own)) <= known, example
+
+
+def test_the_codes_are_those_of_the_code() -> None:
+    codes = [cli_options.DONE, cli_options.FAILED, cli_options.USAGE_ERROR, cli_options.INTERRUPTED]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", INTRODUCTION, re.MULTILINE)] == codes
+    assert click.ClickException.exit_code == cli_options.FAILED
+    assert click.UsageError.exit_code == cli_options.USAGE_ERROR
+
+
+def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.commands["list"], "callback", interrupted)
+    ended = CliRunner().invoke(main, ["list"])
+    assert (ended.exit_code, ended.stderr) == (cli_options.INTERRUPTED, "interrupted\n")
+
+
+if __name__ == "__main__":
+    FILE.write_text(document())

@@ -1,0 +1,244 @@
+"""What the images and the compose file promise, read from the files; docker/verify.sh builds and runs them."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from amc_agents.commands import main
+
+ROOT = Path(__file__).parents[1]
+DOCKER = ROOT / "docker"
+DOCKERFILES = ("Dockerfile", "server.Dockerfile")
+CHECKPOINT_BOUND_S = 10  # within which a preempted trial has saved itself
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def _instructions(name: str) -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", (DOCKER / name).read_text()))
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
+
+
+def _stages(name: str) -> list[list[tuple[str, str]]]:
+    stages: list[list[tuple[str, str]]] = []
+    for word, rest in _instructions(name):
+        if word == "FROM":
+            stages.append([])
+        if stages:
+            stages[-1].append((word, rest))
+    return stages
+
+
+def _values(stage: list[tuple[str, str]], word: str) -> list[str]:
+    return [rest for found, rest in stage if found == word]
+
+
+def _requirements(name: str) -> list[str]:
+    lines = (DOCKER / name).read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _install_requires() -> dict[str, Requirement]:
+    printed = subprocess.run(
+        [sys.executable, DOCKER / "requirements.py", ROOT / "setup.cfg"], capture_output=True, text=True, check=True
+    )
+    return {canonicalize_name(one.name): one for one in map(Requirement, printed.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_runs_as_nobody_in_particular_on_a_base_that_can_be_chosen(name: str) -> None:
+    arguments = _values(_instructions(name), "ARG")
+    assert arguments[0] == "BASE=python:3.12-slim-bookworm"
+    stages = _stages(name)
+    assert all(_values(stage, "FROM")[0].split()[0] == "${BASE}" for stage in stages)
+    last = stages[-1]
+    assert _values(last, "USER") == ["10001:10001"]
+    created = next(run for run in _values(last, "RUN") if "useradd" in run)
+    assert "--uid 10001" in created
+    after_user = last[last.index(("USER", "10001:10001")) + 1 :]
+    assert not _values(after_user, "RUN")
+    assert not _values(after_user, "COPY")
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_pins_versions_keeps_no_cache_and_brings_no_tools(name: str) -> None:
+    build, last = _stages(name)
+    installs = [run for run in _values(build, "RUN") if "pip install" in run]
+    assert "--constraint /build/constraints.txt" in installs[0]
+    assert "--no-deps ." in installs[1]
+    assert "pip uninstall --yes" in installs[1]
+    assert any("PIP_NO_CACHE_DIR=1" in value for value in _values(build, "ENV"))
+    assert not any("pip" in run for run in _values(last, "RUN"))
+    for run in _values(last, "RUN"):
+        assert "apt-get" not in run or ("--no-install-recommends" in run and "rm -rf /var/lib/apt/lists/*" in run)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_changes_with_every_commit_comes_after_the_large_layers(name: str) -> None:
+    build = _stages(name)[0]
+    large = next(number for number, (word, rest) in enumerate(build) if word == "RUN" and "--requirement" in rest)
+    packages = [number for number, (word, rest) in enumerate(build) if word == "COPY" and rest.startswith("amc_core")]
+    assert min(packages) > large
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_every_file_that_an_image_copies_is_there_and_in_the_context(name: str) -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = [line[1:] for line in ignored if line.startswith("!")]
+    assert "*" in ignored
+    for stage in _stages(name):
+        for copy in _values(stage, "COPY"):
+            if copy.startswith("--from"):
+                continue
+            for source in copy.split()[:-1]:
+                assert list(ROOT.glob(source)), f"{name} copies {source}, which is not there"
+                assert any(source == line or source.startswith(f"{line}/") for line in kept), source
+
+
+def test_nothing_large_or_secret_is_in_the_context() -> None:
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in (".git", "data", "runs", "wandb", ".venv", "tests", "api.key", ".env"):
+        assert not any(fnmatch.fnmatch(name, line) for line in kept)
+
+
+def test_the_constraints_pin_all_that_setup_cfg_asks_for_in_versions_that_it_accepts() -> None:
+    pins = {canonicalize_name(one.name): one for one in map(Requirement, _requirements("constraints.txt"))}
+    for name, asked in _install_requires().items():
+        (pin,) = pins[name].specifier
+        assert pin.operator == "=="
+        assert asked.specifier.contains(pin.version), f"{name}: {pin.version} is pinned, {asked.specifier} accepted"
+
+
+# Refuses to import what the image does not have, then does what a server does with its libraries.
+ON_ITS_OWN = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+sys.meta_path.insert(0, Absent())
+for name in ABSENT & set(sys.modules):
+    del sys.modules[name]  # imported at the start of this environment
+from pathlib import Path
+from amc_agents.commands import main
+import amc_server.backup, optuna
+from amc_server.app import create_app
+from amc_server.storage import Storage
+create_app(Storage(Path(sys.argv[1])), key=None)
+study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1, multivariate=True))
+study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
+print("served")
+"""
+
+
+def test_the_server_runs_on_its_own_list_alone(tmp_path: Path) -> None:
+    """Whatever else this environment has is taken away from it: torch, wandb, pandas and all that they bring."""
+    listed = {canonicalize_name(name) for name in _requirements("server-requirements.txt")}
+    assert listed <= set(_install_requires())
+    there = _closure(listed) | {"amc-sweep-toolkit"}
+    absent = {
+        name
+        for name, owners in packages_distributions().items()
+        if not {canonicalize_name(owner) for owner in owners} & there
+    }
+    assert {"torch", "wandb", "pandas", "h5py", "numba", "rich"} <= absent
+    done = subprocess.run(
+        [sys.executable, "-c", f"ABSENT = {absent!r}\n{ON_ITS_OWN}", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "served\n", done.stderr
+
+
+def _closure(names: set[str]) -> set[str]:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    found: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        try:
+            needed = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:
+            continue
+        waiting |= {canonicalize_name(n.name) for n in needed if n.marker is None or n.marker.evaluate()} - found
+    return found
+
+
+def test_the_server_image_serves_and_says_whether_it_is_healthy() -> None:
+    last = _stages("server.Dockerfile")[-1]
+    (health,) = _values(last, "HEALTHCHECK")
+    assert "/healthz" in health
+    words = json.loads(_values(last, "ENTRYPOINT")[0]) + json.loads(_values(last, "CMD")[0])
+    assert words[:2] == ["amc-sweep", "serve"]
+    serve = main.commands["serve"]
+    known = {name for option in serve.params for name in option.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    assert _values(last, "EXPOSE") == ["8418"]
+    assert next(p for p in serve.params if p.name == "port").default == 8418
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_time_for_a_checkpoint_and_an_image_that_is_built_here(name: str) -> None:
+    service = SERVICES[name]
+    grace = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
+    assert grace is not None
+    assert int(grace[1]) > CHECKPOINT_BOUND_S
+    build = service["build"]
+    assert (DOCKER / build["context"]).resolve() == ROOT
+    assert (ROOT / build["dockerfile"]).is_file()
+    for volume in service["volumes"]:
+        source = re.sub(r"\$\{[^:}]+:-([^}]+)\}", r"\1", volume).split(":")[0]
+        assert source in COMPOSE["volumes"], volume
+
+
+def test_every_worker_reserves_a_gpu_of_its_own_and_preempts_at_sigterm() -> None:
+    workers = {name: service for name, service in SERVICES.items() if name.startswith("worker-")}
+    devices = [service["deploy"]["resources"]["reservations"]["devices"] for service in workers.values()]
+    assert all(device["driver"] == "nvidia" and "gpu" in device["capabilities"] for (device,) in devices)
+    numbers = [number for (device,) in devices for number in device["device_ids"]]
+    assert len(set(numbers)) == len(numbers) == len(workers)
+    for service in workers.values():
+        assert service["environment"]["AMC_SIGTERM"] == "preemption"
+        assert service["depends_on"]["server"]["condition"] == "service_healthy"
+
+
+def test_server_and_workers_share_the_key_and_no_port_is_open_to_the_network() -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["server"]["ports"])
+    assert "key:/key" in SERVICES["server"]["volumes"]
+    for name, service in SERVICES.items():
+        if name != "server":
+            assert "key:/key:ro" in service["volumes"]
+            assert service["environment"]["AMC_KEY_FILE"] == "/key/api.key"
+            assert service["environment"]["WANDB_BASE_URL"] == "http://server:8418"
+
+
+def test_the_entry_point_reads_the_key_from_its_file_and_shows_it_nowhere(tmp_path: Path) -> None:
+    key = tmp_path / "api.key"
+    key.write_text("amc-secret\n")
+    script = DOCKER / "entrypoint.sh"
+    said = subprocess.run(
+        [script, "sh", "-c", 'printf %s "$WANDB_API_KEY"; tr "\\0" " " < /proc/$$/cmdline >&2'],
+        env={"AMC_KEY_FILE": str(key), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "amc-secret"
+    assert "amc-secret" not in said.stderr
+    missing = subprocess.run([script, "true"], env={"AMC_KEY_FILE": str(tmp_path / "none")}, check=False)
+    assert missing.returncode != 0

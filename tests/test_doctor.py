@@ -1,0 +1,196 @@
+"""What amc-sweep doctor concludes. This machine has no GPU and a right clock: those findings are given, not found."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import h5py
+import pytest
+from click.testing import CliRunner
+from embedded_server import EmbeddedServer
+from plain_wandb import KEY, PlainWandb
+from tiny_files import synthetic_file
+
+from amc_agents import doctor
+from amc_agents.commands import main
+from amc_agents.doctor import Check, Gpu, TorchFacts
+
+H200 = Gpu("NVIDIA H200", "580.95", 143771)
+WORKS = TorchFacts("2.14.1+cu130", "13.0", ("NVIDIA H200",))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "torch", "visible", "verdict", "said"),
+    [
+        ([H200], WORKS, None, "ok", "NVIDIA H200 (140 GiB), driver 580.95, torch 2.14.1+cu130 computes on CUDA 13.0"),
+        ([H200, H200], WORKS, "0", "ok", "torch sees 1 of them"),
+        ([H200], TorchFacts("2.14.1+cpu", None, ()), None, "fail", "is a build for the CPU"),
+        ([H200], TorchFacts("2.14.1", "13.0", ()), None, "fail", "cannot compute on it (built for CUDA 13.0)"),
+        ([H200], TorchFacts("2.14.1", "13.0", ()), "7", "fail", "CUDA_VISIBLE_DEVICES='7' lets torch see none"),
+        (None, TorchFacts("2.14.1", "13.0", ()), None, "warn", "no NVIDIA driver answers"),
+        ([], TorchFacts("2.14.1", "13.0", ()), None, "warn", "the driver knows no GPU"),
+        (None, TorchFacts("?", None, (), "libcudart.so.13: not found"), None, "fail", "libcudart.so.13"),
+    ],
+)
+def test_driver_and_torch_are_judged_together(
+    gpus: list[Gpu] | None, torch: TorchFacts, visible: str | None, verdict: str, said: str
+) -> None:
+    check = doctor.gpu_check(gpus, torch, visible)
+    assert check.verdict == verdict
+    assert said in check.said
+    assert (check.remedy is None) == (verdict == "ok")
+
+
+def test_what_nvidia_smi_prints_is_read() -> None:
+    printed = "NVIDIA H200, 580.95, 143771\nNVIDIA A100-SXM4-80GB, 580.95, [N/A]\n\n"
+    assert doctor.parse_gpus(printed) == [H200, Gpu("NVIDIA A100-SXM4-80GB", "580.95", 0)]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "verdict", "said"),
+    [
+        (0.4, "ok", "within 1 s"),
+        (-29.0, "ok", "within 29 s"),
+        (45.0, "warn", "45 s behind the server's"),
+        (-45.0, "warn", "45 s ahead of the server's"),
+        (400.0, "fail", "living runs are taken for lost ones"),
+        (None, "warn", "did not say its time"),
+    ],
+)
+def test_the_clock_is_judged_by_the_servers(ahead_s: float | None, verdict: str, said: str) -> None:
+    check = doctor.clock_check(ahead_s)
+    assert (check.verdict, said in check.said) == (verdict, True)
+
+
+class _Late(BaseHTTPRequestHandler):
+    """A server two minutes ahead, that knows no page and is asked without a key."""
+
+    def do_HEAD(self) -> None:
+        assert "Authorization" not in self.headers
+        self.send_error(404)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + 120)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_the_servers_clock_is_read_from_any_answer_without_sending_the_key() -> None:
+    server = HTTPServer(("127.0.0.1", 0), _Late)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        ahead_s = doctor.server_ahead_s(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert ahead_s is not None
+    assert 100 < ahead_s < 140
+    assert doctor.server_ahead_s("http://127.0.0.1:9") is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "python", "said"),
+    [
+        ({"wandb": "0.32.0"}, (3, 12, 1), "wandb 0.32.0, accepted: <0.32,>=0.31"),
+        ({"wandb": None}, (3, 12, 1), "wandb is missing"),
+        ({"wandb": "0.31.0"}, (3, 10, 9), "Python 3.10.9, accepted: 3.11 or newer"),
+    ],
+)
+def test_versions_outside_the_accepted_range_fail(
+    installed: dict[str, str | None], python: tuple[int, ...], said: str
+) -> None:
+    check = doctor.versions_check(installed, ["wandb>=0.31,<0.32"], python)
+    assert (check.verdict, said in check.said) == ("fail", True)
+
+
+def test_room_for_checkpoints_is_looked_for_where_the_folder_would_be_made(tmp_path: Path) -> None:
+    assert doctor.check_disk(tmp_path / "not" / "there").verdict in {"ok", "warn", "fail"}
+    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=True).verdict == "ok"
+    assert doctor.disk_check(tmp_path, 10 * 10**9, is_writable=True).verdict == "warn"
+    assert doctor.disk_check(tmp_path, 10**9, is_writable=True).verdict == "fail"
+    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=False).verdict == "fail"
+
+
+def test_an_offline_mode_is_named() -> None:
+    check = doctor.mode_check({"WANDB_MODE": "offline"})
+    assert check is not None
+    assert check.verdict == "fail"
+    assert doctor.mode_check({}) is None
+
+
+def test_a_data_file_is_audited_by_samples_and_a_damaged_one_fails(tmp_path: Path) -> None:
+    file = synthetic_file(tmp_path, levels_db=(10, 20), frames_per_cell=12)
+    assert doctor.data_check(file).verdict == "ok"
+    with h5py.File(file, "r+") as data:
+        data["Z"][...] = data["Z"][...] - 10  # labels that the noise contradicts
+    wrong = doctor.data_check(file)
+    assert wrong.verdict == "warn"
+    assert "amc-data audit" in (wrong.remedy or "")
+    file.write_bytes(b"no HDF5")
+    assert doctor.data_check(file).verdict == "fail"
+    assert doctor.data_check(tmp_path / "none").verdict == "fail"
+    assert doctor.data_check(None).verdict == "warn"
+
+
+# --- the command
+
+
+def _examined(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> None:
+    import amc_agents.commands.doctor as command
+
+    monkeypatch.setattr(command, "examine", lambda *_args, **_named: iter(checks))
+
+
+def test_a_failure_is_exit_code_1_and_a_warning_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = Check("GPU", "warn", "no driver", "install one")
+    _examined(monkeypatch, Check("disk", "ok", "room"), warning)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1:] == ["warn GPU       no driver", "               -> install one"]
+    _examined(monkeypatch, warning, Check("W&B", "fail", "nobody answers", "start it"))
+    done = CliRunner().invoke(main, ["doctor"])
+    assert (done.exit_code, done.stderr) == (1, "not ready: W&B\n")
+    document = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    assert (document["ready"], [check["verdict"] for check in document["checks"]]) == (False, ["warn", "fail"])
+
+
+def _verdicts(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, tuple[str, str]]:
+    monkeypatch.setattr(doctor, "torch_facts", lambda: TorchFacts("2.14.1", "13.0", ()))  # its import takes seconds
+    document = json.loads(CliRunner().invoke(main, ["doctor", "--json", *arguments]).stdout)
+    return {check["name"]: (check["verdict"], check["said"]) for check in document["checks"]}
+
+
+def test_without_any_wandb_the_ways_are_named_and_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _verdicts(monkeypatch)
+    assert found["W&B"][0] == "fail"
+    assert found["versions"][0] == "ok"
+    assert f"Python {sys.version_info[0]}.{sys.version_info[1]}" in found["versions"][1]
+    assert "clock" not in found
+
+
+@pytest.mark.client
+def test_a_real_server_says_who_i_am_and_what_time_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    with EmbeddedServer(tmp_path / "data") as server, PlainWandb(server) as plain:
+        try:
+            monkeypatch.setenv("WANDB_API_KEY", server.key)
+            found = _verdicts(monkeypatch, "--base-url", server.base_url)
+            assert found["W&B"][0] == "ok", found["W&B"]
+            assert "you are local, runs go to local" in found["W&B"][1]
+            assert found["clock"] == ("ok", "within 1 s of the server's")
+            monkeypatch.setenv("WANDB_API_KEY", KEY)
+            assert "W&B server" in _verdicts(monkeypatch, "--base-url", plain.base_url)["W&B"][1]
+            monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
+            assert _verdicts(monkeypatch, "--base-url", plain.base_url)["W&B"][0] == "fail"
+        finally:
+            wandb.teardown()

@@ -1,0 +1,163 @@
+"""What amc-sweep status concludes and says of small records; test_operating_commands.py asks real servers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sweep_records import START, completed, run, sweep
+
+from amc_agents.commands import status as command
+from amc_agents.sweep_status import (
+    AgentSeen,
+    Status,
+    agents_seen,
+    conclude,
+    duration,
+    failures_by_host,
+    time_left,
+)
+from amc_analysis.findings import analyse
+from amc_sweeps.causes import Cause
+
+ALIVE = AgentSeen("a", "gpu-1", runs=3, silent_s=4.0)
+SILENT = AgentSeen("b", "gpu-2", runs=2, silent_s=600.0)
+
+
+def _status(
+    *runs: Any, agents: tuple[AgentSeen, ...] = (ALIVE, SILENT), expected: int | None = 8, **more: Any
+) -> Status:
+    return conclude("local/amc/94fqx0gz", analyse(sweep(*runs, **more)), agents, expected=expected)
+
+
+def test_the_estimate_is_the_work_to_come_shared_among_living_agents() -> None:
+    left = time_left(state="RUNNING", expected=10, begun=6, ended_s=[60, 120, 600], running_s=[30, 500], agents=2)
+    assert left.seconds == (4 * 120 + 90) / 2
+    assert (
+        left.because == "4 runs to come and 2 alive, if each takes 2 min, the median of the 3 that ended, on 2 agents"
+    )
+
+
+def test_no_estimate_is_shorter_than_the_run_that_has_longest_to_go() -> None:
+    left = time_left(state="RUNNING", expected=3, begun=3, ended_s=[600], running_s=[10], agents=8)
+    assert left.seconds == 590
+
+
+@pytest.mark.parametrize(
+    ("changes", "because"),
+    [
+        ({"state": "PAUSED"}, "the sweep is paused"),
+        ({"expected": None}, "the sweep has no run_cap and its search no end"),
+        ({"ended_s": []}, "no run has ended yet"),
+        ({"agents": 0}, "no agent is alive"),
+    ],
+)
+def test_where_no_time_can_be_told_the_reason_is_said(changes: dict[str, Any], because: str) -> None:
+    known: dict[str, Any] = {
+        "state": "RUNNING",
+        "expected": 9,
+        "begun": 2,
+        "ended_s": [5],
+        "running_s": [],
+        "agents": 1,
+    }
+    left = time_left(**{**known, **changes})
+    assert (left.seconds, left.because) == (None, because)
+
+
+def test_a_finished_sweep_waits_only_for_its_living_runs() -> None:
+    given: dict[str, Any] = {"expected": 20, "begun": 5, "ended_s": [100], "agents": 1}
+    assert time_left(state="FINISHED", running_s=[], **given).seconds == 0
+    assert time_left(state="FINISHED", running_s=[40], **given).seconds == 60
+
+
+def test_failures_are_counted_by_host_and_early_stops_are_none() -> None:
+    ends = [("gpu-1", Cause.COMPLETED), ("gpu-1", Cause.EARLY_STOPPED), ("gpu-1", Cause.RUNNING)]
+    ends += [("gpu-2", Cause.LOST), ("gpu-2", Cause.LOST), ("gpu-2", Cause.COMPLETED), (None, Cause.OUT_OF_MEMORY)]
+    found = [(host.host, host.failed, host.ended, dict(host.causes)) for host in failures_by_host(ends)]
+    assert found == [("gpu-2", 2, 3, {"lost": 2}), ("unknown host", 1, 1, {"out_of_memory": 1})]
+
+
+def test_an_agent_is_alive_while_it_was_heard_within_a_minute() -> None:
+    def agent(host: str, heard: str | None) -> Any:
+        return SimpleNamespace(name=host, host=host, totalRuns=1, heartbeatAt=heard)
+
+    given = [agent("never", None), agent("old", "2025-07-01T11:00:00Z"), agent("new", "2025-07-01T11:59:30")]
+    seen = agents_seen([*given, agent("ahead", "2025-07-01T12:00:05Z")], START)
+    assert [(one.host, one.silent_s, one.is_alive) for one in seen] == [
+        ("ahead", 0.0, True),  # its server's clock is ahead of ours
+        ("new", 30.0, True),
+        ("old", 3600.0, False),
+        ("never", None, False),
+    ]
+
+
+def test_the_whole_is_said_in_lines_and_in_json() -> None:
+    early = {"stop_recorded": True, "stop_reason": "hyperband", "config": {"epochs": 8}}
+    status = _status(
+        completed("whole", [0.4, 0.5], host="gpu-1"),
+        run("lost", [0.3, 0.9, 0.1], state="crashed", host="gpu-2", name="clear-sweep-2"),
+        run("early", [0.1, 0.1], state="killed", host="gpu-1", **early),
+        run("alive", [0.2], state="running", heartbeat_at=START + timedelta(hours=1)),
+    )
+    lines = command.lines_of(status)
+    assert lines[0] == "a sweep (local/amc/94fqx0gz): running, maximize val/combined_acc"
+    assert "Runs      4 of 8: 1 running, 1 finished, 1 crashed, 1 killed" in lines
+    assert "Best      90.00% peak at epoch 2 of clear-sweep-2 (lost), lost" in lines
+    assert "Agents    1 alive, 1 silent (ended, or lost)" in lines
+    assert "            silent  gpu-2: heard 10 min ago, 2 runs" in lines
+    assert "Failures  gpu-2: 1 of 1 ended runs (1 lost)" in lines
+    assert "Epochs    8 spent, about 6 saved by Hyperband" in lines
+    assert lines[-1].startswith("Left      about ")
+    document = json.loads(json.dumps(status.to_mapping(), allow_nan=False))
+    assert document["best"] == {
+        **{"run_id": "lost", "name": "clear-sweep-2", "peak": 0.9, "peak_epoch": 2.0, "cause": "lost"}
+    }
+    assert document["runs"]["by_cause"] == {"completed": 1, "lost": 1, "early_stopped": 1}
+    assert document["failures_by_host"] == [{"host": "gpu-2", "failed": 1, "ended": 1, "causes": {"lost": 1}}]
+
+
+def test_a_sweep_without_anything_is_said_too() -> None:
+    status = _status(agents=(), expected=None, state="PENDING")
+    lines = command.lines_of(status)
+    assert "Runs      0" in lines
+    assert "Agents    none yet" in lines
+    assert "Best      no run has logged val/combined_acc yet" in lines
+    assert lines[-1] == "Left      cannot be told: the sweep has no run_cap and its search no end"
+
+
+def test_only_nan_logged_is_nothing_to_be_best() -> None:
+    assert _status(run("nan", [math.nan])).best is None
+
+
+def test_a_sweep_is_over_when_it_is_finished_and_nobody_lives() -> None:
+    alive = run("alive", [0.2], state="running", heartbeat_at=START + timedelta(hours=1))
+    assert not _status(completed("one", [0.5]), state="RUNNING").is_over
+    assert not _status(alive, state="FINISHED").is_over
+    assert _status(completed("one", [0.5]), state="FINISHED").is_over
+
+
+def test_watching_in_a_log_says_only_what_is_new_and_ends_with_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    going, over = _status(completed("one", [0.5])), _status(completed("one", [0.5]), state="FINISHED")
+
+    def statuses() -> Iterator[Status]:
+        yield from (going, going, over)
+
+    command._watch_in_lines(statuses(), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "running: 1 of 8: 1 finished; best 50.00%; 1 agent alive; about" in lines[0]
+    assert "finished: 1 of 8: 1 finished; best 50.00%; 1 agent alive; nothing: the sweep is over" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.6, "1 min"), (90, "1 min 30 s"), (660, "11 min"), (7300, "2 h 1 min"), (200000, "2 d 7 h")],
+)
+def test_durations_are_said_in_two_units_at_most(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
