@@ -5,7 +5,6 @@ The collection ``checkpoint-RUN_ID`` holds what a trial needs to be continued ex
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -52,6 +51,7 @@ def log_checkpoint(run: Any, folder: Path) -> None:
         wandb.Error: it could not be uploaded.
     """
     import wandb
+
     from amc_core.checkpoint import LAST, best_by, load_checkpoint
 
     checkpoint = load_checkpoint(folder / LAST)
@@ -73,7 +73,7 @@ def _without_doubles(paths: Iterable[Path]) -> list[Path]:
     """Leave out what is missing, and further names of the same file: a continuation makes them again."""
     kept: list[Path] = []
     for path in paths:
-        if path.is_file() and not any(os.path.samefile(path, other) for other in kept):
+        if path.is_file() and not any(path.samefile(other) for other in kept):
             kept.append(path)
     return kept
 

@@ -157,7 +157,9 @@ class ProjectNode:
     def bucket(self, name: str, missing_ok: bool | None = None) -> RunNode | None:
         """Return the run for a resume. One that was only handed out has nothing to resume."""
         found = self._context.store.run(self._project.pk, name)
-        return RunNode(self._context, found) if found and (found.started or found.history_lines) else None
+        # Preempted in its first epoch, it has no history; that its trial wrote its own config tells it from a new one.
+        has_begun = found and (found.started or found.history_lines or "_wandb" in json.loads(found.config))
+        return RunNode(self._context, found) if found and has_begun else None
 
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
