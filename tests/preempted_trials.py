@@ -16,10 +16,10 @@ import psutil
 import torch
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
+from tiny_files import synthetic_file
 
 from amc_agents.run_folder import read_rows
 from amc_core.checkpoint import load_checkpoint
-from tiny_files import synthetic_file
 
 EPOCHS = 4
 SMALL: dict[str, Any] = {

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_everybody
 
 from amc_agents.reopen import Reopened, reopen_preempted
 from amc_agents.run_folder import read_end, read_rows
-from amc_core.checkpoint import load_checkpoint
 from amc_sweeps.causes import EndReason
 
 pytestmark = pytest.mark.client
