@@ -1,0 +1,70 @@
+"""What every command on a SWEEP begins with: which W&B, its client, and the full path of the sweep that was meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from amc_sweeps.backend import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.cli_options import Refusal, connect
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A W&B and its client; ``path`` is ENTITY/PROJECT/ID."""
+
+    backend: Backend
+    api: Any  # a wandb.Api
+    path: str
+
+
+def open_api(backend: Backend) -> Any:
+    """Return the wandb client for a W&B that was chosen, quiet on both streams."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
+    import wandb
+
+    with answering(backend):
+        return wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
+
+
+def choose_sweep(
+    sweep: str, *, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
+) -> Chosen:
+    """Find the sweep that a person wrote as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; the latter says which W&B too.
+
+    Raises:
+        Refusal: when it does not name a sweep, or no W&B can be told.
+        click.ClickException: when the server does not answer as it should.
+    """
+    try:
+        ref = parse_sweep(sweep)
+    except BackendError as error:
+        raise Refusal(str(error)) from error
+    if ref.base_url and not (base_url or local or cloud):
+        base_url = ref.base_url
+    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    api = open_api(backend)
+    with answering(backend):
+        try:
+            path = find_sweep(ref, api, entity=entity, project=project)
+        except SweepNotFoundError as error:
+            raise Refusal(f"{error}\namc-sweep list shows all") from error
+        except BackendError as error:
+            raise Refusal(str(error)) from error
+    return Chosen(backend, api, path)
+
+
+@contextmanager
+def answering(backend: Backend) -> Iterator[None]:
+    """Turn what the wandb client raises at a server that does not answer as it should into a failed command."""
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
