@@ -48,7 +48,12 @@ class Machine:
         self.runs.mkdir(parents=True)
         self.folder = folder / name
         own = {"AMC_RUNS_DIR": str(self.runs), "AMC_DATA": str(data), "OMP_NUM_THREADS": "1"}
-        wandb = {"WANDB_HOST": name, "WANDB_DIR": str(self.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+        wandb = {
+            "WANDB_HOST": name,
+            "WANDB_DIR": str(self.folder),
+            "WANDB_SILENT": "false",
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
+        }
         base = server.environment() if server else dict(os.environ)
         self.env = {**base, **EmbeddedServer.process_environment(), **own, **wandb, **env}
         self.env.update({name: base[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY") if name in base})
@@ -70,6 +75,15 @@ class Machine:
         """Start a trial with a run id of our choice, as an agent would."""
         arguments = [f"--{name}={value}" for name, value in (SMALL if flags is None else flags).items()]
         return self.start("amc-train", *arguments, WANDB_RUN_ID=run, WANDB_PROJECT="demo", **env)
+
+    def create_sweep(self, config: str) -> str:
+        """Register a sweep in project ``demo`` and return ENTITY/PROJECT/ID."""
+        (self.folder / "sweep.yaml").write_text(config)
+        command = _resolved(("wandb", "sweep", "--project", "demo", "sweep.yaml"))
+        done = subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, check=False)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        return said.split("wandb agent ")[1].split()[0]
 
     def amc_sweep(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run one of our commands to its end."""
@@ -116,7 +130,8 @@ def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str,
     """Return what the server has of a run."""
     document = """query R($run: String!, $project: String!) { project(name: $project, entityName: "local") {
         run(name: $run) { state exitcode host config summaryMetrics
-        history(minStep: 0, maxStep: 1000000, samples: 100000) } } }"""
+        history(minStep: 0, maxStep: 1000000, samples: 100000)
+        files { edges { node { name } } } } } }"""
     found = server.graphql(document, run=run, project=project)["project"]["run"]
     if found is None:
         return {"state": None, "history": []}

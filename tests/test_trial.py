@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amc_agents.trial import main, reason_of
+from amc_agents.ending import reason_of
+from amc_agents.trial import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.radioml import DataError
 from amc_core.training import Diverged

@@ -36,9 +36,15 @@ def find_checkpoint(run_id: str, folder: Path, uploaded: Callable[[], Uploaded |
 
     Raises:
         CheckpointError: it is damaged, or of another run.
+        wandb.Error: nothing lies in the folder, and W&B does not answer.
     """
     own = _read(folder / LAST, run_id, "the run's folder") if (folder / LAST).is_file() else None
-    kept = uploaded()
+    try:
+        kept = uploaded()
+    except Exception:
+        if own is None:
+            raise
+        kept = None  # what lies here will do
     if kept is None or (own is not None and (own.epoch, own.steps_done) >= (kept.epoch, kept.steps_done)):
         return own
     return _read(fetch(kept, folder), run_id, f"W&B's artifact {kept.artifact.name}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_agents.run_folder import HISTORY_FILE
+from amc_agents.run_target import is_missing
 
 TYPE = "checkpoint"
 SETTING = "AMC_CHECKPOINT_ARTIFACT"
@@ -79,13 +80,19 @@ def _without_doubles(paths: Iterable[Path]) -> list[Path]:
 
 
 def find_uploaded(entity: str, project: str, run_id: str) -> Uploaded | None:
-    """Return the run's newest checkpoint that W&B keeps; None without any."""
+    """Return the run's newest checkpoint that W&B keeps; None without any.
+
+    Raises:
+        wandb.Error: W&B does not answer as it should.
+    """
     import wandb
 
     try:
         artifact = wandb.Api().artifact(f"{entity}/{project}/checkpoint-{run_id}:latest", type=TYPE)
-    except (wandb.Error, ValueError):  # the client has no error of its own for what is not there
-        return None
+    except (wandb.Error, ValueError) as error:
+        if is_missing(error):
+            return None
+        raise
     facts = artifact.metadata
     return Uploaded(artifact, epoch=int(facts.get("epoch", 0)), steps_done=int(facts.get("steps_done", 0)))
 

@@ -7,11 +7,8 @@ on disk before W&B is told, because the client's side process may have died of t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from amc_agents.ending import guarded
 from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
-from amc_agents.run_folder import forget_end, leave_end
 from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
 from amc_sweeps.backend import BackendError, choose_backend
 from amc_sweeps.causes import EXIT_CODES, EndReason
 
-SIGNAL_GRACE_S = 1.0
-
 if TYPE_CHECKING:
     import wandb
 
     from amc_agents.run_artifacts import Uploaded
-    from amc_core.training import Recorder
 
 
 def _option(spec: FieldSpec) -> click.Option:
@@ -88,6 +82,7 @@ class _TrialCommand(click.Command):
     show_envvar=True,
     help="When the checkpoint goes to W&B, for another machine to go on from; never: --runs_dir is shared by all.",
 )
+@click.option("--repeat_of", metavar="RUN", help="Note with the run that it repeats another one.")
 @click.option(
     "--summary",
     is_flag=True,
@@ -100,6 +95,7 @@ def main(
     no_wandb: str,
     runs_dir: Path,
     checkpoint_artifact: str,
+    repeat_of: str | None,
     summary: bool,
     **flags: str | None,
 ) -> None:
@@ -125,7 +121,8 @@ def main(
     stop.listen()
     if no_wandb.lower() in {"true", "1"}:
         sys.exit(_train_alone(given, runs_dir, stop))
-    sys.exit(_train_with_wandb(given, runs_dir, stop, ArtifactUse(checkpoint_artifact)))
+    noted = {} if repeat_of is None else {"repeat_of": repeat_of}
+    sys.exit(_train_with_wandb(given, runs_dir, stop, ArtifactUse(checkpoint_artifact), noted))
 
 
 def _summarise(given: Mapping[str, Any]) -> int:
@@ -146,7 +143,13 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
     return {argument.lstrip("-").partition("=")[0]: argument.partition("=")[2] for argument in arguments}
 
 
-def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests, artifact: ArtifactUse) -> int:
+def _train_with_wandb(
+    given: Mapping[str, Any],
+    runs_dir: Path,
+    stop: StopRequests,
+    artifact: ArtifactUse,
+    noted: Mapping[str, Any],
+) -> int:
     try:
         _point_at_wandb()
     except BackendError as error:
@@ -162,7 +165,13 @@ def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopReques
     folder = runs_dir / str(run.id)
     recorder = RunRecorder(run, folder)
     path = f"{run.entity}/{run.project}/{run.id}"
-    reason = _guarded(lambda: _settle(run, given, folder, recorder, artifact), folder, recorder, stop, run_path=path)
+
+    def resolve() -> TrialConfig:
+        config = _settle(run, given, folder, recorder, artifact)
+        run.config.update(dict(noted))
+        return config
+
+    reason = guarded(resolve, folder, recorder, stop, run_path=path)
     try:
         _take_leave(run, folder, recorder, reason, artifact)
     except Exception as error:  # noqa: BLE001 - the reason stands, whatever became of the client
@@ -266,7 +275,7 @@ def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -
         recorder.config(config.to_mapping())
         return config
 
-    reason = _guarded(resolve, run_dir, recorder, stop)
+    reason = guarded(resolve, run_dir, recorder, stop)
     recorder.summary({"end_reason": str(reason)})
     click.echo(f"amc-train: {reason}; results in {run_dir}", err=True)
     return EXIT_CODES[reason]
@@ -282,95 +291,6 @@ def _new_run_dir(runs_dir: Path) -> Path:
     taken = {path.name for path in runs_dir.glob("local-*")}
     number = next(number for number in range(1, len(taken) + 2) if f"local-{number}" not in taken)
     return runs_dir / f"local-{number}"
-
-
-def _guarded(
-    resolve: Callable[[], TrialConfig],
-    run_dir: Path,
-    recorder: Recorder,
-    stop: StopRequests,
-    *,
-    run_path: str | None = None,
-) -> EndReason:
-    """Train, turn every end into its reason, and leave that reason on disk."""
-    word = _LastWord(run_dir, run_path)
-
-    def should_stop() -> str | None:
-        asked = stop()
-        if asked is not None:
-            word.leave(EndReason(asked))  # before the checkpoint: whoever asked may not wait for both
-        return asked
-
-    try:
-        word.take_back()
-        config = resolve()
-        from amc_core.training import train  # torch: after W&B and TrialConfig have had their say
-
-        asked = should_stop()  # before frames are loaded, which may take longer than the machine lasts
-        if asked is not None:
-            return EndReason(asked)
-        result = train(config, run_dir=run_dir, record=recorder, should_stop=should_stop, progress=sys.stderr.isatty())
-        reason = EndReason(result.end)
-    except KeyboardInterrupt:
-        reason = EndReason.INTERRUPTED
-    except ClientLostError as lost:
-        time.sleep(SIGNAL_GRACE_S)  # who ends all processes of a job ends one after the other: our signal may follow
-        reason = EndReason(stop() or EndReason.ERROR)
-        click.echo(f"amc-train: {reason}: {lost}; continue with: amc-sweep resume {run_path}", err=True)
-    except Exception as error:  # noqa: BLE001 - whatever went wrong becomes a reason, an exit code and a log line
-        reason = reason_of(error)
-        if reason is EndReason.ERROR:
-            traceback.print_exc()
-        click.echo(f"amc-train: {reason}: {error}", err=True)
-    word.leave(reason)
-    return reason
-
-
-class _LastWord:
-    """``end.json``: a trial's own word for how it ended, for those who find its folder."""
-
-    def __init__(self, run_dir: Path, run_path: str | None) -> None:
-        self._run_dir = run_dir
-        self._run_path = run_path
-        self._left: EndReason | None = None
-
-    def take_back(self) -> None:
-        """Remove an earlier trial's word."""
-        with contextlib.suppress(OSError):
-            forget_end(self._run_dir)
-
-    def leave(self, reason: EndReason) -> None:
-        """Write it, once for every reason."""
-        if reason is self._left:
-            return
-        self._left = reason
-        try:
-            leave_end(self._run_dir, reason, run=self._run_path)
-        except OSError as error:  # a full disk must not hide the reason from W&B
-            click.echo(f"amc-train: the end could not be written into {self._run_dir}: {error}", err=True)
-
-
-def reason_of(error: BaseException) -> EndReason:
-    """Name the reason behind an exception of a trial."""
-    from amc_core.radioml import DataError
-
-    if isinstance(error, ConfigError):
-        return EndReason.CONFIG_REFUSED
-    if isinstance(error, DataError):
-        return EndReason.DATA_ERROR
-    if isinstance(error, MemoryError):
-        return EndReason.OUT_OF_MEMORY
-    from amc_core.checkpoint import CheckpointError
-    from amc_core.training import Diverged
-
-    if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
-        return EndReason.CONFIG_REFUSED
-    if isinstance(error, Diverged):
-        return EndReason.DIVERGED
-    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError.
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return EndReason.OUT_OF_MEMORY
-    return EndReason.ERROR
 
 
 if __name__ == "__main__":

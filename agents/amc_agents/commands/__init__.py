@@ -9,6 +9,8 @@ from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
 from amc_agents.commands.export import export_command
 from amc_agents.commands.import_ import import_command
+from amc_agents.commands.repeat import repeat_command
+from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 
 
@@ -32,4 +34,6 @@ main.add_command(create_command)
 main.add_command(demo_command)
 main.add_command(export_command)
 main.add_command(import_command)
+main.add_command(repeat_command)
+main.add_command(resume_command)
 main.add_command(serve_command)
