@@ -250,3 +250,39 @@ def test_a_run_of_no_sweep_that_ended_begins_a_new_life_by_init(server: InProces
     assert server.graphql(query)["project"]["run"] == {"state": "failed", "exitcode": 1}
     server.begin("mine")
     assert server.graphql(query)["project"]["run"] == {"state": "running", "exitcode": None}
+
+
+def _resume(server: InProcessServer, run: str, **more: str) -> None:
+    """Do what ``wandb.init(resume="must")`` does: ask for the run, then take it by its global id, naming the host."""
+    query = 'query Q($run: String!) { model(name: "p", entityName: "local") { bucket(name: $run) { id } } }'
+    bucket = server.graphql(query, run=run)["model"]["bucket"]
+    document = """mutation UpsertBucket($id: String, $name: String, $host: String) {
+        upsertBucket(input: {id: $id, name: $name, modelName: "p", host: $host}) { bucket { id } } }"""
+    server.graphql(document, id=bucket["id"], name=run, **more)
+
+
+def test_a_killed_run_that_its_trial_resumes_begins_a_new_life_without_the_old_stop(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    agent = server.create_agent(sweep)
+    run = server.draw(agent)["run_id"]
+    server.begin(run)
+    stop = "mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }"
+    server.graphql(stop, id=server.sweep(sweep)["runs"][run]["id"])
+    server.heartbeat(agent)  # its trial is gone without a goodbye
+    assert server.states(sweep)[0] == "killed"
+    _resume(server, run)  # a person has changed it through the API
+    assert server.states(sweep)[0] == "killed"
+    _resume(server, run, host="gpu-2")
+    assert server.states(sweep)[0] == "running"
+    assert server.log(run, 0.1) == {}, "nobody asks it to stop"
+
+
+def test_a_run_that_was_preempted_in_its_first_epoch_can_be_resumed(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    run = server.draw(server.create_agent(sweep))["run_id"]
+    server.begin(run)
+    server.post(run, preempting=True)
+    server.finish(run, 75)
+    assert server.draw(server.create_agent(sweep))["run_id"] == run
+    _resume(server, run, host="gpu-2")
+    assert server.states(sweep)[0] == "running"

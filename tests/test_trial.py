@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amc_agents.trial import main, reason_of
+from amc_agents.ending import reason_of
+from amc_agents.trial import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.radioml import DataError
 from amc_core.training import Diverged
@@ -67,7 +68,8 @@ def _left(tmp_path: Path, name: str) -> dict[str, Any]:
 def test_a_completed_trial_leaves_history_summary_checkpoint_and_exit_code_0(tmp_path: Path, frames: Path) -> None:
     code, err = _finish(_start(tmp_path, {**SMALL, "data": frames}))
     assert code == 0, err
-    assert _left(tmp_path, "end.json") == {"end_reason": "completed", "exit_code": 0}
+    end = _left(tmp_path, "end.json")
+    assert (end["end_reason"], end["exit_code"]) == ("completed", 0)
     summary = _left(tmp_path, "summary.json")
     rows = [json.loads(line) for line in (tmp_path / "local-1" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -7,16 +7,18 @@ on disk before W&B is told, because the client's side process may have died of t
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from amc_agents.ending import guarded
+from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
+from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
 from amc_sweeps.backend import BackendError, choose_backend
@@ -25,25 +27,7 @@ from amc_sweeps.causes import EXIT_CODES, EndReason
 if TYPE_CHECKING:
     import wandb
 
-    from amc_core.training import Recorder
-
-END_FILE = "end.json"  # the local record of how the trial ended
-
-
-class _WandbRecorder:
-    """What the training loop says, passed on to a W&B run."""
-
-    def __init__(self, run: wandb.Run) -> None:
-        self._run = run
-
-    def config(self, facts: Mapping[str, Any]) -> None:
-        self._run.config.update(dict(facts), allow_val_change=True)
-
-    def log(self, metrics: Mapping[str, float]) -> None:
-        self._run.log(dict(metrics))
-
-    def summary(self, facts: Mapping[str, Any]) -> None:
-        self._run.summary.update(dict(facts))
+    from amc_agents.run_artifacts import Uploaded
 
 
 def _option(spec: FieldSpec) -> click.Option:
@@ -90,17 +74,37 @@ class _TrialCommand(click.Command):
     help="Where each run's checkpoints go, in a folder of the run's id.",
 )
 @click.option(
+    "--checkpoint_artifact",
+    type=click.Choice(list(ArtifactUse)),
+    default=ArtifactUse.PREEMPTION,
+    envvar=SETTING,
+    show_default=True,
+    show_envvar=True,
+    help="When the checkpoint goes to W&B, for another machine to go on from; never: --runs_dir is shared by all.",
+)
+@click.option("--repeat_of", metavar="RUN", help="Note with the run that it repeats another one.")
+@click.option(
     "--summary",
     is_flag=True,
     help="Print the network's layers, parameters, multiply-accumulates and frames/s, and train nothing.",
 )
 @click.pass_context
-def main(context: click.Context, /, no_wandb: str, runs_dir: Path, summary: bool, **flags: str | None) -> None:
+def main(
+    context: click.Context,
+    /,
+    no_wandb: str,
+    runs_dir: Path,
+    checkpoint_artifact: str,
+    repeat_of: str | None,
+    summary: bool,
+    **flags: str | None,
+) -> None:
     """Train one modulation-and-SNR classifier.
 
     Started by `wandb agent` as one trial of a sweep, or by hand. What W&B hands over wins over a flag, which wins
     over the default; the resolved configuration is written back to the run. AMC_DATA names the data file of this
-    machine where neither says it.
+    machine where neither says it. A run that is handed out again goes on from its checkpoint: the one in --runs_dir,
+    or the one that W&B keeps.
 
     \b
     Exit codes: 0 completed, patience or stopped by W&B; 65 data unusable; 70 internal error; 75 preempted;
@@ -117,7 +121,8 @@ def main(context: click.Context, /, no_wandb: str, runs_dir: Path, summary: bool
     stop.listen()
     if no_wandb.lower() in {"true", "1"}:
         sys.exit(_train_alone(given, runs_dir, stop))
-    sys.exit(_train_with_wandb(given, runs_dir, stop))
+    noted = {} if repeat_of is None else {"repeat_of": repeat_of}
+    sys.exit(_train_with_wandb(given, runs_dir, stop, ArtifactUse(checkpoint_artifact), noted))
 
 
 def _summarise(given: Mapping[str, Any]) -> int:
@@ -138,7 +143,13 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
     return {argument.lstrip("-").partition("=")[0]: argument.partition("=")[2] for argument in arguments}
 
 
-def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
+def _train_with_wandb(
+    given: Mapping[str, Any],
+    runs_dir: Path,
+    stop: StopRequests,
+    artifact: ArtifactUse,
+    noted: Mapping[str, Any],
+) -> int:
     try:
         _point_at_wandb()
     except BackendError as error:
@@ -147,25 +158,93 @@ def _train_with_wandb(given: Mapping[str, Any], runs_dir: Path, stop: StopReques
     import wandb
 
     try:
-        run = wandb.init(settings=wandb.Settings(stop_fn=stop.by_wandb))
+        run = wandb.init(resume=_resume_mode(os.environ), settings=wandb.Settings(stop_fn=stop.by_wandb))
     except wandb.Error as error:
         click.echo(f"amc-train: W&B cannot be reached, nothing was trained: {error}", err=True)
         return EXIT_CODES[EndReason.ERROR]
-    handed_over = dict(run.config)  # what the sweep chose; the same names come as flags by ${args}
+    folder = runs_dir / str(run.id)
+    recorder = RunRecorder(run, folder)
+    path = f"{run.entity}/{run.project}/{run.id}"
 
     def resolve() -> TrialConfig:
-        config = TrialConfig.from_mapping(_with_machine_data({**given, **handed_over}))
-        resolved = config.to_mapping()
-        run.config.update({name: value for name, value in resolved.items() if handed_over.get(name) != value})
+        config = _settle(run, given, folder, recorder, artifact)
+        run.config.update(dict(noted))
         return config
 
-    run_dir = runs_dir / str(run.id)
-    reason = _guarded(resolve, run_dir, _WandbRecorder(run), stop)
-    run.summary["end_reason"] = str(reason)
-    if reason is EndReason.PREEMPTED:
-        _mark_preempting(run)
-    run.finish(exit_code=EXIT_CODES[reason])
+    reason = guarded(resolve, folder, recorder, stop, run_path=path)
+    try:
+        _take_leave(run, folder, recorder, reason, artifact)
+    except Exception as error:  # noqa: BLE001 - the reason stands, whatever became of the client
+        click.echo(f"amc-train: {reason}, but W&B could not be told: {type(error).__name__} {error}", err=True)
+        sys.stderr.flush()
+        os._exit(EXIT_CODES[reason])  # the client's exit handler would wait for, or trip over, what is not there
     return EXIT_CODES[reason]
+
+
+def _resume_mode(environ: Mapping[str, str]) -> Literal["allow"] | None:
+    """Return how to begin: an id from outside may be that of a run which goes on."""
+    is_named = "WANDB_RUN_ID" in environ and "WANDB_RESUME" not in environ
+    return "allow" if is_named and environ.get("WANDB_MODE", "online") == "online" else None
+
+
+def _settle(
+    run: wandb.Run, given: Mapping[str, Any], folder: Path, recorder: RunRecorder, artifact: ArtifactUse
+) -> TrialConfig:
+    """Decide what to train: a new trial, or the rest of one whose run has this id already."""
+    from amc_agents.continuation import continued_values, find_checkpoint  # torch: after wandb.init
+
+    handed_over = dict(run.config)  # what the sweep chose; the same names come as flags by ${args}
+    machine = {"data": own} if (own := os.environ.get("AMC_DATA")) else {}
+    values = continued_values(handed_over, machine, given) if run.resumed else {**machine, **given, **handed_over}
+    config = TrialConfig.from_mapping(values)
+    with telling_wandb():
+        changed = {name: value for name, value in config.to_mapping().items() if handed_over.get(name) != value}
+        run.config.update(changed, allow_val_change=run.resumed)
+
+    def uploaded() -> Uploaded | None:
+        kept_there = run.resumed and artifact is not ArtifactUse.NEVER
+        return find_uploaded(run.entity, run.project, str(run.id)) if kept_there else None
+
+    found = find_checkpoint(str(run.id), folder, uploaded)
+    if found is None:
+        recorder.begin()
+        if run.resumed:
+            click.echo(f"amc-train: run {run.id} starts over: no checkpoint in {folder}, none with W&B", err=True)
+        return config
+    click.echo(
+        f"amc-train: run {run.id} goes on after epoch {found.epoch} and {found.steps_done} steps, from {found.source}",
+        err=True,
+    )
+    recorder.go_on(epochs=found.epoch, last=found.metrics)
+    return replace(config, init_from=None, resume_from=str(found.path))
+
+
+def _take_leave(run: wandb.Run, folder: Path, recorder: RunRecorder, reason: EndReason, artifact: ArtifactUse) -> None:
+    """Tell W&B how the trial ended, the most urgent first: there may be seconds left."""
+    preempted = reason is EndReason.PREEMPTED
+    run.summary["end_reason"] = str(reason)
+    if preempted:
+        run.mark_preempting()
+    # Before the goodbye, for that is when the run is handed out again.
+    if (folder / "last.pt").is_file() and (
+        artifact is ArtifactUse.END or (preempted and artifact is not ArtifactUse.NEVER)
+    ):
+        _try_to("upload the checkpoint", lambda: log_checkpoint(run, folder))
+    if not preempted:  # whoever goes on will have more to show
+        epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
+        _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs))
+    run.finish(exit_code=EXIT_CODES[reason])
+
+
+def _try_to(what: str, do: Callable[[], None]) -> None:
+    """Do what may fail without changing how the trial ended."""
+    try:
+        with telling_wandb():
+            do()
+    except ClientLostError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        click.echo(f"amc-train: could not {what}: {type(error).__name__} {error}", err=True)
 
 
 def _point_at_wandb() -> None:
@@ -196,7 +275,7 @@ def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -
         recorder.config(config.to_mapping())
         return config
 
-    reason = _guarded(resolve, run_dir, recorder, stop)
+    reason = guarded(resolve, run_dir, recorder, stop)
     recorder.summary({"end_reason": str(reason)})
     click.echo(f"amc-train: {reason}; results in {run_dir}", err=True)
     return EXIT_CODES[reason]
@@ -214,61 +293,5 @@ def _new_run_dir(runs_dir: Path) -> Path:
     return runs_dir / f"local-{number}"
 
 
-def _guarded(resolve: Any, run_dir: Path, recorder: Recorder, stop: StopRequests) -> EndReason:
-    """Train, turn every end into its reason, and leave that reason on disk."""
-    try:
-        config = resolve()
-        from amc_core.training import train  # torch: after W&B and TrialConfig have had their say
-
-        run_dir.mkdir(parents=True, exist_ok=True)
-        result = train(config, run_dir=run_dir, record=recorder, should_stop=stop, progress=sys.stderr.isatty())
-        reason = EndReason(result.end)
-    except KeyboardInterrupt:
-        reason = EndReason.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever went wrong becomes a reason, an exit code and a log line
-        reason = reason_of(error)
-        if reason is EndReason.ERROR:
-            traceback.print_exc()
-        click.echo(f"amc-train: {reason}: {error}", err=True)
-    _leave_end(run_dir, reason)
-    return reason
-
-
-def reason_of(error: BaseException) -> EndReason:
-    """Name the reason behind an exception of a trial."""
-    from amc_core.radioml import DataError
-
-    if isinstance(error, ConfigError):
-        return EndReason.CONFIG_REFUSED
-    if isinstance(error, DataError):
-        return EndReason.DATA_ERROR
-    if isinstance(error, MemoryError):
-        return EndReason.OUT_OF_MEMORY
-    from amc_core.checkpoint import CheckpointError
-    from amc_core.training import Diverged
-
-    if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
-        return EndReason.CONFIG_REFUSED
-    if isinstance(error, Diverged):
-        return EndReason.DIVERGED
-    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError.
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return EndReason.OUT_OF_MEMORY
-    return EndReason.ERROR
-
-
-def _leave_end(run_dir: Path, reason: EndReason) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / f"{END_FILE}.tmp"
-        temporary.write_text(json.dumps({"end_reason": str(reason), "exit_code": EXIT_CODES[reason]}))
-        temporary.replace(run_dir / END_FILE)
-    except OSError as error:  # a full disk must not hide the reason from W&B
-        click.echo(f"amc-train: {run_dir / END_FILE} could not be written: {error}", err=True)
-
-
-def _mark_preempting(run: wandb.Run) -> None:
-    try:
-        run.mark_preempting()
-    except (ConnectionError, RuntimeError) as error:  # wandb's side process died of the same signal
-        click.echo(f"amc-train: W&B could not be told of the preemption: {error}", err=True)
+if __name__ == "__main__":
+    main()

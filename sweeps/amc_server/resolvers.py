@@ -157,7 +157,9 @@ class ProjectNode:
     def bucket(self, name: str, missing_ok: bool | None = None) -> RunNode | None:
         """Return the run for a resume. One that was only handed out has nothing to resume."""
         found = self._context.store.run(self._project.pk, name)
-        return RunNode(self._context, found) if found and (found.started or found.history_lines) else None
+        # Preempted in its first epoch, it has no history; that its trial wrote its own config tells it from a new one.
+        has_begun = found and (found.started or found.history_lines or "_wandb" in json.loads(found.config))
+        return RunNode(self._context, found) if found and has_begun else None
 
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
@@ -644,12 +646,18 @@ class MutationRoot(ArtifactMutations):
         return {"id": run.id, "run_queue_item_id": global_id("RunQueueItem", run.pk)}
 
     def upsert_bucket(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-        """Take a run's own account of itself: from its trial by name, from a person through the API by global id."""
+        """Take a run's own account of itself: from its trial by name, from a person through the API by global id.
+
+        A trial that resumes its run gives the id, too, and as every trial at its beginning, the host that it runs on.
+        """
         check_entity(input)
         changes = _run_changes(input)
         if input.get("id") is not None:
             run = self._run(input["id"])
-            self._context.writer.update("runs", run.pk, **changes)
+            if _is_a_beginning(input):
+                run = self._goes_on(run, input, changes)
+            else:
+                self._context.writer.update("runs", run.pk, **changes)
             return {"bucket": RunNode(self._context, self._run(input["id"])), "inserted": False}
         run, inserted = self._upsert_by_trial(input, changes)
         return {"bucket": RunNode(self._context, run), "inserted": inserted}
@@ -680,12 +688,25 @@ class MutationRoot(ArtifactMutations):
             inserted = True
         else:
             inserted = not run.started
-            if run.exit_code is not None or run.given_up:  # it has ended and begins again
-                changes |= {"exit_code": None, "preempting": 0, "given_up": 0, "ended_at": None}
-                changes |= dict.fromkeys(("stop_reason", "stop_at", "stop_band", "stop_value", "stop_threshold"))
+        return self._goes_on(run, input, changes, is_begun=is_begun), inserted
+
+    def _goes_on(
+        self,
+        run: Run,
+        input: Mapping[str, Any],  # noqa: A002
+        changes: dict[str, Any],
+        *,
+        is_begun: bool = True,
+    ) -> Run:
+        has_ended = run.exit_code is not None or run.given_up
+        # What was only concluded from silence may be wrong: then it takes a trial's beginning to be a new life.
+        if has_ended or (run.where.is_terminal and _is_a_beginning(input)):
+            changes |= {"exit_code": None, "preempting": 0, "given_up": 0, "ended_at": None}
+            changes |= dict.fromkeys(("stop_reason", "stop_at", "stop_band", "stop_value", "stop_threshold"))
         if is_begun:
             changes["started"] = 1
-        return coordinator.conclude(store, coordinator.heard(store, run, **changes)), inserted
+        coordinator = self._coordinator
+        return coordinator.conclude(self._context.writer, coordinator.heard(self._context.writer, run, **changes))
 
     def stop_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         self._coordinator.stop(self._context.writer, self._run(input["id"]), "user")
@@ -760,6 +781,11 @@ class MutationRoot(ArtifactMutations):
         if run is None:
             raise Refused("the run is not there any more", status=404)
         return run
+
+
+def _is_a_beginning(input: Mapping[str, Any]) -> bool:  # noqa: A002
+    """Tell a trial's ``wandb.init`` from later changes of its config, and from a person's: only it names the host."""
+    return input.get("host") is not None
 
 
 def _run_changes(input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002

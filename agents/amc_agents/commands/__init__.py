@@ -13,6 +13,8 @@ from amc_agents.commands.doctor import doctor_command
 from amc_agents.commands.export import export_command
 from amc_agents.commands.import_ import import_command
 from amc_agents.commands.list_ import list_command
+from amc_agents.commands.repeat import repeat_command
+from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
@@ -58,6 +60,8 @@ main.add_command(export_command)
 main.add_command(import_command)
 main.add_command(list_command)
 main.add_command(pause_command)
+main.add_command(repeat_command)
+main.add_command(resume_command)
 main.add_command(serve_command)
 main.add_command(status_command)
 main.add_command(stop_command)

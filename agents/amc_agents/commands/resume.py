@@ -1,0 +1,154 @@
+"""amc-sweep resume: a sweep hands out runs again, or a run goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from amc_agents.commands.chosen import answering, open_api
+from amc_agents.run_target import Target, find_target, parse_target
+from amc_agents.sweep_control import SweepControlError, control
+from amc_core.config import check_value, parse_flag
+from amc_sweeps.backend import Backend, BackendError
+from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+
+if TYPE_CHECKING:
+    from amc_agents.again import Trial
+
+
+@click.command("resume")
+@click.argument("target", metavar="RUN|SWEEP")
+@click.option("--epochs", metavar="N", help="Of a run: train so many epochs in all, instead of as many as recorded.")
+@click.option("--patience", metavar="N", help="Of a run: another patience than recorded; null: never.")
+@click.option("--data", metavar="FILE", help="Of a run: where its frames are here (default: AMC_DATA, or as recorded).")
+@click.option(
+    "--runs-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    envvar="AMC_RUNS_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="Where the folders of runs are.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Print the command that continues the run; start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Of a sweep: print one JSON object on stdout.")
+@backend_options
+def resume_command(
+    target: str,
+    epochs: str | None,
+    patience: str | None,
+    data: str | None,
+    runs_dir: Path,
+    only_print: bool,
+    as_json: bool,
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> None:
+    """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs again.
+
+    A run goes on here, in the foreground, whether it crashed, was killed, preempted or stopped: with the checkpoint in
+    its folder, or the one that W&B keeps of it, whichever is further on. Nothing is logged twice, and its numbers are
+    those of an uninterrupted run. One that ended by itself needs another end: --epochs, --patience.
+
+    \b
+    amc-sweep resume 94fqx0gz                         # a sweep that was paused or stopped
+    amc-sweep resume kx81m2ab                         # a run, on the machine that has its folder
+    amc-sweep resume my-team/radioml/kx81m2ab --epochs 200
+
+    Exit codes: of a run, those of amc-train; of a sweep, 0 resumed, 1 the server does not answer; 2 refused.
+    """
+    given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
+    try:
+        ref = parse_target(target)
+        if ref.ref.base_url and not (base_url or local or cloud):
+            base_url = ref.ref.base_url
+        backend = connect(base_url=base_url, local=local, cloud=cloud)
+        api = open_api(backend)
+        with answering(backend):
+            found = find_target(ref, api, entity=entity, project=project)
+    except BackendError as error:
+        raise Refusal(str(error)) from error
+    if found.kind == "sweep":
+        if given or data or only_print:
+            refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")
+        _resume_sweep(api, backend, found.path, as_json=as_json)
+        return
+    trial = _prepared(found, backend, given, data, runs_dir)
+    if only_print:
+        click.echo(trial.shell_line(backend))
+        return
+    click.echo(f"continuing run {found.path}; its page: {found.found.url}", err=True)
+    environment = trial.process_environment(backend)
+    sys.modules["wandb"].teardown()  # its side process would outlive this one
+    os.execve(sys.executable, trial.command(), environment)  # signals are the trial's from here on
+
+
+def _value(name: str, text: str) -> Any:
+    value, problem = check_value(name, parse_flag(name, text))
+    if problem is not None:
+        refuse(f"--{problem}")
+    return value
+
+
+def _resume_sweep(api: Any, backend: Backend, path: str, *, as_json: bool) -> None:
+    with answering(backend):
+        try:
+            changed = control(api, path, "resume")
+        except SweepControlError as error:
+            raise Refusal(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({**asdict(changed), "changed": changed.is_new}, indent=2))
+    else:
+        click.echo(changed.said(), err=True)
+
+
+def _prepared(target: Target, backend: Backend, given: dict[str, Any], data: str | None, runs_dir: Path) -> Trial:
+    """Look into everything that could refuse the trial while its run is still untouched, and return the trial."""
+    from amc_agents import again
+
+    entity, project, run_id = target.path.split("/")
+    run = target.found
+    config = dict(run.config)
+    try:
+        settings = again.settings_of(config)
+        again.require_ended(target.path, run.state, getattr(run, "heartbeat_at", None))
+        again.require_something_left(dict(run.summary_metrics), settings, given)
+        with answering(backend):
+            _require_checkpoint(target.path, runs_dir / run_id)
+        again.require_same_frames(again.data_here(settings["data"], data), config)
+    except again.AgainError as error:
+        raise Refusal(f"{target.path} cannot be continued: {error}") from error
+    flags = [f"--{name}={'null' if value is None else value}" for name, value in given.items()]
+    return again.Trial(
+        flags=(f"--runs_dir={runs_dir}", *([f"--data={data}"] if data else []), *flags),
+        environment={
+            "WANDB_ENTITY": entity,
+            "WANDB_PROJECT": project,
+            "WANDB_RUN_ID": run_id,
+            "WANDB_RESUME": "must",
+        },
+    )
+
+
+def _require_checkpoint(path: str, folder: Path) -> None:
+    from amc_agents.again import AgainError
+    from amc_agents.run_artifacts import find_uploaded
+
+    if (folder / "last.pt").is_file():
+        return
+    entity, project, run_id = path.split("/")
+    if find_uploaded(entity, project, run_id) is None:
+        raise AgainError(
+            f"no checkpoint of it: not {(folder / 'last.pt').resolve()}, and W&B keeps no artifact "
+            f"{entity}/{project}/checkpoint-{run_id}. Run it on the machine that has the folder, name its parent with "
+            f"--runs-dir or AMC_RUNS_DIR, or train it anew: amc-sweep repeat {run_id}"
+        )

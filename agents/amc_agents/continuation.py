@@ -1,0 +1,76 @@
+"""Where a run that was handed out again goes on: the checkpoint in its folder, or the one that W&B keeps.
+
+A run's folder is named by its id, so that with a shared ``--runs_dir`` the next attempt finds it wherever it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amc_agents.run_artifacts import Uploaded, fetch
+from amc_core.checkpoint import LAST, CheckpointError, load_checkpoint
+from amc_core.config import FIELDS
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint to go on from."""
+
+    path: Path
+    source: str  # in words
+    epoch: int  # complete ones
+    steps_done: int  # optimiser steps of the next one
+    metrics: Mapping[str, float]  # of the last complete epoch
+
+
+def find_checkpoint(run_id: str, folder: Path, uploaded: Callable[[], Uploaded | None]) -> Found | None:
+    """Return the checkpoint that is further on: of the run's folder, or of W&B, which is fetched into the folder.
+
+    Args:
+        run_id: whose it must be.
+        folder: of the run.
+        uploaded: asks W&B.
+
+    Raises:
+        CheckpointError: it is damaged, or of another run.
+        wandb.Error: nothing lies in the folder, and W&B does not answer.
+    """
+    own = _read(folder / LAST, run_id, "the run's folder") if (folder / LAST).is_file() else None
+    try:
+        kept = uploaded()
+    except Exception:
+        if own is None:
+            raise
+        kept = None  # what lies here will do
+    if kept is None or (own is not None and (own.epoch, own.steps_done) >= (kept.epoch, kept.steps_done)):
+        return own
+    return _read(fetch(kept, folder), run_id, f"W&B's artifact {kept.artifact.name}")
+
+
+def _read(path: Path, run_id: str, source: str) -> Found:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.run != run_id:
+        raise CheckpointError(
+            f"{path}: a checkpoint of run {checkpoint.run}, not of {run_id}: move it away, or start a new "
+            f"trial from it with --init_from={path}"
+        )
+    return Found(path, source, checkpoint.epoch, checkpoint.steps_done, checkpoint.metrics)
+
+
+def continued_values(
+    recorded: Mapping[str, Any], machine: Mapping[str, Any], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of a run that goes on: as recorded with it, but for the place of its frames and for flags.
+
+    A flag that an exact continuation cannot have otherwise is refused by ``require_same_trial``, when it differs.
+
+    Args:
+        recorded: the run's config with W&B, which holds facts besides settings.
+        machine: where this machine has its frames: the recorded path may be another machine's.
+        flags: as given, by an agent or by hand.
+    """
+    settings = {name: value for name, value in recorded.items() if name in FIELDS}
+    return {**settings, **machine, **flags}

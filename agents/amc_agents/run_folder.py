@@ -1,0 +1,108 @@
+"""What a trial leaves in its run's folder besides checkpoints: how it ended, and every row that it logged.
+
+Both are written before W&B is told, so that whoever finds the folder can say it in the trial's place. Free of torch and
+wandb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amc_sweeps.causes import EXIT_CODES, EndReason
+
+END_FILE = "end.json"
+HISTORY_FILE = "history.jsonl"  # a line an epoch, as it was logged
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trial ended, by its own word."""
+
+    reason: EndReason
+    run: str | None  # ENTITY/PROJECT/ID; None without W&B
+    at: float  # seconds since 1970, of this machine
+
+
+def leave_end(folder: Path, reason: EndReason, *, run: str | None = None) -> None:
+    """Write ``end.json`` whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"end_reason": str(reason), "exit_code": EXIT_CODES[reason], "ended_at": time.time()}
+    if run is not None:
+        content["run"] = run
+    _replace(folder / END_FILE, json.dumps(content))
+
+
+def read_end(folder: Path) -> End | None:
+    """Return how the last trial in this folder ended; None where it left no word."""
+    try:
+        content = json.loads((folder / END_FILE).read_text(encoding="utf-8"))
+        return End(EndReason(content["end_reason"]), content.get("run"), float(content["ended_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget_end(folder: Path) -> None:
+    """Take back the word of an earlier trial: this one has not ended."""
+    (folder / END_FILE).unlink(missing_ok=True)
+
+
+def append_row(folder: Path, row: Row) -> None:
+    """Add one epoch to the folder's history."""
+    with (folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(row)) + "\n")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the folder's history; a line that was cut off by a crash is left out."""
+    try:
+        lines = (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "epoch" in row:
+            rows.append(row)
+    return rows
+
+
+def keep_rows(folder: Path, *, epochs: int, last: Row) -> list[dict[str, Any]]:
+    """Cut the folder's history back to the epochs of a checkpoint, and return it.
+
+    Args:
+        epochs: how many complete ones the checkpoint holds.
+        last: its metrics of the last one, which a crash may have kept from the history; empty before the first one.
+    """
+    by_epoch = {int(row["epoch"]): row for row in read_rows(folder)}
+    if last:
+        by_epoch.setdefault(int(last["epoch"]), dict(last))
+    kept = [by_epoch[epoch] for epoch in sorted(by_epoch) if epoch <= epochs]
+    write_rows(folder, kept)
+    return kept
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Replace the folder's history."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / HISTORY_FILE, "".join(json.dumps(dict(row)) + "\n" for row in rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

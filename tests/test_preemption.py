@@ -1,0 +1,114 @@
+"""A trial whose machine is taken away goes on elsewhere: the real client, the real server, real signals."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from client_scenarios import wait_until
+from embedded_server import EmbeddedServer
+from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_everybody
+
+from amc_agents.reopen import Reopened, reopen_preempted
+from amc_agents.run_folder import read_end, read_rows
+from amc_core.checkpoint import load_checkpoint
+from amc_sweeps.causes import EndReason
+
+pytestmark = pytest.mark.client
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return frames(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The folder of a trial that nobody interrupted."""
+    machine = Machine("quiet", tmp_path_factory.mktemp("whole"), None, data)
+    flags = [f"--{name}={value}" for name, value in {**SMALL, "no_wandb": True}.items()]
+    assert machine.start("amc-train", *flags).wait(timeout=120) == 0, machine.said()
+    return machine.runs / "local-1"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tmp_path / "server", options=("--limit", "unlisted_s=4", "--limit", "silence_s=8")) as running:
+        yield running
+
+
+def _equals(whole: Path, folder: Path, server: EmbeddedServer, run: str) -> None:
+    """The run's history with W&B and its checkpoints are those of the trial that nobody interrupted."""
+    found = run_of(server, run)
+    expected = read_rows(whole)
+    assert [row["_step"] for row in found["history"]] == list(range(EPOCHS))
+    assert columns(found["history"]) == columns(expected)
+    assert columns(read_rows(folder)) == columns(expected)
+    for name in ("last.pt", "best.pt", "best_loss.pt"):
+        assert same_weights(whole / name, folder / name), name
+    assert found["state"] == "finished"
+    assert found["summary"]["end_reason"] == "completed"
+    assert "parent_run" not in found["config"] or found["config"]["parent_run"] is None
+
+
+def test_every_process_gets_the_signal_and_the_supervisor_says_it(
+    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+) -> None:
+    machine = Machine("gpu-1", tmp_path, server, data, AMC_SIGTERM="preemption")
+    trial = machine.train("doomed", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
+    machine.wait_for_epoch("doomed", 2, trial)
+    assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
+    assert trial.wait(timeout=15) == 75, machine.said()
+    folder = machine.runs / "doomed"
+    end = read_end(folder)
+    assert end is not None
+    assert (end.reason, end.run) == (EndReason.PREEMPTED, "local/demo/doomed")
+    lacking = run_of(server, "doomed")
+    assert lacking["state"] in {"running", "crashed"}
+    assert len(lacking["history"]) < 2
+
+    assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.MARKED
+    told = run_of(server, "doomed")
+    assert (told["state"], told["exitcode"], told["summary"]["end_reason"]) == ("preempted", 75, "preempted")
+    assert columns(told["history"]) == columns(read_rows(whole)[: len(told["history"])])
+    assert len(told["history"]) >= 2
+    assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.KNOWN
+
+    assert machine.train("doomed").wait(timeout=60) == 0, machine.said()
+    _equals(whole, folder, server, "doomed")
+
+
+def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folder(
+    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+) -> None:
+    first, second = (Machine(name, tmp_path, server, data) for name in ("gpu-1", "gpu-2"))
+    settings = "".join(f"  {name}: {{value: {value}}}\n" for name, value in SMALL.items())
+    sweep = first.create_sweep(
+        "program: amc-train\ncommand: ['${env}', '${program}', '${args}']\nmethod: grid\n"
+        f"metric: {{name: val/combined_acc, goal: maximize}}\nparameters:\n{settings}  seed: {{values: [0]}}\n"
+    )
+    doomed = first.start("wandb", "agent", "--count", "1", sweep)
+    run = wait_until(lambda: [path.name for path in first.runs.iterdir()], "the trial begins")[0]
+    first.wait_for_epoch(run, 2, doomed)
+    trial = next(one for one in psutil.Process(doomed.pid).children() if one.environ().get("WANDB_RUN_ID") == run)
+    trial.send_signal(signal.SIGUSR1)
+    wait_until(lambda: run_of(server, run)["state"] == "preempted", "the server knows")
+    left = load_checkpoint(first.runs / run / "last.pt")
+    assert left.epoch >= 2
+    assert left.steps_done > 0, "in the middle of an epoch"
+    assert doomed.wait(timeout=20) == 0
+
+    agents = [second.start("wandb", "agent", sweep, AMC_CHECKPOINT_ARTIFACT="end") for _ in range(2)]
+    assert [agent.wait(timeout=90) for agent in agents] == [0, 0], second.said("wandb")
+    _equals(whole, second.runs / run, server, run)
+    assert [path.name for path in second.runs.iterdir()] == [run], "handed out once"
+    found = run_of(server, run)
+    assert found["host"] == "gpu-2"
+    assert f"goes on after epoch {left.epoch} and {left.steps_done} steps, from W&B's artifact" in second.said("wandb")
+    assert found["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
+    names = {edge["node"]["name"] for edge in found["files"]["edges"]}
+    assert {"evaluation/test.json", "evaluation/test_scores.csv", f"evaluation/epoch_{EPOCHS:04d}.json"} <= names
+    assert sum(name.startswith("media/images/evaluation/") for name in names) == 3
