@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from amc_agents.commands.agent import agent_command
 from amc_agents.commands.backup import backup_command
 from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
@@ -27,6 +28,7 @@ def main() -> None:
     """
 
 
+main.add_command(agent_command)
 main.add_command(backup_command)
 main.add_command(create_command)
 main.add_command(demo_command)
