@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import FrameType
 
@@ -22,14 +23,16 @@ from amc_agents.fleet_evidence import NOTHING, MemoryKills, conclude, last_words
 from amc_agents.fleet_policy import Alive, Ended
 from amc_agents.fleet_processes import reap_inherited, tagged
 from amc_agents.fleet_watch import Watch
+from amc_sweeps.causes import EXIT_CODES, EndReason
 
 TICK_S = 0.25  # a trial's end is noticed at once; this is for its beginning
 READ_DEVICES_EVERY_S = 2.0
 TOLD_WITHIN_S = 20.0  # how long a good end waits for W&B's word of how good it was
 LAST_LOOK_S = 5.0
 
+PREEMPTED = EXIT_CODES[EndReason.PREEMPTED]
 # What a signal to the fleet is to its trials, and the fleet's own exit code then.
-FORWARDED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
+FORWARDED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: PREEMPTED}
 
 OVER, ENOUGH, LATE = "the sweep is over", "all trials that were asked for have begun", "no trial would end in time"
 GOOD_ENDS = (OVER, ENOUGH, LATE)
@@ -78,7 +81,8 @@ class Fleet:
         watch: Watch,
         driver: Driver,
         display: Display,
-        on_ended: Callable[[Ended], None] = lambda _: None,
+        sigterm_preempts: bool = False,
+        after: Callable[[Ended], str | None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -89,13 +93,18 @@ class Fleet:
             watch: what W&B holds; started already.
             driver: what is known of GPUs.
             display: where events and rows go.
-            on_ended: called with every trial that has ended.
+            sigterm_preempts: whether the launcher declared that its SIGTERM takes the machine away.
+            after: called with every trial that has ended, in a thread; what it returns is told, and the fleet does not
+                end before it has returned.
         """
         self.places = list(places)
         self.rules = rules
         self.ended: list[Ended] = []
         self._tag, self._watch, self._driver, self._display = tag, watch, driver, display
-        self._on_ended = on_ended
+        self._after = after
+        self._pool = ThreadPoolExecutor(thread_name_prefix="after")
+        self._aftermath: dict[Future[str | None], Place] = {}
+        self._exit_codes = {**FORWARDED, **({signal.SIGTERM: PREEMPTED} if sigterm_preempts else {})}
         self._kills = MemoryKills()
         self._drawn = 0
         self._readings: dict[str, Reading | None] = {}
@@ -121,6 +130,7 @@ class Fleet:
             self._last_words()
             return outcome
         finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -145,6 +155,7 @@ class Fleet:
                 self._agent_ended(place, code, now_s)
             place.sweep_leftovers(now_s)
         reap_inherited({place.agent_pid for place in self.places if place.agent_pid is not None})
+        self._tell_aftermath()
         if self._signals:
             self._obey(now_s)
         else:
@@ -191,12 +202,20 @@ class Fleet:
             self._say_ended(place, ended, log)
         self._want_records()
         self._watch.look_soon()
-        self._on_ended(ended)
+        self._aftermath[self._pool.submit(self._after, ended)] = place
         if place.device.name not in self._quarantined:
             alive = [Alive(one.device.name, one.trial.began_s) for one in self.places if one.trial is not None]
             if reason := policy.quarantine(place.device.name, self.ended, alive, now_s):
                 self._quarantined[place.device.name] = reason
                 self._say("quarantined", place, f"{place.device.name} gets no more trials: {reason}; see {place.log}")
+
+    def _tell_aftermath(self) -> None:
+        for done in [future for future in self._aftermath if future.done()]:
+            place = self._aftermath.pop(done)
+            error = done.exception()
+            text = str(error) if error is not None else done.result()
+            if text:
+                self._say("afterwards", place, text)
 
     def _agent_ended(self, place: Place, exit_code: int, now_s: float) -> None:
         log = place.agent_log()
@@ -287,10 +306,10 @@ class Fleet:
         return None if policy.has_room(self.rules.count, self._drawn, waiting) else ENOUGH
 
     def _outcome(self) -> Outcome | None:
-        if not all(place.is_empty for place in self.places):
+        if self._aftermath or not all(place.is_empty for place in self.places):
             return None
         if self._signals:
-            return Outcome(FORWARDED[self._signals[0]], f"ended by {self._signals[0].name}")
+            return Outcome(self._exit_codes[self._signals[0]], f"ended by {self._signals[0].name}")
         now_s = time.monotonic()
         reasons = [self._why_not(place, now_s) for place in self.places]
         if any(reason is None for reason in reasons):

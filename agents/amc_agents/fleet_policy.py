@@ -98,7 +98,7 @@ def quarantine(device: str, ended: Sequence[Ended], alive: Sequence[Alive], now_
     At once where the driver reported a fault while a trial failed. Otherwise by comparison: the device's last trials
     all failed in a way that may be the device's, and at the rate at which trials fail on the others, so many failures
     in a row would be a chance of less than one in a hundred over the sweep so far. Trials that others have been
-    running for longer than the failed ones lasted count as not failed.
+    running for longer than the failed ones lasted count as not failed; devices that look as bad are no measure.
 
     Args:
         device: which.
@@ -115,9 +115,12 @@ def quarantine(device: str, ended: Sequence[Ended], alive: Sequence[Alive], now_
     if len(streak) < LEAST_FAILURES:
         return None
     lasted_s = max(trial.lasted_s for trial in streak)
-    others = [trial for trial in ended if trial.device != device]
+    compared = {trial.device for trial in ended} | {one.device for one in alive}
+    compared.discard(device)
+    compared -= {other for other in compared if _is_suspect(other, ended)}
+    others = [trial for trial in ended if trial.device in compared]
     failed = sum(blame(trial, ended) in {Blame.OPEN, Blame.DEVICE} for trial in others)
-    healthy = sum(one.device != device and now_s - one.began_s > lasted_s for one in alive)
+    healthy = sum(one.device in compared and now_s - one.began_s > lasted_s for one in alive)
     if len(others) - failed + healthy == 0:
         return None  # nobody fares better: it may as well be the program
     rate = (failed + 1) / (len(others) + healthy + 2)  # Laplace's rule: no rate is nought after a few trials
@@ -128,6 +131,10 @@ def quarantine(device: str, ended: Sequence[Ended], alive: Sequence[Alive], now_
         f"its last {len(streak)} trials failed ({_causes(streak)}), each within {lasted_s:.0f} s, "
         f"while on other devices {failed} of {len(others) + healthy} did"
     )
+
+
+def _is_suspect(device: str, ended: Sequence[Ended]) -> bool:
+    return len(_open_streak([trial for trial in ended if trial.device == device], ended)) >= LEAST_FAILURES
 
 
 def _open_streak(mine: Sequence[Ended], ended: Sequence[Ended]) -> list[Ended]:

@@ -21,6 +21,7 @@ from amc_agents.fleet_devices import Device, DeviceError, Lease, choose, load_dr
 from amc_agents.fleet_display import Event, open_display
 from amc_agents.fleet_processes import PROCESS_TAG, Guardian, become_subreaper, end_all
 from amc_agents.fleet_watch import Sweep, Watch
+from amc_agents.signals import SIGTERM_MEANING
 from amc_sweeps.backend import BackendError, find_sweep, parse_sweep
 from amc_sweeps.cli_options import Refusal, backend_options, connect
 
@@ -109,7 +110,8 @@ def agent_command(
 
     \b
     Exit codes: 0 the sweep is over, or --count or --time-limit was reached; 1 nothing could go on, and why;
-    2 refused as given; 75 preempted (SIGUSR1); 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM.
+    2 refused as given; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
+    Ctrl-C, SIGTERM.
     """
     driver = load_driver()
     lease = Lease()
@@ -157,7 +159,8 @@ def agent_command(
             stagger_s=stagger,
         )
         display = open_display(as_json=as_json)
-        fleet = Fleet(places, rules, tag=tag, watch=watch, driver=driver, display=display)
+        preempts = os.environ.get(SIGTERM_MEANING) == "preemption"
+        fleet = Fleet(places, rules, tag=tag, watch=watch, driver=driver, display=display, sigterm_preempts=preempts)
         watch.start()
         try:
             outcome = fleet.run()
