@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from amc_agents.commands.agent import agent_command
 from amc_agents.commands.backup import backup_command
 from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
@@ -51,6 +52,7 @@ def main() -> None:
     """
 
 
+main.add_command(agent_command)
 main.add_command(backup_command)
 main.add_command(cancel_command)
 main.add_command(create_command)

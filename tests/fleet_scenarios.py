@@ -1,0 +1,224 @@
+"""A fleet as a user runs it: ``amc-sweep agent`` as a process, the plain wandb agent and client, the real server.
+
+Trials are a few lines of Python: what is tested is what becomes of their ends, which is the same for any script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from client_scenarios import Researcher, trials_in, wait_until
+from embedded_server import EmbeddedServer
+
+TRIAL = """
+import math, os, resource, signal, sys, time
+import wandb
+from amc_agents.signals import StopRequests
+from amc_sweeps.causes import EXIT_CODES, EndReason
+
+fault = next(argument.partition("=")[2] for argument in sys.argv if argument.startswith("--fault="))
+if fault == "disk full":
+    os.environ["WANDB_DIR"] = os.environ["SMALL_DISK"]
+stop = StopRequests(os.environ)
+if fault != "stopped without a handler":
+    stop.listen()
+run = wandb.init(settings=wandb.Settings(stop_fn=stop.by_wandb))
+data, notes = f"{run.id}.data", f"{run.id}.notes"
+open(data, "w").close()
+first = int(open(notes).read()) if os.path.exists(notes) else 0
+
+def end(reason):
+    run.summary["end_reason"] = reason
+    if reason == "preempted":
+        run.mark_preempting()
+    run.finish(exit_code=EXIT_CODES[EndReason(reason)])
+    sys.exit(EXIT_CODES[EndReason(reason)])
+
+if os.environ.get("AMC_WORKER") == os.environ.get("BAD_WORKER", "none"):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+epochs = int(os.environ.get("EPOCHS", "400")) if fault in ("long", "killed", "preempted") or "stopped" in fault else 3
+for epoch in range(first, 5 if first else epochs):
+    run.log({"epoch": epoch, "val/acc": epoch / 1000})
+    if fault == "preempted":
+        open(notes, "w").write(str(epoch + 1))
+    if fault == "data gone" and epoch == 1:
+        os.remove(data)
+    open(data).close()
+    if epochs > 3:
+        time.sleep(0.1)
+    if stop():
+        end(stop())
+if fault == "out of memory":
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+    bytearray(2**33)
+if fault == "nan":
+    run.log({"epoch": 3, "val/acc": math.nan})
+    end("diverged")
+if fault == "exception":
+    raise ValueError("the shapes do not match")
+if fault == "disk full":
+    with open(os.path.join(os.environ["SMALL_DISK"], "last.pt"), "wb") as file:
+        while True:
+            file.write(bytes(2**20))
+end("completed")
+"""
+
+
+class Fleet:
+    """One ``amc-sweep agent --json`` of a researcher."""
+
+    def __init__(self, person: Researcher, sweep: str, *options: str, **env: str) -> None:
+        number = len(list(person.folder.glob("fleet*.log")))
+        self._said = person.folder / f"fleet{number}.log"
+        self._complained = person.folder / f"fleet{number}.err"
+        self._folder = person.folder
+        code = "from amc_agents.commands import main; main()"
+        own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
+        with self._said.open("wb") as said, self._complained.open("wb") as complained:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],
+                cwd=person.folder,
+                env={**EmbeddedServer.process_environment(), **person.server.environment(**own)},
+                stdout=said,
+                stderr=complained,
+                start_new_session=True,
+            )
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the fleet has said so far."""
+        return [json.loads(line) for line in self._said.read_text().splitlines() if line.endswith("}")]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Events of one kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+    @property
+    def complaint(self) -> str:
+        """What it wrote to stderr."""
+        return self._complained.read_text()
+
+    def wait(self, seconds: float = 120) -> int:
+        """Return the exit code."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            said = [event["text"] for event in self.events]
+            raise AssertionError("\n".join(["the fleet does not end", *said, self.complaint])) from None
+
+    def cause(self, run: str) -> str | None:
+        """Return the last word on a run's cause."""
+        return next((event["cause"] for event in reversed(self.of("ended")) if event.get("run") == run), None)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return everything alive that works in the fleet's folder or was started by it, but not the fleet itself."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                mine = process.environ().get("WANDB_DIR", "").startswith(str(self._folder))
+                if mine and process.pid != self.process.pid and "AMC_FLEET_ID" in process.environ():
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        """End it and all that it started."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+class Person(Researcher):
+    """A researcher whose trials fail in the way that the sweep's parameter ``fault`` says."""
+
+    def __init__(self, folder: Path, server: EmbeddedServer) -> None:
+        folder.mkdir()
+        super().__init__(folder, server)
+        (folder / "train.py").write_text(TRIAL)
+        self._fleets: list[Fleet] = []
+
+    def sweep_of(self, faults: Sequence[str], repeats: int = 1) -> str:
+        """Register a sweep with one trial a fault (times ``repeats``) and return its path."""
+        return self.create_sweep(
+            "program: train.py\nmethod: grid\nmetric: {name: val/acc, goal: maximize}\nparameters:\n"
+            f"  a: {{values: {list(range(repeats))}}}\n  fault: {{values: {json.dumps(list(faults))}}}\n"
+        )
+
+    def fleet(self, sweep: str, *options: str, **env: str) -> Fleet:
+        """Start a fleet."""
+        fleet = Fleet(self, sweep, *options, **env)
+        self._fleets.append(fleet)
+        return fleet
+
+    def runs(self, sweep: str) -> dict[str, dict[str, Any]]:
+        """Return the sweep's runs by fault."""
+        found = {}
+        for name, run in self.sweep(sweep)["runs"].items():
+            fault = json.loads(run["config"])["fault"]["value"]
+            found[fault] = {**run, "id": name}
+        return found
+
+    def epochs(self, run: str) -> list[int]:
+        """Return the epochs of a run that the server holds."""
+        document = """query H($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) {
+            history(minStep: 0, maxStep: 1000000, samples: 100000) } } }"""
+        answer = self.server.graphql(document, run=run)["project"]["run"]["history"]
+        return [json.loads(line)["epoch"] for line in answer]
+
+    def acknowledged(self, sweep: str, fault: str, least: int = 3) -> list[int]:
+        """Wait until the server has some epochs of a run, and return them: they may not be lost any more."""
+
+        def rows() -> list[int]:
+            run = self.runs(sweep).get(fault)
+            found = self.epochs(run["id"]) if run else []
+            return found if len(found) >= least else []
+
+        return list(wait_until(rows, f"the server holds {least} epochs of {fault!r}", 90))
+
+    def pid_of(self, fault: str) -> int:
+        """Return the process of the trial."""
+        for pid in trials_in(self.folder):
+            with contextlib.suppress(OSError):
+                if f"--fault={fault}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
+        raise AssertionError(f"no trial with {fault!r} is alive")
+
+    def stop(self, run: str) -> None:
+        """Ask for a run's end, as the button on its page does."""
+        document = (
+            """query I($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) { id } } }"""
+        )
+        found = self.server.graphql(document, run=run)["project"]["run"]["id"]
+        self.server.graphql("mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }", id=found)
+
+    def end(self) -> None:
+        """End everything."""
+        for fleet in self._fleets:
+            fleet.end()
+        super().end()
+
+
+def agents_of(fleet: Fleet) -> list[int]:
+    """Return the ids of the plain agents that a fleet runs."""
+    found = []
+    for process in psutil.Process(fleet.process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "agent" in process.cmdline() and any(Path(part).name == "wandb" for part in process.cmdline()[:3]):
+                found.append(process.pid)
+    return found
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal."""
+    os.kill(pid, number)

@@ -1,0 +1,199 @@
+"""Which devices a fleet works on, what the driver says of them, and who has them. The driver here is a fake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amc_agents.fleet_agent import environment_for
+from amc_agents.fleet_devices import (
+    Device,
+    DeviceError,
+    Lease,
+    NoDriver,
+    Nvml,
+    Reading,
+    choose,
+    crowd,
+    fault,
+    load_driver,
+)
+
+GIB = 2**30
+
+
+class FakeNvml:
+    """NVIDIA's library as a machine with some GPUs would have it: this one has none."""
+
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+    NVML_VOLATILE_ECC = 0
+    nvmlEventTypeXidCriticalError = 8  # noqa: N815 - the library's own name
+
+    class NVMLError(Exception):
+        """As the library raises it."""
+
+    def __init__(self, number: int = 3) -> None:
+        self.number = number
+        self.lost: set[int] = set()
+        self.xids: list[tuple[int, int]] = []
+        self.ecc: int | None = 0
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.number
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
+        if handle in self.lost:
+            raise self.NVMLError("GPU is lost")
+        return SimpleNamespace(used=3 * GIB, total=24 * GIB)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
+        return SimpleNamespace(gpu=87)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        return [SimpleNamespace(pid=os.getpid())]
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: int, kind: int, since: int) -> int:  # noqa: N802
+        if self.ecc is None:
+            raise self.NVMLError("not supported")
+        return self.ecc
+
+    def nvmlEventSetCreate(self) -> str:  # noqa: N802
+        return "events"
+
+    def nvmlDeviceRegisterEvents(self, handle: int, kind: int, events: str) -> None:  # noqa: N802
+        assert kind == self.nvmlEventTypeXidCriticalError
+
+    def nvmlEventSetWait_v2(self, events: str, timeout_ms: int) -> Any:  # noqa: N802
+        if not self.xids:
+            raise self.NVMLError("timeout")
+        handle, xid = self.xids.pop(0)
+        return SimpleNamespace(device=handle, eventData=xid)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "expected"),
+    [
+        (None, None, ["gpu0", "gpu1", "gpu2"]),
+        ("all", None, ["gpu0", "gpu1", "gpu2"]),
+        ("2,0", None, ["gpu2", "gpu0"]),
+        ("GPU-1", None, ["gpu1"]),
+        (None, "1", ["gpu1"]),
+        ("all", "0,2", ["gpu0", "gpu2"]),
+        (None, "", ["cpu0"]),
+    ],
+)
+def test_gpus_are_named_as_cuda_names_them(gpus: str | None, visible: str | None, expected: list[str]) -> None:
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    found = choose(Nvml(FakeNvml()), gpus=gpus, workers=None, environ=environ)
+    assert [device.name for device in found] == expected
+
+
+def test_without_a_driver_named_gpus_are_used_all_the_same_and_else_one_cpu_worker() -> None:
+    assert [device.visible for device in choose(NoDriver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
+    assert [device.name for device in choose(NoDriver(), gpus=None, workers=None, environ={})] == ["cpu0"]
+    four = choose(NoDriver(), gpus=None, workers=4, environ={})
+    assert [(device.name, device.visible) for device in four] == [(f"cpu{k}", "") for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "driver", "words"),
+    [
+        ("5", None, Nvml(FakeNvml()), "there is no GPU 5 here; there are 0, 1, 2"),
+        ("0,0", None, Nvml(FakeNvml()), "--per-gpu 2"),
+        ("all", None, NoDriver(), "--workers N"),
+        ("first", None, NoDriver(), "nvidia-smi -L"),
+        ("0", 2, NoDriver(), "exclude one another"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_what_to_do(
+    gpus: str, workers: int | None, driver: Any, words: str
+) -> None:
+    with pytest.raises(DeviceError, match=words):
+        choose(driver, gpus=gpus, workers=workers, environ={})
+
+
+def test_a_reading_has_memory_use_holders_and_errors_and_none_for_a_lost_device() -> None:
+    library = FakeNvml()
+    driver = Nvml(library)
+    device = driver.found()[1]
+    assert driver.read(device) == Reading(3 * GIB, 24 * GIB, 0.87, (os.getpid(),), 0)
+    library.ecc = None
+    reading = driver.read(device)
+    assert reading is not None
+    assert reading.uncorrected is None
+    library.lost.add(1)
+    assert driver.read(device) is None
+    assert driver.read(Device("gpu9", "9", "9")) is None
+
+
+def test_critical_errors_are_told_once_with_their_device() -> None:
+    library = FakeNvml()
+    driver = Nvml(library)
+    library.xids = [(1, 79), (0, 31)]
+    assert driver.new_xids() == [("GPU-1", 79), ("GPU-0", 31)]
+    assert driver.new_xids() == []
+
+
+def test_faults_are_those_of_the_device_and_not_of_the_program_on_it() -> None:
+    good = Reading(0, GIB, 0.0, (), 2)
+    assert fault(good, good, [31, 43, 13]) is None
+    assert fault(good, good, [31, 79]) == "the driver reported XID 79"
+    assert fault(good, None, []) == "the driver no longer answers for it"
+    assert fault(good, Reading(0, GIB, 0.0, (), 3), []) == "1 new uncorrected ECC error"
+    assert fault(None, None, []) is None
+
+
+def test_a_device_is_crowded_where_strangers_hold_a_good_part_of_it() -> None:
+    ours, stranger = {1234567}, os.getpid()
+    assert crowd(Reading(20 * GIB, 24 * GIB, 0, (1234567,)), ours) is None
+    assert crowd(Reading(GIB, 24 * GIB, 0, (stranger,)), ours) is None
+    said = crowd(Reading(20 * GIB, 24 * GIB, 0, (1234567, stranger)), ours)
+    assert said is not None
+    assert f"20.0 of 24.0 GiB in use, by pid {stranger}" in said
+
+
+def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -> None:
+    device = Device("gpu0", "0", "GPU-0")
+    code = (
+        "import time\nfrom amc_agents.fleet_devices import Device, Lease\n"
+        "lease = Lease()\nlease.take([Device('gpu0', '0', 'GPU-0')])\nprint('taken', flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "taken\n"
+        with pytest.raises(DeviceError, match=rf"pid {first.pid}\).*--per-gpu 2"):
+            Lease().take([device])
+        first.kill()
+    Lease().take([device, Device("cpu0", "", "cpu0")])
+
+
+def test_an_agent_sees_its_device_alone_and_no_service_of_its_parent() -> None:
+    base = {"WANDB_SERVICE": "3-1-unix", "OMP_NUM_THREADS": "5", "HOME": "/h"}
+    found = environment_for("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
+    assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"], found["AMC_WORKER"]) == (
+        "2",
+        "PCI_BUS_ID",
+        "gpu2",
+    )
+    assert "WANDB_SERVICE" not in found
+    cpu = environment_for("cpu1", Device("cpu1", "", "cpu1"), base, tag="t", threads=2)
+    assert (cpu["CUDA_VISIBLE_DEVICES"], cpu["OMP_NUM_THREADS"]) == ("", "5"), "what the user says stands"
+    assert environment_for("cpu1", Device("cpu1", "", "cpu1"), {}, tag="t", threads=2)["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_machine_without_nvidia_s_driver_has_no_gpus_and_no_error() -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("this machine has NVIDIA's driver")
+    assert load_driver().found() == []

@@ -1,0 +1,94 @@
+"""From what a dead trial leaves on this machine to its cause."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from amc_agents.fleet_evidence import NOTHING, MemoryKills, Record, conclude, last_words, read_from
+from amc_sweeps.causes import Cause
+
+TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3\n'
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "log", "cause"),
+    [
+        (0, "", Cause.COMPLETED),
+        (80, "", Cause.DIVERGED),
+        (81, "", Cause.OUT_OF_MEMORY),
+        (75, "", Cause.PREEMPTED),
+        (78, "", Cause.CONFIG_REFUSED),
+        (130, "", Cause.INTERRUPTED),
+        (1, TRACE + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", Cause.OUT_OF_MEMORY),
+        (1, TRACE + "ValueError: shapes", Cause.ERROR),
+        (1, TRACE + "FileNotFoundError: [Errno 2] No such file or directory: 'x'", Cause.DATA_ERROR),
+        (-11, "", Cause.KILLED_BY_SIGNAL),
+        (-9, "epoch 3", Cause.KILLED_BY_SIGNAL),
+        (None, "epoch 3", Cause.UNKNOWN),
+        (None, TRACE + "ValueError: shapes", Cause.ERROR),
+    ],
+)
+def test_the_cause_follows_from_exit_code_and_log(exit_code: int | None, log: str, cause: Cause) -> None:
+    assert conclude(exit_code, log, run="abc", oom=None).cause is cause
+
+
+def test_a_sigkill_by_the_kernel_s_memory_killer_is_out_of_memory_and_any_other_is_not() -> None:
+    line = "kernel: Memory cgroup out of memory: Killed process 7 (python) total-vm:9kB"
+    verdict = conclude(-9, "epoch 3", run="abc", oom=line)
+    assert verdict.cause is Cause.OUT_OF_MEMORY
+    assert "Killed process 7" in verdict.because
+    assert conclude(1, TRACE + "ValueError: x", run="abc", oom=line).cause is Cause.ERROR, "it ended by itself"
+
+
+def test_an_agent_s_own_line_says_that_w_and_b_asked_for_the_end() -> None:
+    stop = "2026-01-01 00:00:00,0 - wandb.wandb_agent - INFO - Stop: abc"
+    assert conclude(-15, stop, run="abc", oom=None).cause is Cause.STOPPED
+    assert conclude(-15, stop, run="other", oom=None).cause is Cause.KILLED_BY_SIGNAL
+    leave = "2026-01-01 00:00:00,0 - wandb.wandb_agent - INFO - Received exit command. Killing runs and quitting."
+    assert conclude(-9, leave, run="abc", oom=None).cause is Cause.STOPPED
+
+
+def test_w_and_b_s_word_corrects_what_could_not_be_told_here() -> None:
+    hyperband = Record(state="killed", stop_recorded=True, stop_reason="hyperband")
+    assert conclude(0, "", run="abc", oom=None, record=hyperband).cause is Cause.EARLY_STOPPED
+    patience = Record(state="finished", end_reason="patience", stop_recorded=False)
+    assert conclude(0, "", run="abc", oom=None, record=patience).cause is Cause.PATIENCE
+    assert conclude(None, "", run="abc", oom=None, record=Record(state="finished")).cause is Cause.COMPLETED
+    assert not NOTHING.is_final
+    assert not Record(state="running").is_final
+
+
+@pytest.mark.parametrize(
+    ("groups", "file"),
+    [("0::/job/step\n", "job/step/memory.events"), ("4:memory:/job\n0::/\n", "memory/job/memory.oom_control"),
+     ("0::/of/the/host\n", "memory.events")],
+)  # fmt: skip
+def test_kills_are_counted_in_cgroups_of_both_versions_and_in_containers(
+    tmp_path: Path, groups: str, file: str
+) -> None:
+    counter = tmp_path / "fs" / file
+    counter.parent.mkdir(parents=True)
+    counter.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    (tmp_path / "cgroup").write_text(groups)
+    kills = MemoryKills(tmp_path / "cgroup", tmp_path / "fs")
+    assert kills.count() == 2
+    assert kills.since(2, 10**9, time.monotonic()) is None
+    assert "out of memory: Killed 1 in this cgroup" in str(kills.since(1, 10**9, time.monotonic()))
+
+
+def test_a_machine_that_tells_nothing_is_no_error(tmp_path: Path) -> None:
+    kills = MemoryKills(tmp_path / "none", tmp_path)
+    assert kills.count() is None
+    assert kills.since(None, 10**9, time.monotonic()) is None
+
+
+def test_a_log_is_read_from_where_the_trial_began(tmp_path: Path) -> None:
+    log = tmp_path / "gpu0.log"
+    log.write_text("before\nnow\n\n")
+    assert read_from(log, 7) == "now\n\n"
+    assert read_from(tmp_path / "none", 0) == ""
+    assert last_words("a\nb\n\n") == "b"
+    assert last_words("") == "it said nothing"

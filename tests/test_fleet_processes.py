@@ -1,0 +1,128 @@
+"""What the kernel tells of other people's children, tried on real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from amc_agents.fleet_processes import PROCESS_TAG, children, end_all, exit_code_of_zombie, is_trial, tagged, variables
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+# An agent in small: it starts a trial in a group of its own, and a helper in a session of its own.
+AGENT = """
+import subprocess, sys, time
+trial = subprocess.Popen([sys.executable, "-c", sys.argv[1]], process_group=0)
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(trial.pid, helper.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("raise SystemExit(81)", 81),
+        ("pass", 0),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9),
+        ("import os; os.abort()", -6),
+    ],
+)
+def test_the_exit_code_of_another_process_s_child_is_seen(end: str, code: int) -> None:
+    command = [sys.executable, "-c", AGENT, end]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as agent:
+        assert agent.stdout is not None
+        trial, helper = map(int, agent.stdout.readline().split())
+        try:
+            until(lambda: exit_code_of_zombie(trial) is not None)
+            assert exit_code_of_zombie(trial) == code
+            assert sorted(children(agent.pid)) == sorted([trial, helper])
+            assert is_trial(trial, agent.pid)
+            assert not is_trial(helper, agent.pid)
+            assert exit_code_of_zombie(helper) is None
+        finally:
+            agent.kill()
+            os.kill(helper, signal.SIGKILL)
+
+
+def test_variables_are_those_that_a_process_was_started_with() -> None:
+    with subprocess.Popen(SLEEP, env={"A": "1", "B": "x=y"}) as process:
+        until(lambda: variables(process.pid))
+        assert variables(process.pid) == {"A": "1", "B": "x=y"}
+        process.kill()
+    assert variables(process.pid) == {}
+
+
+def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -> None:
+    tag = f"test-{os.getpid()}"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    )
+    orphan = f"import os, subprocess, sys; subprocess.Popen({SLEEP!r}, start_new_session=True)"
+    env = {**os.environ, PROCESS_TAG: tag}
+    subprocess.run([sys.executable, "-c", orphan], env=env, check=True)
+    with subprocess.Popen([sys.executable, "-c", stubborn], env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        until(lambda: len(tagged(tag)) == 2)
+        assert end_all(tag, first=signal.SIGTERM, grace_s=0.3) == 2
+        assert process.wait(timeout=5) == -signal.SIGKILL
+    assert tagged(tag) == []
+
+
+# The fleet in small: subreaper, guardian, one process that is its child and one that it inherits.
+FLEET = """
+import json, os, subprocess, sys, time
+from amc_agents.fleet_processes import PROCESS_TAG, Guardian, become_subreaper, reap
+become_subreaper()
+guardian = Guardian(sys.argv[1], 5)
+os.environ[PROCESS_TAG] = sys.argv[1]
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+child = subprocess.Popen(sleep)
+seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
+middle = f"import subprocess, sys; print(subprocess.Popen({seven}).pid)"
+inherited = int(subprocess.run([sys.executable, "-c", middle], capture_output=True, text=True).stdout)
+code = None
+while code is None:
+    code = reap(inherited)
+    time.sleep(0.02)
+print(json.dumps({"child": child.pid, "guardian": guardian.pid, "inherited": code}), flush=True)
+if sys.argv[2] == "dismissed":
+    child.kill()
+    child.wait()
+    guardian.dismiss()
+else:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "dismissed"])
+def test_a_fleet_inherits_orphans_with_their_exit_code_and_its_guardian_ends_what_a_kill_leaves(how: str) -> None:
+    tag = f"test-{how}-{os.getpid()}"
+    command = [sys.executable, "-c", FLEET, tag, how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as fleet:
+        assert fleet.stdout is not None
+        assert fleet.stderr is not None
+        said = json.loads(fleet.stdout.readline())
+        assert said["inherited"] == 7
+        if how == "killed":
+            assert psutil.pid_exists(said["child"])
+            fleet.kill()
+        until(lambda: not psutil.pid_exists(said["guardian"]))
+        assert tagged(tag) == []
+        assert not psutil.pid_exists(said["child"])
+        assert ("its guardian has ended the 1 processes" in fleet.stderr.read()) is (how == "killed")
