@@ -386,7 +386,8 @@ class Writer(Reader):
 
     def delete(self, table: str, pk: int) -> None:
         """Remove the row with that key and all that belongs to it."""
-        self.forget()
+        if table == "runs":  # of their curves and configurations there are copies
+            self.forget()
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
 
     def put_history(self, run: int, lines: Iterable[Line]) -> None:
@@ -482,6 +483,8 @@ class _Log:
 
     It is there as long as a connection is, and SQLite only ever writes into it. (A second descriptor is harmless:
     SQLite locks the database and the shared memory, never the log.)
+
+    Once a flush has failed, none will do: Linux tells of lost pages a single time, and takes them for clean then.
     """
 
     def __init__(self, path: Path) -> None:
@@ -489,27 +492,38 @@ class _Log:
         self._changed = threading.Condition()
         self._asked = self._flushed = 0
         self._is_busy = False
+        self._failure: OSError | None = None
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # or a power cut could take the log's name
         os.close(folder)
 
     def settle(self) -> None:
-        """Return once all that is in the log by now is on disk."""
+        """Return once all that is in the log by now is on disk.
+
+        Raises:
+            OSError: when the disk has failed; nothing may be acknowledged until the server is started again.
+        """
         with self._changed:
             self._asked = mine = self._asked + 1
             while self._flushed < mine:
+                if self._failure is not None:
+                    raise self._failure
                 if self._is_busy:
                     self._changed.wait()
                     continue
                 self._is_busy, until = True, self._asked
                 self._changed.release()
+                failure = None
                 try:
                     os.fdatasync(self._file)
+                except OSError as error:
+                    failure = error
                 finally:
                     self._changed.acquire()
-                    self._is_busy = False
+                    self._is_busy, self._failure = False, failure
                     self._changed.notify_all()
-                self._flushed = until
+                if failure is None:
+                    self._flushed = until
 
     def close(self) -> None:
         os.close(self._file)
