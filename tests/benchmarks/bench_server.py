@@ -3,15 +3,13 @@
     python tests/benchmarks/bench_server.py [--runs 1000] [--rows 150] [--stored 10000,100000,1000000]
 
 The suggestion is timed inside of an agent's heartbeat over HTTP, the first page through the real client. Prints a
-Markdown table.
+Markdown table, and at the default sizes writes it to results/server.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -27,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / part) for part in ("tests", "tests/soak", "sweeps", "agents", "")]
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
+from machine import describe_machine, write_table  # noqa: E402
 from simulated_agents import CREATE_AGENT, CREATE_SWEEP, HEARTBEAT, METRICS, UPSERT, Door, row  # noqa: E402
 
 from amc_sweeps.exchange import Export, write  # noqa: E402
@@ -75,10 +74,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = {**_sweep(Path(folder), arguments.runs, arguments.rows), **_rows(Path(folder), arguments.stored)}
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
-    print(f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}, load average {load}\n")
-    print("| what | measured | wanted |\n|---|---|---|")
-    for what, (value, wanted) in measured.items():
-        print(f"| {what} | {value} | {wanted} |")
+    rows = [f"| {what} | {value} | {wanted} |" for what, (value, wanted) in measured.items()]
+    table = ["| what | measured | wanted |", "|---|---|---|", *rows]
+    text = "\n".join([f"{describe_machine()} Load average at the end {load}.", "", *table])
+    print(text)
+    if vars(arguments) == vars(parser.parse_args([])):
+        write_table("server", text, command="python tests/benchmarks/bench_server.py")
 
 
 def _sweep(folder: Path, runs: int, rows: int) -> dict[str, tuple[str, str]]:
