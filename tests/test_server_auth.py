@@ -227,5 +227,8 @@ def test_no_printed_link_is_dead(server: InProcessServer) -> None:
     assert b"0.9" in page.body
     page = server.request("GET", f"/local/p/runs/{run}")
     assert b"polyline" in page.body
+    server.begin("alone")
+    server.log("alone", 0.4, 0.2, metric="train/loss")
+    assert b"train/loss</h2>" in server.request("GET", "/local/p/runs/alone").body, "a run of no sweep has curves, too"
     for path in ("/local/nothere", "/local/p/runs/nothere", "/local/p/sweeps/nothere", "/team/p"):
         assert server.request("GET", path, headers={"accept": "text/html"}).status == 404

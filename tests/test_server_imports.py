@@ -62,6 +62,12 @@ def test_an_imported_sweep_has_every_run_and_row_and_goes_on_here(server: InProc
     assert server.heartbeat(agent) == [{"type": "exit"}], "run_cap counts the runs from before"
 
 
+def test_an_imported_sweep_that_has_reached_its_target_is_over(server: InProcessServer) -> None:
+    config = {**CONFIG, "metric": {"name": "acc", "goal": "maximize", "target": 0.12}}
+    send(server, run(1), sweep={**SWEEP, "config": config})
+    assert server.sweep("sweep001")["state"] == "FINISHED"
+
+
 def test_importing_the_same_twice_changes_nothing(server: InProcessServer) -> None:
     send(server, run(1), run(2, state="running"))
     before = server.sweep("sweep001")

@@ -280,3 +280,31 @@ def test_a_dead_trial_gets_its_stop_from_the_agent_when_it_does_not_take_it_from
 )
 def test_the_agent_is_told_after_the_trial_has_had_its_time(stop_s: float, told_s: float | None, must: bool) -> None:
     assert agent_must_stop(stop_s=stop_s, told_s=told_s, limits=Limits()) is must
+
+
+def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessServer) -> None:
+    sweep = server.create_sweep("method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n")
+    agent = server.create_agent(sweep)
+    server.draw(agent)
+
+    def instructions() -> int:
+        """Return how many steps of SQLite's machine one more draw takes."""
+        count = 0
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+
+        server.draw(agent)  # the search has read what is new
+        server.storage._writer.set_progress_handler(tick, 1)
+        server.draw(agent)
+        server.storage._writer.set_progress_handler(None, 1)
+        return count
+
+    few = instructions()
+    with server.storage.write() as store:
+        for number in range(1000):
+            row = {"project": 1, "sweep": 1, "origin": "search", "state": "finished", "parameters": "{}"}
+            store.insert("runs", id=f"r{number}", number=number, created_at=1.0, agent=1, **row)
+    grown = (instructions() - few) / 1000
+    assert grown < 8, f"{grown:.0f} steps more for every ended run: only counting them may look at all"

@@ -650,6 +650,17 @@ class RequestLog:
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _files_for_this_user_alone() -> Iterator[None]:
+    """Whatever the folder's own mode is: the database holds what upload URLs are signed with."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@_files_for_this_user_alone()
 def run(options: ServerOptions, announce: Callable[[Started], None], ended: Callable[[Started], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -666,7 +677,6 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
             "Leave it out; the key is in the key file."
         )
     _check_tls(options)
-    os.umask(0o077)  # the database holds what upload URLs are signed with, and the folder may have been there before
     try:
         storage = Storage(options.data)
     except StorageError as error:

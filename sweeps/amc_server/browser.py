@@ -12,19 +12,42 @@ from starlette.requests import Request
 
 from amc_server.auth import Gate
 from amc_server.context import iso_time
-from amc_server.coordinator import ENTITY, read_config
+from amc_server.coordinator import ENTITY, metric_value, read_config
 from amc_server.errors import Refused
 from amc_server.records import Project, Run
 from amc_server.storage import Reader, Storage
 
 CONSOLE_LINES = 200
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
+MOST_CURVES, MOST_ROWS = 6, 5000  # of a run of no sweep: drawn, and looked at
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("amc_server", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 _templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
 _templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One learning curve, drawn."""
+
+    name: str
+    points: str  # of an SVG polyline
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, name: str, curve: Sequence[float]) -> Chart:
+        """Draw a curve of at least two values."""
+        low, high = min(curve), max(curve)
+        height = (high - low) or 1.0
+        points = " ".join(
+            f"{CURVE_WIDTH * index / (len(curve) - 1):.1f},{CURVE_HEIGHT * (1 - (value - low) / height):.1f}"
+            for index, value in enumerate(curve)
+        )
+        return cls(name, points, low, high, len(curve))
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,9 @@ class Pages:
             rows = [_row(run, curves.get(run.pk, []), goal) for run in store.runs_of_sweep(sweep.pk)]
         sign = -1 if goal == "maximize" else 1
         rows.sort(key=lambda row: (row.peak is None, sign * (row.peak or 0.0)))
-        return _render("sweep.html", title=sweep.id, project=project, sweep=sweep, rows=rows, metric=metric)
+        return _render(
+            "sweep.html", title=sweep.display_name or sweep.id, project=project, sweep=sweep, rows=rows, metric=metric
+        )
 
     def run(self, request: Request) -> str:
         """Return what is known of a run."""
@@ -87,6 +112,7 @@ class Pages:
             sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
             metric = read_config(sweep.config).metric if sweep else None
             curve = store.curve(run.pk)
+            curves = {metric.name: curve} if metric else _curves_of_no_sweep(store, run)
             facts = {
                 "row": _row(run, curve, metric.goal if metric else "minimize"),
                 "sweep": sweep,
@@ -100,7 +126,7 @@ class Pages:
             title=run.display_name or run.id,
             project=project,
             metric=metric,
-            points=_polyline(curve),
+            charts=[Chart.of(name, values) for name, values in curves.items() if len(values) > 1],
             **facts,
         )
 
@@ -119,16 +145,13 @@ def _row(run: Run, curve: Sequence[float], goal: str) -> Row:
     return Row(run, max(curve) if goal == "maximize" else min(curve), curve[-1])
 
 
-def _polyline(curve: Sequence[float]) -> str:
-    """Return the curve as the points of an SVG polyline."""
-    if len(curve) < 2:
-        return ""
-    low, high = min(curve), max(curve)
-    height = (high - low) or 1.0
-    return " ".join(
-        f"{CURVE_WIDTH * index / (len(curve) - 1):.1f},{CURVE_HEIGHT * (1 - (value - low) / height):.1f}"
-        for index, value in enumerate(curve)
-    )
+def _curves_of_no_sweep(store: Reader, run: Run) -> dict[str, list[float]]:
+    """Return the first few numbers that a run logs: without a sweep nobody says which of them matters."""
+    rows = [json.loads(text) for text in store.history(run.pk, limit=MOST_ROWS)]
+    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("_")))
+    curves = {name: [value for row in rows if (value := metric_value(row, name)) is not None] for name in names}
+    drawn = [name for name in names if len(curves[name]) > 1 and name != "epoch"]
+    return {name: curves[name] for name in drawn[:MOST_CURVES]}
 
 
 def _render(template: str, **values: Any) -> str:

@@ -104,7 +104,7 @@ class Coordinator:
             if parsed.metric != before.metric:
                 for run in store.runs_of_sweep(sweep.pk):
                     redraw_points(store, sweep.pk, run, parsed)
-                self._look_for_target(store, _sweep(store, sweep.pk))
+                self.look_for_target(store, _sweep(store, sweep.pk))
         else:
             store.update("sweeps", sweep.pk, updated_at=now, **changes)
         if state is not None:
@@ -138,7 +138,7 @@ class Coordinator:
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
             redraw_points(store, sweep.pk, run, config)
         store.searches.pop(sweep.pk, None)
-        self._look_for_target(store, _sweep(store, sweep.pk))
+        self.look_for_target(store, _sweep(store, sweep.pk))
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Put a configuration before everything that the search proposes."""
@@ -393,7 +393,7 @@ class Coordinator:
         if scheduler.reaches_target(config, values) and sweep.search_end != scheduler.SearchEnd.TARGET:
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 
-    def _look_for_target(self, store: Writer, sweep: Sweep) -> None:
+    def look_for_target(self, store: Writer, sweep: Sweep) -> None:
         """End the sweep if a run that it has now, or a metric that it has now, is as good as was wanted."""
         values = [value for curve in store.curves(sweep.pk).values() for value in curve]
         if sweep.where not in (SweepState.FINISHED, SweepState.CANCELED) and scheduler.reaches_target(

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Blobs:
                     file.write(chunk)
                 file.flush()
                 # In a thread: while a busy disk takes its time, everybody else's requests go on.
-                await run_in_threadpool(os.fsync, file.fileno())
+                await run_in_threadpool(_to_disk, file.fileno(), (path.parent, self._folder))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -79,6 +79,17 @@ class Blobs:
     def remove(self, name: str) -> None:
         """Delete bytes that belong to nothing any more."""
         self.path(name).unlink(missing_ok=True)
+
+
+def _to_disk(file: int, folders: Iterable[Path]) -> None:
+    """Wait until a file is on disk, and under its name: the folders hold that."""
+    os.fsync(file)
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _grown(size: int, chunk: bytes) -> int:

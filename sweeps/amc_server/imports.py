@@ -56,6 +56,10 @@ def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
             counts["runs"] += 1
         else:
             counts["unchanged"] += 1
+    for record in export.sweeps:
+        sweep = store.sweep(project.pk, record["id"])
+        if sweep is not None:
+            coordinator.look_for_target(store, sweep)
     return counts
 
 

@@ -33,6 +33,8 @@ STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3'
 
 # RunState.is_alive in SQL; spelled as in the index on it.
 _LIVING = "state IN ('pending', 'running', 'preempting')"
+# Few of a sweep's thousands of runs live, and SQLite would rather walk over all in the order that is asked for.
+_BY_STATE = "INDEXED BY runs_of_sweep_by_state"
 # May be handed out: queued or never taken up, or preempted; unless somebody wants it ended.
 _WAITING = (
     "state IN ('pending', 'preempted') AND (state = 'preempted' OR agent IS NULL)"
@@ -146,13 +148,17 @@ class Reader:
 
     def waiting_run(self, sweep: int) -> Run | None:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""
-        sql = f"SELECT {Run.columns()} FROM runs WHERE sweep = ? AND {_WAITING} ORDER BY pk LIMIT 1"
+        sql = f"SELECT {Run.columns()} FROM runs {_BY_STATE} WHERE sweep = ? AND {_WAITING} ORDER BY pk LIMIT 1"
         row = self._one(sql, sweep)
         return Run.of(row) if row else None
 
     def is_over(self, sweep: int) -> bool:
         """Return whether nothing is left to wait for: none of its runs is alive and none may be handed out again."""
-        sql = f"SELECT 1 FROM runs WHERE sweep = ? AND ({_LIVING} OR {_WAITING}) LIMIT 1"
+        sql = (
+            f"SELECT 1 FROM runs {_BY_STATE} WHERE sweep = ?"
+            " AND state IN ('pending', 'running', 'preempting', 'preempted')"
+            " AND (state != 'preempted' OR (stop_reason IS NULL AND given_up = 0)) LIMIT 1"
+        )
         return self._one(sql, sweep) is None
 
     def count_runs_begun(self, sweep: int) -> int:
@@ -175,7 +181,7 @@ class Reader:
 
     def living_runs_of_sweep(self, sweep: int) -> list[Run]:
         """Return the sweep's runs whose state is not a final one, oldest first."""
-        sql = f"SELECT {Run.columns()} FROM runs WHERE sweep = ? AND {_LIVING} ORDER BY pk"
+        sql = f"SELECT {Run.columns()} FROM runs {_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk"
         return [Run.of(row) for row in self._all(sql, sweep)]
 
     def run(self, project: int, run_id: str) -> Run | None:
@@ -398,7 +404,8 @@ class Writer(Reader):
 
     def delete(self, table: str, pk: int) -> None:
         """Remove the row with that key and all that belongs to it."""
-        self.forget()
+        if table == "runs":  # of their curves and configurations there are copies
+            self.forget()
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
 
     def put_history(self, run: int, lines: Iterable[Line]) -> None:
@@ -494,6 +501,8 @@ class _Log:
 
     It is there as long as a connection is, and SQLite only ever writes into it. (A second descriptor is harmless:
     SQLite locks the database and the shared memory, never the log.)
+
+    Once a flush has failed, none will do: Linux tells of lost pages a single time, and takes them for clean then.
     """
 
     def __init__(self, path: Path) -> None:
@@ -501,27 +510,38 @@ class _Log:
         self._changed = threading.Condition()
         self._asked = self._flushed = 0
         self._is_busy = False
+        self._failure: OSError | None = None
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # or a power cut could take the log's name
         os.close(folder)
 
     def settle(self) -> None:
-        """Return once all that is in the log by now is on disk."""
+        """Return once all that is in the log by now is on disk.
+
+        Raises:
+            OSError: when the disk has failed; nothing may be acknowledged until the server is started again.
+        """
         with self._changed:
             self._asked = mine = self._asked + 1
             while self._flushed < mine:
+                if self._failure is not None:
+                    raise self._failure
                 if self._is_busy:
                     self._changed.wait()
                     continue
                 self._is_busy, until = True, self._asked
                 self._changed.release()
+                failure = None
                 try:
                     os.fdatasync(self._file)
+                except OSError as error:
+                    failure = error
                 finally:
                     self._changed.acquire()
-                    self._is_busy = False
+                    self._is_busy, self._failure = False, failure
                     self._changed.notify_all()
-                self._flushed = until
+                if failure is None:
+                    self._flushed = until
 
     def close(self) -> None:
         os.close(self._file)

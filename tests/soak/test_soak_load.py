@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import threading
 import time
@@ -83,6 +84,7 @@ def test_sixty_four_agents_at_once_lose_no_row(tmp_path: Path) -> None:
             },
         )
         assert lost == 0
+    shutil.rmtree(tmp_path / "data")  # gigabytes, which pytest would keep for a while
 
 
 def _cpu_s(process: psutil.Process) -> float:
