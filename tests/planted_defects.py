@@ -154,7 +154,7 @@ def _boundary(rng: np.random.Generator) -> Findings:
     def shift(config: Mapping[str, Any]) -> float:
         return 8 * RUN_SD * (np.log10(config["max_lr"]) + 5) / 3
 
-    return findings_of(simulate(replace(MIXED, top_shift=shift), rng))
+    return findings_of(simulate(replace(MIXED, shift=shift), rng))
 
 
 def _infeasible(rng: np.random.Generator) -> Findings:

@@ -12,7 +12,7 @@ from amc_analysis.effects import Effect, ValueOutcome
 from amc_analysis.findings import SMALL_GROUP
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import text_of
-from amc_analysis.permutation import explained, shuffles, test
+from amc_analysis.permutation import dependence, shuffles, test
 from amc_analysis.rules.case import Case
 from amc_analysis.statistics import wilson_interval
 
@@ -127,8 +127,7 @@ def censored_comparison(case: Case) -> Iterator[Firing]:
     parameters = [parameter for parameter in case.parameters if parameter.basis.shape[1]]
     order_BN = shuffles(case.outcomes.n, PERMUTATIONS, np.random.default_rng(case.seed))
     cut_BN = cut_N[order_BN]
-    shares = [explained(cut_BN, parameter.basis, parameter.has) for parameter in parameters]
-    _, corrected_L = test(shares)
+    _, corrected_L = test([dependence(cut_BN, parameter) for parameter in parameters])
     for parameter, p_corrected in zip(parameters, corrected_L.tolist(), strict=True):
         if p_corrected >= CENSORED_P:
             continue
