@@ -122,7 +122,7 @@ def _clean_sweep(setting: Setting, rng: np.random.Generator) -> Any:
     config["metric"]["impute"] = "best"
     if setting.hyperband:
         config["early_terminate"] = HYPERBAND
-    return findings_of(runs, config, claims=claims)
+    return findings_of(runs, config, claims=claims, runs_total=len(runs))
 
 
 def _expected_best_so_far() -> np.ndarray:
