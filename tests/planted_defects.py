@@ -94,7 +94,7 @@ def _zero_variance(rng: np.random.Generator) -> Findings:
 
 def _recommendation(rng: np.random.Generator) -> Findings:
     claim = Claim(ClaimKind.RECOMMENDATION, "use max_lr 5e-2", parameter="max_lr", values=(5e-2,))
-    return findings_of(simulate(MIXED, rng), claims=(claim,))
+    return findings_of(simulate(MIXED, rng), claims=(claim,), runs_total=N)
 
 
 def _small_group(rng: np.random.Generator) -> Findings:
@@ -154,7 +154,7 @@ def _boundary(rng: np.random.Generator) -> Findings:
     def shift(config: Mapping[str, Any]) -> float:
         return 8 * RUN_SD * (np.log10(config["max_lr"]) + 5) / 3
 
-    return findings_of(simulate(replace(MIXED, top_shift=shift), rng))
+    return findings_of(simulate(replace(MIXED, shift=shift), rng))
 
 
 def _infeasible(rng: np.random.Generator) -> Findings:

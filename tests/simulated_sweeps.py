@@ -62,7 +62,7 @@ class Setting:
     hyperband: bool = False
     cancel: float = 0.0  # probability that a run is cut short by a cancellation, at a random epoch
     balanced: bool = False  # listed values come equally often
-    top_shift: Callable[[Mapping[str, Any]], float] = lambda _config: 0.0  # a planted effect, in the metric's unit
+    shift: Callable[[Mapping[str, Any]], float] = lambda _config: 0.0  # a planted effect on every value of a run
 
 
 def random_setting(rng: np.random.Generator) -> Setting:
@@ -81,7 +81,7 @@ def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
     runs: list[Simulated] = []
     reached: dict[int, list[float]] = {band: [] for band in BANDS}
     for config in _configs(setting, rng):
-        values = curve(rng, TOP + setting.top_shift(config))
+        values = curve(rng) + setting.shift(config)
         end, cause = EPOCHS, Cause.COMPLETED
         if rng.random() < setting.crash:
             end, cause = int(rng.integers(1, EPOCHS)), Cause.LOST
@@ -99,10 +99,10 @@ def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
     return runs
 
 
-def curve(rng: np.random.Generator, top: float = TOP) -> np.ndarray:
+def curve(rng: np.random.Generator) -> np.ndarray:
     """Draw the values of one run, one an epoch."""
     rise = 1 - np.exp(-np.arange(1, EPOCHS + 1) / RISE_EPOCHS)
-    return top * rise + rng.normal(0, RUN_SD) + rng.normal(0, EPOCH_SD, EPOCHS)
+    return TOP * rise + rng.normal(0, RUN_SD) + rng.normal(0, EPOCH_SD, EPOCHS)
 
 
 def _configs(setting: Setting, rng: np.random.Generator) -> list[dict[str, Any]]:

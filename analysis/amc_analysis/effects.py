@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.outcomes import Outcomes
-from amc_analysis.parameters import Parameter, text_of
-from amc_analysis.permutation import Floats, explained, shuffles, test
+from amc_analysis.parameters import Floats, Parameter, text_of
+from amc_analysis.permutation import dependence, explained, shuffles, test
 from amc_analysis.statistics import expected_best, t_interval, wilson_interval
 
 PERMUTATIONS = 2000
@@ -151,7 +151,7 @@ def _looks(
     order_BN = shuffles(outcomes.n, permutations, rng)
     readings = (_neutral(outcomes.standing), _neutral(outcomes.failed))
     places: list[tuple[int, int]] = []
-    statistics: list[Floats] = []
+    strengths: list[Floats] = []
     for which, reading_N in enumerate(readings):
         if not np.ptp(reading_N):
             continue
@@ -159,13 +159,17 @@ def _looks(
         for index, parameter in enumerate(parameters):
             if parameter.basis.shape[1]:
                 places.append((index, which))
-                statistics.append(explained(reading_BN, parameter.basis, parameter.has))
-    p_L, corrected_L = test(statistics)
+                strengths.append(dependence(reading_BN, parameter))
+    p_L, corrected_L = test(strengths)
     found = {
-        place: _Look(float(statistic_B[0]), float(p), float(p_corrected))
-        for place, statistic_B, p, p_corrected in zip(places, statistics, p_L, corrected_L, strict=True)
+        place: _Look(_share(readings[place[1]], parameters[place[0]]), float(p), float(p_corrected))
+        for place, p, p_corrected in zip(places, p_L, corrected_L, strict=True)
     }
     return [(found.get((index, 0), _Look()), found.get((index, 1), _Look())) for index in range(len(parameters))]
+
+
+def _share(reading_N: Floats, parameter: Parameter) -> float:
+    return float(explained(reading_N[None], parameter.basis, parameter.has)[0])
 
 
 def _neutral(reading_N: Floats) -> Floats:

@@ -150,7 +150,13 @@ def _failed(cause: Cause) -> float:
 
 def _best_so_far(entry: RankedRun, sign: float) -> Floats | None:
     """Return the running best, one an epoch; None where the rows of some epochs are missing."""
-    finite = [point for point in entry.run.points if math.isfinite(point.value)]
-    if not finite or entry.epochs > len(entry.run.points):
+    finite = [point.value for point in entry.run.points if math.isfinite(point.value)]
+    if not finite or not is_gapless(entry):
         return None
-    return np.maximum.accumulate(sign * np.array([point.value for point in finite]))
+    return np.maximum.accumulate(sign * np.array(finite))
+
+
+def is_gapless(entry: RankedRun) -> bool:
+    """Tell whether a run logged the metric in every epoch from its first one on, as far as its epochs are known."""
+    named = [point.epoch for point in entry.run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    return not named or (named[0] <= 1 and len(entry.run.points) >= named[-1] - named[0] + 1)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from amc_analysis.parameters import Floats, Parameter
 
 DIGITS = 10  # beyond which equal shares differ by rounding alone
 
@@ -43,38 +43,51 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) ->
     return np.asarray(np.round(share_B, DIGITS))
 
 
-def p_values(statistics_LB: Floats) -> Floats:
-    """Return for every look the share of shuffles whose statistic is at least as large as the observed one."""
-    return np.asarray((statistics_LB >= statistics_LB[:, :1]).mean(axis=1))
+def scores(shares_B: Floats, columns: int, n: int) -> Floats:
+    """Bring shares of explained variance to one scale, whatever the number of columns: -log of what normal noise says.
+
+    The scale only decides how looks are weighed against one another; what is significant is left to the shuffles. For
+    normal noise the share has a beta distribution (Fisher, 1924).
+    """
+    from scipy.special import betaincc
+
+    if n <= columns + 1:
+        return np.zeros_like(shares_B)
+    tail_B = betaincc(columns / 2, (n - 1 - columns) / 2, shares_B)
+    return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
 
 
-def corrected(statistics_LB: Floats) -> Floats:
-    """Return p-values of the first shuffle corrected for the number of looks: Westfall and Young's step-down maxT.
+def dependence(reading_BN: Floats, parameter: Parameter) -> Floats:
+    """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
+
+    An ordered parameter is looked at twice, for a rise or fall alone and for an optimum inside as well, and the
+    stronger of the two counts: in the shuffles too, so that looking twice is paid for.
+    """
+    n = int(parameter.has.sum())
+    bases = [parameter.basis]
+    if parameter.kind == "ordered" and parameter.basis.shape[1] > 1:
+        bases.append(parameter.basis[:, :1])
+    found = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
+    return np.asarray(np.maximum.reduce(found))
+
+
+def test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return (p, p corrected for the number of looks) of every look: Westfall and Young's step-down maxT.
 
     The chance that any look is called at a level when none should be is at most that level, whatever the looks have
-    in common, and the smallest p is 1/B however many looks there are. Looks with more columns explain more by chance:
-    each statistic is made about normal by its cube root (Wilson & Hilferty, 1931) and brought to one scale by its own
-    shuffles. Source: Westfall & Young, Resampling-Based Multiple Testing (1993), algorithm 4.1; Ge, Dudoit & Speed,
-    Test 12 (2003).
+    in common, and the smallest p is 1/B however many looks there are. Source: Westfall & Young, Resampling-Based
+    Multiple Testing (1993), algorithm 4.1; Ge, Dudoit & Speed, Test 12 (2003).
+
+    Args:
+        scores_LB: of every look in every shuffle, the observed one first, on one scale.
     """
-    if len(statistics_LB) == 0:
-        return np.empty(0)
-    root_LB = np.cbrt(statistics_LB)
-    spread_L = root_LB.std(axis=1)
-    centred_LB = root_LB - root_LB.mean(axis=1, keepdims=True)
-    score_LB = np.round(centred_LB / np.where(spread_L > 0, spread_L, 1.0)[:, None], DIGITS)
+    if not scores_LB:
+        return np.empty(0), np.empty(0)
+    score_LB = np.round(np.stack(scores_LB), DIGITS)
+    p_L = (score_LB >= score_LB[:, :1]).mean(axis=1)
     order = np.argsort(-score_LB[:, 0], kind="stable")
     # From the weakest look upwards: the largest score of a shuffle among the looks not yet rejected.
     largest_LB = np.maximum.accumulate(score_LB[order][::-1], axis=0)[::-1]
-    shares = (largest_LB >= score_LB[order, :1]).mean(axis=1)
-    found = np.empty(len(score_LB))
-    found[order] = np.maximum.accumulate(shares)
-    return found
-
-
-def test(statistics_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return (p, corrected p) of every look, from its statistic in every shuffle, the observed one first."""
-    if not statistics_LB:
-        return np.empty(0), np.empty(0)
-    stacked_LB = np.stack(statistics_LB)
-    return p_values(stacked_LB), corrected(stacked_LB)
+    corrected_L = np.empty(len(score_LB))
+    corrected_L[order] = np.maximum.accumulate((largest_LB >= score_LB[order, :1]).mean(axis=1))
+    return p_L, corrected_L

@@ -15,13 +15,13 @@ from amc_sweeps.distributions import ends
 from amc_sweeps.sweep_config import Choice, Range
 
 LEAST_LEVELS = 5  # of a list; the best of a null list of 3 lies at an end two times in three
-EFFECT_P = 0.05  # corrected: without an effect the best value lies somewhere by chance
+EFFECT_P = 0.02  # corrected: without an effect the best value lies somewhere by chance
 AT_END_SHARE = 0.7  # of the resampled fits whose optimum is at the end
 RESAMPLES = 300
 NEAR_END = 0.3  # of the range
 BEST_SHARE = 0.1  # of the runs, at least 3: most of them too have to lie near the end
 
-FAILS_P = 0.02  # corrected
+FAILS_P = 0.01  # corrected
 FAILS_RATE = 0.75
 FAILS_LEAST = 3  # runs
 
@@ -29,7 +29,7 @@ FAILS_LEAST = 3  # runs
 def best_at_boundary(case: Case) -> Iterator[Firing]:
     """Fire where performance rises up to an end of what was searched.
 
-    Needs at least 5 ordered values or a range, an effect over all looks (corrected p < 0.05), a quadratic whose
+    Needs at least 5 ordered values or a range, an effect over all looks (corrected p < 0.02), a quadratic whose
     optimum lies at that end in 70 % of bootstrap samples, and the best tenth of the runs in the outer 30 %.
     """
     effects = {effect.parameter: effect for effect in case.effects}
