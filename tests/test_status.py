@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from sweep_records import START, completed, run, sweep
 
+from amc_agents.commands import main
 from amc_agents.commands import status as command
 from amc_agents.sweep_status import (
     AgentSeen,
@@ -167,7 +168,7 @@ def test_watching_ends_at_ctrl_c_with_130_and_waits_for_no_request(monkeypatch: 
     monkeypatch.setattr(command, "choose_sweep", lambda *_, **__: None)
     monkeypatch.setattr(command, "_read", interrupted)
     monkeypatch.setattr(command.os, "_exit", at_once)
-    assert CliRunner().invoke(command.status_command, ["94fqx0gz", "--watch"]).exit_code == INTERRUPTED
+    assert CliRunner().invoke(main, ["status", "94fqx0gz", "--watch"]).exit_code == INTERRUPTED
 
 
 @pytest.mark.parametrize(
