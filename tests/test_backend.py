@@ -269,8 +269,10 @@ class _Sweep:
 class _Project:
     name: str
     ids: list[str]
+    listed: int = 0
 
     def sweeps(self) -> list[_Sweep]:
+        self.listed += 1
         return [_Sweep(sweep_id) for sweep_id in self.ids]
 
 
@@ -283,6 +285,13 @@ class _Api:
     def projects(self, entity: str | None = None) -> list[_Project]:
         self.asked.append(str(entity))
         return self.held.get(str(entity), [])
+
+    def sweep(self, path: str) -> _Sweep:
+        entity, project, sweep_id = path.split("/")
+        held = [one for one in self.held.get(entity, []) if one.name == project and sweep_id in one.ids]
+        if not held:
+            raise ValueError(f"Could not find sweep {path}")  # what the client says
+        return _Sweep(sweep_id)
 
 
 _HELD = {"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["bbb", "ccc"])], "team": [_Project("amc", ["ddd"])]}
@@ -315,3 +324,12 @@ def test_an_unknown_id_lists_near_ones() -> None:
     with pytest.raises(SweepNotFoundError) as error:
         find_sweep(SweepRef("aab"), _Api(_HELD), environ={})
     assert "me/amc/aaa" in error.value.candidates
+
+
+def test_a_sweep_that_is_there_is_found_without_listing_every_sweep() -> None:
+    api = _Api({"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["ccc"])]})
+    assert find_sweep(parse_sweep("ccc"), api, environ={}) == "me/other/ccc"
+    assert [project.listed for project in api.held["me"]] == [0, 0]
+    with pytest.raises(SweepNotFoundError):
+        find_sweep(parse_sweep("ccd"), api, environ={})
+    assert [project.listed for project in api.held["me"]] == [1, 1]

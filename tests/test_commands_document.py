@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main
 from amc_sweeps import cli_options
@@ -55,8 +58,24 @@ def _help(name: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in shown.stdout.splitlines())
 
 
-def test_the_page_is_what_the_commands_say() -> None:
-    assert FILE.read_text() == document(), "run: python tests/test_commands_document.py"
+def test_the_page_is_what_the_commands_say_and_saying_it_imports_nothing_heavy() -> None:
+    # In a process of its own: click keeps what a command was first called with, and other tests call some directly.
+    program = (
+        "import sys, test_commands_document\n"
+        "sys.stdout.write(test_commands_document.document())\n"
+        "heavy = {'torch', 'wandb', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        env=EmbeddedServer.process_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert FILE.read_text() == said.stdout, "run: python tests/test_commands_document.py"
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sweep_records import START, completed, run, sweep
 
+from amc_agents.commands import main
 from amc_agents.commands import status as command
 from amc_agents.sweep_status import (
     AgentSeen,
@@ -24,6 +26,7 @@ from amc_agents.sweep_status import (
 )
 from amc_analysis.findings import analyse
 from amc_sweeps.causes import Cause
+from amc_sweeps.cli_options import INTERRUPTED
 
 ALIVE = AgentSeen("a", "gpu-1", runs=3, silent_s=4.0)
 SILENT = AgentSeen("b", "gpu-2", runs=2, silent_s=600.0)
@@ -153,6 +156,19 @@ def test_watching_in_a_log_says_only_what_is_new_and_ends_with_the_sweep(capsys:
     assert len(lines) == 2
     assert "running: 1 of 8: 1 finished; best 50.00%; 1 agent alive; about" in lines[0]
     assert "finished: 1 of 8: 1 finished; best 50.00%; 1 agent alive; nothing: the sweep is over" in lines[1]
+
+
+def test_watching_ends_at_ctrl_c_with_130_and_waits_for_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_chosen: object) -> Status:
+        raise KeyboardInterrupt
+
+    def at_once(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(command, "choose_sweep", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_read", interrupted)
+    monkeypatch.setattr(command.os, "_exit", at_once)
+    assert CliRunner().invoke(main, ["status", "94fqx0gz", "--watch"]).exit_code == INTERRUPTED
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from amc_sweeps.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
     from amc_analysis.findings import Findings
+
+Progress = Callable[[int, int], None]
 
 # An agent reports every 5 s; W&B keeps no word of its end, so silence may be either.
 AGENT_SILENT_AFTER_S = 60.0
@@ -123,12 +125,13 @@ class Status:
         }
 
 
-def read_status(api: Any, path: str) -> Status:
+def read_status(api: Any, path: str, progress: Progress = lambda _done, _total: None) -> Status:
     """Read a sweep anew and say where it stands.
 
     Args:
         api: a ``wandb.Api``.
         path: ENTITY/PROJECT/ID.
+        progress: told (runs read, runs in all) after every run, from any thread.
 
     Raises:
         NoSuchSweepError: when there is no such sweep.
@@ -140,9 +143,10 @@ def read_status(api: Any, path: str) -> Status:
 
     sweep = fresh_sweep(api, path)
     try:
-        record, has_metric = read_sweep(api, path), True
+        record, has_metric = read_sweep(api, path, progress=progress), True
     except MetricError:  # a sweep may do without: then nothing is best, and epochs are counted by their own name
-        record, has_metric = read_sweep(api, path, metric="epoch", goal="maximize"), False
+        record = read_sweep(api, path, metric="epoch", goal="maximize", progress=progress)
+        has_metric = False
     agents = agents_seen(sweep.agents(), record.read_at)
     return conclude(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
 

@@ -395,6 +395,7 @@ class SweepApi(Protocol):
     @property
     def default_entity(self) -> str | None: ...
     def projects(self, entity: str | None = None) -> Iterable[_Project]: ...
+    def sweep(self, path: str) -> object: ...
 
 
 def find_sweep(
@@ -417,25 +418,33 @@ def find_sweep(
     named = ref.project or project or environ.get("WANDB_PROJECT")
     if named and ref.entity:
         return f"{owner}/{named}/{ref.sweep_id}"
-    seen: list[str] = []
-    for candidate in api.projects(owner):
-        if named and candidate.name != named:
-            continue
-        seen.extend(f"{owner}/{candidate.name}/{sweep.id}" for sweep in candidate.sweeps())
-    matches = [path for path in seen if path.endswith(f"/{ref.sweep_id}")]
+    # One request a project says whether it holds the id; the client's lists cost one for every sweep, so they are read
+    # only for what may have been meant instead.
+    projects = [candidate for candidate in api.projects(owner) if named in (None, "", candidate.name)]
+    paths = [f"{owner}/{candidate.name}/{ref.sweep_id}" for candidate in projects]
+    matches = [path for path in paths if _is_there(api, path)]
     if len(matches) == 1:
         return matches[0]
-    where = f"{owner}/{named}" if named else f"the projects of {owner}"
     if matches:
         raise SweepNotFoundError(
             f"several sweeps are called {ref.sweep_id}; write which:\n" + _indented(matches), matches
         )
+    seen = [f"{owner}/{candidate.name}/{sweep.id}" for candidate in projects for sweep in candidate.sweeps()]
+    where = f"{owner}/{named}" if named else f"the projects of {owner}"
     if not seen:
         raise SweepNotFoundError(f"no sweep {ref.sweep_id}: there is no sweep at all in {where}", [])
     near = difflib.get_close_matches(f"{owner}/{named or '*'}/{ref.sweep_id}", seen, n=5, cutoff=0.0)
     raise SweepNotFoundError(
         f"no sweep {ref.sweep_id} in {where}, which hold {len(seen)}; nearest:\n" + _indented(near), near
     )
+
+
+def _is_there(api: SweepApi, path: str) -> bool:
+    try:
+        api.sweep(path)
+    except Exception:  # noqa: BLE001 - the client says "not found" by several; a server in trouble fails the lists, too
+        return False
+    return True
 
 
 def _indented(lines: Iterable[str]) -> str:

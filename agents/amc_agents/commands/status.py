@@ -12,7 +12,7 @@ import click
 
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import NoSuchSweepError
-from amc_agents.sweep_status import AgentSeen, Status, duration, read_status
+from amc_agents.sweep_status import AgentSeen, Progress, Status, duration, read_status
 from amc_sweeps.cli_options import INTERRUPTED, Refusal, backend_options
 
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
@@ -47,12 +47,15 @@ def status_command(
     amc-sweep status 94fqx0gz --watch && amc-analyze 94fqx0gz
     amc-sweep status 94fqx0gz --json | jq .time_left.seconds
 
+    --json: {schema, version, read_at, sweep, runs, best, agents, failures_by_host, epochs, time_left}; times are
+    seconds, accuracies fractions, null is unknown.
+
     Exit codes: 0 said (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
     chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
     try:
         if not watch:
-            _say(_read(chosen), as_json=as_json)
+            _say(_read(chosen, _show_progress if sys.stderr.isatty() else _no_progress), as_json=as_json)
         elif as_json or not sys.stdout.isatty():
             _watch_in_lines(_again(chosen, every), as_json=as_json)
         else:
@@ -63,12 +66,22 @@ def status_command(
         os._exit(INTERRUPTED)
 
 
-def _read(chosen: Chosen) -> Status:
+def _no_progress(_done: int, _total: int) -> None:
+    pass
+
+
+def _show_progress(done: int, total: int) -> None:
+    """Keep one line of stderr up to date, and leave it empty at the end."""
+    said = f"reading runs: {done:,} of {total:,}"
+    click.echo(f"\r{said}" if done < total else f"\r{' ' * len(said)}\r", err=True, nl=False)
+
+
+def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
     from amc_analysis.runs import SweepUnreadableError
 
     with answering(chosen.backend):
         try:
-            return read_status(chosen.api, chosen.path)
+            return read_status(chosen.api, chosen.path, progress)
         except NoSuchSweepError as error:
             raise Refusal(str(error)) from error
         except SweepUnreadableError as error:

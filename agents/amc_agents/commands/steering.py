@@ -101,10 +101,17 @@ def cancel_command(
     Exit codes: 0 cancelled (or cancelled already), 1 the server does not answer or you said no, 2 refused.
     """
     chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
-    if not yes and sys.stdin.isatty():
-        with answering(chosen.backend):
-            alive = living_runs(chosen.api, chosen.path)
-        if alive and not click.confirm(f"End {alive} living run{'' if alive == 1 else 's'}?", err=True):
-            click.echo("nothing was changed", err=True)
-            sys.exit(FAILED)
+    if not yes and _somebody_can_answer() and not _agreed(chosen):
+        click.echo("nothing was changed", err=True)
+        sys.exit(FAILED)
     say(change(chosen, Action.CANCEL), as_json=as_json)
+
+
+def _somebody_can_answer() -> bool:
+    return sys.stdin.isatty()
+
+
+def _agreed(chosen: Chosen) -> bool:
+    with answering(chosen.backend):
+        alive = living_runs(chosen.api, chosen.path)
+    return alive == 0 or click.confirm(f"End {alive} living run{'' if alive == 1 else 's'}?", err=True)

@@ -1,0 +1,62 @@
+"""Which changes of a sweep are possible, and who is asked first; test_operating_commands.py changes real sweeps."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from amc_agents.commands import main, steering
+from amc_agents.commands.chosen import Chosen
+from amc_agents.sweep_control import Action, Change, refusal
+from amc_sweeps.backend import Backend
+from amc_sweeps.run_states import SweepState
+
+
+@pytest.mark.parametrize(
+    ("action", "refused_in"),
+    [
+        (Action.PAUSE, {SweepState.PENDING, SweepState.FINISHED, SweepState.CANCELED}),
+        (Action.STOP, {SweepState.CANCELED}),
+        (Action.CANCEL, {SweepState.FINISHED}),
+        (Action.RESUME, set()),
+    ],
+)
+def test_a_change_is_refused_where_the_client_refuses_it(action: Action, refused_in: set[SweepState]) -> None:
+    assert {state for state in SweepState if refusal(state, action) is not None} == refused_in
+
+
+def test_a_change_says_what_becomes_of_living_runs() -> None:
+    def said(action: Action, alive: int, before: str = "RUNNING", after: str = "DONE") -> str:
+        return Change("local/amc/x", action, before, after, alive).said()
+
+    assert "paused: 2 living runs may come to the end; no new one begins, agents wait" in said(Action.PAUSE, 2)
+    assert "stopped: 1 living run may come to the end; no new one begins, agents end" in said(Action.STOP, 1)
+    assert "cancelled: 3 living runs told to stop" in said(Action.CANCEL, 3)
+    assert said(Action.CANCEL, 0) == "sweep local/amc/x is cancelled: no run is alive"
+    assert "is paused already" in said(Action.PAUSE, 0, before="PAUSED", after="PAUSED")
+    assert "agents that have ended must be started again" in said(Action.RESUME, 0)
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "cancelled"),
+    [("n\n", (), False), ("y\n", (), True), ("", ("--yes",), True)],
+)
+def test_on_a_terminal_cancel_asks_before_it_ends_living_runs(
+    monkeypatch: pytest.MonkeyPatch, typed: str, options: tuple[str, ...], cancelled: bool
+) -> None:
+    changed: list[Action] = []
+
+    def change(chosen: Chosen, action: Action) -> Change:
+        changed.append(action)
+        return Change(chosen.path, action, "RUNNING", "CANCELED", alive=2)
+
+    chosen = Chosen(Backend("embedded", "http://127.0.0.1:9", "for a test"), None, "local/amc/x")
+    monkeypatch.setattr(steering, "choose_sweep", lambda *_, **__: chosen)
+    monkeypatch.setattr(steering, "living_runs", lambda *_: 2)
+    monkeypatch.setattr(steering, "_somebody_can_answer", lambda: True)
+    monkeypatch.setattr(steering, "change", change)
+    ended = CliRunner().invoke(main, ["cancel", "x", *options], input=typed)
+    assert ended.exit_code == (0 if cancelled else 1), ended.output
+    assert changed == ([Action.CANCEL] if cancelled else [])
+    assert ("End 2 living runs?" in ended.output) == (not options)
+    assert ("nothing was changed" in ended.stderr) == (not cancelled)
