@@ -75,8 +75,8 @@ class _TrialCommand(click.Command):
 )
 @click.option(
     "--checkpoint_artifact",
-    type=click.Choice(list(ArtifactUse)),
-    default=ArtifactUse.PREEMPTION,
+    type=click.Choice([str(use) for use in ArtifactUse]),
+    default=str(ArtifactUse.PREEMPTION),
     envvar=SETTING,
     show_default=True,
     show_envvar=True,
