@@ -76,3 +76,16 @@ def test_the_clients_own_stop_is_no_interruption() -> None:
     assert stop() is None
     stop.by_wandb()
     assert stop() == "stopped"
+
+
+def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_declared_one() -> None:
+    stop = StopRequests({"AMC_SIGTERM": "preemption"})
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGINT)
+    try:
+        stop.listen()
+        stop.by_wandb()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop() == "stopped"
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
