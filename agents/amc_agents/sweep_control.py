@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from amc_sweeps.run_states import RunState, SweepState
 
 
 class SweepControlError(RuntimeError):
     """The sweep cannot be changed so; the message says its state and what is possible. Nothing was changed."""
+
+
+class NoSuchSweepError(SweepControlError):
+    """There is no sweep of that path."""
 
 
 class Action(StrEnum):
@@ -118,7 +122,7 @@ def control(api: Any, path: str, action: Action | str) -> Change:
     if before == WANTED[action]:
         return Change(path, action, before, before, alive)
     try:
-        _set_sweep_state(api, sweep_id, WANTED[action].value, entity=entity, project=project)
+        _set_sweep_state(api, sweep_id, cast(Any, WANTED[action].value), entity=entity, project=project)
     except wandb.Error:
         raise
     except Exception as error:
@@ -131,12 +135,27 @@ def state_of(api: Any, path: str) -> str:
     """Return a sweep's state, in W&B's upper case.
 
     Raises:
-        SweepControlError: when there is no such sweep.
+        NoSuchSweepError: when there is no such sweep.
     """
+    state = str(fresh_sweep(api, path).state).upper()
+    return SweepState.CANCELED if state == "CANCELLED" else state
+
+
+def fresh_sweep(api: Any, path: str) -> Any:
+    """Return a sweep as the server has it now; the client keeps what it has read, and is told not to.
+
+    Raises:
+        NoSuchSweepError: when there is no such sweep.
+        wandb.Error: when the server does not answer as it should.
+    """
+    import wandb
+
     try:
         sweep = api.sweep(path)
-        sweep.load(force=True)  # the client keeps what it has read of a sweep
-    except ValueError as error:
-        raise SweepControlError(f"there is no sweep {path}: amc-sweep list shows those that there are") from error
-    state = str(sweep.state).upper()
-    return SweepState.CANCELED if state == "CANCELLED" else state
+        sweep.load(force=True)
+    except (ValueError, wandb.Error) as error:
+        if "Could not find sweep" in str(error):  # the client says it so, as an error of any kind
+            raise NoSuchSweepError(f"there is no sweep {path}: amc-sweep list shows those that there are") from error
+        raise
+    api.flush()
+    return sweep
