@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -78,14 +79,48 @@ def test_the_clients_own_stop_is_no_interruption() -> None:
     assert stop() == "stopped"
 
 
-def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_declared_one() -> None:
+@pytest.fixture
+def listening() -> Iterator[StopRequests]:
+    """Requests to this very process; its handlers are put back."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
     stop = StopRequests({"AMC_SIGTERM": "preemption"})
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGINT)
-    try:
-        stop.listen()
-        stop.by_wandb()
-        signal.raise_signal(signal.SIGTERM)
-        assert stop() == "stopped"
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT), before, strict=True):
-            signal.signal(number, handler)
+    stop.listen()
+    yield stop
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_declared_one(
+    listening: StopRequests,
+) -> None:
+    listening.by_wandb()
+    signal.raise_signal(signal.SIGTERM)
+    assert listening() == "stopped"
+
+
+def test_a_preemption_that_nobody_reads_in_time_is_acted_upon(listening: StopRequests) -> None:
+    acted = threading.Event()
+    listening.when_overdue(acted.set, limit_s=0.01)
+    signal.raise_signal(signal.SIGUSR1)
+    assert acted.wait(timeout=10)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening: StopRequests, *, over: bool) -> None:
+    acted = threading.Event()
+    listening.when_overdue(acted.set, limit_s=0.2)
+    signal.raise_signal(signal.SIGUSR1)
+    (timer,) = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
+    if over:
+        listening.when_overdue(None)
+    else:
+        assert listening() == "preempted"
+    timer.join(timeout=10)
+    assert not acted.is_set()
+
+
+def test_a_stop_is_never_overdue(listening: StopRequests) -> None:
+    listening.when_overdue(lambda: None, limit_s=60)
+    listening.by_wandb()
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())

@@ -7,6 +7,7 @@ on disk before W&B is told, because the client's side process may have died of t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import click
 
 from amc_agents.ending import guarded
 from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
+from amc_agents.run_folder import leave_end
 from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
@@ -171,7 +173,19 @@ def _train_with_wandb(
         run.config.update(dict(noted))
         return config
 
+    def too_late() -> None:
+        """Leave in the middle of whatever outlasts the machine: with the checkpoint of an earlier moment, or none."""
+        click.echo("amc-train: preempted: no safe moment came in time; what came after last.pt is lost", err=True)
+        with contextlib.suppress(OSError):
+            leave_end(folder, EndReason.PREEMPTED, run=path)
+        try:
+            _take_leave(run, folder, recorder, EndReason.PREEMPTED, artifact)
+        finally:
+            os._exit(EXIT_CODES[EndReason.PREEMPTED])
+
+    stop.when_overdue(too_late)
     reason = guarded(resolve, folder, recorder, stop, run_path=path)
+    stop.when_overdue(None)
     try:
         _take_leave(run, folder, recorder, reason, artifact)
     except Exception as error:  # noqa: BLE001 - the reason stands, whatever became of the client
