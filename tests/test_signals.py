@@ -87,6 +87,7 @@ def listening() -> Iterator[StopRequests]:
     stop = StopRequests({"AMC_SIGTERM": "preemption"})
     stop.listen()
     yield stop
+    signal.set_wakeup_fd(-1)
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -118,6 +119,24 @@ def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening:
         assert listening() == "preempted"
     timer.join(timeout=10)
     assert not acted.is_set()
+
+
+def test_a_preemption_is_noted_though_the_main_thread_is_inside_one_long_call() -> None:
+    program = """
+import ctypes, os, threading
+from amc_agents.signals import StopRequests
+stop = StopRequests({})
+stop.listen()
+stop.when_overdue(lambda: os._exit(7), limit_s=0.01)
+threading.Timer(0.1, os.kill, (os.getpid(), 10)).start()
+libc, mutex = ctypes.CDLL(None), (ctypes.c_char * 64)()
+libc.pthread_mutex_init(mutex, None)
+libc.pthread_mutex_lock(mutex)
+libc.pthread_mutex_lock(mutex)  # for ever, through every signal, with the interpreter released: as a backward pass
+"""
+    path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], env=path, timeout=25, check=False)
+    assert done.returncode == 7
 
 
 def test_a_stop_is_never_overdue(listening: StopRequests) -> None:

@@ -22,6 +22,7 @@ nobody has read the note of a preemption for PREEMPTION_LIMIT_S, the trial goes 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ class StopRequests:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._sigterm = EndReason.PREEMPTED if environ.get(SIGTERM_MEANING) == "preemption" else EndReason.STOPPED
         self._reason: EndReason | None = None
+        self._lock = threading.RLock()  # a handler may interrupt a handler
         self._overdue: threading.Timer | None = None
         self._when_overdue: Callable[[], None] | None = None
         self._limit_s = PREEMPTION_LIMIT_S
@@ -70,6 +72,18 @@ class StopRequests:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGUSR1, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        # Python calls a handler between two lines of its own, and a backward pass is one line, of seconds or minutes.
+        # The number of the signal comes through this pipe at once.
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True).start()
+
+    def _watch(self, pipe: int) -> None:
+        while numbers := os.read(pipe, 64):
+            for number in numbers:
+                if number in (signal.SIGTERM, signal.SIGUSR1):  # to count interrupts is the handler's
+                    self._on_signal(number, None)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -80,10 +94,11 @@ class StopRequests:
             self._note(EndReason.PREEMPTED if number == signal.SIGUSR1 else self._sigterm)
 
     def _note(self, reason: EndReason) -> None:
-        if self._reason is not None:
-            return
-        self._reason = reason
-        if reason is EndReason.PREEMPTED and self._when_overdue is not None:
-            self._overdue = threading.Timer(self._limit_s, self._when_overdue)
-            self._overdue.daemon = True
-            self._overdue.start()
+        with self._lock:  # handler and watcher both come here
+            if self._reason is not None:
+                return
+            self._reason = reason
+            if reason is EndReason.PREEMPTED and self._when_overdue is not None:
+                self._overdue = threading.Timer(self._limit_s, self._when_overdue)
+                self._overdue.daemon = True
+                self._overdue.start()

@@ -244,9 +244,8 @@ def _take_leave(run: wandb.Run, folder: Path, recorder: RunRecorder, reason: End
         artifact is ArtifactUse.END or (preempted and artifact is not ArtifactUse.NEVER)
     ):
         _try_to("upload the checkpoint", lambda: log_checkpoint(run, folder))
-    if not preempted:  # whoever goes on will have more to show
-        epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
-        _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs))
+    epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
+    _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs))
     run.finish(exit_code=EXIT_CODES[reason])
 
 
