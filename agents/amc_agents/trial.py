@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from amc_agents.again import continued_values
 from amc_agents.ending import guarded
 from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
 from amc_agents.run_folder import leave_end
@@ -205,8 +206,6 @@ def _settle(
     run: wandb.Run, given: Mapping[str, Any], folder: Path, recorder: RunRecorder, artifact: ArtifactUse
 ) -> TrialConfig:
     """Decide what to train: a new trial, or the rest of one whose run has this id already."""
-    from amc_agents.continuation import continued_values, find_checkpoint  # torch: after wandb.init
-
     handed_over = dict(run.config)  # what the sweep chose; the same names come as flags by ${args}
     machine = {"data": own} if (own := os.environ.get("AMC_DATA")) else {}
     values = continued_values(handed_over, machine, given) if run.resumed else {**machine, **given, **handed_over}
@@ -214,6 +213,7 @@ def _settle(
     with telling_wandb():
         changed = {name: value for name, value in config.to_mapping().items() if handed_over.get(name) != value}
         run.config.update(changed, allow_val_change=run.resumed)
+    from amc_agents.continuation import find_checkpoint  # torch: after TrialConfig has had its say
 
     def uploaded() -> Uploaded | None:
         kept_there = run.resumed and artifact is not ArtifactUse.NEVER
@@ -245,7 +245,8 @@ def _take_leave(run: wandb.Run, folder: Path, recorder: RunRecorder, reason: End
     ):
         _try_to("upload the checkpoint", lambda: log_checkpoint(run, folder))
     epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
-    _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs))
+    # Of a preempted one no pictures: whoever goes on will draw others.
+    _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs, pictures=not preempted))
     run.finish(exit_code=EXIT_CODES[reason])
 
 
