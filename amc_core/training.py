@@ -162,7 +162,7 @@ def train(
         _inherit_best(found[0], resumed, config, run_dir)
         standing = _restore(trial, optimiser, precision, resumed)
         metrics = dict(resumed.metrics)
-        if not lineage.split_override:  # on another split the interrupted epoch has other frames: it starts anew
+        if resumed.split_fingerprint == fingerprint:  # on another split the interrupted epoch has other frames
             done.load_state_dict(resumed.training["pass"])
     else:
         set_aside(run_dir)

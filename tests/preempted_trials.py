@@ -28,8 +28,8 @@ SMALL: dict[str, Any] = {
     "batch_size": 16,
     "epochs": EPOCHS,
     "epochs_per_cycle": 2,
-    "base_lr": 1.0e-5,
-    "max_lr": 1.0e-3,
+    "base_lr": 0.0001,
+    "max_lr": 0.001,
     "dropout": 0.3,  # draws random numbers
 }
 NO_TWO_ALIKE = ("_runtime", "_timestamp", "_step", "throughput/frames_per_s")
@@ -79,11 +79,20 @@ class Machine:
     def create_sweep(self, config: str) -> str:
         """Register a sweep in project ``demo`` and return ENTITY/PROJECT/ID."""
         (self.folder / "sweep.yaml").write_text(config)
-        command = _resolved(("wandb", "sweep", "--project", "demo", "sweep.yaml"))
+        return self.wandb("sweep", "--project", "demo", "sweep.yaml").split("wandb agent ")[1].split()[0]
+
+    def wandb(self, *arguments: str) -> str:
+        """Run a command of the client's and return what it said."""
+        return self._done(["wandb", *arguments])
+
+    def python(self, code: str) -> str:
+        """Run some code and return what it said."""
+        return self._done([sys.executable, "-c", code])
+
+    def _done(self, command: Sequence[str]) -> str:
         done = subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, check=False)
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
-        return said.split("wandb agent ")[1].split()[0]
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def amc_sweep(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run one of our commands to its end."""
@@ -129,7 +138,7 @@ def signal_everybody(process: subprocess.Popen[str], number: signal.Signals) -> 
 def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str, Any]:
     """Return what the server has of a run."""
     document = """query R($run: String!, $project: String!) { project(name: $project, entityName: "local") {
-        run(name: $run) { state exitcode host config summaryMetrics
+        run(name: $run) { state exitcode host config summaryMetrics tags
         history(minStep: 0, maxStep: 1000000, samples: 100000)
         files { edges { node { name } } } } } }"""
     found = server.graphql(document, run=run, project=project)["project"]["run"]

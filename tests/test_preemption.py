@@ -81,6 +81,22 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     _equals(whole, folder, server, "doomed")
 
 
+def test_a_trial_whose_client_dies_alone_says_so_and_keeps_its_checkpoint(
+    tmp_path: Path, data: Path, server: EmbeddedServer
+) -> None:
+    machine = Machine("gpu-1", tmp_path, server, data)
+    trial = machine.train("mute")
+    machine.wait_for_epoch("mute", 1, trial)
+    next(one for one in psutil.Process(trial.pid).children(recursive=True) if one.name() == "wandb-core").kill()
+    assert trial.wait(timeout=30) == 70, machine.said()
+    end = read_end(machine.runs / "mute")
+    assert end is not None
+    assert end.reason is EndReason.ERROR
+    assert "continue with: amc-sweep resume local/demo/mute" in machine.said()
+    assert load_checkpoint(machine.runs / "mute" / "last.pt").epoch >= 2
+    assert reopen_preempted("local/demo/mute", machine.runs / "mute", environ=machine.env) is Reopened.NOT_PREEMPTED
+
+
 def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folder(
     tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
 ) -> None:

@@ -192,6 +192,16 @@ def test_an_override_is_recorded_and_inherited(data: Path, tmp_path: Path, field
         run(tiny_trial(data, split=[0.7, 0.2, 0.1], init_from=str(tmp_path / "b")), tmp_path / "c")
 
 
+def test_an_overridden_trial_that_is_interrupted_goes_on_inside_its_epoch(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    config = {"split": [0.7, 0.2, 0.1], "epochs": 2, "allow_split_change": True}
+    _, whole = run(tiny_trial(data, **config, init_from=str(tmp_path / "a")), tmp_path / "whole")
+    _, first = run(tiny_trial(data, **config, init_from=str(tmp_path / "a")), tmp_path / "b", stop_at=2 * ASKED - 2)
+    assert load_checkpoint(tmp_path / "b" / "last.pt").steps_done > 0
+    _, second = run(tiny_trial(data, **config, resume_from=str(tmp_path / "b")), tmp_path / "b")
+    assert without_time([*first.history, *second.history]) == without_time(whole.history)
+
+
 def test_another_label_set_is_refused_and_gets_fresh_heads_where_it_is_allowed(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
     fewer = {"snr_min_db": 10, "epochs": 1, "init_from": str(tmp_path / "a")}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -76,3 +77,69 @@ def test_the_clients_own_stop_is_no_interruption() -> None:
     assert stop() is None
     stop.by_wandb()
     assert stop() == "stopped"
+
+
+@pytest.fixture
+def listening() -> Iterator[StopRequests]:
+    """Requests to this very process; its handlers are put back."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    stop = StopRequests({"AMC_SIGTERM": "preemption"})
+    stop.listen()
+    yield stop
+    signal.set_wakeup_fd(-1)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_declared_one(
+    listening: StopRequests,
+) -> None:
+    listening.by_wandb()
+    signal.raise_signal(signal.SIGTERM)
+    assert listening() == "stopped"
+
+
+def test_a_preemption_that_nobody_reads_in_time_is_acted_upon(listening: StopRequests) -> None:
+    acted = threading.Event()
+    listening.when_overdue(acted.set, limit_s=0.01)
+    signal.raise_signal(signal.SIGUSR1)
+    assert acted.wait(timeout=10)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening: StopRequests, *, over: bool) -> None:
+    acted = threading.Event()
+    listening.when_overdue(acted.set, limit_s=0.2)
+    signal.raise_signal(signal.SIGUSR1)
+    (timer,) = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
+    if over:
+        listening.when_overdue(None)
+    else:
+        assert listening() == "preempted"
+    timer.join(timeout=10)
+    assert not acted.is_set()
+
+
+def test_a_preemption_is_noted_though_the_main_thread_is_inside_one_long_call() -> None:
+    program = """
+import ctypes, os, threading
+from amc_agents.signals import StopRequests
+stop = StopRequests({})
+stop.listen()
+stop.when_overdue(lambda: os._exit(7), limit_s=0.01)
+threading.Timer(0.1, os.kill, (os.getpid(), 10)).start()
+libc, mutex = ctypes.CDLL(None), (ctypes.c_char * 64)()
+libc.pthread_mutex_init(mutex, None)
+libc.pthread_mutex_lock(mutex)
+libc.pthread_mutex_lock(mutex)  # for ever, through every signal, with the interpreter released: as a backward pass
+"""
+    path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], env=path, timeout=25, check=False)
+    assert done.returncode == 7
+
+
+def test_a_stop_is_never_overdue(listening: StopRequests) -> None:
+    listening.when_overdue(lambda: None, limit_s=60)
+    listening.by_wandb()
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())

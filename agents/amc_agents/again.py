@@ -57,6 +57,22 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def continued_values(
+    recorded: Mapping[str, Any], machine: Mapping[str, Any], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of a run that goes on: as recorded with it, but for the place of its frames and for flags.
+
+    A flag that an exact continuation cannot have otherwise is refused by ``require_same_trial``, when it differs.
+
+    Args:
+        recorded: the run's config with W&B, which holds facts besides settings.
+        machine: where this machine has its frames: the recorded path may be another machine's.
+        flags: as given, by an agent or by hand.
+    """
+    settings = {name: value for name, value in recorded.items() if name in FIELDS}
+    return {**settings, **machine, **flags}
+
+
 def as_flags(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return flags for the settings that are not the default's."""
     return tuple(

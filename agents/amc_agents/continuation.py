@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from amc_agents.run_artifacts import Uploaded, fetch
 from amc_core.checkpoint import LAST, CheckpointError, load_checkpoint
-from amc_core.config import FIELDS
 
 
 @dataclass(frozen=True)
@@ -58,19 +56,3 @@ def _read(path: Path, run_id: str, source: str) -> Found:
             f"trial from it with --init_from={path}"
         )
     return Found(path, source, checkpoint.epoch, checkpoint.steps_done, checkpoint.metrics)
-
-
-def continued_values(
-    recorded: Mapping[str, Any], machine: Mapping[str, Any], flags: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the settings of a run that goes on: as recorded with it, but for the place of its frames and for flags.
-
-    A flag that an exact continuation cannot have otherwise is refused by ``require_same_trial``, when it differs.
-
-    Args:
-        recorded: the run's config with W&B, which holds facts besides settings.
-        machine: where this machine has its frames: the recorded path may be another machine's.
-        flags: as given, by an agent or by hand.
-    """
-    settings = {name: value for name, value in recorded.items() if name in FIELDS}
-    return {**settings, **machine, **flags}

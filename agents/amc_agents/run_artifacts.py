@@ -110,7 +110,7 @@ def fetch(uploaded: Uploaded, folder: Path) -> Path:
     return folder / LAST
 
 
-def log_evaluation(run: Any, folder: Path, epochs: Iterable[int | None]) -> None:
+def log_evaluation(run: Any, folder: Path, epochs: Iterable[int | None], *, pictures: bool) -> None:
     """Upload the pictures, and the evaluation of the test and of some epochs, as they lie in ``evaluation/``.
 
     The pictures go into the summary: a row of history of their own would take the ``_step`` of an epoch to come.
@@ -118,7 +118,7 @@ def log_evaluation(run: Any, folder: Path, epochs: Iterable[int | None]) -> None
     import wandb
 
     evaluation = folder / "evaluation"
-    for name in PICTURES:
+    for name in PICTURES if pictures else ():
         if (path := evaluation / f"{name}.png").is_file():
             run.summary[f"evaluation/{name}"] = wandb.Image(str(path))
     stems = ["test", *(f"epoch_{epoch:04d}" for epoch in sorted({epoch for epoch in epochs if epoch}))]

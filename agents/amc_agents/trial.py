@@ -7,6 +7,7 @@ on disk before W&B is told, because the client's side process may have died of t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from amc_agents.again import continued_values
 from amc_agents.ending import guarded
 from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
+from amc_agents.run_folder import leave_end
 from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
@@ -75,8 +78,8 @@ class _TrialCommand(click.Command):
 )
 @click.option(
     "--checkpoint_artifact",
-    type=click.Choice(list(ArtifactUse)),
-    default=ArtifactUse.PREEMPTION,
+    type=click.Choice([str(use) for use in ArtifactUse]),
+    default=str(ArtifactUse.PREEMPTION),
     envvar=SETTING,
     show_default=True,
     show_envvar=True,
@@ -171,7 +174,19 @@ def _train_with_wandb(
         run.config.update(dict(noted))
         return config
 
+    def too_late() -> None:
+        """Leave in the middle of whatever outlasts the machine: with the checkpoint of an earlier moment, or none."""
+        click.echo("amc-train: preempted: no safe moment came in time; what came after last.pt is lost", err=True)
+        with contextlib.suppress(OSError):
+            leave_end(folder, EndReason.PREEMPTED, run=path)
+        try:
+            _take_leave(run, folder, recorder, EndReason.PREEMPTED, artifact)
+        finally:
+            os._exit(EXIT_CODES[EndReason.PREEMPTED])
+
+    stop.when_overdue(too_late)
     reason = guarded(resolve, folder, recorder, stop, run_path=path)
+    stop.when_overdue(None)
     try:
         _take_leave(run, folder, recorder, reason, artifact)
     except Exception as error:  # noqa: BLE001 - the reason stands, whatever became of the client
@@ -191,8 +206,6 @@ def _settle(
     run: wandb.Run, given: Mapping[str, Any], folder: Path, recorder: RunRecorder, artifact: ArtifactUse
 ) -> TrialConfig:
     """Decide what to train: a new trial, or the rest of one whose run has this id already."""
-    from amc_agents.continuation import continued_values, find_checkpoint  # torch: after wandb.init
-
     handed_over = dict(run.config)  # what the sweep chose; the same names come as flags by ${args}
     machine = {"data": own} if (own := os.environ.get("AMC_DATA")) else {}
     values = continued_values(handed_over, machine, given) if run.resumed else {**machine, **given, **handed_over}
@@ -200,6 +213,7 @@ def _settle(
     with telling_wandb():
         changed = {name: value for name, value in config.to_mapping().items() if handed_over.get(name) != value}
         run.config.update(changed, allow_val_change=run.resumed)
+    from amc_agents.continuation import find_checkpoint  # torch: after TrialConfig has had its say
 
     def uploaded() -> Uploaded | None:
         kept_there = run.resumed and artifact is not ArtifactUse.NEVER
@@ -230,9 +244,9 @@ def _take_leave(run: wandb.Run, folder: Path, recorder: RunRecorder, reason: End
         artifact is ArtifactUse.END or (preempted and artifact is not ArtifactUse.NEVER)
     ):
         _try_to("upload the checkpoint", lambda: log_checkpoint(run, folder))
-    if not preempted:  # whoever goes on will have more to show
-        epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
-        _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs))
+    epochs = (recorder.facts.get("best_epoch"), recorder.epoch)
+    # Of a preempted one no pictures: whoever goes on will draw others.
+    _try_to("upload the evaluation", lambda: log_evaluation(run, folder, epochs, pictures=not preempted))
     run.finish(exit_code=EXIT_CODES[reason])
 
 

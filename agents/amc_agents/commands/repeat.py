@@ -191,21 +191,25 @@ def _peak_of(api: Any, target: Target, run_id: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def spread(repeats: Sequence[Repeat]) -> tuple[float, float] | None:
+    """Return the mean and the standard deviation of peaks over seeds; None where fewer than two seeds have one."""
+    peaks = {each.seed: each.peak for each in repeats if each.peak is not None}
+    if len(peaks) < 2:
+        return None
+    return statistics.mean(peaks.values()), statistics.stdev(peaks.values())
+
+
 def _report(target: Target, done: Sequence[Repeat], *, as_json: bool) -> None:
     config, summary = target.found.config, target.found.summary_metrics
     whole = Repeat(target.path.split("/")[2], int(config["seed"]), None, summary.get(METRIC))
-    peaks = {each.seed: each.peak for each in (whole, *done) if each.peak is not None}
-    spread = statistics.stdev(peaks.values()) if len(peaks) > 1 else None
+    noise = spread([whole, *done])
     for each in (whole, *done):
         peak = "none" if each.peak is None else f"{each.peak:.2%}"
         ended = "" if each.exit_code is None else f", exit code {each.exit_code}"
         click.echo(f"  {each.run}  seed {each.seed}  peak {peak}{ended}", err=True)
-    if spread is not None:
-        mean = statistics.mean(peaks.values())
-        click.echo(
-            f"  {len(peaks)} seeds: mean peak {mean:.2%}, standard deviation {100 * spread:.2f} points", err=True
-        )
+    if noise is not None:
+        click.echo(f"  mean peak {noise[0]:.2%}, standard deviation over seeds {100 * noise[1]:.2f} points", err=True)
     if as_json:
         repeats = [{"run": r.run, "seed": r.seed, "exit_code": r.exit_code, "peak": r.peak} for r in done]
         original = {"run": whole.run, "seed": whole.seed, "peak": whole.peak}
-        click.echo(json.dumps({"of": original, "repeats": repeats, "standard_deviation": spread}, indent=2))
+        click.echo(json.dumps({"of": original, "repeats": repeats, "standard_deviation": noise and noise[1]}, indent=2))

@@ -1,0 +1,122 @@
+"""Which checkpoint a run goes on from, and what its folder says of it; real checkpoints, no server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_files import Memory, synthetic_file, tiny_trial
+
+from amc_agents.again import continued_values
+from amc_agents.continuation import find_checkpoint
+from amc_agents.reopen import Reopened, reopen_preempted
+from amc_agents.run_artifacts import Uploaded
+from amc_agents.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
+from amc_core.checkpoint import CheckpointError
+from amc_core.training import train
+from amc_sweeps.causes import EndReason
+
+
+class _Artifact:
+    """Stands for an artifact that W&B keeps: a folder somewhere else."""
+
+    name = "checkpoint-gem:v0"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def download(self, root: str) -> None:
+        for path in self._folder.glob("*.pt"):
+            shutil.copy(path, root)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Return the folder of run ``gem`` after one or two epochs."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("trained")
+    data = synthetic_file(root, levels_db=(20,), frames_per_cell=10)
+    for epochs in (1, 2):
+        train(tiny_trial(data, epochs=epochs), run_dir=root / str(epochs) / "gem", record=Memory())
+    return lambda epochs: root / str(epochs) / "gem"
+
+
+def _nothing() -> None:
+    return None
+
+
+def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Callable[[int], Path]) -> None:
+    folder = tmp_path / "gem"
+    assert find_checkpoint("gem", folder, _nothing) is None
+    shutil.copytree(trained(1), folder)
+    own = find_checkpoint("gem", folder, _nothing)
+    assert own is not None
+    assert (own.epoch, own.source, int(own.metrics["epoch"])) == (1, "the run's folder", 1)
+
+    older = Uploaded(_Artifact(trained(1)), epoch=1, steps_done=0)
+    assert find_checkpoint("gem", folder, lambda: older) == own
+    newer = Uploaded(_Artifact(trained(2)), epoch=2, steps_done=0)
+    fetched = find_checkpoint("gem", folder, lambda: newer)
+    assert fetched is not None
+    assert (fetched.epoch, fetched.path, fetched.source) == (2, folder / "last.pt", "W&B's artifact checkpoint-gem:v0")
+    assert (folder / "before_1" / "last.pt").is_file(), "what lay there is set aside"
+    assert not list(folder.glob(".fetch-*"))
+
+
+def test_wandb_is_not_needed_where_the_folder_has_a_checkpoint(tmp_path: Path, trained: Callable[[int], Path]) -> None:
+    def down() -> Uploaded | None:
+        raise ConnectionError("no route to host")
+
+    with pytest.raises(ConnectionError):
+        find_checkpoint("gem", tmp_path / "gem", down)
+    found = find_checkpoint("gem", trained(1), down)
+    assert found is not None
+    assert found.epoch == 1
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, trained: Callable[[int], Path]) -> None:
+    shutil.copytree(trained(1), tmp_path / "other")
+    with pytest.raises(CheckpointError, match=r"of run gem, not of other: .*--init_from="):
+        find_checkpoint("other", tmp_path / "other", _nothing)
+
+
+def test_the_settings_of_a_continued_run_are_its_own_but_for_the_machine_and_flags() -> None:
+    recorded = {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3, "split_fingerprint": "x", "repeat_of": "y"}
+    assert continued_values(recorded, {}, {}) == {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3}
+    assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9})["data"] == "/here.hdf5"
+    assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9, "data": "/f"})["data"] == "/f"
+
+
+def test_a_folders_history_is_cut_back_to_its_checkpoint_and_never_lacks_its_last_row(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"epoch": epoch, "val/loss": 1 / epoch} for epoch in (1, 2, 3)]
+    for row in rows:
+        append_row(tmp_path, row)
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "val/lo')  # a crash in the middle
+    assert read_rows(tmp_path) == rows
+    assert keep_rows(tmp_path, epochs=2, last=rows[1]) == rows[:2] == read_rows(tmp_path)
+    assert keep_rows(tmp_path, epochs=3, last=rows[2]) == rows, "saved, and killed before it was logged"
+    assert keep_rows(tmp_path, epochs=0, last={}) == []
+
+
+def test_the_last_word_is_read_back_and_can_be_taken_back(tmp_path: Path) -> None:
+    assert read_end(tmp_path) is None
+    leave_end(tmp_path / "run", EndReason.PREEMPTED, run="e/p/r")
+    end = read_end(tmp_path / "run")
+    assert end is not None
+    assert (end.reason, end.run) == (EndReason.PREEMPTED, "e/p/r")
+    assert json.loads((tmp_path / "run" / "end.json").read_text())["exit_code"] == 75
+    forget_end(tmp_path / "run")
+    assert read_end(tmp_path / "run") is None
+
+
+def test_only_a_preempted_trial_is_reopened_and_any_other_needs_no_server(tmp_path: Path) -> None:
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
+    assert reopen_preempted("e/p/r", tmp_path, environ=nowhere) is Reopened.NOT_PREEMPTED
+    leave_end(tmp_path, EndReason.STOPPED)
+    assert reopen_preempted("e/p/r", tmp_path, environ=nowhere) is Reopened.NOT_PREEMPTED

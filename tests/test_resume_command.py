@@ -1,0 +1,173 @@
+"""amc-sweep resume: a run whose trial and supervisor both died goes on in one command; what cannot go on says why."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from client_scenarios import wait_until
+from embedded_server import EmbeddedServer
+from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_everybody
+from tiny_files import synthetic_file
+
+from amc_agents.again import AgainError, as_flags, require_ended, require_something_left, settings_of
+from amc_agents.run_folder import read_rows
+from amc_agents.run_target import find_target, parse_target
+from amc_core.config import TrialConfig
+from amc_sweeps.backend import BackendError
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tmp_path / "server", options=("--limit", "silence_s=4")) as running:
+        yield running
+
+
+@pytest.mark.client
+def test_a_run_whose_trial_and_supervisor_died_goes_on_in_one_command(tmp_path: Path, server: EmbeddedServer) -> None:
+    data = frames(tmp_path)
+    machine = Machine("gpu-1", tmp_path, server, data)
+    trial = machine.train("gem", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
+    machine.wait_for_epoch("gem", 1, trial)
+    wait_until(lambda: run_of(server, "gem")["state"] == "running", "the server hears of it")
+    refused = machine.amc_sweep("resume", "gem")
+    assert (refused.returncode, "run local/demo/gem is running, last heard at" in refused.stderr) == (2, True)
+    machine.wait_for_epoch("gem", 2, trial)
+    signal_everybody(trial, signal.SIGKILL)
+    trial.wait(timeout=15)
+    wait_until(lambda: run_of(server, "gem")["state"] == "crashed", "its silence is noticed")
+    had = machine.epochs("gem")
+    assert had > len(run_of(server, "gem")["history"])
+
+    elsewhere = Machine("gpu-2", tmp_path, server, data)
+    nothing = elsewhere.amc_sweep("resume", "gem")
+    assert nothing.returncode == 2
+    assert f"not {elsewhere.runs / 'gem' / 'last.pt'}" in nothing.stderr
+    assert "no artifact local/demo/checkpoint-gem" in nothing.stderr
+    (tmp_path / "other").mkdir()
+    other_frames = synthetic_file(tmp_path / "other", levels_db=(0, 10, 20), frames_per_cell=21)
+    other = machine.amc_sweep("resume", "gem", "--data", str(other_frames))
+    assert (other.returncode, "another data file (fingerprint" in other.stderr) == (2, True)
+    missing = machine.amc_sweep("resume", "gem", "--data", "nowhere.hdf5")
+    assert (missing.returncode, "nowhere.hdf5: no such data file" in missing.stderr) == (2, True)
+    assert run_of(server, "gem")["state"] == "crashed", "a refusal leaves the run alone"
+
+    page = f"{server.base_url}/local/demo/runs/gem"
+    resumed = machine.amc_sweep("resume", page, "--epochs", str(EPOCHS + 1))
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"goes on after epoch {had}" in resumed.stderr
+    found = run_of(server, "gem")
+    assert (found["state"], found["summary"]["end_reason"]) == ("finished", "completed")
+    assert [row["_step"] for row in found["history"]] == list(range(EPOCHS + 1))
+    assert columns(found["history"]) == columns(read_rows(machine.runs / "gem"))
+    assert found["config"]["epochs"] == EPOCHS + 1
+
+    over = machine.amc_sweep("resume", "demo/gem")
+    assert (over.returncode, f"completed its {EPOCHS + 1} epochs" in over.stderr) == (2, True)
+
+
+@pytest.mark.client
+def test_a_sweep_is_resumed_and_an_id_of_two_things_is_refused_naming_both(
+    tmp_path: Path, server: EmbeddedServer
+) -> None:
+    machine = Machine("desk", tmp_path, server, tmp_path)
+    sweep = machine.create_sweep("program: x.py\nmethod: grid\nparameters: {a: {values: [1, 2]}}\n")
+    sweep_id = sweep.rsplit("/", 1)[1]
+    machine.wandb("sweep", "--stop", sweep)
+    done = machine.amc_sweep("resume", sweep_id)
+    assert done.returncode == 0, done.stderr
+    assert "agents get configurations again" in done.stderr
+    machine.python(f"import wandb; wandb.init(project='demo', id='{sweep_id}').finish()")
+    ambiguous = machine.amc_sweep("resume", sweep_id)
+    assert ambiguous.returncode == 2
+    assert f"the run {sweep}" in ambiguous.stderr
+    assert f"the sweep {sweep}" in ambiguous.stderr
+    url = machine.amc_sweep("resume", f"{server.base_url}/{sweep.replace(sweep_id, 'sweeps/' + sweep_id)}", "--json")
+    assert (url.returncode, '"action": "resume"' in url.stdout) == (0, True)
+    unknown = machine.amc_sweep("resume", "nosuch")
+    assert (unknown.returncode, "no run or sweep nosuch in the 1 projects of local" in unknown.stderr) == (2, True)
+
+
+class _Api:
+    """Stands for a client whose server has these paths."""
+
+    default_entity = "me"
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+
+    def projects(self, entity: str) -> list[object]:
+        names = sorted({path.split("/")[1] for path in self._paths})
+        return [type("Project", (), {"name": name}) for name in names]
+
+    def run(self, path: str) -> object:
+        if path not in self._paths:
+            raise ValueError(f"Could not find run {path}")
+        return type("Run", (), {"url": f"http://w/{path}"})
+
+    def sweep(self, path: str) -> object:
+        raise ValueError(f"Could not find sweep {path}")
+
+
+def test_an_id_is_looked_for_in_every_project_and_a_path_only_there() -> None:
+    api = _Api("me/a/x", "me/b/x", "me/b/y")
+    assert find_target(parse_target("y"), api, environ={}).path == "me/b/y"
+    assert find_target(parse_target("a/x"), api, environ={}).path == "me/a/x"
+    assert find_target(parse_target("x"), api, environ={"WANDB_PROJECT": "b"}).path == "me/b/x"
+    assert find_target(parse_target("https://w/me/b/runs/x/overview?a=1"), api, environ={}).path == "me/b/x"
+    with pytest.raises(BackendError, match=r"(?s)name of 2; write which.*me/a/x.*me/b/x"):
+        find_target(parse_target("x"), api, environ={})
+    with pytest.raises(BackendError, match="names neither a run nor a sweep"):
+        parse_target("https://w/me/b/reports/x")
+    with pytest.raises(BackendError, match="x is a sweep, and a run is wanted"):
+        find_target(parse_target("https://w/me/b/sweeps/x"), api, kinds=("run",), environ={})
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_a_run_that_is_not_there() -> None:
+    class _Down(_Api):
+        def run(self, path: str) -> object:
+            raise ConnectionError("connection refused")
+
+    with pytest.raises(ConnectionError):
+        find_target(parse_target("me/a/x"), _Down(), environ={})
+
+
+@pytest.mark.parametrize("state", ["pending", "running", "preempting"])
+def test_a_run_that_may_have_a_trial_is_not_continued(state: str) -> None:
+    with pytest.raises(AgainError, match=state):
+        require_ended("e/p/r", state, None)
+
+
+@pytest.mark.parametrize("state", ["crashed", "killed", "finished", "failed", "preempted"])
+def test_a_run_that_ended_may_go_on_whatever_ended_it(state: str) -> None:
+    require_ended("e/p/r", state, None)
+
+
+def test_a_trial_that_ended_by_itself_needs_another_end() -> None:
+    settings = {"epochs": 5, "patience": 2}
+    completed, patience = {"end_reason": "completed", "epoch": 5}, {"end_reason": "patience", "epoch": 3}
+    with pytest.raises(AgainError, match="more with --epochs"):
+        require_something_left(completed, settings, {"epochs": 5})
+    with pytest.raises(AgainError, match="--patience"):
+        require_something_left(patience, settings, {"epochs": 9})
+    require_something_left(completed, settings, {"epochs": 6})
+    require_something_left(patience, settings, {"patience": None})
+    require_something_left({"end_reason": "stopped", "epoch": 3}, settings, {})
+    require_something_left({}, settings, {})
+
+
+def test_flags_of_recorded_settings_give_the_same_configuration() -> None:
+    from amc_core.config import parse_flag
+
+    config = TrialConfig.from_mapping(
+        {"split": [0.7, 0.2, 0.1], "max_lr": 1e-3, "curriculum": True, "patience": None, "histogram_range": "auto"}
+    )
+    recorded = {**config.to_mapping(), "split_fingerprint": "x", "n_train": 3}
+    flags = dict(flag[2:].split("=", 1) for flag in as_flags(settings_of(recorded)))
+    again = TrialConfig.from_mapping({name: parse_flag(name, text) for name, text in flags.items()})
+    assert again == config
+    assert "epochs" not in flags, "what is the default's is not said"
+    with pytest.raises(AgainError, match="not a run of amc-train"):
+        settings_of({"lr": 0.1})
