@@ -79,7 +79,7 @@ def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -
         assert process.stdout is not None
         process.stdout.readline()
         until(lambda: len(tagged(tag)) == 2)
-        assert end_all(tag, first=signal.SIGTERM, grace_s=0.3) == 2
+        assert end_all(tag, grace_s=0.3) == 2
         assert process.wait(timeout=5) == -signal.SIGKILL
     assert tagged(tag) == []
 
