@@ -92,7 +92,7 @@ become_subreaper()
 guardian = Guardian(sys.argv[1], 5)
 os.environ[PROCESS_TAG] = sys.argv[1]
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
-child = subprocess.Popen(sleep)
+child = subprocess.Popen(sleep, start_new_session=True)
 seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
 middle = f"import subprocess, sys; print(subprocess.Popen({seven}).pid)"
 inherited = int(subprocess.run([sys.executable, "-c", middle], capture_output=True, text=True).stdout)
