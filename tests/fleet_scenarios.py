@@ -9,9 +9,13 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ if fault == "disk full":
 stop = StopRequests(os.environ)
 if fault != "stopped without a handler":
     stop.listen()
+if fault == "deaf":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 run = wandb.init(settings=wandb.Settings(stop_fn=stop.by_wandb))
 data, notes = f"{run.id}.data", f"{run.id}.notes"
 open(data, "w").close()
@@ -45,7 +51,8 @@ def end(reason):
 
 if os.environ.get("AMC_WORKER") == os.environ.get("BAD_WORKER", "none"):
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
-epochs = int(os.environ.get("EPOCHS", "400")) if fault in ("long", "killed", "preempted") or "stopped" in fault else 3
+lasting = fault in ("long", "deaf", "killed", "preempted") or "stopped" in fault
+epochs = int(os.environ.get("EPOCHS", "400")) if lasting else 3
 for epoch in range(first, 5 if first else epochs):
     run.log({"epoch": epoch, "val/acc": epoch / 1000})
     if fault == "preempted":
@@ -209,6 +216,63 @@ class Person(Researcher):
         super().end()
 
 
+class Network:
+    """The way to a server, which can be cut: connections are refused then, and those that were open are gone."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._target = int(server.base_url.rsplit(":", 1)[1])
+        self._port = 0
+        self._open: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self.restore()
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is found through this network."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def restore(self) -> None:
+        """Let connections through."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def refuse(self) -> None:
+        """Refuse new connections and drop the old ones."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()
+                continue
+            self._open |= {near, far}
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.discard(source)
+        source.close()
+
+
 def agents_of(fleet: Fleet) -> list[int]:
     """Return the ids of the plain agents that a fleet runs."""
     found = []
@@ -222,3 +286,29 @@ def agents_of(fleet: Fleet) -> list[int]:
 def send(pid: int, number: signal.Signals) -> None:
     """Send a signal."""
     os.kill(pid, number)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a bad device did to a sweep."""
+
+    failed: int
+    finished: int
+    failed_on: dict[str, int]
+    message: str
+
+
+def bad_device_among_four(person: Person, runs: int) -> Costs:
+    """Run a sweep on four workers; every trial on the second fails as soon as it touches its device."""
+    sweep = person.sweep_of(["nothing"], repeats=runs)
+    fleet = person.fleet(sweep, "--workers", "4", BAD_WORKER="cpu1")
+    assert fleet.wait(900) == 0, fleet.complaint
+    states = Counter(run["state"] for run in person.sweep(sweep)["runs"].values())
+    assert sum(states.values()) == runs
+    assert fleet.processes() == []
+    return Costs(
+        failed=states["failed"],
+        finished=states["finished"],
+        failed_on=dict(Counter(event["worker"] for event in fleet.of("ended") if event["cause"] == "error")),
+        message=" ".join(event["text"] for event in fleet.of("quarantined")),
+    )

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
-from fleet_scenarios import Fleet, Person, agents_of, send
+from fleet_scenarios import Fleet, Network, Person, agents_of, send
 
 pytestmark = pytest.mark.client
 
@@ -181,7 +182,7 @@ def test_a_preempted_trial_is_handed_out_again_and_goes_on_with_its_rows(person:
 
 def test_agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones(person: Person) -> None:
     sweep = person.sweep_of(["long", "preempted", "nothing"])
-    fleet = person.fleet(sweep, "--gpus", "GPU-pretend", "--per-gpu", "2", EPOCHS="100")
+    fleet = person.fleet(sweep, "--gpus", "GPU-pretend", "--per-gpu", "2", EPOCHS="60")
     acknowledged = {fault: person.acknowledged(sweep, fault) for fault in ("long", "preempted")}
     agents = agents_of(fleet)
     assert len(agents) == 2
@@ -198,7 +199,29 @@ def test_agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones(p
     runs = person.runs(sweep)
     assert {run["state"] for run in runs.values()} == {"finished"}
     for fault, epochs in acknowledged.items():
-        assert person.epochs(runs[fault]["id"]) == list(range(100)), "its whole history, nothing doubled"
-        assert set(epochs) <= set(range(100))
+        assert person.epochs(runs[fault]["id"]) == list(range(60)), "its whole history, nothing doubled"
+        assert set(epochs) <= set(range(60))
         assert fleet.cause(runs[fault]["id"]) == "completed"
     assert fleet.processes() == []
+
+
+def test_no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead(person: Person) -> None:
+    outage_s = 3.0  # half a minute each in tests/soak/test_soak_outages.py
+    sweep = person.sweep_of(["long", "nothing"])
+    network = Network(person.server)
+    fleet = person.fleet(sweep, "--workers", "1", EPOCHS="150", WANDB_BASE_URL=network.base_url)
+    person.acknowledged(sweep, "long")
+    network.refuse()
+    time.sleep(outage_s)
+    network.restore()
+    before = person.acknowledged(sweep, "long", least=40)
+    person.server.kill()
+    time.sleep(outage_s)
+    person.server.restart()
+    assert set(before) <= set(person.epochs(person.runs(sweep)["long"]["id"]))
+    assert fleet.wait() == 0, fleet.complaint
+    network.refuse()
+    runs = person.runs(sweep)
+    assert person.epochs(runs["long"]["id"]) == list(range(150))
+    assert {run["state"] for run in runs.values()} == {"finished"}
+    assert {fleet.cause(run["id"]) for run in runs.values()} == {"completed"}

@@ -79,7 +79,7 @@ def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -
         assert process.stdout is not None
         process.stdout.readline()
         until(lambda: len(tagged(tag)) == 2)
-        assert end_all(tag, first=signal.SIGTERM, grace_s=0.3) == 2
+        assert end_all(tag, grace_s=0.3) == 2
         assert process.wait(timeout=5) == -signal.SIGKILL
     assert tagged(tag) == []
 
@@ -92,7 +92,7 @@ become_subreaper()
 guardian = Guardian(sys.argv[1], 5)
 os.environ[PROCESS_TAG] = sys.argv[1]
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
-child = subprocess.Popen(sleep)
+child = subprocess.Popen(sleep, start_new_session=True)
 seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
 middle = f"import subprocess, sys; print(subprocess.Popen({seven}).pid)"
 inherited = int(subprocess.run([sys.executable, "-c", middle], capture_output=True, text=True).stdout)

@@ -103,12 +103,17 @@ def tagged(tag: str) -> list[psutil.Process]:
     return found
 
 
-def end_all(tag: str, *, first: signal.Signals, grace_s: float) -> int:
-    """Ask every process of the fleet to end, kill what has not after a while, and return how many there were."""
+def end_all(tag: str, *, grace_s: float) -> int:
+    """Ask agents and trials to end, kill what has not after a while, and return how many processes there were.
+
+    The wandb client's side processes and a trial's data loaders are not asked: a trial that loses them cannot say
+    goodbye. They end with their trial, or are killed in the end.
+    """
     left = tagged(tag)
     asked = len(left)
     for process in left:
-        _send(process, first)
+        if _is_agent_or_trial(process.pid):
+            _send(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -118,6 +123,16 @@ def end_all(tag: str, *, first: signal.Signals, grace_s: float) -> int:
             _send(process, signal.SIGKILL)
         time.sleep(0.1)
     return asked
+
+
+def _is_agent_or_trial(pid: int) -> bool:
+    """An agent leads its session; a trial leads a group in its agent's session, even after the agent's end."""
+    try:
+        leads_session = os.getsid(pid) == pid
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        return name != "wandb-core" if leads_session else os.getpgid(pid) == pid
+    except OSError:
+        return False
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
@@ -161,7 +176,7 @@ def _stand_guard(read: int, tag: str, grace_s: float) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         if os.read(read, len(_DONE)) != _DONE:
-            ended = end_all(tag, first=signal.SIGTERM, grace_s=grace_s)
+            ended = end_all(tag, grace_s=grace_s)
             sys.stderr.write(f"the fleet was killed: its guardian has ended the {ended} processes that it left\n")
             sys.stderr.flush()
     finally:

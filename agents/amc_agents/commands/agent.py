@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import time
 import uuid
@@ -171,7 +170,7 @@ def agent_command(
     finally:
         if "wandb" in sys.modules:  # before its side process is ended, or it complains at exit
             sys.modules["wandb"].teardown()
-        end_all(tag, first=signal.SIGTERM, grace_s=LAST_GRACE_S)
+        end_all(tag, grace_s=LAST_GRACE_S)
         guardian.dismiss()
     sys.exit(outcome.exit_code)
 

@@ -1,0 +1,105 @@
+"""amc-sweep agent as a user has it: what it refuses, when it begins no more trials, how it ends, what it leaves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from client_scenarios import wait_until
+from embedded_server import EmbeddedServer
+from fleet_scenarios import Person, agents_of, send
+
+from amc_agents.commands import main
+
+client = pytest.mark.client
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    with EmbeddedServer(tmp_path / "data", options=("--limit", "unlisted_s=2")) as server:
+        someone = Person(tmp_path / "work", server)
+        yield someone
+        someone.end()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ab12cd34", "--gpus", "0", "--workers", "2"], "exclude one another"),
+        (["ab12cd34", "--gpus", "first"], "nvidia-smi -L"),
+        (["a/b/c/d", "--workers", "1"], "does not name a sweep"),
+        (["ab12cd34", "--time-limit", "soon"], "write it like 7h30m"),
+        (["ab12cd34", "--workers", "1"], "Three ways to name a W&B"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_to_do(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(main, ["agent", *arguments])
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+@client
+def test_count_is_kept_by_agents_that_wait_and_failures_end_it(person: Person) -> None:
+    sweep = person.sweep_of(["exception", "nothing"], repeats=4)
+    unknown = person.fleet("nosuch00", "--workers", "1")
+    counted = person.fleet(sweep, "--workers", "2", "--count", "3")
+    assert counted.wait() == 0, counted.complaint
+    assert len(person.sweep(sweep)["runs"]) == 3
+    assert counted.of("done")[0]["text"].startswith("all trials that were asked for have begun: 3 trials ended")
+    failing = person.fleet(sweep, "--workers", "1", "--max-failures", "1")
+    assert failing.wait() == 1
+    assert "--max-failures 1" in failing.of("done")[0]["text"]
+    assert [event["cause"] for event in failing.of("ended")].count("error") == 1
+    assert unknown.wait() == 2
+    assert "no sweep nosuch00" in unknown.complaint
+    assert sweep in unknown.complaint, "the nearest are named"
+    assert counted.processes() == []
+
+
+@client
+def test_the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Person) -> None:
+    sweep = person.sweep_of(["deaf", "long"])
+    fleet = person.fleet(sweep, "--workers", "2", "--time-limit", "1h", "--grace", "5m")
+    acknowledged = {fault: person.acknowledged(sweep, fault) for fault in ("deaf", "long")}
+    send(fleet.process.pid, signal.SIGINT)
+    runs = person.runs(sweep)
+    wait_until(lambda: fleet.cause(runs["long"]["id"]) == "interrupted", "the trial that listens ends by itself")
+    assert fleet.process.poll() is None, "the other one has its grace"
+    assert agents_of(fleet) == [], "no agent is left that could draw another trial"
+    send(fleet.process.pid, signal.SIGINT)
+    assert fleet.wait(30) == 130
+    assert fleet.cause(runs["deaf"]["id"]) == "killed_by_signal"
+    assert fleet.processes() == []
+    assert person.runs(sweep)["long"]["exitcode"] == 130
+    for fault, epochs in acknowledged.items():
+        assert set(epochs) <= set(person.epochs(runs[fault]["id"]))
+    assert set(person.runs(sweep)) == {"deaf", "long"}
+
+
+@client
+def test_a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved(person: Person) -> None:
+    sweep = person.sweep_of(["long"])
+    fleet = person.fleet(sweep, "--workers", "1")
+    person.acknowledged(sweep, "long")
+    assert len(fleet.processes()) >= 3, "an agent, a trial, their clients"
+    fleet.process.kill()
+    fleet.process.wait()
+    wait_until(lambda: "the fleet was killed: its guardian has ended" in fleet.complaint, "its guardian says so", 30)
+    assert fleet.processes() == []
+    run = person.runs(sweep)["long"]
+    assert (run["state"], run["exitcode"]) == ("finished", 0), "SIGTERM: it stopped, saved and said goodbye"
+    assert person.epochs(run["id"]) == list(range(len(person.epochs(run["id"]))))
+
+
+@client
+def test_no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
+    sweep = person.sweep_of(["nothing"], repeats=9)
+    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s")
+    assert fleet.wait() == 0, fleet.complaint
+    assert "no trial would end in time" in fleet.of("done")[0]["text"]
+    states = [run["state"] for run in person.sweep(sweep)["runs"].values()]
+    assert 1 <= len(states) <= 2
+    assert set(states) == {"finished"}, "what had begun was left to end"
