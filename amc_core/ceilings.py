@@ -3,6 +3,7 @@
 The bound is the average likelihood ratio test with everything known but the modulation and its symbols: timing, phase,
 gain, noise power and pulse. F. Hameed, O. Dobre, D. Popescu, "On the likelihood-based approach to modulation
 classification", IEEE Transactions on Wireless Communications 8(12), 2009. No receiver does better on such signals.
+It depends on the classes and on the rings of APSK; tests/benchmarks/results/ceilings.md has it for several settings.
 
 In names: B frames, S symbols, M points of a constellation, H hypotheses, T samples, F frequencies, L levels.
 """

@@ -92,10 +92,10 @@ def arctangent(y: np.float32, x: np.float32) -> np.float32:
 
 @compiled
 def draw(
-    symbol_BX: _Floats,
-    line_BX: _Floats,
     cos_MK: _Floats,
     sin_MK: _Floats,
+    symbol_BX: _Floats,
+    line_BX: _Floats,
     spectrum_BW: _Floats,
     bad_B: _Flags,
     image_BP: _Floats,

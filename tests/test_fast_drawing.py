@@ -41,3 +41,18 @@ def test_images_have_their_channels_last_so_that_nothing_is_copied_before_the_ne
     images = Representation(TrialConfig(representation="synced", model_type="amc_convnet", image_size=48))(frames)
     assert images.shape == (5, 3, 48, 48)
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 70])
+def test_the_number_of_threads_changes_no_bit(n_frames: int) -> None:
+    frames = torch.randn(n_frames, 1024, 2, generator=torch.Generator().manual_seed(0))
+    representation = Representation(TrialConfig(representation="synced", model_type="amc_convnet"))
+    before, images = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            images.append(representation(frames))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
