@@ -3,6 +3,7 @@
 The bound is the average likelihood ratio test with everything known but the modulation and its symbols: timing, phase,
 gain, noise power and pulse. F. Hameed, O. Dobre, D. Popescu, "On the likelihood-based approach to modulation
 classification", IEEE Transactions on Wireless Communications 8(12), 2009. No receiver does better on such signals.
+It depends on the classes and on the rings of APSK; tests/benchmarks/results/ceilings.md has it for several settings.
 
 In names: B frames, S symbols, M points of a constellation, H hypotheses, T samples, F frequencies, L levels.
 """
@@ -10,8 +11,9 @@ In names: B frames, S symbols, M points of a constellation, H hypotheses, T samp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,15 @@ from amc_core.pulses import SAMPLES_PER_SYMBOL
 from amc_core.radioml import FRAME_LENGTH
 from amc_core.synthesis import Recipe, synthesise_frames
 
-__all__ = ["NOISE_BAND", "Ceiling", "ceilings", "estimate_snr_db", "likelihood_bound", "psd_snr_accuracy"]
+__all__ = [
+    "NOISE_BAND",
+    "Ceiling",
+    "ceilings",
+    "estimate_snr_db",
+    "likelihood_bound",
+    "psd_snr_accuracy",
+    "standard_error",
+]
 
 N_SYMBOLS = FRAME_LENGTH // SAMPLES_PER_SYMBOL
 NOISE_BAND = (
@@ -59,7 +69,7 @@ def ceilings(
 ) -> list[Ceiling]:
     """Measure both lines on synthetic frames, at each level with at least so many, evenly over the modulations.
 
-    ``advance`` hears of every finished level. The recipe is the SNR estimate's; the bound knows the channel.
+    ``advance`` hears of every finished level. Of the recipe, the bound takes the rings of APSK: it knows the channel.
 
     Raises:
         ValueError: a modulation without symbols: the bound is about constellations.
@@ -71,7 +81,7 @@ def ceilings(
         lines.append(
             Ceiling(
                 snr_db=level,
-                modulation=likelihood_bound(modulations, level, n_each, rng),
+                modulation=likelihood_bound(modulations, level, n_each, rng, radii=(recipe or Recipe()).radii),
                 snr=psd_snr_accuracy(modulations, level, levels_db, n_each, rng, recipe),
                 n_modulation=n_each * len(modulations),
                 n_snr=n_each * len(modulations),
@@ -81,7 +91,14 @@ def ceilings(
     return lines
 
 
-def likelihood_bound(modulations: Sequence[str], snr_db: float, n_each: int, rng: np.random.Generator) -> float:
+def likelihood_bound(
+    modulations: Sequence[str],
+    snr_db: float,
+    n_each: int,
+    rng: np.random.Generator,
+    *,
+    radii: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> float:
     """Return the share of frames of 128 symbols whose modulation is the most likely one.
 
     The SNR is per sample over the full band at 8 samples a symbol, so that a symbol has 9 dB more.
@@ -95,7 +112,7 @@ def likelihood_bound(modulations: Sequence[str], snr_db: float, n_each: int, rng
             f"{', '.join(without)}: no symbols, so no likelihood bound; there is one for {', '.join(LINEAR)}"
         )
     symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
-    tables = {name: symbol_table(name) for name in modulations}
+    tables = {name: symbol_table(name, radii) for name in modulations}
     right = 0
     for true in modulations:
         for start in range(0, n_each, _BATCH):
@@ -110,6 +127,11 @@ def likelihood_bound(modulations: Sequence[str], snr_db: float, n_each: int, rng
             )
             right += int((likelihood_BH.argmax(axis=1) == list(modulations).index(true)).sum())
     return right / (n_each * len(modulations))
+
+
+def standard_error(share: float, n_frames: int) -> float:
+    """Return how far a share of so many frames lies from the true one: 0.5 points for a half of 10,000."""
+    return math.sqrt(share * (1 - share) / n_frames)
 
 
 def _matched_filtered(

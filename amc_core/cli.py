@@ -356,19 +356,37 @@ def split(
 )
 @click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames a level, at least.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--rings", type=Rings(), multiple=True, help="APSK radii, such as 16APSK=2.6 (default: DVB-S2, rate 3/4)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Figures as JSON.")
-def ceiling(levels_db: tuple[int, ...], modulations: tuple[str, ...], frames: int, seed: int, as_json: bool) -> None:
+def ceiling(
+    levels_db: tuple[int, ...],
+    modulations: tuple[str, ...],
+    frames: int,
+    seed: int,
+    rings: tuple[tuple[str, tuple[float, ...]], ...],
+    as_json: bool,
+) -> None:
     """Measure what synthetic frames allow at best.
 
     Modulation: likelihood test on 128 symbols with timing, phase, gain, SNR and pulse known. SNR: nearest level by the
-    noise floor of the spectrum beyond 0.25 cycles a sample. Nothing is learnt in either.
+    noise floor of the spectrum beyond 0.25 cycles a sample. Nothing is learnt in either. A figure after +- is the
+    standard error of so many frames.
     """
-    from amc_core.ceilings import ceilings
+    from amc_core.ceilings import ceilings, standard_error
+    from amc_core.synthesis import Recipe
 
     try:
+        recipe = Recipe(radii=dict(rings))
         with _bar("measuring", "levels", len(levels_db)) as advance:
             lines = ceilings(
-                modulations, levels_db, frames_per_level=frames, seed=seed, advance=lambda _level: advance(1)
+                modulations,
+                levels_db,
+                frames_per_level=frames,
+                seed=seed,
+                recipe=recipe,
+                advance=lambda _level: advance(1),
             )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -381,10 +399,14 @@ def ceiling(levels_db: tuple[int, ...], modulations: tuple[str, ...], frames: in
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"{len(modulations)} modulations, {lines[0].n_modulation:,} frames a level, % right")
-    click.echo("SNR dB  modulation    SNR")
+    click.echo("SNR dB      modulation              SNR")
     for line in lines:
-        click.echo(f"{line.snr_db:6}  {line.modulation:10.1%}  {line.snr:5.1%}")
-    click.echo(f"  mean  {means['modulation']:10.1%}  {means['snr']:5.1%}")
+        modulation_error = standard_error(line.modulation, line.n_modulation)
+        snr_error = standard_error(line.snr, line.n_snr)
+        click.echo(
+            f"{line.snr_db:6}  {line.modulation:6.1%} +- {modulation_error:4.1%}  {line.snr:6.1%} +- {snr_error:4.1%}"
+        )
+    click.echo(f"  mean  {means['modulation']:6.1%}          {means['snr']:6.1%}")
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """The representation ``synced`` on the CPU: the arithmetic of amc_core.synchronisation in a few passes over each frame.
 
 Import this module only to use it: numba takes a moment to import and the first call some seconds to compile. Fourier
-transforms and the carrier search are torch's; what lies between them is compiled. One thread; while compiled code runs,
-others may.
+transforms and the carrier search are torch's; what lies between them is compiled, and lets other threads run. Drawing,
+half of the work, takes as many threads as torch does.
 
 In names: B frames, T = 1024 samples, N = 2048 numbers of a frame (I and Q in turn), F = 1024 lines, K = 124 symbols,
-M = places of the carrier search, S Welch segments of W numbers, P = size^2 pixels.
+M = places of the carrier search, S Welch segments of W numbers, X any number.
 """
 
 from __future__ import annotations
 
 import cmath
+import functools
+import itertools
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +23,20 @@ import torch
 from torch import Tensor
 
 from amc_core.compiled import MOST_ENERGY, compiled
+from amc_core.fast_drawing import CHANNELS, draw, turns
 from amc_core.spectrum import WELCH_HOP, log_spectrum
 from amc_core.synchronisation import (
-    CONTRAST,
     EDGE,
     HIGHEST_LINE,
-    HIGHEST_PLACE,
     KEPT,
-    LARGEST,
     N_SYMBOLS,
-    QUADRANT,
     SAMPLES_PER_SYMBOL,
-    SEARCH_LENGTH,
 )
 
 __all__ = ["synced_images"]
 
-_CHUNK = 32  # frames whose intermediate results stay in a core's own cache
+_TURNS = turns()
+_CHUNK = 64  # frames whose intermediate results stay in a core's own cache
 
 _Floats = npt.NDArray[np.float32]
 _Complex = npt.NDArray[np.complex64]
@@ -57,14 +58,13 @@ def synced_images(
     n_frames, n_samples, _ = iq_BTC.shape
     n_segments = (n_samples - len(window)) // WELCH_HOP + 1
     iq_BN = iq_BTC.reshape(n_frames, -1).numpy()
-    image_BCHW = torch.empty(n_frames, 3, size, size)
+    image_BHWC = torch.empty(n_frames, size, size, CHANNELS)
     bad_B = torch.empty(n_frames, dtype=torch.bool)
     frame_BT = torch.empty(_CHUNK, n_samples, dtype=torch.complex64)
     segment_BSW = torch.empty(_CHUNK, n_segments, len(window), dtype=torch.complex64)
     folded_BK = torch.empty(_CHUNK, N_SYMBOLS, dtype=torch.complex64)
-    symbol_BK, raised_BK = torch.empty(2, _CHUNK, KEPT, dtype=torch.complex64)
+    symbol_BK, raised_BK = torch.empty(2, n_frames, KEPT, dtype=torch.complex64)
     power_BF = torch.empty(n_frames, len(window))
-    scratch_P, touched = np.zeros(size * size, dtype=np.float32), np.empty(8 * KEPT, dtype=np.int32)
     window_W = window.repeat_interleave(2).numpy()
     for start in range(0, n_frames, _CHUNK):
         stop = min(start + _CHUNK, n_frames)
@@ -79,13 +79,32 @@ def synced_images(
         segments = torch.view_as_real(torch.fft.fft(segment_BSW[:n])).view(n, n_segments, -1)
         _mean_power(segments.numpy(), power_BF[start:stop].numpy())
         _fold(torch.fft.fft(frame_BT[:n]).numpy(), response_F.numpy(), folded_BK.numpy())
-        _raise(torch.fft.ifft(folded_BK[:n]).numpy(), symbol_BK.numpy(), raised_BK.numpy())
-        lines = torch.matmul(raised_BK[:n], search_KM)
-        images = image_BCHW[start:stop].view(n, 3, -1).numpy()
-        _draw(symbol_BK.numpy(), lines.numpy(), bad_B[start:stop].numpy(), images, size, scratch_P, touched)
-    row_B1W = (log_spectrum(power_BF, window, size) + 1) / 2
-    image_BCHW[:, 2] = torch.where(bad_B[:, None, None], 0.0, row_B1W)
-    return image_BCHW, bad_B
+        _raise(torch.fft.ifft(folded_BK[:n]).numpy(), symbol_BK[start:stop].numpy(), raised_BK[start:stop].numpy())
+    of_frames = (
+        torch.view_as_real(symbol_BK).view(n_frames, -1).numpy(),
+        torch.view_as_real(torch.matmul(raised_BK, search_KM)).view(n_frames, -1).numpy(),
+        ((log_spectrum(power_BF, window, size)[:, 0] + 1) / 2).numpy(),
+        bad_B.numpy(),
+        image_BHWC.view(n_frames, -1).numpy(),
+    )
+    _in_parts(lambda part: draw(*_TURNS, *(array_BX[part] for array_BX in of_frames)), n_frames)
+    return image_BHWC.permute(0, 3, 1, 2), bad_B
+
+
+def _in_parts(work: Callable[[slice], None], n_frames: int) -> None:
+    """Do compiled work on all frames with as many threads as torch may use, this one being the first of them."""
+    n_parts = torch.get_num_threads()
+    edges = [n_frames * part // n_parts for part in range(n_parts + 1)]
+    first, *others = (slice(start, stop) for start, stop in itertools.pairwise(edges))
+    waiting = [_helpers(n_parts - 1).submit(work, part) for part in others]
+    work(first)
+    for future in waiting:
+        future.result()
+
+
+@functools.cache
+def _helpers(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="draw")
 
 
 @compiled
@@ -162,91 +181,3 @@ def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
             size = max(re * re + im * im, np.float32(1e-30))
             raised_re = (squared_re * squared_re - squared_im * squared_im) / size
             raised_K[k] = complex(raised_re, np.float32(2.0) * squared_re * squared_im / size)
-
-
-@compiled
-def _draw(
-    symbol_BK: _Complex,
-    line_BM: _Complex,
-    bad_B: _Flags,
-    image_BCP: _Floats,
-    size: int,
-    scratch_P: _Floats,
-    touched: npt.NDArray[np.int32],
-) -> None:
-    """Draw the quadrant and the polar image."""
-    per_unit = np.float32(size / QUADRANT)
-    per_length, per_radian = np.float32(size / LARGEST), np.float32(size / (2 * math.pi))
-    for b in range(len(line_BM)):
-        image_BCP[b, 0], image_BCP[b, 1] = 0.0, 0.0
-        if bad_B[b]:
-            continue
-        symbol_K, line_M = symbol_BK[b], line_BM[b]
-        best, strongest = 0, np.float32(-1.0)
-        for m in range(len(line_M)):
-            strength = line_M[m].real * line_M[m].real + line_M[m].imag * line_M[m].imag
-            if strength > strongest:
-                best, strongest = m, strength
-        step = cmath.rect(1.0, -2 * math.pi * (best - HIGHEST_PLACE) / (4 * SEARCH_LENGTH))
-        turn = cmath.rect(1.0, -cmath.phase(line_M[best]) / 4)
-        n_touched = 0
-        for k in range(KEPT):
-            turned = symbol_K[k] * turn
-            re, im = np.float32(turned.real), np.float32(turned.imag)
-            if (re > 0) == (im < 0):  # the second and the fourth quadrant
-                re, im = im, re
-            n_touched = _share(scratch_P, size, abs(re) * per_unit, abs(im) * per_unit, False, touched, n_touched)
-            turn *= step
-        _develop(scratch_P, touched[:n_touched], image_BCP[b, 0])
-        n_touched = 0
-        before = symbol_K[0]
-        length_before = np.float32(abs(before)) * per_length
-        middle = np.float32(size / 2)
-        for k in range(1, KEPT):
-            symbol = symbol_K[k]
-            length = np.float32(abs(symbol)) * per_length
-            product = symbol * before.conjugate()
-            turned_by = np.float32(math.atan2(product.imag, product.real)) * per_radian
-            n_touched = _share(scratch_P, size, length, middle + turned_by, True, touched, n_touched)
-            n_touched = _share(scratch_P, size, length_before, middle - turned_by, True, touched, n_touched)
-            before, length_before = symbol, length
-        _develop(scratch_P, touched[:n_touched], image_BCP[b, 1])
-
-
-@compiled
-def _share(
-    image_P: _Floats,
-    size: int,
-    row: np.float32,
-    column: np.float32,
-    periodic: bool,
-    touched: npt.NDArray[np.int32],
-    n_touched: int,
-) -> int:
-    """Share a point among four pixels, as amc_core.histogram.spread_points does, and note which."""
-    row, column = row - np.float32(0.5), column - np.float32(0.5)
-    r, c = math.floor(row), math.floor(column)
-    row_part, column_part = row - np.float32(r), column - np.float32(c)
-    for down in range(2):
-        if not 0 <= r + down < size:
-            continue
-        row_share = row_part if down else np.float32(1.0) - row_part
-        for right in range(2):
-            at = c + right
-            if periodic:
-                at = at + size if at < 0 else at - size if at >= size else at
-            if 0 <= at < size:
-                p = (r + down) * size + at
-                image_P[p] += row_share * (column_part if right else np.float32(1.0) - column_part)
-                touched[n_touched] = p
-                n_touched += 1
-    return n_touched
-
-
-@compiled
-def _develop(scratch_P: _Floats, touched: npt.NDArray[np.int32], image_P: _Floats) -> None:
-    """Write the logarithm of what was touched, and leave the scratch empty."""
-    for p in touched:
-        if scratch_P[p] != 0.0:
-            image_P[p] = np.float32(CONTRAST) * np.log(np.float32(1.0) + scratch_P[p])
-            scratch_P[p] = 0.0

@@ -17,7 +17,7 @@ __all__ = ["FileRecorder", "write_evaluation"]
 
 
 class FileRecorder:
-    """Write config.json, history.jsonl (a line an epoch) and summary.json, and tell stderr of every epoch.
+    """Write config.json, history.jsonl (a line an epoch) and summary.json; tell stderr what starts, and every epoch.
 
     The files are opened and replaced so that a reader never finds half a JSON value; a second trial in the same folder
     starts its history anew.
@@ -34,6 +34,8 @@ class FileRecorder:
         """Add facts that hold for the whole run."""
         self._config.update(facts)
         _replace(self.run_dir / "config.json", self._config)
+        if "frames_in" in facts:  # what auto has chosen, too
+            sys.stderr.write(_chosen(facts) + "\n")
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Append one epoch."""
@@ -76,6 +78,14 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
         counts = [[name, *row] for name, row in zip(classes, content[f"{what}_confusion"], strict=True)]
         _replace_csv(folder / f"{stem}_{what}_confusion.csv", ("true", *classes), counts)
     return folder
+
+
+def _chosen(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['n_train']:,} / {facts['n_val']:,} / {facts['n_test']:,} frames (train / val / test) from "
+        f"{facts['frames_in']}, {facts['n_parameters']:,} parameters, {facts['micro_batch_frames']} frames a forward "
+        f"pass, on {facts['device_name']}"
+    )
 
 
 def _line(metrics: Mapping[str, float]) -> str:

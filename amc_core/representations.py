@@ -1,8 +1,7 @@
 """From IQ to what the model sees, on whatever device the frames are.
 
-On the CPU the two representations that matter are computed by numba's machine code, one thread; everything, and
-everything on CUDA, is also there in torch. RUNLOG's *dilated* images are not built: its author removed them after they
-had brought nothing.
+On the CPU the two representations that matter are computed by numba's machine code; everything, and everything on CUDA,
+is also there in torch. RUNLOG's *dilated* images are not built: its author removed them after they had brought nothing.
 
 In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """

@@ -78,7 +78,7 @@ def write_file(
         **recipe.to_mapping(),
     }
     with _complete_or_absent(path) as partial:
-        _require_space(path.parent, n_rows * (_FRAME_BYTES + _LABEL_BYTES))
+        _require_space(partial, n_rows)
         offset = _write_labels(partial, np.repeat(cells, frames_per_cell, axis=0), facts)
         blocks = _blocks(cells, frames_per_cell, seed, offset)
         if processes == 1:
@@ -166,10 +166,18 @@ def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, 
         return int(frames.get_offset())
 
 
-def _require_space(folder: Path, n_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _require_space(file: Path, n_rows: int) -> None:
+    """Ask for the room before HDF5 does, which ends the process where it cannot close a file."""
+    n_bytes, free = n_rows * (_FRAME_BYTES + _LABEL_BYTES), shutil.disk_usage(file.parent).free
+    needed = f"{n_bytes / 2**20:,.0f} MiB are needed and"
     if n_bytes > free:
-        raise OSError(errno.ENOSPC, f"{n_bytes / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} MiB free")
+        raise OSError(errno.ENOSPC, f"{needed} {free / 2**20:,.0f} MiB free")
+    try:
+        with file.open("r+b") as partial:
+            os.ftruncate(partial.fileno(), n_bytes)  # takes no room, but ulimit -f has its say
+            os.posix_fallocate(partial.fileno(), 0, n_rows * _LABEL_BYTES)  # HDF5's own part; quotas have theirs
+    except OSError as error:
+        raise OSError(error.errno, f"{needed} cannot be had: {error.strerror} (see df, quota, ulimit -f)") from error
 
 
 @contextlib.contextmanager

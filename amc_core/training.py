@@ -73,6 +73,7 @@ class TrialResult:
     best_value: float | None
     checkpoint: Path | None  # best.pt, chosen by select_by
     test: Mapping[str, float] | None  # metrics of that checkpoint on the test part
+    pictures: tuple[Path, ...]  # PNG files of the test, or of the last validation where there was none
 
 
 def _never() -> str | None:
@@ -281,8 +282,9 @@ def train(
                 write_evaluation(run_dir, "test", test, facts=facts)
 
     # --- What is left of it ---
+    pictures: list[Path] = []
     if (last := test or validation) is not None:
-        draw_pictures(run_dir, last, title="test" if test is not None else f"val, epoch {standing.epoch}")
+        pictures = draw_pictures(run_dir, last, title="test" if test is not None else f"val, epoch {standing.epoch}")
     selected = standing.selected(config)
     facts = {
         "best_epoch": standing.combined_acc.epoch or None,
@@ -302,6 +304,7 @@ def train(
         best_value=standing.combined_acc.value,
         checkpoint=run_dir / BEST if selected.epoch else None,
         test=tested,
+        pictures=tuple(pictures),
     )
 
 

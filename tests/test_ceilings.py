@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amc_core.ceilings import ceilings, estimate_snr_db, likelihood_bound, psd_snr_accuracy
+from amc_core.ceilings import ceilings, estimate_snr_db, likelihood_bound, psd_snr_accuracy, standard_error
 from amc_core.modulations import CLASSES, DIGITAL17
 from amc_core.synthesis import Recipe, synthesise_frames
 
@@ -16,6 +16,16 @@ DIGITAL = [CLASSES[column] for column in DIGITAL17]
 def test_the_bound_of_the_digital_modulations_is_the_known_one(snr_db: int, known: float) -> None:
     bound = likelihood_bound(DIGITAL, snr_db, 50, np.random.default_rng(1))
     assert bound == pytest.approx(known, abs=0.045)  # three standard errors of 850 frames
+
+
+def test_the_bound_takes_the_rings_that_it_is_given() -> None:
+    # With rings of nearly one size, 16APSK lies farther from 16QAM than with an inner and an outer one.
+    names = ["16APSK", "16QAM"]
+    known, one_size = (
+        likelihood_bound(names, -6, 200, np.random.default_rng(6), radii={"16APSK": (1.0, ratio)})
+        for ratio in (2.85, 1.05)
+    )
+    assert one_size > known + 3 * standard_error(known, 400)
 
 
 def test_two_constellations_are_told_apart_as_theory_says() -> None:

@@ -188,9 +188,13 @@ def test_ceiling_prints_a_table_and_json() -> None:
     table = data("ceiling", "--snr", "0,20", "--frames", "34", "--classes", "BPSK,QPSK")
     assert table.exit_code == 0, table.output
     assert table.stdout.splitlines()[1].split() == ["SNR", "dB", "modulation", "SNR"]
+    assert table.stdout.splitlines()[2].split() == ["0", "100.0%", "+-", "0.0%", "100.0%", "+-", "0.0%"]
     assert table.stdout.splitlines()[-1].split() == ["mean", "100.0%", "100.0%"]
     facts = json.loads(data("ceiling", "--snr", "20", "--frames", "4", "--classes", "BPSK,QPSK", "--json").stdout)
     assert facts["levels"][0]["modulation"] == 1.0
+    rings = data("ceiling", "--rings", "16APSK=1,2,3")
+    assert rings.exit_code == 2
+    assert "16APSK: [1.0, 2.0, 3.0] are no radii of its 2 rings" in rings.stderr
     refused = data("ceiling", "--classes", "FM,QPSK")
     assert refused.exit_code == 2
     assert "FM: no symbols" in refused.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +147,42 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
             tmp_path / "a", modulations=["QPSK"], levels_db=[0], frames_per_cell=64, seed=0, advance=heard.append
         )
     assert not heard
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("at once", "1 MiB are needed and cannot be had: File too large"),
+        ("while frames are written", "[Errno 27] File too large"),
+    ],
+)
+def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path: Path, moment: str, said: str) -> None:
+    # A limit of the process stands for the full disk: both make a write fail. In a process of its own, which HDF5 might
+    # end.
+    code = """
+import resource, sys
+from pathlib import Path
+from amc_core import synthetic_file
+
+def limit(*_):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+
+advance = limit if sys.argv[2] == "while frames are written" else lambda _: None
+if sys.argv[2] == "at once":
+    limit()
+try:
+    synthetic_file.write_file(
+        Path(sys.argv[1]), modulations=["QPSK"], levels_db=[0, 2], frames_per_cell=64, seed=0, advance=advance
+    )
+except OSError as error:
+    print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a"), moment], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert said in ended.stdout
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 

@@ -124,7 +124,7 @@ def test_micro_batches_change_memory_and_not_the_result(data: Path, tmp_path: Pa
 
 def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_pictures(data: Path, tmp_path: Path) -> None:
     record = Memory()
-    train(tiny_trial(data), run_dir=tmp_path, record=record)
+    result = train(tiny_trial(data), run_dir=tmp_path, record=record)
     folder = tmp_path / "evaluation"
     for number in (1, 2):
         content = json.loads((folder / f"epoch_{number:04d}.json").read_text())
@@ -139,7 +139,8 @@ def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_picture
     confusion = np.genfromtxt(folder / "test_snr_confusion.csv", delimiter=",", skip_header=1)
     assert confusion[:, 0].tolist() == [0, 20]
     assert confusion[:, 1:].sum(axis=1).tolist() == [17, 17]
-    assert len(list(folder.glob("*.png"))) == 3
+    assert sorted(result.pictures) == sorted(folder.glob("*.png"))
+    assert len(result.pictures) == 3
 
 
 def test_an_earlier_trials_checkpoints_in_the_same_folder_are_kept(data: Path, tmp_path: Path) -> None:
