@@ -28,6 +28,8 @@ PREFERRED = "val/combined_acc"  # of runs without a sweep, where they log it
 _RISES = re.compile(r"(?:^|[^a-z])(?:acc|accuracy|f1|auc|map|iou|score|reward|precision|recall|r2)(?:$|[^a-z])", re.I)
 _FALLS = re.compile(r"(?:^|[^a-z])(?:loss|err|error|mae|mse|rmse|nll|perplexity)(?:$|[^a-z])", re.I)
 _HELD_OUT = re.compile(r"(?:^|[^a-z])(?:val|valid|validation|eval|dev)(?:$|[^a-z])", re.I)
+_TRAINING = re.compile(r"(?:^|[^a-z])train(?:ing)?(?:$|[^a-z])", re.I)
+_DISLIKED = 9
 _TEST = re.compile(r"(?:^|[^a-z])test(?:$|[^a-z])", re.I)
 
 
@@ -169,7 +171,8 @@ def assemble(
 def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str | None = None) -> Metric:
     """Choose what runs without a sweep are ranked by: what is given, else what most of them log.
 
-    ``val/combined_acc`` goes first; then held-out accuracies and the like, then held-out losses; never a test value.
+    ``val/combined_acc`` goes first; then held-out accuracies and the like, then held-out losses, then an
+    accuracy that does not say of what; never a training or a test value.
 
     Raises:
         MetricError: when they have nothing of the kind in common, or a goal cannot be told from the name.
@@ -180,7 +183,7 @@ def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str 
             logged = set(run.history.columns) | {key for key, value in run.summary.items() if _is_number(value)}
             counts.update(key for key in logged if not key.startswith("_") and not _TEST.search(key))
         ranked = sorted(counts.items(), key=lambda item: (_liking(item[0]), -item[1], item[0]))
-        name = next((key for key, count in ranked if _liking(key) < 3), None)
+        name = next((key for key, count in ranked if _liking(key) < _DISLIKED), None)
         if name is None:
             logged_names = ", ".join(key for key, _ in counts.most_common(8)) or "nothing"
             raise MetricError(
@@ -198,8 +201,8 @@ def _liking(name: str) -> int:
     if name == PREFERRED:
         return 0
     if _HELD_OUT.search(name):
-        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else 3
-    return 3
+        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else _DISLIKED
+    return 3 if _RISES.search(name) and not _TRAINING.search(name) else _DISLIKED
 
 
 def _is_number(value: object) -> bool:
