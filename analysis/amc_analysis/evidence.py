@@ -181,18 +181,39 @@ def _timed(run: RunRecord) -> list[tuple[float, float]] | None:
 
 
 def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
-    """Find hosts on which several runs fell silent at about one time: the machine, not the runs, is to blame."""
-    silent: dict[str, list[RunRecord]] = {}
+    """Find hosts on which several runs fell silent at about one time: the machine, not the runs, is to blame.
+
+    They must have been alive at one time, and no run may have been alive with them that went on.
+    """
+    by_host: dict[str, list[RunRecord]] = {}
     for run in runs:
-        if run.state == RunState.CRASHED and run.host and run.heartbeat_at:
-            silent.setdefault(run.host, []).append(run)
+        if run.host and run.heartbeat_at:
+            by_host.setdefault(run.host, []).append(run)
     found = {}
-    for host, members in silent.items():
-        for run in members:
-            together = [other for other in members if _apart_s(run, other) <= TOGETHER_S]
-            if len(together) >= FEWEST_TOGETHER:
+    for host, members in by_host.items():
+        silent = [run for run in members if run.state == RunState.CRASHED]
+        for run in silent:
+            together = [other for other in silent if _apart_s(run, other) <= TOGETHER_S and _overlap(run, other)]
+            if len(together) >= FEWEST_TOGETHER and not any(_went_on(other, together) for other in members):
                 found[run.run_id] = f"{len(together)} runs on {host} fell silent within {TOGETHER_S:.0f} s"
     return found
+
+
+def _overlap(one: RunRecord, other: RunRecord) -> bool:
+    """Tell whether two runs were alive at one time, as far as their times are known."""
+    times = [(run.created_at, run.heartbeat_at) for run in (one, other)]
+    (begun, seen), (other_begun, other_seen) = times
+    if begun is None or seen is None or other_begun is None or other_seen is None:
+        return True
+    return begun <= other_seen and other_begun <= seen
+
+
+def _went_on(run: RunRecord, silent: Sequence[RunRecord]) -> bool:
+    """Tell whether a run that was alive with others went on when they fell silent."""
+    last = max(other.heartbeat_at for other in silent if other.heartbeat_at)
+    if run.heartbeat_at is None or run.created_at is None or run.created_at > last:
+        return False
+    return (run.heartbeat_at - last).total_seconds() > HEARTBEAT_SLACK_S
 
 
 def _apart_s(one: RunRecord, other: RunRecord) -> float:

@@ -162,7 +162,7 @@ def assemble(
         url=head.url,
         updated_at=head.updated_at,
         kind=kind,
-        description="" if recorded else head.description,
+        description=head.description,
         claims=(recorded.claims if recorded else ()) + tuple(claim for found in noted for claim in found.claims),
         runs_total=recorded.runs_total if recorded else None,
     )
