@@ -112,11 +112,12 @@ def test_three_runs_of_one_host_that_fall_silent_together_blame_the_host() -> No
 
 
 def test_runs_that_were_never_alive_at_one_time_do_not_blame_the_host() -> None:
-    one_by_one = [
-        run(f"r{i}", [0.1], "crashed", host="gpu-3", start_s=40.0 * i, created_at=START + timedelta(seconds=40 * i + 30),
-            heartbeat_at=START + timedelta(seconds=40 * i + 35))
-        for i in range(3)
-    ]  # fmt: skip
+    def brief(number: int) -> RunRecord:
+        begin = START + timedelta(seconds=40 * number)
+        times = {"created_at": begin, "heartbeat_at": begin + timedelta(seconds=5)}
+        return run(f"r{number}", [0.1], "crashed", host="gpu-3", **times)
+
+    one_by_one = [brief(number) for number in range(3)]
     assert [cause_of(sweep(*one_by_one), f"r{i}") for i in range(3)] == [Cause.LOST] * 3
 
 

@@ -71,7 +71,8 @@ def read_request(content: Any) -> dict[str, Any]:
     for name in ("entity", "project", "sweep"):
         if not isinstance(content.get(name), str | None):
             raise Refused(f"{name} is a text", status=400)
-    runs, known = content.get("runs"), content.get("known") or {}
+    runs, known = content.get("runs"), content.get("known")
+    known = {} if known is None else known
     if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
         raise Refused("runs is a list of run ids", status=400)
     if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
