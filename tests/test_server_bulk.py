@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from in_process_server import InProcessServer
 
+from amc_server.bulk import read_request, reply
+
 CONFIG = """
 method: random
 metric: {name: acc, goal: maximize}
@@ -151,3 +153,14 @@ def test_what_is_no_request_is_refused(server: InProcessServer, body: bytes) -> 
 
 def test_nobody_reads_without_the_key(server: InProcessServer) -> None:
     assert server.request("POST", "/bulk", b"{}", auth=False).status == 401
+
+
+def test_who_hangs_up_in_the_middle_leaves_no_snapshot_open(server: InProcessServer, sweep: str) -> None:
+    server.begin("one", sweep=sweep)
+    server.log("one", 0.1)
+    pieces = reply(server.storage, read_request({"sweep": sweep}))
+    next(pieces)
+    pieces.close()
+    connection = server.storage._idle.get_nowait()
+    server.storage._idle.put(connection)
+    assert not connection.in_transaction

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -84,7 +84,7 @@ def _is_mark(mark: Any) -> bool:
     return isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str) and isinstance(mark[1], int)
 
 
-def reply(storage: Storage, request: Mapping[str, Any]) -> Iterator[bytes]:
+def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
     """Yield the reply piece by piece, all from one snapshot of the database."""
     with ExitStack() as open_until_the_end:
         store = open_until_the_end.enter_context(storage.read())
