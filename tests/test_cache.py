@@ -122,10 +122,10 @@ def test_ctrl_c_keeps_what_was_read(cache: Cache) -> None:
     with pytest.raises(KeyboardInterrupt):
         read(source, WANTED, cache=cache)
     source.breaks_after = None
-    assert len(cache.marks("e/p")) == 4
-    # The selection is not known to be whole: what was kept is found by its project all the same.
-    record = read(source, WANTED, cache=cache)
-    assert len(record.runs) == 6
+    with pytest.raises(SweepUnreadableError, match="never read"):
+        read_offline([cache], WANTED)
+    assert len(read(source, Selection(sweep_id="s"), cache=cache).runs) == 6
+    assert source.sent == {"r0": 0, "r1": 0, "r2": 0, "r3": 0, "r4": 1, "r5": 1}
 
 
 def test_a_damaged_history_is_read_anew(cache: Cache) -> None:

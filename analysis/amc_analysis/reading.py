@@ -83,7 +83,7 @@ def _read(
     project = f"{reading.head.entity}/{reading.head.project}"
     runs: list[RunRecord] = []
     with contextlib.ExitStack() as until_read:
-        writing = until_read.enter_context(cache.writing(project)) if cache is not None else None
+        writing = until_read.enter_context(cache.writing(wanted, reading.head)) if cache is not None else None
         until_read.callback(reading.close)
         progress(0, reading.total)
         for part in reading.parts:
@@ -100,7 +100,7 @@ def _read(
             progress(len(runs), reading.total)
         now = datetime.now(UTC)
         if writing is not None:
-            writing.finish(wanted, reading.head, [run.run_id for run in runs], now)
+            writing.finish([run.run_id for run in runs], now)
     return assemble(reading.head, runs, wanted, metric=metric, goal=goal, read_at=now)
 
 
@@ -113,7 +113,7 @@ def read_offline(
         SweepUnreadableError: when none has it, or several places have one of that name.
         MetricError: see choose_metric and common_metric.
     """
-    places = [(cache, project) for cache in caches for project in cache.projects(wanted)]
+    places = [(cache, project) for cache in caches for project in cache.projects(wanted, whole=True)]
     if len(places) > 1:
         listed = "\n".join(f"  {project}    {cache.path.name}" for cache, project in places)
         raise SweepUnreadableError(f"{wanted.path} was read from several places; write ENTITY/PROJECT too:\n{listed}")
