@@ -147,6 +147,12 @@ def test_a_faulty_record_is_said_so(text: str) -> None:
         read_recorded(text)
 
 
+def test_a_description_that_only_begins_like_a_record_hinders_nothing() -> None:
+    sweep = {"id": "s", "config": {"metric": {"name": "acc"}}, "description": "recorded: on a Monday"}
+    (record,) = records_of(exchange.Export("p", (sweep,), ()), read_at=datetime.now(UTC))
+    assert (record.claims, record.description) == ((), "recorded: on a Monday")
+
+
 # --- a newcomer's way: import, then analyse
 
 

@@ -74,7 +74,7 @@ def epochs_planned(config: Mapping[str, Any]) -> int | None:
 def epochs_done(run: RunRecord) -> int:
     """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more.
 
-    Without points the summary's `epoch` counts; 0 where that is missing too.
+    That is looked for in the points and in the summary, which some records have alone; 0 where nothing says.
     """
     named = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
     from_zero = 1 if named and named[0] == 0 else 0

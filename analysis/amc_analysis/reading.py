@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from amc_analysis.cache import Cache
-from amc_analysis.claims import read_recorded
+from amc_analysis.claims import ClaimError, Recorded, read_recorded
 from amc_analysis.history import History
 from amc_analysis.runs import (
     Metric,
@@ -137,7 +137,6 @@ def assemble(
 
     Raises:
         MetricError: see choose_metric and common_metric.
-        ClaimError: when a description holds a faulty record.
     """
     config = dict(head.config)
     kind: Literal["sweep", "project", "runs"] = "sweep"
@@ -147,8 +146,8 @@ def assemble(
         config = {"metric": {"name": chosen.name, "goal": chosen.goal}}
     else:
         chosen = choose_metric(config, metric, goal)
-    recorded = read_recorded(head.description)
-    noted = [found for run in runs if (found := read_recorded(run.notes, run_id=run.run_id)) is not None]
+    recorded = _recorded(head.description)
+    noted = [found for run in runs if (found := _recorded(run.notes, run.run_id)) is not None]
     return SweepRecord(
         sweep_id=head.sweep_id,
         entity=head.entity,
@@ -166,6 +165,14 @@ def assemble(
         claims=(recorded.claims if recorded else ()) + tuple(claim for found in noted for claim in found.claims),
         runs_total=recorded.runs_total if recorded else None,
     )
+
+
+def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
+    """Read a record; a text that only begins like one is somebody's ordinary text."""
+    try:
+        return read_recorded(text, run_id=run_id)
+    except ClaimError:
+        return None
 
 
 def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str | None = None) -> Metric:
