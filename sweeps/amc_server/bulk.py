@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -71,7 +71,8 @@ def read_request(content: Any) -> dict[str, Any]:
     for name in ("entity", "project", "sweep"):
         if not isinstance(content.get(name), str | None):
             raise Refused(f"{name} is a text", status=400)
-    runs, known = content.get("runs"), content.get("known") or {}
+    runs, known = content.get("runs"), content.get("known")
+    known = {} if known is None else known
     if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
         raise Refused("runs is a list of run ids", status=400)
     if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
@@ -83,7 +84,7 @@ def _is_mark(mark: Any) -> bool:
     return isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str) and isinstance(mark[1], int)
 
 
-def reply(storage: Storage, request: Mapping[str, Any]) -> Iterator[bytes]:
+def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
     """Yield the reply piece by piece, all from one snapshot of the database."""
     with ExitStack() as open_until_the_end:
         store = open_until_the_end.enter_context(storage.read())
