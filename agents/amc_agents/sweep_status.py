@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from amc_sweeps.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
     from amc_analysis.findings import Findings
+    from amc_analysis.runs import SweepRecord
+    from amc_analysis.sources import Source
 
 Progress = Callable[[int, int], None]
 
@@ -125,12 +128,15 @@ class Status:
         }
 
 
-def read_status(api: Any, path: str, progress: Progress = lambda _done, _total: None) -> Status:
+def read_status(
+    api: Any, path: str, progress: Progress = lambda _done, _total: None, *, sources: Sequence[Source]
+) -> Status:
     """Read a sweep anew and say where it stands.
 
     Args:
         api: a ``wandb.Api``.
         path: ENTITY/PROJECT/ID.
+        sources: where the histories come from, the best first: one that a server does not know is passed over.
         progress: told (runs read, runs in all) after every run, from any thread.
 
     Raises:
@@ -139,16 +145,31 @@ def read_status(api: Any, path: str, progress: Progress = lambda _done, _total: 
         wandb.Error: when the server does not answer as it should.
     """
     from amc_analysis.findings import analyse
-    from amc_analysis.runs import MetricError, read_sweep
+    from amc_analysis.runs import MetricError
 
     sweep = fresh_sweep(api, path)
     try:
-        record, has_metric = read_sweep(api, path, progress=progress), True
+        record, has_metric = _record(sources, path, progress), True
     except MetricError:  # a sweep may do without: then nothing is best, and epochs are counted by their own name
-        record = read_sweep(api, path, metric="epoch", goal="maximize", progress=progress)
-        has_metric = False
+        record, has_metric = _record(sources, path, progress, metric="epoch", goal="maximize"), False
     agents = agents_seen(sweep.agents(), record.read_at)
     return conclude(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
+
+
+def _record(
+    sources: Sequence[Source], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
+) -> SweepRecord:
+    from amc_analysis.bulk import NoBulkError
+    from amc_analysis.reading import read
+    from amc_analysis.sources import Selection
+
+    entity, project, sweep_id = path.split("/")
+    wanted = Selection(entity, project, sweep_id)
+    *better, last = sources
+    for source in better:
+        with suppress(NoBulkError):
+            return read(source, wanted, metric=metric, goal=goal, progress=progress)
+    return read(last, wanted, metric=metric, goal=goal, progress=progress)
 
 
 def agents_seen(agents: Iterable[Any], now: datetime) -> tuple[AgentSeen, ...]:

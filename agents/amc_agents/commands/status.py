@@ -77,11 +77,17 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
+    from amc_analysis.bulk import BulkSource
+    from amc_analysis.public_api import PublicApiSource
     from amc_analysis.runs import SweepUnreadableError
+    from amc_analysis.sources import Source
 
+    sources: list[Source] = [PublicApiSource(chosen.api)]
+    if chosen.backend.kind == "embedded":
+        sources.insert(0, BulkSource(chosen.backend.base_url, chosen.backend.api_key or ""))
     with answering(chosen.backend):
         try:
-            return read_status(chosen.api, chosen.path, progress)
+            return read_status(chosen.api, chosen.path, progress, sources=sources)
         except NoSuchSweepError as error:
             raise Refusal(str(error)) from error
         except SweepUnreadableError as error:
