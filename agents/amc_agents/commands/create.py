@@ -19,7 +19,7 @@ from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
 DEFAULT_PROJECT = "amc-sweeps"
 
 
-@click.command("create")
+@click.command("create", short_help="Check a sweep file, register it, name the agent.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check the file and say what it would do; register nothing.")
 @click.option("--name", help="Name of the sweep (default: the file's own).")

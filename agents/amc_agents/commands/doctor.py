@@ -17,7 +17,7 @@ from amc_sweeps.cli_options import DONE, FAILED, backend_options, refuse
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Is this machine ready for trials?")
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar="AMC_DATA", help="The data file to look at.  [default: AMC_DATA]"
 )

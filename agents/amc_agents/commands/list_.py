@@ -17,7 +17,7 @@ from amc_sweeps.cli_options import backend_options, connect, refuse
 RUNS_A_PAGE = 500  # without configuration and summary a run is small
 
 
-@click.command("list")
+@click.command("list", short_help="The sweeps of a project, or of all projects.")
 @click.argument("project_name", metavar="[PROJECT]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
 @backend_options

@@ -18,7 +18,7 @@ from amc_sweeps.cli_options import INTERRUPTED, Refusal, backend_options
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
 
 
-@click.command("status")
+@click.command("status", short_help="Where a sweep stands, once or watched.")
 @click.argument("sweep")
 @click.option("--watch", is_flag=True, help="Look again and again until the sweep is over.")
 @click.option(

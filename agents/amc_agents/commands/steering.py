@@ -38,7 +38,7 @@ def say(changed: Change, *, as_json: bool) -> None:
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
-@click.command("pause")
+@click.command("pause", short_help="Begin no more runs until the sweep is resumed.")
 @click.argument("sweep")
 @_json_option
 @backend_options
@@ -57,7 +57,7 @@ def pause_command(
     say(change(chosen, Action.PAUSE), as_json=as_json)
 
 
-@click.command("stop")
+@click.command("stop", short_help="Begin no more runs; living ones may come to the end.")
 @click.argument("sweep")
 @_json_option
 @backend_options
@@ -75,7 +75,7 @@ def stop_command(
     say(change(chosen, Action.STOP), as_json=as_json)
 
 
-@click.command("cancel")
+@click.command("cancel", short_help="End a sweep and its living runs.")
 @click.argument("sweep")
 @click.option("--yes", is_flag=True, help="Do not ask before living runs are ended.")
 @_json_option
