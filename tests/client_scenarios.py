@@ -258,7 +258,9 @@ def hyperband_ends_a_trial_and_a_killed_one_crashes(researcher: Researcher, dist
     wait_until(lambda: runs()[3]["state"] == "crashed", "the killed run crashes", 30)
     assert runs()[3]["exitcode"] is None
     ended = wait_until(lambda: runs()[1]["state"] == "killed" and runs()[1], "the stopped run ends", 40)
-    assert ended["exitcode"] == 255  # the client's own after a stop: it said goodbye, with every row sent
+    # 255 is the client's own after a stop: it said goodbye, with every row sent. On a machine so busy that it has not
+    # seen the stop within 30 s, its agent's SIGTERM ends it without a word.
+    assert ended["exitcode"] in (255, None)
     assert ended["historyLineCount"] > 2
 
 

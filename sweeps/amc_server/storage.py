@@ -35,7 +35,7 @@ STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3'
 _LIVING = "state IN ('pending', 'running', 'preempting')"
 # Few of a sweep's thousands of runs live, and SQLite would rather walk over all in the order that is asked for.
 _BY_STATE = "INDEXED BY runs_of_sweep_by_state"
-# May be handed out: queued or never taken up, or preempted; unless somebody wants it ended.
+# Member.is_waiting in SQL: queued or never taken up, or preempted; unless somebody wants it ended.
 _WAITING = (
     "state IN ('pending', 'preempted') AND (state = 'preempted' OR agent IS NULL)"
     " AND stop_reason IS NULL AND given_up = 0"
