@@ -10,7 +10,7 @@ from calibration import NullCounts, Rate, null_counts, power_of_effects, power_o
 
 from amc_analysis.firings import Rule
 
-SWEEPS = 120
+SWEEPS = 100
 ALMOST_NEVER = 3.7  # standard errors: one in ten thousand, one-sided
 
 
