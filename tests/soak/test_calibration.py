@@ -15,7 +15,7 @@ SWEEPS = int(os.environ.get("AMC_CALIBRATION_SWEEPS", FULL))
 
 
 def test_calibration_and_power() -> None:
-    null = null_counts(SWEEPS, forests=SWEEPS // 5)
+    null = null_counts(SWEEPS, forests=SWEEPS // 10)
     effects, modes = power_of_effects(SWEEPS // 5), power_of_modes(SWEEPS // 5)
     rules = power_of_rules(SWEEPS // 10)
     lowest, mean, highest = wilson_coverage()
