@@ -178,3 +178,11 @@ def test_parameters_that_moved_together_are_named_and_others_are_not() -> None:
     assert {pair.first, pair.second} == {"max_lr", "curriculum"}
     assert pair.measure == "correlation ratio"
     assert pair.strength == pytest.approx(0.87, abs=0.05), "the rank correlation of a range with its upper half"
+
+
+def test_runs_of_a_project_have_the_parameters_in_which_they_differ() -> None:
+    runs = [
+        _run([0.1 * (index % 2)], lr=[1e-3, 1e-4][index % 2], git_commit=str(index), seed=index) for index in range(12)
+    ]
+    findings = findings_of(runs, {"parameters": {}}, kind="project")
+    assert [parameter.name for parameter in parameters_of(findings)] == ["lr"]
