@@ -9,7 +9,7 @@ from typing import Any
 from amc_analysis.claims import read_recorded
 from amc_analysis.findings import Findings, analyse
 from amc_analysis.history import History
-from amc_analysis.runs import Metric, RunRecord, SweepRecord, read_history
+from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
 from amc_sweeps import exchange
 
 FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
@@ -42,7 +42,7 @@ def recorded(name: str) -> Findings:
 
 def _run(run: dict[str, Any] | exchange.Record) -> RunRecord:
     rows = run.get("history") or []
-    points, _ = read_history(rows, METRIC.name)
+    points = tuple(Point(row[METRIC.name], epoch=float(row["epoch"])) for row in rows if METRIC.name in row)
     return RunRecord(
         run_id=run["id"],
         name=run.get("name") or run["id"],

@@ -24,6 +24,9 @@ Floats = NDArray[np.float64]
 WIDE = 20.0  # from this ratio of its largest to its smallest value on a positive parameter is thought of in decades
 PARTS = 4  # into which a range is cut for display
 LISTED = 6  # distinct values up to which each gets its own line
+_RECORDED = re.compile(
+    r"^_|^n_(?:train|val|test)$|fingerprint|commit|device|host|^parent|_from$|^data$|^storage$|path|dir$|heldout_trained_on"
+)
 DEGREES = 2  # of the polynomial on ranks: a rise or fall, and an optimum inside
 
 
@@ -127,14 +130,30 @@ class Parameter:
 
 
 def parameters_of(findings: Findings) -> tuple[Parameter, ...]:
-    """Return the searched parameters in the order of the sweep's file; seeds are repeats and not among them."""
+    """Return the searched parameters in the order of the sweep's file; seeds are repeats and not among them.
+
+    Runs of a project were searched by nobody: theirs are the entries that all of their configurations have and that
+    differ, without those that record where and on what they ran.
+    """
     specs = specs_of(findings.sweep.config)
     configs = [entry.run.config for entry in findings.ranked]
+    names = findings.parameters if findings.sweep.kind == "sweep" else _differing(configs)
     return tuple(
         parameter(name, [_value(config, name, specs.get(name)) for config in configs], specs.get(name))
-        for name in findings.parameters
+        for name in names
         if not is_seed(name)
     )
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    common = [name for name in configs[0] if all(name in config for config in configs)] if configs else []
+    return [
+        name
+        for name in common
+        if not _RECORDED.search(name)
+        and all(isinstance(config[name], str | int | float) for config in configs)
+        and len({value_key(config[name]) for config in configs}) > 1
+    ]
 
 
 def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Parameter:
