@@ -7,9 +7,9 @@ The request, ``POST /bulk``, is a JSON object::
     runs                a list of run ids; without either every run of the project that belongs to no sweep
     known               {run id: [token, lines]} of what the asker has kept: only rows after it are sent
 
-The reply is a line of JSON, then for every run with rows, in the order of that line, its rows in JSON arrays, each after
-a line with its number of bytes. Rows go out as the text that was stored, so the server spends no time on them, and who
-asks has to understand NaN and Infinity. The first line::
+The reply is a line of JSON, then for every run with rows, in the order of that line, its rows in JSON arrays, each
+after a line with its number of bytes. Rows go out as the text that was stored, so the server spends no time on them,
+and who asks has to understand NaN and Infinity. The first line::
 
     format, version     "amc-bulk", 1
     entity, project     null where what was asked for is not here
