@@ -50,13 +50,14 @@ def step_loss(number: int) -> float:
     return 1.0 / number
 
 
+LONG = [{"_step": step, "acc": step / 10_000} for step in range(5_100)]  # more rows than the server sends at a time
 RUNS = (
     exported_run(1, exit_code=0, host="gpu-1"),
     exported_run(2, state="killed", stop_recorded=True, stop_reason="hyperband", stop_band=3, stop_value=0.1,
                  stop_threshold=0.2, exit_code=255),
     exported_run(3, state="crashed", history=[]),
     exported_run(4, sweep=None, notes="not of the sweep"),
-    exported_run(5, sweep=None, state="failed", exit_code=7),
+    exported_run(5, sweep=None, state="failed", exit_code=7, history=LONG),
 )  # fmt: skip
 
 

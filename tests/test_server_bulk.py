@@ -37,13 +37,13 @@ def ask(server: InProcessServer, **request: Any) -> tuple[dict[str, Any], dict[s
     reply = server.request("POST", "/bulk", json.dumps(request).encode())
     assert reply.status == 200, reply.body
     line, _, rest = reply.body.partition(b"\n")
-    head, rows = json.loads(line), {}
+    head = json.loads(line)
+    rows: dict[str, list[dict[str, Any]]] = {}
     for run in head["runs"]:
-        if run["history"]["rows"]:
+        while len(rows.get(run["id"], ())) < run["history"]["rows"]:
             size, _, rest = rest.partition(b"\n")
-            rows[run["id"]] = json.loads(rest[: int(size)])
+            rows.setdefault(run["id"], []).extend(json.loads(rest[: int(size)]))
             rest = rest[int(size) :]
-            assert len(rows[run["id"]]) == run["history"]["rows"]
     assert rest == b""
     return head, rows
 
@@ -73,6 +73,18 @@ def test_rows_go_out_as_they_were_logged_bare_nan_and_all(server: InProcessServe
     _, rows = ask(server, sweep=sweep)
     assert [repr(row.get("acc")) for row in rows["one"]] == ["nan", "inf", "None"]
     assert rows["one"][2] == {"deep": {"er": [1, "é"]}}
+
+
+def test_a_long_history_comes_in_several_pieces(
+    server: InProcessServer, sweep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amc_server.bulk.ROWS_AN_ARRAY", 3)
+    server.begin("long", sweep=sweep)
+    server.log("long", *(number / 10 for number in range(8)))
+    server.log("long", 0.9, offset=20)  # lines in between were never sent
+    reply = server.request("POST", "/bulk", json.dumps({"sweep": sweep}).encode())
+    assert reply.body.count(b"\n") == 1 + 4
+    assert [row["acc"] for row in ask(server, sweep=sweep)[1]["long"]] == [*(n / 10 for n in range(8)), 0.9]
 
 
 def test_of_what_is_known_only_later_rows_are_sent(server: InProcessServer, sweep: str) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,9 +36,8 @@ class Metric:
     goal: Goal
 
 
-@dataclass(frozen=True)
-class Point:
-    """One logged value of the metric."""
+class Point(NamedTuple):
+    """One logged value of the metric; a tuple, for there are a hundred thousand of them."""
 
     value: float  # may be NaN or infinite
     epoch: float | None = None  # the `epoch` metric of the same row

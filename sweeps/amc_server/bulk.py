@@ -7,9 +7,9 @@ The request, ``POST /bulk``, is a JSON object::
     runs                a list of run ids; without either every run of the project that belongs to no sweep
     known               {run id: [token, lines]} of what the asker has kept: only rows after it are sent
 
-The reply is a line of JSON, then for every run with rows, in the order of that line, a line with a number of bytes and
-as many bytes: a JSON array of the rows. Rows go out as the text that was stored, so the server spends no time on
-them, whoever asks parses them with all that JSON has not (NaN, Infinity). The first line::
+The reply is a line of JSON, then for every run with rows, in the order of that line, its rows in JSON arrays, each
+after a line with its number of bytes. Rows go out as the text that was stored, so the server spends no time on them,
+and who asks has to understand NaN and Infinity. The first line::
 
     format, version     "amc-bulk", 1
     entity, project     null where what was asked for is not here
@@ -42,6 +42,7 @@ from amc_sweeps.run_states import RunState
 FORMAT, VERSION = "amc-bulk", 1
 CONTENT_TYPE = "application/vnd.amc-bulk"
 LOG_LINES = 100
+ROWS_AN_ARRAY = 5_000  # a history of any length takes little memory here
 CHUNK_BYTES = 1 << 20  # of the reply at a time: few enough hops between threads, little memory
 
 RUN_COLUMNS = (
@@ -103,13 +104,14 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
         yield json.dumps(first_line).encode() + b"\n"
         gathered, size = [], 0
         for run, head in zip(runs, heads, strict=True):
-            if head["history"]["rows"]:
-                rows = store.history_as_array(run.pk, head["history"]["first"])
-                gathered += [b"%d\n" % len(rows), rows]
+            first, end = head["history"]["first"], head["history"]["lines"]
+            for start in range(first, end if head["history"]["rows"] else first, ROWS_AN_ARRAY):
+                rows = store.history_as_array(run.pk, start, start + ROWS_AN_ARRAY) or b""
+                gathered += [b"%d\n" % len(rows), rows] if rows else []
                 size += len(rows)
-            if size >= CHUNK_BYTES:
-                yield b"".join(gathered)
-                gathered, size = [], 0
+                if size >= CHUNK_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
         yield b"".join(gathered)
 
 

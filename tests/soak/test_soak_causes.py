@@ -15,11 +15,17 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from embedded_server import EmbeddedServer
 from results_file import keep
+
+from amc_analysis.bulk import BulkSource
+from amc_analysis.findings import analyse
+from amc_analysis.reading import read
+from amc_analysis.sources import Selection
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 
@@ -173,11 +179,24 @@ def test_the_end_of_at_least_95_percent_of_real_runs_is_told_and_no_early_stop_i
         for agent in agents:
             agent.wait(timeout=300)
         _wait_until_over(stage, (free, told, cancelled))
+        withheld = [run for sweep in (free, told, cancelled) for run in without_flags(server, sweep)]
         verdicts = {
             source: [run for sweep in (free, told, cancelled) for run in stage.analyze(sweep, *options)]
             for source, options in (("all at once", ()), ("public API", ("--public-api", "--no-cache")))
         }
-    _judge(verdicts, tmp_path)
+    _judge(verdicts, withheld)
+
+
+def without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, object]]:
+    """Return what is concluded where a server tells neither stops nor exit codes, and calls a stopped run crashed."""
+    record = read(BulkSource(server.base_url, server.key), Selection(sweep_id=sweep))
+    unknown = {"stop_recorded": None, "stop_reason": None, "stop_decision": None, "exit_code": None, "agent": None}
+    runs = [
+        replace(run, **unknown, state="crashed" if run.state == "killed" else run.state)  # type: ignore[arg-type]
+        for run in record.runs
+    ]
+    ranked = analyse(replace(record, runs=tuple(runs))).ranked
+    return [{"config": dict(entry.run.config), "cause": str(entry.cause)} for entry in ranked]
 
 
 def _wait_until_alive(stage: Stage, jobs: list[tuple[str, str, str, int]]) -> None:
@@ -200,7 +219,7 @@ def _wait_until_over(stage: Stage, sweeps: tuple[str, ...]) -> None:
     raise AssertionError(f"runs are still alive: {states}")
 
 
-def _judge(verdicts: dict[str, list[dict[str, object]]], folder: Path) -> None:
+def _judge(verdicts: dict[str, list[dict[str, object]]], withheld: list[dict[str, object]]) -> None:
     figures: dict[str, object] = {}
     expected = {end: cause for end, (cause, _) in {**ENDS, **FOREIGN_ONLY}.items()}
     wrong: list[str] = []
@@ -224,6 +243,14 @@ def _judge(verdicts: dict[str, list[dict[str, object]]], folder: Path) -> None:
         for (end, flavour), counts in sorted(table.items()):
             told = ", ".join(f"{count} {cause}" for cause, count in counts.items())
             figures[f"{source}: {end}, {flavour}"] = told
+    right = sum(run["cause"] == expected[str(run["config"]["known_end"])] for run in withheld)  # type: ignore[index]
+    figures["with all flags and exit codes withheld, for comparison: right"] = f"{right} of {len(withheld)}"
+    mistaken = Counter(
+        f"{run['config']['known_end']} of {run['config']['flavour']} called {run['cause']}"  # type: ignore[index]
+        for run in withheld
+        if run["cause"] != expected[str(run["config"]["known_end"])]  # type: ignore[index]
+    )
+    figures["the same: mistaken"] = ", ".join(f"{count} {what}" for what, count in mistaken.items()) or "none"
     keep("causes", full=True, figures=figures)
     print("\n".join(wrong), os.linesep)
     for source, runs in verdicts.items():
