@@ -67,9 +67,9 @@ class Change:
                 f"{runs} told to stop: a trial ends within about a minute, with a checkpoint, and counts as cancelled"
             )
         elif self.action is Action.STOP:
-            told = f"{runs} may end by themselves; no new one begins, agents end after theirs"
+            told = f"{runs} may come to the end; no new one begins, agents end after theirs"
         else:
-            told = f"{runs} go on to the end; no new one begins, agents wait until the sweep is resumed"
+            told = f"{runs} may come to the end; no new one begins, agents wait until the sweep is resumed"
         return f"sweep {self.path} is {state}: {told}"
 
 
