@@ -141,7 +141,8 @@ def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str,
         run(name: $run) { state exitcode host config summaryMetrics tags
         history(minStep: 0, maxStep: 1000000, samples: 100000)
         files { edges { node { name } } } } } }"""
-    found = server.graphql(document, run=run, project=project)["project"]["run"]
+    begun = server.graphql(document, run=run, project=project)["project"]
+    found = begun and begun["run"]
     if found is None:
         return {"state": None, "history": []}
     found["history"] = [json.loads(line) for line in found["history"]]

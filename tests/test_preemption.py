@@ -81,12 +81,12 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     _equals(whole, folder, server, "doomed")
 
 
-def test_a_trial_whose_client_dies_alone_says_so_and_keeps_its_checkpoint(
-    tmp_path: Path, data: Path, server: EmbeddedServer
+def test_a_client_that_dies_alone_is_named_and_a_run_without_any_checkpoint_starts_over(
+    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
 ) -> None:
     machine = Machine("gpu-1", tmp_path, server, data)
     trial = machine.train("mute")
-    machine.wait_for_epoch("mute", 1, trial)
+    wait_until(lambda: run_of(server, "mute")["history"], "a row arrives")
     next(one for one in psutil.Process(trial.pid).children(recursive=True) if one.name() == "wandb-core").kill()
     assert trial.wait(timeout=30) == 70, machine.said()
     end = read_end(machine.runs / "mute")
@@ -95,6 +95,11 @@ def test_a_trial_whose_client_dies_alone_says_so_and_keeps_its_checkpoint(
     assert "continue with: amc-sweep resume local/demo/mute" in machine.said()
     assert load_checkpoint(machine.runs / "mute" / "last.pt").epoch >= 2
     assert reopen_preempted("local/demo/mute", machine.runs / "mute", environ=machine.env) is Reopened.NOT_PREEMPTED
+
+    elsewhere = Machine("gpu-2", tmp_path, server, data)
+    assert elsewhere.train("mute").wait(timeout=60) == 0, elsewhere.said()
+    assert "run mute starts over: no checkpoint in" in elsewhere.said()
+    _equals(whole, elsewhere.runs / "mute", server, "mute")
 
 
 def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folder(

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amc_agents.reopen import OF_A_TRIAL
 from amc_core.config import FIELDS
 from amc_sweeps.backend import Backend
 from amc_sweeps.run_states import RunState
-
-# Of the process that starts a trial, and not of the trial's.
-_NOT_INHERITED = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
 
 class AgainError(RuntimeError):
@@ -35,7 +33,7 @@ class Trial:
 
     def process_environment(self, backend: Backend) -> dict[str, str]:
         """Return this process's environment, pointed at a W&B and at a run."""
-        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        inherited = {name: value for name, value in os.environ.items() if name not in OF_A_TRIAL}
         path = os.pathsep.join(filter(None, sys.path))
         return {**inherited, "PYTHONPATH": path, **backend.environment(), **self.environment}
 

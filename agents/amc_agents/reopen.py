@@ -20,8 +20,8 @@ from amc_agents.run_folder import read_end, read_rows
 from amc_sweeps.causes import EXIT_CODES, EndReason
 from amc_sweeps.run_states import RunState
 
-# Of a trial that is gone; a process of ours must not take them for its own.
-_OF_A_TRIAL = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+# Of one trial's process; another must not take them for its own.
+OF_A_TRIAL = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 _SKEW_S = 60.0  # a later sign of life than this after the trial's end is another trial's
 
 
@@ -64,7 +64,7 @@ def reopen_preempted(
     end = read_end(run_folder)
     if end is None or end.reason is not EndReason.PREEMPTED:
         return Reopened.NOT_PREEMPTED
-    env = {name: value for name, value in environ.items() if name not in _OF_A_TRIAL}
+    env = {name: value for name, value in environ.items() if name not in OF_A_TRIAL}
     # The caller's import path, too: a checkout that is not installed reopens like one that is.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-m", "amc_agents.reopen", run_path, str(run_folder)]
