@@ -150,7 +150,20 @@ def no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead(p
     assert {fleet.cause(run["id"]) for run in runs.values()} == {"completed"}
 
 
+def a_fleet_that_is_terminated_has_its_trial_stop_and_save(person: Person) -> None:
+    sweep = person.sweep_of(["long"])
+    fleet = person.fleet(sweep, "--workers", "1")
+    before = person.acknowledged(sweep, "long")
+    send(fleet.process.pid, signal.SIGTERM)
+    assert fleet.wait() == 143
+    run = person.runs(sweep)["long"]
+    assert (run["state"], fleet.cause(run["id"])) == ("finished", "stopped")
+    assert set(before) <= set(person.epochs(run["id"]))
+    assert fleet.processes() == []
+
+
 STORIES = (
+    a_fleet_that_is_terminated_has_its_trial_stop_and_save,
     a_preempted_trial_is_handed_out_again_and_goes_on_with_its_rows,
     agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones,
     no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead,

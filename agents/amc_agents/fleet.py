@@ -28,7 +28,7 @@ from amc_sweeps.causes import EXIT_CODES, EndReason
 TICK_S = 0.25  # a trial's end is noticed at once; this is for its beginning
 READ_DEVICES_EVERY_S = 2.0
 TOLD_WITHIN_S = 20.0  # how long a good end waits for W&B's word of how good it was
-LAST_LOOK_S = 5.0
+LAST_LOOK_S = 10.0
 
 PREEMPTED = EXIT_CODES[EndReason.PREEMPTED]
 # What a signal to the fleet is to its trials, and the fleet's own exit code then.
@@ -188,7 +188,8 @@ class Fleet:
         record = self._watch.record(trial.run) or NOTHING
         oom = self._kills.since(trial.kills, trial.pid, trial.began_s)
         self._read_xids((place, trial))
-        verdict = conclude(exit_code, log, run=trial.run, oom=oom, record=record)
+        asked = self._kill_at_s is not None
+        verdict = conclude(exit_code, log, run=trial.run, oom=oom, asked=asked, record=record)
         ended = Ended(
             device=place.device.name,
             cause=verdict.cause,
@@ -258,7 +259,8 @@ class Fleet:
             record = self._watch.record(ended.run)
             final = record is not None and record.is_final
             if record is not None and final:
-                verdict = conclude(told.exit_code, told.log, run=ended.run, oom=told.oom, record=record)
+                asked = self._kill_at_s is not None
+                verdict = conclude(told.exit_code, told.log, run=ended.run, oom=told.oom, asked=asked, record=record)
                 corrected = replace(ended, cause=verdict.cause, because=verdict.because)
                 self.ended[told.index] = corrected
                 if told.said and corrected.cause is not ended.cause:
