@@ -45,7 +45,7 @@ open(data, "w").close()
 first = int(open(notes).read()) if os.path.exists(notes) else 0
 
 def end(reason):
-    run.summary["end_reason"] = reason
+    run.summary["end_reason"] = str(reason)
     if reason == "preempted":
         run.mark_preempting()
     run.finish(exit_code=EXIT_CODES[EndReason(reason)])
