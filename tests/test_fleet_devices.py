@@ -92,6 +92,7 @@ class FakeNvml:
         (None, "1", ["gpu1"]),
         ("all", "0,2", ["gpu0", "gpu2"]),
         (None, "", ["cpu0"]),
+        (None, "-1", ["cpu0"]),
     ],
 )
 def test_gpus_are_named_as_cuda_names_them(gpus: str | None, visible: str | None, expected: list[str]) -> None:

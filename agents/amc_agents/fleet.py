@@ -6,6 +6,7 @@ decided in ``fleet_policy``, what a person sees of it is ``fleet_display``.
 
 from __future__ import annotations
 
+import re
 import select
 import signal
 import time
@@ -237,7 +238,9 @@ class Fleet:
         if exit_code == 0 and "Received exit command" in log:
             self._left[place.name] = OVER
             return
-        if "Sweep was deleted or agent was not found" in log or (exit_code != 0 and " not found" in last_words(log)):
+        if exit_code > 0 and re.search(
+            r"^.*\bsweep\b.*\bnot found", last_words(log, lines=3), re.IGNORECASE | re.MULTILINE
+        ):
             self._halt = self._halt or f"W&B does not know the sweep (any more): {last_words(log)}"
             return
         place.deaths += 1
@@ -294,6 +297,8 @@ class Fleet:
         devices = {place.device.name for place in self.places}
         if self._halt is None:
             self._halt = policy.halt(self.ended, devices, self._quarantined, self.rules.max_failures)
+            if self._halt is not None:
+                self._say("halted", None, f"no more trials begin: {self._halt}")
         for place in self.places:
             reason = self._why_not(place, now_s)
             if reason is not None:

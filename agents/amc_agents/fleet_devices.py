@@ -176,7 +176,7 @@ def choose(
     allowed = environ.get("CUDA_VISIBLE_DEVICES")
     wanted = gpus if gpus not in {None, "all"} else allowed
     if wanted is not None:
-        names = [part.strip() for part in wanted.split(",") if part.strip()]
+        names = [part.strip() for part in wanted.split(",") if part.strip() not in {"", "-1"}]  # -1: CUDA's "none"
         if len(set(names)) != len(names):
             raise DeviceError(f"--gpus {wanted} names a device twice; --per-gpu 2 runs two agents on each")
         if gpus is not None or names:

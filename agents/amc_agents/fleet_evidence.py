@@ -96,10 +96,10 @@ def read_from(path: Path, offset: int) -> str:
         return ""
 
 
-def last_words(log: str) -> str:
-    """Return the last line that says something."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def last_words(log: str, lines: int = 1) -> str:
+    """Return the last lines that say something."""
+    found = [line.strip() for line in log.splitlines() if line.strip()]
+    return "\n".join(found[-lines:]) or "it said nothing"
 
 
 # --- the kernel's out-of-memory killer -----------------------------------------------------------------------------
