@@ -14,12 +14,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from client_scenarios import Researcher, trials_in, wait_until
 from embedded_server import EmbeddedServer
 
@@ -43,7 +45,7 @@ open(data, "w").close()
 first = int(open(notes).read()) if os.path.exists(notes) else 0
 
 def end(reason):
-    run.summary["end_reason"] = reason
+    run.summary["end_reason"] = str(reason)
     if reason == "preempted":
         run.mark_preempting()
     run.finish(exit_code=EXIT_CODES[EndReason(reason)])
@@ -214,6 +216,40 @@ class Person(Researcher):
         for fleet in self._fleets:
             fleet.end()
         super().end()
+
+
+def side_by_side(folder: Path, stories: Sequence[Callable[[Person], Any]], *limits: str) -> dict[str, Future[Any]]:
+    """Run stories at the same time, each with a server and a folder of its own, and return what each came to.
+
+    Most of a story is waiting for agents, which ask for work every five seconds. To be called before anything changes
+    this process's environment.
+
+    Args:
+        folder: for all of them.
+        stories: each gets a person.
+        limits: of the servers, ``NAME=SECONDS``.
+    """
+    foreign = [name for name in os.environ if name.startswith(("WANDB_", "AMC_", "SLURM_"))]
+
+    def tell(story: Callable[[Person], Any]) -> Any:
+        own = folder / story.__name__
+        own.mkdir()
+        options = tuple(part for limit in limits for part in ("--limit", limit))
+        with EmbeddedServer(own / "data", options=options) as server:
+            person = Person(own / "work", server)
+            try:
+                return story(person)
+            finally:
+                person.end()
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        for name in foreign:
+            patch.delenv(name)
+        patch.setenv("HOME", str(folder))
+        patch.setenv("AMC_STATE_DIR", str(folder / "state"))
+        futures = {story.__name__: pool.submit(tell, story) for story in stories}
+        wait(futures.values())
+    return futures
 
 
 class Network:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from client_scenarios import wait_until
-from embedded_server import EmbeddedServer
-from fleet_scenarios import Person, agents_of, send
+from fleet_scenarios import Person, agents_of, send, side_by_side
 
 from amc_agents.commands import main
-
-client = pytest.mark.client
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    with EmbeddedServer(tmp_path / "data", options=("--limit", "unlisted_s=2")) as server:
-        someone = Person(tmp_path / "work", server)
-        yield someone
-        someone.end()
 
 
 @pytest.mark.parametrize(
@@ -41,8 +30,7 @@ def test_what_cannot_be_done_is_refused_with_what_to_do(arguments: list[str], wo
     assert words in done.output
 
 
-@client
-def test_count_is_kept_by_agents_that_wait_and_failures_end_it(person: Person) -> None:
+def count_is_kept_by_agents_that_wait_and_failures_end_it(person: Person) -> None:
     sweep = person.sweep_of(["exception", "nothing"], repeats=4)
     unknown = person.fleet("nosuch00", "--workers", "1")
     counted = person.fleet(sweep, "--workers", "2", "--count", "3")
@@ -59,8 +47,7 @@ def test_count_is_kept_by_agents_that_wait_and_failures_end_it(person: Person) -
     assert counted.processes() == []
 
 
-@client
-def test_the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Person) -> None:
+def the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Person) -> None:
     sweep = person.sweep_of(["deaf", "long"])
     fleet = person.fleet(sweep, "--workers", "2", "--time-limit", "1h", "--grace", "5m")
     acknowledged = {fault: person.acknowledged(sweep, fault) for fault in ("deaf", "long")}
@@ -79,8 +66,7 @@ def test_the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: 
     assert set(person.runs(sweep)) == {"deaf", "long"}
 
 
-@client
-def test_a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved(person: Person) -> None:
+def a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved(person: Person) -> None:
     sweep = person.sweep_of(["long"])
     fleet = person.fleet(sweep, "--workers", "1")
     person.acknowledged(sweep, "long")
@@ -94,8 +80,7 @@ def test_a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has
     assert person.epochs(run["id"]) == list(range(len(person.epochs(run["id"]))))
 
 
-@client
-def test_no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
+def no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=9)
     fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s")
     assert fleet.wait() == 0, fleet.complaint
@@ -103,3 +88,22 @@ def test_no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
     states = [run["state"] for run in person.sweep(sweep)["runs"].values()]
     assert 1 <= len(states) <= 2
     assert set(states) == {"finished"}, "what had begun was left to end"
+
+
+STORIES = (
+    count_is_kept_by_agents_that_wait_and_failures_end_it,
+    the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left,
+    a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved,
+    no_trial_is_begun_that_would_not_end_in_time,
+)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
+    return side_by_side(tmp_path_factory.mktemp("command"), STORIES, "unlisted_s=2")
+
+
+@pytest.mark.client
+@pytest.mark.parametrize("story", [story.__name__ for story in STORIES])
+def test_as_a_user_runs_it(told: dict[str, Future[Any]], story: str) -> None:
+    told[story].result()

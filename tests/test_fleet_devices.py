@@ -92,6 +92,7 @@ class FakeNvml:
         (None, "1", ["gpu1"]),
         ("all", "0,2", ["gpu0", "gpu2"]),
         (None, "", ["cpu0"]),
+        (None, "-1", ["cpu0"]),
     ],
 )
 def test_gpus_are_named_as_cuda_names_them(gpus: str | None, visible: str | None, expected: list[str]) -> None:
@@ -162,6 +163,9 @@ def test_a_device_is_crowded_where_strangers_hold_a_good_part_of_it() -> None:
     said = crowd(Reading(20 * GIB, 24 * GIB, 0, (1234567, stranger)), ours)
     assert said is not None
     assert f"20.0 of 24.0 GiB in use, by pid {stranger}" in said
+    unseen = Reading(20 * GIB, 24 * GIB, 0, (2**22 + 1,))
+    assert crowd(unseen, set()) is not None
+    assert crowd(unseen, set(), shared=True) is None, "in a container it may be our own other trial"
 
 
 def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -> None:

@@ -51,6 +51,13 @@ def test_an_agent_s_own_line_says_that_w_and_b_asked_for_the_end() -> None:
     assert conclude(-9, leave, run="abc", oom=None).cause is Cause.STOPPED
 
 
+def test_a_good_end_after_the_fleet_asked_for_it_is_stopped_unless_the_trial_says_otherwise() -> None:
+    assert conclude(0, "", run="abc", oom=None, asked=True).cause is Cause.STOPPED
+    done = Record(state="finished", end_reason="completed")
+    assert conclude(0, "", run="abc", oom=None, asked=True, record=done).cause is Cause.COMPLETED
+    assert conclude(130, "", run="abc", oom=None, asked=True).cause is Cause.INTERRUPTED
+
+
 def test_w_and_b_s_word_corrects_what_could_not_be_told_here() -> None:
     hyperband = Record(state="killed", stop_recorded=True, stop_reason="hyperband")
     assert conclude(0, "", run="abc", oom=None, record=hyperband).cause is Cause.EARLY_STOPPED

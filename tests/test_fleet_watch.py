@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +20,13 @@ class Cloud:
         self.summaries: dict[str, Any] = {}
         self.asked: list[str] = []
         self.away = False
+        self.before_answering: Callable[[], None] = lambda: None
         self._own_fields = own_fields
         self._service_api = SimpleNamespace(execute_graphql=self._execute)
 
     def _execute(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(document)
+        self.before_answering()
         if self.away:
             raise ConnectionError("no route to host")
         if "shouldStop" in document and not self._own_fields:
@@ -84,3 +87,19 @@ def test_the_best_value_that_was_seen_stays_and_a_server_that_is_away_changes_no
     assert watch.trouble == "no route to host"
     assert watch.record("r2") is None
     assert watch.record(None) is None
+
+
+def test_a_server_that_does_not_answer_is_trouble_before_the_client_gives_up() -> None:
+    cloud, now, seen = Cloud(own_fields=True), [0.0], []
+    cloud.summaries["r1"] = {}
+    watch = Watch(Sweep(cloud, "e/p/s"), None, minimise=True, clock=lambda: now[0])
+    watch.want(["r1"])
+
+    def wait() -> None:
+        for now[0] in (9.0, 11.0):
+            seen.append(watch.trouble)
+
+    cloud.before_answering = wait
+    watch.look()
+    assert seen == [None, "no answer for 10 s"]
+    assert watch.trouble is None

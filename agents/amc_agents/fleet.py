@@ -6,10 +6,10 @@ decided in ``fleet_policy``, what a person sees of it is ``fleet_display``.
 
 from __future__ import annotations
 
+import re
 import select
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,13 +22,14 @@ from amc_agents.fleet_display import Display, Event, Row
 from amc_agents.fleet_evidence import NOTHING, MemoryKills, conclude, last_words
 from amc_agents.fleet_policy import Alive, Ended
 from amc_agents.fleet_processes import reap_inherited, tagged
+from amc_agents.fleet_rows import in_words, rows
 from amc_agents.fleet_watch import Watch
 from amc_sweeps.causes import EXIT_CODES, EndReason
 
 TICK_S = 0.25  # a trial's end is noticed at once; this is for its beginning
 READ_DEVICES_EVERY_S = 2.0
 TOLD_WITHIN_S = 20.0  # how long a good end waits for W&B's word of how good it was
-LAST_LOOK_S = 5.0
+LAST_LOOK_S = 10.0
 
 PREEMPTED = EXIT_CODES[EndReason.PREEMPTED]
 # What a signal to the fleet is to its trials, and the fleet's own exit code then.
@@ -117,6 +118,7 @@ class Fleet:
         self._signals: list[signal.Signals] = []
         self._obeyed = 0  # signals
         self._kill_at_s: float | None = None
+        self._trouble: str | None = None
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -147,8 +149,7 @@ class Fleet:
 
     def _tick(self, now_s: float) -> None:
         for place in self.places:
-            if trial := place.find_trial(now_s):
-                self._trial_began(place, trial)
+            self._look_for_a_trial(place, now_s)
             if found := place.ended_trial():
                 self._trial_ended(place, *found, now_s=time.monotonic())
             if (code := place.agent_ended()) is not None:
@@ -156,6 +157,7 @@ class Fleet:
             place.sweep_leftovers(now_s)
         reap_inherited({place.agent_pid for place in self.places if place.agent_pid is not None})
         self._tell_aftermath()
+        self._tell_trouble()
         if self._signals:
             self._obey(now_s)
         else:
@@ -164,16 +166,21 @@ class Fleet:
         if now_s - self._read_at_s >= READ_DEVICES_EVERY_S:
             self._read_at_s = now_s
             self._read_devices()
-            self._display.show(self.rows(now_s))
+            self._display.show(self._rows(now_s))
 
     # --- what happened ----------------------------------------------------------------------------------------------
+
+    def _look_for_a_trial(self, place: Place, now_s: float) -> None:
+        if trial := place.find_trial(now_s):
+            self._trial_began(place, trial)
 
     def _trial_began(self, place: Place, trial: Trial) -> None:
         self._drawn += 1
         trial.kills = self._kills.count()
         trial.reading = self._driver.read(place.device)
         if trial.reading is not None and trial.reading.holders:
-            trial.crowded = crowd(trial.reading, {process.pid for process in tagged(self._tag)})
+            shared = sum(other.device == place.device for other in self.places) > 1
+            trial.crowded = crowd(trial.reading, {process.pid for process in tagged(self._tag)}, shared=shared)
         crowded = f"; {trial.crowded}" if trial.crowded else ""
         self._say("began", place, f"{trial.run or 'a run'} begins{crowded}", run=trial.run)
         self._want_records()
@@ -182,7 +189,8 @@ class Fleet:
         record = self._watch.record(trial.run) or NOTHING
         oom = self._kills.since(trial.kills, trial.pid, trial.began_s)
         self._read_xids((place, trial))
-        verdict = conclude(exit_code, log, run=trial.run, oom=oom, record=record)
+        asked = self._kill_at_s is not None
+        verdict = conclude(exit_code, log, run=trial.run, oom=oom, asked=asked, record=record)
         ended = Ended(
             device=place.device.name,
             cause=verdict.cause,
@@ -209,6 +217,13 @@ class Fleet:
                 self._quarantined[place.device.name] = reason
                 self._say("quarantined", place, f"{place.device.name} gets no more trials: {reason}; see {place.log}")
 
+    def _tell_trouble(self) -> None:
+        trouble = self._watch.trouble
+        if (trouble is None) != (self._trouble is None):
+            goes_on = "agents and trials go on by themselves"
+            self._say("w&b", None, f"W&B does not answer ({trouble}); {goes_on}" if trouble else "W&B answers again")
+        self._trouble = trouble
+
     def _tell_aftermath(self) -> None:
         for done in [future for future in self._aftermath if future.done()]:
             place = self._aftermath.pop(done)
@@ -218,11 +233,14 @@ class Fleet:
                 self._say("afterwards", place, text)
 
     def _agent_ended(self, place: Place, exit_code: int, now_s: float) -> None:
+        self._look_for_a_trial(place, now_s)
         log = place.agent_log()
         if exit_code == 0 and "Received exit command" in log:
             self._left[place.name] = OVER
             return
-        if "Sweep was deleted or agent was not found" in log or (exit_code != 0 and " not found" in last_words(log)):
+        if exit_code > 0 and re.search(
+            r"^.*\bsweep\b.*\bnot found", last_words(log, lines=3), re.IGNORECASE | re.MULTILINE
+        ):
             self._halt = self._halt or f"W&B does not know the sweep (any more): {last_words(log)}"
             return
         place.deaths += 1
@@ -244,7 +262,8 @@ class Fleet:
             record = self._watch.record(ended.run)
             final = record is not None and record.is_final
             if record is not None and final:
-                verdict = conclude(told.exit_code, told.log, run=ended.run, oom=told.oom, record=record)
+                asked = self._kill_at_s is not None
+                verdict = conclude(told.exit_code, told.log, run=ended.run, oom=told.oom, asked=asked, record=record)
                 corrected = replace(ended, cause=verdict.cause, because=verdict.because)
                 self.ended[told.index] = corrected
                 if told.said and corrected.cause is not ended.cause:
@@ -269,7 +288,7 @@ class Fleet:
             time.sleep(TICK_S)
             self._correct_causes(time.monotonic())
         self._correct_causes(time.monotonic() + TOLD_WITHIN_S)
-        self._display.show(self.rows(time.monotonic()))
+        self._display.show(self._rows(time.monotonic()))
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
@@ -278,6 +297,8 @@ class Fleet:
         devices = {place.device.name for place in self.places}
         if self._halt is None:
             self._halt = policy.halt(self.ended, devices, self._quarantined, self.rules.max_failures)
+            if self._halt is not None:
+                self._say("halted", None, f"no more trials begin: {self._halt}")
         for place in self.places:
             reason = self._why_not(place, now_s)
             if reason is not None:
@@ -285,6 +306,7 @@ class Fleet:
                 if place.is_idle:
                     place.end_agent()
                     place.start_at_s = now_s
+                    self._look_for_a_trial(place, now_s)  # that it was handed in its last moment
             elif place.is_empty and place.start_at_s is not None and place.start_at_s <= now_s:
                 if now_s - self._started_at_s < self.rules.stagger_s:
                     continue
@@ -329,10 +351,11 @@ class Fleet:
         if self._kill_at_s is None:
             self._kill_at_s = now_s + self.rules.grace_s
             first = self._signals[0]
-            alive = [place for place in self.places if place.trial is not None]
             for place in self.places:
                 place.end_agent()
+                self._look_for_a_trial(place, now_s)
                 place.signal_trial(first if first is not signal.SIGHUP else signal.SIGTERM)
+            alive = [place for place in self.places if place.trial is not None]
             self._say(
                 "ending",
                 None,
@@ -353,6 +376,8 @@ class Fleet:
 
     def _say_ended(self, place: Place, ended: Ended, log: str) -> None:
         text = f"{ended.run or 'a run'} ended after {ended.lasted_s:.0f} s: {ended.cause} ({ended.because})"
+        if ended.is_failure and policy.blame(ended, self.ended) is policy.Blame.CONFIGURATION:
+            text += f"; its configuration fails and is not tried again here: {in_words(ended.configuration)}"
         if ended.is_failure:
             text += f"; last line: {last_words(log)}; see {place.log}"
         self._say(
@@ -366,37 +391,8 @@ class Fleet:
             lasted_s=round(ended.lasted_s, 1),
         )
 
-    def rows(self, now_s: float) -> list[Row]:
-        """Return what there is to show of every place."""
-        rows = []
-        for place in self.places:
-            record = self._watch.record(place.trial.run if place.trial else None) or NOTHING
-            reading = self._readings.get(place.device.identity)
-            mine = [ended for ended in self.ended if ended.device == place.device.name]
-            rows.append(
-                Row(
-                    place=place.name,
-                    used_bytes=reading.used_bytes if reading else None,
-                    total_bytes=reading.total_bytes if reading else None,
-                    utilisation=reading.utilisation if reading else None,
-                    run=place.trial.run if place.trial else None,
-                    doing=self._doing(place, now_s),
-                    epoch=record.epoch,
-                    peak=record.peak,
-                    done=sum(not ended.is_failure for ended in mine),
-                    failures=dict(Counter(str(ended.cause) for ended in mine if ended.is_failure)),
-                )
-            )
-        return rows
-
-    def _doing(self, place: Place, now_s: float) -> str:
-        if place.trial is not None:
-            return f"since {now_s - place.trial.began_s:.0f} s"
-        if place.is_idle:
-            return "waits for a trial"
-        if place.start_at_s is not None and place.start_at_s > now_s:
-            return f"agent in {place.start_at_s - now_s:.0f} s"
-        return place.note
+    def _rows(self, now_s: float) -> list[Row]:
+        return rows(self.places, self.ended, self._readings, self._watch, now_s)
 
     def _read_devices(self) -> None:
         self._readings = {place.device.identity: self._driver.read(place.device) for place in self.places}

@@ -55,6 +55,7 @@ class Place:
         self._command = command
         self._environment = dict(environment)
         self._agent: subprocess.Popen[bytes] | None = None
+        self._former: int | None = None  # the agent that has ended; a trial of its last moment is ours now
         self._last_pid: int | None = None  # the trial before, which the agent may not have waited for yet
         self._offset = 0
         self._agent_offset = 0
@@ -91,15 +92,16 @@ class Place:
                 start_new_session=True,
             )
         self.start_at_s = None
-        self._last_pid = None
+        self._last_pid = self._former = None
 
     def find_trial(self, now_s: float) -> Trial | None:
         """Look for a trial that the agent has begun since; return it if there is a new one."""
-        if self._agent is None or self.trial is not None:
+        agent = self.agent_pid or self._former
+        if agent is None or self.trial is not None:
             self._learn_run()
             return None
-        for pid in children(self._agent.pid):
-            if pid != self._last_pid and is_trial(pid, self._agent.pid):
+        for pid in children(agent if self._agent is not None else os.getpid()):
+            if pid != self._last_pid and is_trial(pid, agent):
                 self.trial = Trial(pid, now_s, self._offset)
                 with contextlib.suppress(OSError):
                     self.trial.alarm = os.pidfd_open(pid)
@@ -145,7 +147,7 @@ class Place:
         """Return the exit code of an agent that has ended since, and forget it."""
         if self._agent is None or (code := self._agent.poll()) is None:
             return None
-        self._agent = None
+        self._former, self._agent = self._agent.pid, None
         return code
 
     def end_agent(self) -> None:
@@ -161,7 +163,7 @@ class Place:
         except subprocess.TimeoutExpired:
             self._agent.kill()
             self._agent.wait()
-        self._agent = None
+        self._former, self._agent = self._agent.pid, None
 
     def signal_trial(self, number: signal.Signals) -> None:
         """Send the trial a signal; killing it kills its whole group."""

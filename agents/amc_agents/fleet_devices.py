@@ -176,7 +176,7 @@ def choose(
     allowed = environ.get("CUDA_VISIBLE_DEVICES")
     wanted = gpus if gpus not in {None, "all"} else allowed
     if wanted is not None:
-        names = [part.strip() for part in wanted.split(",") if part.strip()]
+        names = [part.strip() for part in wanted.split(",") if part.strip() not in {"", "-1"}]  # -1: CUDA's "none"
         if len(set(names)) != len(names):
             raise DeviceError(f"--gpus {wanted} names a device twice; --per-gpu 2 runs two agents on each")
         if gpus is not None or names:
@@ -237,16 +237,20 @@ class Lease:
             self._held.append(descriptor)
 
 
-def crowd(reading: Reading | None, ours: set[int]) -> str | None:
+def crowd(reading: Reading | None, ours: set[int], *, shared: bool = False) -> str | None:
     """Return who else holds a good part of a device's memory, in words, or None.
 
     Args:
         reading: what the driver says.
         ours: processes of this fleet.
+        shared: whether the fleet runs several agents on the device. In a container the driver's process ids are the
+            host's, so that one of ours cannot be told from a stranger: those that are not to be seen here do not count.
     """
     if reading is None or reading.used_bytes < CROWDED_SHARE * reading.total_bytes:
         return None
     strangers = [pid for pid in reading.holders if pid not in ours]
+    if shared:
+        strangers = [pid for pid in strangers if Path(f"/proc/{pid}").exists()]
     if not strangers:
         return None
     names = ", ".join(f"pid {pid} {_name(pid)}".strip() for pid in strangers)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_sweeps.causes import Evidence, Verdict, classify
+from amc_sweeps.causes import EndReason, Evidence, Verdict, classify
 from amc_sweeps.run_states import RunState
 
 TAIL_BYTES = 16_384
@@ -35,7 +35,15 @@ class Record:
 NOTHING = Record()
 
 
-def conclude(exit_code: int | None, log: str, *, run: str | None, oom: str | None, record: Record = NOTHING) -> Verdict:
+def conclude(
+    exit_code: int | None,
+    log: str,
+    *,
+    run: str | None,
+    oom: str | None,
+    asked: bool = False,
+    record: Record = NOTHING,
+) -> Verdict:
     """Say how a trial ended.
 
     Args:
@@ -43,6 +51,7 @@ def conclude(exit_code: int | None, log: str, *, run: str | None, oom: str | Non
         log: the agent's log since the trial before.
         run: its id.
         oom: what the kernel said of a lack of memory while it ran.
+        asked: whether the fleet itself had asked it to end.
         record: what W&B holds, where that has been asked.
     """
     stopped = record.stop_recorded or _agent_was_told_to_stop(run, log)
@@ -53,7 +62,7 @@ def conclude(exit_code: int | None, log: str, *, run: str | None, oom: str | Non
         Evidence(
             state=RunState.KILLED if stopped else _state(exit_code, record),
             exit_code=exit_code,
-            end_reason=record.end_reason,
+            end_reason=record.end_reason or (EndReason.STOPPED if asked and exit_code == 0 else None),
             stop_recorded=True if stopped else record.stop_recorded,
             stop_reason=record.stop_reason,
             log_tail=tail,
@@ -87,10 +96,10 @@ def read_from(path: Path, offset: int) -> str:
         return ""
 
 
-def last_words(log: str) -> str:
-    """Return the last line that says something."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def last_words(log: str, lines: int = 1) -> str:
+    """Return the last lines that say something."""
+    found = [line.strip() for line in log.splitlines() if line.strip()]
+    return "\n".join(found[-lines:]) or "it said nothing"
 
 
 # --- the kernel's out-of-memory killer -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ HOPELESS_A_DEVICE = 3
 
 RESTART_FIRST_S = 5.0
 RESTART_LONGEST_S = 300.0
-RESTARTS = 8  # of one agent in a row, without a trial between them: about 25 minutes
+RESTARTS = 8  # of one agent in a row, without a trial between them: a quarter of an hour of waiting
 
 # Somebody outside ended the trial: that tells nothing of the device.
 _ENDED_FROM_OUTSIDE = {sign * code for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)

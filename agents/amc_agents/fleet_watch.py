@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from amc_agents.fleet_evidence import Record
 
 LOOK_EVERY_S = 15.0  # the client posts no oftener
+PATIENCE_S = 10.0  # the client itself goes on asking a server that is away, and says nothing meanwhile
 
 _SWEEP = """
 query FleetSweep($entity: String!, $project: String!, $sweep: String!) {
@@ -102,14 +104,30 @@ def _number(value: Any) -> float | None:
 class Watch(threading.Thread):
     """Reads the runs that it is told of; what it has is always there to be looked at, however old."""
 
-    def __init__(self, sweep: Sweep, metric: str | None, *, minimise: bool, every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        metric: str | None,
+        *,
+        minimise: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(name="watch", daemon=True)
-        self._sweep, self._metric, self._minimise, self._every_s = sweep, metric, minimise, every_s
+        self._sweep, self._metric, self._minimise, self._clock = sweep, metric, minimise, clock
         self._wanted: set[str] = set()
         self._records: dict[str, Record] = {}
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self.trouble: str | None = None  # why the last look failed
+        self._error: str | None = None  # why the last look failed
+        self._asked_at_s: float | None = None  # of the look under way
+
+    @property
+    def trouble(self) -> str | None:
+        """Why W&B cannot be read now, None where it can."""
+        asked_at_s = self._asked_at_s
+        if asked_at_s is not None and self._clock() - asked_at_s > PATIENCE_S:
+            return f"no answer for {PATIENCE_S:.0f} s"
+        return self._error
 
     def want(self, runs: Collection[str]) -> None:
         """Say which runs matter from now on."""
@@ -131,19 +149,22 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look until the end."""
         while not self._ended.is_set():
-            self._wake.wait(self._every_s)
+            self._wake.wait(LOOK_EVERY_S)
             self._wake.clear()
             if self._wanted and not self._ended.is_set():
                 self.look()
 
     def look(self) -> None:
         """Look once."""
+        self._asked_at_s = self._clock()
         try:
             found = self._sweep.records(self._wanted, self._metric, minimise=self._minimise)
         except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next look may do better
-            self.trouble = str(error) or type(error).__name__
+            self._error = str(error) or type(error).__name__
             return
-        self.trouble = None
+        finally:
+            self._asked_at_s = None
+        self._error = None
         for run, record in found.items():
             self._records[run] = _with_best(record, self._records.get(run), minimise=self._minimise)
 

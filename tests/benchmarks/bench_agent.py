@@ -10,6 +10,7 @@ Run by hand:  python tests/benchmarks/bench_agent.py [--pairs 3] [--trials 4] [-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -43,6 +44,7 @@ run.finish()
 SWEEP = "program: train.py\nmethod: random\nparameters: {rounds: {value: %d}}\n"
 RUNS = """query R($sweep: String!) { project(name: "bench", entityName: "local") { sweep(sweepName: $sweep) {
     runs { edges { node { createdAt state summaryMetrics } } } } } }"""
+STARTED_S = 10.0
 CREATE = """mutation C($config: String) { upsertSweep(input: {config: $config, projectName: "bench"}) {
     sweep { name } } }"""
 
@@ -56,7 +58,7 @@ class Side:
     periods_s: list[float] = field(default_factory=list)  # from hand-out to hand-out
     computing_s: list[float] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)  # from the command to the first hand-out
-    own_cpu: list[float] = field(default_factory=list)  # share of one core that the fleet itself took
+    own_cpu: list[float] = field(default_factory=list)  # share of one core that the command itself took, once started
 
 
 def main() -> None:
@@ -90,13 +92,11 @@ def turn(side: Side, server: EmbeddedServer, folder: Path, options: argparse.Nam
     command = [*side.command, "--count", str(options.trials), f"local/bench/{sweep}"]
     with (folder / "said.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    cpu = 0.0
+    taken: list[tuple[float, float]] = []  # when, and the seconds of CPU by then
     while process.poll() is None:
-        try:
+        with contextlib.suppress(psutil.Error):
             times = psutil.Process(process.pid).cpu_times()
-            cpu = times.user + times.system
-        except psutil.Error:
-            pass
+            taken.append((time.perf_counter() - began, times.user + times.system))
         time.sleep(0.5)
     if process.returncode != 0:
         raise SystemExit((folder / "said.log").read_text())
@@ -107,7 +107,8 @@ def turn(side: Side, server: EmbeddedServer, folder: Path, options: argparse.Nam
     side.periods_s += [later - earlier for earlier, later in itertools.pairwise(created)]
     side.computing_s += [json.loads(node["summaryMetrics"])["computing_s"] for node in nodes]
     side.starts_s.append(created[0] - wall)
-    side.own_cpu.append(cpu / (time.perf_counter() - began))
+    (from_s, before), (to_s, after) = next(one for one in taken if one[0] > STARTED_S), taken[-1]
+    side.own_cpu.append((after - before) / (to_s - from_s))
 
 
 def timestamp(text: str) -> float:
@@ -138,7 +139,8 @@ def report(sides: list[Side], options: argparse.Namespace) -> None:
             "",
             *lines,
             "",
-            f"The fleet's own process took {statistics.median(ours.own_cpu):.1%} of one core, its start included.",
+            f"Once started, the process of {ours.name} took {statistics.median(ours.own_cpu):.2%} of one core, "
+            f"that of {plain.name} {statistics.median(plain.own_cpu):.2%}.",
         ]
     )
     print(text)

@@ -98,5 +98,10 @@ def test_no_row_is_lost_in_an_outage(person: Person, outage: Callable[[Person, N
         },
     )
     assert states == {"finished"}
+    if during:
+        assert [event["text"].partition(" (")[0] for event in fleet.of("w&b")] == [
+            "W&B does not answer",
+            "W&B answers again",
+        ]
     assert (lost, doubled) == (0, 0)
     assert sorted(map(len, found)) == ([3, epochs] if during else [3] * 4)

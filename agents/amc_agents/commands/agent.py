@@ -61,12 +61,20 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 )
 @click.option(
     "--grace",
+    metavar="60s",
     callback=_seconds,
     default="60s",
     show_default=True,
     help="How long trials have to end after Ctrl-C or SIGTERM before they are killed.",
 )
-@click.option("--stagger", callback=_seconds, default="2s", show_default=True, help="Time between two agents' starts.")
+@click.option(
+    "--stagger",
+    metavar="2s",
+    callback=_seconds,
+    default="2s",
+    show_default=True,
+    help="Time between two agents' starts.",
+)
 @click.option(
     "--logs",
     type=click.Path(file_okay=False, path_type=Path),
