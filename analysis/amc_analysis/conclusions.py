@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amc_analysis.confounding import ConfoundedPair
+import numpy as np
+
+from amc_analysis import rules
+from amc_analysis.amc_views import attractors, class_view, drifts
+from amc_analysis.confounding import ConfoundedPair, confounded_pairs
+from amc_analysis.cycles import cycle_view
 from amc_analysis.dynamics import Dynamics
-from amc_analysis.effects import Effect
+from amc_analysis.effects import Effect, effects_of
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Firing
-from amc_analysis.importance import Importance
+from amc_analysis.importance import Importance, importance_of
+from amc_analysis.modes import modes_of
+from amc_analysis.outcomes import Outcomes, outcomes_of
+from amc_analysis.overfitting import gap_view
+from amc_analysis.parameters import parameters_of
+from amc_analysis.rules.case import Case
+from amc_analysis.volatility import volatility
 
 
 @dataclass(frozen=True)
@@ -30,4 +41,28 @@ def conclude(findings: Findings, *, seed: int = 0) -> Conclusions:
         findings: of one sweep, or of a project's runs.
         seed: of permutations, simulations and the forest.
     """
-    raise NotImplementedError
+    outcomes = outcomes_of(findings)
+    parameters = parameters_of(findings)
+    # One stream each: what is drawn for one part does not depend on how much another one drew.
+    for_effects, for_pairs, for_modes = (np.random.default_rng([seed, part]) for part in range(3))
+    effects = effects_of(outcomes, parameters, for_effects)
+    confounded = confounded_pairs(parameters, for_pairs)
+    return Conclusions(
+        effects=effects,
+        importance=importance_of(outcomes, parameters, seed),
+        confounded=confounded,
+        dynamics=_dynamics(findings, outcomes, for_modes),
+        firings=rules.fire(Case(findings, outcomes, parameters, effects, confounded, seed)),
+    )
+
+
+def _dynamics(findings: Findings, outcomes: Outcomes, rng: np.random.Generator) -> Dynamics:
+    return Dynamics(
+        cycles=cycle_view(findings),
+        modes=modes_of(outcomes.reached[np.isfinite(outcomes.reached)].tolist(), rng),
+        gap=gap_view(findings),
+        drifts=drifts(findings),
+        attractors=attractors(findings),
+        classes=class_view(findings),
+        volatility=volatility(findings),
+    )

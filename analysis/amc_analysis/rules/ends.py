@@ -1,0 +1,159 @@
+"""How runs ended: at one epoch, on one host, never although they should have, and what the search was told of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+from amc_analysis.evidence import hyperband_of
+from amc_analysis.firings import Firing, Rule, Severity
+from amc_analysis.ranking import RankedRun
+from amc_analysis.rules.case import Case, listed, number_in
+from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.hyperband import bands
+
+SAME_END_LEAST = 4  # runs
+SAME_END_NEAR = 3  # epochs around, in which ends that come by chance would lie as often
+CHANCE = 0.01  # over all epochs, or all hosts
+HOST_LEAST = 3  # failures
+NAN_LEAST = 3  # logged values in a row that are not finite
+
+
+def same_end_epoch(case: Case) -> Iterator[Firing]:
+    """Fire where many runs that did not end as meant ended in one epoch, more than their neighbours in time allow.
+
+    Runs that are known to have been stopped, by Hyperband or a person, are no surprise and not counted.
+    """
+    ends = Counter(entry.epochs for entry in case.ranked if entry.epochs and _ended_oddly(entry))
+    for epoch, count in ends.items():
+        around = range(max(1, epoch - SAME_END_NEAR), epoch + SAME_END_NEAR + 1)
+        near = sum(ends[at] for at in around)
+        p = min(1.0, len(ends) * _binomial_tail(count, near, 1 / len(around)))
+        if count < SAME_END_LEAST or p >= CHANCE:
+            continue
+        runs = [entry for entry in case.ranked if entry.epochs == epoch and _ended_oddly(entry)]
+        reason = _reason(case, epoch, runs)
+        yield Firing(
+            rule=Rule.SAME_END_EPOCH,
+            severity=Severity.WARNING,
+            subjects=tuple(entry.run.run_id for entry in runs),
+            numbers={"epoch": epoch, "runs": count, "near": near, "p_corrected": p},
+            evidence=f"{count} runs ended in epoch {epoch}, {near - count} in the {len(around) - 1} epochs around it"
+            f"{reason}: {listed([entry.run.run_id for entry in runs])}.",
+            consequence="Crashes do not keep time: something stopped these runs there, a band or a warmup; count them "
+            "as neither crashed nor bad before that is known.",
+        )
+
+
+def host_failures(case: Case) -> Iterator[Firing]:
+    """Fire where the runs of one host failed more often than those of the others, by Fisher's exact test."""
+    ended = [entry for entry in case.ranked if entry.run.host and entry.cause is not Cause.RUNNING]
+    by_host: dict[str, list[RankedRun]] = {}
+    for entry in ended:
+        by_host.setdefault(str(entry.run.host), []).append(entry)
+    if len(by_host) < 2:
+        return
+    all_failures = sum(entry.cause in FAILURES for entry in ended)
+    for host, runs in by_host.items():
+        failures = sum(entry.cause in FAILURES for entry in runs)
+        if failures < HOST_LEAST:
+            continue
+        p = min(1.0, len(by_host) * _hypergeometric_tail(failures, len(ended), all_failures, len(runs)))
+        if p >= CHANCE:
+            continue
+        elsewhere = (all_failures - failures, len(ended) - len(runs))
+        yield Firing(
+            rule=Rule.HOST_FAILURES,
+            severity=Severity.WARNING,
+            subjects=(host,),
+            numbers={
+                "failures": failures,
+                "ended": len(runs),
+                "failures_elsewhere": elsewhere[0],
+                "ended_elsewhere": elsewhere[1],
+                "p_corrected": p,
+            },
+            evidence=f"{failures} of {len(runs)} runs on {host} failed, {elsewhere[0]} of {elsewhere[1]} on "
+            "other hosts.",
+            consequence=f"The machine, not the configurations, is to blame: take {host} out, and count its failures "
+            "against no value.",
+        )
+
+
+def impute_worst(case: Case) -> Iterator[Firing]:
+    """Fire where a Bayesian search was told the worst of every run that was cut short or failed."""
+    metric = case.config.get("metric")
+    if case.config.get("method") != "bayes" or not isinstance(metric, Mapping):
+        return
+    impute = metric.get("impute", "worst")
+    cut = [entry for entry in case.ranked if entry.cause in FAILURES or entry.cause in CENSORED]
+    if impute != "worst" or not cut:
+        return
+    how = "impute: worst" if "impute" in metric else "no impute, which means worst"
+    yield Firing(
+        rule=Rule.IMPUTE_WORST,
+        severity=Severity.WARNING,
+        subjects=tuple(entry.run.run_id for entry in cut),
+        numbers={"runs": len(cut), "of": len(case.ranked), "impute": "worst"},
+        evidence=f"The sweep is bayes with {how}; {len(cut)} of {len(case.ranked)} runs were cut short or failed.",
+        consequence="The search took each of them for the worst result there is and avoided their surroundings: write "
+        "impute: best.",
+    )
+
+
+def nan_never_stopped(case: Case) -> Iterator[Firing]:
+    """Fire where a run logged values that are not finite and went on, out of Hyperband's reach."""
+    early = hyperband_of(case.config)
+    for entry in case.ranked:
+        finite = [math.isfinite(point.value) for point in entry.run.points]
+        longest = max((len(list(run)) for is_finite, run in groupby(finite) if not is_finite), default=0)
+        if longest < NAN_LEAST:
+            continue
+        lowest = bands(early)[0] if early is not None and bands(early) else None
+        beyond = lowest is not None and sum(finite) < lowest
+        hyperband = f" Hyperband's first band, {lowest} finite values, was never reached." if beyond else ""
+        yield Firing(
+            rule=Rule.NAN_NEVER_STOPPED,
+            severity=Severity.WARNING,
+            subjects=(entry.run.run_id,),
+            numbers={"not_finite": len(finite) - sum(finite), "in_a_row": longest, "finite": sum(finite)},
+            evidence=f"{entry.run.run_id} logged {longest} values of {case.findings.metric.name} in a row that are not "
+            f"finite, and went on.{hyperband}",
+            consequence="Hyperband counts finite values only and never ends such a run: let the trial end itself when "
+            "a loss is not finite.",
+        )
+
+
+def _ended_oddly(entry: RankedRun) -> bool:
+    if entry.cause in WHOLE or entry.cause is Cause.RUNNING:
+        return False
+    if entry.epochs_planned is not None and entry.epochs >= entry.epochs_planned:
+        return False
+    return entry.cause not in CENSORED or entry.verdict.confidence == "guess"
+
+
+def _reason(case: Case, epoch: int, runs: list[RankedRun]) -> str:
+    """Name a band or a warmup that ends about there."""
+    early = hyperband_of(case.config)
+    near = [band for band in (bands(early) if early is not None else ()) if 0 <= epoch - band <= 1]
+    if near:
+        return f", at Hyperband's band {near[0]}"
+    warmups = [number_in(entry.run.config, "warmup_epochs", "warmup") or 0.0 for entry in runs]
+    if sum(warmup >= epoch for warmup in warmups) > len(runs) / 2:
+        return ", most of them inside their warmup"
+    return ""
+
+
+def _binomial_tail(at_least: int, n: int, p: float) -> float:
+    from scipy.special import bdtrc
+
+    return float(bdtrc(at_least - 1, n, p))
+
+
+def _hypergeometric_tail(at_least: int, n: int, marked: int, drawn: int) -> float:
+    """Return P(X >= at_least) for the number of marked ones among those drawn of n."""
+    every = math.comb(n, drawn)
+    ways = range(at_least, min(marked, drawn) + 1)
+    return sum(math.comb(marked, k) * math.comb(n - marked, drawn - k) for k in ways) / every

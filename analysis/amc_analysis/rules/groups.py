@@ -1,0 +1,154 @@
+"""Groups of runs that are compared: enough of them, equally many, and seen for equally long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from amc_analysis.claims import Claim, ClaimKind
+from amc_analysis.effects import Effect, ValueOutcome
+from amc_analysis.findings import SMALL_GROUP
+from amc_analysis.firings import Firing, Rule, Severity
+from amc_analysis.parameters import text_of
+from amc_analysis.permutation import explained, shuffles, test
+from amc_analysis.rules.case import Case
+from amc_analysis.statistics import wilson_interval
+
+CENSORED_P = 0.01  # corrected, over all parameters
+PERMUTATIONS = 1000
+
+
+def group_n_too_small(case: Case) -> Iterator[Firing]:
+    """Fire where a statement rests on fewer than 5 runs, or the leading value of a parameter does."""
+    claimed = set()
+    for claim in case.claims(ClaimKind.GROUP):
+        n = claim.numbers.get("n")
+        if claim.parameter is None or n is None or n >= SMALL_GROUP:
+            continue
+        claimed.add(claim.parameter)
+        named = f"{claim.parameter} = {' or '.join(text_of(value) for value in claim.values)}"
+        yield _small(f"“{claim.statement}”", named, int(n), claim.numbers.get("failures"), (claim.parameter,))
+    if not case.is_whole:
+        return
+    for effect in case.effects:
+        leader = _leader(effect)
+        if effect.parameter in claimed or leader is None or leader.n >= SMALL_GROUP:
+            continue
+        named = f"{effect.parameter} = {leader.label}"
+        told = "It has the best mean of its parameter"
+        yield _small(told, named, leader.n, leader.failures, (effect.parameter, f"{effect.parameter}={leader.label}"))
+
+
+def _small(told: str, named: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Firing:
+    low, high = wilson_interval(int(failures or 0), n)
+    rate = "" if failures is None else f"; {failures:.0f} of {n} failed, 95 % interval {low:.0%} to {high:.0%}"
+    return Firing(
+        rule=Rule.GROUP_N_TOO_SMALL,
+        severity=Severity.WARNING,
+        subjects=subjects,
+        numbers={"n": n, "failures": failures, "low": low, "high": high},
+        evidence=f"{told} rests on {n} run{'s' if n != 1 else ''} with {named}{rate}.",
+        consequence=f"Under {SMALL_GROUP} runs neither a rate nor a mean carries an adjective: repeat it first.",
+    )
+
+
+def max_of_unequal_n(case: Case) -> Iterator[Firing]:
+    """Fire where maxima over unequal n are compared, and equal numbers would say otherwise or nobody knows."""
+    claimed = set()
+    for claim in case.claims(ClaimKind.COMPARISON):
+        first, second = claim.numbers.get("n_first"), claim.numbers.get("n_second")
+        if claim.statistic != "max" or claim.parameter is None or (first is not None and first == second):
+            continue
+        claimed.add(claim.parameter)
+        yield _unequal_claim(claim, first, second)
+    for effect in case.effects:
+        if effect.parameter in claimed:
+            continue
+        known = [value for value in effect.values if value.best is not None and value.expected_best is not None]
+        if len({value.n for value in known}) < 2:
+            continue
+        sign = case.outcomes.sign
+        by_max = max(known, key=lambda value: sign * (value.best or 0.0))
+        fairly = max(known, key=lambda value: sign * (value.expected_best or 0.0))
+        if by_max is fairly or by_max.n <= fairly.n:
+            continue
+        yield _unequal(case, effect, by_max, fairly)
+
+
+def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> Firing:
+    def count(n: float | None) -> str:
+        return "an unknown number of" if n is None else f"{n:.0f}"
+
+    difference = claim.numbers.get("difference")
+    return Firing(
+        rule=Rule.MAX_OF_UNEQUAL_N,
+        severity=Severity.ERROR,
+        subjects=(str(claim.parameter),),
+        numbers={"n_first": first, "n_second": second, "difference": difference},
+        evidence=f"“{claim.statement}” sets the best of {count(first)} runs against the best of {count(second)} "
+        f"({claim.parameter}).",
+        consequence="The larger group has the better best by chance alone: compare means, or the expected best of "
+        "equally many runs.",
+    )
+
+
+def _unequal(case: Case, effect: Effect, by_max: ValueOutcome, fairly: ValueOutcome) -> Firing:
+    best = [case.text(value.best or math.nan) for value in (by_max, fairly)]
+    expected = [case.text(value.expected_best or math.nan) for value in (by_max, fairly)]
+    return Firing(
+        rule=Rule.MAX_OF_UNEQUAL_N,
+        severity=Severity.WARNING,
+        subjects=(effect.parameter, f"{effect.parameter}={by_max.label}", f"{effect.parameter}={fairly.label}"),
+        numbers={
+            "n_first": by_max.n,
+            "best_first": by_max.best,
+            "expected_first": by_max.expected_best,
+            "n_second": fairly.n,
+            "best_second": fairly.best,
+            "expected_second": fairly.expected_best,
+            "k": effect.k,
+        },
+        evidence=f"The best of {by_max.n} runs with {effect.parameter} = {by_max.label} is {best[0]}, "
+        f"of {fairly.n} with {fairly.label} {best[1]}; the expected best of {effect.k} is "
+        f"{expected[0]} and {expected[1]}.",
+        consequence=f"{by_max.label} leads by having had more runs: at equal numbers {fairly.label} is ahead.",
+    )
+
+
+def censored_comparison(case: Case) -> Iterator[Firing]:
+    """Fire where one value's runs were cut short more often than another's, so that their peaks do not compare."""
+    cut_N = case.outcomes.cut_short.astype(np.float64)
+    if not np.ptp(cut_N):
+        return
+    parameters = [parameter for parameter in case.parameters if parameter.basis.shape[1]]
+    order_BN = shuffles(case.outcomes.n, PERMUTATIONS, np.random.default_rng(case.seed))
+    cut_BN = cut_N[order_BN]
+    shares = [explained(cut_BN, parameter.basis, parameter.has) for parameter in parameters]
+    _, corrected_L = test(shares)
+    for parameter, p_corrected in zip(parameters, corrected_L.tolist(), strict=True):
+        if p_corrected >= CENSORED_P:
+            continue
+        counts = [(int(cut_N[runs].sum()), len(runs)) for runs in parameter.parts]
+        told = ", ".join(f"{cut} of {n} with {parameter.label(part)}" for part, (cut, n) in enumerate(counts))
+        yield Firing(
+            rule=Rule.CENSORED_COMPARISON,
+            severity=Severity.WARNING,
+            subjects=(parameter.name,),
+            numbers={
+                "p_corrected": p_corrected,
+                "equal_epochs": case.outcomes.equal_epochs,
+                "least_share": min(cut / n for cut, n in counts),
+                "greatest_share": max(cut / n for cut, n in counts),
+            },
+            evidence=f"Runs were cut short from outside unequally over {parameter.name}: {told}.",
+            consequence="Peaks of runs that were not allowed to go on are no measure of their value: compare at equal "
+            "epochs, as the table of effects does, and never by how many finished.",
+        )
+
+
+def _leader(effect: Effect) -> ValueOutcome | None:
+    """Return the value whose runs stand best."""
+    known = [value for value in effect.values if value.standing is not None and value.n]
+    return max(known, key=lambda value: value.standing or 0.0) if len(known) > 1 else None

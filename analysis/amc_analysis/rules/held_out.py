@@ -1,0 +1,174 @@
+"""What runs are judged by: test against validation, the checkpoint that was kept, the labels that were to be told."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amc_analysis.claims import ClaimKind
+from amc_analysis.firings import Firing, Rule, Severity
+from amc_analysis.ranking import RankedRun, is_better
+from amc_analysis.rules.case import Case, label, listed, number_in, text_in
+from amc_core.modulations import LABEL_SETS
+
+TEST_Z = 4.0  # standard errors
+_TEST = re.compile(r"(?<![A-Za-z])test(?![A-Za-z])", re.IGNORECASE)
+_SELECTED_BY = ("select_by", "monitor", "early_stopping_metric", "checkpoint_metric", "metric_for_best_model")
+_LEVEL_STEP_DB = 2  # of RadioML 2018.01A
+
+
+def test_gt_val(case: Case) -> Iterator[Firing]:
+    """Fire where an accuracy on test lies above that of the same checkpoint on validation by 4 standard errors."""
+    for entry in case.ranked:
+        n_val, n_test = (number_in(entry.run.config, name) for name in ("n_val", "n_test"))
+        val = _value_of_checkpoint(case, entry)
+        if entry.test is None or val is None or not n_val or not n_test:
+            continue
+        if not (0 <= entry.test <= 1 and 0 <= val <= 1) or case.findings.metric.goal != "maximize":
+            continue  # no share of frames: a binomial error does not apply
+        error = math.sqrt(entry.test * (1 - entry.test) / n_test + val * (1 - val) / n_val)
+        if error == 0 or (entry.test - val) / error <= TEST_Z:
+            continue
+        z = (entry.test - val) / error
+        yield Firing(
+            rule=Rule.TEST_GT_VAL,
+            severity=Severity.ERROR,
+            subjects=(entry.run.run_id,),
+            numbers={"test": entry.test, "val": val, "z": z, "n_test": n_test, "n_val": n_val},
+            evidence=f"{label(entry)} has {entry.test:.2%} on {n_test:,.0f} test frames and {val:.2%} on {n_val:,.0f} "
+            f"validation frames: z = {z:.1f}.",
+            consequence="Test and validation were not one distribution, one checkpoint and one metric: the test value "
+            "is no record until that is explained.",
+        )
+
+
+def peak_not_checkpointed(case: Case) -> Iterator[Firing]:
+    """Fire where the weights that were kept are of another, worse epoch than the peak."""
+    for entry in case.ranked:
+        kept = number_in(entry.run.summary, "checkpoint_epoch", "test_checkpoint_epoch")
+        if kept is None or entry.peak is None or entry.peak_epoch is None or kept == entry.peak_epoch:
+            continue
+        value = case.value_at(entry, kept)
+        if value is not None and not is_better(entry.peak, value, case.findings.metric.goal):
+            continue
+        lost = None if value is None else abs(entry.peak - value)
+        had = (
+            "" if value is None or lost is None else f", where it had {case.text(value)}: {case.difference(lost)} less"
+        )
+        yield Firing(
+            rule=Rule.PEAK_NOT_CHECKPOINTED,
+            severity=Severity.WARNING,
+            subjects=(entry.run.run_id,),
+            numbers={"peak": entry.peak, "peak_epoch": entry.peak_epoch, "kept_epoch": kept, "kept": value},
+            evidence=f"{label(entry)} peaks at {case.text(entry.peak)} in epoch {entry.peak_epoch:g}; its checkpoint "
+            f"is of epoch {kept:g}{had}.",
+            consequence="The weights of the peak are gone, and a test value belongs to the checkpoint: repeat the run "
+            "with the checkpoint chosen by the ranking metric.",
+        )
+
+
+def select_metric_mismatch(case: Case) -> Iterator[Firing]:
+    """Fire where runs keep their checkpoint, or stop early, by another metric than they are ranked by."""
+    by: dict[str, list[str]] = {}
+    for entry in case.ranked:
+        selected = text_in(entry.run.config, *_SELECTED_BY)
+        if selected and not _same_metric(selected, case.findings.metric.name):
+            by.setdefault(selected, []).append(entry.run.run_id)
+    for selected, runs in by.items():
+        yield Firing(
+            rule=Rule.SELECT_METRIC_MISMATCH,
+            severity=Severity.WARNING,
+            subjects=tuple(runs),
+            numbers={"runs": len(runs), "selected_by": selected, "ranked_by": case.findings.metric.name},
+            evidence=f"{len(runs)} runs choose their checkpoint or their end by {selected} and are ranked by "
+            f"{case.findings.metric.name}: {listed(runs)}.",
+            consequence="Their peaks need not be in their checkpoints, and patience may have ended them while the "
+            "ranking metric still rose.",
+        )
+
+
+def test_used_for_ranking(case: Case) -> Iterator[Firing]:
+    """Fire where the sweep, or somebody, chooses by the test part."""
+    metric = case.findings.metric.name
+    if _TEST.search(metric):
+        yield _ranked_by_test(metric, (case.findings.sweep.sweep_id,), f"The runs are ranked by {metric}.")
+    for claim in case.claims(ClaimKind.RECORD, ClaimKind.COMPARISON, ClaimKind.RECOMMENDATION):
+        if claim.metric and _TEST.search(claim.metric) and not _TEST.search(metric):
+            subjects = claim.runs or ((claim.parameter,) if claim.parameter else (case.findings.sweep.sweep_id,))
+            yield _ranked_by_test(claim.metric, subjects, f"“{claim.statement}” chooses by {claim.metric}.")
+
+
+def _ranked_by_test(metric: str, subjects: tuple[str, ...], evidence: str) -> Firing:
+    return Firing(
+        rule=Rule.TEST_USED_FOR_RANKING,
+        severity=Severity.ERROR,
+        subjects=subjects,
+        numbers={"metric": metric},
+        evidence=evidence,
+        consequence="What is chosen by the test part has no unbiased test value any more: choose by validation, and "
+        "look at test once.",
+    )
+
+
+def label_sets_differ(case: Case) -> Iterator[Firing]:
+    """Fire where runs in one ranking had other classes to tell, or other frames."""
+    groups: dict[str, list[str]] = {}
+    classes: dict[str, int | None] = {}
+    for entry in case.ranked:
+        described = _task(entry.run.config)
+        if described is not None and entry.peak is not None:
+            text, n_classes = described
+            groups.setdefault(text, []).append(entry.run.run_id)
+            classes[text] = n_classes
+    if len(groups) < 2:
+        return
+    chances = [1 / count for count in classes.values() if count]
+    told = "; ".join(f"{text}: {listed(runs, 3)}" for text, runs in groups.items())
+    yield Firing(
+        rule=Rule.LABEL_SETS_DIFFER,
+        severity=Severity.ERROR,
+        subjects=tuple(run for runs in groups.values() for run in runs),
+        numbers={
+            "tasks": len(groups),
+            "least_chance": min(chances, default=None),
+            "greatest_chance": max(chances, default=None),
+        },
+        evidence=f"The runs did {len(groups)} different tasks: {told}.",
+        consequence="Their accuracies have another chance level and another ceiling: compare within one task only.",
+    )
+
+
+def _task(config: Mapping[str, Any]) -> tuple[str, int | None] | None:
+    """Describe what a run had to tell apart, and among how many classes; None where nothing is known."""
+    name = text_in(config, "label_set")
+    low, high = number_in(config, "snr_min_db"), number_in(config, "snr_max_db")
+    n_classes = number_in(config, "n_classes", "num_classes")
+    if n_classes is None and name is not None and name in LABEL_SETS and low is not None and high is not None:
+        n_classes = len(LABEL_SETS[name]) * (int(high - low) // _LEVEL_STEP_DB + 1)
+    counts = [number_in(config, part) for part in ("n_train", "n_val", "n_test")]
+    parts = [name] if name else []
+    if low is not None and high is not None:
+        parts.append(f"{low:g}..{high:g} dB")
+    if n_classes is not None:
+        parts.append(f"{n_classes:.0f} classes")
+    known = [count for count in counts if count is not None]
+    if len(known) == len(counts) and name is None and n_classes is None:
+        parts.append(f"{sum(known):,.0f} frames")
+    return (", ".join(parts), None if n_classes is None else int(n_classes)) if parts else None
+
+
+def _same_metric(one: str, other: str) -> bool:
+    def core(name: str) -> str:
+        last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
+        return re.sub(r"^(?:val|valid|validation|eval)[_.-]", "", last)
+
+    return core(one) == core(other)
+
+
+def _value_of_checkpoint(case: Case, entry: RankedRun) -> float | None:
+    """Return the validation value of the weights that were tested; if unknown the peak, the highest it can be."""
+    epoch = number_in(entry.run.summary, "test_checkpoint_epoch", "checkpoint_epoch")
+    at = None if epoch is None else case.value_at(entry, epoch)
+    return entry.peak if at is None else at
