@@ -33,9 +33,9 @@ class ValueOutcome:
     value: Any  # the value; None for a part of a range
     low: float | None  # ends of a part of a range; None for a value
     high: float | None
-    n: int  # runs whose outcome counts in best, mean and expected best
+    n: int  # runs whose outcome counts in mean, interval and expected best
     runs: int  # runs of this value in all
-    best: float | None
+    best: float | None  # peak of any of its runs, however it ended
     best_run: str | None  # its id
     mean: float | None
     interval: tuple[float, float] | None  # of the mean: Student's t, 95 %, from 8 runs on; None under that
@@ -73,9 +73,9 @@ class Effect:
     where: str | None  # the condition under which the parameter exists ("optimizer = sgd"); None: everywhere
     n_elsewhere: int  # runs that lack the parameter
     k: int  # of expected_best: the smallest n among the values
-    equal_epochs: int | None  # outcomes are the best of the first so many epochs, for runs differ in length by being
-    #                           cut short; None: outcomes are peaks
-    left_out: int  # runs that did not get that far
+    equal_epochs: int | None  # outcomes are the best of the first so many epochs, for many runs were cut short from
+    #                           outside; None: outcomes are peaks
+    left_out: int  # runs with a value that failed, or were cut short, before that: in best and standing alone
     explained: float | None  # share of the variance of the runs' standing that the parameter accounts for
     p: float | None  # permutation test that performance does not depend on it; None where it cannot be tested
     p_corrected: float | None  # the same for the number of looks: every parameter, performance and failures
@@ -188,7 +188,8 @@ def _values(outcomes: Outcomes, parameter: Parameter, k: int) -> tuple[ValueOutc
 def _value(outcomes: Outcomes, parameter: Parameter, part: int, runs: NDArray[np.int64], k: int) -> ValueOutcome:
     known = runs[np.isfinite(outcomes.reached[runs])]
     values = outcomes.reached[known].tolist()
-    best = max(known.tolist(), key=lambda run: outcomes.sign * outcomes.reached[run]) if values else None
+    peaked = runs[np.isfinite(outcomes.peak[runs])].tolist()
+    best = max(peaked, key=lambda run: outcomes.sign * outcomes.peak[run]) if peaked else None
     failed = outcomes.failed[runs]
     failures, ended = int(np.nansum(failed)), int(np.isfinite(failed).sum())
     standing = outcomes.standing[runs]
@@ -200,7 +201,7 @@ def _value(outcomes: Outcomes, parameter: Parameter, part: int, runs: NDArray[np
         high=high,
         n=len(values),
         runs=len(runs),
-        best=None if best is None else float(outcomes.reached[best]),
+        best=None if best is None else float(outcomes.peak[best]),
         best_run=None if best is None else outcomes.entries[best].run.run_id,
         mean=math.fsum(values) / len(values) if values else None,
         interval=t_interval(values),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
 from amc_analysis.ranking import RankedRun
-from amc_sweeps.causes import CENSORED, FAILURES, Cause
+from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 
 Floats = NDArray[np.float64]
 
@@ -49,27 +49,52 @@ class Outcomes:
         return np.array([0 if curve is None else len(curve) for curve in self.curves], dtype=np.int64)
 
     @cached_property
-    def equal_epochs(self) -> int | None:
-        """The epochs at which runs are compared; None where peaks can be.
+    def _lasting(self) -> Floats:
+        """Epochs up to which every run's outcome is known: without end for one that ended as it was meant to."""
+        whole = [entry.cause in WHOLE for entry in self.entries]
+        return np.where(np.array(whole, dtype=bool), np.inf, self.lengths)
 
-        Peaks can be compared where no run was cut short, and have to be where rows of many runs are missing. Otherwise
-        it is what all but a tenth of the runs that did not fail got to.
+    @cached_property
+    def _compared_at(self) -> float:
+        """Epochs at which outcomes are compared: infinite for peaks of whole runs, 0 where only peaks are known."""
+        valued = np.isfinite(self.peak)
+        if not valued.any() or (self.lengths[valued] == 0).any():
+            return 0.0
+        intact = valued & (self.failed != 1)
+        lasting = np.sort(self._lasting[intact])
+        if not len(lasting):
+            return 0.0
+        stopped = np.array([entry.cause is Cause.EARLY_STOPPED for entry in self.entries])
+        at = min([lasting[int(SHORT_OF_EQUAL_EPOCHS * len(lasting))], *self._lasting[intact & stopped].tolist()])
+        # Where that leaves out most runs, the rest speaks for them even less than unequal peaks do.
+        return float(at) if (self._lasting[valued] >= at).sum() * 2 > valued.sum() else 0.0
+
+    @property
+    def equal_epochs(self) -> int | None:
+        """The epochs at which ``reached`` compares runs; None where it compares peaks.
+
+        It is what all but a tenth of the runs that did not fail got to; yet never more than every early-stopped run
+        did, for Hyperband stops the worse ones and the mean of the others would flatter. A run that ended as it was
+        meant to has nothing more to show and counts at any epoch.
         """
-        valued_N = np.isfinite(self.peak)
-        if not (self.cut_short & valued_N).any():
-            return None
-        lengths = np.sort(self.lengths[valued_N & (self.failed != 1)])
-        equal = int(lengths[int(SHORT_OF_EQUAL_EPOCHS * len(lengths))])
-        return None if equal == 0 or (self.lengths[valued_N] == equal).all() else equal
+        return int(self._compared_at) if 0 < self._compared_at < math.inf else None
 
     @cached_property
     def reached(self) -> Floats:
-        """The outcome of every run, in the metric's unit: its peak, or the best of its first ``equal_epochs``."""
-        at = self.equal_epochs
-        if at is None:
+        """The outcome of every run in the metric's unit: its peak, or the best of its first ``equal_epochs``.
+
+        NaN where a run failed or was cut short before. Only where rows are missing, or most runs would be left out,
+        every run counts with its peak however early it ended.
+        """
+        at = self._compared_at
+        if at == 0:
             return self.peak
-        reached = [math.nan if curve is None or len(curve) < at else curve[at - 1] for curve in self.curves]
-        return self.sign * np.array(reached, dtype=np.float64)
+        known = self._lasting >= at
+        best = [
+            curve[int(min(at, len(curve))) - 1] if is_known and curve is not None else math.nan
+            for curve, is_known in zip(self.curves, known.tolist(), strict=True)
+        ]
+        return self.sign * np.array(best, dtype=np.float64)
 
     @cached_property
     def standing(self) -> Floats:

@@ -131,7 +131,7 @@ def parameters_of(findings: Findings) -> tuple[Parameter, ...]:
     specs = specs_of(findings.sweep.config)
     configs = [entry.run.config for entry in findings.ranked]
     return tuple(
-        parameter(name, [look_up(config, name) for config in configs], specs.get(name))
+        parameter(name, [_value(config, name, specs.get(name)) for config in configs], specs.get(name))
         for name in findings.parameters
         if not is_seed(name)
     )
@@ -161,6 +161,14 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def _value(config: Mapping[str, Any], name: str, spec: Leaf | None) -> Any:
+    """Return a run's value; a null that the sweep lists is a value of its own, any other one is absent."""
+    value = look_up(config, name)
+    if value is None and name in config and isinstance(spec, Choice) and None in spec.values:
+        return "null"
+    return value
 
 
 def _is_number(value: Any) -> bool:
