@@ -43,7 +43,7 @@ def test_help_documents_every_field_of_the_tables() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Missing argument 'SWEEP'"),
+        ([], "nothing to read: give a SWEEP"),
         (["94fqx0gz", "--json", "--csv", "-"], "both print to standard output"),
         (["94fqx0gz", "--top", "-1"], "0 for all"),
         (["94fqx0gz", "--goal", "upwards"], "'upwards' is not one of 'maximize', 'minimize'"),

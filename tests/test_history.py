@@ -1,8 +1,14 @@
 """A run's history by column."""
 
+import json
 import math
+from typing import Any
 
 import numpy as np
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amc_analysis.history import History
 
@@ -30,3 +36,36 @@ def test_nested_values_lie_under_their_dotted_path_and_truth_values_are_no_numbe
     history = History.from_rows([{"acc": {"snr": {"0": 0.5}}, "done": True}])
 
     assert set(history.columns) == {"acc.snr.0"}
+
+
+def same(one: History, other: History) -> bool:
+    """Return whether two histories hold the same, NaN equal to NaN."""
+    return (
+        one.length == other.length
+        and one.columns.keys() == other.columns.keys()
+        and all(
+            np.array_equal(one.column(name).rows, other.column(name).rows)
+            and np.array_equal(one.column(name).values, other.column(name).values, equal_nan=True)
+            for name in one.columns
+        )
+    )
+
+
+VALUES = st.floats() | st.integers(-(2**70), 2**400) | st.booleans() | st.none() | st.text(max_size=3)
+ROWS = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES | st.dictionaries(st.sampled_from("xy"), VALUES)))
+
+
+@given(ROWS)
+def test_json_is_read_as_the_rows_it_stands_for(rows: list[dict[str, Any]]) -> None:
+    assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
+
+
+@pytest.mark.parametrize("odd", [True, "NaN", None, math.nan, {"deep": 1.0}, 10**400])
+def test_rows_of_one_shape_with_one_odd_value_are_read_all_the_same(odd: object) -> None:
+    rows: list[dict[str, Any]] = [{"a": 1.0, "b": 2}, {"a": 0.5, "b": odd}]
+    assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
+
+
+@given(ROWS, ROWS)
+def test_a_history_that_grew_is_the_whole_one(before: list[dict[str, Any]], later: list[dict[str, Any]]) -> None:
+    assert same(History.from_rows(before).extended(History.from_rows(later)), History.from_rows(before + later))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
+from amc_analysis.comparison import (
+    compare,
+    comparison_csv,
+    comparison_json,
+    comparison_markdown,
+    print_comparison,
+    title_of,
+)
 from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
-from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError, read_sweep
+from amc_analysis.reading_options import ReadingOptions, read_records, reading_options
 from amc_analysis.tables import RUN_FIELDS, to_csv, to_json
-from amc_sweeps.backend import Backend, BackendError, SweepRef, find_sweep, parse_sweep
-from amc_sweeps.cli_options import backend_options, connect, refuse
+from amc_sweeps.cli_options import refuse
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPED_WIDTH = 100  # columns where no terminal tells its own
 
 _FIELDS = "\n".join(f"  {name:<15}{meaning}" for name, meaning in RUN_FIELDS.items())
@@ -32,6 +35,9 @@ Examples:
   amc-analyze 94fqx0gz --json | jq .summary.hidden_gems  for other programs
   amc-analyze 94fqx0gz --csv - > runs.csv                one line a run
   amc-analyze 94fqx0gz --metric val/loss --goal minimize
+  amc-analyze 94fqx0gz bapdavm5                          two sweeps, side by side
+  amc-analyze --project radioml                          its runs that belong to no sweep
+  amc-analyze --from sweeps/recorded/94fqx0gz.yaml       a file instead of a server
 
 \b
 Hidden gem: a run that neither completed nor ended by patience, whose peak beats the best run that did,
@@ -61,35 +67,26 @@ class _Command(click.Command):
 @click.command(
     cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
-@click.argument("sweep")
-@click.option("--metric", metavar="NAME", help="Rank by this metric (default: the sweep's own).")
-@click.option("--goal", type=click.Choice(["maximize", "minimize"]), help="Its goal (default: the sweep's own).")
+@reading_options
 @click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 shows all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON instead of the report.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write one line a run; - prints it instead of the report.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the report as Markdown.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as a self-contained page.")
-@backend_options
 def main(
-    sweep: str,
-    metric: str | None,
-    goal: str | None,
+    reading: ReadingOptions,
     top: int,
     as_json: bool,
     csv_file: str | None,
     markdown_file: str | None,
     html_file: str | None,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
 ) -> None:
-    """Read a W&B sweep and say who really won and how each run ended.
+    """Read W&B sweeps and say who really won and how each run ended.
 
     SWEEP is an id, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page. Runs are ranked by the peak of their
     whole history, not by their last value; crashed runs that beat the others are shown as hidden gems, and early
-    stops are told from crashes.
+    stops are told from crashes. Several sweeps are compared. Without SWEEP, --project reads the runs of a project that
+    belong to no sweep, and --runs names some.
     """
     if as_json and csv_file == "-":
         refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")
@@ -99,98 +96,57 @@ def main(
     for path in files.values():
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-
-    try:
-        ref = parse_sweep(sweep)
-    except BackendError as error:
-        refuse(str(error))
-    if ref.base_url and not (base_url or local or cloud):
-        base_url = ref.base_url
-    backend = connect(base_url=base_url, local=local, cloud=cloud)
-    record = _read(ref, backend, entity=entity, project=project, metric=metric, goal=goal)
-    findings = analyse(record)
-    if metric is not None and nobody_logged(findings):
-        refuse(f"no run of {sweep} has logged {metric}; logged: {', '.join(logged_metrics(record)) or 'nothing'}")
-
+    found = [analyse(record) for record in read_records(reading)]
+    for findings in found:
+        if reading.metric is not None and nobody_logged(findings):
+            others = ", ".join(logged_metrics(findings.sweep)) or "nothing"
+            refuse(f"no run of {title_of(findings.sweep)} has logged {reading.metric}; logged: {others}")
+    if html_file is not None and len(found) > 1:
+        refuse("--html shows one sweep: give one, or --markdown FILE for the comparison")
     if as_json:
-        click.echo(to_json(findings), nl=False)
+        click.echo(_json(found), nl=False)
     elif csv_file == "-":
-        click.echo(to_csv(findings), nl=False)
+        click.echo(_csv(found), nl=False)
     else:
-        _print(findings, rows=top or None)
-    for name, render in ((csv_file, to_csv), (markdown_file, _markdown), (html_file, _html)):
+        _print(found, rows=top or None)
+    for name, render in ((csv_file, _csv), (markdown_file, _markdown), (html_file, _html)):
         if name is not None and name in files:
-            _write(files[name], render(findings))
+            _write(files[name], render(found))
 
 
-def _read(
-    ref: SweepRef, backend: Backend, *, entity: str | None, project: str | None, metric: str | None, goal: str | None
-) -> SweepRecord:
-    import wandb
-
-    try:
-        api = wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
-        path = find_sweep(ref, api, entity=entity, project=project)
-        with _progress(path) as progress:
-            return read_sweep(api, path, metric=metric, goal=goal, progress=progress)
-    except (BackendError, MetricError) as error:
-        refuse(str(error))
-    except SweepUnreadableError as error:
-        refuse(f"{error}\n{_candidates(ref, api, path)}".rstrip())
-    except KeyboardInterrupt:
-        # A plain exit would wait for requests in flight, which may be long on a server that does not answer.
-        click.echo("interrupted: nothing was written", err=True)
-        os._exit(INTERRUPTED)
-    except wandb.Error as error:
-        raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
-
-
-def _candidates(ref: SweepRef, api: Any, path: str) -> str:
-    """Look around for what may have been meant by a full path that leads nowhere."""
-    import wandb
-
-    entity, project, _ = path.split("/")
-    try:
-        found = find_sweep(SweepRef(ref.sweep_id), api, entity=entity, environ={})
-    except (BackendError, wandb.Error, ValueError) as error:
-        return str(error) if isinstance(error, BackendError) else ""
-    return f"there is a sweep of this id elsewhere:\n  {found}" if found != f"{entity}/{project}/{ref.sweep_id}" else ""
-
-
-@contextmanager
-def _progress(path: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how far the reading is: a bar on a terminal, else one line."""
-    if not sys.stderr.isatty():
-        click.echo(f"reading {path}", err=True)
-        yield lambda _done, _total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("reading runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("runs", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _print(findings: Findings, rows: int | None) -> None:
+def _print(found: Sequence[Findings], rows: int | None) -> None:
     from amc_analysis.report import print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may hold what the terminal's encoding does not
     width = None if sys.stdout.isatty() else PIPED_WIDTH
-    print_report(findings, Console(width=width, highlight=False, emoji=False), rows)
+    console = Console(width=width, highlight=False, emoji=False)
+    if len(found) > 1:
+        print_comparison(compare(found), console)
+    for findings in found:
+        print_report(findings, console, rows)
 
 
-def _markdown(findings: Findings) -> str:
+def _json(found: Sequence[Findings]) -> str:
+    documents = [to_json(findings) for findings in found]
+    return documents[0] if len(documents) == 1 else comparison_json(compare(found), documents)
+
+
+def _csv(found: Sequence[Findings]) -> str:
+    return to_csv(found[0]) if len(found) == 1 else comparison_csv(found, [to_csv(findings) for findings in found])
+
+
+def _markdown(found: Sequence[Findings]) -> str:
     from amc_analysis.report import to_markdown
 
-    return to_markdown(findings)
+    pages = [to_markdown(findings) for findings in found]
+    return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(found)), *pages])
 
 
-def _html(findings: Findings) -> str:
+def _html(found: Sequence[Findings]) -> str:
     from amc_analysis.page import to_html
 
-    return to_html(findings)
+    return to_html(found[0])
 
 
 def _write(path: Path, text: str) -> None:

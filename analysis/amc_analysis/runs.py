@@ -1,31 +1,23 @@
-"""Read a sweep through the wandb client: every run, and the whole history of its metric.
+"""A sweep and its runs as they were read, whatever from: the data that everything else in here works on.
 
-``history()`` is sampled at 500 points and can miss the peak, so every row is scanned. The public API lacks exit codes
-and stop flags; the client's own operation ``SweepWithRuns`` has them for all runs in one request. Where a server does
-not answer it, they are None, which stands for unknown throughout.
-
-The wandb client is imported by whoever passes the ``api`` in, never here at import time.
+None stands for unknown throughout: not every server tells all of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
+
 from amc_analysis.claims import Claim
-from amc_analysis.history import History, as_number
-from amc_sweeps.causes import BandDecision, EndReason
-from amc_sweeps.run_states import RunState
+from amc_analysis.history import Column, History, as_number
+from amc_sweeps.causes import BandDecision
 
 Goal = Literal["minimize", "maximize"]
-
-PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
-RUNS_A_PAGE = 100
-LOG_LINES = 100  # of the console's end, read only for runs whose end needs explaining
 
 
 class SweepUnreadableError(RuntimeError):
@@ -76,7 +68,8 @@ class RunRecord:
     log_tail: str | None = None
     unread: str | None = None  # why the history could not be read
     agent: str | None = None  # which `wandb agent` started it, where the server tells
-    project: str = ""  # where it differs from run to run: a set of named runs
+    project: str = ""
+    sweep_id: str | None = None  # that it belongs to
     notes: str = ""
 
     @property
@@ -124,190 +117,40 @@ def choose_metric(config: Mapping[str, Any], name: str | None = None, goal: str 
     return Metric(name or str(own["name"]), "maximize" if chosen == "maximize" else "minimize")
 
 
-def read_sweep(
-    api: Any,
-    path: str,
-    *,
-    metric: str | None = None,
-    goal: str | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> SweepRecord:
-    """Read a sweep and the whole history of every run.
+def points_of(history: History, metric: str) -> tuple[Point, ...]:
+    """Return the metric's points in the order of logging, with what their rows hold beside it."""
+    column = history.column(metric)
+    epochs, steps, times = (_beside(history, name, column) for name in ("epoch", "_step", "_timestamp"))
+    return tuple(
+        Point(value, epoch, None if step is None or not math.isfinite(step) else int(step), time_s)
+        for value, epoch, step, time_s in zip(column.values.tolist(), epochs, steps, times, strict=True)
+    )
 
-    Args:
-        api: a ``wandb.Api``.
-        path: ENTITY/PROJECT/ID.
-        metric: another metric than the sweep's own.
-        goal: ``minimize`` or ``maximize``, where it is not the sweep's own.
-        progress: told (runs read, runs in all) after every run, from any thread.
 
-    Raises:
-        SweepUnreadableError: when there is no such sweep or the server does not answer.
-        MetricError: see choose_metric.
-    """
-    import wandb
+def _beside(history: History, name: str, column: Column) -> Sequence[float | None]:
+    """Return another metric's values over the rows of a column, None where a row does not hold it."""
+    other = history.column(name)
+    if np.array_equal(other.rows, column.rows):
+        values: list[float | None] = other.values.tolist()
+        return values
+    known = dict(zip(other.rows.tolist(), other.values.tolist(), strict=True))
+    return [known.get(row) for row in column.rows.tolist()]
 
-    entity, project, sweep_id = path.split("/")
-    try:
-        sweep = api.sweep(path)
-        listed = list(
-            api.runs(
-                f"{entity}/{project}",
-                filters={"$and": [{"sweep": sweep_id}]},
-                order="+created_at",
-                per_page=RUNS_A_PAGE,
-                lazy=False,
-            )
+
+def not_finite_of(history: History) -> tuple[str, ...]:
+    """Return the names whose last logged value is NaN or infinite; W&B's own are left out."""
+    return tuple(
+        sorted(
+            name
+            for name, column in history.columns.items()
+            if not name.startswith("_") and len(column) and not math.isfinite(column.values[-1])
         )
-    except (ValueError, wandb.Error) as error:
-        raise SweepUnreadableError(f"sweep {path} cannot be read: {error}") from error
-    config = dict(sweep.config)
-    chosen = choose_metric(config, metric, goal)
-    bulk = _bulk(api, entity, project, sweep_id)
-    flags = {node["name"]: node for node in bulk.get("runs") or []}
-
-    runs: list[RunRecord] = []
-    pool = ThreadPoolExecutor(max_workers=PARALLEL_READS)
-    try:
-        for record in pool.map(lambda run: _read_run(run, chosen.name, flags.get(run.id, {})), listed):
-            runs.append(record)
-            progress(len(runs), len(listed))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C no request is waited for
-    return SweepRecord(
-        sweep_id=sweep_id,
-        entity=entity,
-        project=project,
-        config=config,
-        state=str(getattr(sweep, "state", None) or bulk.get("state") or "").upper(),
-        metric=chosen,
-        runs=tuple(runs),
-        read_at=datetime.now(UTC),
-        name=str(sweep.name),
-        url=getattr(sweep, "url", None),
-        updated_at=parse_time(bulk.get("updatedAt")),
     )
 
 
-# The same fields as the client's SweepWithRuns without its sampled history, and those that an embedded server adds.
-_FLAGS_QUERY = """
-query SweepRunFlags($entity: String, $project: String, $sweep: String!) {
-  project(name: $project, entityName: $entity) {
-    sweep(sweepName: $sweep) {
-      state updatedAt
-      runs { edges { node {
-        name exitcode heartbeatAt shouldStop stopped host stopReason stopBand stopValue stopThreshold
-      } } }
-    }
-  }
-}
-"""
-
-
-def _bulk(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
-    """Ask for the flags of all runs at once; empty where neither server nor client knows how."""
-    for ask in (_ask_embedded, _ask_any):
-        try:
-            return ask(api, entity, project, sweep_id)
-        except Exception:  # noqa: BLE001 - private operations: without them the flags are unknown, the rest stands
-            continue
-    return {}
-
-
-def _ask_embedded(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
-    variables = {"entity": entity, "project": project, "sweep": sweep_id}
-    sweep = api._service_api.execute_graphql(_FLAGS_QUERY, variables=variables)["project"]["sweep"]
-    return {**sweep, "runs": [edge["node"] for edge in sweep["runs"]["edges"]]}
-
-
-def _ask_any(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
-    from wandb.apis.public.sweeps import _sweep_with_runs
-
-    return dict(_sweep_with_runs(api, sweep_id, "{}", entity=entity, project=project))
-
-
-def _read_run(run: Any, metric: str, flags: Mapping[str, Any]) -> RunRecord:
-    unread = None
-    try:
-        rows = list(run.scan_history())
-        points, not_finite = read_history(rows, metric)
-        history = History.from_rows(rows)
-    except Exception as error:  # noqa: BLE001 - one unreadable run must not hide the others
-        points, not_finite, history, unread = (), (), History(), f"{type(error).__name__}: {error}"
-    summary = dict(run.summary_metrics)
-    state = str(run.state)
-    puzzling = state != RunState.FINISHED and summary.get("end_reason") not in set(EndReason)
-    exit_code = flags.get("exitcode")
-    return RunRecord(
-        run_id=run.id,
-        name=run.name or run.id,
-        state=state,
-        config=dict(run.config),
-        summary=summary,
-        points=points,
-        history=history,
-        not_finite=not_finite,
-        exit_code=exit_code if isinstance(exit_code, int) else None,
-        stop_recorded=_stop_recorded(flags),
-        stop_reason=flags.get("stopReason"),
-        stop_decision=_stop_decision(flags),
-        host=flags.get("host") or _host(run),
-        created_at=parse_time(run.created_at),
-        heartbeat_at=parse_time(flags.get("heartbeatAt") or getattr(run, "heartbeat_at", None)),
-        log_tail=_log_tail(run) if puzzling else None,
-        unread=unread,
-    )
-
-
-def _stop_recorded(flags: Mapping[str, Any]) -> bool | None:
-    asked = [flags.get("shouldStop"), flags.get("stopped")]
-    if all(value is None for value in asked):
-        return None
-    return any(asked)
-
-
-def _stop_decision(flags: Mapping[str, Any]) -> BandDecision | None:
-    band, value, threshold = flags.get("stopBand"), flags.get("stopValue"), flags.get("stopThreshold")
-    if band is None or value is None or threshold is None:
-        return None
-    return BandDecision(band=int(band), value=float(value), threshold=float(threshold))
-
-
-def _log_tail(run: Any) -> str | None:
-    try:
-        return "\n".join(line.content.rstrip("\n") for line in run.console_logs(last=LOG_LINES))
-    except Exception:  # noqa: BLE001 - servers older than the operation: the log is unknown
-        return None
-
-
-def _host(run: Any) -> str | None:
-    """Find the host where the client leaves it: among the environments in the run's raw configuration."""
-    environments = (run.rawconfig.get("_wandb") or {}).get("e")
-    found = environments.values() if isinstance(environments, Mapping) else ()
-    return next((one["host"] for one in found if isinstance(one, Mapping) and isinstance(one.get("host"), str)), None)
-
-
-def read_history(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[tuple[Point, ...], tuple[str, ...]]:
-    """Return the metric's points in the order of logging, and the names whose last value is not finite."""
-    points = []
-    last: dict[str, float] = {}
-    for row in rows:
-        for name, value in row.items():
-            known = as_number(value)
-            if known is not None and not name.startswith("_"):
-                last[name] = known
-        value = as_number(look_up(row, metric))
-        if value is not None:
-            step = as_number(row.get("_step"))
-            points.append(
-                Point(
-                    value=value,
-                    epoch=as_number(row.get("epoch")),
-                    step=None if step is None else int(step),
-                    time_s=as_number(row.get("_timestamp")),
-                )
-            )
-    return tuple(points), tuple(sorted(name for name, value in last.items() if not math.isfinite(value)))
+def with_history(run: RunRecord, history: History, metric: str) -> RunRecord:
+    """Return a run with its history and what follows from it."""
+    return replace(run, history=history, points=points_of(history, metric), not_finite=not_finite_of(history))
 
 
 def look_up(row: Mapping[str, Any], name: str) -> Any:

@@ -30,11 +30,19 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from amc_server import graphql, search
+from amc_server import bulk, graphql, search
 from amc_server.auth import COOKIE, Gate, KeyFileError, read_or_make_key
 from amc_server.browser import Pages
 from amc_server.clients import WANDB_RANGE, is_tested, range_hint, version_of
@@ -277,6 +285,10 @@ class _Server:
             counts = take_in(store, self.coordinator, export)
         return Json(counts)
 
+    async def bulk(self, request: Request) -> Response:
+        wanted = bulk.read_request(read_json(await read_body(request, MAX_GRAPHQL_BYTES)))
+        return StreamingResponse(bulk.reply(self.storage, wanted), media_type=bulk.CONTENT_TYPE)
+
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)
 
@@ -345,6 +357,7 @@ def create_app(
             Route("/graphql", key_only(server.graphql), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
             Route("/import", key_only(server.take_in), methods=["POST"]),
+            Route("/bulk", key_only(server.bulk), methods=["POST"]),
             Route("/storage/{token}", server.upload, methods=["PUT"]),
             Route("/storage/{token}", server.signed_download, methods=["GET"]),
             Route(run_path + "/{name:path}", either(server.download), methods=["GET"]),

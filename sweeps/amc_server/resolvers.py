@@ -473,7 +473,7 @@ class RunNode:
             count = LINES if first is None else min(max(first, 0), LINES)
             lines = store.console(self._run.pk, after=start, limit=count + 1)
             lines, has_more = lines[:count], len(lines) > count
-        edges = [{"node": _log_line(line), "cursor": str(line.number)} for line in lines]
+        edges = [{"node": log_line(line), "cursor": str(line.number)} for line in lines]
         return {
             "edges": edges,
             "page_info": {"end_cursor": edges[-1]["cursor"] if edges else None, "has_next_page": has_more},
@@ -522,7 +522,7 @@ def _spec(text: str) -> Mapping[str, Any]:
     return spec
 
 
-def _log_line(line: Line) -> dict[str, Any]:
+def log_line(line: Line) -> dict[str, Any]:
     """Split off what the client put in front of a console line: ``ERROR`` for stderr, and when it was written."""
     match = _CONSOLE_LINE.fullmatch(line.body)
     if match is None:

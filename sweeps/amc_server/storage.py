@@ -176,6 +176,24 @@ class Reader:
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
         return [row[0] for row in self._all(sql, *values, limit)]
 
+    def history_as_array(self, run: int, first: int) -> bytes:
+        """Return the run's history rows from a line number on as the text of one JSON array, put together in SQLite."""
+        sql = (
+            "SELECT CAST('[' || group_concat(body, ',') || ']' AS BLOB)"
+            " FROM (SELECT body FROM history WHERE run = ? AND line >= ? ORDER BY line)"
+        )
+        return bytes(_existing(self._one(sql, run, first))[0] or b"[]")
+
+    def count_history(self, run: int, first: int) -> int:
+        """Return how many history rows the run has from a line number on."""
+        sql = "SELECT count(*) FROM history WHERE run = ? AND line >= ?"
+        return int(_existing(self._one(sql, run, first))[0])
+
+    def history_line(self, run: int, line: int) -> str | None:
+        """Return one history row as JSON text."""
+        row = self._one("SELECT body FROM history WHERE run = ? AND line = ?", run, line)
+        return row[0] if row else None
+
     def last_step(self, run: int) -> int | None:
         """Return the highest ``_step`` of the run's history."""
         found = _existing(self._one("SELECT max(coalesce(step, line)) FROM history WHERE run = ?", run))[0]

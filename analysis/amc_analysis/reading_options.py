@@ -1,0 +1,347 @@
+"""What amc-analyze reads: the options that say so, and the way from them to records."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amc_analysis.claims import ClaimError
+from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
+from amc_analysis.sources import NotFoundError, Progress, Selection, Source
+from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
+from amc_sweeps.cli_options import backend_options, connect, refuse
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What was given on the command line, see ``reading_options``."""
+
+    sweeps: tuple[str, ...]
+    runs: bool  # the arguments are runs
+    metric: str | None
+    goal: str | None
+    offline: bool
+    no_cache: bool
+    public_api: bool
+    from_file: Path | None
+    save: Path | None
+    base_url: str | None
+    local: bool
+    cloud: bool
+    entity: str | None
+    project: str | None
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of reading to a click command, which gets them as one argument, ``reading``."""
+
+    def gathering(**values: Any) -> Any:
+        own = {name: values.pop(name) for name in ReadingOptions.__dataclass_fields__}
+        return command(reading=ReadingOptions(**own), **values)
+
+    gathering.__doc__ = command.__doc__
+    gathering.__name__ = command.__name__
+    wrapped: Callable[..., Any] = gathering
+    # click keeps the parameters of decorators below on the function itself.
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    wrapped = backend_options(wrapped)
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option("--save", type=file, metavar="FILE.parquet", help="Keep everything that was read in one file."),
+        click.option(
+            "--from",
+            "from_file",
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            metavar="FILE",
+            help="Read a file of --save or of amc-sweep export instead of a server.",
+        ),
+        click.option("--public-api", is_flag=True, help="Read run by run even where the server gives all at once."),
+        click.option("--no-cache", is_flag=True, help="Read everything anew, and keep nothing."),
+        click.option("--offline", is_flag=True, help="Show what was read last, without asking the server."),
+        click.option(
+            "--goal", type=click.Choice(["maximize", "minimize"]), help="Its goal (default: the sweep's own)."
+        ),
+        click.option("--metric", metavar="NAME", help="Rank by this metric (default: the sweep's own)."),
+        click.option("--runs", is_flag=True, help="The arguments are runs, of no sweep or of several."),
+        click.argument("sweeps", metavar="[SWEEP]...", nargs=-1),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def check(options: ReadingOptions) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        Refusal: with what to do instead.
+    """
+    if options.from_file is not None and (options.sweeps or options.runs):
+        refuse("--from reads a file: give no sweeps or runs beside it")
+    if options.from_file is None and not options.sweeps and (options.runs or options.project is None):
+        wanted = "the ids of runs after --runs" if options.runs else "a SWEEP, --runs RUN ..., --project PROJECT"
+        refuse(f"nothing to read: give {wanted} or --from FILE")
+    if options.offline and options.no_cache:
+        refuse("--offline shows what is kept, and --no-cache leaves it alone: give one of them")
+    if options.save is not None and (options.save.is_dir() or not options.save.parent.is_dir()):
+        refuse(f"{options.save} cannot be written: its folder does not exist")
+
+
+def read_records(options: ReadingOptions) -> list[SweepRecord]:
+    """Read what was asked for, with progress on stderr, and keep it where --save says.
+
+    Raises:
+        Refusal: for what cannot be found or used.
+    """
+    check(options)
+    try:
+        if options.from_file is not None:
+            records = _from_file(options.from_file, options)
+        elif options.offline:
+            records = _offline(options)
+        else:
+            records = _online(options)
+    except (BackendError, MetricError, SweepUnreadableError, ClaimError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        # A plain exit would wait for requests in flight, which may be long on a server that does not answer.
+        click.echo("interrupted: nothing was written; what was read is kept for the next time", err=True)
+        os._exit(INTERRUPTED)
+    if options.save is not None:
+        from amc_analysis.store import save
+
+        try:
+            save(options.save, records)
+        except OSError as error:
+            raise click.ClickException(f"{options.save} could not be written: {error.strerror or error}") from error
+        click.echo(f"wrote {options.save}", err=True)
+    return records
+
+
+# --- what is meant --------------------------------------------------------------------------------------------------
+
+
+def references(options: ReadingOptions) -> list[SweepRef]:
+    """Return what the arguments name, run ids in place of sweep ids with --runs.
+
+    Raises:
+        BackendError: for what names neither.
+    """
+    return [parse_run(text) if options.runs else parse_sweep(text) for text in options.sweeps]
+
+
+def parse_run(text: str) -> SweepRef:
+    """Read ID, PROJECT/ID, ENTITY/PROJECT/ID or a pasted URL of a run's page.
+
+    Raises:
+        BackendError: for anything else.
+    """
+    base_url, path = None, text.strip()
+    if "://" in path:
+        parts = urllib.parse.urlsplit(path)
+        pieces = [urllib.parse.unquote(piece) for piece in parts.path.split("/") if piece]
+        if len(pieces) < 4 or pieces[2] != "runs" or not parts.netloc:
+            raise BackendError(f"{text!r} is not the URL of a run: write ENTITY/PROJECT/ID or paste its page's URL")
+        base_url = CLOUD_URL if parts.hostname in {"wandb.ai", "www.wandb.ai"} else f"{parts.scheme}://{parts.netloc}"
+        path = "/".join([pieces[0], pieces[1], pieces[3]])
+    pieces = path.split("/")
+    if len(pieces) > 3 or not all(re.fullmatch(r"[\w.:\- ]+", piece) for piece in pieces):
+        raise BackendError(f"{text!r} does not name a run: write ID, PROJECT/ID, ENTITY/PROJECT/ID or its page's URL")
+    entity, project, run_id = [None] * (3 - len(pieces)) + pieces
+    return SweepRef(sweep_id=run_id or "", project=project, entity=entity, base_url=base_url)
+
+
+def selections(options: ReadingOptions) -> list[Selection]:
+    """Return what is to be read, as far as the arguments, the flags and the environment say where.
+
+    Raises:
+        BackendError: for arguments that name nothing, or runs of several projects at once.
+    """
+    entity = options.entity or os.environ.get("WANDB_ENTITY")
+    project = options.project or os.environ.get("WANDB_PROJECT")
+    found = references(options)
+    if not options.runs and found:
+        return [Selection(ref.entity or entity, ref.project or project, ref.sweep_id) for ref in found]
+    if not options.runs:
+        return [Selection(entity, project)]
+    homes = {(ref.entity or entity, ref.project or project) for ref in found}
+    if len(homes) > 1:
+        raise BackendError("these runs are of several projects: give those of one at a time")
+    (home,) = homes
+    if home[1] is None:
+        raise BackendError("a run's id does not say its project: give --project NAME, or PROJECT/RUN")
+    return [Selection(*home, run_ids=tuple(ref.sweep_id for ref in found))]
+
+
+def _address(options: ReadingOptions) -> str | None:
+    """Return the server that flags or a pasted URL name."""
+    if options.base_url or options.local or options.cloud:
+        return options.base_url
+    urls = {ref.base_url for ref in references(options)} - {None}
+    if len(urls) > 1:
+        refuse(f"these are on several servers ({', '.join(map(str, sorted(map(str, urls))))}): give those of one")
+    return urls.pop() if urls else None
+
+
+# --- from a server --------------------------------------------------------------------------------------------------
+
+
+def _online(options: ReadingOptions) -> list[SweepRecord]:
+    from amc_analysis.cache import Cache, cache_folder, cache_path
+    from amc_analysis.reading import read
+
+    wanted = selections(options)
+    backend = connect(base_url=_address(options), local=options.local, cloud=options.cloud)
+    records = []
+    with ExitStack() as open_until_read:
+        cache = None
+        if not options.no_cache:
+            try:
+                cache = open_until_read.enter_context(Cache(cache_path(backend.base_url, cache_folder())))
+            except OSError as error:
+                click.echo(f"nothing is kept for the next time: {error}", err=True)
+        reader = _Reader(backend, options)
+        for selection in wanted:
+            with progress_of(selection) as progress:
+                records.append(
+                    reader.read(
+                        lambda source, found, progress=progress: read(  # type: ignore[misc]
+                            source, found, cache=cache, metric=options.metric, goal=options.goal, progress=progress
+                        ),
+                        selection,
+                    )
+                )
+    return records
+
+
+class _Reader:
+    """The best way to read a server: all at once where it can, else through the public API."""
+
+    def __init__(self, backend: Backend, options: ReadingOptions) -> None:
+        self._backend = backend
+        self._options = options
+        self._has_bulk = backend.kind == "embedded" and not options.public_api
+
+    def read(self, reading: Callable[[Source, Selection], SweepRecord], wanted: Selection) -> SweepRecord:
+        from amc_analysis.bulk import BulkSource, NoBulkError
+
+        if self._has_bulk:
+            try:
+                return reading(BulkSource(self._backend.base_url, self._backend.api_key or ""), wanted)
+            except NoBulkError:
+                self._has_bulk = False
+            except NotFoundError:
+                pass  # the public API says what is there instead
+        return self._through_the_public_api(reading, wanted)
+
+    def _through_the_public_api(
+        self, reading: Callable[[Source, Selection], SweepRecord], wanted: Selection
+    ) -> SweepRecord:
+        import wandb
+
+        from amc_analysis.public_api import PublicApiSource
+
+        try:
+            api = wandb.Api(overrides={"base_url": self._backend.base_url}, api_key=self._backend.api_key)
+            found = self._located(api, wanted)
+            try:
+                return reading(PublicApiSource(api), found)
+            except (NotFoundError, SweepUnreadableError) as error:
+                said = str(error) if isinstance(error, SweepUnreadableError) else f"{found.path} cannot be found"
+                refuse(f"{said}\n{self._candidates(api, found)}".rstrip())
+        except wandb.Error as error:
+            raise click.ClickException(f"{self._backend.base_url} does not answer as it should: {error}") from error
+
+    def _located(self, api: Any, wanted: Selection) -> Selection:
+        if wanted.sweep_id is None:
+            entity = wanted.entity or api.default_entity
+            if not entity:
+                raise BackendError("no entity is known here: give --entity")
+            return Selection(entity, wanted.project, run_ids=wanted.run_ids)
+        ref = SweepRef(wanted.sweep_id, wanted.project, wanted.entity)
+        entity, project, sweep_id = find_sweep(ref, api, entity=wanted.entity, project=wanted.project).split("/")
+        return Selection(entity, project, sweep_id)
+
+    def _candidates(self, api: Any, wanted: Selection) -> str:
+        """Look around for what may have been meant by a full path that leads nowhere."""
+        import wandb
+
+        if wanted.sweep_id is None:
+            return ""
+        try:
+            found = find_sweep(SweepRef(wanted.sweep_id), api, entity=wanted.entity, environ={})
+        except (BackendError, wandb.Error, ValueError) as error:
+            return str(error) if isinstance(error, BackendError) else ""
+        return f"there is a sweep of this id elsewhere:\n  {found}" if found != wanted.path else ""
+
+
+@contextmanager
+def progress_of(wanted: Selection) -> Iterator[Progress]:
+    """Show on stderr how far the reading is: a bar on a terminal, else one line."""
+    if not sys.stderr.isatty():
+        click.echo(f"reading {wanted.path}", err=True)
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(f"reading {wanted.path}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("runs", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# --- without a server -----------------------------------------------------------------------------------------------
+
+
+def _offline(options: ReadingOptions) -> list[SweepRecord]:
+    from amc_analysis.cache import Cache, cache_folder, cache_path
+    from amc_analysis.reading import read_offline
+
+    folder, address = cache_folder(), _address(options)
+    if options.cloud:
+        address = CLOUD_URL
+    paths = sorted(folder.glob("*.sqlite3")) if address is None else [cache_path(address, folder)]
+    with ExitStack() as open_until_read:
+        caches = [open_until_read.enter_context(Cache(path)) for path in paths if path.is_file()]
+        records = [
+            read_offline(caches, wanted, metric=options.metric, goal=options.goal) for wanted in selections(options)
+        ]
+    for record in records:
+        where = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
+        click.echo(f"{where} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC", err=True)
+    return records
+
+
+def _from_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
+    from amc_analysis.store import MAGIC
+
+    with path.open("rb") as file:
+        beginning = file.read(len(MAGIC))
+    if beginning == MAGIC:
+        from amc_analysis.store import StoreError, load
+
+        try:
+            return load(path, metric=options.metric, goal=options.goal)
+        except StoreError as error:
+            raise SweepUnreadableError(str(error)) from error
+    from amc_analysis.recorded import records_of
+    from amc_sweeps import exchange
+
+    try:
+        export = exchange.read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SweepUnreadableError(f"{path} is neither Parquet of --save nor an export: {error}") from error
+    return records_of(export, read_at=datetime.now(UTC), metric=options.metric, goal=options.goal)

@@ -1,0 +1,199 @@
+"""Whole histories of many runs in one reply, which W&B's API gives one run at a time.
+
+The request, ``POST /bulk``, is a JSON object::
+
+    entity, project     where to look; a sweep is found by its id alone
+    sweep               the id of a sweep, or
+    runs                a list of run ids; without either every run of the project that belongs to no sweep
+    known               {run id: [token, lines]} of what the asker has kept: only rows after it are sent
+
+The reply is a line of JSON, then for every run with rows, in the order of that line, a line with a number of bytes and
+as many bytes: a JSON array of the rows. Rows go out as the text that was stored, so the server spends no time on
+them, whoever asks parses them with all that JSON has not (NaN, Infinity). The first line::
+
+    format, version     "amc-bulk", 1
+    entity, project     null where what was asked for is not here
+    sweep               null where none was asked for, or {id, name, state, config (YAML), description, created_at,
+                        updated_at}
+    runs                [{the fields of RUN_COLUMNS, id, name, sweep, tags, config, summary, stop_recorded, agent,
+                        agent_host, created_at, heartbeat_at, log: its last lines where the run did not finish,
+                        history: {first, lines, rows, token}}]
+
+``first`` is the number of the first row that is sent, 0 where what the asker knows is not this run's beginning: it was
+deleted and begun again, or rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from amc_server.context import iso_time
+from amc_server.coordinator import ENTITY
+from amc_server.errors import Refused
+from amc_server.records import Project, Run, Sweep, unwrap_config
+from amc_server.resolvers import log_line
+from amc_server.storage import Reader, Storage
+from amc_sweeps.run_states import RunState
+
+FORMAT, VERSION = "amc-bulk", 1
+CONTENT_TYPE = "application/vnd.amc-bulk"
+LOG_LINES = 100
+CHUNK_BYTES = 1 << 20  # of the reply at a time: few enough hops between threads, little memory
+
+RUN_COLUMNS = (
+    "state",
+    "exit_code",
+    "stop_reason",
+    "stop_band",
+    "stop_value",
+    "stop_threshold",
+    "host",
+    "notes",
+    "group_name",
+    "job_type",
+    "git_commit",
+    "program",
+)
+
+
+def read_request(content: Any) -> dict[str, Any]:
+    """Check a request's JSON.
+
+    Raises:
+        Refused: when it is no such request.
+    """
+    if not isinstance(content, dict):
+        raise Refused("the body is a JSON object", status=400)
+    for name in ("entity", "project", "sweep"):
+        if not isinstance(content.get(name), str | None):
+            raise Refused(f"{name} is a text", status=400)
+    runs, known = content.get("runs"), content.get("known") or {}
+    if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
+        raise Refused("runs is a list of run ids", status=400)
+    if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
+        raise Refused("known is {run id: [token, lines]}", status=400)
+    return {**content, "known": known}
+
+
+def _is_mark(mark: Any) -> bool:
+    return isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str) and isinstance(mark[1], int)
+
+
+def reply(storage: Storage, request: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the reply piece by piece, all from one snapshot of the database."""
+    with ExitStack() as open_until_the_end:
+        store = open_until_the_end.enter_context(storage.read())
+        sweep, project, runs = _wanted(store, request)
+        entries = _Entries(store, project)
+        known = request["known"]
+        heads = [entries.entry(run, known.get(run.id)) for run in runs]
+        first_line = {
+            "format": FORMAT,
+            "version": VERSION,
+            "entity": project.entity if project else None,
+            "project": project.name if project else None,
+            "sweep": _sweep(sweep) if sweep else None,
+            "runs": heads,
+        }
+        yield json.dumps(first_line).encode() + b"\n"
+        gathered, size = [], 0
+        for run, head in zip(runs, heads, strict=True):
+            if head["history"]["rows"]:
+                rows = store.history_as_array(run.pk, head["history"]["first"])
+                gathered += [b"%d\n" % len(rows), rows]
+                size += len(rows)
+            if size >= CHUNK_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+        yield b"".join(gathered)
+
+
+def _wanted(store: Reader, request: Mapping[str, Any]) -> tuple[Sweep | None, Project | None, Sequence[Run]]:
+    owner = request.get("entity")
+    named = None if owner not in (None, "", ENTITY) else store.project(ENTITY, request.get("project") or "")
+    if request.get("sweep") is not None:
+        sweep = store.sweep_by_id(request["sweep"])
+        if sweep is None or owner not in (None, "", ENTITY):
+            return None, None, ()
+        project = store.project_by_key(sweep.project)
+        if request.get("project") not in (None, "", project.name):
+            return None, None, ()
+        return sweep, project, store.runs_of_sweep(sweep.pk)
+    if named is None:
+        return None, None, ()
+    if request.get("runs") is None:
+        return None, named, [run for run in store.runs(named.pk) if run.sweep is None]
+    found = (store.run(named.pk, run_id) for run_id in request["runs"])
+    return None, named, [run for run in found if run is not None]
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "id": sweep.id,
+        "name": sweep.display_name or sweep.id,
+        "state": sweep.state,
+        "config": sweep.config,
+        "description": sweep.description,
+        "created_at": iso_time(sweep.created_at),
+        "updated_at": iso_time(sweep.updated_at),
+    }
+
+
+class _Entries:
+    """Runs as the first line has them."""
+
+    def __init__(self, store: Reader, project: Project | None) -> None:
+        self._store = store
+        self._project = project
+        self._agents: dict[int, Any] = {}
+        self._sweeps = {sweep.pk: sweep.id for sweep in store.sweeps(project.pk)} if project else {}
+
+    def entry(self, run: Run, mark: Sequence[Any] | None) -> dict[str, Any]:
+        """Return what is said of a run, its rows apart."""
+        agent = self._agent(run.agent)
+        return {
+            **{name: getattr(run, name) for name in RUN_COLUMNS},
+            "id": run.id,
+            "name": run.display_name,
+            "sweep": self._sweeps.get(run.sweep or 0),
+            "tags": json.loads(run.tags),
+            "config": unwrap_config(json.loads(run.config)),
+            "summary": json.loads(run.summary),
+            "stop_recorded": run.stop_recorded,
+            "agent": agent.name if agent else None,
+            "agent_host": agent.host if agent else None,
+            "created_at": iso_time(run.created_at),
+            "heartbeat_at": iso_time(run.heartbeat_at),
+            "log": self._log(run),
+            "history": self._history(run, mark),
+        }
+
+    def _agent(self, pk: int | None) -> Any:
+        if pk is not None and pk not in self._agents:
+            self._agents[pk] = self._store.agent_by_key(pk)
+        return self._agents.get(pk) if pk is not None else None
+
+    def _log(self, run: Run) -> list[str] | None:
+        if run.where is RunState.FINISHED or not run.console_lines:
+            return None
+        return [log_line(line)["line"] for line in self._store.console_tail(run.pk, LOG_LINES)]
+
+    def _history(self, run: Run, mark: Sequence[Any] | None) -> dict[str, Any]:
+        first = 0
+        if mark is not None and 0 < mark[1] <= run.history_lines and mark[0] == self._token(run, mark[1]):
+            first = mark[1]
+        return {
+            "first": first,
+            "lines": run.history_lines,
+            "rows": self._store.count_history(run.pk, first) if first < run.history_lines else 0,
+            "token": self._token(run, run.history_lines),
+        }
+
+    def _token(self, run: Run, lines: int) -> str:
+        """Return what tells this run's first so many rows from another's, or from the same rewritten."""
+        last = self._store.history_line(run.pk, lines - 1) if lines else None
+        return f"{run.pk}-{run.created_at!r}-{zlib.crc32(last.encode()) if last is not None else 0}"
