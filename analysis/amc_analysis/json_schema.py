@@ -93,7 +93,9 @@ def _run() -> Schema:
     kinds |= {"cause": {"enum": [str(cause) for cause in Cause]}, "hidden_gem": {"type": "boolean"}}
     kinds |= {"epochs": {"type": "integer"}, "not_finite": _array({"type": "string"})}
     kinds |= {"stop_recorded": {"type": ["boolean", "null"]}}
-    described = {name: {**kinds.get(name, _or_null("string")), "description": told} for name, told in RUN_FIELDS.items()}
+    described = {
+        name: {**kinds.get(name, _or_null("string")), "description": told} for name, told in RUN_FIELDS.items()
+    }
     return _object({**described, "config": {"type": "object", "description": "the run's configuration"}})
 
 

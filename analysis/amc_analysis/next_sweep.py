@@ -9,7 +9,7 @@ range in which most runs fail and clearly more than elsewhere: machines crash ev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
@@ -20,17 +20,21 @@ from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
 from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range
-from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed
+from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
+from amc_analysis.next_sweep_yaml import number
 from amc_analysis.ranking import RankedRun
 from amc_sweeps.causes import Cause
 from amc_sweeps.sweep_config import Choice, SweepConfig, examine
 
 LEAST_RUNS = 8  # with a value; under that nothing is excluded
 LEAST_TO_DROP = 3  # runs of a listed value, under which it is kept whatever they did
-EXCLUDED = 0.01  # share of the draws: a value that holds the optimum in fewer is dropped; of a range so much on each side
+EXCLUDED = (
+    0.01  # share of the draws: a value that holds the optimum in fewer is dropped; of a range so much on each side
+)
 MOST_CANDIDATES = 900
+SAME_PLACE = 1e-9  # coordinates closer than this are one
 GRID = 30  # places of a range among the candidates
 SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's), within which two runs count as equal
 SEED = 0
@@ -48,6 +52,8 @@ class ValueEvidence:
     n: int  # runs with a value of the metric there
     best: float | None
     share: float  # of the draws that have the optimum there
+    failures: int  # runs that failed, not by their machine
+    ended: int  # those and the runs that ended as they were meant to
 
 
 @dataclass(frozen=True)
@@ -93,34 +99,71 @@ def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {told}")
     axes = axes_of(sweep, findings)
     placed = [(entry, _coordinates(entry, axes)) for entry in findings.ranked]
-    known = [(entry, place) for entry, place in placed if place is not None and entry.peak is not None]
-    left_out = sum(entry.peak is not None for entry, _ in placed) - len(known)
-    varied = [
-        number for number in range(len(axes)) if len({place[number] for _, place in known if place is not None}) > 1
-    ]
-    if len(known) < LEAST_RUNS or not varied:
-        decisions = tuple(_kept_whole(axis, number, known) for number, axis in enumerate(axes))
-        return Narrowing(sweep, decisions, len(known), left_out, None, None, 0)
-    entries = [entry for entry, _ in known]
-    places = np.array([place for _, place in known])
-    outcomes = at_equal_epochs([_curve(entry) for entry in entries], maximise=findings.metric.goal == "maximize")
-    candidates = _candidates([axes[number] for number in varied], places[:, varied])
-    shown = [axes[number] for number in varied]
+    within = [(entry, place) for entry, place in placed if place is not None]
+    entries = [entry for entry, _ in within]
+    places = np.array([place for _, place in within]).reshape(len(within), len(axes))
+    valued = np.array([entry.peak is not None for entry in entries], dtype=bool)
+    left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
+    varied = [number for number in range(len(axes)) if len(np.unique(places[valued, number])) > 1]
+    seen = [_Seen(axis, entries, places[:, number]) for number, axis in enumerate(axes)]
+    if valued.sum() < LEAST_RUNS or not varied:
+        return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
+    curves = [_curve(entry) for entry in entries if entry.peak is not None]
+    outcomes = at_equal_epochs(curves, maximise=findings.metric.goal == "maximize")
+    ran, searched = places[valued][:, varied], [axes[number] for number in varied]
+    candidates = _candidates(searched, ran)
     belief = believe(
-        _points(shown, places[:, varied]), outcomes.values, outcomes.variances, _points(shown, candidates), seed=SEED
+        _points(searched, ran), outcomes.values, outcomes.variances, _points(searched, candidates), seed=SEED
     )
-    optimum = candidates[belief.optimum]
     decisions = []
-    for number, axis in enumerate(axes):
-        if number not in varied:
-            decisions.append(_kept_whole(axis, number, known))
-            continue
-        column = varied.index(number)
-        decide = _decide_range if axis.values is None else _decide_listed
-        decisions.append(decide(axis, optimum[:, column], places[:, number], entries, excluded))
-    return Narrowing(
-        sweep, tuple(decisions), len(known), left_out, outcomes, belief.noise_sd, _equals(outcomes, belief)
-    )
+    for number, one in enumerate(seen):
+        if number in varied:
+            optimum = candidates[belief.optimum, varied.index(number)]
+            decide = _decide_range if one.axis.values is None else _decide_listed
+            decisions.append(decide(one, optimum, excluded))
+        elif one.axis.values is not None:
+            decisions.append(_decide_listed(one, np.array([one.leader]), excluded))  # failures may exclude others
+        else:
+            decisions.append(_kept_whole(one))
+    equals = _equals(outcomes, belief)
+    return Narrowing(sweep, tuple(decisions), int(valued.sum()), left_out, outcomes, belief.noise_sd, equals)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One axis and where on it the runs were, best peak first; those without any value come last."""
+
+    axis: Axis
+    entries: Sequence[RankedRun]
+    places: NDArray[np.float64]  # (N,)
+
+    @property
+    def leader(self) -> float:
+        """Where the run with the best peak was."""
+        return float(self.places[0])
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Which runs say something about failing."""
+        return np.array([may_have_failed(entry.cause) for entry in self.entries], dtype=bool)
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Which runs failed, and not by their machine."""
+        return np.array([is_its_own_failure(entry.cause) for entry in self.entries], dtype=bool)
+
+    def evidence(self, label: Any, low: float, high: float, share: float) -> ValueEvidence:
+        """Gather what the runs between two places came to."""
+        there = (self.places >= low - SAME_PLACE) & (self.places <= high + SAME_PLACE)
+        peaks = [entry.peak for entry, one in zip(self.entries, there, strict=True) if one and entry.peak is not None]
+        return ValueEvidence(
+            label=label,
+            n=len(peaks),
+            best=peaks[0] if peaks else None,
+            share=share,
+            failures=int((there & self.failed).sum()),
+            ended=int((there & self.asked).sum()),
+        )
 
 
 def _coordinates(entry: RankedRun, axes: Sequence[Axis]) -> list[float] | None:
@@ -129,10 +172,10 @@ def _coordinates(entry: RankedRun, axes: Sequence[Axis]) -> list[float] | None:
 
 
 def _curve(entry: RankedRun) -> list[float]:
-    """Return a run's finite values; its peak alone where the rows of some epochs are missing."""
+    """Return a run's finite values; its peak all along where the rows of some epochs are missing."""
     curve = entry.run.curve
     assert entry.peak is not None
-    return curve if curve and entry.epochs <= len(entry.run.points) else [entry.peak]
+    return curve if curve and entry.epochs <= len(entry.run.points) else [entry.peak] * max(entry.epochs, 1)
 
 
 def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:
@@ -151,7 +194,7 @@ def _candidates(axes: Sequence[Axis], ran: NDArray[np.float64]) -> NDArray[np.fl
         rng.uniform(size=MOST_CANDIDATES) if axis.values is None else rng.choice(level, size=MOST_CANDIDATES)
         for axis, level in zip(axes, levels, strict=True)
     ]
-    return np.concatenate([np.stack(drawn, axis=1), ran[:MOST_CANDIDATES // 3]])
+    return np.concatenate([np.stack(drawn, axis=1), ran[: MOST_CANDIDATES // 3]])
 
 
 def _levels(axis: Axis) -> NDArray[np.float64]:
@@ -168,20 +211,15 @@ def _equals(outcomes: Outcomes, belief: Belief) -> int:
     return int((known.max(initial=-math.inf) - known <= SEPARATE * math.sqrt(2) * belief.noise_sd).sum())
 
 
-def _kept_whole(axis: Axis, number: int, known: Sequence[tuple[RankedRun, list[float] | None]]) -> Decision:
+def _kept_whole(seen: _Seen) -> Decision:
     """Keep everything; values that nobody ran are exploration."""
-    section = _whole_section(axis)
-    ran = [place[number] for _, place in known if place is not None]
+    axis, section = seen.axis, _whole_section(seen.axis)
     if axis.values is None:
-        return Decision(axis, section, 1.0, (), (), _beyond(axis, ran, 0.0, 1.0) if ran else (), None)
-    kept, never = [], []
-    for value, place in zip(axis.values, _levels(axis), strict=True):
-        there = [entry for entry, one in known if one is not None and math.isclose(one[number], place, abs_tol=1e-9)]
-        if there:
-            kept.append(ValueEvidence(value, len(there), _best(there), 1.0))
-        else:
-            never.append(value)
-    return Decision(axis, section, 1.0, tuple(kept), (), tuple(never), None)
+        never = _beyond(axis, seen.places, 0.0, 1.0) if len(seen.places) and axis.bounded else ()
+        return Decision(axis, section, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), never, None)
+    found = [seen.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
+    kept = tuple(one for one in found if one.n or one.ended)
+    return Decision(axis, section, 1.0, kept, (), tuple(one.label for one in found if one not in kept), None)
 
 
 def _whole_section(axis: Axis) -> dict[str, Any]:
@@ -208,107 +246,76 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
     return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in chosen]}
 
 
-def _decide_listed(
-    axis: Axis,
-    optimum: NDArray[np.float64],
-    places: NDArray[np.float64],
-    entries: Sequence[RankedRun],
-    excluded: float,
-) -> Decision:
+def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
+    axis, levels = seen.axis, _levels(seen.axis)
     assert axis.values is not None
-    found = []
-    for value, place in zip(axis.values, _levels(axis), strict=True):
-        there = [entry for entry, one in zip(entries, places, strict=True) if math.isclose(one, place, abs_tol=1e-9)]
-        share = float(np.isclose(optimum, place, atol=1e-9).mean())
-        found.append(ValueEvidence(value, len(there), _best(there), share))
-    leader = int(np.argmin(np.abs(_levels(axis) - places[0])))  # of the run with the best peak
-    surest = max(range(len(found)), key=lambda index: found[index].share)
-    keep = [
-        index in (leader, surest) or one.share >= excluded or one.n < LEAST_TO_DROP for index, one in enumerate(found)
+    found = [
+        seen.evidence(value, place, place, float((np.abs(optimum - place) < SAME_PLACE).mean()))
+        for value, place in zip(axis.values, levels, strict=True)
     ]
-    kept = [one for one, stays in zip(found, keep, strict=True) if stays]
-    section = _listed_section(axis, [one.label for one in kept])
+    leader = int(np.argmin(np.abs(levels - seen.leader)))
+    surest = max(range(len(found)), key=lambda index: found[index].share)
+    failures, ended = sum(one.failures for one in found), sum(one.ended for one in found)
+    kept, dropped = [], []
+    for index, one in enumerate(found):
+        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded
+        holds = one.share if one.n else 0.0  # nothing but failures is known of it
+        fails = value_fails(one.failures, one.ended, failures, ended, looks=len(found), holds_optimum=holds)
+        (kept if index in (leader, surest) or not (unlikely or fails) else dropped).append(one)
     return Decision(
         axis=axis,
-        section=section,
+        section=_listed_section(axis, [one.label for one in kept]),
         share=len(kept) / len(found),
-        kept=tuple(one for one in kept if one.n),
-        dropped=tuple(one for one, stays in zip(found, keep, strict=True) if not stays),
-        never_ran=tuple(one.label for one in kept if not one.n),
+        kept=tuple(one for one in kept if one.n or one.ended),
+        dropped=tuple(dropped),
+        never_ran=tuple(one.label for one in kept if not (one.n or one.ended)),
         failing=None,
     )
 
 
-def _decide_range(
-    axis: Axis,
-    optimum: NDArray[np.float64],
-    places: NDArray[np.float64],
-    entries: Sequence[RankedRun],
-    excluded: float,
-) -> Decision:
-    half = 0.5 / (GRID - 1)
-    low = min(float(np.quantile(optimum, excluded)) - half, float(places[0]))
-    high = max(float(np.quantile(optimum, 1 - excluded)) + half, float(places[0]))
-    asked = [number for number, entry in enumerate(entries) if may_have_failed(entry.cause)]
-    failing = failing_end(
-        places[asked],
-        np.array([is_its_own_failure(entries[number].cause) for number in asked], dtype=bool),
-        optimum,
-        seed=SEED,
-    )
-    if failing is not None and (failing.beyond > places[0]) == failing.upper:
-        high = min(high, failing.beyond) if failing.upper else high
-        low = max(low, failing.beyond) if not failing.upper else low
-    else:
-        failing = None
-    low, high = max(low, 0.0), min(high, 1.0)
+def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
+    axis = seen.axis
     if not axis.bounded:
-        return Decision(axis, {}, 1.0, (_part(axis, "kept", 0, 1, optimum, places, entries),), (), (), None)
-    section = part_of_range(axis, axis.value_at(low), axis.value_at(high))
+        return Decision(axis, {}, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), (), None)
+    half = 0.5 / (GRID - 1)
+    low = min(float(np.quantile(optimum, excluded)) - half, seen.leader)
+    high = max(float(np.quantile(optimum, 1 - excluded)) + half, seen.leader)
+    failing = failing_end(seen.places[seen.asked], seen.failed[seen.asked], optimum, seed=SEED)
+    if failing is not None and (seen.leader > failing.beyond) == failing.upper:
+        failing = None  # the best run of all lies there
+    if failing is not None:
+        low, high = (low, min(high, failing.beyond)) if failing.upper else (max(low, failing.beyond), high)
+    section = part_of_range(axis, axis.value_at(max(low, 0.0)), axis.value_at(min(high, 1.0)))
     first, last = axis.coordinate(section["min"]), axis.coordinate(section["max"])
-    low, high = (low if first is None else first), (high if last is None else last)
+    low, high = (0.0 if first is None else first), (1.0 if last is None else last)
     dropped = []
-    if low > 0:
-        dropped.append(_part(axis, f"below {section['min']:.4g}", -math.inf, low, optimum, places, entries))
-    if high < 1:
-        dropped.append(_part(axis, f"above {section['max']:.4g}", high, math.inf, optimum, places, entries))
+    if low > SAME_PLACE:
+        share = float((optimum < low).mean())
+        dropped.append(seen.evidence(f"below {number(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
+    if high < 1 - SAME_PLACE:
+        share = float((optimum > high).mean())
+        dropped.append(seen.evidence(f"above {number(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
+    inside = float(((optimum >= low) & (optimum <= high)).mean())
     return Decision(
         axis=axis,
         section=section,
         share=kept_share(axis, section),
-        kept=(_part(axis, "kept", low, high, optimum, places, entries),),
+        kept=(seen.evidence("kept", low, high, inside),),
         dropped=tuple(dropped),
-        never_ran=_beyond(axis, list(places), low, high),
+        never_ran=_beyond(axis, seen.places, low, high),
         failing=failing,
     )
 
 
-def _part(
-    axis: Axis,
-    label: str,
-    low: float,
-    high: float,
-    optimum: NDArray[np.float64],
-    places: NDArray[np.float64],
-    entries: Sequence[RankedRun],
-) -> ValueEvidence:
-    there = [entry for entry, place in zip(entries, places, strict=True) if low <= place <= high]
-    return ValueEvidence(label, len(there), _best(there), float(((optimum >= low) & (optimum <= high)).mean()))
-
-
-def _beyond(axis: Axis, ran: Sequence[float], low: float, high: float) -> tuple[str, ...]:
+def _beyond(axis: Axis, ran: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
     """Name the ends of what is kept that lie clearly outside of what was run."""
     found = []
     reach = 1 / GRID
-    if min(ran) - low > reach:
-        found.append(f"below {axis.value_at(min(ran)):.3g}")
-    if high - max(ran) > reach:
-        found.append(f"above {axis.value_at(max(ran)):.3g}")
+    if ran.min() - low > reach:
+        found.append(f"below {axis.value_at(float(ran.min())):.3g}")
+    if high - ran.max() > reach:
+        found.append(f"above {axis.value_at(float(ran.max())):.3g}")
     return tuple(found)
-
-
-def _best(entries: Sequence[RankedRun]) -> float | None:
-    return entries[0].peak if entries else None  # they come in the order of the ranking
 
 
 def epochs_a_run(findings: Findings) -> float | None:
@@ -320,9 +327,3 @@ def epochs_a_run(findings: Findings) -> float | None:
 def cut_short_or_failed(findings: Findings) -> int:
     """Count the runs that bayes would take for as bad as the worst one under ``impute: worst``."""
     return sum(entry.run.state in {"crashed", "failed", "killed"} for entry in findings.ranked)
-
-
-def constants_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the sections of a sweep's parameters as they were given."""
-    parameters = config.get("parameters")
-    return parameters if isinstance(parameters, Mapping) else {}

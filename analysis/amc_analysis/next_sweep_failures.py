@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ LEAST_BEYOND = 4  # runs beyond the place at which a range is cut
 MOST_FAIL = 0.5  # of them the failure rate's lower bound (95 %) has to exceed this
 SIGNIFICANT = 0.05  # permutation test against the rest of the range, over all places at which it might be cut
 PERMUTATIONS = 1999
-HOLDS_OPTIMUM = 0.2  # share of the draws beyond the place, from which on performance overrules failures
+HOLDS_OPTIMUM = 0.05  # share of the draws beyond the place, from which on performance overrules failures
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,22 @@ def may_have_failed(cause: Cause) -> bool:
 def is_its_own_failure(cause: Cause) -> bool:
     """Tell whether a run failed in a way that its configuration may have caused."""
     return cause in FAILURES - _OF_THE_MACHINE
+
+
+def value_fails(
+    failures: int, ended: int, all_failures: int, all_ended: int, *, looks: int, holds_optimum: float
+) -> bool:
+    """Tell whether failures exclude a listed value: most of its runs fail, and clearly more than those of the others.
+
+    The test is Fisher's exact one (one-sided), corrected for the number of values (``looks``).
+    """
+    if holds_optimum >= HOLDS_OPTIMUM or wilson_interval(failures, ended)[0] <= MOST_FAIL:
+        return False
+    ways = (
+        math.comb(ended, k) * math.comb(all_ended - ended, all_failures - k)
+        for k in range(failures, min(ended, all_failures) + 1)
+    )
+    return sum(ways) / math.comb(all_ended, all_failures) * looks < SIGNIFICANT
 
 
 def failing_end(

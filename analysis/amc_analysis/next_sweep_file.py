@@ -102,7 +102,9 @@ def _head(findings: Findings, narrowing: Narrowing, summary: str, repeated: str 
             f"have it there. Under 1% a value is dropped, if at least {LEAST_TO_DROP} runs had it."
         )
         noise = scale_of(findings).difference(narrowing.noise_sd or 0.0)
-        told.append(f"Equal runs differ by about {noise} (sd). {narrowing.equals} runs lie within that of the best one.")
+        told.append(
+            f"Equal runs differ by about {noise} (sd). {narrowing.equals} runs lie within that of the best one."
+        )
     if narrowing.left_out:
         told.append(f"{narrowing.left_out} runs are left out: their configuration is not within this sweep's space.")
     if repeated is not None:
@@ -158,6 +160,7 @@ def _metric(findings: Findings, narrowing: Narrowing) -> list[str]:
     given = findings.sweep.config.get("metric")
     metric = dict(given) if isinstance(given, Mapping) and given.get("name") else {"name": findings.metric.name}
     metric.setdefault("goal", findings.metric.goal)
+    metric = {key: metric[key] for key in sorted(metric, key=lambda key: key != "name")}
     lines = ["metric:"]
     if metric["name"] != findings.metric.name:
         lines += comment(f"The ranges below were judged by {findings.metric.name}.", 2)
@@ -306,10 +309,9 @@ def _value_text(one: ValueEvidence, scale: Scale, *, draws: bool) -> str:
 
 def _runs_text(one: ValueEvidence, scale: Scale, *, draws: bool) -> str:
     told = f"n = {one.n}" + ("" if one.best is None else f", best {scale.text(one.best)}")
-    if not draws:
-        return told
-    share = "under 1%" if one.share < 0.01 else f"{one.share:.0%}"
-    return f"{told}, optimum in {share} of draws"
+    if draws and one.n:
+        told += f", optimum in {'under 1%' if one.share < 0.01 else f'{one.share:.0%}'} of draws"
+    return f"{told}, {one.failures} of {one.ended} failed" if one.failures else told
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------

@@ -37,12 +37,8 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     text = repr(value)
-    if "e" not in text and value != 0 and abs(value) < 1e-2:
-        mantissa, _, exponent = f"{value:.17e}".partition("e")
-        digits = next(
-            short for places in range(1, 18) if float(f"{(short := f'{value:.{places}e}')}") == value
-        ).partition("e")[0]
-        text = f"{digits}e{int(exponent)}"
+    if value != 0 and not 1e-2 <= abs(value) < 1e4:  # shortest mantissa that says the same
+        text = next(short for digits in range(18) if float(short := f"{value:.{digits}e}") == value)
     mantissa, _, exponent = text.partition("e")
     if not exponent:
         return text

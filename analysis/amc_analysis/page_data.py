@@ -161,7 +161,11 @@ def _by_level(findings: Findings) -> Json | None:
     """Return accuracy by SNR of the best runs in the epochs of their peaks; None where nobody logged it."""
     runs = []
     for number, entry in enumerate(findings.ranked):
-        names = {name: level for name in entry.run.history.columns if name.startswith("acc/") and (level := level_of(name)) is not None}
+        names = {
+            name: level
+            for name in entry.run.history.columns
+            if name.startswith("acc/") and (level := level_of(name)) is not None
+        }
         row = _row_of_peak(entry, findings)
         if not names or row is None or len(runs) == RUNS_BY_LEVEL:
             continue

@@ -61,7 +61,8 @@ def integrity(report: Report) -> Section | None:
     if not firings:
         return None
     blocks = tuple(
-        Warned(firing.rule.value, firing.severity.value, f"{firing.evidence} {firing.consequence}") for firing in firings
+        Warned(firing.rule.value, firing.severity.value, f"{firing.evidence} {firing.consequence}")
+        for firing in firings
     )
     return Section("integrity", "Integrity", blocks)
 

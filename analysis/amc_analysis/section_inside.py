@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from amc_analysis.dynamics import ClassScore, ClassView, CycleView, GapView, Modes, RunAttractor, RunDrift, RunVolatility
+from amc_analysis.dynamics import (
+    ClassScore,
+    ClassView,
+    CycleView,
+    GapView,
+    Modes,
+    RunAttractor,
+    RunDrift,
+    RunVolatility,
+)
 from amc_analysis.report import Scale, epoch_text, scale_of
 from amc_analysis.sections import Block, Report, Section, Table, table
 
@@ -62,7 +71,11 @@ def _gap(view: GapView, scale: Scale) -> list[Block]:
     onset = f"{view.overfitting} of {len(view.runs)} runs overfit: validation falls while train still rises."
     blocks: list[Block] = [f"{told} {onset}".strip()]
     rows = [
-        [run.run_id, *(_signed(one, scale) for one in (run.early, run.middle, run.late, run.at_peak)), _onset(run.onset_epoch)]
+        [
+            run.run_id,
+            *(_signed(one, scale) for one in (run.early, run.middle, run.late, run.at_peak)),
+            _onset(run.onset_epoch),
+        ]
         for run in view.runs[:MOST_ROWS]
     ]
     if view.overfitting:
@@ -83,7 +96,9 @@ def _volatility(runs: tuple[RunVolatility, ...], scale: Scale) -> Table:
         for run in runs[:MOST_ROWS]
     ]
     titles = ("run", "noise sd", "largest drop", "at epoch", "peak too high by")
-    caption = "Epoch to epoch. A peak is picked among noisy epochs: of so many flat ones it would lie this much too high"
+    caption = (
+        "Epoch to epoch. A peak is picked among noisy epochs: of so many flat ones it would lie this much too high"
+    )
     return table(titles, rows, f"{caption}{_first(len(runs))}.")
 
 

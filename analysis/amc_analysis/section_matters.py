@@ -15,7 +15,7 @@ def matters(report: Report) -> Section | None:
         return None
     blocks: list[Block] = [_overall(effects)]
     for effect in effects:
-        blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs)]
+        blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1)]
     blocks.append(_importance(report))
     blocks += [
         f"{pair.first} and {pair.second} moved together ({pair.measure} {pair.strength:.2f}, n = {pair.n}): their effects "
@@ -60,7 +60,17 @@ def _table(effect: Effect, scale: Scale) -> Table:
         told += [f"{effect.left_out} runs did not get that far."] if effect.left_out else []
     if effect.where is not None:
         told.append(f"{effect.parameter}: where {effect.where}; {effect.n_elsewhere} runs are elsewhere.")
-    titles = (effect.parameter, "n", "best", "mean", "95% interval", f"best of {effect.k}", "beats", "failed", "95% interval")
+    titles = (
+        effect.parameter,
+        "n",
+        "best",
+        "mean",
+        "95% interval",
+        f"best of {effect.k}",
+        "beats",
+        "failed",
+        "95% interval",
+    )
     return table(titles, rows, " ".join(told))
 
 

@@ -15,13 +15,15 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amc_analysis.findings import Findings, shown_as_percentage
-from amc_analysis.next_sweep_file import NextSweep
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import look_up
-from amc_analysis.sections import Report
+
+if TYPE_CHECKING:
+    from amc_analysis.next_sweep_file import NextSweep
+    from amc_analysis.sections import Report
 
 SCHEMA_VERSION = 2
 
@@ -131,8 +133,10 @@ def document_of(report: Report) -> dict[str, Any]:
             "naive": {"not_finished": rate.not_finished, "rate": rate.naive_rate},
         },
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in findings.ranked],
-        "effects": [{**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
-                    for effect in concluded.effects],
+        "effects": [
+            {**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
+            for effect in concluded.effects
+        ],
         "importance": _fields(concluded.importance),
         "confounded": [_fields(pair) for pair in concluded.confounded],
         "dynamics": _fields(concluded.dynamics),

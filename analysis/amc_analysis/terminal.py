@@ -102,7 +102,7 @@ def _print_table(table: Table, console: Console, most: int | None) -> None:
         shown.add_row(*map(escape, row))
     console.print(shown)
     if most is not None and len(table.rows) > most:
-        console.print(Text(f"{len(table.rows) - most} more: see --csv or --html", style="dim"))
+        console.print(Text(f"{len(table.rows) - most} more: see --markdown or --html", style="dim"))
 
 
 def _ranking_table(findings: Findings, console: Console, rows: int | None) -> RichTable:
