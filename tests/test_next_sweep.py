@@ -302,7 +302,8 @@ def test_pyyaml_reads_every_number_back(value: float) -> None:
     assert isinstance(yaml.safe_load(number(value)), float)
 
 
-@pytest.mark.parametrize("value", ["1e-4", "true", "null", "a: b", "# no", "None", "07", "${env}", "é", "", True, None, 3])
+@pytest.mark.parametrize(
+    "value", ["1e-4", "true", "null", "a: b", "# no", "None", "07", "${env}", "é", "", True, None, 3]
+)
 def test_pyyaml_reads_every_value_back(value: Any) -> None:
     assert yaml.safe_load(literal([value])) == [value]
-

@@ -172,7 +172,7 @@
         return { value: [at, one.mean, low, high, listed ? at - 0.25 : one.low, listed ? at + 0.25 : one.high], label: one.label, n: one.n, interval: one.interval };
       });
       draw(id, {
-        title: { text: slice.name + (slice.called ? "" : "  (not told from chance)"), textStyle: { color: css("--ink"), fontSize: 13 } },
+        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} epochs` : "") + (slice.called ? "" : " (not told from chance)"), textStyle: { color: css("--ink"), fontSize: 13 } },
         grid: { left: 76, right: 12, top: 34, bottom: 40 },
         tooltip: tooltip((item) => (item.data.run !== undefined ? about(data.runs[item.data.run])
           : `<b>${escaped(item.data.label)}</b><br>n ${item.data.n}, mean ${value(item.data.value[1])}` +
@@ -183,7 +183,7 @@
             axisLabel: { color: css("--faint"), formatter: (v) => (Number.isInteger(v) ? slice.labels[v] ?? "" : "") } })
           : axis({ type: slice.log ? "log" : "value", scale: true, min: "dataMin", max: "dataMax", splitLine: { show: false },
             axisLabel: { color: css("--faint"), formatter: short, hideOverlap: true, showMinLabel: false, showMaxLabel: false } }),
-        yAxis: metricAxis({ min: data.peakRange[0], max: data.peakRange[1] }),
+        yAxis: metricAxis({ min: slice.range[0], max: slice.range[1] }),
         series: [
           ...data.groups.map((name, group) => ({
             type: "scatter", name, symbol: SYMBOLS[group], symbolSize: 7, clip: true,
@@ -225,8 +225,8 @@
         dim: index, name: dim.name, type: dim.kind === "category" ? "category" : dim.kind, scale: true,
         ...(dim.kind === "category" ? { data: dim.levels } : {}),
         ...(dim.metric ? { min: "dataMin", max: "dataMax" } : {}),
-        axisLine: { lineStyle: { color: css("--faint") } },
-        axisLabel: { color: css("--faint"), hideOverlap: true, showMinLabel: dim.metric ? false : null, showMaxLabel: dim.metric ? false : null, formatter: dim.kind === "category" ? undefined : dim.metric ? tick : short },
+        z: 10, axisLine: { lineStyle: { color: css("--faint") } },
+        axisLabel: { color: css("--ink"), backgroundColor: css("--paper"), padding: [1, 3], hideOverlap: true, showMinLabel: dim.metric ? false : null, showMaxLabel: dim.metric ? false : null, formatter: dim.kind === "category" ? undefined : dim.metric ? tick : short },
         areaSelectStyle: { color: css("--focus"), opacity: 0.25, borderColor: css("--focus") },
       })),
       series: data.groups.map((name, group) => ({
@@ -253,7 +253,7 @@
     if (!data.levels || !byId("levels")) return;
     const palette = ["--well", "--failed", "--open", "--cut", "--ink", "--faint"];
     draw("levels", {
-      legend: { type: "scroll", textStyle: { color: css("--ink") } },
+      legend: { type: "scroll", top: 0, textStyle: { color: css("--ink") } },
       grid: { left: 76, right: 16, top: 40, bottom: 48 },
       tooltip: { ...tooltip(), trigger: "axis", formatter: undefined, valueFormatter: (v) => (100 * v).toFixed(1) + "%" },
       xAxis: axis({ type: "value", name: "SNR in dB", min: "dataMin", max: "dataMax", splitLine: { show: false } }),
@@ -276,7 +276,7 @@
         tooltip: tooltip((item) => `true ${escaped(matrix.names[item.value[1]])}${unit}, taken for ${escaped(matrix.names[item.value[0]])}${unit}: ${(100 * item.value[2]).toFixed(1)}%`),
         xAxis: axis({ type: "category", data: matrix.names, name: `taken for${unit && ", dB"}`, nameGap: 62, axisLabel: { color: css("--faint"), rotate: 60, interval: 0 } }),
         yAxis: axis({ type: "category", data: matrix.names, inverse: true, name: `true${unit && ", dB"}`, nameGap: 62, axisLabel: { color: css("--faint"), interval: 0 } }),
-        visualMap: { min: 0, max: 1, show: false, inRange: { color: [css("--low"), css("--high")] } },
+        visualMap: { min: 0, max: Math.max(...matrix.shares.flat()) || 1, show: false, inRange: { color: [css("--low"), css("--high")] } },
         series: [{ type: "heatmap", data: matrix.shares.flatMap((row, y) => row.map((share, x) => [x, y, share])) }],
       });
     }

@@ -132,14 +132,15 @@ def _slice(effect: Effect, findings: Findings) -> Json:
     points = []
     for number, entry in enumerate(findings.ranked):
         value = look_for(dict(entry.run.config), path)
-        if value is None or entry.peak is None:
-            continue
+        reached = _reached(entry, effect.equal_epochs, findings.metric.goal)
         place = listed.get(text_of(value)) if listed else value
-        if place is not None:
-            points.append([place, _short(entry.peak), number])
+        if value is not None and reached is not None and place is not None:
+            points.append([place, _short(reached), number])
     return {
         "name": effect.parameter,
         "called": effect.called,
+        "epochs": effect.equal_epochs,
+        "range": _round_range([point[1] for point in points]),
         "labels": list(listed),
         "log": not listed and effect.scale == "log",
         "points": points,
@@ -155,6 +156,15 @@ def _slice(effect: Effect, findings: Findings) -> Json:
             for one in effect.values
         ],
     }
+
+
+def _reached(entry: RankedRun, epochs: int | None, goal: str) -> float | None:
+    """Return a run's peak, or its best of the first so many epochs; None where it did not get that far."""
+    if epochs is None:
+        return entry.peak
+    best = max if goal == "maximize" else min
+    curve = entry.run.curve
+    return best(curve[:epochs]) if len(curve) >= epochs else None
 
 
 def _by_level(findings: Findings) -> Json | None:

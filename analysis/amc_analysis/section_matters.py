@@ -7,6 +7,13 @@ from amc_analysis.parameters import text_of
 from amc_analysis.report import Scale, scale_of
 from amc_analysis.sections import Block, Report, Section, Table, table
 
+_TRENDS = {
+    "rises": "rises with it",
+    "falls": "falls as it grows",
+    "peaks inside": "is best inside its range",
+    "dips inside": "is worst inside its range",
+}
+
 
 def matters(report: Report) -> Section | None:
     """Say what the searched parameters did; None where none took two values."""
@@ -29,9 +36,7 @@ def sentence(effect: Effect) -> str:
     """Say what the evidence carries about one parameter."""
     told = []
     if effect.called:
-        way = {None: "depends on it", "rises": "rises with it", "falls": "falls as it grows"}.get(
-            effect.trend, f"{effect.trend}" if effect.trend else ""
-        )
+        way = "depends on it" if effect.trend is None else _TRENDS[effect.trend]
         share = "" if effect.explained is None else f", {effect.explained:.0%} of how runs stand"
         told.append(f"performance {way} (p {_p(effect.p_corrected)}{share})")
     if effect.failures_called:

@@ -33,7 +33,9 @@ def test_the_next_sweep_keeps_the_optimum_and_shrinks_the_space() -> None:
             f"{parameter} {median(trial.shares[parameter] for trial in trials):.0%}" for parameter in trials[0].shares
         )
         shrinks = median(trial.shrinks for trial in trials)
-        figures[name] = f"optimum inside {inside} of {len(trials)}; space {shrinks:.1f} times smaller (median); {shares}"
+        figures[name] = (
+            f"optimum inside {inside} of {len(trials)}; space {shrinks:.1f} times smaller (median); {shares}"
+        )
     keep("next_sweep", full=SWEEPS >= 100, figures=figures)
     for name, trials in found.items():
         assert sum(trial.inside for trial in trials) >= 0.95 * len(trials), name
