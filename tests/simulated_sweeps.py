@@ -27,6 +27,7 @@ TOP, RISE_EPOCHS = 0.5, 4.0
 RUN_SD, EPOCH_SD = 0.02, 0.01
 HYPERBAND = {"type": "hyperband", "min_iter": 5, "eta": 3, "strict": True}
 BANDS = (5, 15)
+HOSTS = 4
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "max_lr": {"distribution": "log_uniform_values", "min": 1.0e-5, "max": 1.0e-2},
@@ -57,10 +58,11 @@ class Setting:
     """What befalls the runs of one sweep."""
 
     n: int
-    crash: float  # probability that a run crashes, at a random epoch
-    hyperband: bool
-    cancel: float  # probability that a run is cut short by a cancellation
-    top_shift: Callable[[Mapping[str, Any]], float] = lambda _config: 0.0  # the planted effect, in the metric's unit
+    crash: float = 0.0  # probability that a run crashes, at a random epoch
+    hyperband: bool = False
+    cancel: float = 0.0  # probability that a run is cut short by a cancellation, at a random epoch
+    balanced: bool = False  # listed values come equally often
+    shift: Callable[[Mapping[str, Any]], float] = lambda _config: 0.0  # a planted effect on every value of a run
 
 
 def random_setting(rng: np.random.Generator) -> Setting:
@@ -70,32 +72,16 @@ def random_setting(rng: np.random.Generator) -> Setting:
         crash=float(rng.choice([0.0, 0.15, 0.4])),
         hyperband=bool(rng.integers(2)),
         cancel=float(rng.choice([0.0, 0.0, 0.15])),
+        balanced=bool(rng.integers(2)),
     )
-
-
-def draw_config(rng: np.random.Generator) -> dict[str, Any]:
-    """Draw one configuration, every parameter by itself."""
-    config: dict[str, Any] = {"max_lr": float(10 ** rng.uniform(-5, -2))}
-    for name in ("dropout", "snr_layer", "curriculum"):
-        values = PARAMETERS[name]["values"]
-        config[name] = values[int(rng.integers(len(values)))]
-    return config
-
-
-def curve(rng: np.random.Generator, top: float = TOP) -> np.ndarray:
-    """Draw the values of one run, one an epoch."""
-    epochs = np.arange(1, EPOCHS + 1)
-    rise = 1 - np.exp(-epochs / RISE_EPOCHS)
-    return top * rise + rng.normal(0, RUN_SD) + rng.normal(0, EPOCH_SD, EPOCHS)
 
 
 def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
     """Draw the runs of one sweep, one after the other."""
     runs: list[Simulated] = []
     reached: dict[int, list[float]] = {band: [] for band in BANDS}
-    for _ in range(setting.n):
-        config = draw_config(rng)
-        values = curve(rng, TOP + setting.top_shift(config))
+    for config in _configs(setting, rng):
+        values = curve(rng) + setting.shift(config)
         end, cause = EPOCHS, Cause.COMPLETED
         if rng.random() < setting.crash:
             end, cause = int(rng.integers(1, EPOCHS)), Cause.LOST
@@ -104,55 +90,78 @@ def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
         for band in BANDS if setting.hyperband else ():
             if band >= end:
                 break
-            reached[band].append(values[band - 1])
-            others = sorted(reached[band], reverse=True)
-            if values[band - 1] < others[int(len(others) / 3)]:
+            reached[band].append(float(values[band - 1]))
+            if values[band - 1] < sorted(reached[band], reverse=True)[int(len(reached[band]) / 3)]:
                 end, cause = band, Cause.EARLY_STOPPED
-        runs.append(Simulated({**SHARED, **config}, values[:end].tolist(), cause, f"gpu-{rng.integers(4)}"))
-    for run in runs:
-        _evaluate(run, rng)
+        run = Simulated({**SHARED, **config}, values[:end].tolist(), cause, f"gpu-{rng.integers(HOSTS)}")
+        run.summary = _evaluation(run, rng)
+        runs.append(run)
     return runs
 
 
-def _evaluate(run: Simulated, rng: np.random.Generator) -> None:
-    """Add what a run says of its checkpoint and of its test: the checkpoint is the peak's, test is like validation."""
+def curve(rng: np.random.Generator) -> np.ndarray:
+    """Draw the values of one run, one an epoch."""
+    rise = 1 - np.exp(-np.arange(1, EPOCHS + 1) / RISE_EPOCHS)
+    return TOP * rise + rng.normal(0, RUN_SD) + rng.normal(0, EPOCH_SD, EPOCHS)
+
+
+def _configs(setting: Setting, rng: np.random.Generator) -> list[dict[str, Any]]:
+    listed = {name: spec["values"] for name, spec in PARAMETERS.items() if "values" in spec}
+    columns = {
+        name: [values[index % len(values)] for index in rng.permutation(setting.n)]
+        if setting.balanced
+        else [values[index] for index in rng.integers(len(values), size=setting.n)]
+        for name, values in listed.items()
+    }
+    rates = (10 ** rng.uniform(-5, -2, setting.n)).tolist()
+    rows = zip(rates, *columns.values(), strict=True)
+    return [dict(zip(("max_lr", *columns), row, strict=True)) for row in rows]
+
+
+def _evaluation(run: Simulated, rng: np.random.Generator) -> dict[str, Any]:
+    """Return what a run says of its checkpoint, which is its peak's, and of its test, which is like validation."""
     best = int(np.argmax(run.values))
-    run.summary["checkpoint_epoch"] = best + 1
-    if run.cause is Cause.COMPLETED:
-        n_test = int(run.config["n_test"])
-        # What the validation value says of the true rate, and what a test sample says of it.
-        n_val = int(run.config["n_val"])
-        truth = run.values[best] + rng.normal(0, (run.values[best] * (1 - run.values[best]) / n_val) ** 0.5)
-        run.summary["test/combined_acc"] = float(rng.binomial(n_test, min(max(truth, 0), 1)) / n_test)
+    if run.cause is not Cause.COMPLETED:
+        return {"checkpoint_epoch": best + 1}
+    n_val, n_test, value = int(run.config["n_val"]), int(run.config["n_test"]), run.values[best]
+    truth = value + rng.normal(0, (value * (1 - value) / n_val) ** 0.5)
+    return {"checkpoint_epoch": best + 1, "test/combined_acc": float(rng.binomial(n_test, truth) / n_test)}
 
 
-def findings_of(runs: Sequence[Simulated], config: Mapping[str, Any] | None = None, **sweep: Any) -> Findings:
-    """Return the findings of simulated runs; their ends are taken as concluded."""
-    records, verdicts = [], {}
-    for index, run in enumerate(runs):
-        run_id = f"run{index:04d}"
-        records.append(_record(run_id, run))
-        verdicts[run_id] = Verdict(run.cause, "certain", "simulated")
+def findings_of(
+    runs: Sequence[Simulated], config: Mapping[str, Any] | None = None, metric: Metric = METRIC, **fields: Any
+) -> Findings:
+    """Return the findings of simulated runs; their ends are taken as concluded.
+
+    Args:
+        runs: named run0000, run0001, ... in this order.
+        config: what the sweep's configuration has besides, or otherwise.
+        metric: what they are ranked by.
+        fields: of the SweepRecord.
+    """
     full = {
         "method": "random",
-        "metric": {"name": METRIC.name, "goal": METRIC.goal},
+        "metric": {"name": metric.name, "goal": metric.goal},
         "parameters": PARAMETERS,
         **(config or {}),
     }
+    records = tuple(_record(f"run{index:04d}", run, metric) for index, run in enumerate(runs))
+    verdicts = {
+        record.run_id: Verdict(run.cause, "certain", "simulated") for record, run in zip(records, runs, strict=True)
+    }
     record = SweepRecord(
-        sweep_id="sim", entity="local", project="sim", config=full, state="FINISHED", metric=METRIC,
-        runs=tuple(records), read_at=START, **sweep,
+        sweep_id="simulated", entity="local", project="simulated", config=full, state="FINISHED", metric=metric,
+        runs=records, read_at=START, **fields,
     )  # fmt: skip
-    ranked = rank(record.runs, verdicts, METRIC)
+    ranked = rank(records, verdicts, metric)
     return Findings(
         sweep=record, ranked=ranked, failure_rate=failure_rate(ranked), early_stops=early_stops(ranked),
         parameters=searched_parameters(full),
     )  # fmt: skip
 
 
-def _record(run_id: str, run: Simulated) -> RunRecord:
+def _record(run_id: str, run: Simulated, metric: Metric) -> RunRecord:
     rows = np.arange(len(run.values))
-    columns = {METRIC.name: Column(rows, np.array(run.values)), "epoch": Column(rows, rows + 1.0)}
     return RunRecord(
         run_id=run_id,
         name=run_id,
@@ -160,6 +169,8 @@ def _record(run_id: str, run: Simulated) -> RunRecord:
         config=run.config,
         summary=run.summary,
         points=tuple(Point(value, epoch=float(epoch)) for epoch, value in enumerate(run.values, start=1)),
-        history=History(len(rows), columns),
+        history=History(
+            len(rows), {metric.name: Column(rows, np.array(run.values)), "epoch": Column(rows, rows + 1.0)}
+        ),
         host=run.host,
     )

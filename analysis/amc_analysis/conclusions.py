@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -41,19 +42,27 @@ def conclude(findings: Findings, *, seed: int = 0) -> Conclusions:
         findings: of one sweep, or of a project's runs.
         seed: of permutations, simulations and the forest.
     """
+    case = case_of(findings, seed=seed)
+    return Conclusions(
+        effects=case.effects,
+        importance=importance_of(case.outcomes, case.parameters, seed),
+        confounded=case.confounded,
+        dynamics=_dynamics(findings, case.outcomes, _stream(seed, "modes")),
+        firings=rules.fire(case),
+    )
+
+
+def case_of(findings: Findings, *, seed: int = 0) -> Case:
+    """Return what the integrity rules judge, effects and confounded pairs included."""
     outcomes = outcomes_of(findings)
     parameters = parameters_of(findings)
-    # One stream each: what is drawn for one part does not depend on how much another one drew.
-    for_effects, for_pairs, for_modes = (np.random.default_rng([seed, part]) for part in range(3))
-    effects = effects_of(outcomes, parameters, for_effects)
-    confounded = confounded_pairs(parameters, for_pairs)
-    return Conclusions(
-        effects=effects,
-        importance=importance_of(outcomes, parameters, seed),
-        confounded=confounded,
-        dynamics=_dynamics(findings, outcomes, for_modes),
-        firings=rules.fire(Case(findings, outcomes, parameters, effects, confounded, seed)),
-    )
+    effects = effects_of(outcomes, parameters, _stream(seed, "effects"))
+    return Case(findings, outcomes, parameters, effects, confounded_pairs(parameters, _stream(seed, "pairs")), seed)
+
+
+def _stream(seed: int, part: Literal["effects", "pairs", "modes"]) -> np.random.Generator:
+    """Return random numbers of one part: what it draws does not depend on how much another one drew."""
+    return np.random.default_rng([seed, len(part), ord(part[0])])
 
 
 def _dynamics(findings: Findings, outcomes: Outcomes, rng: np.random.Generator) -> Dynamics:

@@ -15,7 +15,7 @@ from amc_analysis.permutation import DIGITS, shuffles, test
 
 PERMUTATIONS = 1000
 STRONG = 0.5  # from here on the effect of one is largely the effect of the other
-SIGNIFICANT = 0.01  # over all pairs of a sweep together
+SIGNIFICANT = 0.005  # over all pairs of a sweep together: a rule stands on it
 
 Measure = Literal["Cramér's V", "rank correlation", "correlation ratio"]
 
@@ -53,7 +53,8 @@ def confounded_pairs(parameters: Sequence[Parameter], rng: np.random.Generator) 
     n = len(parameters[0].values)
     orders = {index: shuffles(n, PERMUTATIONS, rng) for index in sorted({index for pair in pairs for index in pair})}
     ties = [_tie(columns[one][orders[one]], columns[other][orders[other]]) for one, other in pairs]
-    _, corrected_L = test(ties)
+    looks = [_score(tie_B, columns[one], columns[other]) for (one, other), tie_B in zip(pairs, ties, strict=True)]
+    _, corrected_L = test(looks)
     found = [
         ConfoundedPair(
             first=parameters[one].name,
@@ -79,6 +80,15 @@ def _tie(one_BND: Floats, other_BNE: Floats) -> Floats:
     products_BDE = np.matmul(one_BND.transpose(0, 2, 1), other_BNE)
     fewest = min(one_BND.shape[2], other_BNE.shape[2])
     return np.asarray(np.round((products_BDE**2).sum(axis=(1, 2)) / fewest, DIGITS))
+
+
+def _score(tie_B: Floats, one_ND: Floats, other_NE: Floats) -> Floats:
+    """Bring ties of any number of columns to one scale: n times the summed squares is about chi-squared."""
+    from scipy.special import chdtrc
+
+    squares = one_ND.shape[1] * other_NE.shape[1]
+    total_B = len(one_ND) * tie_B * min(one_ND.shape[1], other_NE.shape[1])
+    return np.asarray(-np.log(np.maximum(chdtrc(squares, total_B), np.finfo(np.float64).tiny)))
 
 
 def _measure(one: Parameter, other: Parameter) -> Measure:

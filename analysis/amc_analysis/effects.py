@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.outcomes import Outcomes
-from amc_analysis.parameters import Parameter, text_of
-from amc_analysis.permutation import Floats, explained, shuffles, test
+from amc_analysis.parameters import Floats, Parameter, text_of
+from amc_analysis.permutation import dependence, explained, shuffles, test
 from amc_analysis.statistics import expected_best, t_interval, wilson_interval
 
 PERMUTATIONS = 2000
@@ -38,7 +38,8 @@ class ValueOutcome:
     best: float | None  # peak of any of its runs, however it ended
     best_run: str | None  # its id
     mean: float | None
-    interval: tuple[float, float] | None  # of the mean: Student's t, 95 %, from 8 runs on; None under that
+    interval: tuple[float, float] | None  # of the mean: Student's t, 95 %; None under 8 runs, and
+    #                                      where outcomes are peaks of runs of unknown or very unequal length
     spread: tuple[float, float] | None  # lowest and highest outcome: what to show where there is no interval
     expected_best: float | None  # of Effect.k runs drawn from these: comparable between values of unequal n
     standing: float | None  # mean share of all other runs that its runs beat, each pair at equal epochs; 0.5 is par
@@ -145,10 +146,12 @@ def _looks(
     outcomes: Outcomes, parameters: Sequence[Parameter], rng: np.random.Generator, permutations: int
 ) -> list[tuple[_Look, _Look]]:
     """Return (performance, failures) of every parameter, tested together."""
+    if not parameters:
+        return []
     order_BN = shuffles(outcomes.n, permutations, rng)
     readings = (_neutral(outcomes.standing), _neutral(outcomes.failed))
     places: list[tuple[int, int]] = []
-    statistics: list[Floats] = []
+    strengths: list[Floats] = []
     for which, reading_N in enumerate(readings):
         if not np.ptp(reading_N):
             continue
@@ -156,13 +159,17 @@ def _looks(
         for index, parameter in enumerate(parameters):
             if parameter.basis.shape[1]:
                 places.append((index, which))
-                statistics.append(explained(reading_BN, parameter.basis, parameter.has))
-    p_L, corrected_L = test(statistics)
+                strengths.append(dependence(reading_BN, parameter))
+    p_L, corrected_L = test(strengths)
     found = {
-        place: _Look(float(statistic_B[0]), float(p), float(p_corrected))
-        for place, statistic_B, p, p_corrected in zip(places, statistics, p_L, corrected_L, strict=True)
+        place: _Look(_share(readings[place[1]], parameters[place[0]]), float(p), float(p_corrected))
+        for place, p, p_corrected in zip(places, p_L, corrected_L, strict=True)
     }
     return [(found.get((index, 0), _Look()), found.get((index, 1), _Look())) for index in range(len(parameters))]
+
+
+def _share(reading_N: Floats, parameter: Parameter) -> float:
+    return float(explained(reading_N[None], parameter.basis, parameter.has)[0])
 
 
 def _neutral(reading_N: Floats) -> Floats:
@@ -204,7 +211,7 @@ def _value(outcomes: Outcomes, parameter: Parameter, part: int, runs: NDArray[np
         best=None if best is None else float(outcomes.peak[best]),
         best_run=None if best is None else outcomes.entries[best].run.run_id,
         mean=math.fsum(values) / len(values) if values else None,
-        interval=t_interval(values),
+        interval=t_interval(values) if outcomes.is_comparable else None,
         spread=(min(values), max(values)) if values else None,
         expected_best=outcomes.sign * expected_best([outcomes.sign * value for value in values], k) if values else None,
         standing=float(np.nanmean(standing)) if np.isfinite(standing).any() else None,

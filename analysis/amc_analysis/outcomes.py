@@ -49,21 +49,23 @@ class Outcomes:
         return np.array([0 if curve is None else len(curve) for curve in self.curves], dtype=np.int64)
 
     @cached_property
+    def _whole(self) -> NDArray[np.bool_]:
+        """Runs that ended as they were meant to: they have nothing more to show."""
+        return np.array([entry.cause in WHOLE for entry in self.entries], dtype=bool)
+
+    @cached_property
     def _lasting(self) -> Floats:
-        """Epochs up to which every run's outcome is known: without end for one that ended as it was meant to."""
-        whole = [entry.cause in WHOLE for entry in self.entries]
-        return np.where(np.array(whole, dtype=bool), np.inf, self.lengths)
+        """Epochs up to which every run's outcome is known: without end for a whole one."""
+        return np.where(self._whole, np.inf, self.lengths)
 
     @cached_property
     def _compared_at(self) -> float:
         """Epochs at which outcomes are compared: infinite for peaks of whole runs, 0 where only peaks are known."""
         valued = np.isfinite(self.peak)
-        if not valued.any() or (self.lengths[valued] == 0).any():
-            return 0.0
         intact = valued & (self.failed != 1)
-        lasting = np.sort(self._lasting[intact])
-        if not len(lasting):
+        if not intact.any() or (self.lengths[valued & ~self._whole] == 0).any():
             return 0.0
+        lasting = np.sort(self._lasting[intact])
         stopped = np.array([entry.cause is Cause.EARLY_STOPPED for entry in self.entries])
         at = min([lasting[int(SHORT_OF_EQUAL_EPOCHS * len(lasting))], *self._lasting[intact & stopped].tolist()])
         # Where that leaves out most runs, the rest speaks for them even less than unequal peaks do.
@@ -74,10 +76,15 @@ class Outcomes:
         """The epochs at which ``reached`` compares runs; None where it compares peaks.
 
         It is what all but a tenth of the runs that did not fail got to; yet never more than every early-stopped run
-        did, for Hyperband stops the worse ones and the mean of the others would flatter. A run that ended as it was
-        meant to has nothing more to show and counts at any epoch.
+        did, for Hyperband stops the worse ones and the mean of the others would flatter. A whole run counts at any
+        epoch.
         """
         return int(self._compared_at) if 0 < self._compared_at < math.inf else None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether ``reached`` holds like with like; else it is the peak of runs that ended anyhow and anywhen."""
+        return self._compared_at > 0
 
     @cached_property
     def reached(self) -> Floats:
@@ -89,12 +96,10 @@ class Outcomes:
         at = self._compared_at
         if at == 0:
             return self.peak
-        known = self._lasting >= at
-        best = [
-            curve[int(min(at, len(curve))) - 1] if is_known and curve is not None else math.nan
-            for curve, is_known in zip(self.curves, known.tolist(), strict=True)
-        ]
-        return self.sign * np.array(best, dtype=np.float64)
+        if at == math.inf:
+            return np.where(self._whole, self.peak, np.nan)
+        best = [math.nan if curve is None else float(curve[min(int(at), len(curve)) - 1]) for curve in self.curves]
+        return np.where(self._lasting >= at, self.sign * np.array(best), np.nan)
 
     @cached_property
     def standing(self) -> Floats:
@@ -145,7 +150,13 @@ def _failed(cause: Cause) -> float:
 
 def _best_so_far(entry: RankedRun, sign: float) -> Floats | None:
     """Return the running best, one an epoch; None where the rows of some epochs are missing."""
-    finite = [point for point in entry.run.points if math.isfinite(point.value)]
-    if not finite or entry.epochs > len(entry.run.points):
+    finite = [point.value for point in entry.run.points if math.isfinite(point.value)]
+    if not finite or not is_gapless(entry):
         return None
-    return np.maximum.accumulate(sign * np.array([point.value for point in finite]))
+    return np.maximum.accumulate(sign * np.array(finite))
+
+
+def is_gapless(entry: RankedRun) -> bool:
+    """Tell whether a run logged the metric in every epoch from its first one on, as far as its epochs are known."""
+    named = [point.epoch for point in entry.run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    return not named or (named[0] <= 1 and len(entry.run.points) >= named[-1] - named[0] + 1)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from amc_analysis.parameters import Floats, Parameter
 
 DIGITS = 10  # beyond which equal shares differ by rounding alone
 
@@ -43,36 +43,51 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) ->
     return np.asarray(np.round(share_B, DIGITS))
 
 
-def p_values(statistics_LB: Floats) -> Floats:
-    """Return for every look and shuffle the share of shuffles whose statistic is at least as large."""
-    count = statistics_LB.shape[1]
-    p_LB = np.empty_like(statistics_LB)
-    for look, statistic_B in enumerate(statistics_LB):
-        p_LB[look] = (count - np.searchsorted(np.sort(statistic_B), statistic_B, side="left")) / count
-    return p_LB
+def scores(shares_B: Floats, columns: int, n: int) -> Floats:
+    """Bring shares of explained variance to one scale, whatever the number of columns: -log of what normal noise says.
+
+    The scale only decides how looks are weighed against one another; what is significant is left to the shuffles. For
+    normal noise the share has a beta distribution (Fisher, 1924).
+    """
+    from scipy.special import betaincc
+
+    if n <= columns + 1:
+        return np.zeros_like(shares_B)
+    tail_B = betaincc(columns / 2, (n - 1 - columns) / 2, shares_B)
+    return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
 
 
-def corrected(p_LB: Floats) -> Floats:
-    """Return the p-values of the first shuffle corrected for the number of looks: Westfall and Young's step-down minP.
+def dependence(reading_BN: Floats, parameter: Parameter) -> Floats:
+    """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
+
+    An ordered parameter is looked at twice, for a rise or fall alone and for an optimum inside as well, and the
+    stronger of the two counts: in the shuffles too, so that looking twice is paid for.
+    """
+    n = int(parameter.has.sum())
+    bases = [parameter.basis]
+    if parameter.kind == "ordered" and parameter.basis.shape[1] > 1:
+        bases.append(parameter.basis[:, :1])
+    found = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
+    return np.asarray(np.maximum.reduce(found))
+
+
+def test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return (p, p corrected for the number of looks) of every look: Westfall and Young's step-down maxT.
 
     The chance that any look is called at a level when none should be is at most that level, whatever the looks have
-    in common. Source: Westfall & Young, Resampling-Based Multiple Testing (1993), algorithm 2.8; Ge, Dudoit & Speed,
-    Test 12 (2003).
+    in common, and the smallest p is 1/B however many looks there are. Source: Westfall & Young, Resampling-Based
+    Multiple Testing (1993), algorithm 4.1; Ge, Dudoit & Speed, Test 12 (2003).
+
+    Args:
+        scores_LB: of every look in every shuffle, the observed one first, on one scale.
     """
-    if len(p_LB) == 0:
-        return np.empty(0)
-    order = np.argsort(p_LB[:, 0], kind="stable")
-    # From the least significant look upwards: the smallest p of a shuffle among the looks not yet rejected.
-    smallest_LB = np.minimum.accumulate(p_LB[order][::-1], axis=0)[::-1]
-    shares = np.round((smallest_LB <= smallest_LB[:, :1]).mean(axis=1), DIGITS)
-    found = np.empty(len(p_LB))
-    found[order] = np.maximum.accumulate(shares)
-    return found
-
-
-def test(statistics_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return (p, corrected p) of every look, from its statistic in every shuffle, the observed one first."""
-    if not statistics_LB:
+    if not scores_LB:
         return np.empty(0), np.empty(0)
-    p_LB = p_values(np.stack(statistics_LB))
-    return p_LB[:, 0], corrected(p_LB)
+    score_LB = np.round(np.stack(scores_LB), DIGITS)
+    p_L = (score_LB >= score_LB[:, :1]).mean(axis=1)
+    order = np.argsort(-score_LB[:, 0], kind="stable")
+    # From the weakest look upwards: the largest score of a shuffle among the looks not yet rejected.
+    largest_LB = np.maximum.accumulate(score_LB[order][::-1], axis=0)[::-1]
+    corrected_L = np.empty(len(score_LB))
+    corrected_L[order] = np.maximum.accumulate((largest_LB >= score_LB[order, :1]).mean(axis=1))
+    return p_L, corrected_L

@@ -15,6 +15,7 @@ from amc_analysis.findings import Findings, shown_as_percentage
 from amc_analysis.outcomes import Outcomes
 from amc_analysis.parameters import Parameter
 from amc_analysis.ranking import RankedRun
+from amc_analysis.runs import look_up
 from amc_sweeps.sweep_config import value_key
 
 
@@ -53,9 +54,14 @@ class Case:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the records are all runs that there were: what no record shows may have happened otherwise."""
-        total = self.findings.sweep.runs_total
-        return total is None or total <= len(self.ranked)
+        """Whether the records are all runs that there were: what no record shows may have happened otherwise.
+
+        Records with claims beside them were written down from a text, which may leave out any number of runs.
+        """
+        sweep = self.findings.sweep
+        if sweep.runs_total is None:
+            return not sweep.claims
+        return sweep.runs_total <= len(self.ranked)
 
     def claims(self, *kinds: ClaimKind) -> list[Claim]:
         """Return what was claimed, of some kinds."""
@@ -83,20 +89,38 @@ class Case:
 
     def sampled(self, parameter: str) -> dict[str, Any]:
         """Return the values of a parameter that some run is known to have had, by their key."""
-        found: dict[str, Any] = {}
-        for known in self.parameters:
-            if known.name == parameter:
-                found |= {value_key(value): value for value in known.values if value is not None}
+        chosen = [look_up(entry.run.config, parameter) for entry in self.ranked]
+        found = {value_key(value): value for value in chosen if value is not None}
         for claim in self.claims(ClaimKind.GROUP):
             if claim.parameter == parameter and claim.numbers.get("n", 1) > 0:
                 found |= {value_key(value): value for value in claim.values}
         return found
+
+    def known_runs(self, parameter: str) -> int | None:
+        """Return of how many runs it is known which value they had, when that is all there were; else None.
+
+        Records of some runs alone do, together with what was written of the rest: "all 12 runs used 1e-3".
+        """
+        if self.is_whole:
+            return sum(look_up(entry.run.config, parameter) is not None for entry in self.ranked)
+        groups = {
+            tuple(map(value_key, claim.values)): claim.numbers["n"]
+            for claim in self.claims(ClaimKind.GROUP)
+            if claim.parameter == parameter and "n" in claim.numbers
+        }
+        total = self.findings.sweep.runs_total
+        return total if total is not None and sum(groups.values()) == total else None
 
 
 def label(entry: RankedRun) -> str:
     """Name a run so that it can be found."""
     run = entry.run
     return run.run_id if run.name == run.run_id else f"{run.name} ({run.run_id})"
+
+
+def counted(n: float, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{n:.0f} {noun}{'' if n == 1 else 's'}"
 
 
 def listed(words: Sequence[str], most: int = 4) -> str:

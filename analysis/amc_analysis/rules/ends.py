@@ -10,7 +10,7 @@ from itertools import groupby
 from amc_analysis.evidence import hyperband_of
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.ranking import RankedRun
-from amc_analysis.rules.case import Case, listed, number_in
+from amc_analysis.rules.case import Case, counted, listed, number_in
 from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
 from amc_sweeps.hyperband import bands
 
@@ -97,7 +97,7 @@ def impute_worst(case: Case) -> Iterator[Firing]:
         severity=Severity.WARNING,
         subjects=tuple(entry.run.run_id for entry in cut),
         numbers={"runs": len(cut), "of": len(case.ranked), "impute": "worst"},
-        evidence=f"The sweep is bayes with {how}; {len(cut)} of {len(case.ranked)} runs were cut short or failed.",
+        evidence=f"The sweep is bayes with {how}; of {counted(len(case.ranked), 'run')} {len(cut)} failed or was cut short.",
         consequence="The search took each of them for the worst result there is and avoided their surroundings: write "
         "impute: best.",
     )

@@ -12,12 +12,12 @@ from amc_analysis.effects import Effect, ValueOutcome
 from amc_analysis.findings import SMALL_GROUP
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import text_of
-from amc_analysis.permutation import explained, shuffles, test
-from amc_analysis.rules.case import Case
+from amc_analysis.permutation import dependence, shuffles, test
+from amc_analysis.rules.case import Case, counted
 from amc_analysis.statistics import wilson_interval
 
 CENSORED_P = 0.01  # corrected, over all parameters
-PERMUTATIONS = 1000
+PERMUTATIONS = 2000
 MUCH_MORE = 1.5  # times as many runs: the best of 13 against the best of 12 is no unfair comparison
 
 
@@ -29,8 +29,14 @@ def group_n_too_small(case: Case) -> Iterator[Firing]:
         if claim.parameter is None or n is None or n >= SMALL_GROUP:
             continue
         claimed.add(claim.parameter)
-        named = f"{claim.parameter} = {' or '.join(text_of(value) for value in claim.values)}"
+        named = f" with {claim.parameter} = {' or '.join(text_of(value) for value in claim.values)}"
         yield _small(f"“{claim.statement}”", named, int(n), claim.numbers.get("failures"), (claim.parameter,))
+    for claim in case.claims(ClaimKind.COMPARISON):
+        sizes = [claim.numbers[name] for name in ("n_first", "n_second") if name in claim.numbers]
+        if claim.parameter is not None and claim.parameter not in claimed and min(sizes, default=99) < SMALL_GROUP:
+            claimed.add(claim.parameter)
+            named = f" with the rarer value of {claim.parameter}"
+            yield _small(f"“{claim.statement}”", named, int(min(sizes)), None, (claim.parameter,))
     if not case.is_whole:
         return
     for effect in case.effects:
@@ -38,9 +44,8 @@ def group_n_too_small(case: Case) -> Iterator[Firing]:
         # A part of a range is cut to hold a quarter of the runs: its n is no news.
         if effect.parameter in claimed or leader is None or leader.low is not None or leader.n >= SMALL_GROUP:
             continue
-        named = f"{effect.parameter} = {leader.label}"
-        told = "It has the best mean of its parameter"
-        yield _small(told, named, leader.n, None, (effect.parameter, f"{effect.parameter}={leader.label}"))
+        value = f"{effect.parameter}={leader.label}"
+        yield _small(f"The lead of {value}", "", leader.n, None, (effect.parameter, value))
 
 
 def _small(told: str, named: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Firing:
@@ -51,7 +56,7 @@ def _small(told: str, named: str, n: int, failures: float | None, subjects: tupl
         severity=Severity.WARNING,
         subjects=subjects,
         numbers={"n": n, "failures": failures, "low": low, "high": high},
-        evidence=f"{told} rests on {n} run{'s' if n != 1 else ''} with {named}{rate}.",
+        evidence=f"{told} rests on {counted(n, 'run')}{named}{rate}.",
         consequence=f"Under {SMALL_GROUP} runs neither a rate nor a mean carries an adjective: repeat it first.",
     )
 
@@ -65,7 +70,7 @@ def max_of_unequal_n(case: Case) -> Iterator[Firing]:
             continue
         claimed.add(claim.parameter)
         yield _unequal_claim(claim, first, second)
-    for effect in case.effects:
+    for effect in case.effects if case.is_whole else ():
         if effect.parameter in claimed:
             continue
         known = [value for value in effect.values if value.best is not None and value.expected_best is not None]
@@ -74,23 +79,24 @@ def max_of_unequal_n(case: Case) -> Iterator[Firing]:
         sign = case.outcomes.sign
         by_max = max(known, key=lambda value: sign * (value.best or 0.0))
         fairly = max(known, key=lambda value: sign * (value.expected_best or 0.0))
-        if by_max is fairly or by_max.runs < MUCH_MORE * fairly.runs:
+        ahead = sign * ((fairly.expected_best or 0.0) - (by_max.expected_best or 0.0))
+        if ahead <= 0 or by_max.runs < MUCH_MORE * fairly.runs:
             continue
         yield _unequal(case, effect, by_max, fairly)
 
 
 def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> Firing:
-    def count(n: float | None) -> str:
-        return "an unknown number of" if n is None else f"{n:.0f}"
-
-    difference = claim.numbers.get("difference")
+    known = first is not None and second is not None
+    sizes = (
+        f"the best of {first:.0f} runs against the best of {second:.0f}" if known else "one best run against another"
+    )
+    unknown = "" if known else "; of how many each is the best is not said"
     return Firing(
         rule=Rule.MAX_OF_UNEQUAL_N,
         severity=Severity.ERROR,
         subjects=(str(claim.parameter),),
-        numbers={"n_first": first, "n_second": second, "difference": difference},
-        evidence=f"“{claim.statement}” sets the best of {count(first)} runs against the best of {count(second)} "
-        f"({claim.parameter}).",
+        numbers={"n_first": first, "n_second": second, "difference": claim.numbers.get("difference")},
+        evidence=f"“{claim.statement}” sets {sizes} ({claim.parameter}){unknown}.",
         consequence="The larger group has the better best by chance alone: compare means, or the expected best of "
         "equally many runs.",
     )
@@ -121,14 +127,14 @@ def _unequal(case: Case, effect: Effect, by_max: ValueOutcome, fairly: ValueOutc
 
 def censored_comparison(case: Case) -> Iterator[Firing]:
     """Fire where one value's runs were cut short more often than another's, so that their peaks do not compare."""
+    yield from _inside_warmup(case)
     cut_N = case.outcomes.cut_short.astype(np.float64)
-    if not np.ptp(cut_N):
+    if cut_N.all() or not cut_N.any():
         return
     parameters = [parameter for parameter in case.parameters if parameter.basis.shape[1]]
     order_BN = shuffles(case.outcomes.n, PERMUTATIONS, np.random.default_rng(case.seed))
     cut_BN = cut_N[order_BN]
-    shares = [explained(cut_BN, parameter.basis, parameter.has) for parameter in parameters]
-    _, corrected_L = test(shares)
+    _, corrected_L = test([dependence(cut_BN, parameter) for parameter in parameters])
     for parameter, p_corrected in zip(parameters, corrected_L.tolist(), strict=True):
         if p_corrected >= CENSORED_P:
             continue
@@ -147,6 +153,25 @@ def censored_comparison(case: Case) -> Iterator[Firing]:
             evidence=f"Runs were cut short from outside unequally over {parameter.name}: {told}.",
             consequence="Peaks of runs that were not allowed to go on are no measure of their value: compare at equal "
             "epochs, as the table of effects does, and never by how many finished.",
+        )
+
+
+def _inside_warmup(case: Case) -> Iterator[Firing]:
+    """Fire where a warmup is judged by runs that ended inside it."""
+    ends = [claim.numbers["epoch"] for claim in case.claims(ClaimKind.READING) if "epoch" in claim.numbers]
+    for claim in case.claims(ClaimKind.COMPARISON):
+        lengths = [float(value) for value in claim.values if isinstance(value, int | float)]
+        inside = [epoch for epoch in ends if lengths and 0 < epoch <= max(lengths)]
+        if claim.parameter is None or "warmup" not in claim.parameter or not inside:
+            continue
+        yield Firing(
+            rule=Rule.CENSORED_COMPARISON,
+            severity=Severity.ERROR,
+            subjects=(claim.parameter,),
+            numbers={"warmup": max(lengths), "epoch": min(inside), "difference": claim.numbers.get("difference")},
+            evidence=f"“{claim.statement}” judges a warmup of {max(lengths):g} epochs by runs of which most ended in "
+            f"epoch {min(inside):g}, inside it.",
+            consequence="A run that has not left its warmup has not begun: that says nothing about what warmup does.",
         )
 
 

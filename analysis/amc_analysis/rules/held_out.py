@@ -9,8 +9,9 @@ from typing import Any
 
 from amc_analysis.claims import ClaimKind
 from amc_analysis.firings import Firing, Rule, Severity
+from amc_analysis.outcomes import is_gapless
 from amc_analysis.ranking import RankedRun, is_better
-from amc_analysis.rules.case import Case, label, listed, number_in, text_in
+from amc_analysis.rules.case import Case, counted, label, listed, number_in, text_in
 from amc_core.modulations import LABEL_SETS
 
 TEST_Z = 4.0  # standard errors
@@ -82,7 +83,7 @@ def select_metric_mismatch(case: Case) -> Iterator[Firing]:
             severity=Severity.WARNING,
             subjects=tuple(runs),
             numbers={"runs": len(runs), "selected_by": selected, "ranked_by": case.findings.metric.name},
-            evidence=f"{len(runs)} runs choose their checkpoint or their end by {selected} and are ranked by "
+            evidence=f"The checkpoint, or the end, of {counted(len(runs), 'run')} was chosen by {selected}, the rank is by "
             f"{case.findings.metric.name}: {listed(runs)}.",
             consequence="Their peaks need not be in their checkpoints, and patience may have ended them while the "
             "ranking metric still rose.",
@@ -113,50 +114,64 @@ def _ranked_by_test(metric: str, subjects: tuple[str, ...], evidence: str) -> Fi
 
 
 def label_sets_differ(case: Case) -> Iterator[Firing]:
-    """Fire where runs in one ranking had other classes to tell, or other frames."""
-    groups: dict[str, list[str]] = {}
-    classes: dict[str, int | None] = {}
+    """Fire where runs in one ranking, or in one statement, had other classes to tell apart."""
+    tasks: dict[str, list[str]] = {}
     for entry in case.ranked:
-        described = _task(entry.run.config)
-        if described is not None and entry.peak is not None:
-            text, n_classes = described
-            groups.setdefault(text, []).append(entry.run.run_id)
-            classes[text] = n_classes
-    if len(groups) < 2:
-        return
-    chances = [1 / count for count in classes.values() if count]
-    told = "; ".join(f"{text}: {listed(runs, 3)}" for text, runs in groups.items())
-    yield Firing(
+        task = _task(entry.run.config)
+        if task is not None and entry.peak is not None:
+            tasks.setdefault(task, []).append(entry.run.run_id)
+    if len(tasks) > 1:
+        told = "; ".join(f"{task}: {listed(runs, 3)}" for task, runs in tasks.items())
+        subjects = tuple(run for runs in tasks.values() for run in runs)
+        yield _other_labels(subjects, list(tasks), f"The runs did {len(tasks)} different tasks: {told}.")
+    for claim in case.claims(*ClaimKind):
+        named = [case.by_name[run] for run in claim.runs if run in case.by_name]
+        compared = {task for entry in named if (task := _task(entry.run.config)) is not None}
+        if len(compared) > 1:
+            told = f"“{claim.statement}” sets {' beside '.join(sorted(compared))}."
+            yield _other_labels(claim.runs, sorted(compared), told)
+        before = claim.numbers.get("n_train_before")
+        total = next((sum(counts) for entry in named if (counts := _counts(entry.run.config))), None)
+        if before is not None and total is not None and before > total:
+            told = (
+                f"“{claim.statement}”: {before:,.0f} training frames are more than the {total:,.0f} that it has in all."
+            )
+            yield _other_labels(claim.runs, [f"{before:,.0f} frames", f"{total:,.0f} frames"], told)
+
+
+def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Firing:
+    classes = [int(found[1]) for task in tasks if (found := re.match(r"(\d+) classes", task))]
+    return Firing(
         rule=Rule.LABEL_SETS_DIFFER,
         severity=Severity.ERROR,
-        subjects=tuple(run for runs in groups.values() for run in runs),
+        subjects=subjects,
         numbers={
-            "tasks": len(groups),
-            "least_chance": min(chances, default=None),
-            "greatest_chance": max(chances, default=None),
+            "tasks": len(tasks),
+            "least_chance": 1 / max(classes) if classes else None,
+            "greatest_chance": 1 / min(classes) if classes else None,
         },
-        evidence=f"The runs did {len(groups)} different tasks: {told}.",
-        consequence="Their accuracies have another chance level and another ceiling: compare within one task only.",
+        evidence=evidence,
+        consequence="Other classes mean another chance level, another ceiling and other frames: compare within one "
+        "task only.",
     )
 
 
-def _task(config: Mapping[str, Any]) -> tuple[str, int | None] | None:
-    """Describe what a run had to tell apart, and among how many classes; None where nothing is known."""
+def _task(config: Mapping[str, Any]) -> str | None:
+    """Name what a run had to tell apart; None where that is not known."""
     name = text_in(config, "label_set")
     low, high = number_in(config, "snr_min_db"), number_in(config, "snr_max_db")
     n_classes = number_in(config, "n_classes", "num_classes")
     if n_classes is None and name is not None and name in LABEL_SETS and low is not None and high is not None:
         n_classes = len(LABEL_SETS[name]) * (int(high - low) // _LEVEL_STEP_DB + 1)
-    counts = [number_in(config, part) for part in ("n_train", "n_val", "n_test")]
-    parts = [name] if name else []
-    if low is not None and high is not None:
-        parts.append(f"{low:g}..{high:g} dB")
     if n_classes is not None:
-        parts.append(f"{n_classes:.0f} classes")
-    known = [count for count in counts if count is not None]
-    if len(known) == len(counts) and name is None and n_classes is None:
-        parts.append(f"{sum(known):,.0f} frames")
-    return (", ".join(parts), None if n_classes is None else int(n_classes)) if parts else None
+        return f"{n_classes:.0f} classes"
+    counts = _counts(config)
+    return name or (None if counts is None else f"{sum(counts):,.0f} frames")
+
+
+def _counts(config: Mapping[str, Any]) -> list[float] | None:
+    found = [count for part in ("n_train", "n_val", "n_test") if (count := number_in(config, part)) is not None]
+    return found if len(found) == 3 else None
 
 
 def _same_metric(one: str, other: str) -> bool:
@@ -168,7 +183,13 @@ def _same_metric(one: str, other: str) -> bool:
 
 
 def _value_of_checkpoint(case: Case, entry: RankedRun) -> float | None:
-    """Return the validation value of the weights that were tested; if unknown the peak, the highest it can be."""
+    """Return the validation value of the weights that were tested; if unknown the peak, the highest it can be.
+
+    None where epochs are missing, for then the peak may be one of them.
+    """
     epoch = number_in(entry.run.summary, "test_checkpoint_epoch", "checkpoint_epoch")
     at = None if epoch is None else case.value_at(entry, epoch)
-    return entry.peak if at is None else at
+    if at is not None:
+        return at
+    is_whole = not entry.run.points or (is_gapless(entry) and entry.epochs <= len(entry.run.points))
+    return entry.peak if is_whole else None

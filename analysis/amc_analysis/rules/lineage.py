@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from amc_analysis.firings import Firing, Rule, Severity
+from amc_analysis.outcomes import is_gapless
 from amc_analysis.ranking import RankedRun
 from amc_analysis.rules.case import Case, label, number_in, text_in
 
@@ -179,12 +180,7 @@ def _value_of_weights(case: Case, child: RankedRun, parent: RankedRun | None) ->
 
 def _noise(case: Case, parent: RankedRun | None) -> float | None:
     """Return the parent's noise; where its curve is not whole, what is usual among the runs whose curve is."""
-    if parent is not None and _is_dense(parent) and parent.noise_sd:
+    if parent is not None and parent.noise_sd and is_gapless(parent):
         return parent.noise_sd
-    usual = [entry.noise_sd for entry in case.ranked if entry.noise_sd and _is_dense(entry)]
+    usual = [entry.noise_sd for entry in case.ranked if entry.noise_sd and is_gapless(entry)]
     return median(usual) if usual else None
-
-
-def _is_dense(entry: RankedRun) -> bool:
-    """Whether every epoch of the run has its value: second differences over missing epochs are no noise."""
-    return entry.epochs <= len(entry.run.points)

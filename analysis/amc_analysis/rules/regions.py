@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from amc_analysis.effects import ValueOutcome
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import Floats, Parameter, text_of
 from amc_analysis.rules.case import Case
+from amc_analysis.statistics import wilson_interval
 from amc_sweeps.distributions import ends
 from amc_sweeps.sweep_config import Choice, Range
 
 LEAST_LEVELS = 5  # of a list; the best of a null list of 3 lies at an end two times in three
-EFFECT_P = 0.05  # corrected: without an effect the best value lies somewhere by chance
-AT_END_SHARE = 0.9  # of the resampled fits whose optimum is at the end
+EFFECT_P = 0.02  # corrected: without an effect the best value lies somewhere by chance
+AT_END_SHARE = 0.7  # of the resampled fits whose optimum is at the end
 RESAMPLES = 300
-NEAR_END = 0.1  # of the range
-BEST_SHARE = 0.1  # of the runs, at least 3: they too have to lie near the end
+NEAR_END = 0.3  # of the range
+BEST_SHARE = 0.1  # of the runs, at least 3: most of them too have to lie near the end
 
 FAILS_P = 0.01  # corrected
 FAILS_RATE = 0.75
@@ -29,8 +29,8 @@ FAILS_LEAST = 3  # runs
 def best_at_boundary(case: Case) -> Iterator[Firing]:
     """Fire where performance rises up to an end of what was searched.
 
-    Needs at least 5 ordered values or a range, an effect over all looks (corrected p < 0.05), a quadratic whose
-    optimum lies at that end in 90 % of bootstrap samples, and the best tenth of the runs near it.
+    Needs at least 5 ordered values or a range, an effect over all looks (corrected p < 0.02), a quadratic whose
+    optimum lies at that end in 70 % of bootstrap samples, and the best tenth of the runs in the outer 30 %.
     """
     effects = {effect.parameter: effect for effect in case.effects}
     for parameter in case.parameters:
@@ -41,7 +41,8 @@ def best_at_boundary(case: Case) -> Iterator[Firing]:
         if place is None:
             continue
         known = np.flatnonzero(np.isfinite(place) & np.isfinite(case.outcomes.standing))
-        place_K, standing_K = place[known], case.outcomes.standing[known]
+        # Normal scores: shares of beaten runs bend at 0 and 1, which would look like an optimum inside.
+        place_K, standing_K = place[known], normal_scores(case.outcomes.standing[known])
         top = max(3, math.ceil(BEST_SHARE * len(known)))
         median_of_best = float(np.median(place_K[np.argsort(-standing_K, kind="stable")[:top]]))
         if NEAR_END < median_of_best < 1 - NEAR_END:
@@ -69,29 +70,61 @@ def infeasible_region(case: Case) -> Iterator[Firing]:
     for effect in case.effects:
         if effect.failure_p_corrected is None or effect.failure_p_corrected >= FAILS_P:
             continue
-        for value in effect.values:
-            if value.ended < FAILS_LEAST or value.failures / value.ended < FAILS_RATE:
-                continue
-            failures, ended = _others(effect.values, value)
-            low, high = value.failure_interval
+        parameter = next(known for known in case.parameters if known.name == effect.parameter)
+        for label, failures, ended in _mostly_failing(parameter, case.outcomes.failed):
+            low, high = wilson_interval(failures, ended)
+            known = case.outcomes.failed[parameter.has]
+            elsewhere = (int(np.nansum(known)) - failures, int(np.isfinite(known).sum()) - ended)
             yield Firing(
                 rule=Rule.INFEASIBLE_REGION,
                 severity=Severity.WARNING,
-                subjects=(effect.parameter, f"{effect.parameter}={value.label}"),
+                subjects=(effect.parameter, f"{effect.parameter}={label}"),
                 numbers={
-                    "failures": value.failures,
-                    "ended": value.ended,
+                    "failures": failures,
+                    "ended": ended,
                     "low": low,
                     "high": high,
-                    "failures_elsewhere": failures,
-                    "ended_elsewhere": ended,
+                    "failures_elsewhere": elsewhere[0],
+                    "ended_elsewhere": elsewhere[1],
                     "p_corrected": effect.failure_p_corrected,
                 },
-                evidence=f"{value.failures} of {value.ended} runs with {effect.parameter} {value.label} failed (95 % "
-                f"interval {low:.0%} to {high:.0%}), {failures} of {ended} elsewhere.",
+                evidence=f"{failures} of {ended} runs with {effect.parameter} {label} failed (95 % interval {low:.0%} "
+                f"to {high:.0%}), {elsewhere[0]} of {elsewhere[1]} elsewhere.",
                 consequence="Runs there are mostly lost: leave it out, or make it trainable first; its good runs are "
                 "the lucky ones.",
             )
+
+
+def _mostly_failing(parameter: Parameter, failed: Floats) -> list[tuple[str, int, int]]:
+    """Return (label, failures, ended) of every listed value, or of the one end of a range, that mostly fails."""
+    if not parameter.is_range:
+        counted = [(parameter.label(part), failed[runs]) for part, runs in enumerate(parameter.parts)]
+        found = [(label, int(np.nansum(some)), int(np.isfinite(some).sum())) for label, some in counted]
+        return [each for each in found if _mostly(*each[1:])]
+    ended = np.flatnonzero(parameter.has & np.isfinite(failed))
+    rising = ended[np.argsort(parameter.index[ended], kind="stable")]
+    ends = []
+    for order, sign in ((rising, "<="), (rising[::-1], ">=")):
+        failures = np.cumsum(failed[order]).astype(int)
+        # A stretch holds all runs of its last value, and not most of all runs.
+        closed = np.append(np.diff(parameter.index[order]) != 0, True)
+        for count in np.flatnonzero(closed[: len(order) // 2]) + 1:
+            if _mostly(int(failures[count - 1]), int(count)):
+                value = parameter.levels[parameter.index[order[count - 1]]]
+                ends.append((f"{sign} {text_of(value)}", int(failures[count - 1]), int(count)))
+    return sorted(ends, key=lambda end: -wilson_interval(end[1], end[2])[0])[:1]
+
+
+def _mostly(failures: int, ended: int) -> bool:
+    return ended >= FAILS_LEAST and failures >= FAILS_RATE * ended
+
+
+def normal_scores(standing_K: Floats) -> Floats:
+    """Return the normal quantiles of the ranks."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return np.asarray(ndtri((rankdata(standing_K) - 0.5) / len(standing_K)))
 
 
 def optima(place_K: Floats, standing_K: Floats, rng: np.random.Generator) -> Floats:
@@ -133,10 +166,3 @@ def _end(parameter: Parameter, end: float) -> float:
     if isinstance(parameter.spec, Range):
         return ends(parameter.spec)[int(end)]
     return float(parameter.levels[-1] if end else parameter.levels[0])
-
-
-def _others(values: tuple[ValueOutcome, ...], but: ValueOutcome) -> tuple[int, int]:
-    return (
-        sum(value.failures for value in values if value is not but),
-        sum(value.ended for value in values if value is not but),
-    )

@@ -8,19 +8,24 @@ from typing import Any
 from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import is_seed, text_of
-from amc_analysis.rules.case import Case, listed
+from amc_analysis.rules.case import Case, counted, listed
 from amc_analysis.runs import look_up
+from amc_sweeps.run_states import SweepState
 from amc_sweeps.sweep_config import Choice, value_key
 
+DRAWS_EACH = 3  # runs a value, on average, after which one that is missing in a sweep that still runs is worth a word
+_UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}
 NEAR = 1e-9  # relative: a range's end counts as sampled however it was rounded
 
 
 def never_sampled_value(case: Case) -> Iterator[Firing]:
     """Fire where the sweep lists a value that no run had."""
     for parameter in case.parameters:
-        if not isinstance(parameter.spec, Choice) or not case.is_whole:
+        n = case.known_runs(parameter.name)
+        if not isinstance(parameter.spec, Choice) or not n:
             continue
-        n = int(parameter.has.sum())
+        if case.findings.sweep.state in _UNFINISHED and n < DRAWS_EACH * len(parameter.spec.values):
+            continue  # it may still come
         sampled = case.sampled(parameter.name)
         weights = parameter.spec.probabilities or (1 / len(parameter.spec.values),) * len(parameter.spec.values)
         missing = {
@@ -28,15 +33,15 @@ def never_sampled_value(case: Case) -> Iterator[Firing]:
             for value, weight in zip(parameter.spec.values, weights, strict=True)
             if value_key(value) not in sampled and weight > 0
         }
-        for value, weight in missing.values() if n else ():
+        for value, weight in missing.values():
             by_chance = (1 - weight) ** n
             yield Firing(
                 rule=Rule.NEVER_SAMPLED_VALUE,
                 severity=Severity.WARNING,
                 subjects=(f"{parameter.name}={text_of(value)}",),
                 numbers={"value": text_of(value), "n": n, "chance": by_chance},
-                evidence=f"None of {n} runs had {parameter.name} = {text_of(value)}, which the sweep lists (by uniform "
-                f"draws that happens with probability {by_chance:.2g}).",
+                evidence=f"None of {n} runs had {parameter.name} = {text_of(value)}, which the sweep lists (by "
+                f"random draws that happens with probability {by_chance:.2g}).",
                 consequence=f"Nothing is known of {text_of(value)}: it may neither be recommended nor ruled out.",
             )
 
@@ -44,10 +49,11 @@ def never_sampled_value(case: Case) -> Iterator[Firing]:
 def zero_variance_param(case: Case) -> Iterator[Firing]:
     """Fire where a searched parameter took one value only."""
     for parameter in case.parameters:
-        n = int(parameter.has.sum())
-        if n < 2 or len(case.sampled(parameter.name)) > 1 or not case.is_whole:
+        n = case.known_runs(parameter.name)
+        sampled = list(case.sampled(parameter.name).values())
+        if n is None or n < 2 or len(sampled) != 1:
             continue
-        value = parameter.levels[0]
+        value = sampled[0]
         yield Firing(
             rule=Rule.ZERO_VARIANCE_PARAM,
             severity=Severity.WARNING,
@@ -111,10 +117,10 @@ def duplicate_configs(case: Case) -> Iterator[Firing]:
         severity=Severity.NOTE,
         subjects=tuple(run for runs in repeated for run in runs),
         numbers={"runs": n, "distinct": distinct, "most": len(largest)},
-        evidence=f"{n} runs hold {distinct} different configurations; one was run {len(largest)} "
+        evidence=f"{n} runs hold {counted(distinct, 'different configuration')}; one was run {len(largest)} "
         f"times ({listed(largest)}).",
-        consequence=f"{n - distinct} runs explored nothing: they measure noise at best, and not that of seeds where "
-        "the seed was the same.",
+        consequence=f"{counted(n - distinct, 'run')} explored nothing: repeats measure noise at best, and not that of "
+        "seeds where the seed was the same.",
     )
 
 

@@ -1,0 +1,234 @@
+"""How often conclusions are right where the truth is known: counts over simulated sweeps, many or few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from planted_defects import PLANTED, SUBJECTS, continued
+from simulated_sweeps import (
+    EPOCH_SD,
+    EPOCHS,
+    HYPERBAND,
+    PARAMETERS,
+    RUN_SD,
+    Setting,
+    curve,
+    findings_of,
+    random_setting,
+    simulate,
+)
+
+from amc_analysis.claims import Claim, ClaimKind
+from amc_analysis.conclusions import case_of
+from amc_analysis.findings import SMALL_GROUP
+from amc_analysis.firings import Rule
+from amc_analysis.importance import LEAST_RUNS, importance_of
+from amc_analysis.modes import modes_of
+from amc_analysis.rules import RULES
+from amc_analysis.rules.case import Case
+from amc_analysis.rules.groups import MUCH_MORE
+from amc_analysis.statistics import wilson_interval
+
+POPULATION = 40_000  # curves from which the truth of a mean is taken
+# The sd of outcomes between runs of one configuration: what a planted effect is measured in.
+NOISE_SD = math.hypot(RUN_SD, EPOCH_SD / 2)
+
+
+@dataclass
+class Rate:
+    """k of n."""
+
+    k: int = 0
+    n: int = 0
+
+    def count(self, happened: bool) -> None:
+        """Add one case."""
+        self.k += happened
+        self.n += 1
+
+    @property
+    def share(self) -> float:
+        """As a fraction; NaN of nothing."""
+        return self.k / self.n if self.n else math.nan
+
+    def se(self, of: float) -> float:
+        """Standard error of the share if it were this one."""
+        return math.sqrt(of * (1 - of) / self.n)
+
+
+@dataclass
+class NullCounts:
+    """What was found where nothing was to be found."""
+
+    called: Rate = field(default_factory=Rate)  # sweeps with any effect called, on performance or failures
+    called_by_look: Rate = field(default_factory=Rate)  # parameters with p < 0.05 before the correction
+    covered: dict[str, Rate] = field(
+        default_factory=dict
+    )  # intervals of means that hold the truth, by what they are of
+    fired: dict[Rule, Rate] = field(default_factory=dict)  # over the sweeps clean of the rule's condition
+    bimodal: Rate = field(default_factory=Rate)
+    importance: Rate = field(default_factory=Rate)  # forests that were not refused
+
+
+def null_counts(count: int, *, forests: int = 0) -> NullCounts:
+    """Simulate null sweeps of 8 to 60 runs with noise, crashes, early stops and cancellations.
+
+    Args:
+        count: sweeps.
+        forests: how many of these a forest is grown for.
+    """
+    found = NullCounts(fired={rule: Rate() for rule in RULES})
+    truth = _expected_best_so_far()
+    for index in range(count):
+        rng = np.random.default_rng([7, index])
+        case = case_of(_clean_sweep(random_setting(rng), rng), seed=index)
+        found.called.count(any(effect.called or effect.failures_called for effect in case.effects))
+        for effect in case.effects:
+            if effect.p is not None:
+                found.called_by_look.count(effect.p < 0.05)
+        _count_coverage(case, truth, found.covered)
+        for rule, judge in RULES.items():
+            if IS_CLEAN.get(rule, lambda _case: True)(case):
+                found.fired[rule].count(any(True for _ in judge(case)))
+        reached = case.outcomes.reached[np.isfinite(case.outcomes.reached)].tolist()
+        modes = modes_of(reached, rng) if case.outcomes.is_comparable else None
+        if modes is not None:
+            found.bimodal.count(modes.bimodal)
+        if index < forests and case.outcomes.n >= LEAST_RUNS:
+            found.importance.count(importance_of(case.outcomes, case.parameters, index).refused is None)
+    for index in range(count):
+        case = case_of(continued(np.random.default_rng([8, index])), seed=index)
+        for rule in (Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP):
+            found.fired[rule].count(any(True for _ in RULES[rule](case)))
+    return found
+
+
+def _clean_sweep(setting: Setting, rng: np.random.Generator) -> Any:
+    """Return a sweep with nothing wrong, about which true things are claimed."""
+    runs = simulate(setting, rng)
+    some = runs[0].config
+    claims = (
+        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="snr_layer", values=(some["snr_layer"],)),
+        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="max_lr", values=(some["max_lr"],)),
+        Claim(ClaimKind.COUNT, "so many runs", numbers={"n": float(len(runs))}),
+        Claim(ClaimKind.COMPARISON, "better", parameter="curriculum", statistic="mean", metric="val/combined_acc"),
+        Claim(ClaimKind.GROUP, "so good", parameter="curriculum", values=(True,), numbers={"n": 8.0, "mean": 0.5}),
+    )
+    config: dict[str, Any] = {"method": "bayes", "metric": {"name": "val/combined_acc", "goal": "maximize"}}
+    config["metric"]["impute"] = "best"
+    if setting.hyperband:
+        config["early_terminate"] = HYPERBAND
+    return findings_of(runs, config, claims=claims, runs_total=len(runs))
+
+
+def _expected_best_so_far() -> np.ndarray:
+    """Return the mean over all runs of the best of the first e epochs, e from 1."""
+    rng = np.random.default_rng(99)
+    total = np.zeros(EPOCHS)
+    for _ in range(POPULATION):
+        total += np.maximum.accumulate(curve(rng))
+    return np.asarray(total / POPULATION)
+
+
+def _count_coverage(case: Case, truth: np.ndarray, covered: dict[str, Rate]) -> None:
+    for effect in case.effects:
+        at = effect.equal_epochs
+        what = "peaks of whole runs" if at is None else "best of the first epochs, runs cut short"
+        for value in effect.values:
+            if value.interval is not None:
+                low, high = value.interval
+                covered.setdefault(what, Rate()).count(bool(low <= truth[(at or EPOCHS) - 1] <= high))
+
+
+def _all_sampled(case: Case) -> bool:
+    return all(
+        len(parameter.levels) == len(PARAMETERS[parameter.name]["values"])
+        for parameter in case.parameters
+        if "values" in PARAMETERS[parameter.name]
+    )
+
+
+def _all_vary(case: Case) -> bool:
+    return all(len(parameter.levels) > 1 for parameter in case.parameters)
+
+
+def _equal_groups(case: Case) -> bool:
+    sizes = [[value.runs for value in effect.values] for effect in case.effects]
+    return all(max(runs) < MUCH_MORE * min(runs) for runs in sizes)
+
+
+def _no_small_value(case: Case) -> bool:
+    return all(value.n >= SMALL_GROUP or value.low is not None for effect in case.effects for value in effect.values)
+
+
+# Rules whose condition is in the data itself, by chance or not: what a sweep without it looks like. The conditions of
+# the others are never in a null sweep.
+IS_CLEAN: Mapping[Rule, Callable[[Case], bool]] = {
+    Rule.NEVER_SAMPLED_VALUE: _all_sampled,
+    Rule.ZERO_VARIANCE_PARAM: _all_vary,
+    Rule.GROUP_N_TOO_SMALL: _no_small_value,
+    Rule.MAX_OF_UNEQUAL_N: _equal_groups,
+}
+
+
+def power_of_rules(count: int) -> dict[Rule, Rate]:
+    """Return how often each rule names its planted defect."""
+    found = {}
+    for rule, plant in PLANTED.items():
+        rate = found[rule] = Rate()
+        for index in range(count):
+            case = case_of(plant(np.random.default_rng([3, index])), seed=index)
+            rate.count(any(SUBJECTS[rule] in firing.subjects for firing in RULES[rule](case)))
+    return found
+
+
+_STEP = 2 * NOISE_SD
+
+# Planted effects of two noise sd between the better and the other runs.
+EFFECTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
+    "one of two values": ("curriculum", lambda config: _STEP * config["curriculum"]),
+    "one of three values": ("snr_layer", lambda config: _STEP * (config["snr_layer"] == "standard")),
+    "two of five ordered values": ("dropout", lambda config: _STEP * (config["dropout"] >= 0.4)),
+    "the upper half of a range": ("max_lr", lambda config: _STEP * (config["max_lr"] >= 10**-3.5)),
+}
+
+
+def power_of_effects(count: int, n: int = 30) -> dict[str, Rate]:
+    """Return how often a planted effect is called in sweeps of n runs with crashes, half under Hyperband."""
+    found = {}
+    for what, (parameter, shift) in EFFECTS.items():
+        rate = found[what] = Rate()
+        for index in range(count):
+            setting = replace(Setting(n, crash=0.15, shift=shift), hyperband=index % 2 == 0)
+            case = case_of(findings_of(simulate(setting, np.random.default_rng([5, index]))), seed=index)
+            rate.count(any(effect.called and effect.parameter == parameter for effect in case.effects))
+    return found
+
+
+def power_of_modes(count: int, n: int = 12) -> Rate:
+    """Return how often two groups like those of o7pjrbw1 are found: a third near 46 %, the others near 5.5 %."""
+    rate = Rate()
+    for index in range(count):
+        rng = np.random.default_rng([6, index])
+        high = n // 3
+        values = np.concatenate([rng.normal(0.465, 0.005, high), rng.normal(0.055, 0.005, n - high)])
+        found = modes_of(values.tolist(), rng)
+        rate.count(found is not None and found.bimodal and found.above == high)
+    return rate
+
+
+def wilson_coverage() -> tuple[float, float, float]:
+    """Return the lowest, mean and highest exact coverage of Wilson's interval over n 8..60 and rates 0.02..0.98."""
+    covered = []
+    for n in range(8, 61):
+        bounds = [wilson_interval(k, n) for k in range(n + 1)]
+        for percent in range(2, 99):
+            rate = percent / 100
+            weights = (math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(n + 1))
+            inside = (weight for (low, high), weight in zip(bounds, weights, strict=True) if low <= rate <= high)
+            covered.append(math.fsum(inside))
+    return min(covered), math.fsum(covered) / len(covered), max(covered)

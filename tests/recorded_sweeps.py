@@ -1,0 +1,54 @@
+"""The recorded sweeps as findings, read from their files without a server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from amc_analysis.claims import read_recorded
+from amc_analysis.findings import Findings, analyse
+from amc_analysis.history import History
+from amc_analysis.runs import Metric, RunRecord, SweepRecord, read_history
+from amc_sweeps import exchange
+
+FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
+METRIC = Metric("val/combined_acc", "maximize")
+
+
+def recorded(name: str) -> Findings:
+    """Return the findings of sweeps/recorded/NAME.yaml."""
+    export = exchange.read((FOLDER / f"{name}.yaml").read_text())
+    sweep = export.sweeps[0] if export.sweeps else {}
+    told = [read_recorded(sweep.get("description"))]
+    told += [read_recorded(run.get("notes"), run_id=run["id"]) for run in export.runs]
+    known = [one for one in told if one is not None]
+    return analyse(
+        SweepRecord(
+            sweep_id=sweep.get("id", ""),
+            entity="local",
+            project=export.project,
+            config=sweep.get("config", {}),
+            state=sweep.get("state", ""),
+            metric=METRIC,
+            runs=tuple(map(_run, export.runs)),
+            read_at=datetime(2026, 1, 1, tzinfo=UTC),
+            kind="sweep" if sweep else "project",
+            claims=tuple(claim for one in known for claim in one.claims),
+            runs_total=known[0].runs_total if sweep and known else None,
+        )
+    )
+
+
+def _run(run: dict[str, Any] | exchange.Record) -> RunRecord:
+    rows = run.get("history") or []
+    points, _ = read_history(rows, METRIC.name)
+    return RunRecord(
+        run_id=run["id"],
+        name=run.get("name") or run["id"],
+        state=run["state"],
+        config=run.get("config", {}),
+        summary=run.get("summary", {}),
+        points=points,
+        history=History.from_rows(rows),
+    )
