@@ -15,10 +15,12 @@ from training_surface import Crashes, simulate
 from amc_agents.preflight import check
 from amc_analysis.findings import Findings, analyse
 from amc_analysis.next_sweep import NoNextSweepError
+from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure
 from amc_analysis.next_sweep_file import next_sweep
 from amc_analysis.next_sweep_outcomes import at_equal_epochs
 from amc_analysis.next_sweep_yaml import literal, number
 from amc_analysis.runs import RunRecord
+from amc_sweeps.causes import Cause
 
 
 def written(findings: Findings) -> dict[str, Any]:
@@ -122,34 +124,54 @@ def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
 # --- failures
 
 
-def crashing(by_lr: bool, n: int = 60) -> Findings:
-    """Return a sweep whose accuracy does not depend on the learning rate; runs crash by it, or by their machine."""
-    rng = np.random.default_rng(3)
-    runs = []
-    for index in range(n):
-        lr = float(10 ** rng.uniform(-4, -1))
-        crashes = lr > 1e-2 if by_lr else rng.uniform() < 0.5
-        curve = flat(0.7 + float(rng.normal(0, 0.01)))
-        config = {"lr": lr}
-        if crashes:
-            runs.append(run(f"r{index}", curve[: int(rng.integers(5, 20))], "crashed", config=config))
-        else:
-            runs.append(completed(f"r{index}", curve, config=config))
-    return made({"lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-1}}, runs)
+def ends_of(failed_beyond: float | None, share: float, optimum: float, n: int = 40) -> FailingEnd | None:
+    """Return the failing end of n runs on 0..1: all fail beyond a place, elsewhere the given share."""
+    rng = np.random.default_rng(7)
+    places = rng.uniform(size=n)
+    failed = rng.uniform(size=n) < share
+    if failed_beyond is not None:
+        failed |= places > failed_beyond
+    return failing_end(places, failed, np.full(100, optimum), seed=0)
 
 
 def test_crashes_that_rise_with_the_learning_rate_exclude_its_end() -> None:
-    findings = crashing(by_lr=True)
-    decision = next_sweep(findings).narrowing.decisions[0]
-    leader = findings.ranked[0].run.config["lr"]
-    assert leader < 1e-2
-    if decision.failing is not None:  # performance may still keep the end: then failures must not overrule it
-        assert written(findings)["parameters"]["lr"]["max"] < 2e-2
+    end = ends_of(0.7, share=0.2, optimum=0.4)
+    assert end is not None
+    assert end.upper
+    assert end.beyond == pytest.approx(0.7, abs=0.1)
+    assert end.interval[0] > 0.5
+    assert end.p < 0.05
 
 
 def test_crashes_of_the_machine_exclude_nothing() -> None:
-    decision = next_sweep(crashing(by_lr=False)).narrowing.decisions[0]
-    assert decision.failing is None
+    assert all(ends_of(None, share=share, optimum=0.4) is None for share in (0.2, 0.35, 0.5, 0.7, 0.9))
+
+
+def test_an_end_that_holds_the_optimum_is_not_excluded_by_its_failures() -> None:
+    assert ends_of(0.7, share=0.2, optimum=0.9) is None
+
+
+def test_an_end_that_fails_is_cut_in_the_file_with_its_numbers() -> None:
+    rng = np.random.default_rng(3)
+    runs = []
+    for index in range(50):
+        log_lr = float(rng.uniform(-4, -1))
+        curve = flat(0.7 - 0.05 * (log_lr + 2.8) ** 2 + float(rng.normal(0, 0.03)))
+        ends_well = log_lr < -2
+        config = {"lr": 10**log_lr}
+        runs.append(
+            completed(f"r{index}", curve, config=config)
+            if ends_well
+            else run(f"r{index}", curve[: int(rng.integers(2, 9))], "crashed", config=config)
+        )
+    findings = made({"lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-1}}, runs)
+    assert written(findings)["parameters"]["lr"]["max"] < 2e-2
+    assert "Dropped" in next_sweep(findings).text
+
+
+def test_causes_of_the_machine_are_no_evidence_against_a_configuration() -> None:
+    assert not any(is_its_own_failure(cause) for cause in (Cause.NODE_FAILURE, Cause.DATA_ERROR, Cause.EARLY_STOPPED))
+    assert all(is_its_own_failure(cause) for cause in (Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.LOST))
 
 
 def test_a_value_whose_runs_all_failed_without_a_word_is_dropped_only_by_enough_of_them() -> None:

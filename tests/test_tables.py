@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from sweep_records import amc_sweep, completed, run, story, sweep
+from sweep_records import amc_sweep, run, story, sweep
 from training_surface import simulate
 
 from amc_analysis.findings import analyse

@@ -33,7 +33,7 @@ class Confusion:
 
 def read_confusions(folder: Path, ranked: Sequence[RankedRun]) -> tuple[Confusion, ...]:
     """Read the evaluations of the best runs' peak epochs, as far as they lie under ``FOLDER/RUN_ID/evaluation``."""
-    found = []
+    found: list[Confusion] = []
     for entry in ranked:
         if entry.peak_epoch is None or len(found) == MOST_RUNS:
             continue

@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of ``amc-analyze --json``, read off the dataclasses that the document is written from.
+"""The JSON Schema (draft 2020-12) of ``amc-analyze --json``, read off the dataclasses that the document comes from.
 
 A field's description is the comment behind it in the source, so that the two cannot part.
 """

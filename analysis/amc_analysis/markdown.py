@@ -29,7 +29,8 @@ def to_markdown(report: Report) -> str:
     lines = [
         f"## {_cell(title)}",
         "",
-        f"**Status**: {sweep.state.lower() or 'unknown'}, {len(sweep.runs)} runs, read {sweep.read_at:%Y-%m-%d %H:%M} UTC",
+        f"**Status**: {sweep.state.lower() or 'unknown'}, {len(sweep.runs)} runs, "
+        f"read {sweep.read_at:%Y-%m-%d %H:%M} UTC",
         f"**Metric**: {_cell(metric_text(findings))}; ranked by the peak of each run's whole history, never by test",
         f"**Configuration**: {_cell(_configuration(report))}",
         f"**Result**: **{_cell(headline(findings))}**",

@@ -1,9 +1,9 @@
 """The next sweep: what the runs cannot exclude is kept, what they can is dropped, and every range says why.
 
-Runs are compared at equal epochs (``next_sweep_outcomes``), so that a run which crashed or was stopped early counts for
-what it had shown by then. A surrogate (``next_sweep_surrogate``) says where the optimum can still be; a value that holds
-it in hardly any draw is dropped, if at least ``LEAST_TO_DROP`` runs had it. What failures alone exclude is the end of a
-range in which most runs fail and clearly more than elsewhere: machines crash everywhere, configurations do not.
+Runs are compared at equal epochs (``next_sweep_outcomes``): a run which crashed or was stopped early counts for what
+it had shown by then. A surrogate (``next_sweep_surrogate``) says where the optimum can still be; a value that holds it
+in hardly any draw is dropped, if at least ``LEAST_TO_DROP`` runs had it. What failures alone exclude is a value, or the
+end of a range, with which most runs fail and clearly more than elsewhere: machines crash everywhere.
 """
 
 from __future__ import annotations
@@ -104,21 +104,21 @@ def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
     places = np.array([place for _, place in within]).reshape(len(within), len(axes))
     valued = np.array([entry.peak is not None for entry in entries], dtype=bool)
     left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
-    varied = [number for number in range(len(axes)) if len(np.unique(places[valued, number])) > 1]
-    seen = [_Seen(axis, entries, places[:, number]) for number, axis in enumerate(axes)]
+    varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
+    seen = [_Seen(axis, entries, places[:, column]) for column, axis in enumerate(axes)]
     if valued.sum() < LEAST_RUNS or not varied:
         return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
     outcomes = at_equal_epochs(curves, maximise=findings.metric.goal == "maximize")
-    ran, searched = places[valued][:, varied], [axes[number] for number in varied]
+    ran, searched = places[valued][:, varied], [axes[column] for column in varied]
     candidates = _candidates(searched, ran)
     belief = believe(
         _points(searched, ran), outcomes.values, outcomes.variances, _points(searched, candidates), seed=SEED
     )
     decisions = []
-    for number, one in enumerate(seen):
-        if number in varied:
-            optimum = candidates[belief.optimum, varied.index(number)]
+    for place, one in enumerate(seen):
+        if place in varied:
+            optimum = candidates[belief.optimum, varied.index(place)]
             decide = _decide_range if one.axis.values is None else _decide_listed
             decisions.append(decide(one, optimum, excluded))
         elif one.axis.values is not None:
@@ -179,8 +179,8 @@ def _curve(entry: RankedRun) -> list[float]:
 
 
 def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:
-    ordered = [number for number, axis in enumerate(axes) if axis.ordered]
-    others = [number for number, axis in enumerate(axes) if not axis.ordered]
+    ordered = [column for column, axis in enumerate(axes) if axis.ordered]
+    others = [column for column, axis in enumerate(axes) if not axis.ordered]
     return Points(places[:, ordered], places[:, others].astype(np.int64))
 
 
@@ -236,7 +236,7 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
     assert isinstance(axis.leaf, Choice)
     if axis.leaf.probabilities is None:
         return {"values": list(values)}
-    weights = {index: 0.0 for index in range(len(axis.values))}
+    weights = dict.fromkeys(range(len(axis.values)), 0.0)
     for value, weight in zip(axis.leaf.values, axis.leaf.probabilities, strict=True):
         place = axis.coordinate(value)
         index = int(np.argmin([abs((axis.coordinate(one) or 0.0) - (place or 0.0)) for one in axis.values]))
@@ -256,7 +256,8 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
     leader = int(np.argmin(np.abs(levels - seen.leader)))
     surest = max(range(len(found)), key=lambda index: found[index].share)
     failures, ended = sum(one.failures for one in found), sum(one.ended for one in found)
-    kept, dropped = [], []
+    kept: list[ValueEvidence] = []
+    dropped: list[ValueEvidence] = []
     for index, one in enumerate(found):
         unlikely = one.n >= LEAST_TO_DROP and one.share < excluded
         holds = one.share if one.n else 0.0  # nothing but failures is known of it

@@ -21,10 +21,11 @@ from amc_analysis.next_sweep import (
     narrow,
 )
 from amc_analysis.next_sweep_surrogate import DRAWS
-from amc_analysis.next_sweep_yaml import comment, literal, number, parameters
+from amc_analysis.next_sweep_yaml import comment, literal, parameters
 from amc_analysis.parameters import is_seed
 from amc_analysis.report import Scale, scale_of
-from amc_sweeps.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten, grid, parse
+from amc_sweeps.distributions import DISTRIBUTIONS
+from amc_sweeps.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
 
 SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
 FEWEST_RUNS = 12  # that the next sweep may make
@@ -94,8 +95,8 @@ def _head(findings: Findings, narrowing: Narrowing, summary: str, repeated: str 
         )
     else:
         told.append(
-            f"{narrowing.runs} runs were compared at epoch {outcomes.horizon}. {outcomes.carried} ended before and were "
-            "carried there by what the others gained from the same epoch, with a doubt as large as these gains differ."
+            f"{narrowing.runs} runs were compared at epoch {outcomes.horizon}. {outcomes.carried} ended before it and "
+            "were carried there by what the others gained from the same epoch, with a doubt as large as these differ."
         )
         told.append(
             f'"Optimum in 40% of draws": of {DRAWS} surfaces drawn from a Gaussian process given these runs, so many '
@@ -190,8 +191,8 @@ def _early_terminate(findings: Findings) -> list[str]:
     if asked is None:
         stopped = findings.early_stops.runs
         lines += comment(
-            "Was not given, and W&B's engine takes true, its documentation false. Ranked by peak, a run is judged by its "
-            f"best value so far, not by the one at the band ({stopped} runs of this sweep were stopped).",
+            "Was not given, and W&B's engine takes true, its documentation false. Where peaks are ranked, a run is "
+            f"judged by its best value so far, not by the one at the band ({stopped} runs of this sweep were stopped).",
             2,
         )
     lines.append(f"  strict: {literal(bool(asked))}")
@@ -258,8 +259,6 @@ def _as_given(leaf: Leaf) -> dict[str, Any]:
     if not isinstance(leaf, Range):
         weights = {} if leaf.probabilities is None else {"probabilities": list(leaf.probabilities)}
         return {"values": list(leaf.values), **weights}
-    from amc_sweeps.distributions import DISTRIBUTIONS
-
     keys = {key: getattr(leaf, key) for key in DISTRIBUTIONS[leaf.distribution]}
     return {"distribution": leaf.distribution, **{key: value for key, value in keys.items() if value is not None}}
 
@@ -281,9 +280,9 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
         where = "above" if end.upper else "below"
         place = decision.axis.value_at(end.beyond)
         told.append(
-            f"Failures: {where} {place:.3g} {end.failures} of {end.n} runs failed (95% interval {end.interval[0]:.0%} to "
-            f"{end.interval[1]:.0%}), elsewhere {end.failures_elsewhere} of {end.n_elsewhere} (permutation "
-            f"p {end.p:.2g}): the configuration, not the machines."
+            f"Failures: {where} {place:.3g} {end.failures} of {end.n} runs failed (95% interval "
+            f"{end.interval[0]:.0%} to {end.interval[1]:.0%}), elsewhere {end.failures_elsewhere} of "
+            f"{end.n_elsewhere} (permutation p {end.p:.2g}): the configuration, not the machines."
         )
     if decision.never_ran:
         named = ", ".join(one if decision.axis.values is None else literal(one) for one in decision.never_ran)

@@ -90,11 +90,16 @@ def believe(runs: Points, values: Array, variances: Array, candidates: Points, *
     weights = np.exp(np.array([one.log_weight for one in hypotheses]) - max(one.log_weight for one in hypotheses))
     weights /= weights.sum()
     noise = sum(float(weight) * one.noise for weight, one in zip(weights, hypotheses, strict=True)) * spread
-    optimum = [
-        _best_candidates(one, runs, candidates, int(count), rng)
-        for one, count in zip(hypotheses, rng.multinomial(DRAWS, weights), strict=True)
-        if count
-    ]
+    optimum = []
+    alike: dict[float, tuple[_Similarity, _Similarity]] = {}
+    for one, count in zip(hypotheses, rng.multinomial(DRAWS, weights).tolist(), strict=True):
+        if not count:
+            continue
+        if one.length not in alike:
+            pairs = ((runs, candidates), (candidates, candidates))
+            across, among = (_Similarity.between(*pair, one.length) for pair in pairs)
+            alike[one.length] = across, among
+        optimum.append(_best_candidates(one, *alike[one.length], count, rng))
     return Belief(np.concatenate(optimum), noise)
 
 
@@ -110,33 +115,39 @@ def _squeeze(values: Array) -> tuple[Array, Array]:
     return np.where(values < top, top - lead * np.log1p(below), values), 1 / (1 + below)
 
 
-def _kernels(one: Points, other: Points, length: float) -> list[Array]:
-    """Return one similarity matrix (N, M) a parameter."""
-    found = [
-        np.exp(-0.5 * ((one.ordered[:, [j]] - other.ordered[None, :, j]) / length) ** 2)
-        for j in range(one.ordered.shape[1])
-    ]
-    found += [
-        (one.unordered[:, [j]] == other.unordered[None, :, j]).astype(np.float64) for j in range(one.unordered.shape[1])
-    ]
-    return found
+@dataclass(frozen=True, eq=False)
+class _Similarity:
+    """How alike configurations are, (N, M): over single parameters, and over pairs of them."""
 
+    single: Array
+    pairs: Array
 
-def _covariance(kernels: list[Array], effect: float, pair: float) -> Array:
-    single = sum(kernels[1:], start=kernels[0].copy())
-    squares = sum((kernel * kernel for kernel in kernels[1:]), start=kernels[0] ** 2)
-    pairs = (single * single - squares) / 2  # the sum over pairs of their products
-    return 1 + 4 * effect**2 + effect**2 * (single + pair**2 * pairs)  # a wide constant in front
+    @classmethod
+    def between(cls, one: Points, other: Points, length: float) -> _Similarity:
+        single, squares = np.zeros((len(one), len(other))), np.zeros((len(one), len(other)))
+        for j in range(one.ordered.shape[1]):
+            away = one.ordered[:, [j]] - other.ordered[None, :, j]
+            single += (kernel := np.exp(-0.5 * (away / length) ** 2))
+            squares += kernel**2
+        for j in range(one.unordered.shape[1]):
+            same = (one.unordered[:, [j]] == other.unordered[None, :, j]).astype(np.float64)
+            single += same
+            squares += same
+        return cls(single, (single**2 - squares) / 2)  # the sum over pairs of their products
+
+    def covariance(self, effect: float, pair: float) -> Array:
+        """Return the surface's covariance, a wide constant in front."""
+        return 1 + 4 * effect**2 + effect**2 * (self.single + pair**2 * self.pairs)
 
 
 def _hypotheses(runs: Points, outcomes: Array, doubts: Array) -> list[_Hypothesis]:
     found = []
     for length in LENGTHS:
-        kernels = _kernels(runs, runs, length)
+        alike = _Similarity.between(runs, runs, length)
         for effect, pair in product(EFFECTS, PAIRS):
-            covariance = _covariance(kernels, effect, pair)
+            covariance = alike.covariance(effect, pair)
             for noise in NOISES:
-                root = np.linalg.cholesky(covariance + np.diag(noise**2 + doubts))
+                root: Array = np.asarray(np.linalg.cholesky(covariance + np.diag(noise**2 + doubts)), np.float64)
                 solved = np.linalg.solve(root, outcomes)
                 likelihood = -0.5 * float(solved @ solved) - float(np.log(np.diag(root)).sum())
                 prior = -0.5 * (math.log(noise / USUAL_NOISE) / NOISE_SPREAD) ** 2
@@ -145,15 +156,12 @@ def _hypotheses(runs: Points, outcomes: Array, doubts: Array) -> list[_Hypothesi
 
 
 def _best_candidates(
-    one: _Hypothesis, runs: Points, candidates: Points, draws: int, rng: np.random.Generator
+    one: _Hypothesis, across: _Similarity, among: _Similarity, draws: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return the number of the best candidate in each of ``draws`` surfaces."""
-    across = _covariance(_kernels(runs, candidates, one.length), one.effect, one.pair)
-    among = _covariance(_kernels(candidates, candidates, one.length), one.effect, one.pair)
-    explained = np.linalg.solve(one.root, across)
-    mean = explained.T @ one.solved
-    left = among - explained.T @ explained
-    jitter = JITTER * float(np.mean(np.diag(among)))
-    root = np.linalg.cholesky(left + jitter * np.eye(len(left)))
-    surfaces = mean[:, None] + root @ rng.standard_normal((len(mean), draws))
+    explained = np.linalg.solve(one.root, across.covariance(one.effect, one.pair))
+    before = among.covariance(one.effect, one.pair)
+    jitter = JITTER * float(np.mean(np.diag(before)))
+    root = np.linalg.cholesky(before - explained.T @ explained + jitter * np.eye(len(before)))
+    surfaces = (explained.T @ one.solved)[:, None] + root @ rng.standard_normal((len(before), draws))
     return np.asarray(surfaces.argmax(axis=0))

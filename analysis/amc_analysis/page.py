@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: nothing is fetched from anywhere, and nothing but its own scripts runs."""
+"""The report as one self-contained HTML page: nothing is fetched, and no script but its own runs."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _slice(effect: Effect, findings: Findings) -> Json:
     """Return one parameter's runs and the mean of each value with its interval."""
     listed = {outcome.label: place for place, outcome in enumerate(effect.values) if outcome.low is None}
     path = effect.parameter.split(".")
-    points = []
+    points: list[list[Any]] = []
     for number, entry in enumerate(findings.ranked):
         value = look_for(dict(entry.run.config), path)
         reached = _reached(entry, effect.equal_epochs, findings.metric.goal)
@@ -169,7 +169,7 @@ def _reached(entry: RankedRun, epochs: int | None, goal: str) -> float | None:
 
 def _by_level(findings: Findings) -> Json | None:
     """Return accuracy by SNR of the best runs in the epochs of their peaks; None where nobody logged it."""
-    runs = []
+    runs: list[Json] = []
     for number, entry in enumerate(findings.ranked):
         names = {
             name: level

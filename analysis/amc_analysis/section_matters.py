@@ -25,8 +25,8 @@ def matters(report: Report) -> Section | None:
         blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1)]
     blocks.append(_importance(report))
     blocks += [
-        f"{pair.first} and {pair.second} moved together ({pair.measure} {pair.strength:.2f}, n = {pair.n}): their effects "
-        "cannot be told apart here."
+        f"{pair.first} and {pair.second} moved together ({pair.measure} {pair.strength:.2f}, n = {pair.n}): their "
+        "effects cannot be told apart here."
         for pair in report.conclusions.confounded
     ]
     return Section("matters", "What mattered", tuple(blocks))
@@ -51,8 +51,8 @@ def _overall(effects: tuple[Effect, ...]) -> str:
     if rest and told:
         lines.append(f"Not told from chance: {', '.join(rest)}.")
     lines.append(
-        'p is of permutations, corrected for the number of looks. "Best of k" is expected of k runs, the same for every '
-        'value; "beats" is the share of the other runs that a value\'s runs beat, each pair at equal epochs.'
+        'p is of permutations, corrected for the number of looks. "Best of k" is expected of k runs, the same for '
+        'every value; "beats" is the share of the other runs that a value\'s runs beat, each pair at equal epochs.'
     )
     return " ".join(lines)
 
