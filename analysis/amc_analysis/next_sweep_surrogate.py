@@ -148,7 +148,7 @@ def _hypotheses(runs: Points, outcomes: Array, doubts: Array) -> list[_Hypothesi
             covariance = alike.covariance(effect, pair)
             for noise in NOISES:
                 root: Array = np.asarray(np.linalg.cholesky(covariance + np.diag(noise**2 + doubts)), np.float64)
-                solved = np.linalg.solve(root, outcomes)
+                solved: Array = np.asarray(np.linalg.solve(root, outcomes), np.float64)
                 likelihood = -0.5 * float(solved @ solved) - float(np.log(np.diag(root)).sum())
                 prior = -0.5 * (math.log(noise / USUAL_NOISE) / NOISE_SPREAD) ** 2
                 found.append(_Hypothesis(likelihood + prior, length, effect, pair, noise, root, solved))
