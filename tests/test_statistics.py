@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
 import pytest
 
-from amc_analysis.statistics import medians_of_3, noise_sd, wilson_interval
+from amc_analysis.statistics import (
+    expected_best,
+    expected_inflation,
+    medians_of_3,
+    noise_sd,
+    t_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +81,30 @@ def test_noise_sd_needs_five_values() -> None:
 def test_medians_of_3_shrug_off_one_lucky_epoch() -> None:
     assert medians_of_3([1, 9, 2, 3]) == [2, 3]
     assert medians_of_3([1, 2]) == []
+
+
+def test_the_expected_best_of_k_is_the_mean_over_all_subsets_of_k() -> None:
+    values = [0.3, 0.1, 0.7, 0.7, 0.2, 0.5]
+    for k in range(1, 7):
+        subsets = list(itertools.combinations(values, k))
+        assert expected_best(values, k) == pytest.approx(sum(map(max, subsets)) / len(subsets))
+
+
+def test_the_expected_best_of_many_runs_overflows_nothing() -> None:
+    values = [index / 4000 for index in range(1, 4001)]
+    assert expected_best(values, 1) == pytest.approx(sum(values) / 4000)
+    assert expected_best(values, 2000) == pytest.approx(2000 / 2001 * 4001 / 4000)
+    with pytest.raises(ValueError, match="k = 5 of 4 values"):
+        expected_best(values[:4], 5)
+
+
+def test_a_mean_has_an_interval_from_8_values_on() -> None:
+    assert t_interval([1.0] * 7) is None
+    low, high = t_interval([1, 2, 3, 4, 5, 6, 7, 8]) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((4.5 - 2.3646 * 2.44949 / 8**0.5, 4.5 + 2.3646 * 2.44949 / 8**0.5), abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "inflation"), [(1, 0.0), (2, 0.5642), (9, 1.4850), (66, 2.368)])
+def test_a_peak_flatters_by_the_expected_maximum_of_its_noise(n: int, inflation: float) -> None:
+    """Harter, Biometrika 48 (1961), expected values of normal order statistics."""
+    assert expected_inflation(n) == pytest.approx(inflation, abs=0.03)

@@ -89,12 +89,17 @@ class Case:
 
     def sampled(self, parameter: str) -> dict[str, Any]:
         """Return the values of a parameter that some run is known to have had, by their key."""
-        chosen = [look_up(entry.run.config, parameter) for entry in self.ranked]
-        found = {value_key(value): value for value in chosen if value is not None}
+        found = {value_key(value): value for value in self._chosen(parameter)}
         for claim in self.claims(ClaimKind.GROUP):
             if claim.parameter == parameter and claim.numbers.get("n", 1) > 0:
                 found |= {value_key(value): value for value in claim.values}
         return found
+
+    def _chosen(self, parameter: str) -> list[Any]:
+        """Return the value of every run that has one; a null that is written down is one."""
+        configs = [entry.run.config for entry in self.ranked]
+        values = [(look_up(config, parameter), parameter in config) for config in configs]
+        return [value for value, is_written in values if value is not None or is_written]
 
     def known_runs(self, parameter: str) -> int | None:
         """Return of how many runs it is known which value they had, when that is all there were; else None.
@@ -102,7 +107,7 @@ class Case:
         Records of some runs alone do, together with what was written of the rest: "all 12 runs used 1e-3".
         """
         if self.is_whole:
-            return sum(look_up(entry.run.config, parameter) is not None for entry in self.ranked)
+            return len(self._chosen(parameter))
         groups = {
             tuple(map(value_key, claim.values)): claim.numbers["n"]
             for claim in self.claims(ClaimKind.GROUP)

@@ -97,7 +97,8 @@ def impute_worst(case: Case) -> Iterator[Firing]:
         severity=Severity.WARNING,
         subjects=tuple(entry.run.run_id for entry in cut),
         numbers={"runs": len(cut), "of": len(case.ranked), "impute": "worst"},
-        evidence=f"The sweep is bayes with {how}; of {counted(len(case.ranked), 'run')} {len(cut)} failed or was cut short.",
+        evidence=f"The sweep is bayes with {how}; of {counted(len(case.ranked), 'run')} {len(cut)} "
+        "failed or was cut short.",
         consequence="The search took each of them for the worst result there is and avoided their surroundings: write "
         "impute: best.",
     )

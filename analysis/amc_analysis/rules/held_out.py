@@ -83,8 +83,8 @@ def select_metric_mismatch(case: Case) -> Iterator[Firing]:
             severity=Severity.WARNING,
             subjects=tuple(runs),
             numbers={"runs": len(runs), "selected_by": selected, "ranked_by": case.findings.metric.name},
-            evidence=f"The checkpoint, or the end, of {counted(len(runs), 'run')} was chosen by {selected}, the rank is by "
-            f"{case.findings.metric.name}: {listed(runs)}.",
+            evidence=f"The checkpoint, or the end, of {counted(len(runs), 'run')} was chosen by {selected}, the "
+            f"rank is by {case.findings.metric.name}: {listed(runs)}.",
             consequence="Their peaks need not be in their checkpoints, and patience may have ended them while the "
             "ranking metric still rose.",
         )

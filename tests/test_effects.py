@@ -1,0 +1,180 @@
+"""Effects of parameters: fair comparisons of runs of unequal length, tests, tables, pairs, importance, confounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated_sweeps import Setting, Simulated, findings_of, simulate
+
+from amc_analysis.confounding import confounded_pairs
+from amc_analysis.effects import Effect, effects_of
+from amc_analysis.importance import importance_of
+from amc_analysis.outcomes import outcomes_of
+from amc_analysis.parameters import parameters_of
+from amc_analysis.permutation import test as corrected_p
+from amc_analysis.runs import Metric
+from amc_sweeps.causes import Cause
+
+CHOICES = {"parameters": {"a": {"values": [1, 2]}, "b": {"values": ["x", "y", "z"]}}}
+
+
+def _run(values: list[float], cause: Cause = Cause.COMPLETED, **config: Any) -> Simulated:
+    return Simulated(dict(config), values, cause, "gpu-0")
+
+
+def _effects(runs: list[Simulated], config: Mapping[str, Any], metric: Metric | None = None) -> dict[str, Effect]:
+    findings = findings_of(runs, config, **({} if metric is None else {"metric": metric}))
+    found = effects_of(outcomes_of(findings), parameters_of(findings), np.random.default_rng(0))
+    return {effect.parameter: effect for effect in found}
+
+
+def _standing(runs: list[Simulated]) -> dict[str, float]:
+    outcomes = outcomes_of(findings_of(runs, CHOICES))
+    ids = [entry.run.run_id for entry in outcomes.entries]
+    return dict(zip(ids, outcomes.standing.tolist(), strict=True))
+
+
+def test_a_stopped_run_is_judged_by_the_epochs_that_it_was_given() -> None:
+    slow = [0.1, 0.2, 0.3, 0.8]
+    standing = _standing([_run(slow), _run([0.3, 0.4], Cause.EARLY_STOPPED), _run([0.2, 0.3, 0.5, 0.6])])
+    assert standing["run0001"] == 1.0, "ahead of both after two epochs, whatever they reached later"
+    assert standing["run0000"] == 0.5
+    assert standing["run0002"] == 0.0
+
+
+def test_without_cut_runs_the_standing_is_the_rank_of_the_peak() -> None:
+    standing = _standing([_run([0.1, 0.5]), _run([0.4, 0.2]), _run([0.3, 0.5]), _run([0.9, 0.1])])
+    assert list(standing.values()) == sorted(standing.values(), reverse=True)
+    assert standing == {"run0003": 1.0, "run0000": 0.5, "run0002": 0.5, "run0001": 0.0}
+
+
+def test_means_are_of_equal_epochs_and_the_best_is_of_any() -> None:
+    runs = [_run([0.1, 0.2, 0.3, 0.9], a=1, b="x")] * 6
+    runs += [_run([0.3, 0.4], Cause.EARLY_STOPPED, a=2, b="x")] * 5 + [_run([0.2, 0.8], Cause.LOST, a=2, b="x")]
+    effect = _effects(runs, CHOICES)["a"]
+    one, two = effect.values
+    assert effect.equal_epochs == 2
+    assert (one.mean, two.mean) == (pytest.approx(0.2), pytest.approx((5 * 0.4 + 0.8) / 6))
+    assert (one.best, two.best) == (0.9, 0.8)
+    assert (two.failures, two.ended, two.cut_short) == (1, 6, 5)
+
+
+def test_a_crashed_run_counts_in_best_and_failures_and_not_in_the_mean_of_whole_ones() -> None:
+    runs = [_run([0.1, 0.2, 0.3], a=1 + index % 2, b="x") for index in range(8)]
+    runs.append(_run([0.1, 0.4], Cause.LOST, a=1, b="x"))
+    one, two = _effects(runs, CHOICES)["a"].values
+    assert (one.best, one.best_run, one.n, one.runs, one.failures) == (0.4, "run0008", 4, 5, 1)
+    assert one.mean == two.mean == pytest.approx(0.3)
+    assert one.interval is None
+    assert one.spread == (0.3, 0.3)
+
+
+def test_values_of_unequal_n_are_set_beside_each_other_at_one_k() -> None:
+    runs = [_run([value], a=1, b="x") for value in (0.1, 0.2, 0.3, 0.4)] + [_run([0.3], a=2, b="x")] * 2
+    effect = _effects(runs, CHOICES)["a"]
+    assert effect.k == 2
+    assert effect.values[0].expected_best == pytest.approx((0.2 + 2 * 0.3 + 3 * 0.4) / 6)
+    assert effect.values[1].expected_best == pytest.approx(0.3)
+
+
+def test_a_minimised_metric_has_its_best_at_the_bottom() -> None:
+    runs = [_run([value], a=1, b="x") for value in (0.1, 0.2, 0.3, 0.4)] + [_run([0.3], a=2, b="x")] * 2
+    effect = _effects(runs, CHOICES, Metric("val/loss", "minimize"))["a"]
+    assert effect.values[0].best == 0.1
+    assert effect.values[0].expected_best == pytest.approx((3 * 0.1 + 2 * 0.2 + 0.3) / 6)
+
+
+def test_matched_pairs_differ_in_one_parameter_alone_and_average_seeds() -> None:
+    space = {"parameters": {**CHOICES["parameters"], "seed": {"values": [0, 1]}}}
+    runs = [
+        _run([0.3 * (b == "y") + 0.1 * a + 0.02 * seed], a=a, b=b, seed=seed)
+        for a, b, seed in product((1, 2), ("x", "y", "z"), (0, 1))
+    ]
+    effects = _effects(runs, space)
+    (pair,) = effects["a"].pairs
+    assert (pair.first, pair.second, pair.n, pair.better) == (1, 2, 3, 3)
+    assert pair.difference == pytest.approx(0.1)
+    assert "seed" not in effects
+
+
+def test_a_parameter_that_only_some_runs_have_is_judged_among_these() -> None:
+    rng = np.random.default_rng(1)
+    space = {"parameters": {"optimizer": {"values": ["sgd", "adam"]}, "momentum": {"values": [0.5, 0.9]}}}
+    runs = []
+    for index in range(40):
+        sgd, momentum = index % 2 == 0, [0.5, 0.9][index // 2 % 2]
+        config = {"optimizer": "sgd", "momentum": momentum} if sgd else {"optimizer": "adam"}
+        runs.append(_run([0.5 - 0.2 * sgd + 0.1 * (sgd and momentum == 0.9) + rng.normal(0, 0.01)], **config))
+    effect = _effects(runs, space)["momentum"]
+    assert (effect.where, effect.n, effect.n_elsewhere) == ("optimizer = sgd", 20, 20)
+    assert effect.called
+
+
+@pytest.mark.parametrize(
+    ("shape", "trend"),
+    [
+        (lambda place: place, "rises"),
+        (lambda place: -place, "falls"),
+        (lambda place: -((place - 0.5) ** 2), "peaks inside"),
+        (lambda place: (place - 0.5) ** 2, "dips inside"),
+    ],
+)
+def test_the_shape_of_a_range_is_told_on_its_own_scale(shape: Any, trend: str) -> None:
+    rng = np.random.default_rng(2)
+    space = {"parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}}}
+    places = rng.uniform(0, 1, 40)
+    runs = [_run([0.5 + 0.3 * shape(place) + rng.normal(0, 0.01)], lr=float(10 ** (4 * place - 5))) for place in places]
+    effect = _effects(runs, space)["lr"]
+    assert effect.called
+    assert (effect.trend, effect.scale) == (trend, "log")
+    assert [value.runs for value in effect.values] == [10, 10, 10, 10]
+
+
+def test_a_null_that_the_sweep_lists_is_a_value() -> None:
+    space = {"parameters": {"clip": {"values": [None, 1.0]}}}
+    runs = [_run([0.1 + 0.4 * (index % 2)], clip=[None, 1.0][index % 2]) for index in range(12)]
+    effect = _effects(runs, space)["clip"]
+    assert {value.label: value.mean for value in effect.values} == {"null": pytest.approx(0.1), "1": pytest.approx(0.5)}
+    assert effect.called
+
+
+def test_equal_looks_cost_one_and_independent_looks_cost_more() -> None:
+    rng = np.random.default_rng(3)
+    score_B = rng.exponential(size=2001)
+    score_B[0] = np.quantile(score_B, 0.99)
+    p, once = corrected_p([score_B])
+    _, same = corrected_p([score_B] * 5)
+    others = [np.concatenate([[0.0], rng.exponential(size=2000)]) for _ in range(4)]
+    _, five = corrected_p([score_B, *others])
+    assert p[0] == once[0] == same[0] == pytest.approx(0.01, abs=0.001)
+    assert five[0] == pytest.approx(1 - 0.99**5, abs=0.015)
+
+
+def test_a_forest_names_the_planted_parameter_and_is_refused_without_one() -> None:
+    planted = simulate(Setting(60, shift=lambda config: 0.1 * config["curriculum"]), np.random.default_rng(4))
+    findings = findings_of(planted)
+    importance = importance_of(outcomes_of(findings), parameters_of(findings), seed=0)
+    assert importance.refused is None
+    assert importance.r2 is not None
+    assert importance.r2 > 0.4
+    assert importance.shares[0].parameter == "curriculum"
+    nothing = findings_of(simulate(Setting(60), np.random.default_rng(5)))
+    refused = importance_of(outcomes_of(nothing), parameters_of(nothing), seed=0)
+    assert not refused.shares
+    assert "out-of-bag R²" in (refused.refused or "")
+    few = findings_of(planted[:12])
+    assert "12 runs" in (importance_of(outcomes_of(few), parameters_of(few), seed=0).refused or "")
+
+
+def test_parameters_that_moved_together_are_named_and_others_are_not() -> None:
+    runs = simulate(Setting(30), np.random.default_rng(6))
+    for run in runs:
+        run.config["curriculum"] = run.config["max_lr"] > 10**-3.5
+    (pair,) = confounded_pairs(parameters_of(findings_of(runs)), np.random.default_rng(0))
+    assert {pair.first, pair.second} == {"max_lr", "curriculum"}
+    assert pair.measure == "correlation ratio"
+    assert pair.strength == pytest.approx(0.87, abs=0.05), "the rank correlation of a range with its upper half"
