@@ -52,6 +52,16 @@ def test_help_documents_every_field_of_the_tables() -> None:
         (["94fqx0gz", "--markdown", "."], "it is a folder"),
         (["94fqx0gz", "--next", "no/such/folder/next.yaml"], "its folder does not exist"),
         (["a/b/c/d"], "does not name a sweep"),
+        (["--runs"], "give the ids of runs after --runs"),
+        (["--runs", "abc"], "a run's id does not say its project"),
+        (["--runs", "p/abc", "q/abc"], "of several projects"),
+        (["--runs", "https://wandb.ai/me/amc/sweeps/abc"], "is not the URL of a run"),
+        (["94fqx0gz", "--offline", "--no-cache"], "give one of them"),
+        (["94fqx0gz", "--offline"], "was never read on this machine"),
+        (["94fqx0gz", "--from", "setup.cfg"], "give no sweeps or runs beside it"),
+        (["--from", "setup.cfg"], "neither Parquet of --save nor an export"),
+        (["94fqx0gz", "--save", "no/such/folder/a.parquet"], "its folder does not exist"),
+        (["http://a/e/p/sweeps/x", "http://b/e/p/sweeps/x"], "on several servers"),
         (["94fqx0gz"], "no W&B to talk to"),
     ],
 )
@@ -188,6 +198,26 @@ def test_a_real_sweep_is_ranked_by_peak_and_every_end_is_told(real_sweep: RealSw
     assert [line["run_id"] for line in table] == list(runs)
     assert {line["config.lr"] for line in table} == {"0.1"}
     assert "777" in (real_sweep.folder / "page.html").read_text()
+
+
+@pytest.mark.client
+def test_the_public_api_tells_the_same_ends_and_named_runs_are_read_alone(real_sweep: RealSweep) -> None:
+    def causes(*arguments: str) -> dict[str, str]:
+        ended = real_sweep.analyze(*arguments, "--json")
+        assert ended.returncode == 0, ended.stderr
+        return {run["run_id"]: run["cause"] for run in json.loads(ended.stdout)["runs"]}
+
+    whole = causes(real_sweep.sweep_id, "--public-api", "--no-cache")
+    assert whole == {"vanishes": "lost", "completes": "completed", "diverges": "diverged"}
+    assert causes("--runs", "elsewhere/vanishes", "local/elsewhere/diverges", "--entity", "local") == {
+        "vanishes": "lost",
+        "diverges": "diverged",
+    }
+    assert causes("--runs", f"{real_sweep.server.base_url}/local/elsewhere/runs/completes") == {
+        "completes": "completed"
+    }
+    nobody = real_sweep.analyze("--project", "nonesuch")
+    assert (nobody.returncode, "Traceback" in nobody.stderr) == (2, False)
 
 
 @pytest.mark.client

@@ -111,6 +111,24 @@ def test_three_runs_of_one_host_that_fall_silent_together_blame_the_host() -> No
     assert cause_of(record, "earlier") is Cause.LOST
 
 
+def test_runs_that_were_never_alive_at_one_time_do_not_blame_the_host() -> None:
+    def brief(number: int) -> RunRecord:
+        begin = START + timedelta(seconds=40 * number)
+        times = {"created_at": begin, "heartbeat_at": begin + timedelta(seconds=5)}
+        return run(f"r{number}", [0.1], "crashed", host="gpu-3", **times)
+
+    one_by_one = [brief(number) for number in range(3)]
+    assert [cause_of(sweep(*one_by_one), f"r{i}") for i in range(3)] == [Cause.LOST] * 3
+
+
+def test_a_run_of_the_host_that_went_on_acquits_it() -> None:
+    together = [run(f"r{i}", [0.1] * 5, "crashed", host="gpu-3") for i in range(3)]
+    survivor = completed("survivor", [0.1] * 20, host="gpu-3")
+    assert cause_of(sweep(*together, survivor), "r0") is Cause.LOST
+    later = completed("later", [0.1] * 5, host="gpu-3", start_s=3000.0, created_at=START + timedelta(seconds=3000))
+    assert cause_of(sweep(*together, later), "r0") is Cause.NODE_FAILURE
+
+
 def test_silence_is_measured_from_the_reading() -> None:
     record = sweep(
         run("fresh", state="running", heartbeat_at=START + timedelta(minutes=59)), run("stale", [0.1], "running")

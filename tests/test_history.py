@@ -5,9 +5,8 @@ import math
 from typing import Any
 
 import numpy as np
-
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amc_analysis.history import History
@@ -55,6 +54,7 @@ VALUES = st.floats() | st.integers(-(2**70), 2**400) | st.booleans() | st.none()
 ROWS = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES | st.dictionaries(st.sampled_from("xy"), VALUES)))
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_json_is_read_as_the_rows_it_stands_for(rows: list[dict[str, Any]]) -> None:
     assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
@@ -66,6 +66,7 @@ def test_rows_of_one_shape_with_one_odd_value_are_read_all_the_same(odd: object)
     assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_a_history_that_grew_is_the_whole_one(before: list[dict[str, Any]], later: list[dict[str, Any]]) -> None:
     assert same(History.from_rows(before).extended(History.from_rows(later)), History.from_rows(before + later))

@@ -76,8 +76,8 @@ def test_epochs_saved_are_those_that_early_stops_did_not_take() -> None:
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_the_terminal_report_keeps_to_its_width_but_for_commands_to_copy(width: int) -> None:
     lines = printed(story(), width=width).splitlines()
-    assert max(len(line) for line in lines if "amc-train" not in line) <= width
-    assert any("--max_lr=0.002" in line and "--curriculum=True" in line for line in lines)
+    assert max(len(line) for line in lines if "amc-sweep re" not in line) <= width
+    assert any("amc-sweep repeat local/amc-sweeps/" in line for line in lines)
 
 
 def test_the_terminal_report_shows_every_column_in_full() -> None:

@@ -87,15 +87,14 @@ class BulkSource:
         try:
             for run in runs:
                 history = run["history"]
-                rows = None
-                if history["rows"]:
+                rows = None if history["first"] and not history["rows"] else History()
+                while rows is not None and rows.length < history["rows"]:
                     size = int(reply.readline() or -1)
                     text = reply.read(size) if size >= 0 else b""
                     if len(text) != size:
                         raise SweepUnreadableError(f"{self._base_url} ended its reply in the middle of run {run['id']}")
-                    rows = History.from_json(text)
-                elif history["first"] == 0:
-                    rows = History()
+                    piece = History.from_json(text)
+                    rows = rows.extended(piece) if rows.length else piece
                 yield Part(
                     head=_record(run, head.project),
                     mark=Mark(history["token"], history["lines"]),

@@ -31,6 +31,7 @@ from amc_analysis.sources import Mark, Part, Selection, SweepHead
 
 VERSION = 1  # of the tables and of what is in them; a file of another one is thrown away
 BUSY_TIMEOUT_S = 30.0
+NEVER_WHOLE = 0.0  # for `read_at`
 COMMIT_EVERY_S = 0.5  # while runs arrive one on the heels of the other
 ON_THE_HEELS_S = 0.02
 
@@ -50,7 +51,7 @@ CREATE TABLE selections (
     key TEXT NOT NULL,        -- sources.Selection.key
     head TEXT NOT NULL,
     runs TEXT NOT NULL,       -- JSON list of ids, in their order
-    read_at REAL NOT NULL,    -- Unix time
+    read_at REAL NOT NULL,    -- Unix time, NEVER_WHOLE while the first reading goes on
     PRIMARY KEY (project, key)
 );
 """
@@ -117,13 +118,19 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def projects(self, wanted: Selection) -> list[str]:
-        """Return the ENTITY/PROJECT in which a selection was read before; what it does not name may be any."""
-        rows = self._connection.execute("SELECT project FROM selections WHERE key = ?", (wanted.key,))
+    def projects(self, wanted: Selection, *, whole: bool = False) -> list[str]:
+        """Return the ENTITY/PROJECT in which a selection was read before; what it does not name may be any.
+
+        Args:
+            wanted: the selection.
+            whole: leave out those whose reading was interrupted every time.
+        """
+        rows = self._connection.execute("SELECT project, read_at FROM selections WHERE key = ?", (wanted.key,))
         fits = [
             project
-            for (project,) in rows
-            if wanted.entity in (None, project.partition("/")[0])
+            for project, read_at in rows
+            if not (whole and read_at == NEVER_WHOLE)
+            and wanted.entity in (None, project.partition("/")[0])
             and wanted.project in (None, project.partition("/")[2])
         ]
         return sorted(fits)
@@ -145,7 +152,7 @@ class Cache:
         """Return what was last read of a selection, with histories; None where it never was."""
         sql = "SELECT head, runs, read_at FROM selections WHERE project = ? AND key = ?"
         row = self._connection.execute(sql, (project, wanted.key)).fetchone()
-        if row is None:
+        if row is None or row[2] == NEVER_WHOLE:
             return None
         runs = []
         for run_id in json.loads(row[1]):
@@ -157,23 +164,35 @@ class Cache:
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
     @contextlib.contextmanager
-    def writing(self, project: str) -> Iterator[Writing]:
-        """Give what takes runs in; what it has when the block ends, however it ends, is kept."""
-        writing = Writing(self._connection, project)
+    def writing(self, wanted: Selection, head: SweepHead) -> Iterator[Writing]:
+        """Give what takes the runs of a selection in; what it has when the block ends, however it ends, is kept."""
+        writing = Writing(self._connection, wanted, head)
         try:
+            writing.begin()
             yield writing
         finally:
             writing.commit()
 
 
 class Writing:
-    """Runs of one project on their way into a cache."""
+    """Runs of one selection on their way into a cache."""
 
-    def __init__(self, connection: sqlite3.Connection, project: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, wanted: Selection, head: SweepHead) -> None:
         self._connection = connection
-        self._project = project
+        self._key = wanted.key
+        self._head = json.dumps(sweep_to_json(head), default=str)
+        self._project = f"{head.entity}/{head.project}"
         self._begun: float | None = None
         self._last_put = 0.0
+
+    def begin(self) -> None:
+        """Note where the selection is, so that what is kept of an interrupted reading is found again."""
+        self._begin()
+        self._connection.execute(
+            "INSERT OR IGNORE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, '[]', ?)",
+            (self._project, self._key, self._head, NEVER_WHOLE),
+        )
+        self.commit()
 
     def put(self, part: Part, history: History) -> None:
         """Keep a run with its whole history as it is now."""
@@ -198,24 +217,18 @@ class Writing:
             self.commit()  # other processes want to write too
         self._last_put = now
 
-    def finish(self, wanted: Selection, head: SweepHead, run_ids: list[str], read_at: datetime) -> None:
+    def finish(self, run_ids: list[str], read_at: datetime) -> None:
         """Keep which runs a selection has, and drop those that it had and that are no more."""
         self._begin()
         sql = "SELECT runs FROM selections WHERE project = ? AND key = ?"
-        before = self._connection.execute(sql, (self._project, wanted.key)).fetchone()
+        before = self._connection.execute(sql, (self._project, self._key)).fetchone()
         gone = set(json.loads(before[0])) - set(run_ids) if before else set()
         self._connection.executemany(
             "DELETE FROM runs WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in gone]
         )
         self._connection.execute(
             "INSERT OR REPLACE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, ?, ?)",
-            (
-                self._project,
-                wanted.key,
-                json.dumps(sweep_to_json(head), default=str),
-                json.dumps(run_ids),
-                read_at.timestamp(),
-            ),
+            (self._project, self._key, self._head, json.dumps(run_ids), read_at.timestamp()),
         )
 
     def commit(self) -> None:

@@ -145,9 +145,9 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
             "longer runs have more chances at a peak: compare at equal epochs",
         ),
     ):
-        values = list(dict.fromkeys(getattr(side, name) for side in sides))
-        if len(values) > 1 and any(values):
-            shown = "; ".join(f"{side.title}: {_listed(getattr(side, name))}" for side in sides)
+        known = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]
+        if len({values for _, values in known}) > 1:
+            shown = "; ".join(f"{title}: {_listed(values)}" for title, values in known)
             found.append(f"The {what} differ ({shown}): {consequence}.")
     counts = [side.runs_total or side.runs for side in sides]
     if len(set(counts)) > 1:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from amc_analysis.bands import Decisions
+from amc_analysis.history import as_number
 from amc_analysis.runs import Goal, RunRecord, SweepRecord
-from amc_sweeps.causes import BandDecision, EndReason, Evidence
-from amc_sweeps.hyperband import HyperbandConfig, bands, runs_to_stop
+from amc_sweeps.causes import EndReason, Evidence
+from amc_sweeps.hyperband import HyperbandConfig
 from amc_sweeps.run_states import RunState, SweepState
 
 # Names that training scripts give to the same thing; the first that a run's configuration has is taken.
@@ -17,7 +19,6 @@ EPOCH_NAMES = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epoc
 PATIENCE_NAMES = ("patience", "early_stopping_patience", "es_patience")
 
 HEARTBEAT_SLACK_S = 60.0  # heartbeats come every 15 to 30 s: an end is known no better than that
-STOP_SLACK_S = 60.0  # a stop that was decided now ends the run within this time
 TOGETHER_S = 120.0
 FEWEST_TOGETHER = 3
 
@@ -25,6 +26,7 @@ FEWEST_TOGETHER = 3
 def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
     """Return run id -> evidence, for every run of the sweep."""
     early = hyperband_of(sweep.config)
+    decisions = None if early is None else Decisions(early, sweep.metric.goal, sweep.runs)
     cancelled = sweep.state in {SweepState.CANCELED, "CANCELLED"}
     last_heartbeat = max((run.heartbeat_at for run in sweep.runs if run.heartbeat_at), default=None)
     neighbours = _lost_together(sweep.runs)
@@ -42,14 +44,14 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             alive_at_cancel=_alive_at_cancel(run, sweep.updated_at, last_heartbeat) if cancelled else None,
             heartbeat_age_s=_age_s(run, sweep.read_at),
             points=len(curve),
-            epochs=epochs_done(run),
+            epochs=epochs_done(run) or None,
             epochs_planned=epochs_planned(run.config),
-            epochs_since_best=None if best is None else len(curve) - 1 - best,
+            epochs_since_best=None if best is None else _epochs_since(run, curve[best], len(curve) - 1 - best),
             patience=_whole_number(run.config, PATIENCE_NAMES),
             not_finite=run.not_finite[:3],
             log_tail=run.log_tail,
             hyperband=early is not None,
-            band=run.stop_decision or _band_decision(run, sweep.runs, early, sweep.metric.goal),
+            band=run.stop_decision or (decisions.decision(run, asked=_was_asked(run)) if decisions else None),
             neighbours_lost=neighbours.get(run.run_id),
         )
     return found
@@ -70,12 +72,16 @@ def epochs_planned(config: Mapping[str, Any]) -> int | None:
 
 
 def epochs_done(run: RunRecord) -> int:
-    """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more."""
+    """Return how many epochs a run got through: its count of points, or its `epoch` metric where that says more.
+
+    That is looked for in the points and in the summary, which some records have alone; 0 where nothing says.
+    """
     named = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
-    if not named:
-        return len(run.points)
-    from_zero = 1 if named[0] == 0 else 0
-    return max(len(run.points), int(max(named)) + from_zero)
+    from_zero = 1 if named and named[0] == 0 else 0
+    told = as_number(run.summary.get("epoch"))
+    if told is not None and math.isfinite(told):
+        named.append(told)
+    return max(len(run.points), int(max(named)) + from_zero) if named else len(run.points)
 
 
 def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
@@ -96,6 +102,15 @@ def _index_of_best(curve: Sequence[float], goal: Goal) -> int | None:
     return curve.index(max(curve) if goal == "maximize" else min(curve))
 
 
+def _epochs_since(run: RunRecord, value: float, points: int) -> int:
+    """Return how many epochs came after the first one with a value: by the `epoch` metric, else by count of points."""
+    epoch = next((point.epoch for point in run.points if point.value == value), None)
+    last = max((point.epoch for point in run.points if point.epoch is not None), default=None)
+    if epoch is None or last is None or not math.isfinite(last - epoch):
+        return points
+    return max(points, int(last - epoch))
+
+
 def _age_s(run: RunRecord, now: datetime) -> float | None:
     seen = run.heartbeat_at or run.created_at
     return None if seen is None else (now - seen).total_seconds()
@@ -113,72 +128,45 @@ def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat
     return False if (last_heartbeat - run.heartbeat_at).total_seconds() > HEARTBEAT_SLACK_S else None
 
 
-def _band_decision(
-    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig | None, goal: Goal
-) -> BandDecision | None:
-    """Return the Hyperband decision that would have ended the run, from the highest band it passed downwards.
-
-    A run that nobody is known to have asked to stop is judged at its highest band alone: it may have survived a lower
-    one whose threshold rose later.
-    """
-    curve = run.curve
-    if early is None:
-        return None
-    passed = [band for band in bands(early) if band <= len(curve)]
-    if not passed:
-        return None
-    asked = (
-        bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
-    )
-    curves = {other.run_id: other.curve for other in runs}
-    for band in reversed(passed) if asked else passed[-1:]:
-        length = len(curve) if band == passed[-1] else band
-        stops = runs_to_stop(early, goal, {**curves, run.run_id: curve[:length]}, {run.run_id})
-        if stops:
-            return BandDecision(stops[0].band, stops[0].value, stops[0].threshold)
-    return _decision_at_the_time(run, runs, early, goal) if asked else None
-
-
-def _decision_at_the_time(
-    run: RunRecord, runs: Sequence[RunRecord], early: HyperbandConfig, goal: Goal
-) -> BandDecision | None:
-    """Replay the thresholds as they stood while the run was alive: later, worse runs may have lowered them since."""
-    own = _timed(run)
-    lowest = bands(early)[0]
-    if own is None or len(own) < lowest:
-        return None
-    begin, end = own[lowest - 1][0], own[-1][0] + STOP_SLACK_S
-    timed = {other.run_id: curve for other in runs if (curve := _timed(other)) is not None}
-    moments = {curve[band - 1][0] for curve in timed.values() for band in bands(early) if band <= len(curve)}
-    for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
-        then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
-        stops = runs_to_stop(early, goal, then, {run.run_id})
-        if stops:
-            return BandDecision(stops[0].band, stops[0].value, stops[0].threshold)
-    return None
-
-
-def _timed(run: RunRecord) -> list[tuple[float, float]] | None:
-    """Return (time, value) of the finite points; None where a time is missing."""
-    finite = [point for point in run.points if math.isfinite(point.value)]
-    if any(point.time_s is None for point in finite):
-        return None
-    return [(point.time_s, point.value) for point in finite if point.time_s is not None]
+def _was_asked(run: RunRecord) -> bool:
+    """Tell whether the run is known to have been asked to stop, or says so itself."""
+    return bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
 
 
 def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
-    """Find hosts on which several runs fell silent at about one time: the machine, not the runs, is to blame."""
-    silent: dict[str, list[RunRecord]] = {}
+    """Find hosts on which several runs fell silent at about one time: the machine, not the runs, is to blame.
+
+    They must have been alive at one time, and no run may have been alive with them that went on.
+    """
+    by_host: dict[str, list[RunRecord]] = {}
     for run in runs:
-        if run.state == RunState.CRASHED and run.host and run.heartbeat_at:
-            silent.setdefault(run.host, []).append(run)
+        if run.host and run.heartbeat_at:
+            by_host.setdefault(run.host, []).append(run)
     found = {}
-    for host, members in silent.items():
-        for run in members:
-            together = [other for other in members if _apart_s(run, other) <= TOGETHER_S]
-            if len(together) >= FEWEST_TOGETHER:
+    for host, members in by_host.items():
+        silent = [run for run in members if run.state == RunState.CRASHED]
+        for run in silent:
+            together = [other for other in silent if _apart_s(run, other) <= TOGETHER_S and _overlap(run, other)]
+            if len(together) >= FEWEST_TOGETHER and not any(_went_on(other, together) for other in members):
                 found[run.run_id] = f"{len(together)} runs on {host} fell silent within {TOGETHER_S:.0f} s"
     return found
+
+
+def _overlap(one: RunRecord, other: RunRecord) -> bool:
+    """Tell whether two runs were alive at one time, as far as their times are known."""
+    times = [(run.created_at, run.heartbeat_at) for run in (one, other)]
+    (begun, seen), (other_begun, other_seen) = times
+    if begun is None or seen is None or other_begun is None or other_seen is None:
+        return True
+    return begun <= other_seen and other_begun <= seen
+
+
+def _went_on(run: RunRecord, silent: Sequence[RunRecord]) -> bool:
+    """Tell whether a run that was alive with others went on when they fell silent."""
+    last = max(other.heartbeat_at for other in silent if other.heartbeat_at)
+    if run.heartbeat_at is None or run.created_at is None or run.created_at > last:
+        return False
+    return (run.heartbeat_at - last).total_seconds() > HEARTBEAT_SLACK_S
 
 
 def _apart_s(one: RunRecord, other: RunRecord) -> float:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from amc_analysis.evidence import epochs_planned, evidence_of
 from amc_analysis.ranking import RankedRun, best_whole, rank
-from amc_analysis.runs import Metric, SweepRecord, summary_number
+from amc_analysis.runs import Metric, RunRecord, SweepRecord, summary_number
 from amc_analysis.statistics import wilson_interval
 from amc_sweeps.causes import CENSORED, FAILURES, Cause, classify
 from amc_sweeps.run_states import RunState
 
 SMALL_GROUP = 5  # under this many runs a rate gets its interval and no adjective
+OWN_PROGRAM = "amc-train"
+OWN_CONFIG = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # that no other script has together
+# What ended these runs was no fault of theirs, and their last checkpoint may be taken up.
+RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class FailureRate:
     def naive_rate(self) -> float | None:
         """What W&B's table of states suggests."""
         return self.not_finished / self.ended if self.ended else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """How the runs of one host, or of one agent, ended."""
+
+    name: str
+    rate: FailureRate
+    causes: Mapping[Cause, int]  # of the failures, most frequent first
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,16 @@ class Findings:
         return dict(Counter(entry.cause for entry in self.ranked).most_common())
 
     @property
+    def hosts(self) -> tuple[Place, ...]:
+        """How the runs of each host ended, most failures first; runs whose host is not known are in none."""
+        return _places(self.ranked, lambda run: run.host)
+
+    @property
+    def agents(self) -> tuple[Place, ...]:
+        """The same of each ``wandb agent``, where the server tells them."""
+        return _places(self.ranked, lambda run: run.agent)
+
+    @property
     def unread(self) -> tuple[RankedRun, ...]:
         """Runs whose history the server did not give."""
         return tuple(entry for entry in self.ranked if entry.run.unread)
@@ -117,6 +140,23 @@ def failure_rate(ranked: Sequence[RankedRun]) -> FailureRate:
     )
 
 
+def _places(ranked: Sequence[RankedRun], name_of: Callable[[RunRecord], str | None]) -> tuple[Place, ...]:
+    members: dict[str, list[RankedRun]] = {}
+    for entry in ranked:
+        name = name_of(entry.run)
+        if name:
+            members.setdefault(name, []).append(entry)
+    found = [
+        Place(
+            name,
+            failure_rate(entries),
+            dict(Counter(entry.cause for entry in entries if entry.cause in FAILURES).most_common()),
+        )
+        for name, entries in members.items()
+    ]
+    return tuple(sorted(found, key=lambda place: (-place.rate.failures, place.name)))
+
+
 def early_stops(ranked: Sequence[RankedRun]) -> EarlyStops:
     """Count the runs that Hyperband ended and the epochs that they did not take."""
     stopped = [entry for entry in ranked if entry.cause is Cause.EARLY_STOPPED]
@@ -146,13 +186,32 @@ def _is_constant(section: Mapping[str, Any]) -> bool:
     return "value" in section or (isinstance(values, list) and len(values) == 1)
 
 
+def commands_of(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
+    """Return the command lines that repeat a run and, where it was cut short, take it up where it ended."""
+    run = entry.run
+    if not is_own(sweep, run):
+        return (command_of(sweep, run.config),)
+    path = f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}"
+    repeat = f"amc-sweep repeat {path}"
+    return (repeat, f"amc-sweep resume {path}") if entry.cause in RESUMABLE else (repeat,)
+
+
+def is_own(sweep: SweepRecord, run: RunRecord) -> bool:
+    """Tell whether this toolkit's trial made a run: its program is named, or its whole configuration is there."""
+    program = str(sweep.config.get("program") or "")
+    return program == OWN_PROGRAM or (not program and run.config.keys() >= OWN_CONFIG)
+
+
 def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str:
     """Return the command line that repeats a run outside the sweep, as its agent started it."""
     program = str(sweep.config.get("program") or "PROGRAM")
     words = ["python", program] if program.endswith(".py") else [program]
     parameters = sweep.config.get("parameters")
-    names = parameters if isinstance(parameters, Mapping) else {}
-    words += [f"--{name}={config[name]}" for name in names if name in config]
+    if isinstance(parameters, Mapping):
+        names = [name for name in parameters if name in config]
+    else:
+        names = [name for name, value in config.items() if isinstance(value, str | int | float)]
+    words += [f"--{name}={config[name]}" for name in names]
     return shlex.join(words)
 
 

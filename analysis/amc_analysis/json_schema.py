@@ -72,6 +72,8 @@ def json_schema() -> Schema:
                         "naive": _object({"not_finished": {"type": "integer"}, "rate": _or_null("number")}),
                     }
                 ),
+                "hosts": _array(_place()),
+                "agents": _array(_place()),
                 "runs": _array(_run()),
                 "effects": _array(effect),
                 "importance": _of(concluded["importance"]),
@@ -85,6 +87,15 @@ def json_schema() -> Schema:
 
 
 _SWEEP = ("id", "entity", "project", "name", "state", "url", "method")
+
+
+def _place() -> Schema:
+    whole = {"type": "integer"}
+    interval = {**_array({"type": "number"}), "description": "of the failure rate: Wilson, 95 %"}
+    causes = _counts("of the failures")
+    return _object(
+        {"name": {"type": "string"}, "failures": whole, "ended": whole, "interval": interval, "causes": causes}
+    )
 
 
 def _run() -> Schema:

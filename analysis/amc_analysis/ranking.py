@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from amc_analysis.evidence import epochs_done, epochs_planned
 from amc_analysis.runs import Goal, Metric, RunRecord, summary_number
@@ -24,7 +25,7 @@ class RankedRun:
     rank: int | None  # 1 is best; equal peaks share a rank; None without any finite value
     peak: float | None  # best finite value by the goal
     peak_epoch: float | None
-    smoothed_peak: float | None  # best median of three neighbouring values
+    smoothed_peak: float | None  # best median of three neighbouring values; None where epochs are missing
     last: float | None  # the final logged value, NaN and infinities included
     epochs: int
     epochs_planned: int | None
@@ -91,7 +92,9 @@ def _mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]
 def _measure(run: RunRecord, verdict: Verdict, metric: Metric) -> RankedRun:
     best = max if metric.goal == "maximize" else min
     curve = run.curve
-    smoothed = medians_of_3(curve)
+    # Neighbours and second differences mean something only where no epoch between them is missing.
+    even = _is_even(run)
+    smoothed = medians_of_3(curve) if even else []
     peak = best(curve) if curve else None
     last = run.points[-1].value if run.points else None
     if not run.points:
@@ -110,9 +113,16 @@ def _measure(run: RunRecord, verdict: Verdict, metric: Metric) -> RankedRun:
         last=last,
         epochs=epochs_done(run),
         epochs_planned=epochs_planned(run.config),
-        noise_sd=noise_sd(curve),
+        noise_sd=noise_sd(curve) if even else None,
         test=None if test_name is None else summary_number(run.summary, test_name, metric.goal),
     )
+
+
+def _is_even(run: RunRecord) -> bool:
+    """Tell whether the finite points are equally many epochs apart, as far as their epochs are known."""
+    epochs = [point.epoch for point in run.points if math.isfinite(point.value)]
+    gaps = [round(b - a, 6) for a, b in pairwise(epochs) if a is not None and b is not None and b > a]
+    return not gaps or max(gaps) == min(gaps)
 
 
 def _epoch_of(run: RunRecord, peak: float | None) -> float | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from amc_analysis.cache import Cache
-from amc_analysis.claims import read_recorded
+from amc_analysis.claims import ClaimError, Recorded, read_recorded
 from amc_analysis.history import History
 from amc_analysis.runs import (
     Metric,
@@ -28,6 +28,8 @@ PREFERRED = "val/combined_acc"  # of runs without a sweep, where they log it
 _RISES = re.compile(r"(?:^|[^a-z])(?:acc|accuracy|f1|auc|map|iou|score|reward|precision|recall|r2)(?:$|[^a-z])", re.I)
 _FALLS = re.compile(r"(?:^|[^a-z])(?:loss|err|error|mae|mse|rmse|nll|perplexity)(?:$|[^a-z])", re.I)
 _HELD_OUT = re.compile(r"(?:^|[^a-z])(?:val|valid|validation|eval|dev)(?:$|[^a-z])", re.I)
+_TRAINING = re.compile(r"(?:^|[^a-z])train(?:ing)?(?:$|[^a-z])", re.I)
+_DISLIKED = 9
 _TEST = re.compile(r"(?:^|[^a-z])test(?:$|[^a-z])", re.I)
 
 
@@ -81,7 +83,7 @@ def _read(
     project = f"{reading.head.entity}/{reading.head.project}"
     runs: list[RunRecord] = []
     with contextlib.ExitStack() as until_read:
-        writing = until_read.enter_context(cache.writing(project)) if cache is not None else None
+        writing = until_read.enter_context(cache.writing(wanted, reading.head)) if cache is not None else None
         until_read.callback(reading.close)
         progress(0, reading.total)
         for part in reading.parts:
@@ -98,7 +100,7 @@ def _read(
             progress(len(runs), reading.total)
         now = datetime.now(UTC)
         if writing is not None:
-            writing.finish(wanted, reading.head, [run.run_id for run in runs], now)
+            writing.finish([run.run_id for run in runs], now)
     return assemble(reading.head, runs, wanted, metric=metric, goal=goal, read_at=now)
 
 
@@ -111,7 +113,7 @@ def read_offline(
         SweepUnreadableError: when none has it, or several places have one of that name.
         MetricError: see choose_metric and common_metric.
     """
-    places = [(cache, project) for cache in caches for project in cache.projects(wanted)]
+    places = [(cache, project) for cache in caches for project in cache.projects(wanted, whole=True)]
     if len(places) > 1:
         listed = "\n".join(f"  {project}    {cache.path.name}" for cache, project in places)
         raise SweepUnreadableError(f"{wanted.path} was read from several places; write ENTITY/PROJECT too:\n{listed}")
@@ -135,7 +137,6 @@ def assemble(
 
     Raises:
         MetricError: see choose_metric and common_metric.
-        ClaimError: when a description holds a faulty record.
     """
     config = dict(head.config)
     kind: Literal["sweep", "project", "runs"] = "sweep"
@@ -145,8 +146,8 @@ def assemble(
         config = {"metric": {"name": chosen.name, "goal": chosen.goal}}
     else:
         chosen = choose_metric(config, metric, goal)
-    recorded = read_recorded(head.description)
-    noted = [found for run in runs if (found := read_recorded(run.notes, run_id=run.run_id)) is not None]
+    recorded = _recorded(head.description)
+    noted = [found for run in runs if (found := _recorded(run.notes, run.run_id)) is not None]
     return SweepRecord(
         sweep_id=head.sweep_id,
         entity=head.entity,
@@ -160,16 +161,25 @@ def assemble(
         url=head.url,
         updated_at=head.updated_at,
         kind=kind,
-        description="" if recorded else head.description,
+        description=head.description,
         claims=(recorded.claims if recorded else ()) + tuple(claim for found in noted for claim in found.claims),
         runs_total=recorded.runs_total if recorded else None,
     )
 
 
+def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
+    """Read a record; a text that only begins like one is somebody's ordinary text."""
+    try:
+        return read_recorded(text, run_id=run_id)
+    except ClaimError:
+        return None
+
+
 def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str | None = None) -> Metric:
     """Choose what runs without a sweep are ranked by: what is given, else what most of them log.
 
-    ``val/combined_acc`` goes first; then held-out accuracies and the like, then held-out losses; never a test value.
+    ``val/combined_acc`` goes first; then held-out accuracies and the like, then held-out losses, then an
+    accuracy that does not say of what; never a training or a test value.
 
     Raises:
         MetricError: when they have nothing of the kind in common, or a goal cannot be told from the name.
@@ -180,7 +190,7 @@ def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str 
             logged = set(run.history.columns) | {key for key, value in run.summary.items() if _is_number(value)}
             counts.update(key for key in logged if not key.startswith("_") and not _TEST.search(key))
         ranked = sorted(counts.items(), key=lambda item: (_liking(item[0]), -item[1], item[0]))
-        name = next((key for key, count in ranked if _liking(key) < 3), None)
+        name = next((key for key, count in ranked if _liking(key) < _DISLIKED), None)
         if name is None:
             logged_names = ", ".join(key for key, _ in counts.most_common(8)) or "nothing"
             raise MetricError(
@@ -198,8 +208,8 @@ def _liking(name: str) -> int:
     if name == PREFERRED:
         return 0
     if _HELD_OUT.search(name):
-        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else 3
-    return 3
+        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else _DISLIKED
+    return 3 if _RISES.search(name) and not _TRAINING.search(name) else _DISLIKED
 
 
 def _is_number(value: object) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from amc_analysis.claims import ClaimError
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
 from amc_analysis.sources import NotFoundError, Progress, Selection, Source
 from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
@@ -112,7 +111,7 @@ def read_records(options: ReadingOptions) -> list[SweepRecord]:
             records = _offline(options)
         else:
             records = _online(options)
-    except (BackendError, MetricError, SweepUnreadableError, ClaimError) as error:
+    except (BackendError, MetricError, SweepUnreadableError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
         # A plain exit would wait for requests in flight, which may be long on a server that does not answer.

@@ -25,7 +25,7 @@ def records_of(
     """
     runs: dict[str | None, list[RunRecord]] = {}
     for run in export.runs:
-        runs.setdefault(run.get("sweep"), []).append(_run(exchange.as_ended(run), export.project))
+        runs.setdefault(run.get("sweep"), []).append(_run(run, export.project))
     entity = "local"  # whom it becomes when it is imported
     found = [
         assemble(

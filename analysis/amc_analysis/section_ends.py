@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from amc_analysis.findings import Findings, command_of
+from amc_analysis.findings import Findings, commands_of
 from amc_analysis.parameters import text_of
 from amc_analysis.ranking import RankedRun
 from amc_analysis.report import GEMS_SHOWN, early_stop_text, failed, failure_text, group_of, label, scale_of
 from amc_analysis.sections import Block, Command, Report, Section, Table, Warned, table
-from amc_sweeps.causes import FAILURES, Cause
 
 RUNS_NAMED = 6
-MOST_HOSTS = 12
 
 
 def ends(report: Report) -> Section | None:
@@ -24,7 +20,7 @@ def ends(report: Report) -> Section | None:
     blocks: list[Block] = [table(("cause", "runs", "that is"), rows), failure_text(findings)]
     stops = early_stop_text(findings)
     blocks += [stops] if stops else []
-    blocks += _hosts(findings)
+    blocks += _places(findings)
     blocks += _failures(findings)
     return Section("ends", "How they ended", tuple(blocks))
 
@@ -44,15 +40,19 @@ def _few(runs: list[str]) -> str:
     return ", ".join(runs[:RUNS_NAMED]) + more
 
 
-def _hosts(findings: Findings) -> list[Block]:
-    """Count failures by host, where the runs came from more than one."""
-    ended = [entry for entry in findings.ranked if entry.run.host and entry.cause is not Cause.RUNNING]
-    runs = Counter(str(entry.run.host) for entry in ended)
-    failures = Counter(str(entry.run.host) for entry in ended if entry.cause in FAILURES)
-    if len(runs) < 2 or not failures:
-        return []
-    rows = [[host, f"{failures[host]}/{count}"] for host, count in runs.most_common(MOST_HOSTS)]
-    return [table(("host", "failed"), rows)]
+def _places(findings: Findings) -> list[Block]:
+    """Count failures by host and by agent, where there are several to compare and something failed."""
+    blocks: list[Block] = []
+    for title, places in (("host", findings.hosts), ("agent", findings.agents)):
+        if len(places) < 2 or not findings.failure_rate.failures:
+            continue
+        rows = []
+        for place in places:
+            low, high = place.rate.interval
+            how = ", ".join(f"{count} {cause}" for cause, count in place.causes.items())
+            rows.append([place.name, f"{place.rate.failures}/{place.rate.ended}", f"{low:.0%}-{high:.0%}", how or "-"])
+        blocks.append(table((title, "failed", "95% interval", "how"), rows))
+    return blocks
 
 
 def integrity(report: Report) -> Section | None:
@@ -72,7 +72,7 @@ def following(report: Report) -> Section | None:
     findings = report.findings
     blocks: list[Block] = []
     for entry in findings.gems[:GEMS_SHOWN]:
-        blocks += [_gem(entry, findings), Command(command_of(findings.sweep, entry.run.config))]
+        blocks += [_gem(entry, findings), *map(Command, commands_of(findings.sweep, entry))]
     if report.following is not None:
         blocks += [f"Next sweep: {report.following.summary}.", _kept(report)]
     elif findings.parameters and findings.best is not None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from amc_analysis.findings import Findings, shown_as_percentage
+from amc_analysis.findings import Findings, Place, shown_as_percentage
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import look_up
 
@@ -49,6 +49,7 @@ RUN_FIELDS: dict[str, str] = {
     "stop_recorded": "whether the run was asked to stop",
     "stop_reason": "who asked, where the server keeps it: hyperband, user, cancelled",
     "host": "where it ran",
+    "agent": "the wandb agent that started it, where the server tells",
     "created_at": "ISO 8601, UTC",
     "heartbeat_at": "last sign of life, ISO 8601, UTC",
 }
@@ -79,6 +80,7 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "stop_recorded": run.stop_recorded,
         "stop_reason": run.stop_reason,
         "host": run.host,
+        "agent": run.agent,
         "created_at": _iso(run.created_at),
         "heartbeat_at": _iso(run.heartbeat_at),
     }
@@ -132,6 +134,8 @@ def document_of(report: Report) -> dict[str, Any]:
             "unknown": rate.unknown,
             "naive": {"not_finished": rate.not_finished, "rate": rate.naive_rate},
         },
+        "hosts": [_place(place) for place in findings.hosts],
+        "agents": [_place(place) for place in findings.agents],
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in findings.ranked],
         "effects": [
             {**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
@@ -142,6 +146,16 @@ def document_of(report: Report) -> dict[str, Any]:
         "dynamics": _fields(concluded.dynamics),
         "integrity": [_fields(firing) for firing in concluded.firings],
         "next_sweep": _next(report.following),
+    }
+
+
+def _place(place: Place) -> dict[str, Any]:
+    return {
+        "name": place.name,
+        "failures": place.rate.failures,
+        "ended": place.rate.ended,
+        "interval": list(place.rate.interval),
+        "causes": {str(cause): count for cause, count in place.causes.items()},
     }
 
 

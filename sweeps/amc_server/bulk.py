@@ -7,9 +7,9 @@ The request, ``POST /bulk``, is a JSON object::
     runs                a list of run ids; without either every run of the project that belongs to no sweep
     known               {run id: [token, lines]} of what the asker has kept: only rows after it are sent
 
-The reply is a line of JSON, then for every run with rows, in the order of that line, a line with a number of bytes and
-as many bytes: a JSON array of the rows. Rows go out as the text that was stored, so the server spends no time on
-them, whoever asks parses them with all that JSON has not (NaN, Infinity). The first line::
+The reply is a line of JSON, then for every run with rows, in the order of that line, its rows in JSON arrays, each after
+a line with its number of bytes. Rows go out as the text that was stored, so the server spends no time on them, and who
+asks has to understand NaN and Infinity. The first line::
 
     format, version     "amc-bulk", 1
     entity, project     null where what was asked for is not here
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -42,6 +42,7 @@ from amc_sweeps.run_states import RunState
 FORMAT, VERSION = "amc-bulk", 1
 CONTENT_TYPE = "application/vnd.amc-bulk"
 LOG_LINES = 100
+ROWS_AN_ARRAY = 5_000  # a history of any length takes little memory here
 CHUNK_BYTES = 1 << 20  # of the reply at a time: few enough hops between threads, little memory
 
 RUN_COLUMNS = (
@@ -71,7 +72,8 @@ def read_request(content: Any) -> dict[str, Any]:
     for name in ("entity", "project", "sweep"):
         if not isinstance(content.get(name), str | None):
             raise Refused(f"{name} is a text", status=400)
-    runs, known = content.get("runs"), content.get("known") or {}
+    runs, known = content.get("runs"), content.get("known")
+    known = {} if known is None else known
     if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
         raise Refused("runs is a list of run ids", status=400)
     if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
@@ -83,7 +85,7 @@ def _is_mark(mark: Any) -> bool:
     return isinstance(mark, list) and len(mark) == 2 and isinstance(mark[0], str) and isinstance(mark[1], int)
 
 
-def reply(storage: Storage, request: Mapping[str, Any]) -> Iterator[bytes]:
+def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
     """Yield the reply piece by piece, all from one snapshot of the database."""
     with ExitStack() as open_until_the_end:
         store = open_until_the_end.enter_context(storage.read())
@@ -102,13 +104,14 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Iterator[bytes]:
         yield json.dumps(first_line).encode() + b"\n"
         gathered, size = [], 0
         for run, head in zip(runs, heads, strict=True):
-            if head["history"]["rows"]:
-                rows = store.history_as_array(run.pk, head["history"]["first"])
-                gathered += [b"%d\n" % len(rows), rows]
+            first, end = head["history"]["first"], head["history"]["lines"]
+            for start in range(first, end if head["history"]["rows"] else first, ROWS_AN_ARRAY):
+                rows = store.history_as_array(run.pk, start, start + ROWS_AN_ARRAY) or b""
+                gathered += [b"%d\n" % len(rows), rows] if rows else []
                 size += len(rows)
-            if size >= CHUNK_BYTES:
-                yield b"".join(gathered)
-                gathered, size = [], 0
+                if size >= CHUNK_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
         yield b"".join(gathered)
 
 

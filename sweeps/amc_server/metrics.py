@@ -20,6 +20,7 @@ _DOORS = (
     ("/files/", "files"),
     ("/sdk/", "telemetry"),
     ("/import", "import"),
+    ("/bulk", "bulk"),
 )
 
 

@@ -176,13 +176,17 @@ class Reader:
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
         return [row[0] for row in self._all(sql, *values, limit)]
 
-    def history_as_array(self, run: int, first: int) -> bytes:
-        """Return the run's history rows from a line number on as the text of one JSON array, put together in SQLite."""
+    def history_as_array(self, run: int, first: int, end: int) -> bytes | None:
+        """Return the run's history rows ``first <= line < end`` as one JSON array, put together in SQLite.
+
+        None where there are none.
+        """
         sql = (
             "SELECT CAST('[' || group_concat(body, ',') || ']' AS BLOB)"
-            " FROM (SELECT body FROM history WHERE run = ? AND line >= ? ORDER BY line)"
+            " FROM (SELECT body FROM history WHERE run = ? AND line >= ? AND line < ? ORDER BY line)"
         )
-        return bytes(_existing(self._one(sql, run, first))[0] or b"[]")
+        found: bytes | None = _existing(self._one(sql, run, first, end))[0]
+        return found
 
     def count_history(self, run: int, first: int) -> int:
         """Return how many history rows the run has from a line number on."""

@@ -110,7 +110,7 @@ class Evidence:
     alive_at_cancel: bool | None = None  # whether the run was still reporting when its sweep was cancelled
     heartbeat_age_s: float | None = None
     points: int = 0  # logged finite values of the sweep's metric: what Hyperband counts
-    epochs: int = 0  # logged values of the metric, finite or not
+    epochs: int | None = None  # that it got through
     epochs_planned: int | None = None
     epochs_since_best: int | None = None
     patience: int | None = None  # of the run's configuration
@@ -217,7 +217,8 @@ def _who_stopped(e: Evidence, what: str) -> Verdict:
     if e.band is not None:
         return Verdict(Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{what}; {_at_band(e.band)}")
     if not e.hyperband:
-        return Verdict(Cause.STOPPED, "certain", f"{what}; the sweep has no early_terminate")
+        sure: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
+        return Verdict(Cause.STOPPED, sure, f"{what}; the sweep has no early_terminate")
     return Verdict(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
 
 
@@ -254,8 +255,9 @@ def _said_so_itself(e: Evidence) -> Verdict | None:
 def _clean_exit(e: Evidence) -> Verdict | None:
     if e.state != RunState.FINISHED or e.exit_code not in {0, None}:
         return None
-    if e.epochs_planned is None:
-        return Verdict(Cause.COMPLETED, "likely", "finished; how many epochs were planned is not known")
+    if e.epochs_planned is None or e.epochs is None:
+        unknown = "were planned" if e.epochs_planned is None else "it took"
+        return Verdict(Cause.COMPLETED, "likely", f"finished; how many epochs {unknown} is not known")
     told = f"finished after {e.epochs} of {e.epochs_planned} epochs"
     if e.epochs >= e.epochs_planned:
         return Verdict(Cause.COMPLETED, "certain", told)

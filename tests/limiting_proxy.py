@@ -1,0 +1,90 @@
+"""A real HTTP proxy in front of a server that answers some requests with 429 and Retry-After, as W&B's cloud does."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+
+class LimitingProxy:
+    """Passes requests on, but for those that ``refuses`` (path, body) picks: each such one once.
+
+    ``refused`` and ``passed`` have (time, path, body) of both, on the monotonic clock.
+    """
+
+    def __init__(self, target: str, refuses: Callable[[str, bytes], bool], retry_after: str = "1") -> None:
+        proxy = self
+        self.refused: list[tuple[float, str, bytes]] = []
+        self.passed: list[tuple[float, str, bytes]] = []
+        seen: set[bytes] = set()
+        lock = threading.Lock()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with lock:
+                    first = refuses(self.path, body) and body not in seen
+                    seen.add(body)
+                if first:
+                    proxy.refused.append((time.monotonic(), self.path, body))
+                    self._answer(429, b'{"error": "rate limit exceeded"}', {"Retry-After": retry_after})
+                    return
+                proxy.passed.append((time.monotonic(), self.path, body))
+                self._pass(body)
+
+            def do_GET(self) -> None:
+                self._pass(None)
+
+            def _pass(self, body: bytes | None) -> None:
+                headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}
+                request = urllib.request.Request(f"{target}{self.path}", body, headers, method=self.command)
+                try:
+                    with urllib.request.urlopen(request, timeout=60) as reply:
+                        self._answer(reply.status, reply.read(), {"Content-Type": reply.headers["Content-Type"]})
+                except urllib.error.HTTPError as error:
+                    with error:
+                        self._answer(error.code, error.read(), {})
+
+            def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def waits_s(self) -> list[float]:
+        """Return how long after its refusal each refused request came again."""
+        return [
+            min(at for at, _, again in self.passed if again == body and at > refused_at) - refused_at
+            for refused_at, _, body in self.refused
+        ]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+_OWN = {"host", "content-length", "connection"}

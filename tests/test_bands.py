@@ -1,0 +1,64 @@
+"""Hyperband's decisions worked out again agree with asking Hyperband itself about every moment."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from sweep_records import run
+
+from amc_analysis.bands import STOP_SLACK_S, Decisions
+from amc_analysis.runs import Goal, RunRecord
+from amc_sweeps.causes import BandDecision
+from amc_sweeps.hyperband import HyperbandConfig, bands, runs_to_stop
+
+
+def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: RunRecord, asked: bool) -> object:
+    """Return the decision by one call of ``runs_to_stop`` for every band, and for every moment at which one changed."""
+    curves = {other.run_id: other.curve for other in runs}
+    own = curves[one.run_id]
+    passed = [band for band in bands(config) if band <= len(own)]
+    for band in reversed(passed) if asked else passed[-1:]:
+        length = len(own) if band == passed[-1] else band
+        for stop in runs_to_stop(config, goal, {**curves, one.run_id: own[:length]}, {one.run_id}):
+            return BandDecision(stop.band, stop.value, stop.threshold)
+    if not asked or not passed:
+        return None
+    timed = {other.run_id: [(point.time_s or 0.0, point.value) for point in other.points] for other in runs}
+    begin, end = timed[one.run_id][passed[0] - 1][0], timed[one.run_id][-1][0] + STOP_SLACK_S
+    moments = {curve[band - 1][0] for curve in timed.values() for band in bands(config) if band <= len(curve)}
+    for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
+        then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
+        for stop in runs_to_stop(config, goal, then, {one.run_id}):
+            return BandDecision(stop.band, stop.value, stop.threshold)
+    return None
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_a_decision_is_the_one_that_hyperband_would_have_made(goal: Goal, strict: bool) -> None:
+    rng = random.Random(f"{goal} {strict}")
+    decided = 0
+    for _ in range(25):
+        config = HyperbandConfig(min_iter=rng.choice([2, 3]), eta=rng.choice([2, 3]), strict=strict)
+        runs = [
+            run(f"r{number}", [rng.random() for _ in range(rng.randint(0, 14))], start_s=rng.uniform(0, 1500))
+            for number in range(rng.randint(1, 12))
+        ]
+        decisions = Decisions(config, goal, runs)
+        for one in runs:
+            for asked in (False, True):
+                found = decisions.decision(one, asked=asked)
+                assert found == by_asking(config, goal, runs, one, asked)
+                decided += found is not None
+    assert decided > 20
+
+
+def test_without_times_only_the_present_is_judged() -> None:
+    config = HyperbandConfig(min_iter=2, eta=2)
+    timeless = [
+        run(f"r{number}", points=tuple(type(point)(point.value) for point in run("x", [value] * 3).points))
+        for number, value in enumerate([0.1, 0.5, 0.9])
+    ]
+    decisions = Decisions(config, "maximize", timeless)
+    assert [decisions.decision(one, asked=True) is not None for one in timeless] == [True, False, False]

@@ -1,0 +1,66 @@
+"""Sweeps side by side: what must not be compared is said, and nothing where all is alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweep_records import completed, sweep
+
+from amc_analysis.comparison import classes_of, compare
+from amc_analysis.findings import Findings, analyse
+from amc_analysis.runs import Metric
+
+TASK = {"label_set": "digital17", "snr_min_db": 0, "snr_max_db": 30, "n_val": 111_411, "epochs": 3}
+
+
+def findings(runs: int = 2, metric: Metric | None = None, **config: Any) -> Findings:
+    """Return an analysed sweep of runs with one configuration."""
+    records = [completed(f"r{number}", [0.1, 0.2, 0.3], config={**TASK, **config}) for number in range(runs)]
+    return analyse(sweep(*records, **({} if metric is None else {"metric": metric})))
+
+
+def caveats(one: Findings, other: Findings) -> str:
+    """Return them as one text."""
+    return "\n".join(compare([one, other]).caveats)
+
+
+def test_sweeps_that_are_alike_need_no_caveat() -> None:
+    assert caveats(findings(), findings()) == ""
+
+
+def test_other_label_sets_have_another_chance_level() -> None:
+    said = caveats(findings(), findings(label_set="all24"))
+    assert "chance differs" in said
+    assert "272" in said
+    assert "384" in said
+    assert "The label sets differ" in said
+
+
+def test_other_snr_ranges_are_another_task() -> None:
+    said = caveats(findings(), findings(snr_min_db=-20))
+    assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in said
+    assert "442" in said
+
+
+def test_other_metrics_splits_budgets_and_counts_are_said() -> None:
+    said = caveats(
+        findings(), findings(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
+    )
+    for part in (
+        "The metrics differ",
+        "The goals differ",
+        "validation frames differ",
+        "planned numbers of epochs differ",
+    ):
+        assert part in said
+    assert "better by chance alone (2 in 94fqx0gz, 5 in 94fqx0gz)" in said
+
+
+def test_what_is_not_known_of_one_is_not_said_to_differ() -> None:
+    assert "label sets" not in caveats(findings(), analyse(sweep(completed("r", [0.1]), completed("s", [0.2]))))
+
+
+def test_classes_are_counted_over_modulations_and_snr_levels() -> None:
+    assert classes_of(TASK) == 17 * 16
+    assert classes_of({**TASK, "n_classes": 442}) == 442
+    assert classes_of({"label_set": "own"}) is None

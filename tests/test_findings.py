@@ -1,0 +1,88 @@
+"""What follows from a sweep's records: failures by place, the commands that repeat a run, epochs that were saved."""
+
+from __future__ import annotations
+
+from sweep_records import completed, run, sweep
+
+from amc_analysis.findings import Findings, analyse, commands_of
+from amc_analysis.runs import RunRecord
+from amc_sweeps.causes import Cause
+
+OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}, "epochs": {"value": 20}}}
+
+
+def broken_host() -> Findings:
+    """Return a sweep of which one host fails all runs, one the half, and one none."""
+    bad = [run(f"bad{i}", [0.1], "failed", exit_code=1, host="gpu-3", agent="a1") for i in range(4)]
+    half = [
+        run("h1", [0.1], "failed", exit_code=80, host="gpu-2", agent="a2"),
+        completed("h2", [0.5], host="gpu-2", agent="a2"),
+    ]
+    good = [completed("g1", [0.6], host="gpu-1", agent="a2"), completed("nowhere", [0.4])]
+    return analyse(sweep(*bad, *half, *good))
+
+
+def test_failures_are_counted_by_host_and_by_agent_the_worst_first() -> None:
+    found = broken_host()
+    assert [(place.name, place.rate.failures, place.rate.ended) for place in found.hosts] == [
+        ("gpu-3", 4, 4),
+        ("gpu-2", 1, 2),
+        ("gpu-1", 0, 1),
+    ]
+    assert [(place.name, place.rate.failures, place.rate.ended) for place in found.agents] == [
+        ("a1", 4, 4),
+        ("a2", 1, 3),
+    ]
+    assert found.hosts[0].causes == {Cause.ERROR: 4}
+    low, high = found.hosts[0].rate.interval
+    assert 0.5 < low < high == 1.0
+
+
+def test_a_run_that_was_cut_short_can_be_repeated_or_taken_up() -> None:
+    runs = [
+        run("lost", [0.1], "crashed", config={"max_lr": 1e-3}),
+        run("diverged", [0.2], "failed", exit_code=80, config={"max_lr": 2e-3}),
+    ]
+    found = analyse(sweep(*runs, config=OWN))
+    commands = {entry.run.run_id: commands_of(found.sweep, entry) for entry in found.ranked}
+    assert commands["lost"] == (
+        "amc-sweep repeat local/amc-sweeps/lost",
+        "amc-sweep resume local/amc-sweeps/lost",
+    )
+    assert commands["diverged"] == ("amc-sweep repeat local/amc-sweeps/diverged",)
+
+
+def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:
+    foreign = {**OWN, "program": "train.py"}
+    found = analyse(
+        sweep(run("a", [0.1], "crashed", config={"max_lr": 1e-3, "epochs": 20, "note": "x"}), config=foreign)
+    )
+    assert commands_of(found.sweep, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
+
+
+def test_a_run_of_no_sweep_is_ours_if_it_has_our_whole_configuration() -> None:
+    config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
+    ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
+    found = analyse(sweep(ours, others))
+    commands = [commands_of(found.sweep, entry)[0] for entry in found.ranked]
+    assert commands == ["amc-sweep repeat local/amc-sweeps/ours", "PROGRAM --lr=0.1"]
+
+
+def stopped(run_id: str, epochs: int, planned: int | None) -> RunRecord:
+    """Return a run that Hyperband stopped."""
+    config = {} if planned is None else {"epochs": planned}
+    flags = {"stop_recorded": True, "stop_reason": "hyperband"}
+    return run(run_id, [0.1] * epochs, "killed", config=config, **flags)
+
+
+def test_epochs_saved_are_those_that_were_planned_and_not_taken() -> None:
+    found = analyse(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
+    assert (found.early_stops.runs, found.early_stops.epochs_saved) == (3, 55 + 45)
+    assert analyse(sweep(stopped("c", 3, None))).early_stops.epochs_saved is None
+
+
+def test_early_stops_are_named_beside_the_failure_rate_and_not_in_it() -> None:
+    lost = run("lost", [0.1] * 2, "crashed")
+    rate = analyse(sweep(stopped("a", 5, 60), stopped("b", 5, 60), lost, completed("d", [0.5]))).failure_rate
+    assert (rate.failures, rate.ended, rate.not_finished) == (1, 4, 3)
+    assert rate.censored == {Cause.EARLY_STOPPED: 2}

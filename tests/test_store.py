@@ -1,0 +1,76 @@
+"""Records in a Parquet file: everything comes back, and other programs can read the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from sweep_records import run, sweep
+
+from amc_analysis.history import History
+from amc_analysis.runs import SweepRecord, with_history
+from amc_analysis.store import StoreError, load, save
+
+
+def record() -> SweepRecord:
+    """Return a sweep whose runs logged different things at different rows."""
+    rows = [{"epoch": 1, "val/combined_acc": 0.5, "lr": 1.0}, {"val/combined_acc": math.nan, "run": 7.0}, {}]
+    uneven = with_history(run("uneven"), History.from_rows(rows), "val/combined_acc")
+    nothing = with_history(run("nothing", state="crashed"), History(), "val/combined_acc")
+    config = {"metric": {"name": "val/combined_acc", "goal": "maximize"}}
+    return sweep(uneven, nothing, config=config, runs_total=None)
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    save(tmp_path / "kept.parquet", [record(), record()])
+    first, second = load(tmp_path / "kept.parquet")
+    assert (first.sweep_id, first.metric, first.read_at) == (record().sweep_id, record().metric, record().read_at)
+    for found in (first, second):
+        uneven, nothing = found.runs
+        assert nothing.history.length == 0
+        assert nothing.state == "crashed"
+        assert uneven.history.length == 3
+        assert uneven.history.column("run").values.tolist() == [7.0]
+        assert uneven.history.column("lr").rows.tolist() == [0]
+        assert [repr(point.value) for point in uneven.points] == ["0.5", "nan"]
+
+
+def test_other_programs_find_absent_apart_from_nan(tmp_path: Path) -> None:
+    import pandas as pd
+    from pyarrow import parquet
+
+    save(tmp_path / "kept.parquet", [record()])
+    table = parquet.read_table(tmp_path / "kept.parquet")
+    assert table.column("val/combined_acc").null_count == 1
+    frame = pd.read_parquet(tmp_path / "kept.parquet")
+    assert frame["run"].tolist() == ["uneven"] * 3
+    assert frame["row"].tolist() == [0, 1, 2]
+    told = json.loads(table.schema.metadata[b"amc-analyze"])
+    assert [entry["run_id"] for entry in told["records"][0]["runs"]] == ["uneven", "nothing"]
+
+
+def test_another_metric_may_rank_a_file(tmp_path: Path) -> None:
+    save(tmp_path / "kept.parquet", [record()])
+    (found,) = load(tmp_path / "kept.parquet", metric="lr", goal="minimize")
+    assert found.runs[0].curve == [1.0]
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "text.parquet").write_text("PAR1 not really")
+    with pytest.raises(StoreError, match="is not what amc-analyze --save writes"):
+        load(tmp_path / "text.parquet")
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
+    with pytest.raises(StoreError, match="is not what amc-analyze --save writes"):
+        load(tmp_path / "foreign.parquet")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        save(tmp_path / "no" / "kept.parquet", [record()])
+    save(tmp_path / "kept.parquet", [record()])
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["kept.parquet"]
