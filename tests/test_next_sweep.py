@@ -102,7 +102,7 @@ def test_noise_alone_narrows_next_to_nothing() -> None:
 def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
     findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "new"]}}, two_valued(8, 8))
     assert written(findings)["parameters"]["layer"] == {"values": ["good", "new"]}
-    assert "EXPLORATION: nobody ran new" in next_sweep(findings).text
+    assert "EXPLORATION: none of these runs had new" in next_sweep(findings).text
 
 
 def test_no_listed_value_is_new_without_being_marked() -> None:
@@ -118,7 +118,7 @@ def test_no_listed_value_is_new_without_being_marked() -> None:
 def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"lr": 0.1 + i / 50}) for i in range(10)]
     text = next_sweep(made({"lr": {"min": 0.0, "max": 1.0}}, runs)).text
-    assert "EXPLORATION: nobody ran above 0.28" in text.replace("\n  # ", " ")
+    assert "EXPLORATION: none of these runs had values above 0.28" in text.replace("\n  # ", " ")
 
 
 # --- failures

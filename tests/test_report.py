@@ -188,7 +188,7 @@ def test_amc_views_come_with_amc_metrics() -> None:
 
 def test_a_gem_comes_with_its_command_and_the_next_sweep_with_its_own() -> None:
     text = to_markdown(report_of(analyse(story())))
-    assert "```bash\namc-train --max_lr=0.002" in text
+    assert "```bash\namc-sweep repeat local/amc-sweeps/gem" in text
     assert "```bash\namc-analyze 94fqx0gz --next next.yaml\n```" in text
 
 

@@ -313,9 +313,9 @@ def _beyond(axis: Axis, ran: NDArray[np.float64], low: float, high: float) -> tu
     found = []
     reach = 1 / GRID
     if ran.min() - low > reach:
-        found.append(f"below {axis.value_at(float(ran.min())):.3g}")
+        found.append(f"values below {axis.value_at(float(ran.min())):.3g}")
     if high - ran.max() > reach:
-        found.append(f"above {axis.value_at(float(ran.max())):.3g}")
+        found.append(f"values above {axis.value_at(float(ran.max())):.3g}")
     return tuple(found)
 
 

@@ -107,7 +107,10 @@ def _head(findings: Findings, narrowing: Narrowing, summary: str, repeated: str 
             f"Equal runs differ by about {noise} (sd). {narrowing.equals} runs lie within that of the best one."
         )
     if narrowing.left_out:
-        told.append(f"{narrowing.left_out} runs are left out: their configuration is not within this sweep's space.")
+        told.append(
+            f"Runs left out because their configuration is not known or not within this sweep's space: "
+            f"{narrowing.left_out}."
+        )
     if repeated is not None:
         told.append(repeated)
     lines: list[str] = []
@@ -286,7 +289,7 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
         )
     if decision.never_ran:
         named = ", ".join(one if decision.axis.values is None else literal(one) for one in decision.never_ran)
-        told.append(f"EXPLORATION: nobody ran {named}; kept because no run speaks against it.")
+        told.append(f"EXPLORATION: none of these runs had {named}; kept because nothing speaks against it.")
     return told
 
 

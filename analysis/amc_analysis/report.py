@@ -143,6 +143,9 @@ def metric_text(findings: Findings) -> str:
 def warnings(findings: Findings) -> list[str]:
     """Say what the reader must know about the records themselves."""
     found = []
+    total = findings.sweep.runs_total
+    if total is not None and total > len(findings.ranked):
+        found.append(f"{len(findings.ranked)} of its {total} runs are on record: what the others did is not known.")
     if findings.unread:
         first = findings.unread[0]
         found.append(

@@ -62,9 +62,9 @@ def _table(effect: Effect, scale: Scale) -> Table:
     told = []
     if effect.equal_epochs is not None:
         told.append(f"{effect.parameter}: outcomes are the best of the first {effect.equal_epochs} epochs.")
-        told += [f"{effect.left_out} runs did not get that far."] if effect.left_out else []
+        told += [f"Runs that did not get that far: {effect.left_out}."] if effect.left_out else []
     if effect.where is not None:
-        told.append(f"{effect.parameter}: where {effect.where}; {effect.n_elsewhere} runs are elsewhere.")
+        told.append(f"{effect.parameter}: where {effect.where}; runs elsewhere: {effect.n_elsewhere}.")
     titles = (
         effect.parameter,
         "n",

@@ -82,7 +82,7 @@ def _print_section(section: Section, console: Console) -> None:
         elif isinstance(block, Command):
             console.print(Text("  " + block.text), soft_wrap=True)  # not wrapped: a command line is copied
         elif isinstance(block, Warned):
-            console.print(Text.assemble((block.name, _WEIGHTS[block.weight]), f"  {block.text}"))
+            console.print(Text.assemble((f"{block.name} ({block.weight})", _WEIGHTS[block.weight]), f"  {block.text}"))
         else:
             console.print(Text(block))
     if section.key == "matters" and tables > EFFECTS_SHOWN:
