@@ -18,8 +18,9 @@ import pytest
 from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
+from amc_agents.preflight import check
 from amc_analysis.cli import main
-from amc_analysis.tables import RUN_FIELDS
+from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION
 
 
 def test_help_is_free_of_heavy_imports() -> None:
@@ -49,6 +50,7 @@ def test_help_documents_every_field_of_the_tables() -> None:
         (["94fqx0gz", "--goal", "upwards"], "'upwards' is not one of 'maximize', 'minimize'"),
         (["94fqx0gz", "--html", "no/such/folder/a.html"], "its folder does not exist"),
         (["94fqx0gz", "--markdown", "."], "it is a folder"),
+        (["94fqx0gz", "--next", "no/such/folder/next.yaml"], "its folder does not exist"),
         (["a/b/c/d"], "does not name a sweep"),
         (["--runs"], "give the ids of runs after --runs"),
         (["--runs", "abc"], "a run's id does not say its project"),
@@ -227,7 +229,7 @@ def test_the_report_of_a_real_sweep_reads_at_100_columns(real_sweep: RealSweep) 
     assert "It is a hidden gem: 5.00 points better than the best run that ended well" in " ".join(ended.stdout.split())
     assert "python train.py --epochs=1200 --lr=0.1" in ended.stdout
     assert max(map(len, ended.stdout.splitlines())) <= 100
-    assert (real_sweep.folder / "report.md").read_text().startswith("# Sweep")
+    assert (real_sweep.folder / "report.md").read_text().startswith("## Sweep")
 
 
 @pytest.mark.client
@@ -264,3 +266,18 @@ def test_a_sweep_without_runs_says_so(real_sweep: RealSweep) -> None:
     ended = real_sweep.analyze(f"elsewhere/{empty}")
     assert ended.returncode == 0
     assert "This sweep has no runs yet." in ended.stdout
+
+
+@pytest.mark.client
+def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -> None:
+    ended = real_sweep.analyze(real_sweep.sweep_id, "--next", "next.yaml")
+    assert ended.returncode == 0, ended.stderr
+    assert "Next sweep: 2 configurations, 2 runs at most" in ended.stdout
+    assert "wrote next.yaml" in ended.stderr
+    assert check((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
+
+
+def test_the_schema_of_json_is_printed_without_any_server() -> None:
+    result = CliRunner().invoke(main, ["--json-schema"])
+    assert result.exit_code == 0
+    assert json.loads(result.output)["title"] == f"amc-analyze, version {SCHEMA_VERSION}"

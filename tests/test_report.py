@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import math
 import re
-import xml.etree.ElementTree as ET
 
 import pytest
 from rich.console import Console
-from sweep_records import completed, run, sweep
+from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
-from amc_analysis.curves import chart_of, round_ticks, visible_range
 from amc_analysis.findings import analyse, command_of, searched_parameters, shown_as_percentage
-from amc_analysis.page import to_html
-from amc_analysis.report import failure_text, headline, print_report, to_markdown
+from amc_analysis.markdown import to_markdown
+from amc_analysis.next_sweep_file import next_sweep
+from amc_analysis.page_data import visible_range
+from amc_analysis.report import failure_text, headline
 from amc_analysis.runs import Metric, RunRecord, SweepRecord
-from amc_analysis.tables import RUN_FIELDS, run_fields, to_csv, to_json
-
-CONFIG = {
-    "method": "bayes",
-    "program": "amc-train",
-    "metric": {"name": "val/combined_acc", "goal": "maximize"},
-    "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": True},
-    "parameters": {
-        "max_lr": {"min": 1e-4, "max": 1e-2, "distribution": "log_uniform_values"},
-        "snr_layer": {"values": ["standard", "bottleneck_64"]},
-        "curriculum": {"value": True},
-        "optimizer": {"parameters": {"beta": {"values": [0.9, 0.99]}}},
-    },
-}
-
-
-def configured(max_lr: float) -> dict[str, object]:
-    return {"max_lr": max_lr, "snr_layer": "standard", "curriculum": True, "optimizer": {"beta": 0.9}, "epochs": 20}
-
-
-def story() -> SweepRecord:
-    """A gem that was lost, two whole runs, an early stop, a divergence, one out of memory, one still running."""
-    return sweep(
-        completed("whole", [0.02 * e for e in range(1, 21)], config=configured(1e-3), stop_recorded=False),
-        run("gem", [0.05 * e for e in range(1, 11)], "crashed", config=configured(2e-3), stop_recorded=False),
-        run("patient", [0.3, 0.2], summary={"end_reason": "patience"}, config=configured(3e-3), stop_recorded=False),
-        run("poor", [0.001] * 3, "killed", config=configured(4e-3), stop_recorded=True),
-        run("nan", [0.03, math.nan], "failed", exit_code=80, config=configured(9e-3), stop_recorded=False),
-        run("memory", state="failed", exit_code=1, log_tail="CUDA out of memory", stop_recorded=False),
-        run("alive", [0.1] * 59, "running", config=configured(5e-3), stop_recorded=False),
-        config=CONFIG,
-    )
+from amc_analysis.section_ends import parts
+from amc_analysis.sections import Report, Table, Warned, report_of, table
+from amc_analysis.terminal import print_report
 
 
 def printed(record: SweepRecord, *, width: int = 100, rows: int | None = None) -> str:
     out = io.StringIO()
-    print_report(analyse(record), Console(file=out, width=width, highlight=False), rows)
+    print_report(report_of(analyse(record)), Console(file=out, width=width, highlight=False), rows)
     return out.getvalue()
 
 
@@ -135,83 +104,16 @@ def test_the_ranking_is_cut_but_never_a_gem() -> None:
 
 def test_an_ascii_terminal_gets_ascii_marks() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")  # raises on anything else
-    print_report(analyse(story()), Console(file=out, width=100))
+    print_report(report_of(analyse(story())), Console(file=out, width=100))
     out.seek(0)
     assert "1 * " in out.read()
 
 
-def test_json_says_what_the_schema_says() -> None:
-    document = json.loads(to_json(analyse(story())))
-    assert (document["schema"], document["version"]) == ("amc-analyze", 1)
-    assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "percentage": True}
-    assert document["summary"] == {
-        "runs": 7,
-        "best": "gem",
-        "best_whole": "whole",
-        "hidden_gems": ["gem"],
-        "early_stops": {"runs": 1, "epochs_saved": 17},
-    }
-    assert document["failure_rate"]["rate"] == 0.5
-    assert document["failure_rate"]["naive"] == {"not_finished": 4, "rate": pytest.approx(4 / 6)}
-    first = document["runs"][0]
-    assert (first["run_id"], first["peak"], first["peak_epoch"], first["cause"]) == ("gem", 0.5, 10, "lost")
-    assert first["config"]["optimizer"] == {"beta": 0.9}
-    assert all(list(entry) == [*RUN_FIELDS, "config"] for entry in document["runs"])
-
-
-def test_what_is_not_finite_is_null_in_json() -> None:
-    record = sweep(run("a", [math.nan], "failed", config={"lr": math.inf}, not_finite=("val/combined_acc",)))
-    (entry,) = json.loads(to_json(analyse(record)))["runs"]
-    assert (entry["last"], entry["config"], entry["not_finite"]) == (None, {"lr": None}, ["val/combined_acc"])
-
-
-def test_csv_has_one_line_a_run_and_the_searched_parameters() -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv(analyse(story())))))
-    assert [line["run_id"] for line in lines][:2] == ["gem", "whole"]
-    assert list(lines[0]) == [*RUN_FIELDS, "config.max_lr", "config.snr_layer", "config.optimizer.beta"]
-    assert (lines[0]["hidden_gem"], lines[0]["config.max_lr"], lines[0]["config.optimizer.beta"]) == (
-        "true",
-        "0.002",
-        "0.9",
-    )
-
-
-def test_every_run_field_is_described() -> None:
-    assert list(run_fields(analyse(story()).ranked[0])) == list(RUN_FIELDS)
-
-
 def test_markdown_tables_survive_a_pipe_in_a_name() -> None:
-    text = to_markdown(analyse(sweep(completed("a", [0.5], name="evil | name <b>"))))
+    text = to_markdown(report_of(analyse(sweep(completed("a", [0.5], name="evil | name <b>")))))
     row = next(line for line in text.splitlines() if "evil" in line and line.startswith("|"))
     assert r"evil \| name &lt;b>" in row
     assert len(re.split(r"(?<!\\)\|", row)) == 13
-
-
-def test_the_page_fetches_nothing_and_escapes_everything() -> None:
-    record = sweep(completed("a", [0.5, 0.6], name="<script>alert(1)</script>"), config=CONFIG)
-    page = to_html(analyse(record))
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert not re.search(r"(?:src|href)=|url\(|@import|https?://", page)
-
-
-def test_the_page_draws_every_curve_in_its_causes_colour() -> None:
-    page = to_html(analyse(story()))
-    drawing = ET.fromstring(page[page.index("<svg") : page.index("</svg>") + len("</svg>")])
-    groups = {group.findtext("title", "").split(":")[0]: group.get("class") for group in drawing.findall("g")}
-    assert groups == {
-        "whole": "well", "patient": "well", "gem": "failed gem", "poor": "cut", "nan": "failed", "alive": "open",
-    }  # fmt: skip
-
-
-def test_the_page_of_a_sweep_without_runs_says_so() -> None:
-    assert "no runs yet" in to_html(analyse(sweep()))
-
-
-def test_a_curve_breaks_where_it_is_not_finite() -> None:
-    chart = chart_of(analyse(sweep(run("a", [0.1, 0.2, math.nan, 0.3, 0.4], "failed"))))
-    assert chart is not None
-    assert [len(piece.split()) for piece in chart.curves[0].pieces] == [2, 2]
 
 
 def test_one_divergence_does_not_flatten_the_other_curves() -> None:
@@ -223,11 +125,6 @@ def test_one_divergence_does_not_flatten_the_other_curves() -> None:
 def test_equal_values_still_have_a_range() -> None:
     low, high = visible_range([0.5, 0.5])
     assert low < 0.5 < high
-
-
-def test_ticks_are_round() -> None:
-    assert round_ticks(0.03, 0.51, 5) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert round_ticks(1, 3, 10, whole=True) == [1, 2, 3]
 
 
 def test_percentages_are_for_accuracies_kept_as_fractions() -> None:
@@ -250,5 +147,77 @@ def test_the_command_of_a_gem_is_what_its_agent_started() -> None:
 
 
 def test_searched_parameters_leave_constants_out() -> None:
-    assert searched_parameters(CONFIG) == ("max_lr", "snr_layer", "optimizer.beta")
+    assert searched_parameters(STORY_CONFIG) == ("max_lr", "snr_layer", "optimizer.beta")
     assert searched_parameters({"parameters": {"one": {"values": [1]}}}) == ()
+
+
+# --- every part, in every rendering
+
+
+def test_a_clean_sweep_is_silent_about_integrity() -> None:
+    record = sweep(*(completed(f"r{i}", [0.1 * e for e in range(1, 6)], stop_recorded=False) for i in range(3)))
+    assert "integrity" not in [section.key for section in parts(report_of(analyse(record)))]
+    assert "Integrity" not in printed(record)
+
+
+def test_what_fired_is_shown_with_its_name_in_every_rendering() -> None:
+    report = report_of(analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED")))
+    names = [firing.rule.value for firing in report.conclusions.firings]
+    assert names, "a bayes sweep with early stops and no impute fires"
+    shown = [block.name for section in parts(report) for block in section.blocks if isinstance(block, Warned)]
+    assert shown == names
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=100, highlight=False))
+    for name in names:
+        assert name in out.getvalue()
+        assert f"**{name}**" in to_markdown(report)
+
+
+def test_a_foreign_sweep_has_no_view_of_modulations() -> None:
+    text = to_markdown(report_of(analyse(story())))
+    assert not re.search("modulation|attractor|SNR level", text, re.IGNORECASE)
+
+
+def test_amc_views_come_with_amc_metrics() -> None:
+    text = to_markdown(report_of(analyse(amc_sweep())))
+    assert "F1 by modulation of best" in text
+    assert "F1 by SNR level of best" in text
+    assert "Weight of the modulation task" in text
+    assert "SNR attractors" in text
+
+
+def test_a_gem_comes_with_its_command_and_the_next_sweep_with_its_own() -> None:
+    text = to_markdown(report_of(analyse(story())))
+    assert "```bash\namc-sweep repeat local/amc-sweeps/gem" in text
+    assert "```bash\namc-analyze 94fqx0gz --next next.yaml\n```" in text
+
+
+def test_a_next_sweep_that_was_asked_for_is_summed_up() -> None:
+    findings = analyse(story())
+    report = Report(findings, report_of(findings).conclusions, next_sweep(findings))
+    assert "Next sweep: infinitely many configurations, 12 runs at most" in to_markdown(report)
+
+
+def test_failures_with_the_same_evidence_are_one_line() -> None:
+    runs = [run(f"r{i}", [0.1], "crashed") for i in range(9)]
+    (ends,) = (section for section in parts(report_of(analyse(sweep(*runs)))) if section.key == "ends")
+    failed = next(block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "failed by")
+    assert len(failed.rows) == 1
+    assert failed.rows[0][-1] == "r0, r1, r2, r3, r4, r5 and 3 more"
+
+
+def test_numbers_are_aligned_to_the_right_and_words_to_the_left() -> None:
+    shown = table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
+    assert [shown.numeric(column) for column in range(4)] == [False, True, True, True]
+
+
+def test_markdown_is_an_entry_of_a_run_log() -> None:
+    text = to_markdown(report_of(analyse(story())))
+    assert text.startswith("## Sweep: 94fqx0gz - a sweep\n\n**Status**: running, 7 runs, read 2025-07-01 13:00 UTC")
+    assert "never by test" in text
+
+
+@pytest.mark.parametrize("name", ["`code`", "[link](http://evil)", "*bold*", "a\nb", "<img>"])
+def test_no_name_becomes_markup_in_markdown(name: str) -> None:
+    text = to_markdown(report_of(analyse(sweep(completed("a", [0.5], name=name)))))
+    assert not re.search(r"(?<!\\)`code`|(?<!\\)\[link\]|(?<!\\)\*bold\*|\na\nb|<img>", text)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -21,8 +22,11 @@ from amc_analysis.comparison import (
 )
 from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
 from amc_analysis.reading_options import ReadingOptions, read_records, reading_options
-from amc_analysis.tables import RUN_FIELDS, to_csv, to_json
+from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_sweeps.cli_options import refuse
+
+if TYPE_CHECKING:
+    from amc_analysis.sections import Report
 
 PIPED_WIDTH = 100  # columns where no terminal tells its own
 
@@ -34,6 +38,7 @@ Examples:
   amc-analyze me/amc/94fqx0gz --html sweep.html          and as a page with learning curves
   amc-analyze 94fqx0gz --json | jq .summary.hidden_gems  for other programs
   amc-analyze 94fqx0gz --csv - > runs.csv                one line a run
+  amc-analyze 94fqx0gz --next next.yaml                  the next sweep, with the evidence on every line
   amc-analyze 94fqx0gz --metric val/loss --goal minimize
   amc-analyze 94fqx0gz bapdavm5                          two sweeps, side by side
   amc-analyze --project radioml                          its runs that belong to no sweep
@@ -45,8 +50,8 @@ or is among the best 3 of all. A cause with a question mark is not certain; --ht
 Early-stopped, stopped, cancelled, interrupted and preempted runs are not counted as failures.
 
 \b
---json: {{schema: "amc-analyze", version: 1, read_at, sweep, metric, summary, causes, failure_rate, runs}};
-rates and accuracies are fractions, null is unknown or not finite. A run (and a line of --csv) has:
+--json is version {SCHEMA_VERSION} of the schema that --json-schema prints; rates and accuracies are fractions, null is
+unknown or not finite. A run (and a line of --csv) has:
 {_FIELDS}
   config         its configuration (--csv: config.NAME for every searched parameter)
 
@@ -64,6 +69,16 @@ class _Command(click.Command):
         formatter.write("\n" + (self.epilog or "").replace("\b\n", ""))
 
 
+def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import json
+
+        from amc_analysis.json_schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=2))
+        context.exit()
+
+
 @click.command(
     cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
@@ -73,6 +88,24 @@ class _Command(click.Command):
 @click.option("--csv", "csv_file", metavar="FILE", help="Write one line a run; - prints it instead of the report.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the report as Markdown.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as a self-contained page.")
+@click.option("--next", "next_file", metavar="FILE", help="Write the next sweep: what these runs cannot exclude.")
+@click.option(
+    "--evaluations",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    envvar="AMC_RUNS_DIR",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where trials of this machine left their evaluations, for the page's confusion matrices.",
+)
+@click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the schema of --json.",
+)
 def main(
     reading: ReadingOptions,
     top: int,
@@ -80,6 +113,8 @@ def main(
     csv_file: str | None,
     markdown_file: str | None,
     html_file: str | None,
+    next_file: str | None,
+    evaluations: Path,
 ) -> None:
     """Read W&B sweeps and say who really won and how each run ended.
 
@@ -92,7 +127,7 @@ def main(
         refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")
     if top < 0:
         refuse(f"--top {top}: give a number of rows, or 0 for all")
-    files = {name: Path(name) for name in (csv_file, markdown_file, html_file) if name and name != "-"}
+    files = {name: Path(name) for name in (csv_file, markdown_file, html_file, next_file) if name and name != "-"}
     for path in files.values():
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
@@ -101,52 +136,82 @@ def main(
         if reading.metric is not None and nobody_logged(findings):
             others = ", ".join(logged_metrics(findings.sweep)) or "nothing"
             refuse(f"no run of {title_of(findings.sweep)} has logged {reading.metric}; logged: {others}")
-    if html_file is not None and len(found) > 1:
-        refuse("--html shows one sweep: give one, or --markdown FILE for the comparison")
+    if len(found) > 1 and (html_file is not None or next_file is not None):
+        what = "--html shows" if html_file is not None else "--next follows"
+        refuse(f"{what} one sweep: give one, or --markdown FILE for the comparison")
+    if csv_file == "-" and not (markdown_file or html_file or next_file):
+        click.echo(_csv(found), nl=False)  # a table of runs needs no conclusions
+        return
+    reports = [_report(findings, next_file is not None, evaluations) for findings in found]
     if as_json:
-        click.echo(_json(found), nl=False)
+        click.echo(_json(reports), nl=False)
     elif csv_file == "-":
         click.echo(_csv(found), nl=False)
     else:
-        _print(found, rows=top or None)
-    for name, render in ((csv_file, _csv), (markdown_file, _markdown), (html_file, _html)):
+        _print(reports, rows=top or None)
+    if csv_file in files:
+        _write(files[csv_file], _csv(found))
+    for name, render in ((markdown_file, _markdown), (html_file, _html), (next_file, _next)):
         if name is not None and name in files:
-            _write(files[name], render(found))
+            _write(files[name], render(reports))
 
 
-def _print(found: Sequence[Findings], rows: int | None) -> None:
-    from amc_analysis.report import print_report
+def _report(findings: Findings, follow: bool, evaluations: Path) -> Report:
+    """Conclude what there is to conclude, and more where it was asked for."""
+    from amc_analysis.conclusions import conclude
+    from amc_analysis.confusion import read_confusions
+    from amc_analysis.next_sweep import NoNextSweepError
+    from amc_analysis.next_sweep_file import next_sweep
+    from amc_analysis.sections import Report
+
+    try:
+        following = next_sweep(findings) if follow else None
+    except NoNextSweepError as error:
+        refuse(str(error))
+    return Report(findings, conclude(findings), following, read_confusions(evaluations, findings.ranked))
+
+
+def _print(reports: Sequence[Report], rows: int | None) -> None:
+    from amc_analysis.terminal import print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may hold what the terminal's encoding does not
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     console = Console(width=width, highlight=False, emoji=False)
-    if len(found) > 1:
-        print_comparison(compare(found), console)
-    for findings in found:
-        print_report(findings, console, rows)
+    if len(reports) > 1:
+        print_comparison(compare([report.findings for report in reports]), console)
+    for report in reports:
+        print_report(report, console, rows)
 
 
-def _json(found: Sequence[Findings]) -> str:
-    documents = [to_json(findings) for findings in found]
-    return documents[0] if len(documents) == 1 else comparison_json(compare(found), documents)
+def _json(reports: Sequence[Report]) -> str:
+    documents = [to_json(report) for report in reports]
+    compared = [report.findings for report in reports]
+    return documents[0] if len(documents) == 1 else comparison_json(compare(compared), documents)
 
 
 def _csv(found: Sequence[Findings]) -> str:
     return to_csv(found[0]) if len(found) == 1 else comparison_csv(found, [to_csv(findings) for findings in found])
 
 
-def _markdown(found: Sequence[Findings]) -> str:
-    from amc_analysis.report import to_markdown
+def _markdown(reports: Sequence[Report]) -> str:
+    from amc_analysis.markdown import to_markdown
 
-    pages = [to_markdown(findings) for findings in found]
-    return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(found)), *pages])
+    pages = [to_markdown(report) for report in reports]
+    compared = [report.findings for report in reports]
+    return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(compared)), *pages])
 
 
-def _html(found: Sequence[Findings]) -> str:
+def _html(reports: Sequence[Report]) -> str:
     from amc_analysis.page import to_html
 
-    return to_html(found[0])
+    return to_html(reports[0])
+
+
+def _next(reports: Sequence[Report]) -> str:
+    following = reports[0].following
+    assert following is not None
+    return following.text
 
 
 def _write(path: Path, text: str) -> None:

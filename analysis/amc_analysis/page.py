@@ -1,17 +1,21 @@
-"""The findings as one self-contained HTML page: nothing is fetched from anywhere."""
+"""The report as one self-contained HTML page: nothing is fetched, and no script but its own runs."""
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+import base64
+import hashlib
+from importlib.resources import files
 
-from amc_analysis.curves import chart_of
-from amc_analysis.findings import Findings, commands_of
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from amc_analysis.page_data import as_script, chart_data
+from amc_analysis.parameters import text_of
 from amc_analysis.report import (
     GEM_LEGEND,
-    early_stop_text,
+    GROUPS,
     epoch_text,
     epochs_text,
-    failure_text,
     group_of,
     headline,
     metric_text,
@@ -19,11 +23,15 @@ from amc_analysis.report import (
     warnings,
 )
 from amc_analysis.runs import look_up
+from amc_analysis.section_ends import parts
+from amc_analysis.sections import Command, Report, Table, Warned
+from amc_sweeps.chart_library import chart_library
 
-MOST_PARAMETERS = 8  # columns of the page's table
+MOST_PARAMETERS = 8  # columns of the ranking
+SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
 
 
-def to_html(findings: Findings) -> str:
+def to_html(report: Report) -> str:
     """Return the page."""
     environment = Environment(
         loader=PackageLoader("amc_analysis", "."),
@@ -32,42 +40,50 @@ def to_html(findings: Findings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scale = scale_of(findings)
+    findings, scale = report.findings, scale_of(report.findings)
+    drawn = any(entry.run.curve for entry in findings.ranked)
+    scripts = (chart_library(), _asset("page.js")) if drawn else ()
+    # Scripts and the data come from this package, escaped where they hold what runs have logged.
     return environment.get_template("report.html").render(
         findings=findings,
         sweep=findings.sweep,
         headline=headline(findings),
         metric=metric_text(findings),
         warnings=warnings(findings),
-        failures=failure_text(findings),
-        early_stops=early_stop_text(findings),
         gem_legend=GEM_LEGEND,
         has_test=any(entry.test is not None for entry in findings.ranked),
-        chart=chart_of(findings),
+        sections=parts(report),
+        kind=_kind,
+        short=SHORT,
+        groups={name: count for name in GROUPS if (count := sum(group_of(e.cause) == name for e in findings.ranked))},
+        data=Markup(as_script(chart_data(report))) if drawn else None,
+        scripts=[Markup(script) for script in scripts],
+        style=Markup(_asset("page.css")),
+        policy=_policy(scripts),
+        slices=bool(report.conclusions.effects),
+        levels=any(name.startswith("acc/snr/") for entry in findings.ranked for name in entry.run.history.columns),
+        confusions=bool(report.confusions),
         value=scale.text,
         noise=lambda sd: "-" if sd is None else scale.difference(sd).removesuffix(" points"),
         epoch=epoch_text,
         epochs=epochs_text,
         group=group_of,
-        groups=_groups(findings),
-        command=lambda entry: "\n".join(commands_of(findings.sweep, entry)),
         parameters=findings.parameters[:MOST_PARAMETERS],
-        setting=lambda entry, name: _setting(look_up(entry.run.config, name)),
+        setting=lambda entry, name: "-" if (found := look_up(entry.run.config, name)) is None else text_of(found),
     )
 
 
-def _groups(findings: Findings) -> dict[str, int]:
-    """Return how many runs have each colour, for the legend."""
-    counts: dict[str, int] = {}
-    for entry in findings.ranked:
-        group = group_of(entry.cause)
-        counts[group] = counts.get(group, 0) + 1
-    return {
-        group: counts[group] for group in ("ended well", "cut short", "failed", "running or unknown") if group in counts
-    }
+def _asset(name: str) -> str:
+    return (files("amc_analysis") / name).read_text(encoding="utf-8")
 
 
-def _setting(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _policy(scripts: tuple[str, ...]) -> str:
+    """Return a content security policy under which these scripts run and no other, and nothing is fetched."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
+
+
+def _kind(block: object) -> str:
+    """Name what a part is made of, for the template."""
+    return {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text")

@@ -1,37 +1,31 @@
 """The findings for machines: JSON and CSV. Both have one entry a run with the fields of RUN_FIELDS.
 
-The JSON document (schema ``amc-analyze``, version 1; a field that is taken away or changes its meaning raises the
-version, a new field does not)::
-
-    schema, version     "amc-analyze", 1
-    read_at             when the server was asked, ISO 8601
-    sweep               {id, entity, project, name, state, url, method}
-    metric              {name, goal, percentage: the values are fractions that people read as percentages}
-    summary             {runs, best, best_whole: run ids or null, hidden_gems: [run id],
-                         early_stops: {runs, epochs_saved}}
-    causes              {cause: number of runs}
-    failure_rate        {failures, ended, rate, interval: [low, high] (Wilson, 95 %), censored: {cause: runs}, unknown,
-                         naive: {not_finished, rate}}
-    hosts, agents       [{name, failures, ended, interval, causes of the failures: {cause: runs}}], most failures first
-    runs                [{the fields of RUN_FIELDS, config: {...}}], best peak first
-
-Rates and accuracies are fractions. null stands for unknown, absent or not finite.
+The JSON document's schema is written by ``json_schema`` and printed by ``amc-analyze --json-schema``. A field that is
+taken away or changes its meaning raises SCHEMA_VERSION, a new field does not. Rates and accuracies are fractions; null
+stands for unknown, absent or not finite.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from amc_analysis.findings import Findings, Place, shown_as_percentage
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import look_up
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from amc_analysis.next_sweep_file import NextSweep
+    from amc_analysis.sections import Report
+
+SCHEMA_VERSION = 2
 
 RUN_FIELDS: dict[str, str] = {
     "rank": "1 is the best peak; equal peaks share a rank; null without any finite value",
@@ -92,10 +86,17 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
     }
 
 
-def to_json(findings: Findings) -> str:
-    """Return the whole analysis as the JSON document that this module describes."""
+def to_json(report: Report) -> str:
+    """Return the whole analysis as a JSON document, see ``json_schema``."""
+    return json.dumps(document_of(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def document_of(report: Report) -> dict[str, Any]:
+    """Return the whole analysis in plain JSON types."""
+    findings = report.findings
     sweep, rate, best, whole = findings.sweep, findings.failure_rate, findings.best, findings.best_whole
-    document = {
+    concluded = report.conclusions
+    return {
         "schema": "amc-analyze",
         "version": SCHEMA_VERSION,
         "read_at": sweep.read_at.isoformat(),
@@ -136,8 +137,16 @@ def to_json(findings: Findings) -> str:
         "hosts": [_place(place) for place in findings.hosts],
         "agents": [_place(place) for place in findings.agents],
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in findings.ranked],
+        "effects": [
+            {**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
+            for effect in concluded.effects
+        ],
+        "importance": _fields(concluded.importance),
+        "confounded": [_fields(pair) for pair in concluded.confounded],
+        "dynamics": _fields(concluded.dynamics),
+        "integrity": [_fields(firing) for firing in concluded.firings],
+        "next_sweep": _next(report.following),
     }
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _place(place: Place) -> dict[str, Any]:
@@ -148,6 +157,40 @@ def _place(place: Place) -> dict[str, Any]:
         "interval": list(place.rate.interval),
         "causes": {str(cause): count for cause, count in place.causes.items()},
     }
+
+
+def _next(following: NextSweep | None) -> dict[str, Any] | None:
+    """Return what the next sweep keeps and drops; None where it was not asked for."""
+    if following is None:
+        return None
+    return {
+        "yaml": following.text,
+        "configurations": following.configurations,
+        "run_cap": following.run_cap,
+        "epochs": following.epochs,
+        "epochs_at_most": following.epochs_at_most,
+        "shrinks": following.narrowing.shrinks,
+        "parameters": [
+            {
+                "parameter": decision.axis.name,
+                "section": _plain(decision.section),
+                "share": decision.share,
+                "kept": [_fields(one) for one in decision.kept],
+                "dropped": [_fields(one) for one in decision.dropped],
+                "never_ran": _plain(list(decision.never_ran)),
+            }
+            for decision in following.narrowing.decisions
+        ],
+    }
+
+
+def _fields(value: Any) -> Any:
+    """Return a dataclass, and all that it holds, in plain JSON types."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: _fields(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [_fields(item) for item in value]
+    return _plain(value)
 
 
 def to_csv(findings: Findings) -> str:
@@ -171,13 +214,13 @@ def _cell(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return a value that JSON can hold: what is not finite becomes null, what is foreign its text."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return _finite(value)
-    return value if isinstance(value, str | int | bool | None) else str(value)
+    return str(value) if isinstance(value, StrEnum) or not isinstance(value, str | int | bool | None) else value
 
 
 def _finite(value: float | None) -> float | None:

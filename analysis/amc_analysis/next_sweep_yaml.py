@@ -1,0 +1,88 @@
+"""Write a sweep as YAML that PyYAML reads back as it was meant, with a comment on every line that needs one."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from amc_sweeps.strict_yaml import number_in_text
+
+WIDTH = 118
+
+
+def literal(value: Any) -> str:
+    """Write a value in flow style. YAML 1.1 wants a dot and a signed exponent: 1e-4 would be read as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(str(key))}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    text = str(value)
+    plain = yaml.safe_dump([text], default_flow_style=True, width=math.inf).strip()[1:-1]
+    return json.dumps(text) if number_in_text(text) else plain
+
+
+def number(value: float) -> str:
+    """Write a float: short where it is near 1, else with an exponent that YAML 1.1 takes."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    text = repr(value)
+    if value != 0 and not 1e-2 <= abs(value) < 1e4:  # shortest mantissa that says the same
+        text = next(short for digits in range(18) if float(short := f"{value:.{digits}e}") == value)
+    mantissa, _, exponent = text.partition("e")
+    if not exponent:
+        return text
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"
+
+
+def comment(text: str, indent: int = 0) -> list[str]:
+    """Return comment lines; nothing in the text can end the comment."""
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
+    return [f"{' ' * indent}# {line}" for line in lines]
+
+
+def parameters(
+    sections: Mapping[tuple[str, ...], Mapping[str, Any]], comments: Mapping[tuple[str, ...], Sequence[str]]
+) -> list[str]:
+    """Write the sections of parameters, nested ones under their path, with the comments above each."""
+    lines: list[str] = []
+    _write(_tree(sections), sections, comments, (), lines)
+    return lines
+
+
+def _tree(paths: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path in paths:
+        inner = tree
+        for piece in path:
+            inner = inner.setdefault(piece, {})
+    return tree
+
+
+def _write(
+    tree: Mapping[str, Any],
+    sections: Mapping[tuple[str, ...], Mapping[str, Any]],
+    comments: Mapping[tuple[str, ...], Sequence[str]],
+    prefix: tuple[str, ...],
+    lines: list[str],
+) -> None:
+    indent = 2 + 4 * len(prefix)
+    for name, inner in tree.items():
+        path = (*prefix, name)
+        for text in comments.get(path, ()):
+            lines += comment(text, indent)
+        if path in sections:
+            lines.append(f"{' ' * indent}{literal(name)}: {literal(sections[path])}")
+            continue
+        lines += [f"{' ' * indent}{literal(name)}:", f"{' ' * (indent + 2)}parameters:"]
+        _write(inner, sections, comments, path, lines)

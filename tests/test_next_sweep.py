@@ -1,0 +1,331 @@
+"""The next sweep: valid for W&B, with evidence, and still holding what the runs cannot exclude."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from next_sweep_trials import follow_all, median
+from sweep_records import completed, run, sweep
+from training_surface import Crashes, simulate
+
+from amc_agents.preflight import check
+from amc_analysis.findings import Findings, analyse
+from amc_analysis.next_sweep import NoNextSweepError
+from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure
+from amc_analysis.next_sweep_file import next_sweep
+from amc_analysis.next_sweep_outcomes import at_equal_epochs
+from amc_analysis.next_sweep_yaml import literal, number
+from amc_analysis.runs import RunRecord
+from amc_sweeps.causes import Cause
+
+
+def written(findings: Findings) -> dict[str, Any]:
+    """Return the next sweep as PyYAML reads it, after W&B's grammar and the dry run have passed it."""
+    text = next_sweep(findings).text
+    assert not check(text, source="next.yaml").problems, text
+    return dict(yaml.safe_load(text))
+
+
+def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) -> Findings:
+    """Return the findings of a sweep over some parameters."""
+    whole = {
+        "program": "train.py",
+        "command": ["python3", "${program}", "${args}"],
+        "method": "random",
+        "metric": {"name": "val/combined_acc", "goal": "maximize"},
+        "parameters": dict(parameters),
+        **config,
+    }
+    return analyse(sweep(*runs, config=whole))
+
+
+def flat(value: float, epochs: int = 20) -> list[float]:
+    """Return a curve that ends at a value."""
+    return [value * epoch / epochs for epoch in range(1, epochs + 1)]
+
+
+# --- what the simulation shows (a hundred sweeps a row: tests/soak/test_next_sweep_soak.py)
+
+
+def test_the_optimum_stays_inside_while_the_space_shrinks() -> None:
+    trials = follow_all(70_000, 10)
+    assert sum(trial.inside for trial in trials) >= 9
+    assert median(trial.shrinks for trial in trials) >= 3
+
+
+# --- what is dropped and what is kept
+
+
+def two_valued(good: int, bad: int, seed: int = 0) -> list[RunRecord]:
+    """Return runs of two layers, far apart."""
+    rng = np.random.default_rng(seed)
+    return [
+        completed(f"{layer}{index}", flat(value + rng.normal(0, 0.004)), config={"layer": layer, "lr": lr})
+        for layer, value, n in (("good", 0.8, good), ("bad", 0.5, bad))
+        for index, lr in zip(range(n), rng.uniform(0.1, 0.9, n).tolist(), strict=True)
+    ]
+
+
+PARAMETERS = {"layer": {"values": ["good", "bad"]}, "lr": {"min": 0.0, "max": 1.0}}
+
+
+def test_a_value_that_is_clearly_worse_is_dropped_with_its_n() -> None:
+    findings = made(PARAMETERS, two_valued(8, 8))
+    assert written(findings)["parameters"]["layer"] == {"value": "good"}
+    assert "# Dropped bad (n = 8, best" in next_sweep(findings).text
+
+
+def test_two_runs_of_a_value_exclude_nothing() -> None:
+    findings = made(PARAMETERS, two_valued(10, 2))
+    assert written(findings)["parameters"]["layer"] == {"values": ["good", "bad"]}
+
+
+def test_seven_runs_exclude_nothing_and_the_file_says_so() -> None:
+    findings = made(PARAMETERS, two_valued(4, 3))
+    assert written(findings)["parameters"]["layer"] == {"values": ["good", "bad"]}
+    assert "exclude nothing: 8 are needed" in next_sweep(findings).text.replace("\n# ", " ")
+
+
+def test_noise_alone_narrows_next_to_nothing() -> None:
+    rng = np.random.default_rng(5)
+    runs = [
+        completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"layer": layer, "lr": float(rng.uniform())})
+        for i, layer in enumerate(["good", "bad"] * 15)
+    ]
+    assert next_sweep(made(PARAMETERS, runs)).narrowing.shrinks < 1.3
+
+
+def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
+    findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "new"]}}, two_valued(8, 8))
+    assert written(findings)["parameters"]["layer"] == {"values": ["good", "new"]}
+    assert "EXPLORATION: none of these runs had new" in next_sweep(findings).text
+
+
+def test_no_listed_value_is_new_without_being_marked() -> None:
+    for seed in range(3):
+        findings = analyse(simulate(seed, 30))
+        ran = {name: {str(entry.run.config[name]) for entry in findings.ranked} for name in ("batch", "snr_layer")}
+        text = next_sweep(findings).text
+        for name, values in ran.items():
+            new = {str(value) for value in yaml.safe_load(text)["parameters"][name].get("values", [])} - values
+            assert not new or "EXPLORATION" in text
+
+
+def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
+    runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"lr": 0.1 + i / 50}) for i in range(10)]
+    text = next_sweep(made({"lr": {"min": 0.0, "max": 1.0}}, runs)).text
+    assert "EXPLORATION: none of these runs had values above 0.28" in text.replace("\n  # ", " ")
+
+
+# --- failures
+
+
+def ends_of(failed_beyond: float | None, share: float, optimum: float, n: int = 40) -> FailingEnd | None:
+    """Return the failing end of n runs on 0..1: all fail beyond a place, elsewhere the given share."""
+    rng = np.random.default_rng(7)
+    places = rng.uniform(size=n)
+    failed = rng.uniform(size=n) < share
+    if failed_beyond is not None:
+        failed |= places > failed_beyond
+    return failing_end(places, failed, np.full(100, optimum), seed=0)
+
+
+def test_crashes_that_rise_with_the_learning_rate_exclude_its_end() -> None:
+    end = ends_of(0.7, share=0.2, optimum=0.4)
+    assert end is not None
+    assert end.upper
+    assert end.beyond == pytest.approx(0.7, abs=0.1)
+    assert end.interval[0] > 0.5
+    assert end.p < 0.05
+
+
+def test_crashes_of_the_machine_exclude_nothing() -> None:
+    assert all(ends_of(None, share=share, optimum=0.4) is None for share in (0.2, 0.35, 0.5, 0.7, 0.9))
+
+
+def test_an_end_that_holds_the_optimum_is_not_excluded_by_its_failures() -> None:
+    assert ends_of(0.7, share=0.2, optimum=0.9) is None
+
+
+def test_an_end_that_fails_is_cut_in_the_file_with_its_numbers() -> None:
+    rng = np.random.default_rng(3)
+    runs = []
+    for index in range(50):
+        log_lr = float(rng.uniform(-4, -1))
+        curve = flat(0.7 - 0.05 * (log_lr + 2.8) ** 2 + float(rng.normal(0, 0.03)))
+        ends_well = log_lr < -2
+        config = {"lr": 10**log_lr}
+        runs.append(
+            completed(f"r{index}", curve, config=config)
+            if ends_well
+            else run(f"r{index}", curve[: int(rng.integers(2, 9))], "crashed", config=config)
+        )
+    findings = made({"lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-1}}, runs)
+    assert written(findings)["parameters"]["lr"]["max"] < 2e-2
+    assert "Dropped" in next_sweep(findings).text
+
+
+def test_causes_of_the_machine_are_no_evidence_against_a_configuration() -> None:
+    assert not any(is_its_own_failure(cause) for cause in (Cause.NODE_FAILURE, Cause.DATA_ERROR, Cause.EARLY_STOPPED))
+    assert all(is_its_own_failure(cause) for cause in (Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.LOST))
+
+
+def test_a_value_whose_runs_all_failed_without_a_word_is_dropped_only_by_enough_of_them() -> None:
+    def findings(n: int) -> Findings:
+        broken = [run(f"x{i}", [], "failed", exit_code=1, config={"layer": "bad", "lr": 0.5}) for i in range(n)]
+        return made(PARAMETERS, [*two_valued(12, 0), *broken])
+
+    assert written(findings(3))["parameters"]["layer"] == {"values": ["good", "bad"]}
+    assert written(findings(6))["parameters"]["layer"] == {"value": "good"}
+
+
+def test_runs_that_crashed_early_are_compared_at_equal_epochs() -> None:
+    long, short = flat(0.6, 100), flat(0.9, 100)[:30]
+    outcomes = at_equal_epochs([long, long, long, long, short], maximise=True)
+    assert outcomes.carried == 1
+    assert outcomes.horizon == 100
+    assert outcomes.values[4] > outcomes.values[0]
+    assert outcomes.variances[0] == 0
+
+
+# --- the rest of the file
+
+
+def test_program_command_and_metric_stay() -> None:
+    findings = made(PARAMETERS, two_valued(8, 8), early_terminate={"type": "hyperband", "min_iter": 4})
+    document = written(findings)
+    assert document["program"] == "train.py"
+    assert document["command"] == ["python3", "${program}", "${args}"]
+    assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
+    assert document["early_terminate"] == {"type": "hyperband", "min_iter": 4, "strict": False}
+    assert document["run_cap"] == 16
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_given_strict_stays(strict: bool) -> None:
+    early = {"type": "hyperband", "min_iter": 4, "strict": strict}
+    assert written(made(PARAMETERS, two_valued(8, 8), early_terminate=early))["early_terminate"]["strict"] is strict
+
+
+def test_bayes_is_told_not_to_impute_the_worst() -> None:
+    runs = [*two_valued(8, 8), run("gem", flat(0.9)[:15], "crashed", config={"layer": "good", "lr": 0.5})]
+    metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "worst"}
+    findings = made(PARAMETERS, runs, method="bayes", metric=metric)
+    assert written(findings)["metric"]["impute"] == "best"
+    assert "the 1 runs of this sweep that crashed" in next_sweep(findings).text.replace("\n  # ", " ")
+
+
+def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:
+    parameters = {"layer": {"values": ["good", "bad"]}, "steps": {"values": [1, 2, 3]}}
+    runs = [
+        completed(f"{layer}{n}{k}", flat(value + k / 1000), config={"layer": layer, "steps": n})
+        for layer, value in (("good", 0.8), ("bad", 0.5))
+        for n in (1, 2, 3)
+        for k in (0, 1)
+    ]
+    following = next_sweep(made(parameters, runs, method="grid"))
+    assert yaml.safe_load(following.text)["method"] == "grid"
+    assert following.configurations == following.run_cap
+    assert yaml.safe_load(following.text)["parameters"]["layer"] == {"value": "good"}
+
+
+def test_seeds_repeat_what_noise_hides() -> None:
+    rng = np.random.default_rng(1)
+    runs = [
+        completed(f"r{i}", flat(float(rng.normal(0.7, 0.02))), config={"max_lr": lr, "seed": 0})
+        for i, lr in enumerate([1e-3, 2e-3] * 8)
+    ]
+    findings = made({"max_lr": {"values": [1e-3, 2e-3]}}, runs, program="amc-train")
+    following = next_sweep(findings)
+    assert yaml.safe_load(following.text)["parameters"]["seed"] == {"values": [0, 1, 2]}
+    assert not check(following.text, source="next.yaml").problems
+    assert following.configurations == 6
+
+
+def test_a_seed_is_searched_for_nothing() -> None:
+    runs = [
+        completed(f"r{i}", flat(0.9 if i % 2 else 0.5), config={"seed": i % 2, "layer": "good", "lr": i / 16})
+        for i in range(16)
+    ]
+    findings = made({**PARAMETERS, "seed": {"values": [0, 1]}}, runs)
+    assert written(findings)["parameters"]["seed"] == {"values": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"distribution": "int_uniform", "min": 1, "max": 40},
+        {"distribution": "q_uniform", "min": 0, "max": 40, "q": 5},
+        {"distribution": "q_log_uniform_values", "min": 1, "max": 64, "q": 1},
+        {"distribution": "log_uniform", "min": 0.0, "max": 3.6},
+        {"distribution": "inv_log_uniform_values", "min": 1.0, "max": 40.0},
+        {"distribution": "normal", "mu": 10.0, "sigma": 5.0},
+        {"distribution": "uniform", "min": -5.0, "max": 45.0},
+        {"distribution": "categorical_w_probabilities", "values": [5, 20, 35], "probabilities": [0.5, 0.25, 0.25]},
+    ],
+)
+def test_every_distribution_leads_to_a_valid_sweep(section: dict[str, Any]) -> None:
+    rng = np.random.default_rng(2)
+    values = section.get("values") or list(range(5, 40, 5))
+    runs = [
+        completed(f"r{i}", flat(0.8 - abs(x - 20) / 50 + float(rng.normal(0, 0.002))), config={"x": x})
+        for i, x in enumerate(values * 4)
+    ]
+    document = written(made({"x": section}, runs))
+    kept = document["parameters"]["x"]
+    if "min" in kept and kept["distribution"] != "log_uniform":
+        assert kept["min"] <= 20 <= kept["max"]
+
+
+def test_nested_parameters_stay_nested() -> None:
+    parameters = {"opt": {"parameters": {"kind": {"values": ["good", "bad"]}, "beta": {"value": 0.9}}}}
+    runs = [
+        completed(f"{kind}{i}", flat(value + i / 1000), config={"opt": {"kind": kind, "beta": 0.9}})
+        for kind, value in (("good", 0.8), ("bad", 0.5))
+        for i in range(6)
+    ]
+    assert written(made(parameters, runs))["parameters"]["opt"]["parameters"]["kind"] == {"value": "good"}
+
+
+def test_text_that_was_meant_as_a_number_becomes_one() -> None:
+    runs = [completed(f"r{i}", flat(0.5 + i / 50), config={"lr": ["1e-4", "1e-3"][i % 2]}) for i in range(10)]
+    assert set(written(made({"lr": {"values": ["1e-4", "1e-3"]}}, runs))["parameters"]["lr"]["values"]) <= {1e-4, 1e-3}
+
+
+def test_a_name_with_a_line_break_ends_no_comment() -> None:
+    runs = [completed(f"r{i}", flat(0.5 + i / 50), config={"x": ["a\nevil: 1", "b"][i % 2]}) for i in range(10)]
+    assert set(written(made({"x": {"values": ["a\nevil: 1", "b"]}}, runs))) >= {"method", "parameters"}
+
+
+def test_a_project_without_a_sweep_has_no_next_one() -> None:
+    with pytest.raises(NoNextSweepError, match="no next sweep can be written"):
+        next_sweep(analyse(sweep(*two_valued(4, 4))))
+
+
+def test_what_it_costs_is_said_in_the_file() -> None:
+    following = next_sweep(analyse(simulate(1, 30, Crashes(0.0, 0.0))))
+    assert following.run_cap == 30
+    assert following.epochs == 4500
+    assert following.configurations is None
+    assert "30 runs at most, about 4,500 epochs" in following.text
+
+
+def test_the_same_runs_give_the_same_file() -> None:
+    assert next_sweep(analyse(simulate(4, 30))).text == next_sweep(analyse(simulate(4, 30))).text
+
+
+@pytest.mark.parametrize("value", [1e-4, 3.2e-5, 1e4, 123456.0, 0.0, -2e-7, 0.05, 1.0, 1e22, 5e-324, 0.1 + 0.2])
+def test_pyyaml_reads_every_number_back(value: float) -> None:
+    assert yaml.safe_load(number(value)) == value
+    assert isinstance(yaml.safe_load(number(value)), float)
+
+
+@pytest.mark.parametrize(
+    "value", ["1e-4", "true", "null", "a: b", "# no", "None", "07", "${env}", "é", "", True, None, 3]
+)
+def test_pyyaml_reads_every_value_back(value: Any) -> None:
+    assert yaml.safe_load(literal([value])) == [value]

@@ -1,0 +1,102 @@
+"""The findings for machines: the JSON document keeps to its schema, the CSV has one line a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+import jsonschema
+import pytest
+from sweep_records import amc_sweep, run, story, sweep
+from training_surface import simulate
+
+from amc_analysis.findings import analyse
+from amc_analysis.json_schema import json_schema
+from amc_analysis.next_sweep_file import next_sweep
+from amc_analysis.runs import SweepRecord
+from amc_analysis.sections import Report, report_of
+from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+
+
+def document(record: SweepRecord, *, follow: bool = False) -> dict[str, Any]:
+    findings = analyse(record)
+    report = Report(findings, report_of(findings).conclusions, next_sweep(findings) if follow else None)
+    return dict(json.loads(to_json(report)))
+
+
+SWEEPS = {
+    "story": lambda: document(story(), follow=True),
+    "simulated": lambda: document(simulate(2, 30), follow=True),
+    "amc": lambda: document(amc_sweep()),
+    "empty": lambda: document(sweep()),
+    "nothing finite": lambda: document(sweep(run("a", [math.nan], "failed", config={"lr": math.inf}))),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_document_keeps_to_the_schema(name: str) -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    errors = [
+        f"{list(e.path)}: {e.message[:200]}"
+        for e in jsonschema.Draft202012Validator(schema).iter_errors(SWEEPS[name]())
+    ]
+    assert not errors
+
+
+def test_the_schema_knows_no_other_version_and_no_other_field() -> None:
+    valid = jsonschema.Draft202012Validator(json_schema()).is_valid
+    whole = document(story())
+    assert valid(whole)
+    assert not valid(whole | {"version": SCHEMA_VERSION + 1})
+    assert not valid(whole | {"surprise": 1})
+    assert not valid({name: value for name, value in whole.items() if name != "effects"})
+
+
+def test_the_schema_says_what_fields_mean() -> None:
+    effect = json_schema()["properties"]["effects"]["items"]["properties"]
+    assert effect["p_corrected"]["description"].startswith("the same for the number of looks")
+    assert json_schema()["properties"]["runs"]["items"]["properties"]["peak"]["description"] == RUN_FIELDS["peak"]
+
+
+def test_json_says_what_the_schema_says() -> None:
+    document = json.loads(to_json(report_of(analyse(story()))))
+    assert (document["schema"], document["version"]) == ("amc-analyze", 2)
+    assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "percentage": True}
+    assert document["summary"] == {
+        "runs": 7,
+        "best": "gem",
+        "best_whole": "whole",
+        "hidden_gems": ["gem"],
+        "early_stops": {"runs": 1, "epochs_saved": 17},
+    }
+    assert document["failure_rate"]["rate"] == 0.5
+    assert document["failure_rate"]["naive"] == {"not_finished": 4, "rate": pytest.approx(4 / 6)}
+    first = document["runs"][0]
+    assert (first["run_id"], first["peak"], first["peak_epoch"], first["cause"]) == ("gem", 0.5, 10, "lost")
+    assert first["config"]["optimizer"] == {"beta": 0.9}
+    assert all(list(entry) == [*RUN_FIELDS, "config"] for entry in document["runs"])
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    record = sweep(run("a", [math.nan], "failed", config={"lr": math.inf}, not_finite=("val/combined_acc",)))
+    (entry,) = json.loads(to_json(report_of(analyse(record))))["runs"]
+    assert (entry["last"], entry["config"], entry["not_finite"]) == (None, {"lr": None}, ["val/combined_acc"])
+
+
+def test_csv_has_one_line_a_run_and_the_searched_parameters() -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(analyse(story())))))
+    assert [line["run_id"] for line in lines][:2] == ["gem", "whole"]
+    assert list(lines[0]) == [*RUN_FIELDS, "config.max_lr", "config.snr_layer", "config.optimizer.beta"]
+    assert (lines[0]["hidden_gem"], lines[0]["config.max_lr"], lines[0]["config.optimizer.beta"]) == (
+        "true",
+        "0.002",
+        "0.9",
+    )
+
+
+def test_every_run_field_is_described() -> None:
+    assert list(run_fields(analyse(story()).ranked[0])) == list(RUN_FIELDS)
