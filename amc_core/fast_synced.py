@@ -1,8 +1,8 @@
 """The representation ``synced`` on the CPU: the arithmetic of amc_core.synchronisation in a few passes over each frame.
 
 Import this module only to use it: numba takes a moment to import and the first call some seconds to compile. Fourier
-transforms and the carrier search are torch's; what lies between them is compiled, and lets other threads run. Drawing,
-half of the work, takes as many threads as torch does.
+transforms and the carrier search are torch's; what lies between them is compiled. One thread; while compiled code runs,
+others may.
 
 In names: B frames, T = 1024 samples, N = 2048 numbers of a frame (I and Q in turn), F = 1024 lines, K = 124 symbols,
 M = places of the carrier search, S Welch segments of W numbers, X any number.
@@ -11,11 +11,7 @@ M = places of the carrier search, S Welch segments of W numbers, X any number.
 from __future__ import annotations
 
 import cmath
-import functools
-import itertools
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -80,31 +76,15 @@ def synced_images(
         _mean_power(segments.numpy(), power_BF[start:stop].numpy())
         _fold(torch.fft.fft(frame_BT[:n]).numpy(), response_F.numpy(), folded_BK.numpy())
         _raise(torch.fft.ifft(folded_BK[:n]).numpy(), symbol_BK[start:stop].numpy(), raised_BK[start:stop].numpy())
-    of_frames = (
+    draw(
+        *_TURNS,
         torch.view_as_real(symbol_BK).view(n_frames, -1).numpy(),
         torch.view_as_real(torch.matmul(raised_BK, search_KM)).view(n_frames, -1).numpy(),
         ((log_spectrum(power_BF, window, size)[:, 0] + 1) / 2).numpy(),
         bad_B.numpy(),
         image_BHWC.view(n_frames, -1).numpy(),
     )
-    _in_parts(lambda part: draw(*_TURNS, *(array_BX[part] for array_BX in of_frames)), n_frames)
     return image_BHWC.permute(0, 3, 1, 2), bad_B
-
-
-def _in_parts(work: Callable[[slice], None], n_frames: int) -> None:
-    """Do compiled work on all frames with as many threads as torch may use, this one being the first of them."""
-    n_parts = torch.get_num_threads()
-    edges = [n_frames * part // n_parts for part in range(n_parts + 1)]
-    first, *others = (slice(start, stop) for start, stop in itertools.pairwise(edges))
-    waiting = [_helpers(n_parts - 1).submit(work, part) for part in others]
-    work(first)
-    for future in waiting:
-        future.result()
-
-
-@functools.cache
-def _helpers(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="draw")
 
 
 @compiled

@@ -181,7 +181,6 @@ def profile(
     rows_B = trial.selection.rows[chunk_B]
     data, represent = trial.feed._data, trial.feed._represent
     iq_BTC = torch.from_numpy(data.frames(rows_B))
-    image_BCHW = represent(iq_BTC)
 
     class Ready(Feed):
         def batches(self, chunks):  # type: ignore[no-untyped-def]
@@ -205,13 +204,24 @@ def profile(
     def bare() -> None:
         bare_steps(trial, optimiser, ready, options.steps)
 
+    def after_a_step() -> float:
+        bare_steps(trial, optimiser, ready, 1)
+        return seconds(lambda: represent(iq_BTC))
+
+    batch = ready[0]
+    output = tuple(part.detach() for part in trial.model(batch.input))
+    done, loss = Pass(trial.selection, trial.device), torch.tensor(1.0)
     together = [(seconds(loop), seconds(bare)) for _ in range(options.rounds)]
-    bookkeeping = (min(pair[0] for pair in together) - min(pair[1] for pair in together)) / options.steps * 1e3
+    difference = statistics.median(one - other for one, other in together) / options.steps * 1e3
     return {
-        "  reading a batch, alone": best_ms(lambda: data.frames(rows_B)),
-        "  its representation, alone": best_ms(lambda: represent(iq_BTC)),
-        "  the channels last, alone": best_ms(lambda: image_BCHW.contiguous(memory_format=torch.channels_last)),
-        "  counting, guards, learning rate: the loop on ready tensors minus the bare step": bookkeeping,
+        "  reading a batch, alone (a thread does it meanwhile)": best_ms(lambda: data.frames(rows_B)),
+        "  its representation, again and again": best_ms(lambda: represent(iq_BTC)),
+        "  its representation, right after a model step, whose data have filled the caches": 1e3
+        * statistics.median(after_a_step() for _ in range(15)),
+        "  counting a step's guesses, alone": best_ms(
+            lambda: done.add(loss, trial.criterion.guess(*output), batch.modulation, batch.snr)
+        ),
+        "  counting, guards, learning rate: median of the loop on ready tensors minus the bare step": difference,
     }
 
 
