@@ -51,7 +51,7 @@ def group_n_too_small(case: Case) -> Iterator[Firing]:
 
 
 def _small(told: str, named: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Firing:
-    low, high = wilson_interval(int(failures or 0), n)
+    low, high = wilson_interval(min(int(failures or 0), n), n)
     rate = "" if failures is None else f"; {failures:.0f} of {n} failed, 95 % interval {low:.0%} to {high:.0%}"
     return Firing(
         rule=Rule.GROUP_N_TOO_SMALL,
