@@ -15,7 +15,7 @@ from amc_analysis.permutation import DIGITS, shuffles, test
 
 PERMUTATIONS = 1000
 STRONG = 0.5  # from here on the effect of one is largely the effect of the other
-SIGNIFICANT = 0.005  # over all pairs of a sweep together: a rule stands on it
+SIGNIFICANT = 0.008  # over all pairs of a sweep together: a rule stands on it
 
 Measure = Literal["Cramér's V", "rank correlation", "correlation ratio"]
 

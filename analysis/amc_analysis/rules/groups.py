@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,11 +46,12 @@ def group_n_too_small(case: Case) -> Iterator[Firing]:
         if effect.parameter in claimed or leader is None or leader.low is not None or leader.n >= SMALL_GROUP:
             continue
         value = f"{effect.parameter}={leader.label}"
-        yield _small(f"The lead of {value}", "", leader.n, None, (effect.parameter, value))
+        firing = _small(f"The lead of {value}", "", leader.n, None, (effect.parameter, value))
+        yield replace(firing, severity=Severity.NOTE)  # nobody has claimed anything yet
 
 
 def _small(told: str, named: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Firing:
-    low, high = wilson_interval(int(failures or 0), n)
+    low, high = wilson_interval(min(int(failures or 0), n), n)
     rate = "" if failures is None else f"; {failures:.0f} of {n} failed, 95 % interval {low:.0%} to {high:.0%}"
     return Firing(
         rule=Rule.GROUP_N_TOO_SMALL,

@@ -120,11 +120,11 @@ def _mostly(failures: int, ended: int) -> bool:
 
 
 def normal_scores(standing_K: Floats) -> Floats:
-    """Return the normal quantiles of the ranks."""
+    """Return the normal quantiles of shares of beaten runs."""
     from scipy.special import ndtri
-    from scipy.stats import rankdata
 
-    return np.asarray(ndtri((rankdata(standing_K) - 0.5) / len(standing_K)))
+    n = len(standing_K)
+    return np.asarray(ndtri((standing_K * (n - 1) + 0.5) / n))
 
 
 def optima(place_K: Floats, standing_K: Floats, rng: np.random.Generator) -> Floats:
