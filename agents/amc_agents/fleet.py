@@ -155,7 +155,7 @@ class Fleet:
             if (code := place.agent_ended()) is not None:
                 self._agent_ended(place, code, now_s)
             place.sweep_leftovers(now_s)
-        reap_inherited({place.agent_pid for place in self.places if place.agent_pid is not None})
+        reap_inherited({place.trial.pid for place in self.places if place.trial is not None})
         self._tell_aftermath()
         self._tell_trouble()
         if self._signals:
