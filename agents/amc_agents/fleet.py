@@ -328,7 +328,8 @@ class Fleet:
         return None if policy.has_room(self.rules.count, self._drawn, waiting) else ENOUGH
 
     def _outcome(self) -> Outcome | None:
-        if self._aftermath or not all(place.is_empty for place in self.places):
+        impatient = len(self._signals) > 1
+        if (self._aftermath and not impatient) or not all(place.is_empty for place in self.places):
             return None
         if self._signals:
             return Outcome(self._exit_codes[self._signals[0]], f"ended by {self._signals[0].name}")
