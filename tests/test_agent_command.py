@@ -30,21 +30,27 @@ def test_what_cannot_be_done_is_refused_with_what_to_do(arguments: list[str], wo
     assert words in done.output
 
 
-def count_is_kept_by_agents_that_wait_and_failures_end_it(person: Person) -> None:
-    sweep = person.sweep_of(["exception", "nothing"], repeats=4)
+def count_is_kept_by_agents_that_wait(person: Person) -> None:
+    sweep = person.sweep_of(["nothing"], repeats=4)
     unknown = person.fleet("nosuch00", "--workers", "1")
     counted = person.fleet(sweep, "--workers", "2", "--count", "3")
     assert counted.wait() == 0, counted.complaint
     assert len(person.sweep(sweep)["runs"]) == 3
     assert counted.of("done")[0]["text"].startswith("all trials that were asked for have begun: 3 trials ended")
-    failing = person.fleet(sweep, "--workers", "1", "--max-failures", "1")
-    assert failing.wait() == 1
-    assert "--max-failures 1" in failing.of("done")[0]["text"]
-    assert [event["cause"] for event in failing.of("ended")].count("error") == 1
     assert unknown.wait() == 2
     assert "no sweep nosuch00" in unknown.complaint
     assert sweep in unknown.complaint, "the nearest are named"
     assert counted.processes() == []
+
+
+def failures_end_it_with_the_reason(person: Person) -> None:
+    sweep = person.sweep_of(["exception"], repeats=4)
+    failing = person.fleet(sweep, "--workers", "1", "--max-failures", "1")
+    assert failing.wait() == 1
+    assert "1 trials failed (error): --max-failures 1" in failing.of("done")[0]["text"]
+    assert [event["cause"] for event in failing.of("ended")] == ["error"]
+    assert len(failing.of("halted")) == 1
+    assert len(person.sweep(sweep)["runs"]) == 1
 
 
 def the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Person) -> None:
@@ -91,7 +97,8 @@ def no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
 
 
 STORIES = (
-    count_is_kept_by_agents_that_wait_and_failures_end_it,
+    count_is_kept_by_agents_that_wait,
+    failures_end_it_with_the_reason,
     the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left,
     a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved,
     no_trial_is_begun_that_would_not_end_in_time,

@@ -84,6 +84,30 @@ def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -
     assert tagged(tag) == []
 
 
+# A subreaper with a child of its own and two that it inherits, of a session that is not its own; all have ended.
+HEIR = """
+import json, os, subprocess, sys, time
+from amc_agents.fleet_processes import become_subreaper, children, exit_code_of_zombie, reap, reap_inherited
+become_subreaper()
+own = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=new) for new in (False, True)]
+seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
+agent = f"import subprocess, sys; print(*(subprocess.Popen({seven}).pid for _ in range(2)))"
+said = subprocess.run([sys.executable, "-c", agent], capture_output=True, text=True, start_new_session=True).stdout
+trial, loader = map(int, said.split())
+everybody = [process.pid for process in own] + [trial, loader]
+while any(exit_code_of_zombie(pid) is None for pid in everybody):
+    time.sleep(0.02)
+reap_inherited({trial})
+left = sorted(children(os.getpid())) == sorted(everybody[:3])
+print(json.dumps([left, reap(trial), [child.wait() for child in own]]))
+"""
+
+
+def test_inherited_processes_are_waited_for_and_nobody_else_s_exit_code_is_taken() -> None:
+    done = subprocess.run([sys.executable, "-c", HEIR], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, 7, [3, 3]]
+
+
 # The fleet in small: subreaper, guardian, one process that is its child and one that it inherits.
 FLEET = """
 import json, os, subprocess, sys, time

@@ -155,7 +155,7 @@ class Fleet:
             if (code := place.agent_ended()) is not None:
                 self._agent_ended(place, code, now_s)
             place.sweep_leftovers(now_s)
-        reap_inherited({place.agent_pid for place in self.places if place.agent_pid is not None})
+        reap_inherited({place.trial.pid for place in self.places if place.trial is not None})
         self._tell_aftermath()
         self._tell_trouble()
         if self._signals:
@@ -328,7 +328,8 @@ class Fleet:
         return None if policy.has_room(self.rules.count, self._drawn, waiting) else ENOUGH
 
     def _outcome(self) -> Outcome | None:
-        if self._aftermath or not all(place.is_empty for place in self.places):
+        impatient = len(self._signals) > 1
+        if (self._aftermath and not impatient) or not all(place.is_empty for place in self.places):
             return None
         if self._signals:
             return Outcome(self._exit_codes[self._signals[0]], f"ended by {self._signals[0].name}")

@@ -87,9 +87,18 @@ def reap(pid: int) -> int | None:
 
 
 def reap_inherited(kept: Collection[int]) -> None:
-    """Wait for every dead process that was inherited; ``kept`` are those that somebody else waits for."""
+    """Wait for every dead process that was inherited from an agent or a trial.
+
+    What this process has started itself is left to whoever waits for it: such a child is in our session or leads its
+    own, an agent and a side job alike. The wandb client's side process leads one too, and nobody waits for it.
+
+    Args:
+        kept: trials whose exit code somebody will ask for.
+    """
     for pid in children(os.getpid()):
-        if pid not in kept and exit_code_of_zombie(pid) is not None:
+        if pid in kept or exit_code_of_zombie(pid) is None:
+            continue
+        if os.getsid(pid) not in {pid, os.getsid(0)} or _command(pid) == "wandb-core":
             reap(pid)
 
 
@@ -128,11 +137,14 @@ def end_all(tag: str, *, grace_s: float) -> int:
 def _is_agent_or_trial(pid: int) -> bool:
     """An agent leads its session; a trial leads a group in its agent's session, even after the agent's end."""
     try:
-        leads_session = os.getsid(pid) == pid
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-        return name != "wandb-core" if leads_session else os.getpgid(pid) == pid
+        return _command(pid) != "wandb-core" if os.getsid(pid) == pid else os.getpgid(pid) == pid
     except OSError:
         return False
+
+
+def _command(pid: int) -> str:
+    """Return the name of what a process runs; a dead one still has it."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
