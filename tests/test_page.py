@@ -96,6 +96,18 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
         assert re.search(rf'id="{name}"[^>]*>\s*<div[^>]*><canvas', document), name
 
 
+@pytest.mark.client
+def test_peaks_without_a_history_are_drawn_without_curves(tmp_path: Path) -> None:
+    peaks = [
+        run(f"r{i}", summary={"val/combined_acc": 0.4 + i / 100}, config={"max_lr": 1e-3 * (1 + i)}) for i in range(4)
+    ]
+    document = drawn(page_of(sweep(*peaks, config=STORY_CONFIG)), tmp_path)
+    charts = re.search(r'data-charts="(\d+)"', document)
+    assert charts is not None, "the script came to its end"
+    assert int(charts[1]) >= 2
+    assert "chart-curves" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+
+
 def test_what_a_foreign_sweep_lacks_is_not_on_its_page() -> None:
     page = own(page_of(story()))
     assert 'id="levels"' not in page

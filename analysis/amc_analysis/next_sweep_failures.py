@@ -18,7 +18,7 @@ LEAST_BEYOND = 4  # runs beyond the place at which a range is cut
 MOST_FAIL = 0.5  # of them the failure rate's lower bound (95 %) has to exceed this
 SIGNIFICANT = 0.05  # permutation test against the rest of the range, over all places at which it might be cut
 PERMUTATIONS = 1999
-HOLDS_OPTIMUM = 0.2  # share of the draws beyond the place, from which on performance overrules failures
+HOLDS_OPTIMUM = 0.05  # share of the draws beyond the place, from which on performance overrules failures
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
 FEWEST_RUNS = 12  # that the next sweep may make
 TRIAL_PROGRAM = "amc-train"
 TRIAL_COMMAND = ("${env}", "${program}", "${args}")
-_NAMED = ("program", "command", "method")
 _CARRIED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind")
 
 Path = tuple[str, ...]

@@ -65,6 +65,7 @@
   };
   const peaks = (runs) => runs.filter((run) => run.peak !== null && run.at !== null).map((run) => [run.at, run.peak]);
   function curves() {
+    if (!byId("chart-curves")) return;
     const many = data.runs.length > 100;
     const series = [];
     data.groups.forEach((name, group) => {
@@ -292,15 +293,17 @@
   }
 
   const shown = byId("shown");
-  for (const run of data.runs) {
-    if (run.y.length) shown.add(new Option(`${run.title}: ${value(run.peak)}, ${run.cause}`, run.id));
-  }
-  shown.addEventListener("change", () => choose(data.runs.find((run) => run.id === shown.value) || null));
-  for (const box of byId("legend").querySelectorAll("input")) {
-    box.addEventListener("change", () => {
-      if (box.checked) hidden.delete(box.value); else hidden.add(box.value);
-      curves();
-    });
+  if (shown) {
+    for (const run of data.runs) {
+      if (run.y.length) shown.add(new Option(`${run.title}: ${value(run.peak)}, ${run.cause}`, run.id));
+    }
+    shown.addEventListener("change", () => choose(data.runs.find((run) => run.id === shown.value) || null));
+    for (const box of byId("legend").querySelectorAll("input")) {
+      box.addEventListener("change", () => {
+        if (box.checked) hidden.delete(box.value); else hidden.add(box.value);
+        curves();
+      });
+    }
   }
   const picker = byId("confused");
   if (picker) {
@@ -314,7 +317,7 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
-  charts["chart-curves"].getZr().on("mousemove", (event) => choose(nearest(event) || chosen));
+  if (shown) charts["chart-curves"].getZr().on("mousemove", (event) => choose(nearest(event) || chosen));
   let waiting = 0;
   addEventListener("resize", () => {
     cancelAnimationFrame(waiting);

@@ -41,7 +41,7 @@ def to_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     findings, scale = report.findings, scale_of(report.findings)
-    drawn = any(entry.run.curve for entry in findings.ranked)
+    drawn = any(entry.peak is not None for entry in findings.ranked)
     scripts = (chart_library(), _asset("page.js")) if drawn else ()
     # Scripts and the data come from this package, escaped where they hold what runs have logged.
     return environment.get_template("report.html").render(
@@ -63,6 +63,7 @@ def to_html(report: Report) -> str:
         slices=bool(report.conclusions.effects),
         levels=any(name.startswith("acc/snr/") for entry in findings.ranked for name in entry.run.history.columns),
         confusions=bool(report.confusions),
+        curves=any(entry.run.curve for entry in findings.ranked),
         value=scale.text,
         noise=lambda sd: "-" if sd is None else scale.difference(sd).removesuffix(" points"),
         epoch=epoch_text,

@@ -6,6 +6,7 @@ AMC_SOAK_SWEEPS (default 100) says how many sweeps a row has.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from next_sweep_trials import follow_all, median
@@ -26,7 +27,9 @@ ROWS = {
 @pytest.mark.timeout(3000)
 def test_the_next_sweep_keeps_the_optimum_and_shrinks_the_space() -> None:
     figures: dict[str, object] = {}
-    found = {name: follow_all(seed, SWEEPS, crashes) for name, (seed, crashes) in ROWS.items()}
+    seeds, crashes = zip(*ROWS.values(), strict=True)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(ROWS, pool.map(follow_all, seeds, [SWEEPS] * len(ROWS), crashes), strict=True))
     for name, trials in found.items():
         inside = sum(trial.inside for trial in trials)
         shares = ", ".join(
