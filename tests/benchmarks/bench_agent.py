@@ -135,7 +135,7 @@ def report(sides: list[Side], options: argparse.Namespace) -> None:
         [
             f"## {options.pairs} turns each, {options.trials} trials a turn, one worker",
             "",
-            f"{describe_machine()} Load average {os.getloadavg()[0]:.1f}.",
+            f"{describe_machine()} Load average {os.getloadavg()[0]:.1f}: other work disturbs both.",
             "",
             *lines,
             "",
@@ -145,7 +145,8 @@ def report(sides: list[Side], options: argparse.Namespace) -> None:
     )
     print(text)
     if not options.no_write:
-        write_table("agent", text, command="python tests/benchmarks/bench_agent.py")
+        sizes = f"--pairs {options.pairs} --trials {options.trials} --rounds {options.rounds}"
+        write_table("agent", text, command=f"python tests/benchmarks/bench_agent.py {sizes}")
 
 
 if __name__ == "__main__":
