@@ -90,7 +90,7 @@ class Machine:
         return self._done([sys.executable, "-c", code])
 
     def _done(self, command: Sequence[str]) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, check=False)
+        done = subprocess.run(_resolved(command), cwd=self.folder, env=self.env, text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -123,10 +123,11 @@ def _resolved(command: Sequence[str]) -> list[str]:
     if command[0] in modules:
         program = f"from {modules[command[0]]} import main; main()"
         return [sys.executable, "-c", program, *command[1:]]
-    return list(command)
+    beside = Path(sys.executable).parent / command[0]  # whatever PATH is
+    return [str(beside) if beside.exists() else command[0], *command[1:]]
 
 
-def signal_everybody(process: subprocess.Popen[str], number: signal.Signals) -> list[str]:
+def signal_everybody(process: subprocess.Popen[str] | psutil.Process, number: signal.Signals) -> list[str]:
     """Send a signal to a process and all its descendants, as a cgroup's end does; return their names."""
     everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     names = [one.name() for one in everybody]

@@ -40,6 +40,14 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield running
 
 
+def _sweep_of_one() -> str:
+    settings = "".join(f"  {name}: {{value: {value}}}\n" for name, value in SMALL.items())
+    return (
+        "program: amc-train\ncommand: ['${env}', '${program}', '${args}']\nmethod: grid\n"
+        f"metric: {{name: val/combined_acc, goal: maximize}}\nparameters:\n{settings}  seed: {{values: [0]}}\n"
+    )
+
+
 def _equals(whole: Path, folder: Path, server: EmbeddedServer, run: str) -> None:
     """The run's history with W&B and its checkpoints are those of the trial that nobody interrupted."""
     found = run_of(server, run)
@@ -81,6 +89,23 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     _equals(whole, folder, server, "doomed")
 
 
+def test_a_fleet_says_it_and_hands_the_run_to_its_next_trial(
+    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+) -> None:
+    machine = Machine("gpu-1", tmp_path, server, data, AMC_SIGTERM="preemption")
+    sweep = machine.create_sweep(_sweep_of_one())
+    fleet = machine.start("amc-sweep", "agent", sweep, "--workers", "1", "--json")
+    run = wait_until(lambda: [path.name for path in machine.runs.iterdir()], "the trial begins")[0]
+    machine.wait_for_epoch(run, 2, fleet)
+    everybody = psutil.Process(fleet.pid).children(recursive=True)
+    trial = next(one for one in everybody if one.environ().get("WANDB_RUN_ID") == run)
+    assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
+    assert fleet.wait(timeout=120) == 0, machine.said("amc-sweep")
+    assert f"{run}: W&B has its rows and knows of the preemption now" in machine.said("amc-sweep")
+    _equals(whole, machine.runs / run, server, run)
+    assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
+
+
 def test_a_client_that_dies_alone_is_named_and_a_run_without_any_checkpoint_starts_over(
     tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
 ) -> None:
@@ -106,11 +131,7 @@ def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folde
     tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
 ) -> None:
     first, second = (Machine(name, tmp_path, server, data) for name in ("gpu-1", "gpu-2"))
-    settings = "".join(f"  {name}: {{value: {value}}}\n" for name, value in SMALL.items())
-    sweep = first.create_sweep(
-        "program: amc-train\ncommand: ['${env}', '${program}', '${args}']\nmethod: grid\n"
-        f"metric: {{name: val/combined_acc, goal: maximize}}\nparameters:\n{settings}  seed: {{values: [0]}}\n"
-    )
+    sweep = first.create_sweep(_sweep_of_one())
     doomed = first.start("wandb", "agent", "--count", "1", sweep)
     run = wait_until(lambda: [path.name for path in first.runs.iterdir()], "the trial begins")[0]
     first.wait_for_epoch(run, 2, doomed)

@@ -18,8 +18,10 @@ from amc_agents.fleet import Fleet, Outcome, Rules
 from amc_agents.fleet_agent import Place, environment_for
 from amc_agents.fleet_devices import Device, DeviceError, Lease, choose, load_driver
 from amc_agents.fleet_display import Event, open_display
+from amc_agents.fleet_policy import Ended
 from amc_agents.fleet_processes import PROCESS_TAG, Guardian, become_subreaper, end_all
 from amc_agents.fleet_watch import Sweep, Watch
+from amc_agents.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.signals import SIGTERM_MEANING
 from amc_sweeps.backend import BackendError, find_sweep, parse_sweep
 from amc_sweeps.cli_options import Refusal, backend_options, connect
@@ -167,7 +169,16 @@ def agent_command(
         )
         display = open_display(as_json=as_json)
         preempts = os.environ.get(SIGTERM_MEANING) == "preemption"
-        fleet = Fleet(places, rules, tag=tag, watch=watch, driver=driver, display=display, sigterm_preempts=preempts)
+        fleet = Fleet(
+            places,
+            rules,
+            tag=tag,
+            watch=watch,
+            driver=driver,
+            display=display,
+            sigterm_preempts=preempts,
+            after=lambda ended: _tell_of_a_preemption(path, ended),
+        )
         watch.start()
         try:
             outcome = fleet.run()
@@ -181,6 +192,18 @@ def agent_command(
         end_all(tag, grace_s=LAST_GRACE_S)
         guardian.dismiss()
     sys.exit(outcome.exit_code)
+
+
+def _tell_of_a_preemption(sweep_path: str, ended: Ended) -> str | None:
+    """Say to W&B in a trial's place that it was preempted, where the client that should have said it died with it."""
+    if ended.run is None:
+        return None
+    folder = Path(os.environ.get("AMC_RUNS_DIR") or "runs") / ended.run
+    try:
+        outcome = reopen_preempted(f"{sweep_path.rpartition('/')[0]}/{ended.run}", folder)
+    except ReopenError as error:
+        return f"{error}; amc-sweep resume {ended.run} continues it"
+    return f"{ended.run}: W&B has its rows and knows of the preemption now" if outcome is Reopened.MARKED else None
 
 
 def _metric(sweep: Mapping[str, Any]) -> Mapping[str, Any]:

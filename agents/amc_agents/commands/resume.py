@@ -64,7 +64,7 @@ def resume_command(
     amc-sweep resume kx81m2ab                         # a run, on the machine that has its folder
     amc-sweep resume my-team/radioml/kx81m2ab --epochs 200
 
-    Exit codes: of a run, those of amc-train; of a sweep, 0 resumed, 1 the server does not answer; 2 refused.
+    Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
     given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
     try:
