@@ -156,7 +156,7 @@ def test_an_end_that_fails_is_cut_in_the_file_with_its_numbers() -> None:
     runs = []
     for index in range(50):
         log_lr = float(rng.uniform(-4, -1))
-        curve = flat(0.7 - 0.05 * (log_lr + 2.8) ** 2 + float(rng.normal(0, 0.03)))
+        curve = flat(0.7 - 0.08 * (log_lr + 2.8) ** 2 + float(rng.normal(0, 0.01)))
         ends_well = log_lr < -2
         config = {"lr": 10**log_lr}
         runs.append(
