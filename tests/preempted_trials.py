@@ -56,6 +56,8 @@ class Machine:
         }
         base = server.environment() if server else dict(os.environ)
         self.env = {**base, **EmbeddedServer.process_environment(), **own, **wandb, **env}
+        # What an agent starts is found as in an activated environment.
+        self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.env.update({name: base[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY") if name in base})
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
@@ -90,7 +92,9 @@ class Machine:
         return self._done([sys.executable, "-c", code])
 
     def _done(self, command: Sequence[str]) -> str:
-        done = subprocess.run(_resolved(command), cwd=self.folder, env=self.env, text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            _resolved(command), cwd=self.folder, env=self.env, text=True, capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
