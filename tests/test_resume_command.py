@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
@@ -32,7 +33,9 @@ def test_a_run_whose_trial_and_supervisor_died_goes_on_in_one_command(tmp_path: 
     trial = machine.train("gem", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
     machine.wait_for_epoch("gem", 1, trial)
     wait_until(lambda: run_of(server, "gem")["state"] == "running", "the server hears of it")
+    psutil.Process(trial.pid).suspend()  # or a fast machine has it end before it is asked about
     refused = machine.amc_sweep("resume", "gem")
+    psutil.Process(trial.pid).resume()
     assert (refused.returncode, "run local/demo/gem is running, last heard at" in refused.stderr) == (2, True)
     machine.wait_for_epoch("gem", 2, trial)
     signal_everybody(trial, signal.SIGKILL)

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+if TYPE_CHECKING:  # the server's image has every command and no rich
+    from rich.console import Console
+    from rich.table import Table
 
 GIB = 2**30
 LINES_EVERY_S = 60.0  # between two rounds of plain lines; events come at once
@@ -71,6 +71,8 @@ class Display(Protocol):
 
 def table(rows: Sequence[Row]) -> Table:
     """Draw the places."""
+    from rich.table import Table
+
     found = Table(expand=False)
     for heading, justify in (
         ("worker", "left"), ("memory", "right"), ("busy", "right"), ("run", "left"), ("", "left"),
@@ -111,6 +113,8 @@ class TerminalDisplay:
     """A table that stays at the bottom of the terminal, events above it."""
 
     def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
         self._live = Live(table(()), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
@@ -180,6 +184,8 @@ def open_display(*, as_json: bool) -> Display:
     """Return what fits where the output goes."""
     if as_json:
         return JsonDisplay(sys.stdout)
+    from rich.console import Console
+
     console = Console(stderr=True)
     return TerminalDisplay(console) if console.is_terminal else LineDisplay(sys.stderr)
 
