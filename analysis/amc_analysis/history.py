@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class History:
             rows = orjson.loads(text)
         except orjson.JSONDecodeError:  # bare NaN
             rows = json.loads(text)
-        return _table(rows, text) or cls.from_rows(rows)
+        return _table(rows) or cls.from_rows(rows)
 
     def extended(self, later: History) -> History:
         """Return this history with rows that were logged after it."""
@@ -87,33 +88,22 @@ class History:
         return tuple(column.values[np.searchsorted(column.rows, shared)] for column in columns)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], text: bytes) -> History | None:
+def _table(rows: Sequence[Mapping[str, Any]]) -> History | None:
     """Return rows of one shape as a history; None where they are of several, or hold more than plain numbers."""
     if not rows:
         return History()
     shapes = {tuple(row) for row in rows}  # names in their order: the values are taken by place
-    if len(shapes) > 1 or not (_has_plain_numbers(text, len(rows) * len(rows[0])) or _all_numbers(rows)):
+    flat = list(chain.from_iterable(row.values() for row in rows))
+    if len(shapes) > 1 or not set(map(type, flat)) <= {float, int}:
         return None
     try:
-        values = np.array([list(row.values()) for row in rows], np.float64).T.copy()
-    except (OverflowError, TypeError, ValueError):  # an integer beyond every float, or something nested
+        values = np.array(flat, np.float64).reshape(len(rows), -1).T.copy()
+    except OverflowError:  # an integer beyond every float
         return None
     positions = np.arange(len(rows))
     return History(
         len(rows), {name: Column(positions, column) for name, column in zip(shapes.pop(), values, strict=True)}
     )
-
-
-def _has_plain_numbers(text: bytes, values: int) -> bool:
-    """Tell from the text of rows that no value is a text, true, false or null; False where it cannot tell.
-
-    Quotes are then those of the names alone. What is nested is found when the values are put into an array.
-    """
-    return text.count(b'"') == 2 * values and not any(word in text for word in (b"true", b"false", b"null"))
-
-
-def _all_numbers(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return {type(value) for row in rows for value in row.values()} <= {float, int}
 
 
 def as_number(value: Any) -> float | None:

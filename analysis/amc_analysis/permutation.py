@@ -22,8 +22,8 @@ DIGITS = 10  # beyond which equal shares differ by rounding alone
 
 def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return (count + 1, n) permutations; the first is the identity, which stands for what was observed."""
-    drawn = rng.random((count + 1, n), dtype=np.float32).argsort(axis=1, kind="stable")
-    drawn[0] = np.arange(n)
+    drawn = np.tile(np.arange(n), (count + 1, 1))
+    rng.permuted(drawn[1:], axis=1, out=drawn[1:])
     return drawn
 
 
