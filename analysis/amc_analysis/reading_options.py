@@ -18,9 +18,7 @@ import click
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
 from amc_analysis.sources import NotFoundError, Progress, Selection, Source
 from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
-from amc_sweeps.cli_options import backend_options, connect, refuse
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from amc_sweeps.cli_options import INTERRUPTED, backend_options, connect, refuse
 
 
 @dataclass(frozen=True)

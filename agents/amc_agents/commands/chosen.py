@@ -1,4 +1,4 @@
-"""What every command on a SWEEP begins with: which W&B, its client, and the full path of the sweep that was meant."""
+"""What every command on a SWEEP or a RUN begins with: which W&B, its client, and what was meant."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from amc_agents.run_target import Kind, Target, find_target, parse_target
 from amc_sweeps.backend import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
 from amc_sweeps.cli_options import Refusal, connect
 
@@ -57,6 +58,34 @@ def choose_sweep(
         except BackendError as error:
             raise Refusal(str(error)) from error
     return Chosen(backend, api, path)
+
+
+def choose_target(
+    target: str,
+    *,
+    kinds: tuple[Kind, ...] = ("run", "sweep"),
+    base_url: str | None,
+    local: bool,
+    cloud: bool,
+    entity: str | None,
+    project: str | None,
+) -> tuple[Backend, Any, Target]:
+    """Find the run, or the sweep, that a person wrote; return the W&B, its client and what was meant.
+
+    Raises:
+        Refusal: when it names neither, or no W&B can be told.
+        click.ClickException: when the server does not answer as it should.
+    """
+    try:
+        ref = parse_target(target)
+        if ref.ref.base_url and not (base_url or local or cloud):
+            base_url = ref.ref.base_url
+        backend = connect(base_url=base_url, local=local, cloud=cloud)
+        api = open_api(backend)
+        with answering(backend):
+            return backend, api, find_target(ref, api, kinds=kinds, entity=entity, project=project)
+    except BackendError as error:
+        raise Refusal(str(error)) from error
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.chosen import answering, open_api
-from amc_agents.run_target import Target, find_target, parse_target
-from amc_sweeps.backend import Backend, BackendError
-from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+from amc_agents.commands.chosen import answering, choose_target
+from amc_agents.run_target import Target
+from amc_sweeps.backend import Backend
+from amc_sweeps.cli_options import Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial
@@ -82,16 +82,9 @@ def repeat_command(
 
     Exit codes: 0 done, 2 refused, otherwise that of the first trial that failed.
     """
-    try:
-        ref = parse_target(run)
-        if ref.ref.base_url and not (base_url or local or cloud):
-            base_url = ref.ref.base_url
-        backend = connect(base_url=base_url, local=local, cloud=cloud)
-        api = open_api(backend)
-        with answering(backend):
-            found = find_target(ref, api, kinds=("run",), entity=entity, project=project)
-    except BackendError as error:
-        raise Refusal(str(error)) from error
+    backend, api, found = choose_target(
+        run, kinds=("run",), base_url=base_url, local=local, cloud=cloud, entity=entity, project=project
+    )
     trials = _prepared(found, seed, count, data, check_data=not in_sweep)
     if in_sweep:
         _queue(api, found, trials, only_print=only_print, backend=backend)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.chosen import answering, open_api
-from amc_agents.run_target import Target, find_target, parse_target
-from amc_agents.sweep_control import SweepControlError, control
+from amc_agents.commands.chosen import Chosen, answering, choose_target
+from amc_agents.commands.steering import change, say
+from amc_agents.run_target import Target
+from amc_agents.sweep_control import Action
 from amc_core.config import check_value, parse_flag
-from amc_sweeps.backend import Backend, BackendError
-from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+from amc_sweeps.backend import Backend
+from amc_sweeps.cli_options import Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial
@@ -67,20 +66,13 @@ def resume_command(
     Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
     given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
-    try:
-        ref = parse_target(target)
-        if ref.ref.base_url and not (base_url or local or cloud):
-            base_url = ref.ref.base_url
-        backend = connect(base_url=base_url, local=local, cloud=cloud)
-        api = open_api(backend)
-        with answering(backend):
-            found = find_target(ref, api, entity=entity, project=project)
-    except BackendError as error:
-        raise Refusal(str(error)) from error
+    backend, api, found = choose_target(
+        target, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project
+    )
     if found.kind == "sweep":
         if given or data or only_print:
             refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")
-        _resume_sweep(api, backend, found.path, as_json=as_json)
+        say(change(Chosen(backend, api, found.path), Action.RESUME), as_json=as_json)
         return
     trial = _prepared(found, backend, given, data, runs_dir)
     if only_print:
@@ -97,18 +89,6 @@ def _value(name: str, text: str) -> Any:
     if problem is not None:
         refuse(f"--{problem}")
     return value
-
-
-def _resume_sweep(api: Any, backend: Backend, path: str, *, as_json: bool) -> None:
-    with answering(backend):
-        try:
-            changed = control(api, path, "resume")
-        except SweepControlError as error:
-            raise Refusal(str(error)) from error
-    if as_json:
-        click.echo(json.dumps({**asdict(changed), "changed": changed.is_new}, indent=2))
-    else:
-        click.echo(changed.said(), err=True)
 
 
 def _prepared(target: Target, backend: Backend, given: dict[str, Any], data: str | None, runs_dir: Path) -> Trial:
