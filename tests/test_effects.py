@@ -14,7 +14,8 @@ from amc_analysis.confounding import confounded_pairs
 from amc_analysis.effects import Effect, effects_of
 from amc_analysis.importance import importance_of
 from amc_analysis.outcomes import outcomes_of
-from amc_analysis.parameters import parameters_of
+from amc_analysis.parameters import parameter, parameters_of
+from amc_analysis.permutation import dependence
 from amc_analysis.permutation import test as corrected_p
 from amc_analysis.runs import Metric
 from amc_sweeps.causes import Cause
@@ -36,6 +37,18 @@ def _standing(runs: list[Simulated]) -> dict[str, float]:
     outcomes = outcomes_of(findings_of(runs, CHOICES))
     ids = [entry.run.run_id for entry in outcomes.entries]
     return dict(zip(ids, outcomes.standing.tolist(), strict=True))
+
+
+def test_a_value_that_stands_alone_is_seen_sooner_where_each_is_set_against_the_others() -> None:
+    values = parameter("layer", [*"aaaabbbbcccc", None])
+    alone, level = np.array([[1.0] * 3 + [0.0] * 10]), np.array([[1.0, 0, 0, 0] * 3 + [0.0]])
+    # Most of one value and none of the rest: one contrast says it all, at the price of one column instead of two.
+    assert dependence(alone, values, of_each_value=True) > dependence(alone, values)
+    assert dependence(level, values, of_each_value=True) == dependence(level, values) == 0
+    contrast = values.against_others(0)[:, 0]
+    assert contrast @ contrast == pytest.approx(1)
+    assert contrast.sum() == pytest.approx(0)
+    assert contrast[12] == 0
 
 
 def test_a_stopped_run_is_judged_by_the_epochs_that_it_was_given() -> None:

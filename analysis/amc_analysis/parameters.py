@@ -116,6 +116,12 @@ class Parameter:
         basis_ND[self.has] = orthonormal_nD
         return basis_ND
 
+    def against_others(self, level: int) -> Floats:
+        """Return the one orthonormal column that sets a value against all others; zero where a run lacks it."""
+        contrast_N = (self.index == level).astype(np.float64)
+        contrast_N[self.has] -= contrast_N[self.has].mean()
+        return np.asarray(contrast_N / np.linalg.norm(contrast_N))[:, None]
+
     def label(self, part: int) -> str:
         """Name a value, or a part of a range."""
         if not self.is_range:

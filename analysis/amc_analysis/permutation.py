@@ -57,16 +57,25 @@ def scores(shares_B: Floats, columns: int, n: int) -> Floats:
     return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
 
 
-def dependence(reading_BN: Floats, parameter: Parameter) -> Floats:
+def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False) -> Floats:
     """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
 
     An ordered parameter is looked at twice, for a rise or fall alone and for an optimum inside as well, and the
-    stronger of the two counts: in the shuffles too, so that looking twice is paid for.
+    stronger of the two counts: in the shuffles too, so that looking twice is paid for. So it is where a nominal
+    parameter is also looked at value by value.
+
+    Args:
+        reading_BN: shuffled readings.
+        parameter: one with a basis.
+        of_each_value: also set each value of a nominal parameter against all others, which finds the one value that
+            stands alone sooner, and costs every other look a little.
     """
     n = int(parameter.has.sum())
     bases = [parameter.basis]
     if parameter.kind == "ordered" and parameter.basis.shape[1] > 1:
         bases.append(parameter.basis[:, :1])
+    if of_each_value and parameter.kind == "nominal" and parameter.basis.shape[1] > 1:
+        bases.extend(parameter.against_others(level) for level in range(len(parameter.levels)))
     found = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
     return np.asarray(np.maximum.reduce(found))
 

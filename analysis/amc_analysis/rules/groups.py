@@ -136,7 +136,7 @@ def censored_comparison(case: Case) -> Iterator[Firing]:
     parameters = [parameter for parameter in case.parameters if parameter.basis.shape[1]]
     order_BN = shuffles(case.outcomes.n, PERMUTATIONS, np.random.default_rng(case.seed))
     cut_BN = cut_N[order_BN]
-    _, corrected_L = test([dependence(cut_BN, parameter) for parameter in parameters])
+    _, corrected_L = test([dependence(cut_BN, parameter, of_each_value=True) for parameter in parameters])
     for parameter, p_corrected in zip(parameters, corrected_L.tolist(), strict=True):
         if p_corrected >= CENSORED_P:
             continue
