@@ -41,6 +41,18 @@ def test_help_documents_every_field_of_the_tables() -> None:
     assert "Examples:" in shown
 
 
+def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amc_analysis.conclusions.conclude", interrupted)
+    page = tmp_path / "page.html"
+    ended = CliRunner().invoke(main, ["--from", "sweeps/recorded/94fqx0gz.yaml", "--html", str(page)])
+    assert ended.exit_code == 130
+    assert "interrupted" in ended.stderr
+    assert not page.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

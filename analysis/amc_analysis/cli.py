@@ -23,7 +23,7 @@ from amc_analysis.comparison import (
 from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
 from amc_analysis.reading_options import ReadingOptions, read_records, reading_options
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
-from amc_sweeps.cli_options import refuse
+from amc_sweeps.cli_options import EndsLikeAShell, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.sections import Report
@@ -61,7 +61,7 @@ Exit codes: 0 report written (also for a sweep without runs), 1 it could not be 
 """
 
 
-class _Command(click.Command):
+class _Command(EndsLikeAShell):
     """A command whose epilog keeps its lines."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -23,6 +23,18 @@ class Refusal(click.ClickException):
     exit_code = USAGE_ERROR
 
 
+class EndsLikeAShell(click.Command):
+    """A command, or a group of them, that ends with 130 at Ctrl-C; click's own code for it is that of a failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+
 def refuse(message: str) -> NoReturn:
     """End the command with a message and exit code 2."""
     raise Refusal(message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from amc_agents.commands.agent import agent_command
@@ -19,19 +17,11 @@ from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
-from amc_sweeps.cli_options import INTERRUPTED
+from amc_sweeps.cli_options import EndsLikeAShell
 
 
-class _Commands(click.Group):
-    """Commands that end with 130 at Ctrl-C, as shells have it; click's own code for it is that of a failure."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was named."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            raise SystemExit(INTERRUPTED) from None
+class _Commands(EndsLikeAShell, click.Group):
+    """The group of all commands."""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
