@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from calibration import Rate, null_counts, power_of_effects, power_of_modes, power_of_rules, wilson_coverage
 from results_file import keep
 
@@ -14,6 +15,7 @@ FULL = 2000
 SWEEPS = int(os.environ.get("AMC_CALIBRATION_SWEEPS", FULL))
 
 
+@pytest.mark.timeout(3000)
 def test_calibration_and_power() -> None:
     null = null_counts(SWEEPS, forests=SWEEPS // 10)
     effects, modes = power_of_effects(SWEEPS // 5), power_of_modes(SWEEPS // 5)
