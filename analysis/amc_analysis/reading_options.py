@@ -18,7 +18,7 @@ import click
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
 from amc_analysis.sources import NotFoundError, Progress, Selection, Source
 from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
-from amc_sweeps.cli_options import INTERRUPTED, backend_options, connect, refuse
+from amc_sweeps.cli_options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,13 @@ class ReadingOptions:
     public_api: bool
     from_file: Path | None
     save: Path | None
-    base_url: str | None
-    local: bool
-    cloud: bool
-    entity: str | None
-    project: str | None
+    choice: BackendChoice  # which W&B
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of reading to a click command, which gets them as one argument, ``reading``."""
 
-    def gathering(**values: Any) -> Any:
-        own = {name: values.pop(name) for name in ReadingOptions.__dataclass_fields__}
-        return command(reading=ReadingOptions(**own), **values)
-
-    gathering.__doc__ = command.__doc__
-    gathering.__name__ = command.__name__
-    wrapped: Callable[..., Any] = gathering
-    # click keeps the parameters of decorators below on the function itself.
-    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    wrapped = backend_options(wrapped)
+    wrapped = backend_options(gathered(command, "reading", ReadingOptions))
     file = click.Path(path_type=Path, dir_okay=False)
     for option in (
         click.option("--save", type=file, metavar="FILE.parquet", help="Keep everything that was read in one file."),
@@ -86,7 +73,7 @@ def check(options: ReadingOptions) -> None:
     """
     if options.from_file is not None and (options.sweeps or options.runs):
         refuse("--from reads a file: give no sweeps or runs beside it")
-    if options.from_file is None and not options.sweeps and (options.runs or options.project is None):
+    if options.from_file is None and not options.sweeps and (options.runs or options.choice.project is None):
         wanted = "the ids of runs after --runs" if options.runs else "a SWEEP, --runs RUN ..., --project PROJECT"
         refuse(f"nothing to read: give {wanted} or --from FILE")
     if options.offline and options.no_cache:
@@ -165,8 +152,8 @@ def selections(options: ReadingOptions) -> list[Selection]:
     Raises:
         BackendError: for arguments that name nothing, or runs of several projects at once.
     """
-    entity = options.entity or os.environ.get("WANDB_ENTITY")
-    project = options.project or os.environ.get("WANDB_PROJECT")
+    entity = options.choice.entity or os.environ.get("WANDB_ENTITY")
+    project = options.choice.project or os.environ.get("WANDB_PROJECT")
     found = references(options)
     if not options.runs and found:
         return [Selection(ref.entity or entity, ref.project or project, ref.sweep_id) for ref in found]
@@ -183,8 +170,8 @@ def selections(options: ReadingOptions) -> list[Selection]:
 
 def _address(options: ReadingOptions) -> str | None:
     """Return the server that flags or a pasted URL name."""
-    if options.base_url or options.local or options.cloud:
-        return options.base_url
+    if options.choice.is_made:
+        return options.choice.base_url
     urls = {ref.base_url for ref in references(options)} - {None}
     if len(urls) > 1:
         refuse(f"these are on several servers ({', '.join(map(str, sorted(map(str, urls))))}): give those of one")
@@ -199,7 +186,7 @@ def _online(options: ReadingOptions) -> list[SweepRecord]:
     from amc_analysis.reading import read
 
     wanted = selections(options)
-    backend = connect(base_url=_address(options), local=options.local, cloud=options.cloud)
+    backend = connect(options.choice.or_at(_address(options)))
     records = []
     with ExitStack() as open_until_read:
         cache = None
@@ -308,7 +295,7 @@ def _offline(options: ReadingOptions) -> list[SweepRecord]:
     from amc_analysis.reading import read_offline
 
     folder, address = cache_folder(), _address(options)
-    if options.cloud:
+    if options.choice.cloud:
         address = CLOUD_URL
     paths = sorted(folder.glob("*.sqlite3")) if address is None else [cache_path(address, folder)]
     with ExitStack() as open_until_read:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
 import click
@@ -40,8 +42,40 @@ def refuse(message: str) -> NoReturn:
     raise Refusal(message)
 
 
+@dataclass(frozen=True)
+class BackendChoice:
+    """Which W&B is meant, and what of it; see ``backend_options``."""
+
+    base_url: str | None = None
+    local: bool = False
+    cloud: bool = False
+    entity: str | None = None
+    project: str | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether an option names a W&B."""
+        return bool(self.base_url or self.local or self.cloud)
+
+    def or_at(self, base_url: str | None) -> BackendChoice:
+        """Return the W&B at the address of a URL that was given as an argument, unless an option names one."""
+        return self if self.is_made else replace(self, base_url=base_url)
+
+
+def gathered(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
+    """Let a function take the parameters that are fields of a dataclass as one argument of that class."""
+
+    @functools.wraps(command)
+    def gathering(**values: Any) -> Any:
+        own = {field.name: values.pop(field.name) for field in fields(kind)}
+        return command(**{name: kind(**own)}, **values)
+
+    return gathering
+
+
 def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --base-url, --local, --cloud, --entity and --project to a click command."""
+    """Add --base-url, --local, --cloud, --entity and --project to a click command, which gets them as ``choice``."""
+    command = gathered(command, "choice", BackendChoice)
     for option in (
         click.option("--project", metavar="NAME", help="The project (default: WANDB_PROJECT, or found by the id)."),
         click.option("--entity", metavar="NAME", help="The user or team (default: WANDB_ENTITY, or your own)."),
@@ -53,14 +87,14 @@ def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def connect(*, base_url: str | None, local: bool, cloud: bool) -> Backend:
+def connect(choice: BackendChoice) -> Backend:
     """Choose the W&B, say which on stderr, and point this process's wandb client at it.
 
     Raises:
         Refusal: when no W&B can be told from what was given.
     """
     try:
-        backend = choose_backend(base_url=base_url, local=local, cloud=cloud)
+        backend = choose_backend(base_url=choice.base_url, local=choice.local, cloud=choice.cloud)
     except BackendError as error:
         raise Refusal(str(error)) from error
     click.echo(backend.announce(), err=True)

@@ -24,7 +24,7 @@ from amc_agents.fleet_watch import Sweep, Watch
 from amc_agents.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.signals import SIGTERM_MEANING
 from amc_sweeps.backend import BackendError, find_sweep, parse_sweep
-from amc_sweeps.cli_options import Refusal, backend_options, connect
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect
 
 LAST_GRACE_S = 3.0  # for what is left after agents and trials have ended
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -98,11 +98,7 @@ def agent_command(
     stagger: float,
     logs: Path,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Run SWEEP on this machine: one plain `wandb agent` a GPU, watched, started again, and no process left behind.
 
@@ -134,16 +130,14 @@ def agent_command(
     tag = uuid.uuid4().hex
     guardian = Guardian(tag, grace)  # before any thread
     try:
-        if ref.base_url and not (base_url or local or cloud):
-            base_url = ref.base_url
-        backend = connect(base_url=base_url, local=local, cloud=cloud)
+        backend = connect(choice.or_at(ref.base_url))
         os.environ[PROCESS_TAG] = tag
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         try:
             api = wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
-            path = find_sweep(ref, api, entity=entity, project=project)
+            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
             known = Sweep(api, path)
             found = known.look()
         except BackendError as error:

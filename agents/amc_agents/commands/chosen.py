@@ -12,7 +12,7 @@ import click
 
 from amc_agents.run_target import Kind, Target, find_target, parse_target
 from amc_sweeps.backend import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
-from amc_sweeps.cli_options import Refusal, connect
+from amc_sweeps.cli_options import BackendChoice, Refusal, connect
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ def open_api(backend: Backend) -> Any:
         return wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
 
 
-def choose_sweep(
-    sweep: str, *, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
-) -> Chosen:
+def choose_sweep(sweep: str, choice: BackendChoice) -> Chosen:
     """Find the sweep that a person wrote as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; the latter says which W&B too.
 
     Raises:
@@ -46,13 +44,11 @@ def choose_sweep(
         ref = parse_sweep(sweep)
     except BackendError as error:
         raise Refusal(str(error)) from error
-    if ref.base_url and not (base_url or local or cloud):
-        base_url = ref.base_url
-    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    backend = connect(choice.or_at(ref.base_url))
     api = open_api(backend)
     with answering(backend):
         try:
-            path = find_sweep(ref, api, entity=entity, project=project)
+            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
         except SweepNotFoundError as error:
             raise Refusal(f"{error}\namc-sweep list shows all") from error
         except BackendError as error:
@@ -61,14 +57,7 @@ def choose_sweep(
 
 
 def choose_target(
-    target: str,
-    *,
-    kinds: tuple[Kind, ...] = ("run", "sweep"),
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    target: str, choice: BackendChoice, *, kinds: tuple[Kind, ...] = ("run", "sweep")
 ) -> tuple[Backend, Any, Target]:
     """Find the run, or the sweep, that a person wrote; return the W&B, its client and what was meant.
 
@@ -78,12 +67,10 @@ def choose_target(
     """
     try:
         ref = parse_target(target)
-        if ref.ref.base_url and not (base_url or local or cloud):
-            base_url = ref.ref.base_url
-        backend = connect(base_url=base_url, local=local, cloud=cloud)
+        backend = connect(choice.or_at(ref.ref.base_url))
         api = open_api(backend)
         with answering(backend):
-            return backend, api, find_target(ref, api, kinds=kinds, entity=entity, project=project)
+            return backend, api, find_target(ref, api, kinds=kinds, entity=choice.entity, project=choice.project)
     except BackendError as error:
         raise Refusal(str(error)) from error
 

@@ -14,7 +14,7 @@ import click
 
 from amc_agents.preflight import Preflight, check
 from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
 
 DEFAULT_PROJECT = "amc-sweeps"
 
@@ -30,11 +30,7 @@ def create_command(
     dry_run: bool,
     name: str | None,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Check the sweep FILE, register it with W&B, and print the agent command.
 
@@ -60,14 +56,14 @@ def create_command(
         if as_json:
             click.echo(json.dumps(_facts(preflight), indent=2))
         return
-    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    backend = connect(choice)
     _report(preflight, file)
     raw: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     registered = _register(
         raw,
         backend,
-        entity=entity or os.environ.get("WANDB_ENTITY") or raw.get("entity"),
-        project=project or os.environ.get("WANDB_PROJECT") or raw.get("project") or DEFAULT_PROJECT,
+        entity=choice.entity or os.environ.get("WANDB_ENTITY") or raw.get("entity"),
+        project=choice.project or os.environ.get("WANDB_PROJECT") or raw.get("project") or DEFAULT_PROJECT,
     )
     agent = f"{backend.shell_prefix()}wandb agent {registered['path']}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)

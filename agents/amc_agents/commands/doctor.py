@@ -12,7 +12,7 @@ import click
 
 from amc_agents.doctor import Check, examine
 from amc_sweeps.backend import Backend, BackendError, choose_backend
-from amc_sweeps.cli_options import DONE, FAILED, backend_options, refuse
+from amc_sweeps.cli_options import DONE, FAILED, BackendChoice, backend_options, refuse
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -34,11 +34,7 @@ def doctor_command(
     data: Path | None,
     runs_dir: Path,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Look whether this machine is ready for trials; every line that is not ok says what to do.
 
@@ -51,11 +47,11 @@ def doctor_command(
 
     Exit codes: 0 nothing fails (there may be warnings), 1 something fails, 2 refused.
     """
-    if entity is not None or project is not None:
+    if choice.entity is not None or choice.project is not None:
         refuse("doctor looks at a machine and a W&B: --entity and --project say nothing to it")
     backend: Backend | str
     try:
-        backend = choose_backend(base_url=base_url, local=local, cloud=cloud)
+        backend = choose_backend(base_url=choice.base_url, local=choice.local, cloud=choice.cloud)
     except BackendError as error:
         backend = str(error)
     checks = []

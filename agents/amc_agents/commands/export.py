@@ -15,7 +15,7 @@ import click
 from amc_agents.commands.new_file import write_new
 from amc_sweeps import exchange
 from amc_sweeps.backend import BackendError, SweepNotFoundError, find_sweep, parse_sweep
-from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
@@ -41,11 +41,7 @@ query RunFacts($entity: String, $project: String, $filters: JSONString, $after: 
 def export_command(
     what: str,
     file: Path,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
 
@@ -59,13 +55,13 @@ def export_command(
     """
     if file.exists():
         refuse(f"{file} is there already and is not overwritten: choose another name")
-    connect(base_url=base_url, local=local, cloud=cloud)
+    connect(choice)
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     try:
         api = wandb.Api()
-        owner, name, sweep_id = _find(api, what, entity, project)
+        owner, name, sweep_id = _find(api, what, choice)
         export = read_export(api, owner, name, sweep_id)
     except (wandb.Error, ValueError, BackendError) as error:
         raise Refusal(f"{what} cannot be read: {error}") from error
@@ -77,13 +73,14 @@ def export_command(
     )
 
 
-def _find(api: Any, what: str, entity: str | None, project: str | None) -> tuple[str, str, str | None]:
+def _find(api: Any, what: str, choice: BackendChoice) -> tuple[str, str, str | None]:
     """Return entity, project and, if a sweep is meant, its id: a sweep first, then a project of that name."""
     try:
-        owner, name, sweep_id = find_sweep(parse_sweep(what), api, entity=entity, project=project).split("/")
+        path = find_sweep(parse_sweep(what), api, entity=choice.entity, project=choice.project)
+        owner, name, sweep_id = path.split("/")
     except SweepNotFoundError as not_found:
         pieces = what.split("/")
-        owner = pieces[0] if len(pieces) == 2 else entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        owner = pieces[0] if len(pieces) == 2 else choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if len(pieces) <= 2 and pieces[-1] in [found.name for found in api.projects(owner)]:
             return owner, pieces[-1], None
         raise BackendError(f"it is neither a sweep nor a project of {owner}: {not_found}") from not_found

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from amc_sweeps import exchange
-from amc_sweeps.cli_options import Refusal, backend_options, connect, refuse
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
 
 TIMEOUT_S = 600.0
 
@@ -21,11 +21,7 @@ TIMEOUT_S = 600.0
 @backend_options
 def import_command(
     file: Path,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Take what amc-sweep export saved to FILE into an embedded server: all of it, or nothing.
 
@@ -45,18 +41,18 @@ def import_command(
         raise Refusal(f"{file} cannot be read: {error}") from error
     except exchange.ExchangeError as error:
         raise Refusal(f"{file} cannot be imported:\n" + "\n".join(f"  {each}" for each in error.problems)) from error
-    if entity not in (None, "local"):
-        refuse(f"an embedded server has one entity, local, and not {entity}")
-    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    if choice.entity not in (None, "local"):
+        refuse(f"an embedded server has one entity, local, and not {choice.entity}")
+    backend = connect(choice)
     if backend.kind != "embedded":
         refuse(
             f"{backend.base_url} is not an embedded server, and W&B takes no histories in: amc-sweep serve starts one"
         )
-    if project is not None:
-        text = exchange.write(exchange.Export(project, export.sweeps, export.runs))
+    if choice.project is not None:
+        text = exchange.write(exchange.Export(choice.project, export.sweeps, export.runs))
     counts = _send(f"{backend.base_url}/import", backend.api_key or "", text.encode())
     click.echo(
-        f"{project or export.project}: {counts['sweeps']} sweeps and {counts['runs']:,} runs are new, "
+        f"{choice.project or export.project}: {counts['sweeps']} sweeps and {counts['runs']:,} runs are new, "
         f"{counts['unchanged']:,} were there already",
         err=True,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from amc_agents.commands.chosen import answering, open_api
-from amc_sweeps.cli_options import backend_options, connect, refuse
+from amc_sweeps.cli_options import BackendChoice, backend_options, connect, refuse
 
 RUNS_A_PAGE = 500  # without configuration and summary a run is small
 
@@ -24,11 +24,7 @@ RUNS_A_PAGE = 500  # without configuration and summary a run is small
 def list_command(
     project_name: str | None,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """List the sweeps of PROJECT, or of every project, newest first.
 
@@ -42,15 +38,15 @@ def list_command(
 
     Exit codes: 0 listed (also where there is none), 1 the server does not answer, 2 refused.
     """
-    if project_name is not None and project is not None:
+    if project_name is not None and choice.project is not None:
         refuse("give the project once: as PROJECT or with --project")
-    owner, _, name = (project_name or project or os.environ.get("WANDB_PROJECT") or "").rpartition("/")
+    owner, _, name = (project_name or choice.project or os.environ.get("WANDB_PROJECT") or "").rpartition("/")
     if "/" in owner:
         refuse(f"{project_name!r} names no project: write PROJECT or ENTITY/PROJECT")
-    backend = connect(base_url=base_url, local=local, cloud=cloud)
+    backend = connect(choice)
     api = open_api(backend)
     with answering(backend):
-        owner = owner or entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        owner = owner or choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if not owner:
             refuse("no entity is known here: give --entity, or write ENTITY/PROJECT")
         names = sorted(found.name for found in api.projects(owner))

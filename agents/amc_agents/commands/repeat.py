@@ -19,7 +19,7 @@ import click
 from amc_agents.commands.chosen import answering, choose_target
 from amc_agents.run_target import Target
 from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import Refusal, backend_options, refuse
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial
@@ -63,11 +63,7 @@ def repeat_command(
     data: str | None,
     only_print: bool,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Train the configuration of RUN again, with its seed: on a CPU the same numbers, to the last bit.
 
@@ -82,9 +78,7 @@ def repeat_command(
 
     Exit codes: 0 done, 2 refused, otherwise that of the first trial that failed.
     """
-    backend, api, found = choose_target(
-        run, kinds=("run",), base_url=base_url, local=local, cloud=cloud, entity=entity, project=project
-    )
+    backend, api, found = choose_target(run, choice, kinds=("run",))
     trials = _prepared(found, seed, count, data, check_data=not in_sweep)
     if in_sweep:
         _queue(api, found, trials, only_print=only_print, backend=backend)

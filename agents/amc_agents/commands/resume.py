@@ -15,7 +15,7 @@ from amc_agents.run_target import Target
 from amc_agents.sweep_control import Action
 from amc_core.config import check_value, parse_flag
 from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import Refusal, backend_options, refuse
+from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial
@@ -46,11 +46,7 @@ def resume_command(
     runs_dir: Path,
     only_print: bool,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs again.
 
@@ -66,9 +62,7 @@ def resume_command(
     Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
     given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
-    backend, api, found = choose_target(
-        target, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project
-    )
+    backend, api, found = choose_target(target, choice)
     if found.kind == "sweep":
         if given or data or only_print:
             refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")

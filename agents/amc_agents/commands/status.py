@@ -13,7 +13,7 @@ import click
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import AgentSeen, Progress, Status, duration, read_status
-from amc_sweeps.cli_options import INTERRUPTED, Refusal, backend_options
+from amc_sweeps.cli_options import INTERRUPTED, BackendChoice, Refusal, backend_options
 
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
 
@@ -31,11 +31,7 @@ def status_command(
     watch: bool,
     every: float,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """Say where SWEEP stands: runs by state and cause, the best peak so far, agents, failures by host, time left.
 
@@ -52,7 +48,7 @@ def status_command(
 
     Exit codes: 0 said (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
-    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    chosen = choose_sweep(sweep, choice)
     try:
         if not watch:
             _say(_read(chosen, _show_progress if sys.stderr.isatty() else _no_progress), as_json=as_json)

@@ -10,7 +10,7 @@ import click
 
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import Action, Change, SweepControlError, control, living_runs
-from amc_sweeps.cli_options import FAILED, Refusal, backend_options
+from amc_sweeps.cli_options import FAILED, BackendChoice, Refusal, backend_options
 
 
 def change(chosen: Chosen, action: Action) -> Change:
@@ -43,7 +43,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 @_json_option
 @backend_options
 def pause_command(
-    sweep: str, as_json: bool, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
+    sweep: str,
+    as_json: bool,
+    choice: BackendChoice,
 ) -> None:
     """Let SWEEP begin no more runs until it is resumed; living runs go on, agents wait.
 
@@ -53,7 +55,7 @@ def pause_command(
 
     Exit codes: 0 paused (or paused already), 1 the server does not answer, 2 refused.
     """
-    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    chosen = choose_sweep(sweep, choice)
     say(change(chosen, Action.PAUSE), as_json=as_json)
 
 
@@ -62,7 +64,9 @@ def pause_command(
 @_json_option
 @backend_options
 def stop_command(
-    sweep: str, as_json: bool, base_url: str | None, local: bool, cloud: bool, entity: str | None, project: str | None
+    sweep: str,
+    as_json: bool,
+    choice: BackendChoice,
 ) -> None:
     """Let SWEEP begin no more runs; living runs go on to their own end, then their agents end.
 
@@ -71,7 +75,7 @@ def stop_command(
 
     Exit codes: 0 stopped (or stopped already), 1 the server does not answer, 2 refused.
     """
-    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    chosen = choose_sweep(sweep, choice)
     say(change(chosen, Action.STOP), as_json=as_json)
 
 
@@ -84,11 +88,7 @@ def cancel_command(
     sweep: str,
     yes: bool,
     as_json: bool,
-    base_url: str | None,
-    local: bool,
-    cloud: bool,
-    entity: str | None,
-    project: str | None,
+    choice: BackendChoice,
 ) -> None:
     """End SWEEP and every living run of it; on a terminal it asks first where runs are alive.
 
@@ -100,7 +100,7 @@ def cancel_command(
 
     Exit codes: 0 cancelled (or cancelled already), 1 the server does not answer or you said no, 2 refused.
     """
-    chosen = choose_sweep(sweep, base_url=base_url, local=local, cloud=cloud, entity=entity, project=project)
+    chosen = choose_sweep(sweep, choice)
     if not yes and _somebody_can_answer() and not _agreed(chosen):
         click.echo("nothing was changed", err=True)
         sys.exit(FAILED)
