@@ -285,25 +285,55 @@ def test_the_first_of_equally_good_epochs_is_the_best() -> None:
     assert not is_better({"epoch": 1}, None)
 
 
-class Refusing:
-    """A ``wandb.Run`` whose client does not take files."""
+class Client:
+    """A ``wandb.Run`` as far as files are concerned."""
 
-    def __init__(self, folder: Path) -> None:
-        self.dir = str(folder)
+    def __init__(self, folder: Path, *, is_gone: bool = False) -> None:
+        self.dir = str(folder / "client")
+        self.is_gone = is_gone
+        self.saved: list[Any] = []
 
-    def save(self, *_: Any, **__: Any) -> None:
-        raise ConnectionError("the client is gone")
+    def save(self, path: str, **_: Any) -> None:
+        if self.is_gone:
+            raise ConnectionError("the client is gone")
+        self.saved.append(json.loads(Path(path).read_text()))
+
+
+def written(folder: Path, *epochs: int) -> list[dict[str, Any]]:
+    """Leave evaluations as a trial does; return the rows of the first four epochs, of which the second is best."""
+    (folder / "evaluation").mkdir()
+    for epoch in epochs:
+        (folder / epoch_file(epoch)).write_text(json.dumps({"epoch": epoch}))
+    return [{"epoch": epoch, SO_FAR: best} for epoch, best in enumerate([0.1, 0.2, 0.2, 0.2], start=1)]
 
 
 def test_what_cannot_be_uploaded_ends_no_trial_and_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    followed = BestEvaluation(Refusing(tmp_path), tmp_path)
-    (tmp_path / epoch_file(2)).parent.mkdir()
-    (tmp_path / epoch_file(2)).write_text("{}")
-    for epoch in (1, 2):  # the first is not even on the disk
-        followed.follow({"epoch": epoch, SO_FAR: epoch / 10})
-    assert capsys.readouterr().err.count("the evaluation of epoch 1 is not with W&B") == 1
+    followed = BestEvaluation(Client(tmp_path, is_gone=True), tmp_path)
+    for row in written(tmp_path, 2):  # the first is not even on the disk
+        followed.follow(row)
+    assert capsys.readouterr().err.count("is not with W&B") == 1
+
+
+def test_a_trial_that_goes_on_uploads_the_best_again_and_then_only_better_ones(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    followed = BestEvaluation(client, tmp_path)
+    followed.go_on(written(tmp_path, 1, 2, 3, 4, 5, 6))
+    followed.follow({"epoch": 5, SO_FAR: 0.2})
+    followed.follow({"epoch": 6, SO_FAR: 0.3})
+    assert client.saved == [{"epoch": 2}, {"epoch": 6}]
+
+
+def test_a_trial_that_goes_on_elsewhere_leaves_the_best_that_w_and_b_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = Client(tmp_path)
+    followed = BestEvaluation(client, tmp_path)
+    followed.go_on(written(tmp_path, 5))
+    followed.follow({"epoch": 5, SO_FAR: 0.2})
+    assert client.saved == []
+    assert capsys.readouterr().err == ""
 
 
 OFFLINE = """
