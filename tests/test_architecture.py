@@ -28,7 +28,13 @@ BANNED: dict[str, set[str]] = {
     "amc_agents": set(),
 }
 # What amc_analysis may take of amc_core: the modules that are free of torch.
-TORCH_FREE = {"amc_core", "amc_core.config", "amc_core.modulations", "amc_core.metric_names"}
+TORCH_FREE = {
+    "amc_core",
+    "amc_core.config",
+    "amc_core.evaluation_files",
+    "amc_core.metric_names",
+    "amc_core.modulations",
+}
 
 
 def _setup_cfg() -> configparser.ConfigParser:

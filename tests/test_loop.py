@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,9 +93,27 @@ def test_every_end_of_a_trial_reaches_the_ranking(
     }
     winner = found["runs"][0]
     assert winner["cause"] == "completed"
+    _check_that_the_page_shows_what_was_confused(server, created["sweep_id"], winner, tmp_path)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     _check_what_a_run_logs(created, winner["run_id"], tmp_path)
+
+
+def _check_that_the_page_shows_what_was_confused(
+    server: EmbeddedServer, sweep_id: str, winner: dict[str, Any], tmp_path: Path
+) -> None:
+    """Where the runs' folder cannot be seen: from W&B, and from what was kept of that."""
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
+    own = tmp_path / "runs" / winner["run_id"] / "evaluation" / f"epoch_{winner['peak_epoch']:04.0f}.json"
+    counts = json.loads(own.read_text())["modulation_confusion"]
+    for way in ("--public-api", "--offline"):
+        page = laptop / f"{way}.html"
+        _run(server, "amc-analyze", sweep_id, "--html", str(page), "--evaluations", str(laptop), way)
+        (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+        shown = json.loads(data)["confusions"][0]
+        assert shown["title"].endswith(f"epoch {winner['peak_epoch']:.0f}")
+        assert shown["modulation"]["shares"] == [[round(count / sum(row), 4) for count in row] for row in counts]
 
 
 def _check_what_a_run_logs(created: dict[str, Any], run_id: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from amc_agents.best_evaluation import BestEvaluation
 from amc_agents.run_folder import read_end, read_rows
 from amc_sweeps.causes import EXIT_CODES, EndReason
 from amc_sweeps.run_states import RunState
@@ -105,7 +106,9 @@ def _reopen(run_path: str, run_folder: Path) -> Reopened:
             # What the trial said of itself stays: its metadata, its console, its machine's metrics.
             settings=wandb.Settings(console="off", x_disable_meta=True, x_disable_stats=True, disable_git=True),
         )
-        log_missing_rows(run, read_rows(run_folder))
+        rows = read_rows(run_folder)
+        log_missing_rows(run, rows)
+        BestEvaluation(run, run_folder).go_on(rows)
         run.summary["end_reason"] = str(EndReason.PREEMPTED)
         run.mark_preempting()
         _upload_checkpoint(run, run_folder)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from amc_agents.best_evaluation import BestEvaluation
 from amc_agents.reopen import log_missing_rows
 from amc_agents.run_folder import Row, append_row, keep_rows, write_rows
 
@@ -38,6 +39,7 @@ class RunRecorder:
         self._folder = folder
         self.epoch: int | None = None  # the last one that was logged
         self.facts: dict[str, Any] = {}  # of the summary
+        self._best = BestEvaluation(run, folder)
 
     def begin(self) -> None:
         """Start the folder's history anew."""
@@ -51,6 +53,7 @@ class RunRecorder:
             log_missing_rows(self._run, rows)
             if "end_reason" in self._run.summary.keys():  # noqa: SIM118 - no mapping; its ``in`` would ask for numbers
                 del self._run.summary["end_reason"]  # how an earlier attempt ended is not how this one will
+        self._best.go_on(rows)
 
     def config(self, facts: Mapping[str, Any]) -> None:
         """Take what holds for the whole run; a run that continues itself keeps the parent that it began with."""
@@ -65,6 +68,7 @@ class RunRecorder:
         self.epoch = int(metrics["epoch"])
         with telling_wandb():
             log_missing_rows(self._run, [dict(metrics)])
+        self._best.follow(metrics)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
         """Take what is known at the end. A lost client is no reason to end otherwise: the caller tells W&B next."""

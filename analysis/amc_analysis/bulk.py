@@ -1,6 +1,7 @@
 """The embedded server's own operation: every run with its whole history in one reply, see ``amc_server.bulk``.
 
-W&B's client has no way to ask for it, so it is plain HTTP with the same key.
+W&B's client has no way to ask for it, so it is plain HTTP with the same key; and so are a run's files, for which the
+client need not be started then.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import http.client
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -19,7 +21,7 @@ import yaml
 
 from amc_analysis.history import History
 from amc_analysis.runs import RunRecord, SweepUnreadableError, parse_time
-from amc_analysis.sources import Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
 from amc_sweeps.causes import BandDecision
 
 FORMAT, VERSION = "amc-bulk", 1
@@ -31,6 +33,10 @@ BUSY = frozenset({429, 502, 503, 504})  # worth asking again
 
 class NoBulkError(RuntimeError):
     """This server has no such operation: read it through the public API."""
+
+
+class _AbsentError(LookupError):
+    """There is nothing at this address."""
 
 
 class BulkSource:
@@ -66,6 +72,18 @@ class BulkSource:
             raise NotFoundError(wanted.path)
         head = self._head(first_line)
         return Reading(head, len(runs), self._parts(reply, runs, head))
+
+    def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
+        """Return the first of these files that the run has, see FileSource."""
+        for name in names:
+            path = "/".join(urllib.parse.quote(piece) for piece in (project, run_id, name))
+            try:
+                with self._send(f"/files/{path}") as reply:
+                    content = reply.read(MOST_FILE_BYTES + 1)
+            except _AbsentError:
+                continue
+            return content if len(content) <= MOST_FILE_BYTES else None
+        return None
 
     def _head(self, line: Mapping[str, Any]) -> SweepHead:
         entity, project, sweep = line["entity"], line["project"], line["sweep"]
@@ -107,16 +125,22 @@ class BulkSource:
             reply.close()
 
     def _ask(self, body: Mapping[str, Any]) -> http.client.HTTPResponse:
-        """Send the request; wait as long as a busy server says, or longer and longer where it does not say."""
+        try:
+            return self._send("/bulk", json.dumps(body).encode())
+        except _AbsentError as error:
+            raise NoBulkError(f"{self._base_url} has no bulk reading") from error
+
+    def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
+        """Send a request; wait as long as a busy server says, or longer and longer where it does not say."""
         headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self._base_url}/bulk", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
         for attempt in range(TRIES):
             try:
                 reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code in {404, 405}:
-                        raise NoBulkError(f"{self._base_url} has no bulk reading") from error
+                        raise _AbsentError from error
                     if error.code not in BUSY or attempt == TRIES - 1:
                         said = error.read(2000).decode(errors="replace")
                         raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {said}") from error

@@ -29,7 +29,7 @@ from amc_analysis.history import Column, History
 from amc_analysis.runs import RunRecord
 from amc_analysis.sources import Mark, Part, Selection, SweepHead
 
-VERSION = 1  # of the tables and of what is in them; a file of another one is thrown away
+VERSION = 2  # of the tables and of what is in them; a file of another one is thrown away
 BUSY_TIMEOUT_S = 30.0
 NEVER_WHOLE = 0.0  # for `read_at`
 COMMIT_EVERY_S = 0.5  # while runs arrive one on the heels of the other
@@ -53,6 +53,12 @@ CREATE TABLE selections (
     runs TEXT NOT NULL,       -- JSON list of ids, in their order
     read_at REAL NOT NULL,    -- Unix time, NEVER_WHOLE while the first reading goes on
     PRIMARY KEY (project, key)
+);
+CREATE TABLE evaluations (
+    project TEXT NOT NULL,
+    id TEXT NOT NULL,         -- of a run
+    content BLOB NOT NULL,    -- the file as it was read, see evaluations.py
+    PRIMARY KEY (project, id)
 );
 """
 
@@ -163,6 +169,17 @@ class Cache:
                 runs.append(replace(run_from_json(json.loads(found[0])), history=history))
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
+    def evaluation(self, project: str, run_id: str) -> bytes | None:
+        """Return what was last kept of a run's evaluation; None where nothing was."""
+        sql = "SELECT content FROM evaluations WHERE project = ? AND id = ?"
+        row = self._connection.execute(sql, (project, run_id)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def keep_evaluation(self, project: str, run_id: str, content: bytes) -> None:
+        """Keep a run's evaluation in place of an earlier one."""
+        sql = "INSERT OR REPLACE INTO evaluations (project, id, content) VALUES (?, ?, ?)"
+        self._connection.execute(sql, (project, run_id, content))
+
     @contextlib.contextmanager
     def writing(self, wanted: Selection, head: SweepHead) -> Iterator[Writing]:
         """Give what takes the runs of a selection in; what it has when the block ends, however it ends, is kept."""
@@ -223,9 +240,10 @@ class Writing:
         sql = "SELECT runs FROM selections WHERE project = ? AND key = ?"
         before = self._connection.execute(sql, (self._project, self._key)).fetchone()
         gone = set(json.loads(before[0])) - set(run_ids) if before else set()
-        self._connection.executemany(
-            "DELETE FROM runs WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in gone]
-        )
+        for table in ("runs", "evaluations"):
+            self._connection.executemany(
+                f"DELETE FROM {table} WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in gone]
+            )
         self._connection.execute(
             "INSERT OR REPLACE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, ?, ?)",
             (self._project, self._key, self._head, json.dumps(run_ids), read_at.timestamp()),

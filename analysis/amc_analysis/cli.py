@@ -6,6 +6,8 @@ import io
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from amc_analysis.comparison import (
     title_of,
 )
 from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
-from amc_analysis.reading_options import ReadingOptions, read_records, reading_options
+from amc_analysis.reading_options import Evaluations, ReadingOptions, read_records, reading_options
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_sweeps.cli_options import EndsLikeAShell, refuse
 
@@ -96,7 +98,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     envvar="AMC_RUNS_DIR",
     show_default=True,
     metavar="FOLDER",
-    help="Where trials of this machine left their evaluations, for the page's confusion matrices.",
+    help="Where trials of this machine left their evaluations; the page's matrices of other runs come from W&B.",
 )
 @click.option(
     "--json-schema",
@@ -131,7 +133,8 @@ def main(
     for path in files.values():
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-    found = [analyse(record) for record in read_records(reading)]
+    records, elsewhere = read_records(reading)
+    found = [analyse(record) for record in records]
     for findings in found:
         if reading.metric is not None and nobody_logged(findings):
             others = ", ".join(logged_metrics(findings.sweep)) or "nothing"
@@ -142,7 +145,7 @@ def main(
     if csv_file == "-" and not (markdown_file or html_file or next_file):
         click.echo(_csv(found), nl=False)  # a table of runs needs no conclusions
         return
-    reports = [_report(findings, next_file is not None, evaluations) for findings in found]
+    reports = [_report(findings, next_file is not None) for findings in found]
     if as_json:
         click.echo(_json(reports), nl=False)
     elif csv_file == "-":
@@ -151,15 +154,15 @@ def main(
         _print(reports, rows=top or None)
     if csv_file in files:
         _write(files[csv_file], _csv(found))
-    for name, render in ((markdown_file, _markdown), (html_file, _html), (next_file, _next)):
+    html = partial(_html, evaluations=evaluations, elsewhere=elsewhere)
+    for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
         if name is not None and name in files:
             _write(files[name], render(reports))
 
 
-def _report(findings: Findings, follow: bool, evaluations: Path) -> Report:
+def _report(findings: Findings, follow: bool) -> Report:
     """Conclude what there is to conclude, and more where it was asked for."""
     from amc_analysis.conclusions import conclude
-    from amc_analysis.confusion import read_confusions
     from amc_analysis.next_sweep import NoNextSweepError
     from amc_analysis.next_sweep_file import next_sweep
     from amc_analysis.sections import Report
@@ -168,7 +171,7 @@ def _report(findings: Findings, follow: bool, evaluations: Path) -> Report:
         following = next_sweep(findings) if follow else None
     except NoNextSweepError as error:
         refuse(str(error))
-    return Report(findings, conclude(findings), following, read_confusions(evaluations, findings.ranked))
+    return Report(findings, conclude(findings), following)
 
 
 def _print(reports: Sequence[Report], rows: int | None) -> None:
@@ -202,10 +205,14 @@ def _markdown(reports: Sequence[Report]) -> str:
     return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(compared)), *pages])
 
 
-def _html(reports: Sequence[Report]) -> str:
+def _html(reports: Sequence[Report], evaluations: Path, elsewhere: Evaluations) -> str:
+    from amc_analysis.confusion import read_confusions
     from amc_analysis.page import to_html
 
-    return to_html(reports[0])
+    (report,) = reports
+    findings = report.findings
+    confusions = read_confusions(evaluations, findings.ranked, partial(elsewhere, findings.sweep))
+    return to_html(replace(report, confusions=confusions))
 
 
 def _next(reports: Sequence[Report]) -> str:

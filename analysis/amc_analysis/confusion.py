@@ -1,16 +1,20 @@
-"""Confusion matrices, which a trial keeps as files beside its checkpoints: W&B's history holds numbers only."""
+"""Confusion matrices, from the evaluations that a trial keeps as files: W&B's history holds numbers only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from amc_analysis.ranking import RankedRun
+from amc_core.evaluation_files import epoch_file
 
 MOST_RUNS = 6
+MOST_CLASSES = 100  # of one matrix, beyond which nothing can be seen
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,71 @@ class Confusion:
     snr: Matrix  # names in dB
 
 
-def read_confusions(folder: Path, ranked: Sequence[RankedRun]) -> tuple[Confusion, ...]:
-    """Read the evaluations of the best runs' peak epochs, as far as they lie under ``FOLDER/RUN_ID/evaluation``."""
-    found: list[Confusion] = []
-    for entry in ranked:
-        if entry.peak_epoch is None or len(found) == MOST_RUNS:
-            continue
-        epoch = int(entry.peak_epoch)
-        path = folder / entry.run.run_id / "evaluation" / f"epoch_{epoch:04d}.json"
+Elsewhere = Callable[[Sequence[RankedRun]], Mapping[str, Confusion]]  # by run id
+
+
+def _nowhere(_lacking: Sequence[RankedRun]) -> Mapping[str, Confusion]:
+    return {}
+
+
+def read_confusions(
+    folder: Path, ranked: Sequence[RankedRun], elsewhere: Elsewhere = _nowhere
+) -> tuple[Confusion, ...]:
+    """Return what the best runs confuse in their peak epochs, at most MOST_RUNS of them.
+
+    Args:
+        folder: where evaluations of this machine's runs lie, ``RUN_ID/evaluation/epoch_NNNN.json``.
+        ranked: the runs, best first.
+        elsewhere: asked for those of the best MOST_RUNS whose evaluation does not lie there; it may have another epoch.
+    """
+    peaked = [entry for entry in ranked if peak_epoch(entry) is not None]
+    here = {one.run_id: one for one in islice(_in_folder(folder, peaked), MOST_RUNS)}
+    found = here | dict(elsewhere([entry for entry in peaked[:MOST_RUNS] if entry.run.run_id not in here]))
+    return tuple(found[entry.run.run_id] for entry in peaked if entry.run.run_id in found)[:MOST_RUNS]
+
+
+def peak_epoch(entry: RankedRun) -> int | None:
+    """Return the epoch of a run's peak; None where nobody knows it."""
+    known = entry.peak_epoch is not None and math.isfinite(entry.peak_epoch)
+    return int(entry.peak_epoch or 0) if known else None
+
+
+def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusion | None:
+    """Read an evaluation; None where it is something else.
+
+    Args:
+        run_id: whose it is.
+        text: JSON, see ``amc_core.evaluation``.
+        epoch: where it is known already; else the evaluation says it.
+    """
+    try:
+        content = json.loads(text)
+        return Confusion(
+            run_id=run_id,
+            epoch=int(content["epoch"]) if epoch is None else epoch,
+            modulation=_matrix(content["modulations"], content["modulation_confusion"]),
+            snr=_matrix(content["snr_levels_db"], content["snr_confusion"]),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # of another program
+
+
+def _in_folder(folder: Path, peaked: Sequence[RankedRun]) -> Iterator[Confusion]:
+    for entry in peaked:
+        epoch = peak_epoch(entry)
+        assert epoch is not None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found.append(
-                Confusion(
-                    run_id=entry.run.run_id,
-                    epoch=epoch,
-                    modulation=_matrix(content["modulations"], content["modulation_confusion"]),
-                    snr=_matrix(content["snr_levels_db"], content["snr_confusion"]),
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # of another machine, or of another program: there is no picture of it then
-    return tuple(found)
+            text = (folder / entry.run.run_id / epoch_file(epoch)).read_bytes()
+        except (OSError, ValueError):
+            continue  # of another machine
+        if (found := confusion_of(entry.run.run_id, text, epoch)) is not None:
+            yield found
 
 
 def _matrix(names: Sequence[Any], rows: Sequence[Sequence[int]]) -> Matrix:
     counts = tuple(tuple(int(count) for count in row) for row in rows)
     if any(len(row) != len(names) for row in counts) or len(counts) != len(names):
         raise ValueError("a confusion matrix is square")
+    if len(names) > MOST_CLASSES or any(count < 0 for row in counts for count in row):
+        raise ValueError("no counts of classes that can be told apart")
     return Matrix(tuple(str(name) for name in names), counts)

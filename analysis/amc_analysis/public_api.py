@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Mapping
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from amc_analysis.history import History
 from amc_analysis.runs import RunRecord, SweepUnreadableError, parse_time
-from amc_analysis.sources import Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
 from amc_sweeps.causes import BandDecision, EndReason
 from amc_sweeps.run_states import RunState
 
@@ -48,6 +50,17 @@ class PublicApiSource:
                 raise NotFoundError(wanted.path) from error
             raise SweepUnreadableError(f"{wanted.path} cannot be read: {error}") from error
         return Reading(head, len(listed), self._parts(listed, self._flags(wanted), known, head))
+
+    def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
+        """Return the first of these files that the run has, see FileSource."""
+        there = {file.name: file for file in self._api.run(f"{project}/{run_id}").files(names=list(names))}
+        found = next((there[name] for name in names if name in there), None)
+        if found is None or found.size > MOST_FILE_BYTES:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            found.download(root=folder).close()
+            content: bytes = (Path(folder) / found.name).read_bytes()
+        return content
 
     def _sweep(self, wanted: Selection) -> SweepHead:
         sweep = self._api.sweep(f"{wanted.entity}/{wanted.project}/{wanted.sweep_id}")

@@ -6,19 +6,26 @@ import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
-from amc_analysis.sources import NotFoundError, Progress, Selection, Source
+from amc_analysis.sources import FileSource, NotFoundError, Progress, Selection, Source
 from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
 from amc_sweeps.cli_options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
+
+if TYPE_CHECKING:
+    from amc_analysis.confusion import Confusion
+    from amc_analysis.ranking import RankedRun
+
+Evaluations = Callable[[SweepRecord, "Sequence[RankedRun]"], "Mapping[str, Confusion]"]  # of some runs of a record
 
 
 @dataclass(frozen=True)
@@ -82,20 +89,24 @@ def check(options: ReadingOptions) -> None:
         refuse(f"{options.save} cannot be written: its folder does not exist")
 
 
-def read_records(options: ReadingOptions) -> list[SweepRecord]:
+def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], Evaluations]:
     """Read what was asked for, with progress on stderr, and keep it where --save says.
+
+    Returns:
+        The records, and whom to ask for evaluations that do not lie on this machine.
 
     Raises:
         Refusal: for what cannot be found or used.
     """
     check(options)
+    evaluations: Evaluations = _no_evaluations
     try:
         if options.from_file is not None:
             records = _from_file(options.from_file, options)
         elif options.offline:
-            records = _offline(options)
+            records, evaluations = _offline(options)
         else:
-            records = _online(options)
+            records, evaluations = _online(options)
     except (BackendError, MetricError, SweepUnreadableError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
@@ -110,7 +121,7 @@ def read_records(options: ReadingOptions) -> list[SweepRecord]:
         except OSError as error:
             raise click.ClickException(f"{options.save} could not be written: {error.strerror or error}") from error
         click.echo(f"wrote {options.save}", err=True)
-    return records
+    return records, evaluations
 
 
 # --- what is meant --------------------------------------------------------------------------------------------------
@@ -181,18 +192,20 @@ def _address(options: ReadingOptions) -> str | None:
 # --- from a server --------------------------------------------------------------------------------------------------
 
 
-def _online(options: ReadingOptions) -> list[SweepRecord]:
+def _online(options: ReadingOptions) -> tuple[list[SweepRecord], Evaluations]:
     from amc_analysis.cache import Cache, cache_folder, cache_path
+    from amc_analysis.evaluations import fetch
     from amc_analysis.reading import read
 
     wanted = selections(options)
     backend = connect(options.choice.or_at(_address(options)))
+    cache_file = None if options.no_cache else cache_path(backend.base_url, cache_folder())
     records = []
     with ExitStack() as open_until_read:
         cache = None
-        if not options.no_cache:
+        if cache_file is not None:
             try:
-                cache = open_until_read.enter_context(Cache(cache_path(backend.base_url, cache_folder())))
+                cache = open_until_read.enter_context(Cache(cache_file))
             except OSError as error:
                 click.echo(f"nothing is kept for the next time: {error}", err=True)
         reader = _Reader(backend, options)
@@ -206,7 +219,7 @@ def _online(options: ReadingOptions) -> list[SweepRecord]:
                         selection,
                     )
                 )
-    return records
+    return records, partial(fetch, reader.files, cache_file, tell=partial(click.echo, err=True))
 
 
 class _Reader:
@@ -229,6 +242,21 @@ class _Reader:
                 pass  # the public API says what is there instead
         return self._through_the_public_api(reading, wanted)
 
+    def files(self) -> FileSource:
+        """Return where to ask for files of runs, once they have been read."""
+        from amc_analysis.bulk import BulkSource
+        from amc_analysis.public_api import PublicApiSource
+
+        if self._has_bulk:
+            return BulkSource(self._backend.base_url, self._backend.api_key or "")
+        return PublicApiSource(self._api)
+
+    @cached_property
+    def _api(self) -> Any:
+        import wandb
+
+        return wandb.Api(overrides={"base_url": self._backend.base_url}, api_key=self._backend.api_key)
+
     def _through_the_public_api(
         self, reading: Callable[[Source, Selection], SweepRecord], wanted: Selection
     ) -> SweepRecord:
@@ -237,13 +265,12 @@ class _Reader:
         from amc_analysis.public_api import PublicApiSource
 
         try:
-            api = wandb.Api(overrides={"base_url": self._backend.base_url}, api_key=self._backend.api_key)
-            found = self._located(api, wanted)
+            found = self._located(self._api, wanted)
             try:
-                return reading(PublicApiSource(api), found)
+                return reading(PublicApiSource(self._api), found)
             except (NotFoundError, SweepUnreadableError) as error:
                 said = str(error) if isinstance(error, SweepUnreadableError) else f"{found.path} cannot be found"
-                refuse(f"{said}\n{self._candidates(api, found)}".rstrip())
+                refuse(f"{said}\n{self._candidates(self._api, found)}".rstrip())
         except wandb.Error as error:
             raise click.ClickException(f"{self._backend.base_url} does not answer as it should: {error}") from error
 
@@ -290,23 +317,29 @@ def progress_of(wanted: Selection) -> Iterator[Progress]:
 # --- without a server -----------------------------------------------------------------------------------------------
 
 
-def _offline(options: ReadingOptions) -> list[SweepRecord]:
+def _offline(options: ReadingOptions) -> tuple[list[SweepRecord], Evaluations]:
     from amc_analysis.cache import Cache, cache_folder, cache_path
+    from amc_analysis.evaluations import kept
     from amc_analysis.reading import read_offline
 
     folder, address = cache_folder(), _address(options)
     if options.choice.cloud:
         address = CLOUD_URL
     paths = sorted(folder.glob("*.sqlite3")) if address is None else [cache_path(address, folder)]
+    paths = [path for path in paths if path.is_file()]
     with ExitStack() as open_until_read:
-        caches = [open_until_read.enter_context(Cache(path)) for path in paths if path.is_file()]
+        caches = [open_until_read.enter_context(Cache(path)) for path in paths]
         records = [
             read_offline(caches, wanted, metric=options.metric, goal=options.goal) for wanted in selections(options)
         ]
     for record in records:
         where = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
         click.echo(f"{where} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC", err=True)
-    return records
+    return records, partial(kept, paths)
+
+
+def _no_evaluations(_record: SweepRecord, _wanted: Sequence[RankedRun]) -> Mapping[str, Confusion]:
+    return {}
 
 
 def _from_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:

@@ -21,7 +21,7 @@ class Report:
     findings: Findings
     conclusions: Conclusions
     following: NextSweep | None = None  # where it was asked for
-    confusions: tuple[Confusion, ...] = ()  # of runs whose evaluations lie on this machine
+    confusions: tuple[Confusion, ...] = ()  # of the best runs, where their evaluations were asked for
 
 
 def report_of(findings: Findings, *, seed: int = 0) -> Report:

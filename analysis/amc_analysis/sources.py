@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from amc_analysis.history import History
 from amc_analysis.runs import RunRecord
+
+MOST_FILE_BYTES = 4 * 1024**2  # of a file that is read into memory
 
 
 @dataclass(frozen=True)
@@ -101,5 +103,22 @@ class Source(Protocol):
         Raises:
             NotFoundError: when there is no such sweep or project.
             SweepUnreadableError: when the server does not answer.
+        """
+        ...
+
+
+class FileSource(Protocol):
+    """A place that has files of runs; it is asked by several threads at once."""
+
+    def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
+        """Return the first of these files that the run has, if it has at most MOST_FILE_BYTES; None without any.
+
+        Args:
+            project: ENTITY/PROJECT.
+            run_id: whose files.
+            names: in the order of preference.
+
+        Raises:
+            Exception: of whatever kind, when the server does not answer as it should.
         """
         ...
