@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from in_process_server import GraphqlRefused, InProcessServer
 
-from amc_server.artifacts import missing_files
+from amc_server.artifact_mutations import missing_files
 from amc_server.records import ArtifactFile
 from amc_server.schema import MIGRATIONS
 from amc_server.storage import Storage

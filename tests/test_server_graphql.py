@@ -16,8 +16,8 @@ from amc_server.context import page
 from amc_server.errors import Refused
 from amc_server.filters import Fields, predicate, sort
 from amc_server.graphql import UnknownError, prepare, snake_case
+from amc_server.logged import sampled, without_bare_nan
 from amc_server.records import Run
-from amc_server.resolvers import sampled, without_bare_nan
 
 GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
 

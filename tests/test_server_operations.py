@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.app import RequestLog
 from amc_server.clients import is_tested, range_hint, version_of
 from amc_server.metrics import MOST_OPERATIONS, Metrics, door_of
+from amc_server.server_log import RequestLog
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from in_process_server import InProcessServer
 
 from amc_server.curves import CurveCache
 from amc_server.schema import MIGRATIONS
-from amc_server.storage import Storage, StorageError, Writer
+from amc_server.storage import Storage, StorageError
+from amc_server.writer import Writer
 
 SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
 

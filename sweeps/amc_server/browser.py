@@ -14,8 +14,9 @@ from amc_server.auth import Gate
 from amc_server.context import iso_time
 from amc_server.coordinator import ENTITY, metric_value, read_config
 from amc_server.errors import Refused
+from amc_server.reader import Reader
 from amc_server.records import Project, Run
-from amc_server.storage import Reader, Storage
+from amc_server.storage import Storage
 
 CONSOLE_LINES = 200
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160

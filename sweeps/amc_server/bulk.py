@@ -34,9 +34,10 @@ from typing import Any
 from amc_server.context import iso_time
 from amc_server.coordinator import ENTITY
 from amc_server.errors import Refused
+from amc_server.logged import log_line
+from amc_server.reader import Reader
 from amc_server.records import Project, Run, Sweep, unwrap_config
-from amc_server.resolvers import log_line
-from amc_server.storage import Reader, Storage
+from amc_server.storage import Storage
 from amc_sweeps.run_states import RunState
 
 FORMAT, VERSION = "amc-bulk", 1

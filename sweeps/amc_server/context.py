@@ -12,7 +12,21 @@ from amc_server.auth import Gate
 from amc_server.coordinator import ENTITY, Coordinator
 from amc_server.errors import Refused
 from amc_server.files import Blobs
-from amc_server.storage import Reader, Writer
+from amc_server.reader import Reader
+from amc_server.records import Project, Run
+from amc_server.writer import Writer
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """How the nodes are made that others point back to.
+
+    Artifacts, runs and projects point to each other in circles, and their modules import each other one way: what a
+    module cannot import it reaches through here.
+    """
+
+    project: Callable[[Context, Project], object]
+    run: Callable[[Context, Run], object]
 
 
 @dataclass
@@ -24,6 +38,7 @@ class Context:
     gate: Gate
     blobs: Blobs
     base_url: str
+    nodes: Nodes
     discarded: list[str] = field(default_factory=list)  # blobs that belong to nothing once this is committed
 
     @property

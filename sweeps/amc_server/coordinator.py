@@ -17,9 +17,10 @@ from amc_server import scheduler, search
 from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.presence import Presence
+from amc_server.reader import Reader
 from amc_server.records import Agent, Project, Run, Sweep
 from amc_server.states import Facts, Limits, infer, is_abandoned
-from amc_server.storage import Reader, Writer
+from amc_server.writer import Writer
 from amc_sweeps.run_states import RunState, SweepState
 from amc_sweeps.sweep_config import SweepConfig, SweepConfigError, flatten, parse
 

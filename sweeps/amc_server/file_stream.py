@@ -15,7 +15,7 @@ from typing import Any
 from amc_server.coordinator import Coordinator, metric_value, read_config
 from amc_server.errors import Refused
 from amc_server.records import Line, Run
-from amc_server.storage import Writer
+from amc_server.writer import Writer
 
 MAX_LINE = 2**31
 HISTORY, SUMMARY, EVENTS, CONSOLE = "wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"

@@ -11,8 +11,9 @@ import yaml
 from amc_server.context import iso_time
 from amc_server.coordinator import Coordinator, chosen_from, metric_value, read_config
 from amc_server.errors import Refused
+from amc_server.reader import Reader
 from amc_server.records import Line, Project, Run, Sweep
-from amc_server.storage import Reader, Writer
+from amc_server.writer import Writer
 from amc_sweeps.exchange import Export, Record, as_ended, differences, parse_time
 from amc_sweeps.run_states import SweepState
 from amc_sweeps.sweep_config import SweepConfigError, parse

@@ -15,7 +15,7 @@ from amc_sweeps.backend import NO_KEY, ServerState, remove_server_state, shell_q
 from amc_sweeps.cli_options import Refusal
 
 if TYPE_CHECKING:
-    from amc_server.app import ServerOptions, Started
+    from amc_server.process import ServerOptions, Started
     from amc_server.states import Limits
 
 
@@ -77,7 +77,7 @@ def serve_command(
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 cannot start.
     """
     # Imported here: --help of the whole command should not wait for a web server.
-    from amc_server.app import ServerOptions
+    from amc_server.process import ServerOptions
 
     options = ServerOptions(
         data=data or default_data(),
@@ -104,7 +104,7 @@ def serve_command(
 
 def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, background: bool) -> None:
     """Serve until the end; ``say`` gets what the user should know, once the server listens."""
-    from amc_server.app import ServerError, run
+    from amc_server.process import ServerError, run
 
     def state_of(started: Started) -> ServerState:
         return ServerState(
@@ -129,7 +129,7 @@ def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, backgrou
 
 def _announcement(options: ServerOptions, started: Started, state: ServerState, ending: str) -> list[str]:
     """Return what a user should know of a server that listens. The key itself is never shown."""
-    from amc_server.app import LOOPBACK
+    from amc_server.guard import LOOPBACK
 
     key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
     lines = [

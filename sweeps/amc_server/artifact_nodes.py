@@ -1,0 +1,265 @@
+"""The nodes of artifacts, which are versions of a named collection of files, such as a model's checkpoints.
+
+Files and manifests go up and come down by URLs that are signed for them: the client sends no key there.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from amc_server.context import Context, global_id, iso_time, page
+from amc_server.errors import Refused
+from amc_server.filters import read_filters
+from amc_server.reader import Reader
+from amc_server.records import Artifact, ArtifactFile, Project
+
+LATEST = "latest"  # the alias that every commit takes over
+VERSION = re.compile(r"v(\d{1,15})")
+
+
+def by_name(store: Reader, project: int, name: str) -> Artifact | None:
+    """Return what ``collection:v3``, ``collection:alias`` or ``collection`` (the latest) means."""
+    collection, _, alias = name.partition(":")
+    return _version(store, project, collection, alias or LATEST)
+
+
+def _version(store: Reader, project: int, collection: str, alias: str) -> Artifact | None:
+    if match := VERSION.fullmatch(alias):
+        index = int(match[1])
+        return next((each for each in store.artifacts(project, collection) if each.version == index), None)
+    pk = store.aliased(project, collection, alias)
+    return None if pk is None else store.artifact(pk)
+
+
+class ArtifactNode:
+    """One version."""
+
+    ttl_duration_seconds = 0
+    ttl_is_inherited = True
+    commit_hash = None
+    tags: Sequence[Any] = ()
+    digest_algorithm = "MANIFEST_MD5"
+
+    def __init__(self, context: Context, artifact: Artifact) -> None:
+        self._context = context
+        self._artifact = artifact
+        self.id = global_id("Artifact", artifact.pk)
+        self.version_index = artifact.version
+        self.description = artifact.description
+        self.metadata = artifact.metadata
+        self.history_step = artifact.history_step
+        self.state = artifact.state
+        self.size = artifact.size
+        self.digest = artifact.digest
+        self.created_at = iso_time(artifact.created_at)
+        self.updated_at = iso_time(artifact.updated_at)
+
+    def _project(self) -> Project:
+        return self._context.store.project_by_key(self._artifact.project)
+
+    def artifact_sequence(self) -> CollectionNode:
+        return CollectionNode(self._context, self._project(), self._artifact.type, self._artifact.collection)
+
+    def artifact_type(self) -> ArtifactTypeNode:
+        return ArtifactTypeNode(self._context, self._project(), self._artifact.type)
+
+    def file_count(self) -> int:
+        return len(self._context.store.artifact_files(self._artifact.pk))
+
+    def aliases(self) -> list[dict[str, Any]]:
+        collection = self.artifact_sequence()
+        return [_alias(self._artifact, alias, collection) for alias in self._context.store.aliases(self._artifact.pk)]
+
+    def current_manifest(self) -> dict[str, Any] | None:
+        if self._artifact.manifest is None:
+            return None
+        return {
+            "id": global_id("ArtifactManifest", self._artifact.pk),
+            "file": ManifestFileNode(self._context, self._artifact),
+        }
+
+    def created_by(self) -> object:
+        run = None if self._artifact.run is None else self._context.store.run_by_key(self._artifact.run)
+        return self._context.nodes.run(self._context, run) if run else None
+
+    def used_by(self) -> dict[str, Any]:
+        found = self._context.store.runs_using(self._artifact.pk)
+        return page(found, after=None, first=None, wrap=lambda run: self._context.nodes.run(self._context, run))
+
+    def files(
+        self, names: list[str] | None = None, after: str | None = None, first: int | None = None
+    ) -> dict[str, Any]:
+        every = self._context.store.artifact_files(self._artifact.pk)
+        found = [file for file in every if names is None or file.name in names]
+        return page(
+            found, after=after, first=first, wrap=lambda file: ArtifactFileNode(self._context, self._artifact, file)
+        )
+
+
+def _alias(artifact: Artifact, alias: str, collection: CollectionNode) -> dict[str, Any]:
+    return {
+        "id": global_id("ArtifactAlias", f"{artifact.pk}/{alias}"),
+        "alias": alias,
+        "artifact_collection": collection,
+    }
+
+
+class ArtifactTypeNode:
+    """What kind of thing a collection holds: model, dataset ..."""
+
+    description = None
+
+    def __init__(self, context: Context, project: Project, name: str) -> None:
+        self._context = context
+        self._project = project
+        self.id = global_id("ArtifactType", f"{project.pk}/{name}")
+        self.name = name
+        self.created_at = iso_time(project.created_at)
+
+    def artifact_collection(self, name: str) -> CollectionNode | None:
+        return next((each for each in self._collections() if each.name == name), None)
+
+    def artifact_collections(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        return page(self._collections(), after=after, first=first, wrap=lambda each: each)
+
+    def _collections(self) -> list[CollectionNode]:
+        known = self._context.store.collections(self._project.pk)
+        return [
+            CollectionNode(self._context, self._project, self.name, name) for kind, name in known if kind == self.name
+        ]
+
+
+class CollectionNode:
+    """The versions of one name."""
+
+    __typename = "ArtifactSequence"  # where the schema allows several
+    description = None
+    digest_algorithm = "MANIFEST_MD5"
+
+    def __init__(self, context: Context, project: Project, kind: str, name: str) -> None:
+        self._context = context
+        self._project = project
+        self._kind = kind
+        self.id = global_id("ArtifactSequence", f"{project.pk}/{name}")
+        self.name = name
+        self.tags: dict[str, Any] = {"edges": []}
+
+    def _versions(self) -> list[Artifact]:
+        every = self._context.store.artifacts(self._project.pk, self.name)
+        return [each for each in every if each.is_committed]
+
+    def created_at(self) -> str | None:
+        versions = self._versions()
+        return iso_time(versions[-1].created_at if versions else self._project.created_at)
+
+    def updated_at(self) -> str | None:
+        versions = self._versions()
+        return iso_time(versions[0].updated_at if versions else self._project.created_at)
+
+    def project(self) -> object:
+        return self._context.nodes.project(self._context, self._project)
+
+    def type(self) -> ArtifactTypeNode:
+        return ArtifactTypeNode(self._context, self._project, self._kind)
+
+    def aliases(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        found = [
+            _alias(each, alias, self) for each in self._versions() for alias in self._context.store.aliases(each.pk)
+        ]
+        return page(found, after=after, first=first, wrap=lambda each: each)
+
+    def artifacts(
+        self,
+        after: str | None = None,
+        first: int | None = None,
+        order: str | None = None,
+        filters: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the versions, newest first."""
+        if read_filters(filters) not in ({}, {"state": "COMMITTED"}):
+            raise Refused("versions of an artifact cannot be filtered here: read them all")
+        versions = sorted(self._versions(), key=lambda each: each.version or 0, reverse=order != "+created_at")
+        found = page(versions, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+        for edge in found["edges"]:
+            edge["version"] = f"v{edge['node'].version_index}"
+        return found
+
+    def artifact_membership(self, alias_name: str) -> dict[str, Any] | None:
+        found = _version(self._context.store, self._project.pk, self.name, alias_name)
+        if found is None:
+            return None
+        node = ArtifactNode(self._context, found)
+        return {
+            "id": global_id("ArtifactCollectionMembership", found.pk),
+            "version_index": found.version,
+            "created_at": node.created_at,
+            "aliases": node.aliases,
+            "artifact_collection": self,
+            "artifact": node,
+            "files": node.files,
+        }
+
+    def latest_artifact(self) -> ArtifactNode | None:
+        found = _version(self._context.store, self._project.pk, self.name, LATEST)
+        return ArtifactNode(self._context, found) if found else None
+
+
+class ArtifactFileNode:
+    """A file of a version."""
+
+    url: str | None = None  # the client takes directUrl
+    upload_multipart_urls = None  # one PUT takes any size
+    upload_headers: Sequence[str] = ()
+
+    def __init__(self, context: Context, artifact: Artifact, file: ArtifactFile) -> None:
+        self._context = context
+        self._artifact = artifact
+        self._file = file
+        self.id = global_id("ArtifactFile", file.pk)
+        self.name = self.display_name = self.storage_path = file.name
+        self.size_bytes = file.size
+        self.md5 = self.digest = file.md5
+        self.updated_at = iso_time(file.updated_at)
+        self.mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+
+    def artifact(self) -> ArtifactNode:
+        return ArtifactNode(self._context, self._artifact)
+
+    def direct_url(self) -> str | None:
+        return _signed(self._context, "blob", self._file.blob, self._file.name) if self._file.blob else None
+
+    def upload_url(self) -> str | None:
+        """Return where the bytes go; None when they are here already."""
+        return None if self._file.blob else _signed(self._context, "artifact-file", self._file.pk)
+
+
+class ManifestFileNode:
+    """The list of a version's files, itself a file."""
+
+    name = display_name = "wandb_manifest.json"
+    url = storage_path = upload_multipart_urls = md5 = digest = size_bytes = None
+    mimetype = "application/json"
+    upload_headers: Sequence[str] = ()
+
+    def __init__(self, context: Context, artifact: Artifact) -> None:
+        self._context = context
+        self._artifact = artifact
+        self.id = global_id("ManifestFile", artifact.pk)
+        self.updated_at = iso_time(artifact.updated_at)
+
+    def artifact(self) -> ArtifactNode:
+        return ArtifactNode(self._context, self._artifact)
+
+    def direct_url(self) -> str | None:
+        blob = self._artifact.manifest
+        return _signed(self._context, "blob", blob, self.name) if blob else None
+
+    def upload_url(self) -> str:
+        return _signed(self._context, "manifest", self._artifact.pk)
+
+
+def _signed(context: Context, what: str, *claim: int | str) -> str:
+    return f"{context.base_url}/storage/{context.gate.sign(what, *claim)}"

@@ -1,0 +1,123 @@
+"""The doors that the bytes of files go through: up to a signed URL, down by a signed URL or by a run's path."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from amc_server.auth import Gate
+from amc_server.clock import Clock
+from amc_server.coordinator import ENTITY
+from amc_server.errors import Refused
+from amc_server.files import Blob, Blobs
+from amc_server.reader import Reader
+from amc_server.records import Run
+from amc_server.storage import Storage
+
+
+class FileDoors:
+    """Takes and gives the bytes of runs' files and of artifacts."""
+
+    def __init__(self, storage: Storage, clock: Clock, gate: Gate, blobs: Blobs) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._gate = gate
+        self._blobs = blobs
+
+    async def upload(self, request: Request) -> Response:
+        token = request.path_params["token"]
+        record = self._recorder(token)
+        if record is None:
+            raise Refused("this upload URL is not ours or has expired: ask for another (createRunFiles)", status=403)
+        blob = await self._blobs.receive(request.stream())
+        try:
+            discarded = await run_in_threadpool(record, blob)
+        except BaseException:
+            self._blobs.remove(blob.name)
+            raise
+        if discarded is not None:
+            self._blobs.remove(discarded)
+        return Response(status_code=200)
+
+    def _recorder(self, token: str) -> Callable[[Blob], str | None] | None:
+        """Return what records the bytes that a token allows: it takes them and returns the blob that is now nobody's.
+
+        None for a token that allows nothing.
+        """
+        if allowed := self._gate.read_upload(token):
+            return functools.partial(self._record_file, *allowed)
+        if claim := self._gate.read("artifact-file", token):
+            return functools.partial(self._record_artifact_file, *claim)
+        if claim := self._gate.read("manifest", token):
+            return functools.partial(self._record_manifest, *claim)
+        return None
+
+    def _record_file(self, run: int, name: str, blob: Blob) -> str | None:
+        with self._storage.write() as store:
+            if store.run_by_key(run) is None:
+                return blob.name
+            before = store.file(run, name)
+            now = self._clock.wall()
+            store.put_file(run, name=name, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return before.blob if before else None
+
+    def _record_artifact_file(self, pk: int, blob: Blob) -> str | None:
+        with self._storage.write() as store:
+            file = store.artifact_file(pk)
+            artifact = store.artifact(file.artifact) if file else None
+            if file is None or artifact is None or artifact.is_committed:
+                return blob.name  # sent again after the commit, or deleted meanwhile
+            if file.md5 and blob.md5 != file.md5:
+                raise Refused(f"{file.name} was announced with MD5 {file.md5} and arrived with {blob.md5}", status=400)
+            now = self._clock.wall()
+            store.update("artifact_files", pk, blob=blob.name, size=blob.size, md5=blob.md5, updated_at=now)
+            return file.blob
+
+    def _record_manifest(self, pk: int, blob: Blob) -> str | None:
+        with self._storage.write() as store:
+            artifact = store.artifact(pk)
+            if artifact is None or artifact.is_committed:
+                return blob.name
+            store.update("artifacts", pk, manifest=blob.name, updated_at=self._clock.wall())
+            return artifact.manifest
+
+    async def signed_download(self, request: Request) -> Response:
+        """Give the bytes that a signed URL names; the client fetches artifacts without the key."""
+        claim = self._gate.read("blob", request.path_params["token"])
+        if claim is None:
+            raise Refused("this download URL is not ours or has expired: ask for another", status=403)
+        path = self._blobs.path(claim[0])
+        if not path.is_file():
+            raise Refused("the file has been deleted", status=404)
+        return FileResponse(path, filename=claim[1].rsplit("/", 1)[-1], headers={"X-Content-Type-Options": "nosniff"})
+
+    async def download(self, request: Request) -> Response:
+        def find() -> tuple[Path, str]:
+            with self._storage.read() as store:
+                run = run_at(store, request.path_params)
+                file = store.file(run.pk, request.path_params["name"])
+            if file is None:
+                raise Refused(f"the run has no file {request.path_params['name'][:200]!r}", status=404)
+            return self._blobs.path(file.blob), file.name.rsplit("/", 1)[-1]
+
+        path, name = await run_in_threadpool(find)
+        # As an attachment: a file that a trial wrote is never shown as a page of ours.
+        return FileResponse(path, filename=name, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def run_at(store: Reader, path: dict[str, str]) -> Run:
+    """Return the run that a path names.
+
+    Raises:
+        Refused: when there is none (404).
+    """
+    project = store.project(ENTITY, path["project"]) if path["entity"] == ENTITY else None
+    run = store.run(project.pk, path["run"]) if project else None
+    if run is None:
+        raise Refused(f"there is no run {path['entity']}/{path['project']}/{path['run']}", status=404)
+    return run

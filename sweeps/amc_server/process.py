@@ -1,0 +1,182 @@
+"""The serving process: its options, its data folder and key, certificate, listener, log, and its end by a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from amc_server.app import create_app
+from amc_server.auth import KeyFileError, read_or_make_key
+from amc_server.guard import LOOPBACK
+from amc_server.server_log import RequestLog, log_to
+from amc_server.states import Limits
+from amc_server.storage import Storage, StorageError
+
+DEFAULT_PORT = 8418
+GRACE_S = 5  # for requests under way when the server is told to end
+
+
+class ServerError(RuntimeError):
+    """The server cannot start; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to run a server."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT  # 0: a free one
+    key_file: Path | None = None  # default: api.key in the data folder
+    auth: bool = True
+    tls_cert: Path | None = None  # PEM, with tls_key
+    tls_key: Path | None = None
+    seed: int | None = None  # makes every sweep's search reproducible
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a server says of itself once it listens."""
+
+    base_url: str
+    key_file: Path | None  # None: no key is asked for
+    data: Path
+    instance: str
+
+
+@contextlib.contextmanager
+def _files_for_this_user_alone() -> Iterator[None]:
+    """Whatever the folder's own mode is: the database holds what upload URLs are signed with."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@_files_for_this_user_alone()
+def run(options: ServerOptions, announce: Callable[[Started], None], ended: Callable[[Started], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        announce: called once the server listens.
+        ended: called when it no longer does.
+
+    Raises:
+        ServerError: when it cannot start.
+    """
+    if not options.auth and options.host not in LOOPBACK:
+        raise ServerError(
+            f"--no-auth would let anybody on the network in who reaches {options.host}: it is for 127.0.0.1 only. "
+            "Leave it out; the key is in the key file."
+        )
+    _check_tls(options)
+    try:
+        storage = Storage(options.data)
+    except StorageError as error:
+        raise ServerError(str(error)) from error
+    with contextlib.closing(storage):
+        key_file = (options.key_file or options.data / "api.key").absolute() if options.auth else None
+        try:
+            key = read_or_make_key(key_file) if key_file else None
+        except KeyFileError as error:
+            raise ServerError(str(error)) from error
+        listener = _listen(options.host, options.port)
+        with contextlib.closing(listener), log_to(options.data / "server.log"):
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            scheme = "https" if options.tls_cert else "http"
+            started = Started(f"{scheme}://{shown}:{port}", key_file, options.data.absolute(), secrets.token_hex(16))
+            app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
+            announce(started)
+            try:
+                logged = RequestLog(app, logging.getLogger("amc_server.requests"), app.state.metrics)
+                _serve(logged, listener, options)
+            finally:
+                ended(started)
+
+
+def _check_tls(options: ServerOptions) -> None:
+    """Find faults of certificate and key before anything is begun.
+
+    Raises:
+        ServerError: when one is missing, cannot be read, or does not belong to the other.
+    """
+    if options.tls_cert is None and options.tls_key is None:
+        return
+    if options.tls_cert is None or options.tls_key is None:
+        raise ServerError("--tls-cert and --tls-key belong together: give the certificate and its private key, in PEM")
+    try:
+        # No password prompt: a server in the background has nobody to ask.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise ServerError(
+            f"TLS cannot be set up with {options.tls_cert} and {options.tls_key} ({error}): "
+            "give a PEM certificate and its private key without a password"
+        ) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # IPPROTO_TCP is spelled out because asyncio turns Nagle's algorithm off only where it reads that: otherwise every
+    # reply on a kept connection waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # A server that is started again at once takes its old port back although connections to it linger.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServerError(
+                f"port {port} on {host} is in use, perhaps by another amc-sweep serve. "
+                "Stop that one, or choose another with --port (0: any free one)."
+            ) from error
+        raise ServerError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listener
+
+
+def _serve(app: ASGIApp, listener: socket.socket, options: ServerOptions) -> None:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than the client's pauses, so that it never posts to a closing connection
+        timeout_graceful_shutdown=GRACE_S,
+        lifespan="on",
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
+    )
+    _Uvicorn(config).run(sockets=[listener])
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End in peace on SIGTERM and SIGINT; uvicorn's own way ends by the signal, and its caller with it."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,236 @@
+"""The nodes of runs and of their files: what the fields of the schema's ``Run`` and ``File`` mean."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import mimetypes
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amc_server.artifact_nodes import ArtifactNode
+from amc_server.context import Context, global_id, iso_time, page
+from amc_server.errors import Refused
+from amc_server.logged import at_path, log_line, sampled, without_bare_nan
+from amc_server.owner_nodes import UserNode
+from amc_server.records import Run, StoredFile
+from amc_sweeps.run_states import RunState
+
+LINES = 10_000  # of console log in one reply, at most
+KEY_ROWS = 1000  # rows of history that historyKeys looks at
+
+
+class RunNode:
+    """A run."""
+
+    __typename = "Run"  # where the schema allows several
+    read_only = False
+
+    def __init__(self, context: Context, run: Run) -> None:
+        self._context = context
+        self._run = run
+        self.id = global_id("Run", run.pk)
+        self.name = run.id
+        self.display_name = run.display_name
+        self.project_id = str(run.project)
+        self.state = run.state
+        self.config = run.config
+        self.summary_metrics = run.summary
+        self.group = run.group_name
+        self.job_type = run.job_type
+        self.commit = run.git_commit
+        self.description = run.description
+        self.notes = run.notes
+        self.host = run.host
+        self.created_at = iso_time(run.created_at)
+        self.heartbeat_at = iso_time(run.heartbeat_at)
+        self.exitcode = run.exit_code
+        self.should_stop = run.stop_recorded
+        self.stopped = run.where is RunState.KILLED
+        self.failed = run.where in (RunState.FAILED, RunState.CRASHED)
+        self.running = run.where in (RunState.RUNNING, RunState.PREEMPTING)
+        self.stop_reason = run.stop_reason
+        self.stop_band = run.stop_band
+        self.stop_value = run.stop_value
+        self.stop_threshold = run.stop_threshold
+        self.history_line_count = run.history_lines
+        self.events_line_count = run.event_lines
+        self.log_line_count = run.console_lines
+
+    def tags(self) -> list[str]:
+        return list(json.loads(self._run.tags))
+
+    def user(self) -> UserNode:
+        return UserNode()
+
+    def project(self) -> object:
+        return self._context.nodes.project(self._context, self._context.store.project_by_key(self._run.project))
+
+    def sweep_name(self) -> str | None:
+        sweep = self._context.store.sweep_by_key(self._run.sweep) if self._run.sweep is not None else None
+        return sweep.id if sweep else None
+
+    def system_metrics(self) -> str:
+        return self._context.store.events_tail(self._run.pk) or "{}"
+
+    def history_tail(self) -> str:
+        tail = self._context.store.history_tail(self._run.pk)
+        return json.dumps([tail] if tail else [])
+
+    def events_tail(self) -> str:
+        tail = self._context.store.events_tail(self._run.pk)
+        return json.dumps([tail] if tail else [])
+
+    def wandb_config(self, keys: list[str] | None = None) -> str | None:
+        """Return the client's own part of the config; its ``t`` tells the client that the run has been begun."""
+        own = json.loads(self._run.config).get("_wandb")
+        value = own.get("value", own) if isinstance(own, Mapping) else {}
+        return json.dumps({key: value[key] for key in keys or value if key in value})
+
+    def history_keys(self) -> dict[str, Any]:
+        last_step = self._context.store.last_step(self._run.pk)
+        counts: dict[str, dict[str, int]] = {}
+        for text in self._context.store.history(self._run.pk, limit=KEY_ROWS):
+            for key, value in json.loads(text).items():
+                kinds = counts.setdefault(key, {})
+                kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "other"
+                kinds[kind] = kinds.get(kind, 0) + 1
+        keys = {
+            key: {"typeCounts": [{"type": kind, "count": count} for kind, count in kinds.items()]}
+            for key, kinds in counts.items()
+        }
+        return {"lastStep": -1 if last_step is None else last_step, "keys": keys}
+
+    def history(
+        self, samples: int | None = None, min_step: int | None = None, max_step: int | None = None
+    ) -> list[str]:
+        """Return rows as JSON texts: a sample of all, or every one of ``min_step <= _step < max_step``."""
+        if min_step is None and max_step is None:
+            return sampled(self._context.store.history(self._run.pk), samples)
+        limit = -1 if samples is None else samples
+        return self._context.store.history(self._run.pk, min_step=min_step, max_step=max_step, limit=limit)
+
+    def events(self, samples: int | None = None) -> list[str]:
+        return sampled(self._context.store.events(self._run.pk), samples)
+
+    def sampled_history(self, specs: list[str]) -> list[list[dict[str, Any]]]:
+        """Return, for every spec, rows that hold all of its keys."""
+        return [self._sample(_spec(text)) for text in specs]
+
+    def _sample(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+        keys = list(dict.fromkeys(spec.get("keys") or []))
+        max_step = spec.get("maxStep")
+        texts = self._context.store.history(
+            self._run.pk, min_step=spec.get("minStep"), max_step=None if max_step is None else max_step + 1
+        )
+        found = []
+        for text in texts:
+            row = json.loads(text)
+            values = {key: at_path(row, key) for key in keys} if keys else row
+            if all(value is not None for value in values.values()):
+                found.append(without_bare_nan(values))
+        return sampled(found, spec.get("samples"))
+
+    def parquet_history(self, live_keys: list[str]) -> dict[str, Any]:
+        """Return that nothing has been exported to Parquet: the client then reads the history itself."""
+        return {"parquet_urls": [], "live_data": []}
+
+    def log_lines(
+        self,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        use_improved_pagination: bool | None = None,
+    ) -> dict[str, Any]:
+        store = self._context.store
+        if last is not None:
+            lines = store.console_tail(self._run.pk, min(max(last, 0), LINES))
+            has_more = False
+        else:
+            start = int(after) if after is not None and after.isdecimal() else -1
+            count = LINES if first is None else min(max(first, 0), LINES)
+            lines = store.console(self._run.pk, after=start, limit=count + 1)
+            lines, has_more = lines[:count], len(lines) > count
+        edges = [{"node": log_line(line), "cursor": str(line.number)} for line in lines]
+        return {
+            "edges": edges,
+            "page_info": {"end_cursor": edges[-1]["cursor"] if edges else None, "has_next_page": has_more},
+        }
+
+    def output_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        found = [each for each in self._context.store.artifacts_of_run(self._run.pk) if each.is_committed]
+        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+
+    def input_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
+        found = self._context.store.artifacts_used_by(self._run.pk)
+        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+
+    def file_count(self) -> int:
+        return len(self._context.store.files(self._run.pk))
+
+    def files(
+        self,
+        names: list[str] | None = None,
+        after: str | None = None,
+        first: int | None = None,
+        pattern: str | None = None,
+    ) -> dict[str, Any]:
+        found = self._context.store.files(self._run.pk)
+        if names:
+            found = [file for file in found if file.name in names]
+        if pattern:  # SQL's LIKE
+            globbed = re.sub(r"([\[\]?*])", r"[\1]", pattern).replace("%", "*").replace("_", "?")
+            found = [file for file in found if fnmatch.fnmatchcase(file.name, globbed)]
+        return page(found, after=after, first=first, wrap=lambda file: FileNode(self._context, self._run, file))
+
+
+def _spec(text: str) -> Mapping[str, Any]:
+    try:
+        spec = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"a history spec is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise Refused("a history spec is a JSON object with keys and samples")
+    for name in ("minStep", "maxStep", "samples"):
+        if not isinstance(spec.get(name, 0), int | None):
+            raise Refused(f"{name} of a history spec is a whole number")
+    keys = spec.get("keys") or []
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Refused("keys of a history spec is a list of names")
+    return spec
+
+
+class FileNode:
+    """A file of a run."""
+
+    storage_path = upload_url = upload_multipart_urls = artifact = None
+    upload_headers: Sequence[str] = ()
+
+    def __init__(self, context: Context, run: Run, file: StoredFile) -> None:
+        self._context = context
+        self._run = run
+        self._file = file
+        self.id = global_id("File", file.pk)
+        self.name = file.name
+        self.size_bytes = file.size
+        self.display_name = file.name
+        self.md5 = self.digest = file.md5
+        self.updated_at = iso_time(file.updated_at)
+        self.mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+
+    def url(self, upload: bool | None = None) -> str:
+        if upload:
+            return upload_url(self._context, self._file.run, self._file.name)
+        project = self._context.store.project_by_key(self._run.project)
+        path = "/".join(urllib.parse.quote(part, safe="") for part in (project.entity, project.name, self._run.id))
+        return f"{self._context.base_url}/files/{path}/{urllib.parse.quote(self._file.name)}"
+
+    def direct_url(self) -> str:
+        return self.url()
+
+
+def upload_url(context: Context, run: int, name: str) -> str:
+    """Return where the client may put one file; it sends no key there."""
+    return f"{context.base_url}/storage/{context.gate.sign_upload(run=run, name=name)}"

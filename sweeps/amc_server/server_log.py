@@ -1,0 +1,84 @@
+"""The server's log: one JSON object a line, one line a request, in a file that is begun anew at 10 MB."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.handlers
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from amc_server.metrics import Metrics
+
+
+class RequestLog:
+    """Writes one JSON line a request to the server's log. The query string is left out: it may hold the key."""
+
+    def __init__(self, app: ASGIApp, log: logging.Logger, metrics: Metrics) -> None:
+        self._app = app
+        self._log = log
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            path, seconds = scope["path"], time.perf_counter() - begin
+            self._metrics.request(path, scope.get("amc_operation") if status == 200 else None, status, seconds)
+            line = {
+                "method": scope["method"],
+                "path": "/storage/..." if path.startswith("/storage/") else path,
+                "operation": scope.get("amc_operation"),
+                "status": status,
+                "ms": round(seconds * 1000, 1),
+            }
+            self._log.info(
+                "request", extra={"fields": {key: value for key, value in line.items() if value is not None}}
+            )
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Log to a file, 10 MB at a time, the last five kept."""
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5)
+    handler.setFormatter(_JsonLines())
+    loggers = [logging.getLogger(name) for name in ("amc_server", "uvicorn.error")]
+    for each in loggers:
+        each.addHandler(handler)
+        each.setLevel(logging.INFO)
+        each.propagate = False
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
+        handler.close()

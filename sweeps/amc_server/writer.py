@@ -1,0 +1,116 @@
+"""What is changed in the database: every statement in SQL that writes, within one transaction.
+
+A ``Writer`` is handed out by ``storage.Storage.write``. Beside the database it keeps in step what is remembered of it
+between transactions: the learning curves and what each sweep's search has had.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from amc_server.curves import CurveCache
+from amc_server.reader import Reader
+from amc_server.records import Artifact, Line
+
+if TYPE_CHECKING:
+    from amc_server.search import Seen
+
+
+class Writer(Reader):
+    """Questions and changes, within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, cache: CurveCache, searches: dict[int, Seen]) -> None:
+        super().__init__(connection)
+        self._cache = cache
+        self.searches = searches  # what the search remembers of each sweep; forgotten when a transaction is undone
+
+    def forget(self) -> None:
+        """Drop what is remembered beside the database; it is read again when it is needed."""
+        self._cache.drop()
+        self.searches.clear()
+
+    def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
+        """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
+        known = self._cache.curves(sweep)
+        if known is None:
+            self._cache.keep(sweep, self._points(sweep))
+            known = self._cache.curves(sweep) or {}
+        return known
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Add a row and return its key."""
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
+        return int(cursor.lastrowid or 0)
+
+    def update(self, table: str, pk: int, **values: Any) -> None:
+        """Change columns of the row with that key."""
+        if values:
+            changes = ", ".join(f"{name} = ?" for name in values)
+            self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
+
+    def delete(self, table: str, pk: int) -> None:
+        """Remove the row with that key and all that belongs to it."""
+        if table == "runs":  # of their curves and configurations there are copies
+            self.forget()
+        self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
+
+    def put_history(self, run: int, lines: Iterable[Line]) -> None:
+        """Write history rows; a row number that exists is overwritten."""
+        self._connection.executemany(
+            "INSERT INTO history (run, line, step, body) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (run, line) DO UPDATE SET step = excluded.step, body = excluded.body",
+            [(run, line.number, line.step, line.body) for line in lines],
+        )
+
+    def put_lines(self, table: str, run: int, lines: Iterable[Line]) -> None:
+        """Write lines of ``events`` or ``console``; a line number that exists is overwritten."""
+        self._connection.executemany(
+            f"INSERT INTO {table} (run, line, body) VALUES (?, ?, ?)"
+            " ON CONFLICT (run, line) DO UPDATE SET body = excluded.body",
+            [(run, line.number, line.body) for line in lines],
+        )
+
+    def put_points(self, sweep: int, run: int, first: int, end: int, points: Sequence[tuple[int, float]]) -> None:
+        """Replace the metric's values of the history rows ``first <= line < end`` by (line, value) pairs."""
+        if not self._cache.grow(sweep, run, first, points):
+            self._cache.drop()
+        self._connection.execute("DELETE FROM points WHERE run = ? AND line >= ? AND line < ?", (run, first, end))
+        self._connection.executemany(
+            "INSERT INTO points (run, line, value) VALUES (?, ?, ?)", [(run, line, value) for line, value in points]
+        )
+
+    def numbered_history(self, run: int) -> list[Line]:
+        """Return the run's history with its row numbers."""
+        return [Line(row[0], row[1]) for row in self._all("SELECT line, body FROM history WHERE run = ?", run)]
+
+    def put_file(self, run: int, *, name: str, blob: str, size: int, md5: str, updated_at: float) -> None:
+        """Record a file; one of the same name is replaced."""
+        self._connection.execute(
+            "INSERT INTO files (run, name, blob, size, md5, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (run, name) DO UPDATE SET blob = excluded.blob, size = excluded.size, md5 = excluded.md5,"
+            " updated_at = excluded.updated_at",
+            (run, name, blob, size, md5, updated_at),
+        )
+
+    def put_alias(self, artifact: Artifact, alias: str) -> None:
+        """Let a name point to this version, and to no other of its collection."""
+        self._connection.execute(
+            "INSERT INTO artifact_aliases (artifact, project, collection, alias) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET artifact = excluded.artifact",
+            (artifact.pk, artifact.project, artifact.collection, alias),
+        )
+
+    def remove_alias(self, artifact: Artifact, alias: str) -> None:
+        """Let a name no longer point to this version."""
+        self._connection.execute("DELETE FROM artifact_aliases WHERE artifact = ? AND alias = ?", (artifact.pk, alias))
+
+    def put_use(self, run: int, artifact: int) -> None:
+        """Record that a run used an artifact."""
+        self._connection.execute("INSERT OR IGNORE INTO artifact_uses (run, artifact) VALUES (?, ?)", (run, artifact))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Record a fact about the data folder itself."""
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
