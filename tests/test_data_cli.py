@@ -111,7 +111,7 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
 def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_path: Path) -> None:
     good = data("audit", str(frames))
     assert good.exit_code == 0, good.output
-    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 10
+    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 11
     assert "reading frames.hdf5" in good.stderr
     bad = data("audit", str(tmp_path / "nowhere.hdf5"), "--json")
     assert bad.exit_code == 1
