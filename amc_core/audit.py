@@ -118,6 +118,7 @@ def _values(data: RadioMLFile, advance: Callable[[int, int], None]) -> list[Chec
     power_N = np.empty(data.n_frames)
     bad_N = np.empty(data.n_frames, dtype=bool)
     hash_N = np.empty(data.n_frames, dtype=np.uint64)
+    advance(0, data.n_frames)
     factor_T = np.random.default_rng(0).integers(0, 2**63, size=FRAME_LENGTH, dtype=np.uint64) * 2 + 1
     for start in range(0, data.n_frames, _CHUNK):
         part = slice(start, min(start + _CHUNK, data.n_frames))

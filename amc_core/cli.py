@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,11 +217,14 @@ def audit(file: Path, as_json: bool) -> None:
     from amc_core.audit import audit_file
 
     read = 0
-    with _bar(f"reading {file.name}", "frames", None) as advance:
+    advance: Callable[[int], None] | None = None
+    with ExitStack() as shown:
 
         def heard(done: int, whole: int) -> None:
-            nonlocal read
-            advance(done - read, whole)
+            nonlocal advance, read
+            if advance is None:  # the file could be opened
+                advance = shown.enter_context(_bar(f"reading {file.name}", "frames", whole))
+            advance(done - read)
             read = done
 
         checks = audit_file(file, advance=heard)
@@ -410,8 +413,8 @@ def ceiling(
 
 
 @contextmanager
-def _bar(what: str, unit: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr; lend ``advance(by, total)``."""
+def _bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress on stderr; lend ``advance(by)``."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -419,8 +422,8 @@ def _bar(what: str, unit: str, total: int | None) -> Iterator[Callable[..., None
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
 
-        def advance(by: int, whole: int | None = None) -> None:
-            progress.update(task, advance=by, total=whole if whole is not None else total)
+        def advance(by: int) -> None:
+            progress.update(task, advance=by)
 
         yield advance
 

@@ -47,8 +47,8 @@ TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "one sideband": (frozenset({"AM-SSB-SC"}), frozenset({*_REAL, *_DIGITAL_CIRCULAR})),
 }
 
-# The power of a class's frames that has a line, at so many times the carrier; how high it stands at least; how far it is
-# looked for, in cycles a sample: half a symbol rate away is its image.
+# The power of a class's frames that has a line, at so many times the carrier; how high it stands at least; how far, in
+# cycles a sample, it is looked for: half a symbol rate away is its image.
 _LINE_OF: Mapping[str, tuple[int, float, float]] = {
     **dict.fromkeys(("OOK", "4ASK", "8ASK", "BPSK"), (2, 0.7, 0.06)),
     "QPSK": (4, 0.45, 0.06),

@@ -115,6 +115,7 @@ def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_p
     assert "reading frames.hdf5" in good.stderr
     bad = data("audit", str(tmp_path / "nowhere.hdf5"), "--json")
     assert bad.exit_code == 1
+    assert bad.stderr == ""  # no progress of what was never opened
     facts = json.loads(bad.stdout)
     assert facts["passed"] is False
     assert facts["checks"][0]["verdict"] == "fail"
