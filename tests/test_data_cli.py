@@ -165,7 +165,7 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
         (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),
         (("--label-set", "digital"), 2, "digital17"),
         (("--snr-min-db", "8", "--snr-max-db", "10"), 1, "holds the SNR levels [0, 20]"),
-        (("--check",), 1, "amc-data split writes one"),
+        (("--check",), 2, "amc-data split writes one"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(
@@ -177,11 +177,35 @@ def test_a_split_that_cannot_be_is_refused(
     assert not (tmp_path / "split.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"levels_db": ["a"]}, "levels_db: ['a'] is no list of SNR levels in dB"),
+        ({"levels_db": [0, True]}, "levels_db: [0, True] is no list"),
+        ({"levels_db": []}, "levels_db: [] is no list of SNR levels in dB"),
+        ({"split": 3}, "split: 3 is not allowed"),
+        ({"split_seed": "0"}, "split_seed: '0' is not allowed"),
+        ({"label_set": ["digital17"], "split": [1]}, "label_set: ['digital17'] is not allowed"),
+        ({"parts": [1]}, "parts: no object of objects"),
+        ({"parts": {"train": 5}}, "parts: no object of objects"),
+    ],
+)
+def test_a_manifest_with_a_damaged_value_is_refused_by_name_and_not_called_another_split(
+    frames: Path, tmp_path: Path, damage: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "split.json"
+    assert data("split", str(frames), str(path), "--label-set", "all24").exit_code == 0
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    result = data("split", str(frames), str(path), "--check")
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_what_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:
     for content in ("{}", "[]", "hello", '{"label_set": "x", "levels_db": [0], "split": [1], "split_seed": 0}'):
         (tmp_path / "split.json").write_text(content)
         result = data("split", str(frames), str(tmp_path / "split.json"), "--check")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "no manifest" in result.stderr
 
 
