@@ -329,7 +329,7 @@ def split(
     given: dict[str, Any] = {}
     if check:
         given = _read_manifest(manifest_path)
-        label_set, split, split_seed = given["label_set"], tuple(given["split"]), given["split_seed"]
+        label_set, split, split_seed = given["label_set"], tuple(given["split"]), int(given["split_seed"])
         snr_min_db, snr_max_db = min(given["levels_db"]), max(given["levels_db"])
     with _refusals(), _open(file) as data:
         selection = select(
