@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from amc_core.modulations import CLASSES, LABEL_SETS
 
 __all__ = ["main"]
 
+_RINGS_HELP = "APSK radii, such as 16APSK=2.6 (default: 16 and 32 of DVB-S2, rate 3/4, 64 and 128 of liquid-dsp)."
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -148,9 +149,7 @@ def trial_option(field: str) -> Callable[[_Command], _Command]:
     "--half-span", type=Span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
 )
 @click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles a sample.")
-@click.option(
-    "--rings", type=Rings(), multiple=True, help="APSK radii, such as 16APSK=2.6 (default: DVB-S2, rate 3/4)."
-)
+@click.option("--rings", type=Rings(), multiple=True, help=_RINGS_HELP)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def synth(
     out: Path,
@@ -217,11 +216,14 @@ def audit(file: Path, as_json: bool) -> None:
     from amc_core.audit import audit_file
 
     read = 0
-    with _bar(f"reading {file.name}", "frames", None) as advance:
+    advance: Callable[[int], None] | None = None
+    with ExitStack() as shown:
 
         def heard(done: int, whole: int) -> None:
-            nonlocal read
-            advance(done - read, whole)
+            nonlocal advance, read
+            if advance is None:  # the file could be opened
+                advance = shown.enter_context(_bar(f"reading {file.name}", "frames", whole))
+            advance(done - read)
             read = done
 
         checks = audit_file(file, advance=heard)
@@ -301,7 +303,11 @@ def show(
 @trial_option("split")
 @trial_option("split_seed")
 @click.option("--rows", "with_rows", is_flag=True, help="Also write the row numbers of every part.")
-@click.option("--check", is_flag=True, help="Compare FILE with an existing manifest; exit code 1 when they differ.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare FILE with an existing manifest; exit code 1 when they differ, 2 for no manifest.",
+)
 def split(
     file: Path,
     manifest_path: Path,
@@ -323,7 +329,7 @@ def split(
     given: dict[str, Any] = {}
     if check:
         given = _read_manifest(manifest_path)
-        label_set, split, split_seed = given["label_set"], tuple(given["split"]), given["split_seed"]
+        label_set, split, split_seed = given["label_set"], tuple(given["split"]), int(given["split_seed"])
         snr_min_db, snr_max_db = min(given["levels_db"]), max(given["levels_db"])
     with _refusals(), _open(file) as data:
         selection = select(
@@ -356,9 +362,7 @@ def split(
 )
 @click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames a level, at least.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--rings", type=Rings(), multiple=True, help="APSK radii, such as 16APSK=2.6 (default: DVB-S2, rate 3/4)."
-)
+@click.option("--rings", type=Rings(), multiple=True, help=_RINGS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Figures as JSON.")
 def ceiling(
     levels_db: tuple[int, ...],
@@ -410,8 +414,8 @@ def ceiling(
 
 
 @contextmanager
-def _bar(what: str, unit: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr; lend ``advance(by, total)``."""
+def _bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress on stderr; lend ``advance(by)``."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -419,8 +423,8 @@ def _bar(what: str, unit: str, total: int | None) -> Iterator[Callable[..., None
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
 
-        def advance(by: int, whole: int | None = None) -> None:
-            progress.update(task, advance=by, total=whole if whole is not None else total)
+        def advance(by: int) -> None:
+            progress.update(task, advance=by)
 
         yield advance
 
@@ -443,16 +447,41 @@ def _open(file: Path) -> Any:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read what the manifest says a split was made of, checked like a trial's parameters.
+
+    Exit code 2 where it cannot be used: 1 says that a file divides otherwise.
+    """
     try:
         given = json.loads(path.read_text())
-        known = given["label_set"] in LABEL_SETS and given["levels_db"] and given["split"] and "split_seed" in given
+        problems = _manifest_problems(given)
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror or error}; amc-data split writes one") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.ClickException(f"{path}: no manifest of amc-data split ({error})") from error
-    if not known:
-        raise click.ClickException(f"{path}: no manifest of amc-data split, or of an unknown label set")
+        raise click.UsageError(f"{path}: {error.strerror or error}; amc-data split writes one") from error
+    except ValueError as error:
+        raise click.UsageError(f"{path}: no manifest of amc-data split ({error})") from error
+    if problems:
+        raise click.UsageError(f"{path}: no manifest of amc-data split: {'; '.join(problems)}")
     return dict(given)
+
+
+def _manifest_problems(given: Any) -> list[str]:
+    if not isinstance(given, dict):
+        return ["no JSON object"]
+    found = [
+        f"{name} is missing"
+        for name in ("label_set", "levels_db", "split", "split_seed", "parts")
+        if name not in given  # what else is missing or odd differs, and is said as a difference
+    ]
+    if found:
+        return found
+    values = [(name, given[name]) for name in ("label_set", "split", "split_seed")]
+    found += [problem for name, value in values if (problem := check_value(name, value)[1]) is not None]
+    levels_db = given["levels_db"]
+    if not isinstance(levels_db, list) or not levels_db or any(check_value("snr_min_db", db)[1] for db in levels_db):
+        found.append(f"levels_db: {levels_db!r} is no list of SNR levels in dB")
+    parts = given["parts"]
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        found.append("parts: no object of objects")
+    return found
 
 
 if __name__ == "__main__":

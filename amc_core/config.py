@@ -242,7 +242,7 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
         ok = isinstance(value, str) and value != "" and (not spec.choices or value in spec.choices)
         return (value, None) if ok else (None, refused + _nearest(value, spec.choices))
     if isinstance(value, str):
-        return None, refused + _number_in_text(value)
+        return None, refused + _number_in_text(name, value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None, refused
     if spec.kind == "int" and value != int(value):
@@ -270,10 +270,11 @@ def parse_flag(name: str, text: str) -> Any:
         except ValueError:
             return text
     if spec.kind in {"int", "float"}:
-        try:
-            return int(text) if spec.kind == "int" else float(text)
-        except ValueError:
-            return text
+        for read in (int, float) if spec.kind == "int" else (float,):  # 1e3 and 128.0 are whole numbers too
+            try:
+                return read(text)
+            except ValueError:
+                continue
     return text
 
 
@@ -282,18 +283,21 @@ def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _number_in_text(value: str) -> str:
+def _number_in_text(name: str, value: str) -> str:
+    """Say how YAML wants a number to be written, if it is one that the field accepts."""
     try:
         number = float(value)
     except ValueError:
         return ""
+    if check_value(name, number)[1] is not None:
+        return ""
     # YAML 1.1 wants a dot and a signed exponent: 1e-4 is text to PyYAML, 1.0e-4 a number.
-    mantissa, _, exponent = value.lower().partition("e")
-    if not exponent:
+    mantissa, _, exponent = value.strip().lower().partition("e")
+    sign = exponent if exponent[:1] in {"+", "-"} else f"+{exponent}"
+    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}" if exponent else value
+    if written == value:
         return f"; it was read as text: write {value} without quotes"
-    sign = exponent if exponent[0] in "+-" else f"+{exponent}"
-    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
-    return f"; YAML reads {value} as text: write {written}" if math.isfinite(number) else ""
+    return f"; YAML reads {value} as text: write {written}"
 
 
 def _fractions(name: str, value: Any, spec: FieldSpec) -> tuple[tuple[float, ...] | None, str | None]:

@@ -52,11 +52,12 @@ class FileRecorder:
 
 
 def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
-    """Write ``evaluation/STEM.json`` with everything, and the same as three CSV tables; return the folder.
+    """Write ``evaluation/STEM.json`` with everything, and the same as five CSV tables; return the folder.
 
-    ``STEM_scores.csv`` has a row a modulation, family and SNR level, ``STEM_modulation_confusion.csv`` and
-    ``STEM_snr_confusion.csv`` a row a true class and a column a guessed one. A continued trial replaces the files of
-    the epochs that it computes again.
+    ``STEM_metrics.csv`` has a row a single value, the facts first; ``STEM_scores.csv`` a row a modulation, family and
+    SNR level; ``STEM_attractors.csv`` a row a level that an attractor swallows, with the share of its frames;
+    ``STEM_modulation_confusion.csv`` and ``STEM_snr_confusion.csv`` a row a true class and a column a guessed one. A
+    continued trial replaces the files of the epochs that it computes again.
 
     Args:
         facts: what else belongs to it: the metrics of the epoch, the checkpoint.
@@ -65,6 +66,12 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     folder.mkdir(exist_ok=True)
     content = evaluation.to_mapping()
     _replace(folder / f"{stem}.json", {**facts, **content})
+    single = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
+    _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), single.items())
+    swallowed = [
+        (found.snr_db, true_db, share) for found in evaluation.attractors for true_db, share in found.swallowed.items()
+    ]
+    _replace_csv(folder / f"{stem}_attractors.csv", ("attractor_db", "true_db", "share"), swallowed)
     columns = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc")
     kinds = {"modulation": content["by_modulation"], "family": content["by_family"], "snr": content["by_snr"]}
     rows = [

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from amc_core.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
 
-__all__ = ["TRAITS", "mean_spectrum", "symbol_rate", "traits"]
+__all__ = ["TRAITS", "carrier_offset", "mean_spectrum", "symbol_rate", "traits"]
 
 Complex = npt.NDArray[np.complexfloating]
 
@@ -47,6 +47,13 @@ TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "one sideband": (frozenset({"AM-SSB-SC"}), frozenset({*_REAL, *_DIGITAL_CIRCULAR})),
 }
 
+# The power of a class's frames that has a line, at so many times the carrier; how high it stands at least; how far, in
+# cycles a sample, it is looked for: half a symbol rate away is its image.
+_LINE_OF: Mapping[str, tuple[int, float, float]] = {
+    **dict.fromkeys(("OOK", "4ASK", "8ASK", "BPSK"), (2, 0.7, 0.06)),
+    "QPSK": (4, 0.45, 0.06),
+}
+
 _SIGNAL_BAND = 0.15  # cycles a sample, wide enough for every class
 _ROLL_OFF = 0.25  # of the matched filter
 _HALF_SPAN = 6  # symbols
@@ -57,7 +64,7 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
     signal_BT = _complex(iq_BTC)
     frequency_F = np.fft.fftfreq(signal_BT.shape[1])
     spectrum_BF = np.fft.fft(signal_BT, axis=1)
-    quiet_BT = np.fft.ifft(spectrum_BF * (np.abs(frequency_F) < _SIGNAL_BAND), axis=1)
+    quiet_BT = _quiet(signal_BT)
     envelope_BT = np.abs(quiet_BT)
     power_BF = np.abs(spectrum_BF) ** 2
     upper_B = power_BF[:, (frequency_F > 0.004) & (frequency_F < _SIGNAL_BAND)].sum(axis=1)
@@ -66,15 +73,33 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
     modulus_BS = np.abs(symbols_BS)
     direction_BS = symbols_BS / np.maximum(modulus_BS, 1e-12)
     statistic = {
-        "on one line": (_line(quiet_BT**2, within=0.005), 0.7),
+        "on one line": (_line(quiet_BT**2, within=0.005)[1], 0.7),
         "constant envelope": (-envelope_BT.std(axis=1) / envelope_BT.mean(axis=1), -0.12),
-        "a carrier": (_line(quiet_BT, within=0.003), 0.6),
+        "a carrier": (_line(quiet_BT, within=0.003)[1], 0.6),
         "symbols on one ring": (-(modulus_BS**4).mean(axis=1), -1.12),
-        "symbols at four angles": (_line(direction_BS**4 * modulus_BS, within=0.08), 0.7),
-        "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, within=0.16), 0.6),
+        "symbols at four angles": (_line(direction_BS**4 * modulus_BS, within=0.08)[1], 0.7),
+        "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, within=0.16)[1], 0.6),
         "one sideband": (np.abs(upper_B - lower_B) / power_BF.sum(axis=1), 0.4),
     }
     return {name: bool(np.median(value_B) > threshold) for name, (value_B, threshold) in statistic.items()}
+
+
+def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDArray[np.float64]:
+    """Measure the carrier of single frames, in cycles a sample, by the line of their second or fourth power.
+
+    A. Viterbi, A. Viterbi, "Nonlinear estimation of PSK-modulated carrier phase", IEEE Trans. Inf. Theory 29, 1983.
+    Offsets beyond 1/67 (QPSK) or 1/33 come back as smaller ones. Empty where the modulation has no such line, or where
+    most frames do not show it: then they are something else, or offset further still.
+    """
+    if modulation not in _LINE_OF:
+        return np.empty(0)
+    power, least, within = _LINE_OF[modulation]
+    quiet_BT = _quiet(_complex(iq_BTC))
+    envelope_BT = np.abs(quiet_BT)
+    direction_BT = quiet_BT / np.maximum(envelope_BT, 1e-12)
+    frequency_B, height_B = _line(direction_BT**power * envelope_BT**2, within=within)
+    clear_B = height_B > least
+    return frequency_B[clear_B] / power if 2 * clear_B.sum() > len(clear_B) else np.empty(0)
 
 
 def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -131,12 +156,20 @@ def _matched_filter(n_samples: int) -> npt.NDArray[np.float64]:
     return np.fft.fft(around_zero).real
 
 
-def _line(signal_BT: Complex, *, within: float) -> npt.NDArray[np.float64]:
-    """Return the height of the strongest line near zero frequency, 1 for a pure one: (B,)."""
+def _line(signal_BT: Complex, *, within: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the frequency of the strongest line near zero frequency and its height, 1 for a pure one: (B,), (B,)."""
     n_fft = 4 * signal_BT.shape[1]
-    spectrum_BF = np.abs(np.fft.fft(signal_BT, n_fft, axis=1))[:, np.abs(np.fft.fftfreq(n_fft)) <= within]
-    line_B: npt.NDArray[np.float64] = spectrum_BF.max(axis=1) / np.maximum(np.abs(signal_BT).sum(axis=1), 1e-12)
-    return line_B
+    near_F = np.flatnonzero(np.abs(np.fft.fftfreq(n_fft)) <= within)
+    spectrum_BF = np.abs(np.fft.fft(signal_BT, n_fft, axis=1))[:, near_F]
+    height_B = spectrum_BF.max(axis=1) / np.maximum(np.abs(signal_BT).sum(axis=1), 1e-12)
+    return np.fft.fftfreq(n_fft)[near_F[spectrum_BF.argmax(axis=1)]], height_B
+
+
+def _quiet(signal_BT: Complex) -> Complex:
+    """Return the frames without what lies beyond the signal's band."""
+    in_band_F = np.abs(np.fft.fftfreq(signal_BT.shape[1])) < _SIGNAL_BAND
+    quiet_BT: Complex = np.fft.ifft(np.fft.fft(signal_BT, axis=1) * in_band_F, axis=1)
+    return quiet_BT
 
 
 def _complex(iq_BTC: npt.NDArray[np.float32]) -> Complex:

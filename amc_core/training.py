@@ -73,7 +73,7 @@ class TrialResult:
     best_value: float | None
     checkpoint: Path | None  # best.pt, chosen by select_by
     test: Mapping[str, float] | None  # metrics of that checkpoint on the test part
-    pictures: tuple[Path, ...]  # PNG files of the test, or of the last validation where there was none
+    pictures: tuple[Path, ...]  # PNG files of the test, or of this trial's best validation where there was none
 
 
 def _never() -> str | None:
@@ -210,7 +210,7 @@ def train(
 
     # --- Epochs ---
     test: Evaluation | None = None
-    validation: Evaluation | None = None
+    pictures: list[Path] = []
     with data, _bar(config.epochs, enabled=progress) as show:
         while (end := standing.natural_end(config)) is None:
             # Train: every epoch has its own stream, so that its frames depend on (seed, epoch) alone.
@@ -266,6 +266,8 @@ def train(
                 if criterion == config.select_by:
                     keep_as(run_dir / LAST, BEST)
             write_evaluation(run_dir, f"epoch_{standing.epoch:04d}", validation, facts=metrics)
+            if config.select_by in standing.improved():  # now: a trial that crashes later draws nothing at its end
+                pictures = draw_pictures(run_dir, validation, title=f"val, epoch {standing.epoch}")
             record.log(metrics)
 
         # --- Test: the selected checkpoint, once, and only for trials that ended by themselves ---
@@ -282,9 +284,8 @@ def train(
                 write_evaluation(run_dir, "test", test, facts=facts)
 
     # --- What is left of it ---
-    pictures: list[Path] = []
-    if (last := test or validation) is not None:
-        pictures = draw_pictures(run_dir, last, title="test" if test is not None else f"val, epoch {standing.epoch}")
+    if test is not None:
+        pictures = draw_pictures(run_dir, test, title="test")
     selected = standing.selected(config)
     facts = {
         "best_epoch": standing.combined_acc.epoch or None,

@@ -13,7 +13,8 @@ import pytest
 
 from amc_core.audit import PUBLISHED_ORDER, Check, audit_file
 from amc_core.modulations import CLASSES
-from amc_core.synthesis import Recipe
+from amc_core.signal_statistics import carrier_offset
+from amc_core.synthesis import Recipe, synthesise_frames
 from amc_core.synthetic_file import write_file
 
 
@@ -108,6 +109,70 @@ def test_a_file_of_one_label_set_is_judged_by_what_it_has(tmp_path: Path) -> Non
     checks = audited(tmp_path / "b")
     assert "needs frames at 16 dB or more; the highest level is 0 dB" in checks["label order"].said
     assert failed(checks) == set()
+
+
+def test_classes_that_cannot_tell_the_two_orders_apart_are_said_and_not_failed(tmp_path: Path) -> None:
+    names = ["32QAM", "64QAM", "128QAM"]
+    write_file(tmp_path / "a", modulations=names, levels_db=[20, 30], frames_per_cell=8, seed=0)
+    checks = audited(tmp_path / "a")
+    assert failed(checks) == set()
+    assert checks["label order"].verdict == "skip"
+    assert "100% of the traits" in checks["label order"].said
+    assert "these classes cannot tell the two apart" in checks["label order"].said
+    assert checks["carrier"].verdict == "skip"
+    assert checks["synced"].said == "not known: a carrier within 1/1600 cycles a sample"
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_file_without_a_usable_frame_is_not_said_to_have_another_order(
+    spoil: Callable[..., dict[str, Check]], value: float
+) -> None:
+    def empty(file: Any) -> None:
+        file["X"][:] = np.full(file["X"].shape, value)  # h5py takes half a minute for a single value
+
+    checks = spoil(empty)
+    assert not failed(checks) & {"label order", "samples per symbol", "band", "carrier", "SNR labels", "synced"}
+    assert "no usable frame" in checks["label order"].said
+    assert "no usable frame" in checks["SNR labels"].said
+    assert failed(checks) >= {"frame power"}
+
+
+def test_huge_and_tiny_values_are_judged_like_any_other(spoil: Callable[..., dict[str, Check]]) -> None:
+    def scale(file: Any) -> None:
+        file["X"][::2] *= np.float32(1e25)
+        file["X"][1::2] *= np.float32(1e-25)
+
+    assert failed(spoil(scale)) == {"frame power"}
+
+
+def test_a_carrier_that_synced_cannot_find_fails_it_and_is_the_reason_why_labels_are_not_judged(
+    tmp_path: Path,
+) -> None:
+    far = Recipe(cfo_sd=0.01)
+    write_file(tmp_path / "a", modulations=CLASSES, levels_db=[20, 30], frames_per_cell=16, seed=0, recipe=far)
+    checks = audited(tmp_path / "a")
+    assert failed(checks) == {"carrier", "synced"}
+    assert 0.01 < checks["carrier"].measured["cycles_a_sample"] < 0.02  # 1.64 standard deviations hold 90 %
+    assert "a carrier within 1/1600 cycles a sample, which does not hold here" in checks["synced"].said
+    assert checks["label order"].verdict == "skip"
+    assert "a large carrier offset hides them" in checks["label order"].said
+
+
+@pytest.mark.parametrize("modulation", ["BPSK", "QPSK"])
+def test_the_carrier_is_judged_by_where_synced_loses_it(tmp_path: Path, modulation: str) -> None:
+    for cfo_sd, verdict in ((3e-4, "pass"), (5e-4, "fail")):  # 96 and 79 % of the frames are within 1/1600
+        path = tmp_path / f"{cfo_sd}"
+        recipe = Recipe(cfo_sd=cfo_sd)
+        write_file(path, modulations=[modulation], levels_db=[20], frames_per_cell=64, seed=0, recipe=recipe)
+        assert audited(path)["carrier"].verdict == verdict
+
+
+@pytest.mark.parametrize("modulation", CLASSES)
+def test_no_other_class_in_the_place_of_bpsk_or_qpsk_is_taken_for_a_carrier_offset(modulation: str) -> None:
+    iq_BTC = synthesise_frames(modulation, 20, 32, np.random.default_rng(0), Recipe())
+    for named in ("BPSK", "QPSK"):
+        offset_B = carrier_offset(iq_BTC, named)
+        assert (np.abs(offset_B) > 1 / 1600).sum() <= 0.1 * len(offset_B)
 
 
 def test_bad_samples_are_counted_and_found(spoil: Callable[..., dict[str, Check]]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+import yaml
 
 from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, parse_flag
 
@@ -84,6 +85,10 @@ def test_a_whole_number_may_be_written_as_a_float_as_wandb_does() -> None:
     [
         ("max_lr", "1e-4", 1e-4),
         ("batch_size", "512", 512),
+        ("batch_size", "1e3", 1000),
+        ("batch_size", "1.0e+3", 1000),
+        ("batch_size", "128.0", 128),
+        ("micro_batch_size", "64.0", 64),
         ("curriculum", "True", True),
         ("curriculum", "false", False),
         ("patience", "None", None),
@@ -95,6 +100,36 @@ def test_a_whole_number_may_be_written_as_a_float_as_wandb_does() -> None:
 )
 def test_a_flag_is_read_as_its_fields_type(name: str, text: str, value: Any) -> None:
     assert parse_flag(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("batch_size", "1e3", "YAML reads 1e3 as text: write 1.0e+3"),
+        ("batch_size", "1.0e+3", "write 1.0e+3 without quotes"),
+        ("batch_size", "128.0", "write 128.0 without quotes"),
+        ("max_lr", "1e-4", "YAML reads 1e-4 as text: write 1.0e-4"),
+        ("max_lr", "0.001", "write 0.001 without quotes"),
+        ("batch_size", "64.5", None),
+        ("batch_size", "-3", None),
+        ("max_lr", "nan", None),
+    ],
+)
+def test_a_number_that_yaml_reads_as_text_is_answered_by_a_form_that_it_reads_as_one_the_field_takes(
+    name: str, text: str, hint: str | None
+) -> None:
+    _, problem = check_value(name, text)
+    assert problem is not None
+    assert problem.endswith(hint) if hint else "write" not in problem
+    if hint:
+        written = hint.partition("write ")[2].removesuffix(" without quotes")
+        assert check_value(name, yaml.safe_load(written)) == (float(text), None)
+
+
+def test_a_fraction_on_the_command_line_is_no_whole_number_and_quotes_are_not_mentioned() -> None:
+    _, problem = check_value("batch_size", parse_flag("batch_size", "64.5"))
+    assert problem is not None
+    assert "quotes" not in problem
 
 
 def test_a_configuration_cannot_be_changed() -> None:

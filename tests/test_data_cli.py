@@ -111,10 +111,11 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
 def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_path: Path) -> None:
     good = data("audit", str(frames))
     assert good.exit_code == 0, good.output
-    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 10
+    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 11
     assert "reading frames.hdf5" in good.stderr
     bad = data("audit", str(tmp_path / "nowhere.hdf5"), "--json")
     assert bad.exit_code == 1
+    assert bad.stderr == ""  # no progress of what was never opened
     facts = json.loads(bad.stdout)
     assert facts["passed"] is False
     assert facts["checks"][0]["verdict"] == "fail"
@@ -151,6 +152,8 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
     checked = data("split", str(moved), str(manifest), "--check")
     assert checked.exit_code == 0, checked.output
     assert facts["split_fingerprint"] in checked.stdout
+    manifest.write_text(json.dumps(facts | {"split_seed": 0.0}))  # as some JSON writers put whole numbers
+    assert data("split", str(moved), str(manifest), "--check").exit_code == 0
     other = tmp_path / "other.hdf5"
     write_file(other, modulations=CLASSES, levels_db=[0, 20], frames_per_cell=12, seed=1)
     refused = data("split", str(other), str(manifest), "--check")
@@ -164,7 +167,7 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
         (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),
         (("--label-set", "digital"), 2, "digital17"),
         (("--snr-min-db", "8", "--snr-max-db", "10"), 1, "holds the SNR levels [0, 20]"),
-        (("--check",), 1, "amc-data split writes one"),
+        (("--check",), 2, "amc-data split writes one"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(
@@ -176,11 +179,35 @@ def test_a_split_that_cannot_be_is_refused(
     assert not (tmp_path / "split.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"levels_db": ["a"]}, "levels_db: ['a'] is no list of SNR levels in dB"),
+        ({"levels_db": [0, True]}, "levels_db: [0, True] is no list"),
+        ({"levels_db": []}, "levels_db: [] is no list of SNR levels in dB"),
+        ({"split": 3}, "split: 3 is not allowed"),
+        ({"split_seed": "0"}, "split_seed: '0' is not allowed"),
+        ({"label_set": ["digital17"], "split": [1]}, "label_set: ['digital17'] is not allowed"),
+        ({"parts": [1]}, "parts: no object of objects"),
+        ({"parts": {"train": 5}}, "parts: no object of objects"),
+    ],
+)
+def test_a_manifest_with_a_damaged_value_is_refused_by_name_and_not_called_another_split(
+    frames: Path, tmp_path: Path, damage: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "split.json"
+    assert data("split", str(frames), str(path), "--label-set", "all24").exit_code == 0
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    result = data("split", str(frames), str(path), "--check")
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_what_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:
     for content in ("{}", "[]", "hello", '{"label_set": "x", "levels_db": [0], "split": [1], "split_seed": 0}'):
         (tmp_path / "split.json").write_text(content)
         result = data("split", str(frames), str(tmp_path / "split.json"), "--check")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "no manifest" in result.stderr
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pytest
 
 from amc_core.evaluation import Evaluation, attractors, scores
 from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, detail_metrics
+from amc_core.recorders import write_evaluation
 
 LEVELS_DB = tuple(range(0, 32, 2))
 N = 400  # frames of a true level
@@ -142,3 +145,20 @@ def test_everything_can_be_written_as_json() -> None:
     assert content["snr_confusion"] == [[30, 0], [1, 29]]
     assert content["by_snr"][1]["snr_db"] == 10
     assert content["by_modulation"][2]["name"] == "BPSK"
+
+
+def test_attractors_and_single_values_are_tables_too(tmp_path: Path) -> None:
+    swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
+    swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
+    found = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.25)
+    folder = write_evaluation(tmp_path, "epoch_0003", found, facts={"gap/combined_acc": 0.125, "checkpoint": "best.pt"})
+    rows = list(csv.DictReader((folder / "epoch_0003_attractors.csv").read_text().splitlines()))
+    assert [(row["attractor_db"], row["true_db"]) for row in rows] == [("26", "24"), ("26", "28"), ("26", "30")]
+    assert [float(row["share"]) for row in rows] == list(found.attractors[0].swallowed.values())
+    values = dict(csv.reader((folder / "epoch_0003_metrics.csv").read_text().splitlines()))
+    assert (values["gap/combined_acc"], values["checkpoint"], values["loss"]) == ("0.125", "best.pt", "0.25")
+    assert float(values["snr_mae_db"]) == found.snr_mae_db
+    content = json.loads((folder / "epoch_0003.json").read_text())
+    assert values.keys() - {"metric"} == {name for name, value in content.items() if not isinstance(value, list)}
+    write_evaluation(tmp_path, "test", small(), facts={})
+    assert (folder / "test_attractors.csv").read_text() == "attractor_db,true_db,share\n"

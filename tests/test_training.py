@@ -141,6 +141,10 @@ def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_picture
     assert confusion[:, 1:].sum(axis=1).tolist() == [17, 17]
     assert sorted(result.pictures) == sorted(folder.glob("*.png"))
     assert len(result.pictures) == 3
+    second = (folder / "epoch_0002_metrics.csv").read_text().splitlines()
+    written = dict(line.split(",") for line in second)
+    for name in ("gap/combined_acc", "weight/mod", "weight/snr", "attractor/share", "lr", "val/loss"):
+        assert float(written[name]) == record.history[1][name]
 
 
 def test_an_earlier_trials_checkpoints_in_the_same_folder_are_kept(data: Path, tmp_path: Path) -> None:
@@ -190,6 +194,22 @@ def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path
     assert load_checkpoint(tmp_path / "last.pt").metrics == record.history[0]
     assert record.last["best_epoch"] == 1
     assert not FINAL_METRICS & set(record.last)
+
+
+def test_a_trial_that_crashes_has_left_the_pictures_of_its_best_epoch(data: Path, tmp_path: Path) -> None:
+    asked = 0
+
+    def crash_in_the_second_epoch() -> str | None:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            raise RuntimeError("the driver is gone")
+        return None
+
+    with pytest.raises(RuntimeError, match="driver"):
+        train(tiny_trial(data), run_dir=tmp_path, record=Memory(), should_stop=crash_in_the_second_epoch)
+    names = {path.name for path in (tmp_path / "evaluation").glob("*.png")}
+    assert names == {"modulation_confusion.png", "snr_confusion.png", "accuracy_by_snr.png"}
 
 
 def test_a_stop_before_the_first_epoch_is_complete_leaves_no_best_checkpoint(data: Path, tmp_path: Path) -> None:

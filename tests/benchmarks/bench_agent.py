@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from machine import describe_machine, write_table
+from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from embedded_server import EmbeddedServer
@@ -62,12 +62,12 @@ class Side:
 
 
 def main() -> None:
-    """Print the table and write it to results/agent.md."""
+    """Print the table; with the default arguments write it to results/agent.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--trials", type=int, default=4, help="trials of one turn")
     parser.add_argument("--rounds", type=int, default=60, help="how much one trial computes")
-    parser.add_argument("--no-write", action="store_true", help="leave results/agent.md as it is")
+    add_write_options(parser, "agent")
     options = parser.parse_args()
     ours = [sys.executable, "-c", "from amc_agents.commands import main; main()", "agent", "--workers", "1"]
     sides = [
@@ -81,7 +81,9 @@ def main() -> None:
         for pair in range(options.pairs):
             for side in sides if pair % 2 == 0 else reversed(sides):
                 turn(side, server, folder, options)
-    report(sides, options)
+    text = report(sides, options)
+    print(text)
+    keep_table("agent", text, options, worse=unlike_committed(parser, options))
 
 
 def turn(side: Side, server: EmbeddedServer, folder: Path, options: argparse.Namespace) -> None:
@@ -119,8 +121,8 @@ def timestamp(text: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def report(sides: list[Side], options: argparse.Namespace) -> None:
-    """Print and keep the table."""
+def report(sides: list[Side], options: argparse.Namespace) -> str:
+    """Return the table."""
     plain, ours = sides
     rows = [
         ("from one trial to the next, s, median", [statistics.median(side.periods_s) for side in sides]),
@@ -131,7 +133,7 @@ def report(sides: list[Side], options: argparse.Namespace) -> None:
     ]
     lines = [f"| | {plain.name} | {ours.name} | more |", "|---|---:|---:|---:|"]
     lines += [f"| {what} | {one:.3f} | {other:.3f} | {other / one - 1:+.1%} |" for what, (one, other) in rows]
-    text = "\n".join(
+    return "\n".join(
         [
             f"## {options.pairs} turns each, {options.trials} trials a turn, one worker",
             "",
@@ -143,10 +145,6 @@ def report(sides: list[Side], options: argparse.Namespace) -> None:
             f"that of {plain.name} {statistics.median(plain.own_cpu):.2%}.",
         ]
     )
-    print(text)
-    if not options.no_write:
-        sizes = f"--pairs {options.pairs} --trials {options.trials} --rounds {options.rounds}"
-        write_table("agent", text, command=f"python tests/benchmarks/bench_agent.py {sizes}")
 
 
 if __name__ == "__main__":

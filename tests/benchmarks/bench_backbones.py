@@ -17,7 +17,7 @@ import time
 from itertools import product
 
 import torch
-from machine import describe_machine, write_table
+from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
 from amc_core.losses import MultiTaskLoss
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
     parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=SIZES)
     parser.add_argument("--one", metavar="MODEL:SIZE", help="compute this one here and print its figures as JSON")
+    add_write_options(parser, "backbones")
     options = parser.parse_args()
     if options.one:
         model_type, _, size = options.one.partition(":")
@@ -68,8 +69,7 @@ def main() -> None:
             *(["", *failed] if failed else []),
         ]
     )
-    if tuple(options.models) == MODELS and tuple(options.sizes) == SIZES:
-        write_table("backbones", text, command="python tests/benchmarks/bench_backbones.py")
+    keep_table("backbones", text, options, worse=unlike_committed(parser, options))
     if failed:
         raise SystemExit("\n".join(failed))
 

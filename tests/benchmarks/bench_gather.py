@@ -8,7 +8,6 @@ The file is written first and read once, so that all of them find it in the page
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
-from machine import describe_machine, write_table
+from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.radioml import RadioMLFile
 from amc_core.synthetic_file import write_file
@@ -32,6 +31,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=30)
+    add_write_options(parser, "gather")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.hdf5"
@@ -48,9 +48,7 @@ def main() -> None:
         *(f"| {way} | {rate:,.0f} | {rate / by_h5py:.1f} |" for way, rate in rates.items()),
     ]
     print("\n".join(lines))
-    write_table(
-        "gather", "\n".join(lines), command=f"python tests/benchmarks/bench_gather.py {' '.join(sys.argv[1:])}".strip()
-    )
+    keep_table("gather", "\n".join(lines), options, worse=unlike_committed(parser, options))
     ratio = rates["storage memmap"] / by_h5py
     if ratio < AIM:
         raise SystemExit(f"the memory map is {ratio:.1f} times as fast, aimed at is {AIM:g}")

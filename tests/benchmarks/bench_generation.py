@@ -5,6 +5,7 @@
 Every frame has its own roll-off, span, timing, phase, carrier offset and noise. Seconds are processor time, all threads
 together, so that the figures are those of one core whatever else the machine does. TorchSig is measured in an
 environment of its own, whose interpreter is named with --torchsig: it brings many packages that nothing here needs.
+Without it nothing is written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import time
 
 import numpy as np
-from machine import describe_machine, write_table
+from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.modulations import CLASSES, DIGITAL17
 from amc_core.synthesis import Recipe, synthesise_frames
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--torchsig", metavar="PYTHON", help="interpreter of an environment that has TorchSig")
+    add_write_options(parser, "generation")
     options = parser.parse_args()
     digital = [CLASSES[column] for column in DIGITAL17]
     cases = {
@@ -78,8 +80,8 @@ def main() -> None:
     else:
         lines += ["", "TorchSig was not measured: name an interpreter that has it with --torchsig."]
     print("\n".join(lines))
-    command = "python tests/benchmarks/bench_generation.py" + " --torchsig PYTHON" * bool(options.torchsig)
-    write_table("generation", "\n".join(lines), command=command)
+    worse = unlike_committed(parser, options, {"torchsig": options.torchsig or "PYTHON"})
+    keep_table("generation", "\n".join(lines), options, worse=worse, hidden={str(options.torchsig): "PYTHON"})
     if (rate := next(iter(rates.values()))) < AIM:
         raise SystemExit(f"{rate:,.0f} frames/s a core, aimed at are {AIM:,}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe_machine, write_table
+from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
 from amc_core.feed import Batch, Feed
@@ -35,7 +35,7 @@ LEVELS_DB = tuple(range(0, 32, 2))
 
 
 def main() -> None:
-    """Print the table and write it to results/loop.md."""
+    """Print the table; with the default arguments write it to results/loop.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--representation", default="synced")
     parser.add_argument("--model", default="amc_convnet")
@@ -43,16 +43,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="optimiser steps of one measured epoch")
     parser.add_argument("--rounds", type=int, default=7, help="how often each of the two is measured")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-write", action="store_true", help="leave results/loop.md as it is")
+    add_write_options(parser, "loop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        measure(options, Path(folder))
+        text = measure(options, Path(folder))
+    print(text)
+    keep_table("loop", text, options, worse=unlike_committed(parser, options))
 
 
-def measure(options: argparse.Namespace, folder: Path) -> None:
-    """Write a file, measure, report."""
+def measure(options: argparse.Namespace, folder: Path) -> str:
+    """Write a file, measure, return the table."""
     n_frames = options.batch * options.steps
     path = folder / "frames.hdf5"
     names = [CLASSES[column] for column in LABEL_SETS["digital17"]]
@@ -128,10 +130,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     )
     load = f"Load average {os.getloadavg()[0]:.1f}: other work disturbs both sides, waiting threads most."
     table = ["| | ms a step | frames/s |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
-    text = "\n".join([f"## {title}", "", f"{describe_machine()} {load}", "", *table, "", "\n".join(overhead), ""])
-    print(text)
-    if not options.no_write:
-        write_table("loop", text, command="python tests/benchmarks/bench_loop.py")
+    return "\n".join([f"## {title}", "", f"{describe_machine()} {load}", "", *table, "", "\n".join(overhead), ""])
 
 
 def _median_ratio(one: list[float], other: list[float]) -> float:
