@@ -116,7 +116,7 @@ def draw(
             image_P[:] = 0.0
             continue
         for w in range(size):
-            line_P[CHANNELS * w + 2] = spectrum_BW[b, w]
+            line_P[CHANNELS * w + 2] = (spectrum_BW[b, w] + np.float32(1.0)) * np.float32(0.5)
         for h in range(size):
             for p in range(len(line_P)):  # twice as fast as assigning a slice
                 image_P[h * len(line_P) + p] = line_P[p]

@@ -80,7 +80,7 @@ def synced_images(
         *_TURNS,
         torch.view_as_real(symbol_BK).view(n_frames, -1).numpy(),
         torch.view_as_real(torch.matmul(raised_BK, search_KM)).view(n_frames, -1).numpy(),
-        ((log_spectrum(power_BF, window, size)[:, 0] + 1) / 2).numpy(),
+        log_spectrum(power_BF, window, size)[:, 0].numpy(),
         bad_B.numpy(),
         image_BHWC.view(n_frames, -1).numpy(),
     )

@@ -32,4 +32,5 @@ def log_psd(power_BF: Tensor, window: Tensor) -> Tensor:
 
 def log_spectrum(power_BF: Tensor, window: Tensor, size: int) -> Tensor:
     """Return ``log_psd`` interpolated to one row of an image: (B, 1, size)."""
-    return functional.interpolate(log_psd(power_BF, window)[:, None], size=size, mode="linear")
+    psd_B1F = log_psd(power_BF, window)[:, None]
+    return psd_B1F if psd_B1F.shape[-1] == size else functional.interpolate(psd_B1F, size=size, mode="linear")
