@@ -169,11 +169,20 @@ def train_epoch(
     trial.model.train()
     first_bad_step = torch.full((), len(steps), device=trial.device)  # on the device: noticing NaN must not wait
     guard_every = _GUARD_EVERY[trial.device.type]
+
+    def require_finite() -> None:
+        if (bad := int(first_bad_step)) < len(steps):
+            raise Diverged(
+                f"the training loss is not finite in {where}, step {bad + 1} of {len(steps)}, learning rate "
+                f"{rate(bad / len(steps)):.3g}"
+            )
+
     started = time.perf_counter() - done.seconds
     batches = trial.feed.batches([chunk for chunks in micro_steps[done.steps_done :] for chunk in chunks])
     with contextlib.closing(batches):
         for step in range(done.steps_done, len(steps)):
             if reason := should_stop():
+                require_finite()  # between two looks of the guard the loss may have gone
                 return reason
             for group in optimiser.param_groups:
                 group["lr"] = rate(step / len(steps))
@@ -190,11 +199,8 @@ def train_epoch(
                 first_bad_step = torch.minimum(first_bad_step, bad_step)
 
             # The guard looks before the step, so that on the CPU the weights of a diverged step are never taken.
-            if (step % guard_every == 0 or step == len(steps) - 1) and (bad := int(first_bad_step)) < len(steps):
-                raise Diverged(
-                    f"the training loss is not finite in {where}, step {bad + 1} of {len(steps)}, learning rate "
-                    f"{rate(bad / len(steps)):.3g}"
-                )
+            if step % guard_every == 0 or step == len(steps) - 1:
+                require_finite()
             if config.grad_clip_norm is not None:
                 precision.scaler.unscale_(optimiser)
                 nn.utils.clip_grad_norm_(trial.model.parameters(), config.grad_clip_norm)

@@ -187,6 +187,7 @@ def train(
     )
 
     def save_last() -> None:
+        _require_finite(trial, done.steps_done, standing.epoch)
         checkpoint = Checkpoint(
             run=run_dir.name,
             config=config.to_mapping(),
@@ -242,7 +243,12 @@ def train(
                 save_last()
                 break
             validation, training = outcome, done.evaluation()
-            _require_finite(trial, validation.loss, epochs_done + 1)
+            if not math.isfinite(validation.loss):
+                _require_finite(trial, 0, epochs_done + 1)  # a weight says more
+                raise Diverged(
+                    f"the validation loss is not finite ({validation.loss}) after epoch {epochs_done + 1}, learning "
+                    f"rate up to {config.max_lr:.3g}"
+                )
             standing = standing.after_epoch(config, combined_acc=validation.combined_acc, loss=validation.loss)
             weight_mod, weight_snr = trial.criterion.weights().tolist()
             metrics = {
@@ -356,18 +362,19 @@ def _inherit_best(path: Path, resumed: Checkpoint, config: TrialConfig, run_dir:
             keep_as(run_dir / best_by(criterion), BEST)
 
 
-def _require_finite(trial: Trial, val_loss: float, epoch: int) -> None:
-    """Refuse a state that no checkpoint may hold.
+def _require_finite(trial: Trial, steps_done: int, epochs_done: int) -> None:
+    """Refuse a state that no checkpoint may hold, however it came to be saved.
 
     Raises:
-        Diverged: the validation loss, a weight or a running mean is not finite.
+        Diverged: a weight, a running mean or a task weight is not finite.
     """
-    names = [name for name, tensor in trial.model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    where = f"after epoch {epoch}, learning rate up to {trial.config.max_lr:.3g}"
-    if names:
-        raise Diverged(f"{len(names)} weights are not finite {where}, the first is {names[0]}")
-    if not math.isfinite(val_loss):
-        raise Diverged(f"the validation loss is not finite ({val_loss}) {where}")
+    state = {**trial.model.state_dict(), **trial.criterion.state_dict()}
+    if names := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        when = f"step {steps_done} of epoch {epochs_done + 1}" if steps_done else f"epoch {epochs_done}"
+        raise Diverged(
+            f"{len(names)} weights are not finite after {when}, learning rate up to {trial.config.max_lr:.3g}, "
+            f"the first is {names[0]}"
+        )
 
 
 @contextlib.contextmanager

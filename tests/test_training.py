@@ -14,8 +14,10 @@ import pytest
 import torch
 from tiny_files import DIGITAL_NAMES, Memory, synthetic_file, tiny_trial, without_time
 
+from amc_core import steps
 from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
+from amc_core.losses import MultiTaskLoss
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.radioml import DataError, RadioMLFile
 from amc_core.recorders import FileRecorder
@@ -172,6 +174,31 @@ def test_weights_that_became_infinite_are_never_saved(
     with pytest.raises(Diverged, match="not finite"):
         train(tiny_trial(data, batch_size=4096), run_dir=tmp_path, record=Memory())
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("spoiled", ["weights", "loss"])
+def test_a_stop_never_saves_what_has_diverged(
+    data: Path, tmp_path: Path, spoiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def stop_before_the_third_step() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "preempted" if asked == 3 else None
+
+    changes: dict[str, Any] = {}
+    if spoiled == "weights":  # of the first step, whose loss was finite; the second is not looked at
+        changes = {"base_lr": 1e38, "max_lr": 1e38, "weight_decay": 100.0, "lr_schedule": "constant"}
+    else:  # of the second step, and the weights have stayed finite
+        good = MultiTaskLoss.forward
+        monkeypatch.setattr(MultiTaskLoss, "forward", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
+        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments: None)
+    monkeypatch.setitem(steps._GUARD_EVERY, "cpu", 50)  # as on a GPU: it looks at the first step and at the last
+    config = tiny_trial(data, model_type="amc_convnet", **changes)
+    with pytest.raises(Diverged, match="not finite"):
+        train(config, run_dir=tmp_path, record=Memory(), should_stop=stop_before_the_third_step)
+    assert not (tmp_path / "last.pt").exists()
 
 
 def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path: Path) -> None:
