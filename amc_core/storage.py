@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from amc_core.cgroups import free_memory, memory_groups
 from amc_core.config import ConfigError
 
 if TYPE_CHECKING:
@@ -68,13 +68,12 @@ def choose_storage(wanted: str, *, n_frames: int, is_contiguous: bool, room: Roo
 
 
 def find_room(device: torch.device | None) -> Room:
-    """Ask the machine, and the container that may allow less of it."""
+    """Ask the machine, and the container or cluster job that may allow less of it."""
     import psutil
 
     ram = psutil.virtual_memory().available
-    limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        ram = min(ram, max(0, limit - used))
+    if (allowed := free_memory(memory_groups())) is not None:
+        ram = min(ram, allowed)
     if device is None or device.type != "cuda":
         return Room(ram=ram, device=None)
     import torch
@@ -141,11 +140,3 @@ def _found(position_N: npt.NDArray[np.int64], rows_B: npt.NDArray[np.int64]) -> 
 
 def _chunks(n_rows: int) -> list[slice]:
     return [slice(start, start + _CHUNK) for start in range(0, n_rows, _CHUNK)]
-
-
-def _number_in(path: Path) -> int | None:
-    """Read a cgroup's limit; it is the word max where there is none."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
