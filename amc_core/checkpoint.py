@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 BEST, LAST = "best.pt", "last.pt"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def best_by(criterion: str) -> str:

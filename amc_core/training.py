@@ -19,7 +19,6 @@ from amc_core.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
-    CheckpointError,
     best_by,
     keep_as,
     load_checkpoint,
@@ -40,6 +39,7 @@ from amc_core.provenance import device_name, git_commit
 from amc_core.radioml import RadioMLFile, select
 from amc_core.recorders import write_evaluation
 from amc_core.representations import Representation
+from amc_core.resuming import inherit_best, random_state, restore
 from amc_core.schedules import learning_rate
 from amc_core.splits import split_fingerprint, stratified_split
 from amc_core.standing import Standing
@@ -120,11 +120,13 @@ def train(
     # --- Parent: where the weights come from, and whether they may ---
     found = find_parent(config)
     parent = found[1] if found else None
-    own_split = SplitFacts.of(config, split_fingerprint=fingerprint, data_fingerprint=data.fingerprint)
+    own_split = SplitFacts.of(
+        config, levels_db=selection.levels_db, split_fingerprint=fingerprint, data_fingerprint=data.fingerprint
+    )
     lineage = trace(config, own_split, parent, data, selection, split)
     resumed = parent if config.resume_from else None
     if resumed is not None:
-        require_same_trial(config, resumed)
+        require_same_trial(config, resumed, own_split)
 
     # --- Model, loss, optimiser: seeded before the first weight is drawn ---
     torch.manual_seed(config.seed)
@@ -134,7 +136,7 @@ def train(
     frames_in = data.hold(selection.rows, device)
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
     if found:
-        load_weights(model, found[1], found[0], fresh_heads=lineage.split_override and resumed is None)
+        load_weights(model, found[1], found[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = torch.compile(model) if config.compile else model
@@ -160,11 +162,14 @@ def train(
     done = Pass(selection, device)
     metrics: dict[str, float] = {}
     if found and resumed is not None:
-        _inherit_best(found[0], resumed, config, run_dir)
-        standing = _restore(trial, optimiser, precision, resumed)
+        standing = restore(trial, optimiser, precision, resumed)
         metrics = dict(resumed.metrics)
-        if resumed.split_fingerprint == fingerprint:  # on another split the interrupted epoch has other frames
+        if resumed.split_fingerprint == fingerprint:
+            inherit_best(found[0], resumed, config, run_dir)
             done.load_state_dict(resumed.training["pass"])
+        else:  # other frames validate, and the interrupted epoch has other ones
+            set_aside(run_dir)
+            standing = standing.on_another_split()
     else:
         set_aside(run_dir)
     record.config(
@@ -203,7 +208,7 @@ def train(
                 "scaler": precision.scaler.state_dict(),
                 "standing": standing.to_mapping(),
                 "pass": done.state_dict(),
-                "random": _random_state(device),
+                "random": random_state(device),
                 "micro_batch_frames": trial.micro_batch_frames,
             },
         )
@@ -312,54 +317,6 @@ def train(
         test=tested,
         pictures=tuple(pictures),
     )
-
-
-def _restore(trial: Trial, optimiser: torch.optim.Optimizer, precision: Precision, resumed: Checkpoint) -> Standing:
-    """Put everything but the model's weights back as it was when the checkpoint was written."""
-    state = resumed.training
-    trial.criterion.load_state_dict(resumed.criterion)
-    optimiser.load_state_dict(state["optimiser"])
-    precision.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if trial.device.type == "cuda" and state["random"]["cuda"] is not None:
-        torch.cuda.set_rng_state(state["random"]["cuda"], trial.device)
-    return Standing.from_mapping(state["standing"])
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Return torch's random numbers to come: dropout draws from them. Shuffling has a stream of its own an epoch."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _inherit_best(path: Path, resumed: Checkpoint, config: TrialConfig, run_dir: Path) -> None:
-    """Bring the best checkpoints so far into the run's folder: the continued trial may never beat them.
-
-    Raises:
-        CheckpointError: the one that select_by names is not beside the checkpoint that is continued.
-    """
-    standing = Standing.from_mapping(resumed.training["standing"])
-    best = {name: getattr(standing, name).epoch for name in ("combined_acc", "loss")}
-    inherited: dict[str, Checkpoint] = {}
-    for criterion, epoch in best.items():
-        candidates = (path, path.with_name(best_by(criterion)))
-        for candidate in candidates if epoch else ():
-            loaded = resumed if candidate == path else load_checkpoint(candidate) if candidate.is_file() else None
-            if loaded is not None and (loaded.epoch, loaded.steps_done) == (epoch, 0):
-                inherited[criterion] = loaded
-                break
-    if best[config.select_by] and config.select_by not in inherited:
-        name = best_by(config.select_by)
-        raise CheckpointError(
-            f"{path}: its best checkpoint by {config.select_by}, of epoch {best[config.select_by]}, is not beside it "
-            f"as {path.with_name(name)}; the test would need it: copy the whole folder, or resume from {LAST}"
-        )
-    if run_dir.resolve() != path.parent.resolve():
-        set_aside(run_dir)
-    for criterion, checkpoint in inherited.items():
-        save_checkpoint(run_dir / best_by(criterion), checkpoint)
-        if criterion == config.select_by:
-            keep_as(run_dir / best_by(criterion), BEST)
 
 
 def _require_finite(trial: Trial, steps_done: int, epochs_done: int) -> None:
