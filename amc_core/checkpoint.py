@@ -8,8 +8,10 @@ Which ones a run's folder keeps:
 - ``best.pt``: that one of the two that ``select_by`` names: the test row is about it
 - ``before_N/``: all of these as an earlier trial left them in the same folder; a new trial never overwrites them
 
-Each is whole: ``resume_from`` continues any of them, ``init_from`` takes the weights of any. An epoch is written once;
-the best ones are further names of that file.
+Each is whole: ``init_from`` takes the weights of any. ``resume_from`` continues ``last.pt`` and ``best.pt``; the best
+one by the criterion that ``select_by`` does not name, only as long as the one that was best by the other at its time is
+still beside it, for the test would need that one. An epoch is written once; the best ones are further names of that
+file.
 """
 
 from __future__ import annotations
