@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +142,17 @@ def train(
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = torch.compile(model) if config.compile else model
     representation = Representation(config).to(device)
+    example_1X = representation(torch.zeros(1, 1024, 2, device=device))
+    micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
     if resumed is not None and resumed.config["micro_batch_size"] == config.micro_batch_size:
-        micro_frames = int(resumed.training["micro_batch_frames"])  # batch norm sees batches of the same size
-    else:
-        example_1X = representation(torch.zeros(1, 1024, 2, device=device))
-        micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
+        # Batch norm is to see batches of the same size, unless this GPU has less room than the one before.
+        was = int(resumed.training["micro_batch_frames"])
+        if micro_frames < was:
+            _tell(
+                f"resume_from: {was} frames a forward pass do not fit here, {micro_frames} do; a network with batch "
+                "norm will not give the numbers of an uninterrupted trial"
+            )
+        micro_frames = min(was, micro_frames)
     trial = Trial(
         config=config,
         device=device,
@@ -332,6 +339,11 @@ def _require_finite(trial: Trial, steps_done: int, epochs_done: int) -> None:
             f"{len(names)} weights are not finite after {when}, learning rate up to {trial.config.max_lr:.3g}, "
             f"the first is {names[0]}"
         )
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager
