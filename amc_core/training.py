@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from amc_core.bad_frames import BadFrames
 from amc_core.checkpoint import (
     BEST,
     LAST,
@@ -167,6 +168,7 @@ def train(
     precision = Precision(config, device)
     standing = Standing()
     done = Pass(selection, device)
+    bad_frames = BadFrames(representation.bad_frames)
     metrics: dict[str, float] = {}
     if found and resumed is not None:
         standing = restore(trial, optimiser, precision, resumed)
@@ -174,6 +176,7 @@ def train(
         if resumed.split_fingerprint == fingerprint:
             inherit_best(found[0], resumed, config, run_dir)
             done.load_state_dict(resumed.training["pass"])
+            bad_frames.load_state_dict(resumed.training["bad_frames"])
         else:  # other frames validate, and the interrupted epoch has other ones
             set_aside(run_dir)
             standing = standing.on_another_split()
@@ -215,6 +218,7 @@ def train(
                 "scaler": precision.scaler.state_dict(),
                 "standing": standing.to_mapping(),
                 "pass": done.state_dict(),
+                "bad_frames": bad_frames.state_dict(),
                 "random": random_state(device),
                 "micro_batch_frames": trial.micro_batch_frames,
             },
@@ -224,6 +228,7 @@ def train(
     # --- Epochs ---
     test: Evaluation | None = None
     validation: Evaluation | None = None
+    told = False
     with data, _bar(config.epochs, enabled=progress) as show:
         while (end := standing.natural_end(config)) is None:
             # Train: every epoch has its own stream, so that its frames depend on (seed, epoch) alone.
@@ -246,14 +251,17 @@ def train(
             )
             if end is not None:
                 save_last()
+                bad_frames.finish("train")
                 break
 
             # Validate: always on every level.
+            bad = {"train/bad_frames": bad_frames.finish("train")}
             outcome = evaluate(trial, precision, split.val, should_stop=should_stop)
             if isinstance(outcome, str):
                 end = outcome
                 save_last()
                 break
+            bad["val/bad_frames"] = bad_frames.finish("val")
             validation, training = outcome, done.evaluation()
             if not math.isfinite(validation.loss):
                 _require_finite(trial, 0, epochs_done + 1)  # a weight says more
@@ -269,6 +277,7 @@ def train(
                 **{f"train/{name}": value for name, value in training.summary().items() if name != "snr_mae_db"},
                 **{f"val/{name}": value for name, value in validation.summary().items()},
                 **validation.detail(),
+                **{name: count for name, count in bad.items() if count},
                 "gap/combined_acc": training.combined_acc - validation.combined_acc,
                 "weight/mod": weight_mod,
                 "weight/snr": weight_snr,
@@ -285,10 +294,17 @@ def train(
                     keep_as(run_dir / LAST, BEST)
             write_evaluation(run_dir, f"epoch_{standing.epoch:04d}", validation, facts=metrics)
             record.log(metrics)
+            if any(bad.values()) and not told:
+                told = True
+                _tell(
+                    f"{bad['train/bad_frames']} of {training.n_frames:,} training and {bad['val/bad_frames']} of "
+                    f"{validation.n_frames:,} validation frames hold NaN or infinite samples, and an empty image "
+                    f"stands for them: amc-data audit {config.data}"
+                )
 
         # --- Test: the selected checkpoint, once, and only for trials that ended by themselves ---
         if end in _NATURAL_ENDS:
-            checkpoint = load_checkpoint(run_dir / BEST, device=device)
+            checkpoint = load_checkpoint(run_dir / BEST)
             model.load_state_dict(checkpoint.model)
             trial.criterion.load_state_dict(checkpoint.criterion)
             outcome = evaluate(trial, precision, split.test, should_stop=should_stop)
@@ -296,6 +312,7 @@ def train(
                 end = outcome
             else:
                 test = outcome
+                bad_frames.finish("test")
                 facts = {"checkpoint": BEST, "checkpoint_epoch": checkpoint.epoch, "select_by": config.select_by}
                 write_evaluation(run_dir, "test", test, facts=facts)
 
@@ -308,7 +325,7 @@ def train(
         "best_epoch": standing.combined_acc.epoch or None,
         "best_loss_epoch": standing.loss.epoch or None,
         "checkpoint_epoch": selected.epoch or None,
-        "bad_frames": int(representation.bad_frames),
+        "bad_frames": bad_frames.total(),
     }
     tested: dict[str, float] | None = None
     if test is not None:

@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial, without_time
 
+from amc_core import training
 from amc_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.training import TrialResult, train
@@ -90,6 +92,40 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
     assert resumed.facts["parent_run"] == "first"
     assert resumed.facts["parent_split_fingerprint"] == resumed.facts["split_fingerprint"]
     assert resumed.facts["split_override"] is False
+
+
+@pytest.mark.parametrize("stop_at", [3, ASKED, ASKED + 2])  # inside a pass, before its validation, in the next epoch
+def test_a_resumed_trial_counts_the_bad_frames_of_an_uninterrupted_one(
+    data: Path, tmp_path: Path, stop_at: int
+) -> None:
+    spoiled = tmp_path / "spoiled.hdf5"
+    spoiled.write_bytes(data.read_bytes())
+    with h5py.File(spoiled, "r+") as raw:
+        raw["X"][::10, 100, 1] = np.inf
+    _, whole = run(tiny_trial(spoiled), tmp_path / "whole")
+    _, first = run(tiny_trial(spoiled), tmp_path / "part", stop_at=stop_at)
+    _, second = run(tiny_trial(spoiled, resume_from=str(tmp_path / "part")), tmp_path / "part")
+    assert 0 < whole.last["bad_frames"] <= 34
+    assert second.last == whole.last
+    assert without_time([*first.history, *second.history]) == without_time(whole.history)
+
+
+@pytest.mark.parametrize(("fits", "taken"), [(16, 16), (64, 32)])
+def test_a_resumed_trial_divides_its_batches_as_before_unless_this_machine_has_less_room(
+    data: Path,
+    tmp_path: Path,
+    fits: int,
+    taken: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Only a GPU is probed: here the probe is a number.
+    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: 32)
+    _, first = run(tiny_trial(data, epochs=1), tmp_path / "a")
+    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: fits)
+    _, second = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert (first.facts["micro_batch_frames"], second.facts["micro_batch_frames"]) == (32, taken)
+    assert ("32 frames a forward pass do not fit here, 16 do" in capsys.readouterr().err) == (taken < 32)
 
 
 def test_a_stop_in_the_middle_keeps_the_steps_that_were_done(data: Path, tmp_path: Path) -> None:

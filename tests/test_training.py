@@ -19,8 +19,10 @@ from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
 from amc_core.losses import MultiTaskLoss
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
-from amc_core.radioml import DataError, RadioMLFile
+from amc_core.modulations import LABEL_SETS
+from amc_core.radioml import DataError, RadioMLFile, select
 from amc_core.recorders import FileRecorder
+from amc_core.splits import stratified_split
 from amc_core.training import Diverged, train
 
 
@@ -272,14 +274,25 @@ def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes
     assert all(math.isfinite(value) for row in record.history for value in row.values())
 
 
-def test_bad_frames_are_counted_and_not_trained_on_as_nan(data: Path, tmp_path: Path) -> None:
+def test_bad_frames_are_counted_once_each_and_not_trained_on_as_nan(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoiled = tmp_path / "spoiled.hdf5"
     spoiled.write_bytes(data.read_bytes())
-    with h5py.File(spoiled, "r+") as file:
-        file["X"][7, 100, 1] = np.nan
+    with RadioMLFile(spoiled) as file:
+        selection = select(file, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=30)
+    split = stratified_split(selection, (0.8, 0.1, 0.1), 0)
+    with h5py.File(spoiled, "r+") as raw:
+        for row in [*split.train[:3], *split.val[:2], split.test[0]]:
+            raw["X"][selection.rows[row], 100, 1] = np.nan
     record = Memory()
-    assert train(tiny_trial(spoiled, epochs=1), run_dir=tmp_path / "run", record=record).end == "completed"
-    assert record.last["bad_frames"] == 1
+    config = tiny_trial(spoiled, epochs=2, batch_size=272)  # one batch: none is left out
+    assert train(config, run_dir=tmp_path / "run", record=record).end == "completed"
+    assert [(row["train/bad_frames"], row["val/bad_frames"]) for row in record.history] == [(3, 2), (3, 2)]
+    assert record.last["bad_frames"] == 6
+    told = [line for line in capsys.readouterr().err.splitlines() if "NaN" in line]
+    assert len(told) == 1
+    assert "3 of 272 training and 2 of 34 validation frames hold NaN" in told[0]
 
 
 def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Path) -> None:
