@@ -124,8 +124,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; nothing but tensors and plain values is unpickled.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint into the host's memory; nothing but tensors and plain values is unpickled.
 
     Raises:
         CheckpointError: missing, truncated, or not a checkpoint of this program.
@@ -133,9 +133,11 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        cause = f"{type(error).__name__} {error}".splitlines()[0]
+        cause = type(error).__name__
+        if not isinstance(error, pickle.UnpicklingError):  # whose text advises to run code from the file
+            cause += f" {error}".splitlines()[0]
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, "
             "damaged in copying, or written by another program: take another one"
