@@ -34,6 +34,7 @@ from amc_core.feed import Feed
 from amc_core.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace
 from amc_core.losses import MultiTaskLoss
 from amc_core.memory import keep_freed_memory
+from amc_core.micro_batches import micro_batch_frames
 from amc_core.models import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.pictures import draw_pictures
@@ -45,7 +46,7 @@ from amc_core.resuming import inherit_best, random_state, restore
 from amc_core.schedules import learning_rate
 from amc_core.splits import split_fingerprint, stratified_split
 from amc_core.standing import Standing
-from amc_core.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, micro_batch_frames, train_epoch
+from amc_core.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, train_epoch
 
 __all__ = ["Diverged", "Recorder", "TrialResult", "train"]
 

@@ -274,6 +274,15 @@ def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes
     assert all(math.isfinite(value) for row in record.history for value in row.values())
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "micro_batch_size": 1}])
+def test_batch_norm_on_a_single_frame_is_refused_by_the_fields_that_lead_to_it(
+    data: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = tiny_trial(data, model_type="test_byobnet", **changes)
+    with pytest.raises(ConfigError, match=r"test_byobnet at image_size 32 .* one in a forward pass of 1 frame.*>= 2"):
+        train(config, run_dir=tmp_path, record=Memory())
+
+
 def test_bad_frames_are_counted_once_each_and_not_trained_on_as_nan(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
