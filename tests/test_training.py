@@ -19,10 +19,11 @@ from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
 from amc_core.losses import MultiTaskLoss
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
-from amc_core.modulations import LABEL_SETS
+from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.radioml import DataError, RadioMLFile, select
 from amc_core.recorders import FileRecorder
 from amc_core.splits import stratified_split
+from amc_core.synthetic_file import write_file
 from amc_core.training import Diverged, train
 
 
@@ -265,6 +266,8 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
         {"snr_loss": "d2", "snr_loss_scale": "runlog", "task_weighting": "fixed", "task_weight_mod": 0.7},
         {"snr_loss": "ordinal", "select_by": "loss"},
         {"label_set": "digital17", "snr_min_db": 10, "split": [0.6, 0.2, 0.2], "split_seed": 3},
+        {"representation": "synced", "model_type": "amc_convnet", "storage": "ram_float16"},
+        {"representation": "iq", "model_type": "iq_convnet", "storage": "ram"},
     ],
 )
 def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -272,6 +275,17 @@ def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes
     result = train(tiny_trial(data, **changes), run_dir=tmp_path, record=record)
     assert result.end == "completed"
     assert all(math.isfinite(value) for row in record.history for value in row.values())
+
+
+def test_all_24_classes_train(tmp_path: Path) -> None:
+    path = tmp_path / "all.hdf5"
+    write_file(path, modulations=list(CLASSES), levels_db=(0, 20), frames_per_cell=10, seed=0)
+    record = Memory()
+    config = tiny_trial(path, label_set="all24", model_type="amc_convnet", epochs=1)
+    assert train(config, run_dir=tmp_path / "run", record=record).end == "completed"
+    assert record.facts["n_train"] == 24 * 2 * 8
+    assert set(record.history[0]) - OCCASIONAL_METRICS == EPOCH_METRICS | detail_metrics(CLASSES, (0, 20))
+    assert load_checkpoint(tmp_path / "run" / "best.pt").model["modulation_head.weight"].shape[0] == 24
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "micro_batch_size": 1}])
