@@ -226,6 +226,9 @@ def train(
         )
         save_checkpoint(run_dir / LAST, checkpoint)
 
+    if resumed is not None and resumed.split_fingerprint != fingerprint:
+        save_last()  # in the parent's own folder, nothing that can be continued is left beside what was set aside
+
     # --- Epochs ---
     test: Evaluation | None = None
     validation: Evaluation | None = None

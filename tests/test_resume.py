@@ -249,6 +249,22 @@ def test_a_resumed_trial_on_another_split_is_judged_by_that_split_alone(data: Pa
         assert load_checkpoint(tmp_path / "a" / "before_1" / "best.pt").split_fingerprint == parent.split_fingerprint
 
 
+def test_a_trial_that_dies_right_after_it_went_on_with_another_split_can_be_continued(
+    data: Path, tmp_path: Path
+) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path)
+    config = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], allow_split_change=True, resume_from=str(tmp_path))
+
+    def die() -> str | None:
+        raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        train(config, run_dir=tmp_path, record=Memory(), should_stop=die)
+    result, record = run(config, tmp_path)
+    assert (result.end, result.best_epoch) == ("completed", 2)
+    assert record.facts["split_override"] is True
+
+
 def test_a_finished_trial_has_no_epoch_left_for_another_split(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
     changed = {"split": [0.7, 0.2, 0.1], "allow_split_change": True, "resume_from": str(tmp_path / "a")}
