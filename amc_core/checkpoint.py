@@ -8,8 +8,10 @@ Which ones a run's folder keeps:
 - ``best.pt``: that one of the two that ``select_by`` names: the test row is about it
 - ``before_N/``: all of these as an earlier trial left them in the same folder; a new trial never overwrites them
 
-Each is whole: ``resume_from`` continues any of them, ``init_from`` takes the weights of any. An epoch is written once;
-the best ones are further names of that file.
+Each is whole: ``init_from`` takes the weights of any. ``resume_from`` continues ``last.pt`` and ``best.pt``; the best
+one by the criterion that ``select_by`` does not name, only as long as the one that was best by the other at its time is
+still beside it, for the test would need that one. An epoch is written once; the best ones are further names of that
+file.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 BEST, LAST = "best.pt", "last.pt"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def best_by(criterion: str) -> str:
@@ -122,8 +124,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; nothing but tensors and plain values is unpickled.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint into the host's memory; nothing but tensors and plain values is unpickled.
 
     Raises:
         CheckpointError: missing, truncated, or not a checkpoint of this program.
@@ -131,9 +133,11 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        cause = f"{type(error).__name__} {error}".splitlines()[0]
+        cause = type(error).__name__
+        if not isinstance(error, pickle.UnpicklingError):  # whose text advises to run code from the file
+            cause += f" {error}".splitlines()[0]
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, "
             "damaged in copying, or written by another program: take another one"

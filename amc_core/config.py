@@ -36,6 +36,9 @@ MODEL_ALIASES: Mapping[str, str] = {
 # What can train one number instead of a class for every SNR level.
 REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
 
+# What torch's generators and JSON readers take.
+_LARGEST_SEED = 2**63 - 1
+
 # Networks of amc_core itself: 123 thousand parameters for images of any size, and one for samples along time.
 OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", "iq_convnet")
 
@@ -96,7 +99,7 @@ class TrialConfig:
     snr_min_db: int = _field(0, "lowest SNR level that is used, dB", minimum=-20, maximum=30)
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
     split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
-    split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0)
+    split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0, maximum=_LARGEST_SEED)
     storage: str = _field("auto", "where frames live", choices=("auto", "memmap", "ram", "ram_float16", "device"))
 
     # input
@@ -141,7 +144,9 @@ class TrialConfig:
     task_weight_mod: float = _field(0.5, "fixed weight of the modulation loss; SNR has the rest", minimum=0, maximum=1)
 
     # optimisation
-    batch_size: int = _field(512, "frames an optimiser step", minimum=1, maximum=65536)
+    batch_size: int = _field(
+        512, "frames an optimiser step; an epoch's incomplete last one is left out", minimum=1, maximum=65536
+    )
     micro_batch_size: int | str | None = _field(
         "auto",
         "frames a forward pass; gradients accumulate; auto: what fits into the GPU, null: the whole batch",
@@ -178,7 +183,7 @@ class TrialConfig:
     curriculum_epochs_per_stage: int = _field(1, "epochs between two levels that join", minimum=1)
 
     # machine
-    seed: int = _field(0, "seed of weights, shuffling and dropout", minimum=0)
+    seed: int = _field(0, "seed of weights, shuffling and dropout", minimum=0, maximum=_LARGEST_SEED)
     amp: bool = _field(True, "mixed precision on CUDA")
     compile: bool = _field(False, "torch.compile the model")
 

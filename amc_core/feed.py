@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amc_core.radioml import RadioMLFile, Selection
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Batch", "Feed", "laid_out"]
 
 _AHEAD = 2  # batches: a slow one, such as the first from a cold disk, is caught up with by the next
 
@@ -99,9 +99,9 @@ class Feed:
             iq_BTC = self._data.frames_on_device(loaded.rows)
         else:
             iq_BTC = loaded.frames.to(self._device, non_blocking=True)
-        return Batch(_laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
+        return Batch(laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
 
 
-def _laid_out(input_BX: Tensor) -> Tensor:
+def laid_out(input_BX: Tensor) -> Tensor:
     """Convolutions on tensor cores and in oneDNN want images with the channels last."""
     return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX

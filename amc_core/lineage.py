@@ -43,23 +43,26 @@ class SplitFacts:
     label_set: str
     snr_min_db: int
     snr_max_db: int
+    levels_db: tuple[int, ...]  # the SNR classes: the levels of the file in that range
     split: tuple[float, float, float]
     split_seed: int
 
     @classmethod
-    def of(cls, config: TrialConfig, *, split_fingerprint: str, data_fingerprint: str) -> SplitFacts:
-        """Take them from a configuration and the fingerprints that it led to."""
+    def of(
+        cls, config: TrialConfig, *, levels_db: tuple[int, ...], split_fingerprint: str, data_fingerprint: str
+    ) -> SplitFacts:
+        """Take them from a configuration, and from the levels and fingerprints that it led to."""
         own = {name: getattr(config, name) for name in _OF_THE_SPLIT}
-        return cls(split_fingerprint=split_fingerprint, data_fingerprint=data_fingerprint, **own)
+        return cls(levels_db=levels_db, split_fingerprint=split_fingerprint, data_fingerprint=data_fingerprint, **own)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SplitFacts:
         """Read what to_mapping wrote."""
-        return cls(**{**values, "split": tuple(values["split"])})
+        return cls(**{**values, "split": tuple(values["split"]), "levels_db": tuple(values["levels_db"])})
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
-        return {**asdict(self), "split": list(self.split)}
+        return {**asdict(self), "split": list(self.split), "levels_db": list(self.levels_db)}
 
     def __str__(self) -> str:
         ratios = "/".join(f"{fraction:.0%}" for fraction in self.split).replace("%", "")
@@ -78,6 +81,7 @@ class Lineage:
     trained_on: tuple[SplitFacts, ...]  # this trial's own split is the last one
     split_override: bool  # other splits than its own are among them, and somebody allowed it
     heldout_trained_on: float | None  # share of the held-out frames; None: unknown, another file
+    fresh_heads: tuple[str, ...] = ()  # parts of the model whose classes are others than the parent's
 
     def facts(self) -> dict[str, Any]:
         """Return what the run's configuration records of it."""
@@ -120,22 +124,26 @@ def trace(
     foreign = [facts for facts in trained_on if facts.split_fingerprint != own.split_fingerprint]
     heldout_M = selection.rows[np.concatenate([split.val, split.test])]
     share = _share_trained_on(heldout_M, foreign, data)
+    was, now = _classes(trained_on[-1]), _classes(own)
+    fresh_heads = tuple(head for head in now if now[head] != was[head])
     if foreign and not config.allow_split_change:
-        raise ConfigError([_refusal(config, own, foreign, share, len(heldout_M))])
+        raise ConfigError([_refusal(config, own, foreign, share, len(heldout_M), other_classes=bool(fresh_heads))])
     return Lineage(
         parent_run=parent.run,
         parent_split_fingerprint=parent.split_fingerprint,
         trained_on=(*(facts for facts in trained_on if facts != own), own),
         split_override=bool(foreign),
         heldout_trained_on=share,
+        fresh_heads=fresh_heads,
     )
 
 
-def require_same_trial(config: TrialConfig, parent: Checkpoint) -> None:
+def require_same_trial(config: TrialConfig, parent: Checkpoint, own: SplitFacts) -> None:
     """Refuse to continue a trial with other settings than it had.
 
     Raises:
-        ConfigError: naming every setting that differs; where a split change is allowed, the split may.
+        ConfigError: naming every setting that differs. Where a split change is allowed, the split may, but not the
+            classes, and epochs must be left to train and to validate on it.
     """
     may_differ = _MAY_DIFFER | (set(_OF_THE_SPLIT) if config.allow_split_change else set())
     now = config.to_mapping()
@@ -145,25 +153,35 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint) -> None:
         for name, was in parent.config.items()
         if name in now and name not in may_differ and now[name] != was
     ]
+    was_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own)
+    problems += [
+        f"resume_from: the classes of the {head} were {was_classes[head]} and are {classes[head]}; resume_from cannot "
+        "change the classes; init_from starts fresh heads"
+        for head in classes
+        if classes[head] != was_classes[head]
+    ]
+    if parent.split_fingerprint != own.split_fingerprint and parent.epoch >= config.epochs:
+        problems.append(
+            f"resume_from: all {config.epochs} epochs were done on split {parent.split_fingerprint}: none is left to "
+            f"choose a checkpoint on {own.split_fingerprint}; raise epochs, or start a new trial with init_from"
+        )
     if problems:
         raise ConfigError(problems)
 
 
-def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_heads: bool) -> None:
+def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_heads: Sequence[str] = ()) -> None:
     """Copy a checkpoint's weights into a model.
 
     Args:
-        fresh_heads: keep the model's own head where the number of classes differs.
+        fresh_heads: these parts stay as the model has them: their outputs mean other classes.
 
     Raises:
         ConfigError: the checkpoint is of another network.
     """
-    weights = dict(parent.model)
+    fresh = tuple(f"{head}." for head in fresh_heads)
     own = model.state_dict()
-    if fresh_heads:
-        for name in [name for name in weights if name.startswith(("modulation_head.", "snr_head."))]:
-            if name in own and own[name].shape != weights[name].shape:
-                weights[name] = own[name]
+    weights = {name: tensor for name, tensor in parent.model.items() if not name.startswith(fresh)}
+    weights |= {name: tensor for name, tensor in own.items() if name.startswith(fresh)}
     differing = sorted(own.keys() ^ weights.keys()) or sorted(
         name for name in own if own[name].shape != weights[name].shape
     )
@@ -177,6 +195,14 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
             ]
         )
     model.load_state_dict(weights)
+
+
+def _classes(facts: SplitFacts) -> dict[str, str]:
+    """Describe what each head tells apart."""
+    return {
+        "modulation_head": f"those of label_set {facts.label_set}",
+        "snr_head": f"{', '.join(map(str, facts.levels_db))} dB",
+    }
 
 
 def _share_trained_on(
@@ -200,7 +226,13 @@ def _share_trained_on(
 
 
 def _refusal(
-    config: TrialConfig, own: SplitFacts, foreign: Sequence[SplitFacts], share: float | None, n_heldout: int
+    config: TrialConfig,
+    own: SplitFacts,
+    foreign: Sequence[SplitFacts],
+    share: float | None,
+    n_heldout: int,
+    *,
+    other_classes: bool,
 ) -> str:
     field = "resume_from" if config.resume_from else "init_from"
     others = " and ".join(str(facts) for facts in foreign)
@@ -208,7 +240,11 @@ def _refusal(
         seen = "these are different data files, so that nobody can say which held-out frames they have seen"
     else:
         seen = f"{share:.1%} of the {n_heldout:,} held-out frames were trained on"
+    if config.resume_from and other_classes:
+        way = "resume_from cannot change the classes: init_from with allow_split_change: true starts fresh heads"
+    else:
+        way = "allow_split_change: true starts all the same"
     return (
         f"{field}: the weights were trained on split {others}, this trial has split {own}: {seen}. Use the same "
-        "label_set, SNR range, split and split_seed; allow_split_change: true starts all the same and marks the run"
+        f"label_set, SNR range, split and split_seed; {way}, and marks the run"
     )

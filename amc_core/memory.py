@@ -1,14 +1,27 @@
-"""How the process deals with memory that tensors gave back."""
+"""Memory of the process: what tensors gave back is kept, and a lack of it is known by its errors (free of torch)."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["is_out_of_memory", "keep_freed_memory"]
 
 # malloc.h of glibc; 32 MiB is the largest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_HEAP_BLOCK, _NEVER = 32 << 20, 2**31 - 1
+
+# What a plain RuntimeError says: the CPU's allocator, the driver, and libraries that take memory of their own.
+_LACK = re.compile(
+    r"can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_\w*ALLOC\w*_FAILED"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the host or the GPU has no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, for CUDA
+        return True
+    return isinstance(error, RuntimeError) and _LACK.search(str(error)) is not None
 
 
 def keep_freed_memory() -> bool:

@@ -45,7 +45,11 @@ EPOCH_METRICS: frozenset[str] = frozenset(
 
 # Logged in the epochs in which there is something to say.
 OCCASIONAL_METRICS: frozenset[str] = frozenset(
-    {"attractor/snr_db"}  # the level that swallows most; absent where none does
+    {
+        "attractor/snr_db",  # the level that swallows most; absent where none does
+        "train/bad_frames",  # frames with NaN or infinite samples that the epoch met; absent where there are none
+        "val/bad_frames",
+    }
 )
 
 # Written to the summary once, after the test evaluation of the best checkpoint.

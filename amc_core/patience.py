@@ -18,7 +18,7 @@ def protected_epochs(config: TrialConfig) -> int:
 
 
 def is_exhausted(config: TrialConfig, *, epoch: int, best_epoch: int) -> bool:
-    """Whether training ends after ``epoch`` (1 is the first), the best one so far being ``best_epoch``."""
-    if config.patience is None or epoch < protected_epochs(config):
+    """Whether training ends after ``epoch`` (1 is the first), the best one being ``best_epoch`` (0: none so far)."""
+    if config.patience is None or not best_epoch or epoch < protected_epochs(config):
         return False
     return epoch - best_epoch >= config.patience

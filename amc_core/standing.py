@@ -47,6 +47,13 @@ class Standing:
             plateau=self.plateau if in_warmup else self.plateau.after(config, selected),
         )
 
+    def on_another_split(self) -> Standing:
+        """Return the standing of a trial that goes on with other frames to validate: no epoch is the best one yet.
+
+        How often a plateau has reduced the learning rate stays: that belongs to the training, not to its judgement.
+        """
+        return replace(self, combined_acc=Best(), loss=Best(), plateau=replace(self.plateau, best=None, bad_epochs=0))
+
     def improved(self) -> tuple[str, ...]:
         """Return the criteria by which the last epoch is the best one."""
         return tuple(name for name in ("combined_acc", "loss") if getattr(self, name).epoch == self.epoch > 0)
@@ -57,7 +64,7 @@ class Standing:
 
     def natural_end(self, config: TrialConfig) -> str | None:
         """Return ``patience`` or ``completed`` where the trial is over, None where it goes on."""
-        if self.epoch and is_exhausted(config, epoch=self.epoch, best_epoch=self.selected(config).epoch):
+        if is_exhausted(config, epoch=self.epoch, best_epoch=self.selected(config).epoch):
             return "patience"
         return "completed" if self.epoch >= config.epochs else None
 

@@ -17,14 +17,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from amc_core.config import TrialConfig
+from amc_core.config import ConfigError, TrialConfig
 from amc_core.evaluation import Evaluation
 from amc_core.feed import Feed
 from amc_core.losses import MultiTaskLoss
 from amc_core.modulations import CLASSES
 from amc_core.radioml import Selection
 
-__all__ = ["Diverged", "Pass", "Precision", "Trial", "evaluate", "largest_that_fits", "make_optimiser", "train_epoch"]
+__all__ = [
+    "Diverged",
+    "Pass",
+    "Precision",
+    "Trial",
+    "divided",
+    "evaluate",
+    "make_optimiser",
+    "too_few_frames",
+    "train_epoch",
+]
 
 Positions = npt.NDArray[np.int64]
 
@@ -58,13 +68,13 @@ class Precision:
         self.enabled = config.amp and device.type == "cuda"
         native_bfloat16 = self.enabled and torch.cuda.get_device_capability(device) >= (8, 0)
         self._device_type = device.type
-        self._dtype = torch.bfloat16 if native_bfloat16 or not self.enabled else torch.float16
+        self.dtype = torch.bfloat16 if native_bfloat16 or not self.enabled else torch.float16
         # Only float16 has so little range that gradients vanish in it.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.enabled and not native_bfloat16)
 
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass."""
-        return torch.autocast(self._device_type, dtype=self._dtype, enabled=self.enabled)
+        return torch.autocast(self._device_type, dtype=self.dtype, enabled=self.enabled)
 
 
 class Pass:
@@ -158,22 +168,32 @@ def train_epoch(
 
     Raises:
         Diverged: the loss is not finite.
+        ConfigError: batch norm cannot do with so few frames.
     """
     config = trial.config
     steps = _chunks(positions_M, config.batch_size)
     if len(steps) > 1 and len(steps[-1]) < config.batch_size:
         # Batch norm on a few left-over frames is noise, and on one an error; the next shuffle brings them back.
         steps.pop()
-    micro_steps = [np.array_split(step, math.ceil(len(step) / trial.micro_batch_frames)) for step in steps]
+    micro_steps = [divided(step, trial.micro_batch_frames) for step in steps]
 
     trial.model.train()
     first_bad_step = torch.full((), len(steps), device=trial.device)  # on the device: noticing NaN must not wait
     guard_every = _GUARD_EVERY[trial.device.type]
+
+    def require_finite() -> None:
+        if (bad := int(first_bad_step)) < len(steps):
+            raise Diverged(
+                f"the training loss is not finite in {where}, step {bad + 1} of {len(steps)}, learning rate "
+                f"{rate(bad / len(steps)):.3g}"
+            )
+
     started = time.perf_counter() - done.seconds
     batches = trial.feed.batches([chunk for chunks in micro_steps[done.steps_done :] for chunk in chunks])
     with contextlib.closing(batches):
         for step in range(done.steps_done, len(steps)):
             if reason := should_stop():
+                require_finite()  # between two looks of the guard the loss may have gone
                 return reason
             for group in optimiser.param_groups:
                 group["lr"] = rate(step / len(steps))
@@ -182,7 +202,12 @@ def train_epoch(
             for chunk in micro_steps[step]:
                 batch = next(batches)
                 with precision.autocast():
-                    output = trial.forward(batch.input)
+                    try:
+                        output = trial.forward(batch.input)
+                    except ValueError as error:
+                        if refusal := too_few_frames(error, config, len(chunk)):
+                            raise refusal from error
+                        raise
                 loss = trial.criterion(*output, batch.modulation, batch.snr)
                 precision.scaler.scale(loss * (len(chunk) / len(steps[step]))).backward()
                 done.add(loss.detach(), trial.criterion.guess(*output), batch.modulation, batch.snr)
@@ -190,11 +215,8 @@ def train_epoch(
                 first_bad_step = torch.minimum(first_bad_step, bad_step)
 
             # The guard looks before the step, so that on the CPU the weights of a diverged step are never taken.
-            if (step % guard_every == 0 or step == len(steps) - 1) and (bad := int(first_bad_step)) < len(steps):
-                raise Diverged(
-                    f"the training loss is not finite in {where}, step {bad + 1} of {len(steps)}, learning rate "
-                    f"{rate(bad / len(steps)):.3g}"
-                )
+            if step % guard_every == 0 or step == len(steps) - 1:
+                require_finite()
             if config.grad_clip_norm is not None:
                 precision.scaler.unscale_(optimiser)
                 nn.utils.clip_grad_norm_(trial.model.parameters(), config.grad_clip_norm)
@@ -225,61 +247,29 @@ def evaluate(
     return done.evaluation()
 
 
-def largest_that_fits(batch_size: int, attempt: Callable[[int], None]) -> int:
-    """Halve the batch until ``attempt`` runs through without CUDA's out-of-memory error; return its size.
+def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> ConfigError | None:
+    """Return torch's refusal to normalise one value in the configuration's words, None for any other error."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    return ConfigError(
+        [
+            f"batch_size: batch norm needs more than one value a channel, and {config.model_type} at image_size "
+            f"{config.image_size} leaves it one in a forward pass of {n_frames} frame; use batch_size >= 2 with "
+            "micro_batch_size auto, null or >= 2, or a larger image_size"
+        ]
+    )
 
-    Raises:
-        torch.OutOfMemoryError: not even one frame fits.
+
+def divided(positions_B: Positions, micro_frames: int) -> list[Positions]:
+    """Divide a batch into chunks of nearly one size, at most ``micro_frames``.
+
+    None has a single frame while the batch has more, because batch norm may need two: an odd batch that is divided into
+    twos has a chunk of three.
     """
-    size = batch_size
-    while True:
-        try:
-            attempt(size)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = math.ceil(size / 2)
-        else:
-            return size
-
-
-def micro_batch_frames(
-    config: TrialConfig,
-    device: torch.device,
-    model: nn.Module,
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-    input_1X: Tensor,
-) -> int:
-    """Return the frames of a forward pass: what the configuration says, or, for ``auto``, what the GPU has room for.
-
-    The probe runs one forward and backward pass with room set aside for the two moments of AdamW, and leaves weights,
-    running means and random numbers as they were.
-    """
-    if isinstance(config.micro_batch_size, int):
-        return config.micro_batch_size
-    if config.micro_batch_size is None or device.type != "cuda":
-        return config.batch_size
-    precision = Precision(config, device)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-
-    def attempt(size: int) -> None:
-        moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]
-        try:
-            with precision.autocast():
-                output = forward(input_1X.expand(size, *input_1X.shape[1:]).contiguous())
-            sum(part.float().sum() for part in output).backward()  # type: ignore[union-attr]
-        finally:
-            model.zero_grad(set_to_none=True)
-            moments.clear()
-            torch.cuda.empty_cache()  # what a failed attempt cut into pieces does not fit the next one
-
-    with torch.random.fork_rng(devices=[device]):
-        model.train()
-        size = largest_that_fits(config.batch_size, attempt)
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
-    return size
+    n_chunks = math.ceil(len(positions_B) / micro_frames)
+    if micro_frames > 1:
+        n_chunks = max(1, min(n_chunks, len(positions_B) // 2))
+    return np.array_split(positions_B, n_chunks)
 
 
 def _chunks(positions_M: Positions, size: int) -> list[Positions]:

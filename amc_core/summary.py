@@ -12,10 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc_core.config import TrialConfig
+from amc_core.feed import laid_out
 from amc_core.models import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.radioml import FRAME_LENGTH
 from amc_core.representations import Representation, input_shape
+from amc_core.steps import Precision
 
 __all__ = ["Layer", "Summary", "count_macs", "summarise"]
 
@@ -44,7 +46,7 @@ class Summary:
     layers: tuple[Layer, ...]
     n_parameters: int
     macs: int  # a frame, forward
-    device: str
+    device: str  # with its type of numbers where that is not float32
     input_frames_per_s: float  # IQ to input
     model_frames_per_s: float  # input to outputs, no gradients
 
@@ -68,7 +70,9 @@ class Summary:
 
 
 def summarise(config: TrialConfig) -> Summary:
-    """Build what a configuration names, with random weights, and count and time it on the device that would train it.
+    """Build what a configuration names, with random weights; count it, and time it as it would be trained.
+
+    That is on the same device, in the same precision and memory layout.
 
     Raises:
         ConfigError: the model cannot be built.
@@ -76,12 +80,17 @@ def summarise(config: TrialConfig) -> Summary:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     n_modulations = len(LABEL_SETS[config.label_set])
     n_levels = (config.snr_max_db - config.snr_min_db) // _LEVEL_STEP_DB + 1
-    model = build_model(config, n_modulations=n_modulations, n_levels=n_levels).eval().to(device)
+    model = build_model(config, n_modulations=n_modulations, n_levels=n_levels).eval()
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = Precision(config, device)
     representation = Representation(config).to(device)
     iq_BTC = torch.randn(_FRAMES, FRAME_LENGTH, 2, generator=torch.Generator().manual_seed(0)).to(device)
-    input_BX: Tensor = representation(iq_BTC)
-    if input_BX.ndim == 4:
-        input_BX = input_BX.contiguous(memory_format=torch.channels_last)
+    input_BX = laid_out(representation(iq_BTC))
+
+    def forward() -> None:
+        with precision.autocast():
+            model(input_BX)
+
     macs = count_macs(model, input_BX[:1])
     with torch.no_grad():
         return Summary(
@@ -91,9 +100,9 @@ def summarise(config: TrialConfig) -> Summary:
             layers=_layers(model, macs),
             n_parameters=_count_parameters(model),
             macs=macs[""],
-            device=str(device),
+            device=f"{device}, {str(precision.dtype).removeprefix('torch.')}" if precision.enabled else str(device),
             input_frames_per_s=_FRAMES / _seconds(lambda: representation(iq_BTC), device),
-            model_frames_per_s=_FRAMES / _seconds(lambda: model(input_BX), device),
+            model_frames_per_s=_FRAMES / _seconds(forward, device),
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from amc_core.bad_frames import BadFrames
 from amc_core.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
-    CheckpointError,
     best_by,
     keep_as,
     load_checkpoint,
@@ -33,6 +34,7 @@ from amc_core.feed import Feed
 from amc_core.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace
 from amc_core.losses import MultiTaskLoss
 from amc_core.memory import keep_freed_memory
+from amc_core.micro_batches import micro_batch_frames
 from amc_core.models import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.pictures import draw_pictures
@@ -40,10 +42,11 @@ from amc_core.provenance import device_name, git_commit
 from amc_core.radioml import RadioMLFile, select
 from amc_core.recorders import write_evaluation
 from amc_core.representations import Representation
+from amc_core.resuming import inherit_best, random_state, restore
 from amc_core.schedules import learning_rate
 from amc_core.splits import split_fingerprint, stratified_split
 from amc_core.standing import Standing
-from amc_core.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, micro_batch_frames, train_epoch
+from amc_core.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, train_epoch
 
 __all__ = ["Diverged", "Recorder", "TrialResult", "train"]
 
@@ -120,11 +123,13 @@ def train(
     # --- Parent: where the weights come from, and whether they may ---
     found = find_parent(config)
     parent = found[1] if found else None
-    own_split = SplitFacts.of(config, split_fingerprint=fingerprint, data_fingerprint=data.fingerprint)
+    own_split = SplitFacts.of(
+        config, levels_db=selection.levels_db, split_fingerprint=fingerprint, data_fingerprint=data.fingerprint
+    )
     lineage = trace(config, own_split, parent, data, selection, split)
     resumed = parent if config.resume_from else None
     if resumed is not None:
-        require_same_trial(config, resumed)
+        require_same_trial(config, resumed, own_split)
 
     # --- Model, loss, optimiser: seeded before the first weight is drawn ---
     torch.manual_seed(config.seed)
@@ -134,16 +139,22 @@ def train(
     frames_in = data.hold(selection.rows, device)
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
     if found:
-        load_weights(model, found[1], found[0], fresh_heads=lineage.split_override and resumed is None)
+        load_weights(model, found[1], found[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = torch.compile(model) if config.compile else model
     representation = Representation(config).to(device)
+    example_1X = representation(torch.zeros(1, 1024, 2, device=device))
+    micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
     if resumed is not None and resumed.config["micro_batch_size"] == config.micro_batch_size:
-        micro_frames = int(resumed.training["micro_batch_frames"])  # batch norm sees batches of the same size
-    else:
-        example_1X = representation(torch.zeros(1, 1024, 2, device=device))
-        micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
+        # Batch norm is to see batches of the same size, unless this GPU has less room than the one before.
+        was = int(resumed.training["micro_batch_frames"])
+        if micro_frames < was:
+            _tell(
+                f"resume_from: {was} frames a forward pass do not fit here, {micro_frames} do; a network with batch "
+                "norm will not give the numbers of an uninterrupted trial"
+            )
+        micro_frames = min(was, micro_frames)
     trial = Trial(
         config=config,
         device=device,
@@ -158,13 +169,18 @@ def train(
     precision = Precision(config, device)
     standing = Standing()
     done = Pass(selection, device)
+    bad_frames = BadFrames(representation.bad_frames)
     metrics: dict[str, float] = {}
     if found and resumed is not None:
-        _inherit_best(found[0], resumed, config, run_dir)
-        standing = _restore(trial, optimiser, precision, resumed)
+        standing = restore(trial, optimiser, precision, resumed)
         metrics = dict(resumed.metrics)
-        if resumed.split_fingerprint == fingerprint:  # on another split the interrupted epoch has other frames
+        if resumed.split_fingerprint == fingerprint:
+            inherit_best(found[0], resumed, config, run_dir)
             done.load_state_dict(resumed.training["pass"])
+            bad_frames.load_state_dict(resumed.training["bad_frames"])
+        else:  # other frames validate, and the interrupted epoch has other ones
+            set_aside(run_dir)
+            standing = standing.on_another_split()
     else:
         set_aside(run_dir)
     record.config(
@@ -187,6 +203,7 @@ def train(
     )
 
     def save_last() -> None:
+        _require_finite(trial, done.steps_done, standing.epoch)
         checkpoint = Checkpoint(
             run=run_dir.name,
             config=config.to_mapping(),
@@ -202,15 +219,20 @@ def train(
                 "scaler": precision.scaler.state_dict(),
                 "standing": standing.to_mapping(),
                 "pass": done.state_dict(),
-                "random": _random_state(device),
+                "bad_frames": bad_frames.state_dict(),
+                "random": random_state(device),
                 "micro_batch_frames": trial.micro_batch_frames,
             },
         )
         save_checkpoint(run_dir / LAST, checkpoint)
 
+    if resumed is not None and resumed.split_fingerprint != fingerprint:
+        save_last()  # in the parent's own folder, nothing that can be continued is left beside what was set aside
+
     # --- Epochs ---
     test: Evaluation | None = None
     pictures: list[Path] = []
+    told = False
     with data, _bar(config.epochs, enabled=progress) as show:
         while (end := standing.natural_end(config)) is None:
             # Train: every epoch has its own stream, so that its frames depend on (seed, epoch) alone.
@@ -233,16 +255,24 @@ def train(
             )
             if end is not None:
                 save_last()
+                bad_frames.finish("train")
                 break
 
             # Validate: always on every level.
+            bad = {"train/bad_frames": bad_frames.finish("train")}
             outcome = evaluate(trial, precision, split.val, should_stop=should_stop)
             if isinstance(outcome, str):
                 end = outcome
                 save_last()
                 break
+            bad["val/bad_frames"] = bad_frames.finish("val")
             validation, training = outcome, done.evaluation()
-            _require_finite(trial, validation.loss, epochs_done + 1)
+            if not math.isfinite(validation.loss):
+                _require_finite(trial, 0, epochs_done + 1)  # a weight says more
+                raise Diverged(
+                    f"the validation loss is not finite ({validation.loss}) after epoch {epochs_done + 1}, learning "
+                    f"rate up to {config.max_lr:.3g}"
+                )
             standing = standing.after_epoch(config, combined_acc=validation.combined_acc, loss=validation.loss)
             weight_mod, weight_snr = trial.criterion.weights().tolist()
             metrics = {
@@ -251,6 +281,7 @@ def train(
                 **{f"train/{name}": value for name, value in training.summary().items() if name != "snr_mae_db"},
                 **{f"val/{name}": value for name, value in validation.summary().items()},
                 **validation.detail(),
+                **{name: count for name, count in bad.items() if count},
                 "gap/combined_acc": training.combined_acc - validation.combined_acc,
                 "weight/mod": weight_mod,
                 "weight/snr": weight_snr,
@@ -269,10 +300,17 @@ def train(
             if config.select_by in standing.improved():  # now: a trial that crashes later draws nothing at its end
                 pictures = draw_pictures(run_dir, validation, title=f"val, epoch {standing.epoch}")
             record.log(metrics)
+            if any(bad.values()) and not told:
+                told = True
+                _tell(
+                    f"{bad['train/bad_frames']} of {training.n_frames:,} training and {bad['val/bad_frames']} of "
+                    f"{validation.n_frames:,} validation frames hold NaN or infinite samples, and an empty image "
+                    f"stands for them: amc-data audit {config.data}"
+                )
 
         # --- Test: the selected checkpoint, once, and only for trials that ended by themselves ---
         if end in _NATURAL_ENDS:
-            checkpoint = load_checkpoint(run_dir / BEST, device=device)
+            checkpoint = load_checkpoint(run_dir / BEST)
             model.load_state_dict(checkpoint.model)
             trial.criterion.load_state_dict(checkpoint.criterion)
             outcome = evaluate(trial, precision, split.test, should_stop=should_stop)
@@ -280,6 +318,7 @@ def train(
                 end = outcome
             else:
                 test = outcome
+                bad_frames.finish("test")
                 facts = {"checkpoint": BEST, "checkpoint_epoch": checkpoint.epoch, "select_by": config.select_by}
                 write_evaluation(run_dir, "test", test, facts=facts)
 
@@ -291,7 +330,7 @@ def train(
         "best_epoch": standing.combined_acc.epoch or None,
         "best_loss_epoch": standing.loss.epoch or None,
         "checkpoint_epoch": selected.epoch or None,
-        "bad_frames": int(representation.bad_frames),
+        "bad_frames": bad_frames.total(),
     }
     tested: dict[str, float] | None = None
     if test is not None:
@@ -309,66 +348,24 @@ def train(
     )
 
 
-def _restore(trial: Trial, optimiser: torch.optim.Optimizer, precision: Precision, resumed: Checkpoint) -> Standing:
-    """Put everything but the model's weights back as it was when the checkpoint was written."""
-    state = resumed.training
-    trial.criterion.load_state_dict(resumed.criterion)
-    optimiser.load_state_dict(state["optimiser"])
-    precision.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if trial.device.type == "cuda" and state["random"]["cuda"] is not None:
-        torch.cuda.set_rng_state(state["random"]["cuda"], trial.device)
-    return Standing.from_mapping(state["standing"])
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Return torch's random numbers to come: dropout draws from them. Shuffling has a stream of its own an epoch."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _inherit_best(path: Path, resumed: Checkpoint, config: TrialConfig, run_dir: Path) -> None:
-    """Bring the best checkpoints so far into the run's folder: the continued trial may never beat them.
+def _require_finite(trial: Trial, steps_done: int, epochs_done: int) -> None:
+    """Refuse a state that no checkpoint may hold, however it came to be saved.
 
     Raises:
-        CheckpointError: the one that select_by names is not beside the checkpoint that is continued.
+        Diverged: a weight, a running mean or a task weight is not finite.
     """
-    standing = Standing.from_mapping(resumed.training["standing"])
-    best = {name: getattr(standing, name).epoch for name in ("combined_acc", "loss")}
-    inherited: dict[str, Checkpoint] = {}
-    for criterion, epoch in best.items():
-        candidates = (path, path.with_name(best_by(criterion)))
-        for candidate in candidates if epoch else ():
-            loaded = resumed if candidate == path else load_checkpoint(candidate) if candidate.is_file() else None
-            if loaded is not None and (loaded.epoch, loaded.steps_done) == (epoch, 0):
-                inherited[criterion] = loaded
-                break
-    if best[config.select_by] and config.select_by not in inherited:
-        name = best_by(config.select_by)
-        raise CheckpointError(
-            f"{path}: its best checkpoint by {config.select_by}, of epoch {best[config.select_by]}, is not beside it "
-            f"as {path.with_name(name)}; the test would need it: copy the whole folder, or resume from {LAST}"
+    state = {**trial.model.state_dict(), **trial.criterion.state_dict()}
+    if names := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        when = f"step {steps_done} of epoch {epochs_done + 1}" if steps_done else f"epoch {epochs_done}"
+        raise Diverged(
+            f"{len(names)} weights are not finite after {when}, learning rate up to {trial.config.max_lr:.3g}, "
+            f"the first is {names[0]}"
         )
-    if run_dir.resolve() != path.parent.resolve():
-        set_aside(run_dir)
-    for criterion, checkpoint in inherited.items():
-        save_checkpoint(run_dir / best_by(criterion), checkpoint)
-        if criterion == config.select_by:
-            keep_as(run_dir / best_by(criterion), BEST)
 
 
-def _require_finite(trial: Trial, val_loss: float, epoch: int) -> None:
-    """Refuse a state that no checkpoint may hold.
-
-    Raises:
-        Diverged: the validation loss, a weight or a running mean is not finite.
-    """
-    names = [name for name, tensor in trial.model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    where = f"after epoch {epoch}, learning rate up to {trial.config.max_lr:.3g}"
-    if names:
-        raise Diverged(f"{len(names)} weights are not finite {where}, the first is {names[0]}")
-    if not math.isfinite(val_loss):
-        raise Diverged(f"the validation loss is not finite ({val_loss}) {where}")
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager

@@ -72,6 +72,14 @@ def test_a_missing_or_foreign_file_is_refused_clearly(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "foreign.pt")
 
 
+def test_the_refusal_does_not_pass_on_torchs_advice_to_run_code_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(4096))
+    with pytest.raises(CheckpointError, match=r"4104 bytes .*\(UnpicklingError\)") as caught:
+        load_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+
+
 class Payload:
     """Touches a file when unpickled."""
 

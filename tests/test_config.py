@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, parse_flag
@@ -135,3 +137,14 @@ def test_a_fraction_on_the_command_line_is_no_whole_number_and_quotes_are_not_me
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrialConfig().epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["seed", "split_seed"])
+def test_a_seed_is_what_a_generator_takes(name: str) -> None:
+    assert check_value(name, 2**63 - 1) == (2**63 - 1, None)
+    for too_large in (2**63, 99999999999999999999):
+        _, problem = check_value(name, too_large)
+        assert problem is not None
+        assert "<= 9.22337e+18" in problem
+    torch.manual_seed(2**63 - 1)
+    np.random.default_rng([2**63 - 1, 1])

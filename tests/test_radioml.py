@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from tiny_files import raw_file
@@ -156,10 +157,16 @@ def test_this_machine_has_room_and_the_cpu_is_no_device() -> None:
     assert find_room(torch.device("cpu")).device is None
 
 
+def at_unit_power(frames_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return frames_BTC / np.sqrt(np.mean(np.sum(frames_BTC**2, axis=2), axis=1))[:, None, None]
+
+
 @pytest.mark.parametrize(("storage", "tolerance"), [("memmap", 0), ("ram", 0), ("ram_float16", 2e-3)])
 def test_held_frames_are_those_of_the_file(tmp_path: Path, storage: str, tolerance: float) -> None:
     with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as plain:
         expected = plain.frames(np.array([3, 1, 2]))
+    if storage == "ram_float16":
+        expected = at_unit_power(expected)
     with RadioMLFile(raw_file(tmp_path / "a.hdf5"), storage=storage) as data:
         fingerprint = data.fingerprint
         assert data.hold(np.array([1, 2, 3])) == storage
@@ -171,6 +178,23 @@ def test_held_frames_are_those_of_the_file(tmp_path: Path, storage: str, toleran
                 data.frames(np.array([1, 0]))
     assert frames.dtype == np.float32
     assert np.abs(frames - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-6, 1.0, 3e4, 1e18])
+def test_float16_keeps_a_frame_of_any_scale_and_leaves_silent_and_bad_ones_alone(tmp_path: Path, scale: float) -> None:
+    frames = np.random.default_rng(0).normal(size=(4, 1024, 2)).astype(np.float32)
+    expected = at_unit_power(frames[[0, 3]])
+    frames *= np.float32(scale)
+    frames[1] = 0
+    frames[2, 5, 1] = np.nan
+    path = raw_file(tmp_path / "a.hdf5", X=frames)
+    with RadioMLFile(path, storage="ram_float16") as data:
+        held_on_device = HeldOnDevice(data.frames, np.arange(4), 4, torch.device("cpu"))
+        data.hold(np.arange(4))
+        for held in (data.frames(np.arange(4)), held_on_device.frames(np.arange(4)).numpy()):
+            np.testing.assert_allclose(held[[0, 3]], expected, atol=2e-3)
+            assert not held[1].any()
+            assert np.isnan(held[2, 5, 1])
 
 
 def test_a_chunked_file_is_held_in_memory_by_auto(tmp_path: Path) -> None:
@@ -197,7 +221,7 @@ def test_frames_held_by_a_device_come_back_in_the_order_asked_for(tmp_path: Path
         held = HeldOnDevice(data.frames, np.array([0, 2, 3]), data.n_frames, torch.device("cpu"))
         frames = held.frames(np.array([3, 0]))
         assert (frames.dtype, frames.shape) == (torch.float32, (2, 1024, 2))
-        np.testing.assert_allclose(frames.numpy(), data.frames(np.array([3, 0])), atol=2e-3)
+        np.testing.assert_allclose(frames.numpy(), at_unit_power(data.frames(np.array([3, 0]))), atol=2e-3)
         with pytest.raises(ValueError, match="row 1 is not held"):
             held.frames(np.array([0, 1]))
 
@@ -209,4 +233,4 @@ def test_a_gpu_holds_frames_and_gives_them_back(tmp_path: Path) -> None:
         assert data.hold(np.array([1, 2, 3]), torch.device("cuda")) == "device"
         frames = data.frames_on_device(np.array([3, 1]))
         assert frames.device.type == "cuda"
-        np.testing.assert_allclose(frames.cpu().numpy(), data.frames(np.array([3, 1])), atol=2e-3)
+        np.testing.assert_allclose(frames.cpu().numpy(), at_unit_power(data.frames(np.array([3, 1]))), atol=2e-3)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial, without_time
 
-from amc_core.checkpoint import CheckpointError, load_checkpoint
+from amc_core import training
+from amc_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.training import TrialResult, train
 
@@ -89,6 +92,40 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
     assert resumed.facts["parent_run"] == "first"
     assert resumed.facts["parent_split_fingerprint"] == resumed.facts["split_fingerprint"]
     assert resumed.facts["split_override"] is False
+
+
+@pytest.mark.parametrize("stop_at", [3, ASKED, ASKED + 2])  # inside a pass, before its validation, in the next epoch
+def test_a_resumed_trial_counts_the_bad_frames_of_an_uninterrupted_one(
+    data: Path, tmp_path: Path, stop_at: int
+) -> None:
+    spoiled = tmp_path / "spoiled.hdf5"
+    spoiled.write_bytes(data.read_bytes())
+    with h5py.File(spoiled, "r+") as raw:
+        raw["X"][::10, 100, 1] = np.inf
+    _, whole = run(tiny_trial(spoiled), tmp_path / "whole")
+    _, first = run(tiny_trial(spoiled), tmp_path / "part", stop_at=stop_at)
+    _, second = run(tiny_trial(spoiled, resume_from=str(tmp_path / "part")), tmp_path / "part")
+    assert 0 < whole.last["bad_frames"] <= 34
+    assert second.last == whole.last
+    assert without_time([*first.history, *second.history]) == without_time(whole.history)
+
+
+@pytest.mark.parametrize(("fits", "taken"), [(16, 16), (64, 32)])
+def test_a_resumed_trial_divides_its_batches_as_before_unless_this_machine_has_less_room(
+    data: Path,
+    tmp_path: Path,
+    fits: int,
+    taken: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Only a GPU is probed: here the probe is a number.
+    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: 32)
+    _, first = run(tiny_trial(data, epochs=1), tmp_path / "a")
+    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: fits)
+    _, second = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert (first.facts["micro_batch_frames"], second.facts["micro_batch_frames"]) == (32, taken)
+    assert ("32 frames a forward pass do not fit here, 16 do" in capsys.readouterr().err) == (taken < 32)
 
 
 def test_a_stop_in_the_middle_keeps_the_steps_that_were_done(data: Path, tmp_path: Path) -> None:
@@ -192,6 +229,50 @@ def test_an_override_is_recorded_and_inherited(data: Path, tmp_path: Path, field
         run(tiny_trial(data, split=[0.7, 0.2, 0.1], init_from=str(tmp_path / "b")), tmp_path / "c")
 
 
+@pytest.mark.parametrize("where", ["b", "a"])
+def test_a_resumed_trial_on_another_split_is_judged_by_that_split_alone(data: Path, tmp_path: Path, where: str) -> None:
+    run(tiny_trial(data, epochs=2), tmp_path / "a")
+    parent = load_checkpoint(tmp_path / "a" / "last.pt")
+    standing = {**parent.training["standing"], "combined_acc": {"epoch": 2, "value": 0.99}}  # never reached again
+    flattering = dataclasses.replace(parent, training={**parent.training, "standing": standing})
+    for name in ("last.pt", "best_combined_acc.pt", "best.pt"):
+        save_checkpoint(tmp_path / "a" / name, flattering)
+
+    changed = {"split": [0.7, 0.2, 0.1], "allow_split_change": True, "resume_from": str(tmp_path / "a")}
+    result, record = run(tiny_trial(data, epochs=3, **changed), tmp_path / where)
+    assert (result.end, result.best_epoch, record.last["test_checkpoint_epoch"]) == ("completed", 3, 3)
+    assert record.history[0]["best/combined_acc"] == record.history[0]["val/combined_acc"] == result.best_value
+    for name in ("best.pt", "best_combined_acc.pt", "best_loss.pt", "last.pt"):
+        kept = load_checkpoint(tmp_path / where / name)
+        assert (kept.epoch, kept.split_fingerprint) == (3, record.facts["split_fingerprint"])
+    if where == "a":
+        assert load_checkpoint(tmp_path / "a" / "before_1" / "best.pt").split_fingerprint == parent.split_fingerprint
+
+
+def test_a_trial_that_dies_right_after_it_went_on_with_another_split_can_be_continued(
+    data: Path, tmp_path: Path
+) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path)
+    config = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], allow_split_change=True, resume_from=str(tmp_path))
+
+    def die() -> str | None:
+        raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        train(config, run_dir=tmp_path, record=Memory(), should_stop=die)
+    result, record = run(config, tmp_path)
+    assert (result.end, result.best_epoch) == ("completed", 2)
+    assert record.facts["split_override"] is True
+
+
+def test_a_finished_trial_has_no_epoch_left_for_another_split(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    changed = {"split": [0.7, 0.2, 0.1], "allow_split_change": True, "resume_from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError, match=r"all 1 epochs were done on split .*raise epochs, or start .* init_from"):
+        run(tiny_trial(data, epochs=1, **changed), tmp_path / "b")
+    assert (tmp_path / "a" / "best.pt").exists()
+
+
 def test_an_overridden_trial_that_is_interrupted_goes_on_inside_its_epoch(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
     config = {"split": [0.7, 0.2, 0.1], "epochs": 2, "allow_split_change": True}
@@ -210,6 +291,32 @@ def test_another_label_set_is_refused_and_gets_fresh_heads_where_it_is_allowed(d
     result, record = run(tiny_trial(data, **fewer, allow_split_change=True), tmp_path / "c")
     assert result.end == "completed"
     assert record.facts["split_override"] is True
+
+
+def test_resuming_with_other_classes_is_refused_by_their_names(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    narrower = {"snr_min_db": 10, "epochs": 2, "resume_from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError, match="resume_from cannot change the classes: init_from with allow_split_change"):
+        run(tiny_trial(data, **narrower), tmp_path / "b")
+    with pytest.raises(ConfigError) as caught:
+        run(tiny_trial(data, **narrower, allow_split_change=True), tmp_path / "b")
+    assert caught.value.problems == [
+        "resume_from: the classes of the snr_head were 0, 20 dB and are 20 dB; resume_from cannot change the classes; "
+        "init_from starts fresh heads"
+    ]
+
+
+def test_a_head_is_fresh_where_its_classes_are_others_and_not_only_where_their_number_is(tmp_path: Path) -> None:
+    data = synthetic_file(tmp_path, levels_db=(0, 10, 20), frames_per_cell=10)
+    still = {"base_lr": 1e-12, "max_lr": 1e-12, "weight_decay": 0.0, "epochs": 1, "seed": 1}
+    run(tiny_trial(data, snr_max_db=10, epochs=1), tmp_path / "a")
+    moved = {"snr_min_db": 10, "init_from": str(tmp_path / "a"), "allow_split_change": True}
+    run(tiny_trial(data, **still, **moved), tmp_path / "b")
+    parent, child = (load_checkpoint(tmp_path / name / "best.pt").model for name in "ab")
+    assert parent["snr_head.weight"].shape == child["snr_head.weight"].shape
+    assert not torch.allclose(parent["snr_head.weight"], child["snr_head.weight"], atol=1e-3)
+    others = [name for name in parent if not name.startswith("snr_head.")]
+    assert all(torch.allclose(parent[name], child[name], atol=1e-6) for name in others)
 
 
 def test_another_file_is_refused_and_its_share_is_unknown(data: Path, tmp_path: Path) -> None:

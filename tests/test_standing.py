@@ -47,3 +47,15 @@ def test_a_standing_survives_its_mapping() -> None:
     standing = after(TrialConfig(), (0.4, 1.0), (0.3, 0.9))
     assert Standing.from_mapping(standing.to_mapping()) == standing
     assert Standing.from_mapping(Standing().to_mapping()) == Standing()
+
+
+def test_on_another_split_no_epoch_is_the_best_one_and_the_learning_rate_stays() -> None:
+    config = TrialConfig(lr_schedule="plateau", plateau_patience=0, patience=1, min_cycles=0, epochs=9)
+    moved = after(config, (0.9, 0.1), (0.8, 0.2)).on_another_split()
+    assert (moved.epoch, moved.combined_acc, moved.loss) == (2, Best(), Best())
+    assert (moved.plateau.reductions, moved.plateau.best, moved.plateau.bad_epochs) == (1, None, 0)
+    assert moved.natural_end(config) is None, "patience has nothing to count from"
+    worse = moved.after_epoch(config, combined_acc=0.1, loss=2.0)
+    assert worse.improved() == ("combined_acc", "loss")
+    assert worse.natural_end(config) is None
+    assert worse.after_epoch(config, combined_acc=0.1, loss=2.0).natural_end(config) == "patience"

@@ -1,4 +1,4 @@
-"""The batch that fits into a GPU, and what a pass counts."""
+"""What a pass counts, and how it divides its batches."""
 
 from __future__ import annotations
 
@@ -7,35 +7,27 @@ import pytest
 import torch
 
 from amc_core.radioml import Selection
-from amc_core.steps import Pass, largest_that_fits
+from amc_core.steps import Pass, divided
 
 
-def test_a_batch_is_halved_until_it_fits() -> None:
-    tried = []
-
-    def attempt(size: int) -> None:
-        tried.append(size)
-        if size > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    assert largest_that_fits(500, attempt) == 63
-    assert tried == [500, 250, 125, 63]
-
-
-def test_a_frame_that_does_not_fit_is_out_of_memory() -> None:
-    def attempt(size: int) -> None:
-        raise torch.OutOfMemoryError(str(size))
-
-    with pytest.raises(torch.OutOfMemoryError, match="1"):
-        largest_that_fits(5, attempt)
-
-
-def test_another_error_is_not_taken_for_memory() -> None:
-    def attempt(size: int) -> None:
-        raise RuntimeError("shape")
-
-    with pytest.raises(RuntimeError, match="shape"):
-        largest_that_fits(5, attempt)
+@pytest.mark.parametrize(
+    ("n_frames", "micro_frames", "sizes"),
+    [
+        (8, 8, [8]),
+        (9, 4, [3, 3, 3]),
+        (13, 4, [4, 3, 3, 3]),
+        (3, 2, [3]),  # batch norm cannot take 2 and 1
+        (5, 2, [3, 2]),
+        (1, 2, [1]),
+        (3, 1, [1, 1, 1]),  # asked for
+    ],
+)
+def test_a_batch_is_divided_evenly_and_leaves_no_frame_alone(
+    n_frames: int, micro_frames: int, sizes: list[int]
+) -> None:
+    chunks = divided(np.arange(n_frames), micro_frames)
+    assert [len(chunk) for chunk in chunks] == sizes
+    assert np.concatenate(chunks).tolist() == list(range(n_frames))
 
 
 def test_a_pass_counts_every_frame_in_its_cell_and_survives_its_state() -> None:
@@ -57,26 +49,3 @@ def test_a_pass_counts_every_frame_in_its_cell_and_survives_its_state() -> None:
         assert found.joint[2, 1, 2, 0] == found.joint[2, 0, 0, 0] == 1
         assert found.joint[0, 0, 0, 0] == found.joint[1, 1, 1, 1] == 2
         assert found.combined_acc == pytest.approx(4 / 6)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_the_probe_on_cuda_finds_a_batch_that_fits_and_leaves_the_model_as_it_was() -> None:
-    from amc_core.config import TrialConfig
-    from amc_core.models import build_model
-    from amc_core.steps import micro_batch_frames
-
-    device = torch.device("cuda")
-    config = TrialConfig(model_type="test_byobnet", image_size=32, batch_size=65536)
-    model = build_model(config, n_modulations=17, n_levels=16).to(device)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    random = torch.cuda.get_rng_state(device)
-    limit = torch.cuda.memory_allocated(device) + 2**30
-    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(device).total_memory)
-    try:
-        frames = micro_batch_frames(config, device, model, model, torch.zeros(1, 1, 32, 32, device=device))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert 1 <= frames < 65536
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(torch.cuda.get_rng_state(device), random)

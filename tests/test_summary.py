@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
 from amc_agents.trial import main
+from amc_core import summary
 from amc_core.config import TrialConfig
 from amc_core.models import build_model
+from amc_core.steps import Precision
 from amc_core.summary import count_macs
 from amc_sweeps.causes import EXIT_CODES, EndReason
 
@@ -40,6 +45,31 @@ def test_summary_shows_layers_and_totals_without_data_or_wandb() -> None:
     assert "123,313  10.38" in result.output
     assert "modulation_head" in result.output
     assert "frames/s" in result.output
+
+
+def test_the_timing_is_in_the_precision_that_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a GPU that computes in bfloat16 gets, on the CPU.
+    class InBfloat16(Precision):
+        def __init__(self, config: TrialConfig, device: torch.device) -> None:
+            super().__init__(config, device)
+            self.enabled, self.dtype = True, torch.bfloat16
+
+    seen = set()
+
+    def note(_module: nn.Module, _inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
+        seen.add(outputs[0].dtype)
+
+    def built(*arguments: Any, **options: Any) -> nn.Module:
+        model = build_model(*arguments, **options)
+        model.register_forward_hook(note)
+        return model
+
+    monkeypatch.setattr(summary, "Precision", InBfloat16)
+    monkeypatch.setattr(summary, "build_model", built)
+    monkeypatch.setattr(summary, "_SECONDS", 0.0)
+    found = summary.summarise(TrialConfig(model_type="amc_convnet", image_size=16))
+    assert torch.bfloat16 in seen
+    assert "(cpu, bfloat16, " in found.as_text()
 
 
 def test_summary_of_a_refused_configuration_says_why() -> None:

@@ -14,11 +14,16 @@ import pytest
 import torch
 from tiny_files import DIGITAL_NAMES, Memory, synthetic_file, tiny_trial, without_time
 
+from amc_core import steps
 from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
+from amc_core.losses import MultiTaskLoss
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
-from amc_core.radioml import DataError, RadioMLFile
+from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.radioml import DataError, RadioMLFile, select
 from amc_core.recorders import FileRecorder
+from amc_core.splits import stratified_split
+from amc_core.synthetic_file import write_file
 from amc_core.training import Diverged, train
 
 
@@ -178,6 +183,31 @@ def test_weights_that_became_infinite_are_never_saved(
     assert not list(tmp_path.glob("*.pt"))
 
 
+@pytest.mark.parametrize("spoiled", ["weights", "loss"])
+def test_a_stop_never_saves_what_has_diverged(
+    data: Path, tmp_path: Path, spoiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def stop_before_the_third_step() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "preempted" if asked == 3 else None
+
+    changes: dict[str, Any] = {}
+    if spoiled == "weights":  # of the first step, whose loss was finite; the second is not looked at
+        changes = {"base_lr": 1e38, "max_lr": 1e38, "weight_decay": 100.0, "lr_schedule": "constant"}
+    else:  # of the second step, and the weights have stayed finite
+        good = MultiTaskLoss.forward
+        monkeypatch.setattr(MultiTaskLoss, "forward", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
+        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments: None)
+    monkeypatch.setitem(steps._GUARD_EVERY, "cpu", 50)  # as on a GPU: it looks at the first step and at the last
+    config = tiny_trial(data, model_type="amc_convnet", **changes)
+    with pytest.raises(Diverged, match="not finite"):
+        train(config, run_dir=tmp_path, record=Memory(), should_stop=stop_before_the_third_step)
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path: Path) -> None:
     asked = 0
 
@@ -256,6 +286,8 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
         {"snr_loss": "d2", "snr_loss_scale": "runlog", "task_weighting": "fixed", "task_weight_mod": 0.7},
         {"snr_loss": "ordinal", "select_by": "loss"},
         {"label_set": "digital17", "snr_min_db": 10, "split": [0.6, 0.2, 0.2], "split_seed": 3},
+        {"representation": "synced", "model_type": "amc_convnet", "storage": "ram_float16"},
+        {"representation": "iq", "model_type": "iq_convnet", "storage": "ram"},
     ],
 )
 def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -265,14 +297,45 @@ def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes
     assert all(math.isfinite(value) for row in record.history for value in row.values())
 
 
-def test_bad_frames_are_counted_and_not_trained_on_as_nan(data: Path, tmp_path: Path) -> None:
+def test_all_24_classes_train(tmp_path: Path) -> None:
+    path = tmp_path / "all.hdf5"
+    write_file(path, modulations=list(CLASSES), levels_db=(0, 20), frames_per_cell=10, seed=0)
+    record = Memory()
+    config = tiny_trial(path, label_set="all24", model_type="amc_convnet", epochs=1)
+    assert train(config, run_dir=tmp_path / "run", record=record).end == "completed"
+    assert record.facts["n_train"] == 24 * 2 * 8
+    assert set(record.history[0]) - OCCASIONAL_METRICS == EPOCH_METRICS | detail_metrics(CLASSES, (0, 20))
+    assert load_checkpoint(tmp_path / "run" / "best.pt").model["modulation_head.weight"].shape[0] == 24
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "micro_batch_size": 1}])
+def test_batch_norm_on_a_single_frame_is_refused_by_the_fields_that_lead_to_it(
+    data: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = tiny_trial(data, model_type="test_byobnet", **changes)
+    with pytest.raises(ConfigError, match=r"test_byobnet at image_size 32 .* one in a forward pass of 1 frame.*>= 2"):
+        train(config, run_dir=tmp_path, record=Memory())
+
+
+def test_bad_frames_are_counted_once_each_and_not_trained_on_as_nan(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoiled = tmp_path / "spoiled.hdf5"
     spoiled.write_bytes(data.read_bytes())
-    with h5py.File(spoiled, "r+") as file:
-        file["X"][7, 100, 1] = np.nan
+    with RadioMLFile(spoiled) as file:
+        selection = select(file, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=30)
+    split = stratified_split(selection, (0.8, 0.1, 0.1), 0)
+    with h5py.File(spoiled, "r+") as raw:
+        for row in [*split.train[:3], *split.val[:2], split.test[0]]:
+            raw["X"][selection.rows[row], 100, 1] = np.nan
     record = Memory()
-    assert train(tiny_trial(spoiled, epochs=1), run_dir=tmp_path / "run", record=record).end == "completed"
-    assert record.last["bad_frames"] == 1
+    config = tiny_trial(spoiled, epochs=2, batch_size=272)  # one batch: none is left out
+    assert train(config, run_dir=tmp_path / "run", record=record).end == "completed"
+    assert [(row["train/bad_frames"], row["val/bad_frames"]) for row in record.history] == [(3, 2), (3, 2)]
+    assert record.last["bad_frames"] == 6
+    told = [line for line in capsys.readouterr().err.splitlines() if "NaN" in line]
+    assert len(told) == 1
+    assert "3 of 272 training and 2 of 34 validation frames hold NaN" in told[0]
 
 
 def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Path) -> None:

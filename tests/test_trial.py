@@ -131,6 +131,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (DataError("x"), EndReason.DATA_ERROR),
         (MemoryError(), EndReason.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), EndReason.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            EndReason.OUT_OF_MEMORY,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), EndReason.OUT_OF_MEMORY),
         (KeyError("x"), EndReason.ERROR),
     ],
 )

@@ -15,6 +15,7 @@ import click
 from amc_agents.run_folder import forget_end, leave_end
 from amc_agents.run_recorder import ClientLostError
 from amc_core.config import ConfigError, TrialConfig
+from amc_core.memory import is_out_of_memory
 from amc_sweeps.causes import EndReason
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.CONFIG_REFUSED
     if isinstance(error, DataError):
         return EndReason.DATA_ERROR
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return EndReason.OUT_OF_MEMORY
     from amc_core.checkpoint import CheckpointError
     from amc_core.training import Diverged
@@ -106,7 +107,4 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.CONFIG_REFUSED
     if isinstance(error, Diverged):
         return EndReason.DIVERGED
-    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError.
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return EndReason.OUT_OF_MEMORY
     return EndReason.ERROR

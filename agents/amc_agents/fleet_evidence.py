@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from amc_core.cgroups import memory_groups
 from amc_sweeps.causes import EndReason, Evidence, Verdict, classify
 from amc_sweeps.run_states import RunState
 
@@ -109,7 +111,7 @@ class MemoryKills:
     """How often the kernel has killed for lack of memory in this process's cgroup, version 1 or 2."""
 
     def __init__(self, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> None:
-        self._file = _counter_file(proc, root)
+        self._file = _counter_file(memory_groups(proc, root))
 
     def count(self) -> int | None:
         """Return the count, None where it cannot be read."""
@@ -137,19 +139,9 @@ class MemoryKills:
         return f"kernel: out of memory: Killed {after - before} in this cgroup while the trial ran ({self._file})"
 
 
-def _counter_file(proc: Path, root: Path) -> Path | None:
-    try:
-        lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
-    except OSError:
-        return None
-    for _, controllers, path in lines:
-        base = root / "memory" if controllers == "memory" else root
-        name = "memory.oom_control" if controllers == "memory" else "memory.events"
-        # Within a container the path is the host's, and the container's own group is mounted at the root.
-        for folder in (base / path.lstrip("/"), base):
-            if controllers in {"memory", ""} and (folder / name).is_file():
-                return folder / name
-    return None
+def _counter_file(groups: Sequence[Path]) -> Path | None:
+    files = (folder / name for folder in groups for name in ("memory.oom_control", "memory.events"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _kernel_line(pid: int, began_s: float) -> str | None:

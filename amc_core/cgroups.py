@@ -1,0 +1,62 @@
+"""What the kernel allows this process's control group of memory, cgroups version 1 or 2 (free of torch)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["free_memory", "memory_groups"]
+
+# Of version 2 and of version 1: the limit, what is used of it, and the part of that which the kernel gives back when it
+# must: file pages that nobody has touched lately.
+_ACCOUNTS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def memory_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+    """Return the folders of the memory groups that this process is in, its own first, then those around it."""
+    try:
+        lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if "memory" in controllers.split(","):
+            mounted = root / "memory"
+        elif controllers == "":
+            mounted = root
+        else:
+            continue
+        own = mounted / path.lstrip("/")
+        around = [folder for folder in (own, *own.parents) if folder.is_relative_to(mounted)]
+        # Within a container the path is the host's, and the container's own group is mounted at the root.
+        inside = [mounted] if ".." in own.parts else around
+        folders += [folder for folder in inside if folder.is_dir() and folder not in folders]
+    return folders
+
+
+def free_memory(groups: Sequence[Path]) -> int | None:
+    """Return the bytes that the tightest of these groups still allows, None where none of them has a limit."""
+    allowed = []
+    for folder in groups:
+        for limit_name, used_name, reclaimable_name in _ACCOUNTS:
+            limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
+            if limit is not None and used is not None:
+                found = re.search(rf"^{reclaimable_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                allowed.append(max(0, limit - used + (int(found[1]) if found else 0)))
+    return min(allowed, default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int | None:
+    """Read a figure; a limit is the word max where there is none."""
+    return int(text) if text.strip().isdigit() else None

@@ -1,0 +1,103 @@
+"""How many frames a forward pass may have: what the configuration says, or what the GPU has room for.
+
+In names: X whatever shape a model takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from amc_core.config import TrialConfig
+from amc_core.feed import laid_out
+from amc_core.memory import is_out_of_memory
+from amc_core.steps import Precision, too_few_frames
+
+__all__ = ["largest_that_fits", "micro_batch_frames"]
+
+_SPARE = 0.1  # of what a pass takes: the representation's temporaries, and what the allocator cannot use
+
+
+def largest_that_fits(batch_size: int, attempt: Callable[[int], None], release: Callable[[], None]) -> int:
+    """Halve the batch until ``attempt`` runs through without an error for lack of memory; return its size.
+
+    Args:
+        release: called between two attempts, when the failed one's error, whose traceback holds its tensors, is gone.
+
+    Raises:
+        RuntimeError: the attempt's own, where not even one frame fits, or where memory is not what it lacks.
+    """
+    size = batch_size
+    while True:
+        try:
+            attempt(size)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if size == 1 or not (is_out_of_memory(error) or _is_ambiguous(error)):
+                raise
+        else:
+            return size
+        release()
+        size = math.ceil(size / 2)
+
+
+def micro_batch_frames(
+    config: TrialConfig,
+    device: torch.device,
+    model: nn.Module,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+    input_1X: Tensor,
+) -> int:
+    """Return the frames of a forward pass: what the configuration says, or, for ``auto``, what the GPU has room for.
+
+    The probe runs one forward and backward pass with room set aside for the two moments of AdamW, asks for a tenth more
+    than that took, and leaves weights, running means and random numbers as they were.
+
+    Raises:
+        ConfigError: batch norm cannot do with the one frame that fits.
+        RuntimeError: not even one frame fits.
+    """
+    if isinstance(config.micro_batch_size, int):
+        return config.micro_batch_size
+    if config.micro_batch_size is None or device.type != "cuda":
+        return config.batch_size
+    precision = Precision(config, device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def attempt(size: int) -> None:
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]
+        try:
+            with precision.autocast():
+                output = forward(laid_out(input_1X.expand(size, *input_1X.shape[1:]).contiguous()))
+            sum(part.float().sum() for part in output).backward()  # type: ignore[union-attr]
+            taken = torch.cuda.max_memory_allocated(device) - held
+        except ValueError as error:
+            if refusal := too_few_frames(error, config, size):
+                raise refusal from error
+            raise
+        finally:
+            model.zero_grad(set_to_none=True)
+            moments.clear()
+        del output
+        if size > 1:  # with one frame there is nothing smaller to try
+            torch.cuda.empty_cache()
+            torch.empty(int(taken * (1 + _SPARE)), dtype=torch.uint8, device=device)
+
+    with torch.random.fork_rng(devices=[device]):
+        model.train()
+        # What a failed attempt cut into pieces does not fit the next one.
+        size = largest_that_fits(config.batch_size, attempt, torch.cuda.empty_cache)
+    torch.cuda.empty_cache()
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return size
+
+
+def _is_ambiguous(error: RuntimeError) -> bool:
+    """Whether cuBLAS or cuDNN could not begin: for lack of memory, or for another reason, which one frame will show."""
+    return "STATUS_NOT_INITIALIZED" in str(error)

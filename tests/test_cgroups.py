@@ -1,0 +1,72 @@
+"""How much memory a container or a cluster job may still take: planted control groups of both versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from amc_core import storage
+from amc_core.cgroups import free_memory, memory_groups
+from amc_core.storage import find_room
+
+VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def plant(folder: Path, names: tuple[str, str, str], limit: object, used: int, reclaimable: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"active_file 9\n{names[2]} {reclaimable}\nslab 5\n")
+
+
+def groups(tmp_path: Path, lines: str) -> list[Path]:
+    (tmp_path / "cgroup").write_text(lines)
+    return memory_groups(tmp_path / "cgroup", tmp_path / "fs")
+
+
+def test_the_limit_of_a_cluster_job_counts_although_it_lies_above_the_step(tmp_path: Path) -> None:
+    # Slurm with version 2: the job has the limit, the step that runs in it has none of its own.
+    plant(tmp_path / "fs" / "slurm" / "job_7", VERSION_2, 1000, 400)
+    plant(tmp_path / "fs" / "slurm" / "job_7" / "step_0", VERSION_2, "max", 300)
+    found = groups(tmp_path, "0::/slurm/job_7/step_0\n")
+    assert found[0] == tmp_path / "fs" / "slurm" / "job_7" / "step_0"
+    assert free_memory(found) == 600
+
+
+def test_version_1_is_read_from_the_memory_controller_and_not_from_another(tmp_path: Path) -> None:
+    plant(tmp_path / "fs" / "memory" / "job", VERSION_1, 1000, 400, 50)
+    plant(tmp_path / "fs" / "cpu" / "job", VERSION_1, 10, 5)
+    assert free_memory(groups(tmp_path, "5:cpu,cpuacct:/job\n4:memory:/job\n1:name=systemd:/job\n")) == 650
+
+
+def test_within_a_container_the_groups_own_root_is_taken(tmp_path: Path) -> None:
+    plant(tmp_path / "fs", VERSION_2, 1000, 900)
+    assert free_memory(groups(tmp_path, "0::/path/of/the/host\n")) == 100
+    plant(tmp_path / "elsewhere", VERSION_2, 10, 9)
+    assert free_memory(groups(tmp_path, "0::/../elsewhere\n")) == 100  # nothing outside of the mount
+
+
+def test_file_pages_that_the_kernel_gives_back_are_free(tmp_path: Path) -> None:
+    # A trial that has read 800 bytes of its file would otherwise find its own container full.
+    plant(tmp_path / "fs", VERSION_2, 1000, 900, 800)
+    assert free_memory(groups(tmp_path, "0::/\n")) == 900
+
+
+@pytest.mark.parametrize("lines", ["0::/\n", "no such line\n", ""])
+def test_without_a_limit_nothing_is_claimed(tmp_path: Path, lines: str) -> None:
+    plant(tmp_path / "fs", VERSION_2, "max", 900)
+    assert free_memory(groups(tmp_path, lines)) is None
+    assert memory_groups(tmp_path / "none") == []
+
+
+def test_room_is_what_the_container_allows_where_that_is_less_than_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path, VERSION_2, 5000, 1000, 500)
+    monkeypatch.setattr(storage, "memory_groups", lambda: [tmp_path])
+    assert find_room(torch.device("cpu")).ram == 4500
+    plant(tmp_path, VERSION_2, 1 << 62, 0)
+    assert 4500 < find_room(torch.device("cpu")).ram < 1 << 62

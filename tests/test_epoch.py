@@ -1,0 +1,212 @@
+"""The optimiser steps of an epoch: what is decayed, what is clipped, in which precision, and who waits for the GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_files import Memory, synthetic_file, tiny_trial
+
+from amc_core.checkpoint import load_checkpoint
+from amc_core.config import TrialConfig
+from amc_core.feed import Feed
+from amc_core.losses import MultiTaskLoss
+from amc_core.models import build_model
+from amc_core.modulations import LABEL_SETS
+from amc_core.radioml import RadioMLFile, select
+from amc_core.representations import Representation
+from amc_core.steps import Pass, Precision, Trial, make_optimiser, train_epoch
+from amc_core.training import train
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return synthetic_file(tmp_path_factory.mktemp("data"), levels_db=(0, 20), frames_per_cell=10)
+
+
+@contextmanager
+def ready(config: TrialConfig, device: torch.device = CPU) -> Iterator[Trial]:
+    """Build what train() builds."""
+    columns = LABEL_SETS[config.label_set]
+    with RadioMLFile(config.data, storage=config.storage) as file:
+        chosen = select(file, label_set=config.label_set, columns=columns, snr_min_db=0, snr_max_db=30)
+        file.hold(chosen.rows, device)
+        torch.manual_seed(config.seed)
+        model = build_model(config, n_modulations=len(columns), n_levels=len(chosen.levels_db)).to(device)
+        yield Trial(
+            config=config,
+            device=device,
+            selection=chosen,
+            feed=Feed(file, chosen, Representation(config).to(device), device),
+            model=model,
+            forward=model,
+            criterion=MultiTaskLoss(config, chosen.levels_db).to(device),
+            micro_batch_frames=config.batch_size,
+        )
+
+
+def epoch(
+    trial: Trial,
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
+    show: Callable[[float], None] = lambda part: None,
+) -> Pass:
+    done = Pass(trial.selection, trial.device)
+    positions = np.arange(len(trial.selection.rows))
+    never = {"rate": lambda part: 1e-3, "where": "epoch 1", "should_stop": lambda: None}
+    assert train_epoch(trial, optimiser, precision, positions, done=done, show=show, **never) is None  # type: ignore[arg-type]
+    return done
+
+
+class Scaled(Precision):
+    """The scaled loss of float16, in float32: what a GPU of before 2020 does, on the CPU."""
+
+    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=True)
+
+
+def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
+    with ready(tiny_trial(data, model_type="amc_convnet", weight_decay=0.25)) as trial:
+        optimiser = make_optimiser(trial)
+        named = dict([*trial.model.named_parameters(), *trial.criterion.named_parameters()])
+        before = {name: parameter.detach().clone() for name, parameter in named.items()}
+        for parameter in named.values():
+            parameter.grad = torch.zeros_like(parameter)
+        for group in optimiser.param_groups:
+            group["lr"] = 0.1
+        optimiser.step()
+    for name, parameter in named.items():
+        decayed = name.endswith("weight") and parameter.ndim >= 2
+        assert torch.allclose(parameter, before[name] * (1 - 0.1 * 0.25 * decayed), atol=1e-7), name
+    assert {"log_variance", "modulation_head.bias", "backbone.blocks.1.weight"} <= named.keys()  # left alone
+
+
+@pytest.mark.parametrize("kind", [Precision, Scaled])
+@pytest.mark.parametrize("largest", [None, 0.01])
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(
+    data: Path, kind: type[Precision], largest: float | None
+) -> None:
+    norms: list[float] = []
+
+    def note(stepping: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [parameter.grad for parameter in trial.model.parameters() if parameter.grad is not None]
+        scale = getattr(stepping, "grad_scale", None)  # what the optimiser itself is to divide by
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+        norms.append(norm if scale is None else norm / float(scale))
+
+    with ready(tiny_trial(data, grad_clip_norm=largest)) as trial:
+        optimiser = make_optimiser(trial)
+        optimiser.register_step_pre_hook(note)
+        epoch(trial, optimiser, kind(trial.config, CPU))
+    assert len(norms) == 5
+    if largest is None:
+        assert min(norms) > 0.1
+    else:
+        assert norms == pytest.approx([largest] * 5, rel=1e-3)
+
+
+def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    compile_ = torch.compile
+
+    def without_a_compiler(model: torch.nn.Module) -> Any:  # the graph is captured, and run as it is
+        compiled.append(model)
+        return compile_(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", without_a_compiler)
+    rows = {}
+    for wanted in (False, True):
+        record = Memory()
+        config = tiny_trial(data, model_type="amc_convnet", compile=wanted, epochs=1)
+        train(config, run_dir=tmp_path / str(wanted), record=record)
+        rows[wanted] = record.history[0]
+    assert len(compiled) == 1
+    for name in ("train/loss", "val/loss", "val/combined_acc"):
+        assert rows[True][name] == pytest.approx(rows[False][name], rel=1e-4)
+    plain, other = (load_checkpoint(tmp_path / str(wanted) / "last.pt").model for wanted in (False, True))
+    assert plain.keys() == other.keys()
+
+
+@pytest.mark.cuda
+@needs_gpu
+@pytest.mark.parametrize("storage", ["device", "memmap"])
+@pytest.mark.parametrize("representation", ["constellation", "synced"])
+def test_no_step_on_cuda_waits_for_the_gpu_between_two_looks_of_the_guard(
+    data: Path, storage: str, representation: str
+) -> None:
+    device = torch.device("cuda")
+    changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34}
+    config = tiny_trial(data, storage=storage, representation=representation, **changes)  # 340 frames: 10 steps
+    with ready(config, device) as trial:
+        optimiser, precision = make_optimiser(trial), Precision(config, device)
+        epoch(trial, optimiser, precision)  # plans, handles and moments are made in the first one
+
+        def forbid(part: float) -> None:  # the guard looks at the first step and at the last
+            torch.cuda.set_sync_debug_mode("error" if 0.05 < part < 0.85 else "default")
+
+        try:
+            epoch(trial, optimiser, precision, forbid)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_a_gpu_without_bfloat16_trains_in_float16_with_a_scaled_loss(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    config = tiny_trial(data, epochs=1, dropout=0.0, grad_clip_norm=1.0)
+    assert Precision(config, torch.device("cuda")).dtype == torch.float16
+    on_cuda, on_cpu = Memory(), Memory()
+    train(config, run_dir=tmp_path / "cuda", record=on_cuda)
+    assert load_checkpoint(tmp_path / "cuda" / "last.pt").training["scaler"]["scale"] > 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train(config, run_dir=tmp_path / "cpu", record=on_cpu)
+    for name in ("train/loss", "val/loss"):
+        assert on_cuda.history[0][name] == pytest.approx(on_cpu.history[0][name], rel=0.05)
+
+
+@pytest.mark.cuda
+@needs_gpu
+@pytest.mark.parametrize("capability", [(9, 0), (7, 5)])
+def test_a_trial_resumed_on_cuda_is_near_an_uninterrupted_one_and_draws_its_random_numbers(
+    data: Path, tmp_path: Path, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    config: dict[str, Any] = {"epochs": 3, "dropout": 0.3, "patience": None}
+    whole, first, second = Memory(), Memory(), Memory()
+    train(tiny_trial(data, **config), run_dir=tmp_path / "whole", record=whole)
+    asked = iter([None] * 7 + ["preempted"] * 9)  # inside the second epoch: 4 steps and a validation each
+    train(tiny_trial(data, **config), run_dir=tmp_path / "part", record=first, should_stop=lambda: next(asked))
+    assert load_checkpoint(tmp_path / "part" / "last.pt").steps_done > 0
+    torch.cuda.manual_seed(12345)  # another process has other random numbers
+    resumed = tiny_trial(data, **config, resume_from=str(tmp_path / "part"))
+    train(resumed, run_dir=tmp_path / "part", record=second)
+
+    rows = [*first.history, *second.history]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row, expected in zip(rows, whole.history, strict=True):  # not to the last bit: a GPU adds in any order
+        assert row["lr"] == expected["lr"]
+        assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=0.02)
+    one, other = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "part"))
+    assert torch.equal(one.training["random"]["cuda"], other.training["random"]["cuda"])
+    assert one.training["scaler"] == other.training["scaler"]
+    for mine, yours in zip(
+        one.training["optimiser"]["state"].values(), other.training["optimiser"]["state"].values(), strict=True
+    ):
+        assert 0 < mine["step"] == yours["step"] <= 12  # a step whose scaled gradients overflow is left out
+        assert torch.isfinite(yours["exp_avg_sq"]).all()

@@ -1,0 +1,123 @@
+"""Frames on their way from the file to the model, read ahead by a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tiny_files import raw_file
+
+from amc_core.feed import Feed
+from amc_core.radioml import DataError, RadioMLFile, Selection
+
+CPU = torch.device("cpu")
+
+
+class Counting(RadioMLFile):
+    """Counts what is read, and fails at a row."""
+
+    reads = 0
+    bad_row = -1
+
+    def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        self.reads += 1
+        if self.bad_row in rows_B:
+            raise DataError("the disk is gone")
+        return super().frames(rows_B)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Counting]:
+    frames = np.random.default_rng(0).normal(size=(40, 1024, 2)).astype(np.float32)
+    labels = {"Y": np.eye(24, dtype=np.int64)[np.arange(40) % 24], "Z": np.arange(40, dtype=np.int64)[:, None]}
+    with Counting(raw_file(tmp_path / "a.hdf5", X=frames, **labels)) as opened:
+        opened.reads = 0  # the fingerprint has read
+        yield opened
+
+
+def selection(data: RadioMLFile) -> Selection:
+    rows = np.arange(39, -1, -1)  # a position is not a row
+    return Selection("all", tuple(range(24)), tuple(range(40)), rows, data.column_N[rows].astype(np.int64), rows.copy())
+
+
+def chunks(order: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def test_batches_come_in_the_order_that_was_asked_for_with_their_own_targets(data: Counting) -> None:
+    chosen = selection(data)
+    order = np.random.default_rng(1).permutation(40)
+    feed = Feed(data, chosen, lambda iq_BTC: iq_BTC * 2, CPU)
+    for positions, batch in zip(chunks(order, 7), feed.batches(chunks(order, 7)), strict=True):
+        rows = chosen.rows[positions]
+        assert np.array_equal(batch.input.numpy(), 2 * RadioMLFile.frames(data, rows))
+        assert batch.snr.tolist() == rows.tolist()
+        assert batch.modulation.tolist() == (rows % 24).tolist()
+
+
+def test_images_have_their_channels_last_and_samples_stay_as_they_are(data: Counting) -> None:
+    image = next(Feed(data, selection(data), lambda iq: iq.reshape(-1, 2, 32, 32), CPU).batches([np.arange(3)])).input
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    samples = next(Feed(data, selection(data), lambda iq: iq.transpose(1, 2).contiguous(), CPU).batches([np.arange(3)]))
+    assert samples.input.is_contiguous()
+
+
+def test_an_end_in_the_middle_cancels_what_is_not_being_read_and_leaves_no_thread(
+    data: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, cancelled = threading.Event(), threading.Event()
+    read, cancel = data.frames, Future.cancel
+
+    def slow_from_the_second_on(rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if data.reads:
+            reading.set()
+            cancelled.wait(timeout=5)
+        return read(rows_B)
+
+    def tell(future: Future[Any]) -> bool:
+        if cancel(future):
+            cancelled.set()
+        return future.cancelled()
+
+    monkeypatch.setattr(data, "frames", slow_from_the_second_on)
+    monkeypatch.setattr(Future, "cancel", tell)
+    batches = Feed(data, selection(data), lambda iq_BTC: iq_BTC, CPU).batches(chunks(np.arange(40), 1))
+    next(batches)
+    assert reading.wait(timeout=5)
+    batches.close()
+    assert data.reads == 2
+    assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
+
+
+def test_a_failed_read_reaches_whoever_asks_for_its_batch_and_none_before_it(data: Counting) -> None:
+    data.bad_row = int(selection(data).rows[2])
+    batches = Feed(data, selection(data), lambda iq_BTC: iq_BTC, CPU).batches(chunks(np.arange(40), 1))
+    next(batches)
+    next(batches)
+    with pytest.raises(DataError, match="the disk is gone"):
+        next(batches)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("storage", ["device", "memmap"])
+def test_a_gpu_gets_the_frames_that_it_holds_and_those_that_it_does_not(data: Counting, storage: str) -> None:
+    device = torch.device("cuda")
+    chosen = selection(data)
+    with RadioMLFile(data.path, storage=storage) as held:
+        assert held.hold(chosen.rows, device) == storage
+        feed = Feed(held, chosen, lambda iq_BTC: iq_BTC, device)
+        for positions, batch in zip(chunks(np.arange(40), 7), feed.batches(chunks(np.arange(40), 7)), strict=True):
+            frames = data.frames(chosen.rows[positions])
+            if storage == "device":  # held at unit power
+                frames /= np.sqrt(np.mean(np.sum(frames**2, axis=2), axis=1))[:, None, None]
+            assert batch.input.device.type == batch.snr.device.type == "cuda"
+            np.testing.assert_allclose(batch.input.cpu().numpy(), frames, atol=2e-3)
+            assert batch.snr.tolist() == chosen.rows[positions].tolist()
