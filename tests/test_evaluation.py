@@ -137,7 +137,7 @@ def test_the_detail_has_exactly_the_names_that_are_declared() -> None:
     told = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0).detail()
     assert told["attractor/snr_db"] == 26
     assert told["attractor/share"] > 0.1
-    assert {"attractor/snr_db"} == OCCASIONAL_METRICS
+    assert "attractor/snr_db" in OCCASIONAL_METRICS
 
 
 def test_everything_can_be_written_as_json() -> None:
