@@ -97,13 +97,17 @@ class Pass:
     def add(self, loss: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor) -> None:
         """Count one batch: its mean loss, and the guessed against the true classes."""
         n_modulations, n_levels = len(self._modulations), len(self._levels_db)
-        true_B = modulation_B * n_levels + snr_B
-        guess_B = guess[0] * n_levels + guess[1]
+        true_B = snr_B.add(modulation_B, alpha=n_levels)
+        guess_B = guess[1].add(guess[0], alpha=n_levels)
         if len(self._ones) != len(snr_B):
             self._ones = torch.ones_like(snr_B)
         # Whole numbers, so that the order in which a GPU adds them does not matter.
-        self._joint.scatter_add_(0, true_B * (n_modulations * n_levels) + guess_B, self._ones)
-        self._loss_sum += loss.double() * len(snr_B)
+        self._joint.scatter_add_(0, guess_B.add(true_B, alpha=n_modulations * n_levels), self._ones)
+        self._loss_sum.add_(loss, alpha=len(snr_B))  # in float64, as the sum is
+
+    def is_finite(self) -> bool:
+        """Wait for the device and say whether every loss so far was finite: a sum keeps what is not."""
+        return math.isfinite(float(self._loss_sum))
 
     def evaluation(self) -> Evaluation:
         """Wait for the device and return what was counted."""
@@ -178,22 +182,26 @@ def train_epoch(
     micro_steps = [divided(step, trial.micro_batch_frames) for step in steps]
 
     trial.model.train()
-    first_bad_step = torch.full((), len(steps), device=trial.device)  # on the device: noticing NaN must not wait
     guard_every = _GUARD_EVERY[trial.device.type]
+    known_finite = done.steps_done
 
-    def require_finite() -> None:
-        if (bad := int(first_bad_step)) < len(steps):
+    def require_finite(last: int) -> None:
+        nonlocal known_finite
+        if not done.is_finite():
+            first = known_finite + 1
+            place = f"step {last}" if first >= last else f"one of the steps {first} to {last}"
             raise Diverged(
-                f"the training loss is not finite in {where}, step {bad + 1} of {len(steps)}, learning rate "
-                f"{rate(bad / len(steps)):.3g}"
+                f"the training loss is not finite in {where}, {place} of {len(steps)}, learning rate "
+                f"{rate((last - 1) / len(steps)):.3g}"
             )
+        known_finite = last
 
     started = time.perf_counter() - done.seconds
     batches = trial.feed.batches([chunk for chunks in micro_steps[done.steps_done :] for chunk in chunks])
     with contextlib.closing(batches):
         for step in range(done.steps_done, len(steps)):
             if reason := should_stop():
-                require_finite()  # between two looks of the guard the loss may have gone
+                require_finite(step)  # between two looks of the guard the loss may have gone
                 return reason
             for group in optimiser.param_groups:
                 group["lr"] = rate(step / len(steps))
@@ -211,12 +219,10 @@ def train_epoch(
                 loss = trial.criterion(*output, batch.modulation, batch.snr)
                 precision.scaler.scale(loss * (len(chunk) / len(steps[step]))).backward()
                 done.add(loss.detach(), trial.criterion.guess(*output), batch.modulation, batch.snr)
-                bad_step = torch.where(torch.isfinite(loss.detach()), len(steps), step)
-                first_bad_step = torch.minimum(first_bad_step, bad_step)
 
             # The guard looks before the step, so that on the CPU the weights of a diverged step are never taken.
             if step % guard_every == 0 or step == len(steps) - 1:
-                require_finite()
+                require_finite(step + 1)
             if config.grad_clip_norm is not None:
                 precision.scaler.unscale_(optimiser)
                 nn.utils.clip_grad_norm_(trial.model.parameters(), config.grad_clip_norm)
