@@ -15,8 +15,9 @@ PIP_QUIET := --disable-pip-version-check --quiet
 demo: $(READY)
 	@$(BIN)/amc-sweep demo
 
+# Many tests wait for servers and clients: two at a time, the tests of one file after one another.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check
