@@ -143,6 +143,8 @@ def test_the_demo_can_be_interrupted_and_leaves_no_process(tmp_path: Path, shell
 
     folder = tmp_path / "demo"
     command = ["amc-sweep", "demo", "--folder", str(folder), "--sweep", str(ROOT / "sweeps" / "smoke.yaml")]
+    # Whoever starts the tests in the background has them ignore Ctrl-C, and a child inherits that.
+    command = ["env", "--default-signal=INT", *command]
     demo = subprocess.Popen(command, env=shell_environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert demo.stdout is not None
     tag = None
