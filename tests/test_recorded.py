@@ -180,11 +180,14 @@ def test_an_imported_record_is_analysed_like_its_file(arguments: list[str]) -> N
     from_file = CliRunner().invoke(amc_analyze, ["--from", str(FOLDER / f"{name}.yaml"), "--json"])
     there, here = json.loads(imported.stdout), json.loads(from_file.stdout)
     assert there["sweep"]["id"] == here["sweep"]["id"]
-    kept = ("run_id", "name", "peak", "peak_epoch", "last", "test", "epochs", "config")
-    # Who ran when the log was written is running in the file, and over in a copy of it.
+    # Who ran when the log was written is running in the file and over in a copy of it; the conclusion is the same.
+    kept = ("run_id", "name", "peak", "peak_epoch", "last", "test", "epochs", "config", "cause")
     assert [{field: run[field] for field in kept} for run in there["runs"]] == [
         {field: run[field] for field in kept} for run in here["runs"]
     ]
+    file = exchange.read((FOLDER / f"{name}.yaml").read_text())
+    alive = {run["id"] for run in file.runs if exchange.was_alive(run)}
+    assert {run["cause"] for run in there["runs"] if run["run_id"] in alive} <= {"unknown"}
 
 
 @pytest.mark.usefixtures("pointed")
