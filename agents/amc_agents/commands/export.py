@@ -54,7 +54,8 @@ def export_command(
 ) -> None:
     """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
 
-    It is read through W&B's public API, so it works with the cloud as well. FILE must not exist.
+    It is read through W&B's public API, so it works with the cloud as well. FILE must not exist. Left out are the runs'
+    files, artifacts, console logs and system metrics; amc-sweep backup keeps all of an embedded server.
 
     \b
     amc-sweep export ab12cd34 sweep.yaml
@@ -64,6 +65,8 @@ def export_command(
     """
     if file.exists():
         refuse(f"{file} is there already and is not overwritten: choose another name")
+    if not file.absolute().parent.is_dir():  # said now, not after everything was read
+        refuse(f"{file} cannot be written: there is no folder {file.absolute().parent}")
     connect(choice)
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
