@@ -53,6 +53,9 @@ PLAIN_API = """
 from amc_server.graphql import SCHEMA
 for name in "exitcode host shouldStop failed stopped running stopReason stopBand stopValue stopThreshold".split():
     del SCHEMA.type_map["Run"].fields[name]
+for name in ("stateWhenExported", "unknownFacts"):
+    del SCHEMA.type_map["Run"].fields[name]
+del SCHEMA.type_map["Sweep"].fields["unknownFacts"]
 """
 
 

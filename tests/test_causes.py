@@ -95,6 +95,13 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("failed", exit_code=1, hyperband=True, band=BAND, points=4), Cause.EARLY_STOPPED),
         (Evidence("crashed", stop_recorded=False, hyperband=True, band=BAND, points=3), Cause.LOST),
         (Evidence("failed", exit_code=255, stop_recorded=False, band=BAND, points=3), Cause.INTERRUPTED),
+        # a copy of a run that was alive when it was exported
+        (Evidence("crashed", alive_when_exported=True), Cause.UNKNOWN),
+        (Evidence("running", alive_when_exported=True), Cause.UNKNOWN),
+        (Evidence("running", alive_when_exported=True, heartbeat_age_s=STALE_AFTER_S + 1), Cause.UNKNOWN),
+        (Evidence("crashed", alive_when_exported=True, not_finite=("loss",), band=BAND, points=3), Cause.UNKNOWN),
+        (Evidence("crashed", alive_when_exported=True, end_reason="diverged"), Cause.DIVERGED),
+        (Evidence("crashed", alive_when_exported=True, stop_recorded=True), Cause.STOPPED),
         # 8. silence
         (Evidence("crashed"), Cause.LOST),
         (Evidence("crashed", hyperband=True, band=BAND, points=40), Cause.LOST),
@@ -102,6 +109,7 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("pending", heartbeat_age_s=STALE_AFTER_S + 1), Cause.LOST),
         # 9. nothing else
         (Evidence("failed", exit_code=7), Cause.ERROR),
+        (Evidence("failed"), Cause.ERROR),
         (Evidence("a new word"), Cause.UNKNOWN),
     ],
 )

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amc_sweeps.exchange import ExchangeError, Export, as_ended, differences, parse_time, read, same, write
+from amc_sweeps.exchange import (
+    ExchangeError,
+    Export,
+    differences,
+    parse_time,
+    read,
+    same,
+    was_alive,
+    with_steps,
+    without_unknown,
+    write,
+)
 
 SWEEP = {"id": "s1", "state": "FINISHED", "config": {"method": "random", "parameters": {"a": {"min": 0.0, "max": 1.0}}}}
 RUN: dict[str, Any] = {
@@ -128,6 +139,22 @@ def test_times_are_compared_as_times() -> None:
     assert not same("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z")
 
 
-def test_who_was_alive_at_the_export_is_not_alive_in_the_copy() -> None:
-    assert as_ended({"id": "r", "state": "running"})["state"] == "crashed"
-    assert as_ended({"id": "r", "state": "finished"})["state"] == "finished"
+def test_a_run_that_had_not_ended_when_it_was_exported_is_told_from_one_that_had() -> None:
+    assert [was_alive({"id": "r", "state": state}) for state in ("running", "pending", "crashed")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_rows_without_a_step_get_the_one_after_the_row_before() -> None:
+    run = {"id": "r", "state": "finished", "history": [{"a": 1}, {"a": 2}, {"_step": 7, "a": 3}, {"a": 4}]}
+    assert [row["_step"] for row in with_steps(run)["history"]] == [0, 1, 7, 8]
+    assert with_steps({"id": "r", "state": "finished"}) == {"id": "r", "state": "finished"}
+
+
+def test_what_was_unknown_and_has_no_value_yet_is_absent() -> None:
+    held = {"id": "r", "created_at": "2025-07-01", "exit_code": 0, "stop_recorded": False, "tags": [], "notes": None}
+    assert without_unknown(held, ()) == held
+    told = without_unknown(held, ("created_at", "exit_code", "stop_recorded", "tags"))
+    assert told == {"id": "r", "exit_code": 0, "notes": None}

@@ -180,11 +180,53 @@ def test_an_imported_record_is_analysed_like_its_file(arguments: list[str]) -> N
     from_file = CliRunner().invoke(amc_analyze, ["--from", str(FOLDER / f"{name}.yaml"), "--json"])
     there, here = json.loads(imported.stdout), json.loads(from_file.stdout)
     assert there["sweep"]["id"] == here["sweep"]["id"]
-    kept = ("run_id", "name", "peak", "peak_epoch", "last", "test", "epochs", "config")
-    # Who ran when the log was written is running in the file, and over in a copy of it.
+    # Who ran when the log was written is running in the file and over in a copy of it; the conclusion is the same.
+    kept = ("run_id", "name", "peak", "peak_epoch", "last", "test", "epochs", "config", "cause")
     assert [{field: run[field] for field in kept} for run in there["runs"]] == [
         {field: run[field] for field in kept} for run in here["runs"]
     ]
+    file = exchange.read((FOLDER / f"{name}.yaml").read_text())
+    alive = {run["id"] for run in file.runs if exchange.was_alive(run)}
+    assert {run["cause"] for run in there["runs"] if run["run_id"] in alive} <= {"unknown"}
+
+
+@pytest.mark.usefixtures("pointed")
+def test_what_a_record_does_not_say_its_export_does_not_say_either(tmp_path: Path) -> None:
+    for name, what in (("94fqx0gz", "94fqx0gz"), ("single_runs", "runlog")):
+        given = exchange.read((FOLDER / f"{name}.yaml").read_text())
+        result = CliRunner().invoke(amc_sweep, ["export", what, str(tmp_path / f"{name}.yaml")])
+        assert result.exit_code == 0, result.output
+        told = exchange.read((tmp_path / f"{name}.yaml").read_text())
+        runs = {run["id"]: run for run in told.runs}
+        for run in given.runs:
+            assert exchange.differences(runs[run["id"]], exchange.with_steps(run)) == []
+            assert runs[run["id"]].keys() == run.keys()
+        sweeps = {sweep["id"]: sweep for sweep in told.sweeps}
+        assert all(sweeps[sweep["id"]].keys() == sweep.keys() for sweep in given.sweeps)
+
+
+@pytest.mark.usefixtures("pointed")
+def test_the_public_api_filters_by_time_and_reads_single_metrics_of_an_import() -> None:
+    import wandb
+
+    api = wandb.Api()
+    every = len(api.runs("local/runlog"))
+    assert len(api.runs("local/runlog", filters={"created_at": {"$gt": "2020-01-01"}})) == every > 0
+    assert len(api.runs("local/runlog", filters={"created_at": {"$lt": "2020-01-01"}})) == 0
+    file = exchange.read((FOLDER / "single_runs.yaml").read_text())
+    logged = next(run for run in file.runs if run.get("history") and "epoch" in run["history"][0])
+    run = api.run(f"local/runlog/{logged['id']}")
+    epochs = [row["epoch"] for row in logged["history"]]
+    assert [row["epoch"] for row in run.history(keys=["epoch"], pandas=False)] == epochs
+    assert [row["epoch"] for row in run.scan_history(keys=["epoch"])] == epochs
+
+
+def test_an_export_into_no_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        amc_sweep, ["export", "nonesuch", str(tmp_path / "missing" / "x.yaml"), "--base-url", "http://127.0.0.1:9"]
+    )
+    assert result.exit_code == 2
+    assert "there is no folder" in result.output
 
 
 @pytest.mark.usefixtures("pointed")

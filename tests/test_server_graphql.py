@@ -252,6 +252,43 @@ def test_filters_let_through_what_mongodb_would(filters: dict[str, Any], passes:
 
 
 @pytest.mark.parametrize(
+    ("condition", "passes"),
+    [
+        ({"$gt": "2020-01-01"}, True),
+        ({"$lt": "2020-01-01"}, False),
+        ({"$gte": "2025-07-01T12:00:00Z", "$lte": "2025-07-01T14:00:00+02:00"}, True),
+        ({"$gt": "2025-07-01T12:00:00Z"}, False),
+        ({"$lt": "2025-07-01T12:00:01Z"}, True),
+        ("2025-07-01T12:00:00.250000Z", False),
+        ("2025-07-01T12:00:00", True),
+        ({"$in": ["2024-01-01", "2025-07-01T12:00:00Z"]}, True),
+        ({"$not": {"$gt": "2020-01-01"}}, False),
+        ({"$exists": True}, True),
+        ({"$ne": None}, True),
+    ],
+)
+@pytest.mark.parametrize("column", ["created_at", "createdAt", "heartbeat_at", "updated_at"])
+def test_times_are_compared_with_iso_texts(column: str, condition: Any, passes: bool) -> None:
+    run = run_record(created_at=1751371200.0, heartbeat_at=1751371200.0)  # 2025-07-01T12:00:00Z
+    assert predicate({column: condition})(Fields(run, None)) is passes
+
+
+def test_a_run_is_found_by_the_very_time_that_the_server_tells(server: InProcessServer) -> None:
+    server.advance(0.123456789)
+    server.begin("r")
+    query = 'query R($f: JSONString) { project(name: "p") { runs(filters: $f) { edges { node { createdAt } } } } }'
+    (edge,) = server.graphql(query, f="{}")["project"]["runs"]["edges"]
+    told = json.dumps({"created_at": edge["node"]["createdAt"]})
+    assert server.graphql(query, f=told)["project"]["runs"]["edges"] == [edge]
+
+
+@pytest.mark.parametrize("condition", [{"$gt": "yesterday"}, {"$lt": 5}, True, {"$in": ["soon"]}, {"$regex": "^2025"}])
+def test_a_time_compared_with_what_is_none_is_refused(condition: Any) -> None:
+    with pytest.raises(Refused, match="created_at"):
+        predicate({"created_at": condition})
+
+
+@pytest.mark.parametrize(
     "pattern", ["(a+)+$", "(a|aa)*b", "((a*)b?){2,}c", "a*a*a*a*a*b", "(", "a{99999999999}", "(?P<a>x+)*"]
 )
 def test_a_pattern_that_could_search_for_ever_is_refused(pattern: str) -> None:

@@ -16,6 +16,8 @@ from in_process_server import InProcessServer
 
 from amc_agents.commands.backup import backup_command
 from amc_server.backup import BackupError, back_up
+from amc_server.context import iso_time
+from amc_server.imports import run_record, sweep_record
 from amc_sweeps.exchange import Export, write
 
 CONFIG = {
@@ -87,6 +89,98 @@ def test_other_contents_under_a_known_id_are_refused_and_nothing_of_the_file_is_
     status, answer = send(server, sweep={**SWEEP, "config": {**CONFIG, "run_cap": 4}})
     assert status == 409
     assert "sweep sweep001 (config)" in answer["errors"][0]["message"]
+
+
+FACTS = """query F($run: String!) { project(name: "p") { run(name: $run) { state stopped shouldStop stateWhenExported
+    unknownFacts sampledHistory(specs: ["{\\"keys\\": [\\"_step\\", \\"acc\\"]}"]) } } }"""
+
+
+def facts(server: InProcessServer, run: str) -> dict[str, Any]:
+    """Return what the server tells of a run."""
+    return dict(server.graphql(FACTS, run=run)["project"]["run"])
+
+
+def stored(server: InProcessServer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the sweep and run1 in the words of an export."""
+    with server.storage.read() as store:
+        sweep = store.sweep_by_id("sweep001")
+        assert sweep is not None
+        record = store.run(sweep.project, "run1")
+        assert record is not None
+        return dict(sweep_record(sweep)), dict(run_record(store, record))
+
+
+def test_a_run_that_was_alive_is_over_in_the_copy_and_the_fact_is_kept_until_it_goes_on(
+    server: InProcessServer,
+) -> None:
+    send(server, run(1, state="running"))
+    assert (facts(server, "run1")["state"], facts(server, "run1")["stateWhenExported"]) == ("crashed", "running")
+    assert stored(server)[1]["state"] == "running", "exported again it is what it was"
+    server.begin("run1", sweep="sweep001")
+    assert (facts(server, "run1")["state"], facts(server, "run1")["stateWhenExported"]) == ("running", None)
+    server.finish("run1")
+    assert facts(server, "run1")["stateWhenExported"] is None
+
+
+def test_what_the_file_lacks_is_absent_when_it_is_exported_again(server: InProcessServer) -> None:
+    bare = {"id": "run1", "sweep": "sweep001", "state": "finished", "summary": {"acc": 0.5}}
+    sweep = {"id": "sweep001", "state": "FINISHED", "config": CONFIG}
+    send(server, bare, sweep=sweep)
+    assert stored(server) == ({"id": "sweep001", "config": CONFIG}, bare)
+    null = {**bare, "exit_code": None, "stop_recorded": False, "history": [], "created_at": "2025-07-01T12:00:00Z"}
+    reply = server.request("POST", "/import", write(Export("p", (sweep,), ({**null, "id": "run2"},))).encode())
+    assert reply.status == 200
+    assert not {"exit_code", "stop_recorded", "history", "created_at"} & set(facts(server, "run2")["unknownFacts"])
+
+
+def test_a_stop_is_told_only_where_one_was_recorded(server: InProcessServer) -> None:
+    send(server, run(1, state="killed"), run(2, state="killed", stop_recorded=True), run(3, state="killed"))
+    told = [(facts(server, name)["stopped"], facts(server, name)["shouldStop"]) for name in ("run1", "run2")]
+    assert told == [(False, False), (True, True)]
+    reply = server.request("POST", "/bulk", b'{"sweep": "sweep001"}')
+    runs = json.loads(reply.body.partition(b"\n")[0])["runs"]
+    assert [(each["stop_recorded"], each["created_at"]) for each in runs] == [(None, None), (True, None), (None, None)]
+
+
+def test_rows_without_a_step_are_found_by_their_keys(server: InProcessServer) -> None:
+    bare = run(1, history=[{"acc": 0.25}, {"acc": 0.5}])
+    assert send(server, bare)[0] == 200
+    (rows,) = facts(server, "run1")["sampledHistory"]
+    assert rows == [{"_step": 0, "acc": 0.25}, {"_step": 1, "acc": 0.5}]
+    assert send(server, bare)[1] == {"sweeps": 0, "runs": 0, "unchanged": 2}
+
+
+def test_a_sweep_of_another_project_is_refused_with_what_can_be_done(server: InProcessServer) -> None:
+    send(server, run(1))
+    reply = server.request("POST", "/import", write(Export("other", (SWEEP,), (run(1),))).encode())
+    said = reply.json()["errors"][0]["message"]
+    assert reply.status == 409
+    assert "sweep001 (in p)" in said
+    assert "another server" in said
+    assert "Change the file's project" not in said
+
+
+def test_the_page_of_a_recorded_sweep_ranks_by_the_summary_and_invites_nobody(server: InProcessServer) -> None:
+    worse, better = (
+        {"id": f"run{number}", "sweep": "sweep001", "state": "finished", "summary": {"acc": number / 8}}
+        for number in (1, 2)
+    )
+    sweep = {"id": "sweep001", "state": "FINISHED", "config": CONFIG, "description": "Twelve runs on <two> machines."}
+    send(server, worse, better, sweep=sweep)
+    page = server.request("GET", "/local/p/sweeps/sweep001").body.decode()
+    assert page.index("0.25") < page.index("0.125")
+    assert "Twelve runs on &lt;two&gt; machines." in page
+    assert "wandb agent" not in page
+    imported_in = iso_time(server.clock.wall())
+    assert imported_in is not None
+    for address in ("/local/p/sweeps/sweep001", "/local/p/runs/run1", "/local/p"):
+        assert imported_in[:10] not in server.request("GET", address).body.decode(), "that is not when it began"
+
+
+def test_the_page_of_a_sweep_that_goes_on_invites_agents(server: InProcessServer) -> None:
+    send(server, run(1))
+    page = server.request("GET", "/local/p/sweeps/sweep001").body.decode()
+    assert "wandb agent local/p/sweep001" in page
 
 
 def test_what_an_export_does_not_know_is_no_conflict(server: InProcessServer) -> None:

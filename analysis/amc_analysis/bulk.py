@@ -188,6 +188,7 @@ def _record(run: Mapping[str, Any], project: str) -> RunRecord:
         created_at=parse_time(run["created_at"]),
         heartbeat_at=parse_time(run["heartbeat_at"]),
         log_tail=None if run["log"] is None else "\n".join(map(str.rstrip, run["log"])),
+        alive_when_exported=run.get("state_when_exported") is not None or None,
         project=project,
         notes=run["notes"] or "",
         sweep_id=run["sweep"],

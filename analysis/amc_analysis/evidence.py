@@ -50,6 +50,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             patience=_whole_number(run.config, PATIENCE_NAMES),
             not_finite=run.not_finite[:3],
             log_tail=run.log_tail,
+            alive_when_exported=bool(run.alive_when_exported),
             hyperband=early is not None,
             band=run.stop_decision or (decisions.decision(run, asked=_was_asked(run)) if decisions else None),
             neighbours_lost=neighbours.get(run.run_id),

@@ -117,6 +117,7 @@ _FLAGS_QUERY = """
 query RunFlags($entity: String, $project: String, $filters: JSONString) {
   project(name: $project, entityName: $entity) { runs(filters: $filters) { edges { node {
     name exitcode heartbeatAt shouldStop stopped host stopReason stopBand stopValue stopThreshold
+    stateWhenExported unknownFacts
   } } } }
 }
 """
@@ -223,9 +224,10 @@ def _head(run: Any, flags: Mapping[str, Any], project: str) -> RunRecord:
         stop_decision=_stop_decision(flags),
         host=flags.get("host") or _host(run) or flags.get("agentHost"),
         agent=flags.get("agent"),
-        created_at=parse_time(run.created_at),
+        created_at=None if "created_at" in (flags.get("unknownFacts") or ()) else parse_time(run.created_at),
         heartbeat_at=parse_time(flags.get("heartbeatAt") or getattr(run, "heartbeat_at", None)),
         log_tail=_log_tail(run) if puzzling else None,
+        alive_when_exported=flags.get("stateWhenExported") is not None or None,
         project=project,
         sweep_id=getattr(run, "sweep_name", None),
         notes=getattr(run, "notes", None) or "",
@@ -236,7 +238,7 @@ def _stop_recorded(flags: Mapping[str, Any]) -> bool | None:
     asked = [flags.get("shouldStop"), flags.get("stopped")]
     if all(value is None for value in asked):
         return None
-    return any(asked)
+    return None if "stop_recorded" in (flags.get("unknownFacts") or ()) and not any(asked) else any(asked)
 
 
 def _stop_decision(flags: Mapping[str, Any]) -> BandDecision | None:

@@ -66,6 +66,7 @@ def _run(run: Mapping[str, Any], project: str) -> RunRecord:
         host=run.get("host"),
         created_at=_time(run.get("created_at")),
         heartbeat_at=_time(run.get("heartbeat_at")),
+        alive_when_exported=exchange.was_alive(run) or None,
         project=project,
         sweep_id=run.get("sweep"),
         notes=run.get("notes") or "",

@@ -17,6 +17,7 @@ from amc_server.errors import Refused
 from amc_server.reader import Reader
 from amc_server.records import Project, Run
 from amc_server.storage import Storage
+from amc_sweeps.run_states import SweepState
 
 CONSOLE_LINES = 200
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
@@ -96,11 +97,18 @@ class Pages:
             metric = read_config(sweep.config).metric
             goal = metric.goal if metric else "minimize"
             curves = store.curves(sweep.pk)
-            rows = [_row(run, curves.get(run.pk, []), goal) for run in store.runs_of_sweep(sweep.pk)]
+            name = metric.name if metric else None
+            rows = [_row(run, curves.get(run.pk, []), goal, name) for run in store.runs_of_sweep(sweep.pk)]
         sign = -1 if goal == "maximize" else 1
         rows.sort(key=lambda row: (row.peak is None, sign * (row.peak or 0.0)))
         return _render(
-            "sweep.html", title=sweep.display_name or sweep.id, project=project, sweep=sweep, rows=rows, metric=metric
+            "sweep.html",
+            title=sweep.display_name or sweep.id,
+            project=project,
+            sweep=sweep,
+            rows=rows,
+            metric=metric,
+            takes_agents=sweep.where not in (SweepState.FINISHED, SweepState.CANCELED),
         )
 
     def run(self, request: Request) -> str:
@@ -115,7 +123,7 @@ class Pages:
             curve = store.curve(run.pk)
             curves = {metric.name: curve} if metric else _curves_of_no_sweep(store, run)
             facts = {
-                "row": _row(run, curve, metric.goal if metric else "minimize"),
+                "row": _row(run, curve, metric.goal if metric else "minimize", metric.name if metric else None),
                 "sweep": sweep,
                 "config": run.config_values(),
                 "summary": json.loads(run.summary),
@@ -140,9 +148,11 @@ def _project(store: Reader, request: Request) -> Project:
     return project
 
 
-def _row(run: Run, curve: Sequence[float], goal: str) -> Row:
+def _row(run: Run, curve: Sequence[float], goal: str, metric: str | None) -> Row:
+    """Return a run's row; without a curve, as records of old sweeps are, the one value in its summary stands for it."""
     if not curve:
-        return Row(run, None, None)
+        value = metric_value(json.loads(run.summary), metric) if metric else None
+        return Row(run, value, value)
     return Row(run, max(curve) if goal == "maximize" else min(curve), curve[-1])
 
 

@@ -19,6 +19,7 @@ and who asks has to understand NaN and Infinity. The first line::
                         agent_host, created_at, heartbeat_at, log: its last lines where the run did not finish,
                         history: {first, lines, rows, token}}]
 
+A fact that an import could not tell is null; ``state_when_exported`` is the state of an imported run that was alive.
 ``first`` is the number of the first row that is sent, 0 where what the asker knows is not this run's beginning: it was
 deleted and begun again, or rewritten.
 """
@@ -59,6 +60,7 @@ RUN_COLUMNS = (
     "job_type",
     "git_commit",
     "program",
+    "state_when_exported",
 )
 
 
@@ -167,10 +169,12 @@ class _Entries:
             "tags": json.loads(run.tags),
             "config": unwrap_config(json.loads(run.config)),
             "summary": json.loads(run.summary),
-            "stop_recorded": run.stop_recorded,
+            "stop_recorded": None
+            if "stop_recorded" in run.unknown_facts and not run.stop_recorded
+            else run.stop_recorded,
             "agent": agent.name if agent else None,
             "agent_host": agent.host if agent else None,
-            "created_at": iso_time(run.created_at),
+            "created_at": iso_time(run.began_at),
             "heartbeat_at": iso_time(run.heartbeat_at),
             "log": self._log(run),
             "history": self._history(run, mark),

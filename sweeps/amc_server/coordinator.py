@@ -329,7 +329,11 @@ class Coordinator:
             return run
         ended_at = self.clock.wall() if state.is_terminal else None
         logger.info("run %s is %s (was %s)", run.id, state, run.state)
-        return self._changed(store, run, state=state.value, ended_at=ended_at)
+        # From here on it is this server that knows how the run goes, whatever its import could not say.
+        unknown = json.dumps([fact for fact in run.unknown_facts if fact == "created_at"])
+        return self._changed(
+            store, run, state=state.value, ended_at=ended_at, state_when_exported=None, unknown=unknown
+        )
 
     def _facts(self, run: Run) -> Facts:
         return Facts(

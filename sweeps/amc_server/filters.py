@@ -11,6 +11,7 @@ from typing import Any
 
 from amc_server.errors import Refused
 from amc_server.records import Run
+from amc_sweeps.exchange import parse_time
 
 Predicate = Callable[["Fields"], bool]
 
@@ -38,6 +39,7 @@ _COLUMNS = {
     "description": "description",
     "commit": "git_commit",
 }
+_TIMES = frozenset({"created_at", "heartbeat_at"})  # columns in Unix time, which clients write as ISO 8601
 
 
 class Fields:
@@ -74,7 +76,9 @@ class Fields:
                 f"sweep, {', '.join(sorted(set(_COLUMNS)))}"
             )
         value = getattr(self.run, column)
-        return _MISSING if value is None else value
+        if value is None:
+            return _MISSING
+        return round(value, 6) if column in _TIMES else value  # an ISO text says no less than a microsecond
 
 
 def _look_up(values: Any, path: str) -> Any:
@@ -149,8 +153,28 @@ def _clause(key: str, value: Any) -> Predicate:
         return lambda fields: not inner(fields)
     if key.startswith("$"):
         raise Refused(_unknown(key))
-    test = _condition(value)
+    test = _condition(_in_unix_time(key, value) if _COLUMNS.get(key.lower()) in _TIMES else value)
     return lambda fields: test(fields.get(key))
+
+
+def _in_unix_time(key: str, value: Any) -> Any:
+    """Return a condition on a time with every ISO 8601 text in it as Unix time.
+
+    Raises:
+        Refused: where it compares with what is no time, which would match nothing without a word.
+    """
+    if isinstance(value, Mapping):
+        if "$regex" in value:
+            raise Refused(f"{key} is a time and cannot be searched by $regex; compare it with $gte and $lt")
+        return {name: inner if name == "$exists" else _in_unix_time(key, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_unix_time(key, each) for each in value]
+    seconds = parse_time(value)
+    if seconds is None and value is not None:
+        raise Refused(
+            f"{key} is compared with {str(value)[:60]!r}: a time in ISO 8601 is needed, as 2025-07-01T12:00:00Z"
+        )
+    return seconds
 
 
 def _condition(value: Any) -> Callable[[Any], bool]:

@@ -120,6 +120,7 @@ type Sweep {
   createdAt: DateTime! updatedAt: DateTime heartbeatAt: DateTime earlyStopJobRunning: Boolean bestLoss: Float
   controller: JSONString scheduler: JSONString controllerRunName: String runCount: Int! runCountExpected: Int
   project: Project!
+  unknownFacts: [String!]!  # not W&B's, see Run
   runs(filters: JSONString, after: String, first: Int, order: String): RunConnection!
   agent(agentName: String!): Agent
   agents: AgentConnection!
@@ -142,6 +143,8 @@ type Run {
   shouldStop: Boolean! stopped: Boolean! failed: Boolean! running: Boolean!
   # Not W&B's: why the run was asked to end.
   stopReason: String stopBand: Int stopValue: Float stopThreshold: Float
+  # Not W&B's: of an imported run, its state if it was alive then, and which fields its file lacked.
+  stateWhenExported: String unknownFacts: [String!]!
   historyLineCount: Int! eventsLineCount: Int! logLineCount: Int! historyTail: JSONString! eventsTail: JSONString!
   wandbConfig(keys: [String!]): JSONString
   historyKeys: JSON

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,8 +14,8 @@ from amc_server.errors import Refused
 from amc_server.reader import Reader
 from amc_server.records import Line, Project, Run, Sweep
 from amc_server.writer import Writer
-from amc_sweeps.exchange import Export, Record, as_ended, differences, parse_time
-from amc_sweeps.run_states import SweepState
+from amc_sweeps.exchange import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
+from amc_sweeps.run_states import RunState, SweepState
 from amc_sweeps.sweep_config import SweepConfigError, parse
 
 UNKNOWN_REASON = "unknown"  # a stop is recorded, and nobody says who asked
@@ -36,6 +36,21 @@ _RUN_COLUMNS = {
 }
 
 
+# What an export may lack though the database has something in its place.
+_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at")
+_MAY_BE_UNKNOWN_OF_RUNS = (
+    "name",
+    "created_at",
+    "heartbeat_at",
+    "exit_code",
+    "stop_recorded",
+    "tags",
+    "config",
+    "summary",
+    "history",
+)
+
+
 def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str, int]:
     """Store an export and return how much of it was new.
 
@@ -53,7 +68,7 @@ def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
             counts["unchanged"] += 1
     for record in export.runs:
         if store.run(project.pk, record["id"]) is None:
-            _insert_run(store, coordinator, project, as_ended(record))
+            _insert_run(store, coordinator, project, with_steps(record))
             counts["runs"] += 1
         else:
             counts["unchanged"] += 1
@@ -65,26 +80,35 @@ def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
 
 
 def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
-    conflicts = []
+    conflicts, elsewhere = [], []
     for record in export.sweeps:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
-            conflicts.append(f"sweep {record['id']} (it is in another project)")
+            elsewhere.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
         elif sweep is not None and (other := differences(sweep_record(sweep), record)):
             conflicts.append(f"sweep {record['id']} ({', '.join(other)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
-        if run is not None and (other := differences(run_record(store, run), as_ended(record))):
+        if run is not None and (other := differences(run_record(store, run), with_steps(record))):
             conflicts.append(f"run {record['id']} ({', '.join(other)})")
-    if conflicts:
-        shown = "; ".join(conflicts[:SHOWN]) + (
-            f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
-        )
+    if elsewhere:
         raise Refused(
-            f"nothing was imported: project {project.name} has other contents under the same id: {shown}. "
-            "Change the file's project, or import into another server.",
+            f"nothing was imported into project {project.name}: a sweep's id is unique on a server, and another "
+            f"project has {_shown(elsewhere)}. Import into another server (amc-sweep serve --data FOLDER), "
+            "or into that project.",
             status=409,
         )
+    if conflicts:
+        raise Refused(
+            f"nothing was imported: project {project.name} has other contents under the same id: {_shown(conflicts)}. "
+            "Import into another server (amc-sweep serve --data FOLDER)"
+            + (", or into another project (--project NAME)." if not export.sweeps else "."),
+            status=409,
+        )
+
+
+def _shown(found: list[str]) -> str:
+    return "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
 
 
 def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
@@ -108,6 +132,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         description=record.get("description"),
         created_at=parse_time(record.get("created_at")) or now,
         updated_at=now,
+        unknown=_unknown(record, _MAY_BE_UNKNOWN_OF_SWEEPS),
     )
 
 
@@ -129,7 +154,10 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         origin="search" if sweep else "trial",
         number=store.count_runs_of_sweep(sweep.pk) if sweep else None,
         parameters=json.dumps(chosen_from(values, config)) if config else None,
-        state=record["state"],
+        # Nobody will hear of it here, so in this copy it is not alive; the fact is kept.
+        state=RunState.CRASHED.value if was_alive(record) else record["state"],
+        state_when_exported=record["state"] if was_alive(record) else None,
+        unknown=_unknown(record, _MAY_BE_UNKNOWN_OF_RUNS),
         started=1,
         config=json.dumps({name: {"value": value} for name, value in values.items()}),
         summary=json.dumps(record.get("summary", {})),
@@ -147,6 +175,10 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         store.put_points(sweep.pk, pk, 0, len(rows), points)
 
 
+def _unknown(record: Record, facts: Sequence[str]) -> str:
+    return json.dumps([fact for fact in facts if fact not in record])
+
+
 def _step(row: Mapping[str, Any]) -> int | None:
     step = row.get("_step")
     return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**62 else None
@@ -154,13 +186,14 @@ def _step(row: Mapping[str, Any]) -> int | None:
 
 def sweep_record(sweep: Sweep) -> Record:
     """Return a stored sweep in the words of an export; where it is changes by itself and is left out."""
-    return {
+    record = {
         "id": sweep.id,
         "config": yaml.safe_load(sweep.config),
         "name": sweep.display_name,
         "description": sweep.description,
         "created_at": iso_time(sweep.created_at),
     }
+    return without_unknown(record, sweep.unknown_facts)
 
 
 def run_record(store: Reader, run: Run) -> Record:
@@ -169,7 +202,7 @@ def run_record(store: Reader, run: Run) -> Record:
     record: dict[str, Any] = {
         "id": run.id,
         "sweep": sweep.id if sweep else None,
-        "state": run.state,
+        "state": run.state_when_exported or run.state,
         "created_at": iso_time(run.created_at),
         "config": {name: value for name, value in run.config_values().items() if not name.startswith("_")},
         "summary": {name: value for name, value in json.loads(run.summary).items() if name != "_wandb"},
@@ -180,4 +213,4 @@ def run_record(store: Reader, run: Run) -> Record:
     record |= {name: getattr(run, column) for name, column in _RUN_COLUMNS.items() if getattr(run, column) is not None}
     if record.get("stop_reason") == UNKNOWN_REASON:
         del record["stop_reason"]
-    return record
+    return without_unknown(record, run.unknown_facts)

@@ -195,6 +195,7 @@ class SweepNode:
         self.created_at = iso_time(sweep.created_at)
         self.updated_at = iso_time(sweep.updated_at)
         self.heartbeat_at = iso_time(sweep.heartbeat_at)
+        self.unknown_facts = sweep.unknown_facts
 
     def method(self) -> str:
         return read_config(self._sweep.config).method

@@ -54,6 +54,17 @@ class Sweep(_Record):
     created_at: float
     updated_at: float
     heartbeat_at: float | None
+    unknown: str  # JSON list
+
+    @property
+    def unknown_facts(self) -> list[str]:
+        """The fields that its import could not tell."""
+        return list(json.loads(self.unknown))
+
+    @property
+    def began_at(self) -> float | None:
+        """When it was created, if that is known: an import may not say, and its own time is another."""
+        return None if "created_at" in self.unknown_facts else self.created_at
 
     @property
     def where(self) -> SweepState:
@@ -141,6 +152,18 @@ class Run(Member):
     created_at: float
     heartbeat_at: float | None
     ended_at: float | None
+    state_when_exported: str | None
+    unknown: str  # JSON list
+
+    @property
+    def unknown_facts(self) -> list[str]:
+        """The fields that its import could not tell."""
+        return list(json.loads(self.unknown))
+
+    @property
+    def began_at(self) -> float | None:
+        """When it was created, if that is known: an import may not say, and its own time is another."""
+        return None if "created_at" in self.unknown_facts else self.created_at
 
     def config_values(self) -> dict[str, Any]:
         """Return the trial's own config without W&B's wrapping of every value."""

@@ -48,13 +48,15 @@ class RunNode:
         self.heartbeat_at = iso_time(run.heartbeat_at)
         self.exitcode = run.exit_code
         self.should_stop = run.stop_recorded
-        self.stopped = run.where is RunState.KILLED
+        self.stopped = run.where is RunState.KILLED and run.stop_recorded
         self.failed = run.where in (RunState.FAILED, RunState.CRASHED)
         self.running = run.where in (RunState.RUNNING, RunState.PREEMPTING)
         self.stop_reason = run.stop_reason
         self.stop_band = run.stop_band
         self.stop_value = run.stop_value
         self.stop_threshold = run.stop_threshold
+        self.state_when_exported = run.state_when_exported
+        self.unknown_facts = run.unknown_facts
         self.history_line_count = run.history_lines
         self.events_line_count = run.event_lines
         self.log_line_count = run.console_lines

@@ -198,6 +198,12 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE INDEX runs_of_sweep_by_state ON runs (sweep, state, origin);
     """,
+    # What an import cannot say otherwise: a run that had not ended, and facts that nobody knows.
+    """
+    ALTER TABLE runs ADD COLUMN state_when_exported TEXT;  -- of a run that was alive then; NULL for every other
+    ALTER TABLE runs ADD COLUMN unknown TEXT NOT NULL DEFAULT '[]';    -- JSON: the fields that the export lacked
+    ALTER TABLE sweeps ADD COLUMN unknown TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 
 

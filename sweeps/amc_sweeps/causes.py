@@ -118,6 +118,7 @@ class Evidence:
     log_tail: str | None = None  # the last lines of its console, where they were read
     hyperband: bool = False  # the sweep has early_terminate
     band: BandDecision | None = None  # the Hyperband decision that would have stopped the run, where there is one
+    alive_when_exported: bool = False  # the record is a copy of a run that had not ended; nobody watched it further
     neighbours_lost: str | None = None  # "4 of 4 runs on gpu-3 ended within 40 s", where that is so
 
 
@@ -162,14 +163,15 @@ _CLIENT_STOP_CODE = 255  # what the wandb client sends for a KeyboardInterrupt, 
 def classify(evidence: Evidence) -> Verdict:
     """Conclude how a run ended. The order is the order of evidence: the first rule that applies decides.
 
-    0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. preemption; 4. what the trial said itself;
-    5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours; 7. a Hyperband band, inferred;
-    8. silence; 9. unknown.
+    0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. a copy of a run that was alive, preemption;
+    4. what the trial said itself; 5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours;
+    7. a Hyperband band, inferred; 8. silence; 9. a state that says failed, or unknown.
     """
     for rule in (
         _not_ended,
         _stop_recorded,
         _cancelled,
+        _alive_when_exported,
         _preempted,
         _said_so_itself,
         _clean_exit,
@@ -184,7 +186,7 @@ def classify(evidence: Evidence) -> Verdict:
 
 
 def _not_ended(e: Evidence) -> Verdict | None:
-    if e.state not in {RunState.PENDING, RunState.RUNNING}:
+    if e.state not in {RunState.PENDING, RunState.RUNNING} or e.alive_when_exported:
         return None
     if e.heartbeat_age_s is not None and e.heartbeat_age_s > STALE_AFTER_S:
         return None
@@ -236,6 +238,12 @@ def _cancelled(e: Evidence) -> Verdict | None:
     if asked:
         return Verdict(Cause.CANCELLED, "likely", "it was stopped, and its sweep is cancelled")
     return None
+
+
+def _alive_when_exported(e: Evidence) -> Verdict | None:
+    if not e.alive_when_exported or e.end_reason in set(EndReason):
+        return None
+    return Verdict(Cause.UNKNOWN, "guess", "was alive when exported; how it ended is not known")
 
 
 def _preempted(e: Evidence) -> Verdict | None:
@@ -340,4 +348,6 @@ def _silent(e: Evidence) -> Verdict | None:
 def _nothing_else(e: Evidence) -> Verdict:
     if e.exit_code not in {0, None}:
         return Verdict(Cause.ERROR, "guess", f"exit code {e.exit_code}, no log to say why")
+    if e.state == RunState.FAILED:  # W&B's word for an exit code that is not 0
+        return Verdict(Cause.ERROR, "guess", "state failed, neither an exit code nor a log to say why")
     return Verdict(Cause.UNKNOWN, "guess", f"state {e.state}, nothing else is known")

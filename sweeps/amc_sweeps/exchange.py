@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -262,9 +262,39 @@ def parse_time(value: Any) -> float | None:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
-def as_ended(run: Record) -> Record:
-    """Return a run as a copy of it is: whoever was alive when it was exported is not alive in the copy."""
-    return {**run, "state": RunState.CRASHED.value} if RunState(run["state"]).is_alive else run
+def was_alive(run: Record) -> bool:
+    """Return whether a run had not ended when it was exported; how it did end the file cannot say."""
+    return RunState(run["state"]).is_alive
+
+
+def with_steps(run: Record) -> Record:
+    """Return a run whose rows all have a ``_step``: where one lacks it, the one after the row's before, from 0 on.
+
+    W&B's client asks for single metrics together with ``_step``, and would not see a row that has none.
+    """
+    if all("_step" in row for row in run.get("history", ())):
+        return run
+    rows, step = [], -1
+    for row in run["history"]:
+        given = row.get("_step", step + 1)
+        rows.append({**row, "_step": given})
+        step = given if isinstance(given, int) else step + 1
+    return {**run, "history": rows}
+
+
+def without_unknown(record: Record, unknown: Container[str]) -> Record:
+    """Return a record without what a server has to hold something for, though nobody knows it.
+
+    Args:
+        record: what the server holds.
+        unknown: the fields that the file lacked from which it took the record. One that has a value by now is known;
+            the time of creation always has one.
+    """
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in unknown or not (name == "created_at" or value is None or value is False or value in ([], {}))
+    }
 
 
 def differences(known: Record, given: Record) -> list[str]:

@@ -1,6 +1,7 @@
 """64 simulated agents at once, each posting 10-row batches of 40 metrics back to back: rows a second, heartbeats' p99.
 
-AMC_SOAK_LOAD_S (default 600) says for how long.
+AMC_SOAK_LOAD_S (default 600) says for how long. The whole run, without that variable, also asserts 1,000 rows/s and
+heartbeats' p99 under 250 ms, the agents included on the same cores: it wants a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from results_file import keep
 from simulated_agents import CREATE_SWEEP, METRICS, Agent, Door, Tally, Work
 
 SECONDS = float(os.environ.get("AMC_SOAK_LOAD_S", "600"))
+IS_FULL = not any(name.startswith("AMC_") for name in os.environ)  # such a variable shortens this or another part
+LEAST_ROWS_A_SECOND, MOST_P99_S = 1000.0, 0.25
 AGENTS = 64
 SWEEP = (
     "method: random\nprogram: train.py\nmetric: {name: acc, goal: maximize}\n"
@@ -84,6 +87,9 @@ def test_sixty_four_agents_at_once_lose_no_row(tmp_path: Path) -> None:
             },
         )
         assert lost == 0
+        if IS_FULL:
+            assert rows / seconds >= LEAST_ROWS_A_SECOND
+            assert p99 < MOST_P99_S
     shutil.rmtree(tmp_path / "data")  # gigabytes, which pytest would keep for a while
 
 

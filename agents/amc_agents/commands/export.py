@@ -24,7 +24,16 @@ PAGE = 100  # runs in one reply
 
 # What the client's public API reads of no run: first what W&B's own sweep query asks for, then what only an embedded
 # server knows. A server that does not know one of the fields refuses all of them: then they are unknown.
-_FACTS = ("exitcode heartbeatAt shouldStop", "host stopReason stopBand stopValue stopThreshold")
+_FACTS = (
+    "exitcode heartbeatAt shouldStop",
+    "host stopReason stopBand stopValue stopThreshold",
+    "stateWhenExported unknownFacts",
+)
+_SWEEP_FACTS_QUERY = """
+query SweepFacts($entity: String, $project: String, $sweep: String!) {
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { unknownFacts } }
+}
+"""
 _FACTS_QUERY = """
 query RunFacts($entity: String, $project: String, $filters: JSONString, $after: String, $first: Int) {
   project(name: $project, entityName: $entity) { runs(filters: $filters, after: $after, first: $first) {
@@ -45,7 +54,8 @@ def export_command(
 ) -> None:
     """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
 
-    It is read through W&B's public API, so it works with the cloud as well. FILE must not exist.
+    It is read through W&B's public API, so it works with the cloud as well. FILE must not exist. Left out are the runs'
+    files, artifacts, console logs and system metrics; amc-sweep backup keeps all of an embedded server.
 
     \b
     amc-sweep export ab12cd34 sweep.yaml
@@ -55,6 +65,8 @@ def export_command(
     """
     if file.exists():
         refuse(f"{file} is there already and is not overwritten: choose another name")
+    if not file.absolute().parent.is_dir():  # said now, not after everything was read
+        refuse(f"{file} cannot be written: there is no folder {file.absolute().parent}")
     connect(choice)
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
@@ -107,10 +119,12 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         records = list(pool.map(lambda run: _run(run, facts.get(run.id, {})), runs))
     known = {sweep.id for sweep in sweeps}
-    for record in records:
-        if record.get("sweep") is not None and record["sweep"] not in known:
-            del record["sweep"]  # it was deleted meanwhile
-    return exchange.Export(project, tuple(map(_sweep, sweeps)), tuple(records))
+    # A sweep that was deleted meanwhile is nobody's.
+    records = [
+        {name: value for name, value in record.items() if name != "sweep" or value in known} for record in records
+    ]
+    told = [exchange.without_unknown(_sweep(each), _unknown_of_sweep(api, entity, project, each.id)) for each in sweeps]
+    return exchange.Export(project, tuple(told), tuple(records))
 
 
 def _sweep(sweep: Any) -> dict[str, Any]:
@@ -126,7 +140,17 @@ def _sweep(sweep: Any) -> dict[str, Any]:
     return record
 
 
-def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _unknown_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> list[str]:
+    """Return which facts an embedded server that imported the sweep does not know; none where a server cannot say."""
+    try:
+        variables = {"entity": entity, "project": project, "sweep": sweep_id}
+        answer = api._service_api.execute_graphql(_SWEEP_FACTS_QUERY, variables)
+        return list(answer["project"]["sweep"]["unknownFacts"])
+    except Exception:  # noqa: BLE001 - W&B's cloud does not have the field
+        return []
+
+
+def _run(run: Any, facts: Mapping[str, Any]) -> exchange.Record:
     record: dict[str, Any] = {"id": run.id, "state": str(run.state), "name": run.name, "created_at": run.created_at}
     if run.sweep_name is not None:
         record["sweep"] = run.sweep_name
@@ -149,7 +173,9 @@ def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     record["config"] = {name: value for name, value in run.config.items() if not name.startswith("_")}
     record["summary"] = _numbers({name: value for name, value in run.summary_metrics.items() if name != "_wandb"})
     record["history"] = [_numbers(row) for row in run.scan_history()]
-    return record
+    if facts.get("stateWhenExported") is not None:
+        record["state"] = facts["stateWhenExported"]
+    return exchange.without_unknown(record, facts.get("unknownFacts") or ())
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,9 @@ def import_command(
     """Take what amc-sweep export saved to FILE into an embedded server: all of it, or nothing.
 
     What is there already with the same contents is left alone, so an import can be repeated; an id that is there with
-    other contents is refused. --project NAME puts everything into another project. A run that was alive when it was
-    exported comes in as crashed.
+    other contents is refused. --project NAME puts everything into a project of that name; a sweep's id is unique on a
+    server, so one that is in another project here is refused. A run that was alive when it was exported comes in as
+    crashed, with that fact: how it ended is not known.
 
     \b
     amc-sweep import sweep.yaml
