@@ -13,7 +13,9 @@ from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
 from amc_agents.preflight import check
+from amc_analysis.conclusions import conclude
 from amc_analysis.findings import Findings, analyse
+from amc_analysis.firings import Rule
 from amc_analysis.next_sweep import NoNextSweepError
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure
 from amc_analysis.next_sweep_file import next_sweep
@@ -113,6 +115,28 @@ def test_no_listed_value_is_new_without_being_marked() -> None:
         for name, values in ran.items():
             new = {str(value) for value in yaml.safe_load(text)["parameters"][name].get("values", [])} - values
             assert not new or "EXPLORATION" in text
+
+
+def rising() -> Findings:
+    """Return runs whose outcome rises up to the end of the range, one of them far ahead."""
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 0.9, 29).tolist()
+    runs = [
+        completed(f"r{i}", flat(0.9 * x + float(rng.normal(0, 0.001))), config={"x": x})
+        for i, x in enumerate([*places, 0.97])
+    ]
+    return made({"x": {"min": 0.0, "max": 1.0}}, runs)
+
+
+def test_an_end_up_to_which_performance_rises_stays_with_the_runs_next_to_it_and_the_rule_is_quoted() -> None:
+    findings = rising()
+    firings = conclude(findings).firings
+    (firing,) = (one for one in firings if one.rule is Rule.BEST_AT_BOUNDARY)
+    following = next_sweep(findings, firings)
+    kept = yaml.safe_load(following.text)["parameters"]["x"]
+    assert kept["max"] == 1.0
+    assert sum(entry.run.config["x"] >= kept["min"] for entry in findings.ranked) >= 3
+    assert firing.consequence in following.text.replace("\n  # ", " ")
 
 
 def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:

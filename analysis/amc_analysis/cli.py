@@ -167,11 +167,12 @@ def _report(findings: Findings, follow: bool) -> Report:
     from amc_analysis.next_sweep_file import next_sweep
     from amc_analysis.sections import Report
 
+    concluded = conclude(findings)
     try:
-        following = next_sweep(findings) if follow else None
+        following = next_sweep(findings, concluded.firings) if follow else None
     except NoNextSweepError as error:
         refuse(str(error))
-    return Report(findings, conclude(findings), following)
+    return Report(findings, concluded, following)
 
 
 def _print(reports: Sequence[Report], rows: int | None) -> None:

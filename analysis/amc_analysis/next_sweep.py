@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
+from amc_analysis.firings import Firing, Rule
 from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
@@ -67,6 +68,7 @@ class Decision:
     dropped: tuple[ValueEvidence, ...]
     never_ran: tuple[Any, ...]  # kept all the same, as exploration: listed values, or parts of a range as text
     failing: FailingEnd | None  # an end that failures exclude
+    rises: Firing | None = None  # BEST_AT_BOUNDARY, for which an end is kept
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,11 @@ class Narrowing:
         return 1 / math.prod(decision.share for decision in self.decisions)
 
 
-def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
+def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: float = EXCLUDED) -> Narrowing:
     """Say which values of every searched parameter the runs leave possible.
+
+    An end of a parameter up to which performance rises (BEST_AT_BOUNDARY among ``firings``) stays, with at least
+    LEAST_TO_DROP runs inside: the surrogate knows nothing of what lies beyond it.
 
     Raises:
         NoNextSweepError: when the sweep's configuration cannot be read.
@@ -105,7 +110,8 @@ def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
     valued = np.array([entry.peak is not None for entry in entries], dtype=bool)
     left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
-    seen = [_Seen(axis, entries, places[:, column]) for column, axis in enumerate(axes)]
+    rises = {firing.subjects[0]: firing for firing in firings if firing.rule is Rule.BEST_AT_BOUNDARY}
+    seen = [_Seen(axis, entries, places[:, column], rises.get(axis.name)) for column, axis in enumerate(axes)]
     if valued.sum() < LEAST_RUNS or not varied:
         return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
@@ -136,6 +142,13 @@ class _Seen:
     axis: Axis
     entries: Sequence[RankedRun]
     places: NDArray[np.float64]  # (N,)
+    rises: Firing | None  # BEST_AT_BOUNDARY
+
+    @property
+    def end(self) -> float | None:
+        """The end up to which performance rises."""
+        place = None if self.rises is None else self.axis.coordinate(self.rises.numbers["boundary"])
+        return None if place is None else float(round(place))
 
     @property
     def leader(self) -> float:
@@ -259,7 +272,7 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
     kept: list[ValueEvidence] = []
     dropped: list[ValueEvidence] = []
     for index, one in enumerate(found):
-        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded
+        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded and levels[index] != seen.end
         holds = one.share if one.n else 0.0  # nothing but failures is known of it
         fails = value_fails(one.failures, one.ended, failures, ended, looks=len(found), holds_optimum=holds)
         (kept if index in (leader, surest) or not (unlikely or fails) else dropped).append(one)
@@ -271,6 +284,7 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
         dropped=tuple(dropped),
         never_ran=tuple(one.label for one in kept if not (one.n or one.ended)),
         failing=None,
+        rises=seen.rises if seen.end in {axis.coordinate(one.label) for one in kept} else None,
     )
 
 
@@ -284,6 +298,13 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
     failing = failing_end(seen.places[seen.asked], seen.failed[seen.asked], optimum, seed=SEED)
     if failing is not None and (seen.leader > failing.beyond) == failing.upper:
         failing = None  # the best run of all lies there
+    end = seen.end if failing is None or float(failing.upper) != seen.end else None
+    if end is not None:  # the runs nearest to it come with it
+        valued = np.array(
+            [place for entry, place in zip(seen.entries, seen.places, strict=True) if entry.peak is not None]
+        )
+        nearest = np.sort(np.abs(valued - end))[:LEAST_TO_DROP]
+        low, high = (min(low, 1 - nearest[-1]), 1.0) if end else (0.0, max(high, nearest[-1]))
     if failing is not None:
         low, high = (low, min(high, failing.beyond)) if failing.upper else (max(low, failing.beyond), high)
     section = part_of_range(axis, axis.value_at(max(low, 0.0)), axis.value_at(min(high, 1.0)))
@@ -305,6 +326,7 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
         dropped=tuple(dropped),
         never_ran=_beyond(axis, seen.places, low, high),
         failing=failing,
+        rises=None if end is None else seen.rises,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from amc_analysis.evidence import epochs_planned
 from amc_analysis.findings import Findings
+from amc_analysis.firings import Firing
 from amc_analysis.next_sweep import (
     LEAST_RUNS,
     LEAST_TO_DROP,
@@ -51,13 +52,13 @@ class NextSweep:
     narrowing: Narrowing
 
 
-def next_sweep(findings: Findings) -> NextSweep:
-    """Write the next sweep.
+def next_sweep(findings: Findings, firings: Sequence[Firing] = ()) -> NextSweep:
+    """Write the next sweep, with an eye to what the integrity rules found.
 
     Raises:
         NoNextSweepError: when this sweep's configuration cannot be read, or no valid sweep follows from it.
     """
-    narrowing = narrow(findings)
+    narrowing = narrow(findings, firings)
     sections, comments = _parameters(narrowing, scale_of(findings))
     repeated = _add_seeds(findings, narrowing, sections, comments)
     method = narrowing.sweep.method
@@ -277,6 +278,11 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
         told = [f"Kept {'; '.join(_value_text(one, scale, draws=True) for one in decision.kept)}."]
     if decision.dropped:
         told.append(f"Dropped {'; '.join(_value_text(one, scale, draws=True) for one in decision.dropped)}.")
+    if decision.rises is not None:
+        told.append(
+            f"{decision.rises.rule}: {decision.rises.evidence} {decision.rises.consequence} This end stays; nothing is "
+            "written beyond it, because no run says what is possible there."
+        )
     if decision.failing is not None:
         end = decision.failing
         where = "above" if end.upper else "below"
