@@ -145,6 +145,20 @@ def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
     assert "EXPLORATION: none of these runs had values above 0.28" in text.replace("\n  # ", " ")
 
 
+def test_a_range_whose_draws_are_all_inside_says_what_is_kept_and_on_what_it_rests() -> None:
+    rng = np.random.default_rng(5)
+    runs = [
+        completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"q": 2 * (1 + i % 4), "x": float(rng.uniform())})
+        for i in range(30)
+    ]
+    ranges = {"q": {"distribution": "q_uniform", "min": 1, "max": 9, "q": 2}, "x": {"min": 0.0, "max": 1.0}}
+    text = next_sweep(made(ranges, runs)).text
+    assert "# Kept 0.0 to 1.0: n = 30, best " in text
+    assert ", optimum in 100% of draws." in text
+    assert "# Kept 2 to 9: n = 30, best " in text
+    assert "Kept whole" not in text
+
+
 # --- failures
 
 

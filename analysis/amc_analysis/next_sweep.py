@@ -24,7 +24,7 @@ from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, pa
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
-from amc_analysis.next_sweep_yaml import number
+from amc_analysis.next_sweep_yaml import literal, number
 from amc_analysis.ranking import RankedRun
 from amc_sweeps.causes import Cause
 from amc_sweeps.sweep_config import Choice, SweepConfig, examine
@@ -39,6 +39,7 @@ SAME_PLACE = 1e-9  # coordinates closer than this are one
 GRID = 30  # places of a range among the candidates
 SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's), within which two runs count as equal
 SEED = 0
+WHOLE = "all of it"  # the label of a range of which nothing is said
 
 
 class NoNextSweepError(ValueError):
@@ -229,7 +230,7 @@ def _kept_whole(seen: _Seen) -> Decision:
     axis, section = seen.axis, _whole_section(seen.axis)
     if axis.values is None:
         never = _beyond(axis, seen.places, 0.0, 1.0) if len(seen.places) and axis.bounded else ()
-        return Decision(axis, section, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), never, None)
+        return Decision(axis, section, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), never, None)
     found = [seen.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
     kept = tuple(one for one in found if one.n or one.ended)
     return Decision(axis, section, 1.0, kept, (), tuple(one.label for one in found if one not in kept), None)
@@ -291,7 +292,7 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
 def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
     axis = seen.axis
     if not axis.bounded:
-        return Decision(axis, {}, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), (), None)
+        return Decision(axis, {}, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), (), None)
     half = 0.5 / (GRID - 1)
     low = min(float(np.quantile(optimum, excluded)) - half, seen.leader)
     high = max(float(np.quantile(optimum, 1 - excluded)) + half, seen.leader)
@@ -322,7 +323,7 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
         axis=axis,
         section=section,
         share=kept_share(axis, section),
-        kept=(seen.evidence("kept", low, high, inside),),
+        kept=(seen.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
         never_ran=_beyond(axis, seen.places, low, high),
         failing=failing,

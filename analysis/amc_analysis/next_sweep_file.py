@@ -13,6 +13,7 @@ from amc_analysis.firings import Firing
 from amc_analysis.next_sweep import (
     LEAST_RUNS,
     LEAST_TO_DROP,
+    WHOLE,
     Decision,
     Narrowing,
     NoNextSweepError,
@@ -270,10 +271,10 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
     """Say on what a parameter's new values rest."""
     if narrowing.outcomes is None:
         told = [f"Kept whole: {narrowing.runs} runs exclude nothing. {_ran(decision, scale)}".strip()]
-    elif not any(one.share < 1 for one in (*decision.kept, *decision.dropped)) and len(decision.kept) < 2:
+    elif _is_kept_whole(decision):
         told = [f"Kept whole: nothing to compare. {_ran(decision, scale)}".strip()]
     elif decision.axis.values is None:
-        told = [f"Kept {_section_text(decision)}: {_runs_text(decision.kept[0], scale, draws=True)}."]
+        told = [f"Kept {decision.kept[0].label}: {_runs_text(decision.kept[0], scale, draws=True)}."]
     else:
         told = [f"Kept {'; '.join(_value_text(one, scale, draws=True) for one in decision.kept)}."]
     if decision.dropped:
@@ -304,9 +305,11 @@ def _ran(decision: Decision, scale: Scale) -> str:
     return f"Ran: {'; '.join(_value_text(one, scale, draws=False) for one in decision.kept)}."
 
 
-def _section_text(decision: Decision) -> str:
-    low, high = decision.section["min"], decision.section["max"]
-    return f"{literal(low)} to {literal(high)}"
+def _is_kept_whole(decision: Decision) -> bool:
+    """Tell whether all runs had one value, so that nothing speaks for a part of what was searched."""
+    if decision.axis.values is None:
+        return decision.kept[0].label == WHOLE
+    return not decision.dropped and len(decision.kept) < 2
 
 
 def _value_text(one: ValueEvidence, scale: Scale, *, draws: bool) -> str:
