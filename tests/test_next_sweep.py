@@ -339,6 +339,14 @@ def test_a_name_with_a_line_break_ends_no_comment() -> None:
     assert set(written(made({"x": {"values": ["a\nevil: 1", "b"]}}, runs))) >= {"method", "parameters"}
 
 
+def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
+    unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
+    nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
+    runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
+    with pytest.raises(NoNextSweepError, match="says of b, opt.decay cannot be read"):
+        next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
+
+
 def test_a_project_without_a_sweep_has_no_next_one() -> None:
     with pytest.raises(NoNextSweepError, match="no next sweep can be written"):
         next_sweep(analyse(sweep(*two_valued(4, 4))))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Firing, Rule
-from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range
+from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range, unread
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
@@ -97,12 +97,18 @@ def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: floa
     LEAST_TO_DROP runs inside: the surrogate knows nothing of what lies beyond it.
 
     Raises:
-        NoNextSweepError: when the sweep's configuration cannot be read.
+        NoNextSweepError: when the sweep's configuration, or one of its parameters, cannot be read.
     """
     sweep, problems = examine(findings.sweep.config)
     if sweep is None or not sweep.parameters:
         told = "; ".join(problems) or "it has no parameters"
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {told}")
+    lost = unread(findings.sweep.config.get("parameters"), sweep.parameters)
+    if lost:
+        raise NoNextSweepError(
+            f"no next sweep can be written: what this one says of {', '.join(lost)} cannot be read, and it would be "
+            f"missing from the next one: {'; '.join(problems)}"
+        )
     axes = axes_of(sweep, findings)
     placed = [(entry, _coordinates(entry, axes)) for entry in findings.ranked]
     within = [(entry, place) for entry, place in placed if place is not None]
