@@ -107,6 +107,14 @@ def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
     assert "EXPLORATION: none of these runs had new" in next_sweep(findings).text
 
 
+def test_a_value_that_a_left_out_run_had_is_no_exploration() -> None:
+    incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # nobody wrote down its learning rate
+    findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
+    text = next_sweep(findings).text
+    assert "EXPLORATION: none of these runs had old" not in text
+    assert "Kept without a comparison: old" in text
+
+
 def test_no_listed_value_is_new_without_being_marked() -> None:
     for seed in range(3):
         findings = analyse(simulate(seed, 30))

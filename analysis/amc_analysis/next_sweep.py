@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Firing, Rule
-from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range, unread
+from amc_analysis.next_sweep_axes import Axis, axes_of, had, kept_share, look_for, part_of_range, unread
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
@@ -70,6 +70,7 @@ class Decision:
     never_ran: tuple[Any, ...]  # kept all the same, as exploration: listed values, or parts of a range as text
     failing: FailingEnd | None  # an end that failures exclude
     rises: Firing | None = None  # BEST_AT_BOUNDARY, for which an end is kept
+    ran_apart: tuple[Any, ...] = ()  # listed values that only runs without evidence here had: left out, or claimed
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: floa
     left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
     rises = {firing.subjects[0]: firing for firing in firings if firing.rule is Rule.BEST_AT_BOUNDARY}
-    seen = [_Seen(axis, entries, places[:, column], rises.get(axis.name)) for column, axis in enumerate(axes)]
+    seen = [
+        _Seen(axis, entries, places[:, column], rises.get(axis.name), had(axis, findings))
+        for column, axis in enumerate(axes)
+    ]
     if valued.sum() < LEAST_RUNS or not varied:
         return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
@@ -150,6 +154,7 @@ class _Seen:
     entries: Sequence[RankedRun]
     places: NDArray[np.float64]  # (N,)
     rises: Firing | None  # BEST_AT_BOUNDARY
+    had: NDArray[np.float64]  # (M,) where some run was, those that were left out and those claimed included
 
     @property
     def end(self) -> float | None:
@@ -235,11 +240,12 @@ def _kept_whole(seen: _Seen) -> Decision:
     """Keep everything; values that nobody ran are exploration."""
     axis, section = seen.axis, _whole_section(seen.axis)
     if axis.values is None:
-        never = _beyond(axis, seen.places, 0.0, 1.0) if len(seen.places) and axis.bounded else ()
+        never = _beyond(axis, seen.had, 0.0, 1.0) if len(seen.had) and axis.bounded else ()
         return Decision(axis, section, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), never, None)
     found = [seen.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
     kept = tuple(one for one in found if one.n or one.ended)
-    return Decision(axis, section, 1.0, kept, (), tuple(one.label for one in found if one not in kept), None)
+    never, apart = _without_evidence(seen, found)
+    return Decision(axis, section, 1.0, kept, (), never, None, ran_apart=apart)
 
 
 def _whole_section(axis: Axis) -> dict[str, Any]:
@@ -283,13 +289,15 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
         holds = one.share if one.n else 0.0  # nothing but failures is known of it
         fails = value_fails(one.failures, one.ended, failures, ended, looks=len(found), holds_optimum=holds)
         (kept if index in (leader, surest) or not (unlikely or fails) else dropped).append(one)
+    never, apart = _without_evidence(seen, kept)
     return Decision(
         axis=axis,
         section=_listed_section(axis, [one.label for one in kept]),
         share=len(kept) / len(found),
         kept=tuple(one for one in kept if one.n or one.ended),
         dropped=tuple(dropped),
-        never_ran=tuple(one.label for one in kept if not (one.n or one.ended)),
+        never_ran=never,
+        ran_apart=apart,
         failing=None,
         rises=seen.rises if seen.end in {axis.coordinate(one.label) for one in kept} else None,
     )
@@ -331,10 +339,17 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
         share=kept_share(axis, section),
         kept=(seen.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
-        never_ran=_beyond(axis, seen.places, low, high),
+        never_ran=_beyond(axis, seen.had, low, high),
         failing=failing,
         rises=None if end is None else seen.rises,
     )
+
+
+def _without_evidence(seen: _Seen, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the kept values that nobody ran, and those that only runs had which are not compared."""
+    bare = [one.label for one in kept if not (one.n or one.ended)]
+    apart = tuple(label for label in bare if seen.axis.coordinate(label) in seen.had)
+    return tuple(label for label in bare if label not in apart), apart
 
 
 def _beyond(axis: Axis, ran: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:

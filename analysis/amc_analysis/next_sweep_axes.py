@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from amc_analysis.claims import ClaimKind
 from amc_analysis.findings import Findings
 from amc_analysis.parameters import is_seed
 from amc_sweeps.distributions import EXPONENT_OF_E, Range, ends
@@ -65,6 +69,15 @@ def axes_of(sweep: SweepConfig, findings: Findings) -> list[Axis]:
             if axis is not None:
                 found.append(axis)
     return found
+
+
+def had(axis: Axis, findings: Findings) -> NDArray[np.float64]:
+    """Return (M,) the coordinates that some run had, whatever else is known of it, and those of claims with runs."""
+    values = [look_for(entry.run.config, axis.path) for entry in findings.ranked]
+    for claim in findings.sweep.claims:
+        if claim.kind is ClaimKind.GROUP and claim.parameter == axis.name and claim.numbers.get("n", 1) > 0:
+            values += claim.values
+    return np.array([place for value in values if (place := axis.coordinate(value)) is not None], dtype=np.float64)
 
 
 def unread(given: Any, read: Mapping[str, Parameter], prefix: str = "") -> list[str]:

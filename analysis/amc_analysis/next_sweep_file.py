@@ -293,6 +293,9 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
             f"{end.interval[0]:.0%} to {end.interval[1]:.0%}), elsewhere {end.failures_elsewhere} of "
             f"{end.n_elsewhere} (permutation p {end.p:.2g}): the configuration, not the machines."
         )
+    if decision.ran_apart:
+        named = ", ".join(map(literal, decision.ran_apart))
+        told.append(f"Kept without a comparison: {named}, which only runs had of which too little else is known.")
     if decision.never_ran:
         named = ", ".join(one if decision.axis.values is None else literal(one) for one in decision.never_ran)
         told.append(f"EXPLORATION: none of these runs had {named}; kept because nothing speaks against it.")
