@@ -351,7 +351,7 @@ def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
     unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
     nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
-    with pytest.raises(NoNextSweepError, match="says of b, opt.decay cannot be read"):
+    with pytest.raises(NoNextSweepError, match=r"says of b, opt\.decay cannot be read"):
         next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
 
 
