@@ -289,6 +289,16 @@ def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -
     assert check((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
 
 
+def test_a_next_sweep_that_cannot_be_written_costs_neither_the_report_nor_the_other_files(tmp_path: Path) -> None:
+    files = {option: tmp_path / option.strip("-") for option in ("--markdown", "--html", "--csv", "--next")}
+    given = [str(word) for pair in files.items() for word in pair]
+    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/single_runs.yaml", *given])
+    assert result.exit_code == 2
+    assert "give --next a SWEEP" in result.output
+    assert "best peak" in result.stdout
+    assert {option for option, path in files.items() if path.exists()} == {"--markdown", "--html", "--csv"}
+
+
 def test_the_schema_of_json_is_printed_without_any_server() -> None:
     result = CliRunner().invoke(main, ["--json-schema"])
     assert result.exit_code == 0

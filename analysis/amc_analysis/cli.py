@@ -145,7 +145,10 @@ def main(
     if csv_file == "-" and not (markdown_file or html_file or next_file):
         click.echo(_csv(found), nl=False)  # a table of runs needs no conclusions
         return
-    reports = [_report(findings, next_file is not None) for findings in found]
+    reports = [_report(findings) for findings in found]
+    impossible = None
+    if next_file is not None:
+        reports, impossible = _with_next(reports[0])
     if as_json:
         click.echo(_json(reports), nl=False)
     elif csv_file == "-":
@@ -156,23 +159,28 @@ def main(
         _write(files[csv_file], _csv(found))
     html = partial(_html, evaluations=evaluations, elsewhere=elsewhere)
     for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
-        if name is not None and name in files:
+        if name is not None and name in files and not (name == next_file and impossible):
             _write(files[name], render(reports))
+    if impossible:
+        refuse(impossible)
 
 
-def _report(findings: Findings, follow: bool) -> Report:
-    """Conclude what there is to conclude, and more where it was asked for."""
+def _report(findings: Findings) -> Report:
     from amc_analysis.conclusions import conclude
-    from amc_analysis.next_sweep import NoNextSweepError
-    from amc_analysis.next_sweep_file import next_sweep
     from amc_analysis.sections import Report
 
-    concluded = conclude(findings)
+    return Report(findings, conclude(findings))
+
+
+def _with_next(report: Report) -> tuple[list[Report], str | None]:
+    """Return the report with the next sweep, or as it was and why there can be none: the rest is of use without."""
+    from amc_analysis.next_sweep import NoNextSweepError
+    from amc_analysis.next_sweep_file import next_sweep
+
     try:
-        following = next_sweep(findings, concluded.firings) if follow else None
+        return [replace(report, following=next_sweep(report.findings, report.conclusions.firings))], None
     except NoNextSweepError as error:
-        refuse(str(error))
-    return Report(findings, concluded, following)
+        return [report], str(error)
 
 
 def _print(reports: Sequence[Report], rows: int | None) -> None:

@@ -100,6 +100,8 @@ def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: floa
     Raises:
         NoNextSweepError: when the sweep's configuration, or one of its parameters, cannot be read.
     """
+    if findings.sweep.kind != "sweep":
+        raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep; give --next a SWEEP")
     sweep, problems = examine(findings.sweep.config)
     if sweep is None or not sweep.parameters:
         told = "; ".join(problems) or "it has no parameters"
