@@ -14,13 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 from embedded_server import EmbeddedServer
+from sweep_records import completed, sweep
 
 from amc_agents.preflight import check
 from amc_analysis.cli import main
-from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION
+from amc_analysis.comparison import compare, comparison_json
+from amc_analysis.conclusions import conclude
+from amc_analysis.findings import analyse
+from amc_analysis.sections import Report
+from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
 
 
 def test_help_is_free_of_heavy_imports() -> None:
@@ -302,4 +308,14 @@ def test_a_next_sweep_that_cannot_be_written_costs_neither_the_report_nor_the_ot
 def test_the_schema_of_json_is_printed_without_any_server() -> None:
     result = CliRunner().invoke(main, ["--json-schema"])
     assert result.exit_code == 0
-    assert json.loads(result.output)["title"] == f"amc-analyze, version {SCHEMA_VERSION}"
+    schema = json.loads(result.output)
+    assert schema["title"].startswith(f"amc-analyze, version {SCHEMA_VERSION};")
+    judge = jsonschema.Draft202012Validator(schema)
+    judge.check_schema(schema)
+    found = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
+    documents = [to_json(Report(findings, conclude(findings))) for findings in found]
+    several = json.loads(comparison_json(compare(found), documents))
+    for document in (json.loads(documents[0]), several):
+        assert [error.message for error in judge.iter_errors(document)] == []
+    assert not judge.is_valid({**several, "version": 0})
+    assert not judge.is_valid({**several, "sides": [{"title": "only a name"}]})

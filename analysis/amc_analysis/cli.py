@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from amc_analysis.comparison import (
+    COMPARISON_VERSION,
     compare,
     comparison_csv,
     comparison_json,
@@ -53,7 +54,8 @@ Early-stopped, stopped, cancelled, interrupted and preempted runs are not counte
 
 \b
 --json is version {SCHEMA_VERSION} of the schema that --json-schema prints; rates and accuracies are fractions, null is
-unknown or not finite. A run (and a line of --csv) has:
+unknown or not finite. Of several sweeps it is amc-analyze-comparison, version {COMPARISON_VERSION}: what differs,
+a line for each side, and in `sweeps` the document of every one. A run (and a line of --csv) has:
 {_FIELDS}
   config         its configuration (--csv: config.NAME for every searched parameter)
 
@@ -75,9 +77,9 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     if wanted:
         import json
 
-        from amc_analysis.json_schema import json_schema
+        from amc_analysis.json_schema import json_schemas
 
-        click.echo(json.dumps(json_schema(), indent=2))
+        click.echo(json.dumps(json_schemas(), indent=2))
         context.exit()
 
 
@@ -106,7 +108,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     is_eager=True,
     expose_value=False,
     callback=_print_schema,
-    help="Print the schema of --json.",
+    help="Print the schema of --json, of one sweep and of several.",
 )
 def main(
     reading: ReadingOptions,
