@@ -311,7 +311,7 @@ def _ran(decision: Decision, scale: Scale) -> str:
 def _is_kept_whole(decision: Decision) -> bool:
     """Tell whether all runs had one value, so that nothing speaks for a part of what was searched."""
     if decision.axis.values is None:
-        return decision.kept[0].label == WHOLE
+        return bool(decision.kept[0].label == WHOLE)
     return not decision.dropped and len(decision.kept) < 2
 
 
