@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from training_surface import MIXED, OPTIMUM, SWEEP, Crashes, simulate
 
+from amc_analysis.conclusions import conclude
 from amc_analysis.findings import analyse
 from amc_analysis.next_sweep_file import next_sweep
 
@@ -34,7 +35,8 @@ class Trial:
 
 def follow(seed: int, n: int, crashes: Crashes = MIXED) -> Trial:
     """Simulate one sweep and read the next one's file as W&B would."""
-    written = yaml.safe_load(next_sweep(analyse(simulate(seed, n, crashes))).text)["parameters"]
+    findings = analyse(simulate(seed, n, crashes))
+    written = yaml.safe_load(next_sweep(findings, conclude(findings).firings).text)["parameters"]
     parts = {name: _part(SWEEP["parameters"][name], written[name], value) for name, value in OPTIMUM.items()}
     return Trial({name: part[0] for name, part in parts.items()}, {name: part[1] for name, part in parts.items()})
 

@@ -14,13 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 from embedded_server import EmbeddedServer
+from sweep_records import completed, sweep
 
 from amc_agents.preflight import check
 from amc_analysis.cli import main
-from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION
+from amc_analysis.comparison import compare, comparison_json
+from amc_analysis.conclusions import conclude
+from amc_analysis.findings import analyse
+from amc_analysis.sections import Report
+from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
 
 
 def test_help_is_free_of_heavy_imports() -> None:
@@ -289,7 +295,27 @@ def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -
     assert check((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
 
 
+def test_a_next_sweep_that_cannot_be_written_costs_neither_the_report_nor_the_other_files(tmp_path: Path) -> None:
+    files = {option: tmp_path / option.strip("-") for option in ("--markdown", "--html", "--csv", "--next")}
+    given = [str(word) for pair in files.items() for word in pair]
+    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/single_runs.yaml", *given])
+    assert result.exit_code == 2
+    assert "give --next a SWEEP" in result.output
+    assert "best peak" in result.stdout
+    assert {option for option, path in files.items() if path.exists()} == {"--markdown", "--html", "--csv"}
+
+
 def test_the_schema_of_json_is_printed_without_any_server() -> None:
     result = CliRunner().invoke(main, ["--json-schema"])
     assert result.exit_code == 0
-    assert json.loads(result.output)["title"] == f"amc-analyze, version {SCHEMA_VERSION}"
+    schema = json.loads(result.output)
+    assert schema["title"].startswith(f"amc-analyze, version {SCHEMA_VERSION};")
+    judge = jsonschema.Draft202012Validator(schema)
+    judge.check_schema(schema)
+    found = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
+    documents = [to_json(Report(findings, conclude(findings))) for findings in found]
+    several = json.loads(comparison_json(compare(found), documents))
+    for document in (json.loads(documents[0]), several):
+        assert [error.message for error in judge.iter_errors(document)] == []
+    assert not judge.is_valid({**several, "version": 0})
+    assert not judge.is_valid({**several, "sides": [{"title": "only a name"}]})

@@ -64,8 +64,8 @@ def test_a_run_of_no_sweep_is_ours_if_it_has_our_whole_configuration() -> None:
     config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
     ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
     found = analyse(sweep(ours, others))
-    commands = [commands_of(found.sweep, entry)[0] for entry in found.ranked]
-    assert commands == ["amc-sweep repeat local/amc-sweeps/ours", "PROGRAM --lr=0.1"]
+    commands = [commands_of(found.sweep, entry) for entry in found.ranked]
+    assert commands == [("amc-sweep repeat local/amc-sweeps/ours", "amc-sweep resume local/amc-sweeps/ours"), ()]
 
 
 def stopped(run_id: str, epochs: int, planned: int | None) -> RunRecord:

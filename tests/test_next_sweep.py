@@ -13,7 +13,9 @@ from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
 from amc_agents.preflight import check
+from amc_analysis.conclusions import conclude
 from amc_analysis.findings import Findings, analyse
+from amc_analysis.firings import Rule
 from amc_analysis.next_sweep import NoNextSweepError
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure
 from amc_analysis.next_sweep_file import next_sweep
@@ -105,6 +107,14 @@ def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
     assert "EXPLORATION: none of these runs had new" in next_sweep(findings).text
 
 
+def test_a_value_that_a_left_out_run_had_is_no_exploration() -> None:
+    incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # nobody wrote down its learning rate
+    findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
+    text = next_sweep(findings).text
+    assert "EXPLORATION: none of these runs had old" not in text
+    assert "Kept without a comparison: old" in text
+
+
 def test_no_listed_value_is_new_without_being_marked() -> None:
     for seed in range(3):
         findings = analyse(simulate(seed, 30))
@@ -115,10 +125,46 @@ def test_no_listed_value_is_new_without_being_marked() -> None:
             assert not new or "EXPLORATION" in text
 
 
+def rising() -> Findings:
+    """Return runs whose outcome rises up to the end of the range, one of them far ahead."""
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 0.9, 29).tolist()
+    runs = [
+        completed(f"r{i}", flat(0.9 * x + float(rng.normal(0, 0.001))), config={"x": x})
+        for i, x in enumerate([*places, 0.97])
+    ]
+    return made({"x": {"min": 0.0, "max": 1.0}}, runs)
+
+
+def test_an_end_up_to_which_performance_rises_stays_with_the_runs_next_to_it_and_the_rule_is_quoted() -> None:
+    findings = rising()
+    firings = conclude(findings).firings
+    (firing,) = (one for one in firings if one.rule is Rule.BEST_AT_BOUNDARY)
+    following = next_sweep(findings, firings)
+    kept = yaml.safe_load(following.text)["parameters"]["x"]
+    assert kept["max"] == 1.0
+    assert sum(entry.run.config["x"] >= kept["min"] for entry in findings.ranked) >= 3
+    assert firing.consequence in following.text.replace("\n  # ", " ")
+
+
 def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"lr": 0.1 + i / 50}) for i in range(10)]
     text = next_sweep(made({"lr": {"min": 0.0, "max": 1.0}}, runs)).text
     assert "EXPLORATION: none of these runs had values above 0.28" in text.replace("\n  # ", " ")
+
+
+def test_a_range_whose_draws_are_all_inside_says_what_is_kept_and_on_what_it_rests() -> None:
+    rng = np.random.default_rng(5)
+    runs = [
+        completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"q": 2 * (1 + i % 4), "x": float(rng.uniform())})
+        for i in range(30)
+    ]
+    ranges = {"q": {"distribution": "q_uniform", "min": 1, "max": 9, "q": 2}, "x": {"min": 0.0, "max": 1.0}}
+    text = next_sweep(made(ranges, runs)).text
+    assert "# Kept 0.0 to 1.0: n = 30, best " in text
+    assert ", optimum in 100% of draws." in text
+    assert "# Kept 2 to 9: n = 30, best " in text
+    assert "Kept whole" not in text
 
 
 # --- failures
@@ -299,6 +345,14 @@ def test_text_that_was_meant_as_a_number_becomes_one() -> None:
 def test_a_name_with_a_line_break_ends_no_comment() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 50), config={"x": ["a\nevil: 1", "b"][i % 2]}) for i in range(10)]
     assert set(written(made({"x": {"values": ["a\nevil: 1", "b"]}}, runs))) >= {"method", "parameters"}
+
+
+def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
+    unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
+    nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
+    runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
+    with pytest.raises(NoNextSweepError, match=r"says of b, opt\.decay cannot be read"):
+        next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
 
 
 def test_a_project_without_a_sweep_has_no_next_one() -> None:

@@ -146,6 +146,11 @@ def test_the_command_of_a_gem_is_what_its_agent_started() -> None:
     )
 
 
+def test_no_command_is_made_up_for_a_run_of_no_sweep() -> None:
+    record = sweep(config={"metric": {"name": "val/acc"}})
+    assert command_of(record, {"lr": 0.1, "n_train": 500, "parent_run": "abc", "layers": [1, 2]}) is None
+
+
 def test_searched_parameters_leave_constants_out() -> None:
     assert searched_parameters(STORY_CONFIG) == ("max_lr", "snr_layer", "optimizer.beta")
     assert searched_parameters({"parameters": {"one": {"values": [1]}}}) == ()

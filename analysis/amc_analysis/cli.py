@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from amc_analysis.comparison import (
+    COMPARISON_VERSION,
     compare,
     comparison_csv,
     comparison_json,
@@ -53,7 +54,8 @@ Early-stopped, stopped, cancelled, interrupted and preempted runs are not counte
 
 \b
 --json is version {SCHEMA_VERSION} of the schema that --json-schema prints; rates and accuracies are fractions, null is
-unknown or not finite. A run (and a line of --csv) has:
+unknown or not finite. Of several sweeps it is amc-analyze-comparison, version {COMPARISON_VERSION}: what differs,
+a line for each side, and in `sweeps` the document of every one. A run (and a line of --csv) has:
 {_FIELDS}
   config         its configuration (--csv: config.NAME for every searched parameter)
 
@@ -75,9 +77,9 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     if wanted:
         import json
 
-        from amc_analysis.json_schema import json_schema
+        from amc_analysis.json_schema import json_schemas
 
-        click.echo(json.dumps(json_schema(), indent=2))
+        click.echo(json.dumps(json_schemas(), indent=2))
         context.exit()
 
 
@@ -106,7 +108,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     is_eager=True,
     expose_value=False,
     callback=_print_schema,
-    help="Print the schema of --json.",
+    help="Print the schema of --json, of one sweep and of several.",
 )
 def main(
     reading: ReadingOptions,
@@ -145,7 +147,10 @@ def main(
     if csv_file == "-" and not (markdown_file or html_file or next_file):
         click.echo(_csv(found), nl=False)  # a table of runs needs no conclusions
         return
-    reports = [_report(findings, next_file is not None) for findings in found]
+    reports = [_report(findings) for findings in found]
+    impossible = None
+    if next_file is not None:
+        reports, impossible = _with_next(reports[0])
     if as_json:
         click.echo(_json(reports), nl=False)
     elif csv_file == "-":
@@ -156,22 +161,28 @@ def main(
         _write(files[csv_file], _csv(found))
     html = partial(_html, evaluations=evaluations, elsewhere=elsewhere)
     for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
-        if name is not None and name in files:
+        if name is not None and name in files and not (name == next_file and impossible):
             _write(files[name], render(reports))
+    if impossible:
+        refuse(impossible)
 
 
-def _report(findings: Findings, follow: bool) -> Report:
-    """Conclude what there is to conclude, and more where it was asked for."""
+def _report(findings: Findings) -> Report:
     from amc_analysis.conclusions import conclude
-    from amc_analysis.next_sweep import NoNextSweepError
-    from amc_analysis.next_sweep_file import next_sweep
     from amc_analysis.sections import Report
 
+    return Report(findings, conclude(findings))
+
+
+def _with_next(report: Report) -> tuple[list[Report], str | None]:
+    """Return the report with the next sweep, or as it was and why there can be none: the rest is of use without."""
+    from amc_analysis.next_sweep import NoNextSweepError
+    from amc_analysis.next_sweep_file import next_sweep
+
     try:
-        following = next_sweep(findings) if follow else None
+        return [replace(report, following=next_sweep(report.findings, report.conclusions.firings))], None
     except NoNextSweepError as error:
-        refuse(str(error))
-    return Report(findings, conclude(findings), following)
+        return [report], str(error)
 
 
 def _print(reports: Sequence[Report], rows: int | None) -> None:

@@ -22,6 +22,7 @@ from amc_analysis.runs import SweepRecord
 from amc_core.modulations import LABEL_SETS
 
 SNR_STEP_DB = 2  # between RadioML's levels
+COMPARISON_VERSION = 1  # of what comparison_json writes
 MOST_SHOWN = 3  # different values of one thing in a sentence
 
 
@@ -33,15 +34,15 @@ class Side:
     metric: str
     goal: str
     percentage: bool
-    runs: int
+    runs: int  # on record
     runs_total: int | None  # where fewer are on record
     best: str | None  # run id
     best_peak: float | None
-    best_whole: str | None
+    best_whole: str | None  # run id of the best one that ended as it was meant to
     best_whole_peak: float | None
     failures: int
     ended: int
-    failure_interval: tuple[float, float]
+    failure_interval: tuple[float, float]  # Wilson, 95 %
     early_stopped: int
     gems: int
     median_epochs: float | None
@@ -202,7 +203,7 @@ def comparison_json(comparison: Comparison, documents: Sequence[str]) -> str:
     """Return one JSON document: the comparison, then the analysis of every sweep as it is alone."""
     content = {
         "schema": "amc-analyze-comparison",
-        "version": 1,
+        "version": COMPARISON_VERSION,
         "caveats": list(comparison.caveats),
         "sides": [vars(side) for side in comparison.sides],
         "sweeps": [json.loads(document) for document in documents],

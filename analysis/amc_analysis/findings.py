@@ -187,10 +187,14 @@ def _is_constant(section: Mapping[str, Any]) -> bool:
 
 
 def commands_of(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
-    """Return the command lines that repeat a run and, where it was cut short, take it up where it ended."""
+    """Return the command lines that repeat a run and, where it was cut short, take it up where it ended.
+
+    None where neither the program is known nor what of the configuration it was given and what it only wrote down.
+    """
     run = entry.run
     if not is_own(sweep, run):
-        return (command_of(sweep, run.config),)
+        command = command_of(sweep, run.config)
+        return () if command is None else (command,)
     path = f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}"
     repeat = f"amc-sweep repeat {path}"
     return (repeat, f"amc-sweep resume {path}") if entry.cause in RESUMABLE else (repeat,)
@@ -202,16 +206,13 @@ def is_own(sweep: SweepRecord, run: RunRecord) -> bool:
     return program == OWN_PROGRAM or (not program and run.config.keys() >= OWN_CONFIG)
 
 
-def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str:
-    """Return the command line that repeats a run outside the sweep, as its agent started it."""
-    program = str(sweep.config.get("program") or "PROGRAM")
-    words = ["python", program] if program.endswith(".py") else [program]
-    parameters = sweep.config.get("parameters")
-    if isinstance(parameters, Mapping):
-        names = [name for name in parameters if name in config]
-    else:
-        names = [name for name, value in config.items() if isinstance(value, str | int | float)]
-    words += [f"--{name}={config[name]}" for name in names]
+def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str | None:
+    """Return the command line that repeats a run outside the sweep, as its agent started it; None for unknown."""
+    program, parameters = sweep.config.get("program"), sweep.config.get("parameters")
+    if not program or not isinstance(parameters, Mapping):
+        return None
+    words = ["python", str(program)] if str(program).endswith(".py") else [str(program)]
+    words += [f"--{name}={config[name]}" for name in parameters if name in config]
     return shlex.join(words)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Union
 
+from amc_analysis.comparison import COMPARISON_VERSION, Side
 from amc_analysis.conclusions import Conclusions
 from amc_analysis.effects import Effect
 from amc_analysis.next_sweep import ValueEvidence
@@ -23,19 +24,50 @@ from amc_sweeps.causes import Cause
 
 Schema = dict[str, Any]
 
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
 _TEXTS = ("run_id", "name", "state", "confidence", "because")
 _NUMBERS = ("peak", "peak_epoch", "smoothed_peak", "last", "noise_sd", "test")
 _WHOLE = ("rank", "epochs_planned", "exit_code")
 
 
+def json_schemas() -> Schema:
+    """Return what --json-schema prints: one schema for the document of one sweep and for that of several."""
+    return {
+        "$schema": _DRAFT,
+        "title": f"amc-analyze, version {SCHEMA_VERSION}; of several sweeps amc-analyze-comparison, version "
+        f"{COMPARISON_VERSION}",
+        "oneOf": [{"$ref": "#/$defs/amc-analyze"}, {"$ref": "#/$defs/amc-analyze-comparison"}],
+        "$defs": {
+            "amc-analyze": {key: value for key, value in json_schema().items() if key != "$schema"},
+            "amc-analyze-comparison": _comparison(),
+        },
+    }
+
+
+def _comparison() -> Schema:
+    return {
+        "title": f"amc-analyze-comparison, version {COMPARISON_VERSION}",
+        **_object(
+            {
+                "schema": {"const": "amc-analyze-comparison"},
+                "version": {"const": COMPARISON_VERSION},
+                "caveats": {"type": "array", "items": {"type": "string"}, "description": "what not to compare on"},
+                "sides": _array(_of(Side)),
+                "sweeps": {**_array({"$ref": "#/$defs/amc-analyze"}), "description": "the analysis of every one"},
+            }
+        ),
+    }
+
+
 def json_schema() -> Schema:
-    """Return the schema of the document."""
+    """Return the schema of the document of one sweep."""
     concluded = typing.get_type_hints(Conclusions)
     effect = {**_of_dataclass(Effect)}
     effect["properties"] = effect["properties"] | {"called": _flag("p_corrected < 0.05"), "failures_called": _flag("")}
     effect["required"] = list(effect["properties"])
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": _DRAFT,
         "title": f"amc-analyze, version {SCHEMA_VERSION}",
         "description": "Rates and accuracies are fractions; null is unknown, absent or not finite.",
         **_object(

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
-from amc_analysis.next_sweep_axes import Axis, axes_of, kept_share, look_for, part_of_range
+from amc_analysis.firings import Firing, Rule
+from amc_analysis.next_sweep_axes import Axis, axes_of, had, kept_share, look_for, part_of_range, unread
 from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
-from amc_analysis.next_sweep_yaml import number
+from amc_analysis.next_sweep_yaml import literal, number
 from amc_analysis.ranking import RankedRun
 from amc_sweeps.causes import Cause
 from amc_sweeps.sweep_config import Choice, SweepConfig, examine
@@ -38,6 +39,7 @@ SAME_PLACE = 1e-9  # coordinates closer than this are one
 GRID = 30  # places of a range among the candidates
 SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's), within which two runs count as equal
 SEED = 0
+WHOLE = "all of it"  # the label of a range of which nothing is said
 
 
 class NoNextSweepError(ValueError):
@@ -67,6 +69,8 @@ class Decision:
     dropped: tuple[ValueEvidence, ...]
     never_ran: tuple[Any, ...]  # kept all the same, as exploration: listed values, or parts of a range as text
     failing: FailingEnd | None  # an end that failures exclude
+    rises: Firing | None = None  # BEST_AT_BOUNDARY, for which an end is kept
+    ran_apart: tuple[Any, ...] = ()  # listed values that only runs without evidence here had: left out, or claimed
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,27 @@ class Narrowing:
         return 1 / math.prod(decision.share for decision in self.decisions)
 
 
-def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
+def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: float = EXCLUDED) -> Narrowing:
     """Say which values of every searched parameter the runs leave possible.
 
+    An end of a parameter up to which performance rises (BEST_AT_BOUNDARY among ``firings``) stays, with at least
+    LEAST_TO_DROP runs inside: the surrogate knows nothing of what lies beyond it.
+
     Raises:
-        NoNextSweepError: when the sweep's configuration cannot be read.
+        NoNextSweepError: when the sweep's configuration, or one of its parameters, cannot be read.
     """
+    if findings.sweep.kind != "sweep":
+        raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep; give --next a SWEEP")
     sweep, problems = examine(findings.sweep.config)
     if sweep is None or not sweep.parameters:
         told = "; ".join(problems) or "it has no parameters"
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {told}")
+    lost = unread(findings.sweep.config.get("parameters"), sweep.parameters)
+    if lost:
+        raise NoNextSweepError(
+            f"no next sweep can be written: what this one says of {', '.join(lost)} cannot be read, and it would be "
+            f"missing from the next one: {'; '.join(problems)}"
+        )
     axes = axes_of(sweep, findings)
     placed = [(entry, _coordinates(entry, axes)) for entry in findings.ranked]
     within = [(entry, place) for entry, place in placed if place is not None]
@@ -105,7 +120,11 @@ def narrow(findings: Findings, *, excluded: float = EXCLUDED) -> Narrowing:
     valued = np.array([entry.peak is not None for entry in entries], dtype=bool)
     left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
-    seen = [_Seen(axis, entries, places[:, column]) for column, axis in enumerate(axes)]
+    rises = {firing.subjects[0]: firing for firing in firings if firing.rule is Rule.BEST_AT_BOUNDARY}
+    seen = [
+        _Seen(axis, entries, places[:, column], rises.get(axis.name), had(axis, findings))
+        for column, axis in enumerate(axes)
+    ]
     if valued.sum() < LEAST_RUNS or not varied:
         return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
@@ -136,6 +155,14 @@ class _Seen:
     axis: Axis
     entries: Sequence[RankedRun]
     places: NDArray[np.float64]  # (N,)
+    rises: Firing | None  # BEST_AT_BOUNDARY
+    had: NDArray[np.float64]  # (M,) where some run was, those that were left out and those claimed included
+
+    @property
+    def end(self) -> float | None:
+        """The end up to which performance rises."""
+        place = None if self.rises is None else self.axis.coordinate(self.rises.numbers["boundary"])
+        return None if place is None else float(round(place))
 
     @property
     def leader(self) -> float:
@@ -215,11 +242,12 @@ def _kept_whole(seen: _Seen) -> Decision:
     """Keep everything; values that nobody ran are exploration."""
     axis, section = seen.axis, _whole_section(seen.axis)
     if axis.values is None:
-        never = _beyond(axis, seen.places, 0.0, 1.0) if len(seen.places) and axis.bounded else ()
-        return Decision(axis, section, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), never, None)
+        never = _beyond(axis, seen.had, 0.0, 1.0) if len(seen.had) and axis.bounded else ()
+        return Decision(axis, section, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), never, None)
     found = [seen.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
     kept = tuple(one for one in found if one.n or one.ended)
-    return Decision(axis, section, 1.0, kept, (), tuple(one.label for one in found if one not in kept), None)
+    never, apart = _without_evidence(seen, found)
+    return Decision(axis, section, 1.0, kept, (), never, None, ran_apart=apart)
 
 
 def _whole_section(axis: Axis) -> dict[str, Any]:
@@ -259,31 +287,41 @@ def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -
     kept: list[ValueEvidence] = []
     dropped: list[ValueEvidence] = []
     for index, one in enumerate(found):
-        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded
+        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded and levels[index] != seen.end
         holds = one.share if one.n else 0.0  # nothing but failures is known of it
         fails = value_fails(one.failures, one.ended, failures, ended, looks=len(found), holds_optimum=holds)
         (kept if index in (leader, surest) or not (unlikely or fails) else dropped).append(one)
+    never, apart = _without_evidence(seen, kept)
     return Decision(
         axis=axis,
         section=_listed_section(axis, [one.label for one in kept]),
         share=len(kept) / len(found),
         kept=tuple(one for one in kept if one.n or one.ended),
         dropped=tuple(dropped),
-        never_ran=tuple(one.label for one in kept if not (one.n or one.ended)),
+        never_ran=never,
+        ran_apart=apart,
         failing=None,
+        rises=seen.rises if seen.end in {axis.coordinate(one.label) for one in kept} else None,
     )
 
 
 def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
     axis = seen.axis
     if not axis.bounded:
-        return Decision(axis, {}, 1.0, (seen.evidence("all of it", -math.inf, math.inf, 1.0),), (), (), None)
+        return Decision(axis, {}, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), (), None)
     half = 0.5 / (GRID - 1)
     low = min(float(np.quantile(optimum, excluded)) - half, seen.leader)
     high = max(float(np.quantile(optimum, 1 - excluded)) + half, seen.leader)
     failing = failing_end(seen.places[seen.asked], seen.failed[seen.asked], optimum, seed=SEED)
     if failing is not None and (seen.leader > failing.beyond) == failing.upper:
         failing = None  # the best run of all lies there
+    end = seen.end if failing is None or float(failing.upper) != seen.end else None
+    if end is not None:  # the runs nearest to it come with it
+        valued = np.array(
+            [place for entry, place in zip(seen.entries, seen.places, strict=True) if entry.peak is not None]
+        )
+        nearest = np.sort(np.abs(valued - end))[:LEAST_TO_DROP]
+        low, high = (min(low, 1 - nearest[-1]), 1.0) if end else (0.0, max(high, nearest[-1]))
     if failing is not None:
         low, high = (low, min(high, failing.beyond)) if failing.upper else (max(low, failing.beyond), high)
     section = part_of_range(axis, axis.value_at(max(low, 0.0)), axis.value_at(min(high, 1.0)))
@@ -301,11 +339,19 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
         axis=axis,
         section=section,
         share=kept_share(axis, section),
-        kept=(seen.evidence("kept", low, high, inside),),
+        kept=(seen.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
-        never_ran=_beyond(axis, seen.places, low, high),
+        never_ran=_beyond(axis, seen.had, low, high),
         failing=failing,
+        rises=None if end is None else seen.rises,
     )
+
+
+def _without_evidence(seen: _Seen, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the kept values that nobody ran, and those that only runs had which are not compared."""
+    bare = [one.label for one in kept if not (one.n or one.ended)]
+    apart = tuple(label for label in bare if seen.axis.coordinate(label) in seen.had)
+    return tuple(label for label in bare if label not in apart), apart
 
 
 def _beyond(axis: Axis, ran: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from amc_analysis.claims import ClaimKind
 from amc_analysis.findings import Findings
 from amc_analysis.parameters import is_seed
 from amc_sweeps.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.strict_yaml import number_in_text
-from amc_sweeps.sweep_config import Choice, SweepConfig, flatten, value_key
+from amc_sweeps.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten, value_key
 
 WIDE = 8.0  # listed positive numbers of at least this ratio are placed by their logarithm
 
@@ -64,6 +68,27 @@ def axes_of(sweep: SweepConfig, findings: Findings) -> list[Axis]:
             axis = _listed(path, leaf) if isinstance(leaf, Choice) else _range(path, leaf, findings)
             if axis is not None:
                 found.append(axis)
+    return found
+
+
+def had(axis: Axis, findings: Findings) -> NDArray[np.float64]:
+    """Return (M,) the coordinates that some run had, whatever else is known of it, and those of claims with runs."""
+    values = [look_for(entry.run.config, axis.path) for entry in findings.ranked]
+    for claim in findings.sweep.claims:
+        if claim.kind is ClaimKind.GROUP and claim.parameter == axis.name and claim.numbers.get("n", 1) > 0:
+            values += claim.values
+    return np.array([place for value in values if (place := axis.coordinate(value)) is not None], dtype=np.float64)
+
+
+def unread(given: Any, read: Mapping[str, Parameter], prefix: str = "") -> list[str]:
+    """Return the dotted names of the parameters that a sweep's file has and the grammar could not read."""
+    found = []
+    for name, section in given.items() if isinstance(given, Mapping) else ():
+        known = read.get(str(name))
+        if known is None:
+            found.append(f"{prefix}{name}")
+        elif isinstance(known, Nested):
+            found += unread(section["parameters"], known.parameters, f"{prefix}{name}.")
     return found
 
 

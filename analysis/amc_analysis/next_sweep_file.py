@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from amc_analysis.evidence import epochs_planned
 from amc_analysis.findings import Findings
+from amc_analysis.firings import Firing
 from amc_analysis.next_sweep import (
     LEAST_RUNS,
     LEAST_TO_DROP,
+    WHOLE,
     Decision,
     Narrowing,
     NoNextSweepError,
@@ -51,13 +53,13 @@ class NextSweep:
     narrowing: Narrowing
 
 
-def next_sweep(findings: Findings) -> NextSweep:
-    """Write the next sweep.
+def next_sweep(findings: Findings, firings: Sequence[Firing] = ()) -> NextSweep:
+    """Write the next sweep, with an eye to what the integrity rules found.
 
     Raises:
         NoNextSweepError: when this sweep's configuration cannot be read, or no valid sweep follows from it.
     """
-    narrowing = narrow(findings)
+    narrowing = narrow(findings, firings)
     sections, comments = _parameters(narrowing, scale_of(findings))
     repeated = _add_seeds(findings, narrowing, sections, comments)
     method = narrowing.sweep.method
@@ -269,14 +271,19 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
     """Say on what a parameter's new values rest."""
     if narrowing.outcomes is None:
         told = [f"Kept whole: {narrowing.runs} runs exclude nothing. {_ran(decision, scale)}".strip()]
-    elif not any(one.share < 1 for one in (*decision.kept, *decision.dropped)) and len(decision.kept) < 2:
+    elif _is_kept_whole(decision):
         told = [f"Kept whole: nothing to compare. {_ran(decision, scale)}".strip()]
     elif decision.axis.values is None:
-        told = [f"Kept {_section_text(decision)}: {_runs_text(decision.kept[0], scale, draws=True)}."]
+        told = [f"Kept {decision.kept[0].label}: {_runs_text(decision.kept[0], scale, draws=True)}."]
     else:
         told = [f"Kept {'; '.join(_value_text(one, scale, draws=True) for one in decision.kept)}."]
     if decision.dropped:
         told.append(f"Dropped {'; '.join(_value_text(one, scale, draws=True) for one in decision.dropped)}.")
+    if decision.rises is not None:
+        told.append(
+            f"{decision.rises.rule}: {decision.rises.evidence} {decision.rises.consequence} This end stays; nothing is "
+            "written beyond it, because no run says what is possible there."
+        )
     if decision.failing is not None:
         end = decision.failing
         where = "above" if end.upper else "below"
@@ -286,6 +293,9 @@ def _evidence(decision: Decision, scale: Scale, narrowing: Narrowing) -> list[st
             f"{end.interval[0]:.0%} to {end.interval[1]:.0%}), elsewhere {end.failures_elsewhere} of "
             f"{end.n_elsewhere} (permutation p {end.p:.2g}): the configuration, not the machines."
         )
+    if decision.ran_apart:
+        named = ", ".join(map(literal, decision.ran_apart))
+        told.append(f"Kept without a comparison: {named}, which only runs had of which too little else is known.")
     if decision.never_ran:
         named = ", ".join(one if decision.axis.values is None else literal(one) for one in decision.never_ran)
         told.append(f"EXPLORATION: none of these runs had {named}; kept because nothing speaks against it.")
@@ -298,9 +308,11 @@ def _ran(decision: Decision, scale: Scale) -> str:
     return f"Ran: {'; '.join(_value_text(one, scale, draws=False) for one in decision.kept)}."
 
 
-def _section_text(decision: Decision) -> str:
-    low, high = decision.section["min"], decision.section["max"]
-    return f"{literal(low)} to {literal(high)}"
+def _is_kept_whole(decision: Decision) -> bool:
+    """Tell whether all runs had one value, so that nothing speaks for a part of what was searched."""
+    if decision.axis.values is None:
+        return bool(decision.kept[0].label == WHOLE)
+    return not decision.dropped and len(decision.kept) < 2
 
 
 def _value_text(one: ValueEvidence, scale: Scale, *, draws: bool) -> str:
