@@ -103,7 +103,7 @@ def headline(findings: Findings) -> str:
     text += f" It is a hidden gem: {scale.difference(gap)} better than the best run that ended well, {label(whole)} "
     text += f"({scale.text(whole.peak)})."
     if best.noise_sd is not None and abs(gap) < 2 * best.noise_sd:
-        text += f" The gap is within its own epoch-to-epoch noise (sd {scale.difference(best.noise_sd)}): repeat it."
+        text += f" The gap is under 2 sd of its own epoch-to-epoch noise (sd {scale.difference(best.noise_sd)}): repeat it."
     return text
 
 
