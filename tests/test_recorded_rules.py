@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import re
+
 import pytest
 from recorded_sweeps import FOLDER, recorded
 
@@ -94,3 +96,8 @@ def test_nothing_is_concluded_of_parameters_from_a_handful_of_runs(name: str) ->
     assert not any(effect.called or effect.failures_called for effect in conclusions.effects)
     assert conclusions.importance.refused
     assert all(value.interval is None for effect in conclusions.effects for value in effect.values)
+
+
+def test_a_jump_is_measured_by_the_noise_of_other_runs_and_says_of_whose() -> None:
+    (firing,) = _of("single_runs", Rule.RESUME_JUMP, "0ecx68oy")
+    assert re.search(r"epoch-to-epoch noise of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", firing.evidence)
