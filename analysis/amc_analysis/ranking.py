@@ -79,12 +79,14 @@ def name_of_test(name: str) -> str | None:
 
 def _mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
     whole = best_whole(ranked)
+    # Fewer than all: to be among the best three of three says nothing.
+    among = min(GEM_AMONG_BEST, sum(entry.peak is not None for entry in ranked) - 1)
 
     def is_gem(entry: RankedRun) -> bool:
         if entry.peak is None or entry.rank is None or entry.cause in WHOLE or entry.cause is Cause.RUNNING:
             return False
         beats = whole is not None and whole.peak is not None and is_better(entry.peak, whole.peak, goal)
-        return beats or entry.rank <= GEM_AMONG_BEST
+        return beats or entry.rank <= among
 
     return tuple(replace(entry, is_gem=is_gem(entry)) for entry in ranked)
 
