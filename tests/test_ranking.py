@@ -140,3 +140,8 @@ def test_test_values_are_shown_and_never_rank() -> None:
         (run("b", [0.4], summary={"test/combined_acc": 0.9}), Cause.COMPLETED),
     )
     assert [(entry.run.run_id, entry.test) for entry in entries] == [("a", 0.1), ("b", 0.9)]
+
+
+@pytest.mark.parametrize(("runs", "expected"), [(1, set()), (2, {"r2"}), (3, {"r3", "r2"}), (4, {"r4", "r3", "r2"})])
+def test_the_last_of_few_runs_is_no_gem(runs: int, expected: set[str]) -> None:
+    assert gems(ranked(*((run(f"r{i}", [i]), Cause.LOST) for i in range(1, runs + 1)))) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -9,7 +10,10 @@ from recorded_sweeps import FOLDER, recorded
 
 from amc_analysis.conclusions import case_of, conclude
 from amc_analysis.firings import Firing, Rule
+from amc_analysis.markdown import to_markdown
+from amc_analysis.report import headline
 from amc_analysis.rules import fire
+from amc_analysis.sections import Report
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="sweeps/recorded is not in this checkout")
 
@@ -94,3 +98,20 @@ def test_nothing_is_concluded_of_parameters_from_a_handful_of_runs(name: str) ->
     assert not any(effect.called or effect.failures_called for effect in conclusions.effects)
     assert conclusions.importance.refused
     assert all(value.interval is None for effect in conclusions.effects for value in effect.values)
+
+
+def test_a_jump_is_measured_by_the_noise_of_other_runs_and_says_of_whose() -> None:
+    (firing,) = _of("single_runs", Rule.RESUME_JUMP, "0ecx68oy")
+    assert re.search(r"epoch-to-epoch noise of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", firing.evidence)
+
+
+def test_a_leaked_run_is_no_gem_and_does_not_lead() -> None:
+    findings = recorded("single_runs")
+    report = Report(findings, conclude(findings))
+    entry = next(entry for entry in report.findings.ranked if entry.run.run_id == "0ecx68oy")
+    assert entry.set_aside
+    assert not entry.is_gem
+    text = headline(report.findings)
+    assert not text.startswith("vocal-glade-228")
+    assert "vocal-glade-228 (0ecx68oy) with 52.46% is set aside" in text
+    assert "/0ecx68oy" not in to_markdown(report)

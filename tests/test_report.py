@@ -37,7 +37,7 @@ def test_the_headline_says_who_won_and_that_it_never_finished() -> None:
 def test_a_gap_within_the_noise_is_called_that() -> None:
     noisy = [0.4 + 0.05 * (-1) ** e for e in range(12)]
     record = sweep(completed("whole", [0.44]), run("gem", noisy, "crashed"))
-    assert "within its own epoch-to-epoch noise" in headline(analyse(record))
+    assert "under 2 sd of its own epoch-to-epoch noise" in headline(analyse(record))
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,9 @@ class Findings:
 
     @property
     def best(self) -> RankedRun | None:
-        """The run with the best peak."""
-        return self.ranked[0] if self.ranked and self.ranked[0].peak is not None else None
+        """The run with the best peak; one that was set aside only where there is no other."""
+        valued = [entry for entry in self.ranked if entry.peak is not None]
+        return next((entry for entry in valued if entry.set_aside is None), valued[0] if valued else None)
 
     @property
     def best_whole(self) -> RankedRun | None:

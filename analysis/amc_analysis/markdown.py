@@ -11,6 +11,7 @@ from amc_analysis.report import (
     headline,
     label,
     metric_text,
+    rank_text,
     scale_of,
     warnings,
 )
@@ -45,7 +46,7 @@ def to_markdown(report: Report) -> str:
     lines += [
         _row(
             [
-                ("" if entry.rank is None else str(entry.rank)) + (" ◆" if entry.is_gem else ""),
+                rank_text(entry),
                 label(entry),
                 scale.text(entry.peak),
                 epoch_text(entry.peak_epoch),

@@ -32,6 +32,7 @@ class RankedRun:
     noise_sd: float | None  # epoch to epoch, from second differences
     test: float | None  # shown, never ranked by
     is_gem: bool = False
+    set_aside: str | None = None  # the integrity rule by which its values belong in no comparison
 
     @property
     def cause(self) -> Cause:
@@ -62,8 +63,14 @@ def rank(runs: Sequence[RunRecord], verdicts: Mapping[str, Verdict], metric: Met
 
 
 def best_whole(ranked: Sequence[RankedRun]) -> RankedRun | None:
-    """Return the best run that ended as it was meant to (completed or patience), if any has a value."""
-    return next((entry for entry in ranked if entry.cause in WHOLE and entry.peak is not None), None)
+    """Return the best run that ended as it was meant to (completed or patience), if any has a value to be compared."""
+    clean = (entry for entry in ranked if entry.peak is not None and entry.set_aside is None)
+    return next((entry for entry in clean if entry.cause in WHOLE), None)
+
+
+def set_aside(ranked: Sequence[RankedRun], rules: Mapping[str, str], goal: Goal) -> tuple[RankedRun, ...]:
+    """Return the runs in their order, those in ``rules`` (run id -> why) marked, and gems found among the others."""
+    return _mark_gems([replace(entry, set_aside=rules.get(entry.run.run_id)) for entry in ranked], goal)
 
 
 def is_better(value: float, other: float, goal: Goal) -> bool:
@@ -79,14 +86,27 @@ def name_of_test(name: str) -> str | None:
 
 def _mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
     whole = best_whole(ranked)
+    # Fewer than all: to be among the best three of three says nothing.
+    among = min(GEM_AMONG_BEST, sum(entry.peak is not None and not entry.set_aside for entry in ranked) - 1)
 
     def is_gem(entry: RankedRun) -> bool:
-        if entry.peak is None or entry.rank is None or entry.cause in WHOLE or entry.cause is Cause.RUNNING:
+        if (
+            entry.peak is None
+            or entry.rank is None
+            or entry.set_aside
+            or entry.cause in WHOLE
+            or entry.cause is Cause.RUNNING
+        ):
             return False
         beats = whole is not None and whole.peak is not None and is_better(entry.peak, whole.peak, goal)
-        return beats or entry.rank <= GEM_AMONG_BEST
+        return beats or entry.rank - sum(_leads(other, entry) for other in ranked) <= among
 
     return tuple(replace(entry, is_gem=is_gem(entry)) for entry in ranked)
+
+
+def _leads(other: RankedRun, entry: RankedRun) -> bool:
+    """Tell whether a run that was set aside stands before another one."""
+    return bool(other.set_aside and other.rank and entry.rank and other.rank < entry.rank)
 
 
 def _measure(run: RunRecord, verdict: Verdict, metric: Metric) -> RankedRun:

@@ -20,6 +20,8 @@ GEM_LEGEND = (
     f"hidden gem: cut short, yet better than every run that ended well, or among the best {GEM_AMONG_BEST} of all"
 )
 
+SET_ASIDE_LEGEND = "! set aside: its values belong in no comparison, see Integrity"
+
 GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of causes: see group_of
 
 
@@ -81,6 +83,22 @@ def epochs_text(entry: RankedRun) -> str:
 
 
 def headline(findings: Findings) -> str:
+    """Say who won by peak among the runs that can be compared, and which better ones cannot."""
+    best, told = findings.best, [_winner(findings)]
+    for entry in findings.ranked:
+        if entry.set_aside is None or entry.peak is None or best is None or (entry.rank or 0) > (best.rank or 0):
+            continue
+        told.append(f"{label(entry)} with {scale_of(findings).text(entry.peak)} is set aside: {entry.set_aside}.")
+    return " ".join(told)
+
+
+def rank_text(entry: RankedRun, gem: str = "◆") -> str:
+    """Write a run's place and its mark: a gem, or one whose values belong in no comparison."""
+    mark = f" {gem}" if entry.is_gem else " !" if entry.set_aside else ""
+    return f"{entry.rank or ''}{mark}"
+
+
+def _winner(findings: Findings) -> str:
     """Say who won by peak, and whether a run that was cut short beats those that ended well."""
     metric, best, whole, scale = findings.metric, findings.best, findings.best_whole, scale_of(findings)
     if not findings.ranked:
@@ -98,12 +116,16 @@ def headline(findings: Findings) -> str:
     if whole is None or whole.peak is None:
         return f"{text} No run has ended as it was meant to."
     gap = best.peak - whole.peak
+    if best.set_aside:
+        return text
     if gap == 0:
         return f"{text} {label(whole)}, which ended well, reached the same."
     text += f" It is a hidden gem: {scale.difference(gap)} better than the best run that ended well, {label(whole)} "
     text += f"({scale.text(whole.peak)})."
     if best.noise_sd is not None and abs(gap) < 2 * best.noise_sd:
-        text += f" The gap is within its own epoch-to-epoch noise (sd {scale.difference(best.noise_sd)}): repeat it."
+        text += (
+            f" The gap is under 2 sd of its own epoch-to-epoch noise (sd {scale.difference(best.noise_sd)}): repeat it."
+        )
     return text
 
 

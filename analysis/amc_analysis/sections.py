@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amc_analysis.conclusions import Conclusions, conclude
 from amc_analysis.confusion import Confusion
 from amc_analysis.findings import Findings
+from amc_analysis.firings import Rule
 from amc_analysis.next_sweep_file import NextSweep
+from amc_analysis.ranking import set_aside
 
+_LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
 _NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
 
 
@@ -22,6 +25,12 @@ class Report:
     conclusions: Conclusions
     following: NextSweep | None = None  # where it was asked for
     confusions: tuple[Confusion, ...] = ()  # of the best runs, where their evaluations were asked for
+
+    def __post_init__(self) -> None:
+        """Set aside the runs whose values an integrity rule found to belong in no comparison."""
+        broken = {one.subjects[0]: one.rule.value for one in reversed(self.conclusions.firings) if one.rule in _LEAKS}
+        ranked = set_aside(self.findings.ranked, broken, self.findings.metric.goal)
+        object.__setattr__(self, "findings", replace(self.findings, ranked=ranked))
 
 
 def report_of(findings: Findings, *, seed: int = 0) -> Report:

@@ -16,12 +16,14 @@ from amc_analysis.report import (
     FAILURES_SHOWN,
     GEM_LEGEND,
     ROWS,
+    SET_ASIDE_LEGEND,
     SHORTEST_NAME,
     epoch_text,
     epochs_text,
     group_of,
     headline,
     metric_text,
+    rank_text,
     scale_of,
     shown_rows,
     warnings,
@@ -60,6 +62,8 @@ def print_report(report: Report, console: Console, rows: int | None = ROWS) -> N
     notes = [f"{hidden} more runs: --top 0 shows all"] if hidden else []
     if findings.gems:
         notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
+    if any(entry.set_aside for entry in findings.ranked):
+        notes.append(SET_ASIDE_LEGEND)
     if any(entry.verdict.confidence != "certain" for entry in findings.ranked):
         notes.append("? not certain; --html and --markdown give the evidence")
     for note in notes:
@@ -137,7 +141,7 @@ def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[s
     """Return title -> cells of the ranking; a column of test values only where there are any."""
     scale = scale_of(findings)
     columns = {
-        "#": [f"{entry.rank or ''}{' ' + gem if entry.is_gem else '  '}" for entry in shown],
+        "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.set_aside else "  ") for entry in shown],
         "run": [entry.run.run_id for entry in shown],
         "peak": [scale.text(entry.peak) for entry in shown],
         "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],

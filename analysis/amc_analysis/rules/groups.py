@@ -99,8 +99,8 @@ def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> F
         subjects=(str(claim.parameter),),
         numbers={"n_first": first, "n_second": second, "difference": claim.numbers.get("difference")},
         evidence=f"“{claim.statement}” sets {sizes} ({claim.parameter}){unknown}.",
-        consequence="The larger group has the better best by chance alone: compare means, or the expected best of "
-        "equally many runs.",
+        consequence="The larger group tends to have the better best by chance alone: compare means, or "
+        "the expected best of equally many runs.",
     )
 
 

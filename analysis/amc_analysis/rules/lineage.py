@@ -10,7 +10,7 @@ from statistics import median
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.outcomes import is_gapless
 from amc_analysis.ranking import RankedRun
-from amc_analysis.rules.case import Case, label, number_in, text_in
+from amc_analysis.rules.case import Case, counted, label, number_in, text_in
 
 JUMP_NOISE_SDS = 3.0
 SAME_TOTAL = 1e-3  # relative difference of two splits' totals up to which they divide the same frames
@@ -95,7 +95,7 @@ def resume_jump(case: Case) -> Iterator[Firing]:
             continue
         first = child.run.curve[0]
         before = _value_of_weights(case, child, parent)
-        noise = _noise(case, parent)
+        noise, whose = _noise(case, child, parent)
         if before is None or noise is None or sign * (first - before) <= JUMP_NOISE_SDS * noise:
             continue
         jump = first - before
@@ -105,7 +105,7 @@ def resume_jump(case: Case) -> Iterator[Firing]:
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
             numbers={"first": first, "parent": before, "jump": jump, "noise_sd": noise, "noise_sds": abs(jump) / noise},
             evidence=f"{label(child)} begins at {case.text(first)}, its weights had {case.text(before)}: a jump of "
-            f"{case.difference(jump)}, {abs(jump) / noise:.1f} times the epoch-to-epoch noise.",
+            f"{case.difference(jump)}, {abs(jump) / noise:.1f} times the epoch-to-epoch noise {whose}.",
             consequence="One epoch does not do that: the frames, their shuffling or the evaluation changed, so its "
             "values continue no curve.",
         )
@@ -178,9 +178,12 @@ def _value_of_weights(case: Case, child: RankedRun, parent: RankedRun | None) ->
     return parent.peak
 
 
-def _noise(case: Case, parent: RankedRun | None) -> float | None:
-    """Return the parent's noise; where its curve is not whole, what is usual among the runs whose curve is."""
+def _noise(case: Case, child: RankedRun, parent: RankedRun | None) -> tuple[float | None, str]:
+    """Return the parent's noise, else what is usual among the other runs whose curves are whole; and whose it is.
+
+    The child is left out: what is wrong with its values may be in its noise, too.
+    """
     if parent is not None and parent.noise_sd and is_gapless(parent):
-        return parent.noise_sd
-    usual = [entry.noise_sd for entry in case.ranked if entry.noise_sd and is_gapless(entry)]
-    return median(usual) if usual else None
+        return parent.noise_sd, f"of {label(parent)}"
+    usual = [entry.noise_sd for entry in case.ranked if entry is not child and entry.noise_sd and is_gapless(entry)]
+    return (median(usual), f"of {counted(len(usual), 'other run')} (median)") if usual else (None, "")
