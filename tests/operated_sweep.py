@@ -26,23 +26,24 @@ CONFIG = {
     "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 6}},
 }
 
-# Two agents and a living run by the client's own functions, told to go on or to leave over stdin. One heartbeat each:
-# whether an agent is alive is a matter of its last one's age.
+# Two agents and a living run by the client's own functions, until stdin says that they may leave. They go on with their
+# heartbeats, or the run that never began would expire after a minute, which a busy machine needs for the tests.
 AGENTS = """
-import json, sys, wandb
+import json, select, sys, wandb
 from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent
 entity, project, sweep = sys.argv[1].split("/")
 api = wandb.Api()
-names = {}
+names, agents = {}, {}
 for host in ("gpu-1", "gpu-2"):
-    agent = _register_agent(api, host, sweep_id=sweep, project=project, entity=entity)["id"]
-    names[host] = [command["run_id"] for command in _agent_heartbeat(api, agent, {}, {})]
+    agents[host] = _register_agent(api, host, sweep_id=sweep, project=project, entity=entity)["id"]
+    names[host] = [command["run_id"] for command in _agent_heartbeat(api, agents[host], {}, {})]
 run = wandb.init(id=names["gpu-1"][0], entity=entity, project=project, config={"epochs": 6})
 for epoch in (1, 2):
     run.log({"epoch": epoch, "val/combined_acc": 0.2 + epoch / 100})
 print(json.dumps(names), flush=True)
-for line in sys.stdin:
-    break
+while not select.select([sys.stdin], [], [], 10)[0]:
+    for host, agent in agents.items():
+        _agent_heartbeat(api, agent, {}, {names[host][0]: True})
 run.finish()
 """
 

@@ -14,7 +14,7 @@ from amc_analysis.findings import analyse, command_of, searched_parameters, show
 from amc_analysis.markdown import to_markdown
 from amc_analysis.next_sweep_file import next_sweep
 from amc_analysis.page_data import visible_range
-from amc_analysis.report import failure_text, headline
+from amc_analysis.report import epochs_text, failure_text, headline
 from amc_analysis.runs import Metric, RunRecord, SweepRecord
 from amc_analysis.section_ends import parts
 from amc_analysis.sections import Report, Table, Warned, report_of, table
@@ -53,6 +53,11 @@ def test_a_gap_within_the_noise_is_called_that() -> None:
 )
 def test_the_headline_fits_the_sweep(runs: list[RunRecord], says: str) -> None:
     assert says in headline(analyse(sweep(*runs)))
+
+
+def test_epochs_that_nobody_told_are_not_none_at_all() -> None:
+    told = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
+    assert [epochs_text(entry) for entry in analyse(told).ranked] == ["-/9", "0/9"]
 
 
 def test_early_stops_are_in_the_denominator_and_named_but_no_failures() -> None:

@@ -78,8 +78,9 @@ def epoch_text(epoch: float | None) -> str:
 
 
 def epochs_text(entry: RankedRun) -> str:
-    """Write how many epochs of how many."""
-    return str(entry.epochs) if entry.epochs_planned is None else f"{entry.epochs}/{entry.epochs_planned}"
+    """Write how many epochs of how many; a run that has a value but tells no epoch did not get through none."""
+    done = "-" if entry.epochs == 0 and entry.peak is not None else str(entry.epochs)
+    return done if entry.epochs_planned is None else f"{done}/{entry.epochs_planned}"
 
 
 def headline(findings: Findings) -> str:
