@@ -23,9 +23,8 @@ from sweep_records import completed, sweep
 from amc_agents.preflight import check
 from amc_analysis.cli import main
 from amc_analysis.comparison import compare, comparison_json
-from amc_analysis.conclusions import conclude
 from amc_analysis.findings import analyse
-from amc_analysis.sections import Report
+from amc_analysis.sections import report_of
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
 
 
@@ -51,7 +50,7 @@ def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amc_analysis.conclusions.conclude", interrupted)
+    monkeypatch.setattr("amc_analysis.sections.conclude", interrupted)
     page = tmp_path / "page.html"
     ended = CliRunner().invoke(main, ["--from", "sweeps/recorded/94fqx0gz.yaml", "--html", str(page)])
     assert ended.exit_code == 130
@@ -313,7 +312,7 @@ def test_the_schema_of_json_is_printed_without_any_server() -> None:
     judge = jsonschema.Draft202012Validator(schema)
     judge.check_schema(schema)
     found = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
-    documents = [to_json(Report(findings, conclude(findings))) for findings in found]
+    documents = [to_json(report_of(findings)) for findings in found]
     several = json.loads(comparison_json(compare(found), documents))
     for document in (json.loads(documents[0]), several):
         assert [error.message for error in judge.iter_errors(document)] == []

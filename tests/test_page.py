@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from amc_analysis.findings import analyse
 from amc_analysis.page import to_html
 from amc_analysis.page_data import as_script, chart_data, visible_range
 from amc_analysis.runs import SweepRecord
-from amc_analysis.sections import Report, report_of
+from amc_analysis.sections import report_of
 from amc_sweeps.chart_library import chart_library
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -87,7 +88,7 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
     (folder / "epoch_0008.json").write_text(json.dumps(evaluation))
     findings = analyse(amc_sweep())
     confusions = read_confusions(tmp_path / "runs", findings.ranked)
-    report = Report(findings, report_of(findings).conclusions, confusions=confusions)
+    report = replace(report_of(findings), confusions=confusions)
     data = chart_data(report)
     assert data["confusions"][0]["modulation"] == {"names": ["BPSK", "QPSK"], "shares": [[0.9, 0.1], [0.3, 0.7]]}
     assert data["levels"]["runs"][0] == {"run": 0, "points": [[0, 0.4], [10, 0.4]]}

@@ -13,7 +13,7 @@ from amc_analysis.firings import Firing, Rule
 from amc_analysis.markdown import to_markdown
 from amc_analysis.report import headline
 from amc_analysis.rules import fire
-from amc_analysis.sections import Report
+from amc_analysis.sections import report_of
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="sweeps/recorded is not in this checkout")
 
@@ -107,7 +107,7 @@ def test_a_jump_is_measured_by_the_noise_of_other_runs_and_says_of_whose() -> No
 
 def test_a_leaked_run_is_no_gem_and_does_not_lead() -> None:
     findings = recorded("single_runs")
-    report = Report(findings, conclude(findings))
+    report = report_of(findings)
     entry = next(entry for entry in report.findings.ranked if entry.run.run_id == "0ecx68oy")
     assert entry.set_aside
     assert not entry.is_gem

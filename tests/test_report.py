@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from amc_analysis.page_data import visible_range
 from amc_analysis.report import epochs_text, failure_text, headline
 from amc_analysis.runs import Metric, RunRecord, SweepRecord
 from amc_analysis.section_ends import parts
-from amc_analysis.sections import Report, Table, Warned, report_of, table
+from amc_analysis.sections import Table, Warned, report_of, table
 from amc_analysis.terminal import print_report
 
 
@@ -204,7 +205,7 @@ def test_a_gem_comes_with_its_command_and_the_next_sweep_with_its_own() -> None:
 
 def test_a_next_sweep_that_was_asked_for_is_summed_up() -> None:
     findings = analyse(story())
-    report = Report(findings, report_of(findings).conclusions, next_sweep(findings))
+    report = replace(report_of(findings), following=next_sweep(findings))
     assert "Next sweep: infinitely many configurations, 12 runs at most" in to_markdown(report)
 
 

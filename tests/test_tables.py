@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -17,13 +18,13 @@ from amc_analysis.findings import analyse
 from amc_analysis.json_schema import json_schema
 from amc_analysis.next_sweep_file import next_sweep
 from amc_analysis.runs import SweepRecord
-from amc_analysis.sections import Report, report_of
+from amc_analysis.sections import report_of
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
 
 
 def document(record: SweepRecord, *, follow: bool = False) -> dict[str, Any]:
     findings = analyse(record)
-    report = Report(findings, report_of(findings).conclusions, next_sweep(findings) if follow else None)
+    report = replace(report_of(findings), following=next_sweep(findings) if follow else None)
     return dict(json.loads(to_json(report)))
 
 

@@ -144,10 +144,10 @@ def main(
     if len(found) > 1 and (html_file is not None or next_file is not None):
         what = "--html shows" if html_file is not None else "--next follows"
         refuse(f"{what} one sweep: give one, or --markdown FILE for the comparison")
-    if csv_file == "-" and not (markdown_file or html_file or next_file):
-        click.echo(_csv(found), nl=False)  # a table of runs needs no conclusions
-        return
-    reports = [_report(findings) for findings in found]
+    from amc_analysis.sections import report_of
+
+    reports = [report_of(findings) for findings in found]
+    found = [report.findings for report in reports]  # with what the rules have set aside
     impossible = None
     if next_file is not None:
         reports, impossible = _with_next(reports[0])
@@ -165,13 +165,6 @@ def main(
             _write(files[name], render(reports))
     if impossible:
         refuse(impossible)
-
-
-def _report(findings: Findings) -> Report:
-    from amc_analysis.conclusions import conclude
-    from amc_analysis.sections import Report
-
-    return Report(findings, conclude(findings))
 
 
 def _with_next(report: Report) -> tuple[list[Report], str | None]:

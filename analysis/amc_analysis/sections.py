@@ -26,16 +26,13 @@ class Report:
     following: NextSweep | None = None  # where it was asked for
     confusions: tuple[Confusion, ...] = ()  # of the best runs, where their evaluations were asked for
 
-    def __post_init__(self) -> None:
-        """Set aside the runs whose values an integrity rule found to belong in no comparison."""
-        broken = {one.subjects[0]: one.rule.value for one in reversed(self.conclusions.firings) if one.rule in _LEAKS}
-        ranked = set_aside(self.findings.ranked, broken, self.findings.metric.goal)
-        object.__setattr__(self, "findings", replace(self.findings, ranked=ranked))
-
 
 def report_of(findings: Findings, *, seed: int = 0) -> Report:
-    """Conclude what there is to conclude."""
-    return Report(findings, conclude(findings, seed=seed))
+    """Conclude what there is to conclude, and set aside the runs whose values belong in no comparison by a rule."""
+    conclusions = conclude(findings, seed=seed)
+    broken = {one.subjects[0]: one.rule.value for one in reversed(conclusions.firings) if one.rule in _LEAKS}
+    ranked = set_aside(findings.ranked, broken, findings.metric.goal)
+    return Report(replace(findings, ranked=ranked), conclusions)
 
 
 @dataclass(frozen=True)
