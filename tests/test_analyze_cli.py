@@ -47,7 +47,7 @@ def test_help_documents_every_field_of_the_tables() -> None:
 
 
 def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("amc_analysis.sections.conclude", interrupted)
