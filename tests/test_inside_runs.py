@@ -15,7 +15,7 @@ from amc_analysis.dynamics import Dynamics
 from amc_analysis.findings import analyse
 from amc_analysis.history import History
 from amc_analysis.modes import excess_mass, modes_of
-from amc_analysis.overfitting import onset_of
+from amc_analysis.overfitting import can_tell, onset_of
 
 METRIC = "val/combined_acc"
 
@@ -103,6 +103,9 @@ def test_overfitting_begins_where_validation_falls_and_training_still_rises() ->
     assert onset_of(train, train - 0.05) is None, "validation that rises along is no overfitting"
     together = np.where(epochs < 20, train, train[20] - 0.004 * (epochs - 20))
     assert onset_of(together, together - 0.02) is None, "a dip that takes the train value along is none"
+    assert can_tell(train, value)
+    assert can_tell(train, train - 0.05), "it had the time to fall"
+    assert not can_tell(train[:6], value[:6]), "a few epochs are no proof of health"
 
 
 def test_the_gap_is_told_by_phase() -> None:

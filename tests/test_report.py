@@ -74,6 +74,12 @@ def test_few_runs_are_no_rate() -> None:
     assert "hardly a rate" in failure_text(analyse(sweep(completed("a", [0.5]), run("b", [0.1], "crashed"))))
 
 
+def test_of_runs_of_which_only_some_are_on_record_no_rate_is_told() -> None:
+    chosen = replace(sweep(completed("a", [0.5]), run("b", [0.1], "crashed")), runs_total=12)
+    assert failure_text(analyse(chosen)).startswith("1 of 2 ended runs on record failed. They are not all")
+    assert "%" not in failure_text(analyse(chosen)).split("By state")[0]
+
+
 def test_epochs_saved_are_those_that_early_stops_did_not_take() -> None:
     stops = analyse(story()).early_stops
     assert (stops.runs, stops.epochs_saved) == (1, 17)

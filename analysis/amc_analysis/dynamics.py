@@ -59,6 +59,7 @@ class RunGap:
     late: float | None
     at_peak: float | None
     onset_epoch: float | None  # since when the validation value falls while the train value still rises
+    is_judged: bool  # whether it has the epochs to tell
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class GapView:
     train_metric: str
     runs: tuple[RunGap, ...]
     overfitting: int  # runs with an onset
+    judged: int  # runs that have the epochs to tell
     early: float | None  # means over runs
     middle: float | None
     late: float | None

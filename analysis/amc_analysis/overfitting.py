@@ -15,6 +15,7 @@ from amc_analysis.ranking import RankedRun
 from amc_analysis.statistics import medians_of_3, noise_sd
 
 LEAST_AFTER_PEAK = 5  # epochs: fewer may be a dip
+LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs of a run that never fell: it had the time to
 CLEAR_NOISE_SDS = 2.0  # by which both curves have to move
 
 _VALIDATION = re.compile(r"(?<![A-Za-z])(?:val|valid|validation|eval|dev)(?![A-Za-z])")
@@ -33,6 +34,7 @@ def gap_view(findings: Findings) -> GapView | None:
         train_metric=train,
         runs=tuple(runs),
         overfitting=sum(gap.onset_epoch is not None for gap in runs),
+        judged=sum(gap.is_judged for gap in runs),
         early=_mean([gap.early for gap in runs]),
         middle=_mean([gap.middle for gap in runs]),
         late=_mean([gap.late for gap in runs]),
@@ -60,7 +62,16 @@ def _gap(entry: RankedRun, train: str, metric: str, sign: float) -> RunGap | Non
         late=_mean(late),
         at_peak=float(gap_E[value_E.argmax()]),
         onset_epoch=None if onset is None else float(epoch_E[onset]),
+        is_judged=can_tell(train_E, value_E),
     )
+
+
+def can_tell(train_E: Floats, value_E: Floats) -> bool:
+    """Whether a run has the epochs by which ``onset_of`` judges: enough for a noise, and some after the peak."""
+    smoothed = medians_of_3(value_E.tolist())
+    after = len(value_E) - 2 - int(np.argmax(smoothed)) if smoothed else 0
+    known = noise_sd(value_E.tolist()) is not None and noise_sd(train_E.tolist()) is not None
+    return known and (after >= LEAST_AFTER_PEAK or len(value_E) >= LEAST_JUDGED)
 
 
 def onset_of(train_E: Floats, value_E: Floats) -> int | None:

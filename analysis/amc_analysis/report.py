@@ -137,7 +137,9 @@ def failure_text(findings: Findings) -> str:
         return "No run has ended yet."
     low, high = rate.interval
     text = f"{rate.failures} of {rate.ended} ended runs failed: {rate.rate:.0%} (95% interval {low:.0%} to {high:.0%})."
-    if rate.ended < SMALL_GROUP:
+    if (findings.sweep.runs_total or 0) > len(findings.ranked):
+        text = f"{rate.failures} of {rate.ended} ended runs on record failed. They are not all: that is no rate."
+    elif rate.ended < SMALL_GROUP:
         text += f" With {rate.ended} that is hardly a rate."
     if rate.censored:
         named = ", ".join(f"{count} {cause}" for cause, count in rate.censored.items())

@@ -68,7 +68,9 @@ def _gap(view: GapView, scale: Scale) -> list[Block]:
     parts = ((view.early, "first"), (view.middle, "middle"), (view.late, "last"))
     named = ", ".join(f"{_signed(value, scale)} in the {name}" for value, name in parts if value is not None)
     told = f"Train minus validation ({view.train_metric}): {named} third of the epochs." if named else ""
-    onset = f"{view.overfitting} of {len(view.runs)} runs overfit: validation falls while train still rises."
+    onset = f"Overfit: {view.overfitting} of {view.judged}; there validation falls while train still rises."
+    if view.judged < len(view.runs):
+        onset += f" Not judged, for too few epochs: {len(view.runs) - view.judged}."
     blocks: list[Block] = [f"{told} {onset}".strip()]
     rows = [
         [
