@@ -11,6 +11,14 @@ import pytest
 _FOREIGN = ("WANDB_", "AMC_", "SLURM_")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_of_another_file() -> None:
+    """Forget what wandb put into this process's environment: a service that a file before this one had ended, say."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            del os.environ[name]
+
+
 @pytest.fixture(autouse=True)
 def _own_wandb_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

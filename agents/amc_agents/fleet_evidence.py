@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_core.cgroups import memory_groups
-from amc_sweeps.causes import EndReason, Evidence, Verdict, classify
+from amc_sweeps.causes import UNSEEN, EndReason, Evidence, Verdict, classify
 from amc_sweeps.run_states import RunState
 
 TAIL_BYTES = 16_384
@@ -81,7 +81,7 @@ def _agent_was_told_to_stop(run: str | None, log: str) -> bool:
 
 def _state(exit_code: int | None, record: Record) -> str:
     if exit_code is None:  # nobody saw it: what W&B concluded, if it has
-        return str(record.state) if record.is_final else RunState.FAILED
+        return str(record.state) if record.is_final else UNSEEN
     if exit_code == 0:
         return RunState.FINISHED
     return RunState.FAILED if exit_code > 0 else RunState.CRASHED

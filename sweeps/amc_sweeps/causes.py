@@ -82,6 +82,8 @@ FAILURES = frozenset(
 
 Confidence = Literal["certain", "likely", "guess"]
 
+# The state of a run whose end nobody saw: "failed" would claim an exit code that is not 0.
+UNSEEN = "unknown"
 # A heartbeat comes at least every 30 s; W&B itself calls a run crashed after about five silent minutes.
 STALE_AFTER_S = 300.0
 # A stop takes some epochs to arrive: the client asks every 15 s and posts every 15 s.
@@ -279,7 +281,7 @@ def _clean_exit(e: Evidence) -> Verdict | None:
 
 
 def _failed_with_traces(e: Evidence) -> Verdict | None:
-    if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING}:
+    if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNSEEN}:
         return None
     own = _OWN_CODES.get(e.exit_code) if e.exit_code is not None else None
     if own is not None:
