@@ -19,7 +19,7 @@ from embedded_server import EmbeddedServer
 from tiny_files import synthetic_file
 
 from amc_agents.run_folder import read_rows
-from amc_core.checkpoint import load_checkpoint
+from amc_core.training.checkpoint import load_checkpoint
 
 EPOCHS = 4
 SMALL: dict[str, Any] = {

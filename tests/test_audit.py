@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from amc_core.audit import PUBLISHED_ORDER, Check, audit_file
+from amc_core.audit.checks import PUBLISHED_ORDER, Check, audit_file
+from amc_core.audit.signal_statistics import carrier_offset
 from amc_core.modulations import CLASSES
-from amc_core.signal_statistics import carrier_offset
-from amc_core.synthesis import Recipe, synthesise_frames
-from amc_core.synthetic_file import write_file
+from amc_core.synthesis.file import write_file
+from amc_core.synthesis.frames import Recipe, synthesise_frames
 
 
 @pytest.fixture(scope="module")

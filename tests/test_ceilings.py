@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amc_core.ceilings import ceilings, estimate_snr_db, likelihood_bound, psd_snr_accuracy, standard_error
+from amc_core.audit.ceilings import ceilings, estimate_snr_db, likelihood_bound, psd_snr_accuracy, standard_error
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.synthesis.frames import Recipe, synthesise_frames
 
 DIGITAL = [CLASSES[column] for column in DIGITAL17]
 

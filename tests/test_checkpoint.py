@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from amc_core.checkpoint import Checkpoint, CheckpointError, keep_as, load_checkpoint, save_checkpoint, set_aside
 from amc_core.config import TrialConfig
+from amc_core.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    keep_as,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
 
 
 def checkpoint(epoch: int = 3) -> Checkpoint:

@@ -13,16 +13,16 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
-from amc_core.checkpoint import load_checkpoint
 from amc_core.config import TrialConfig
-from amc_core.feed import Feed
-from amc_core.losses import MultiTaskLoss
-from amc_core.models import build_model
+from amc_core.data.feed import Feed
+from amc_core.data.radioml import RadioMLFile, select
+from amc_core.inputs.representations import Representation
+from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
-from amc_core.radioml import RadioMLFile, select
-from amc_core.representations import Representation
-from amc_core.steps import Pass, Precision, Trial, make_optimiser, train_epoch
-from amc_core.training import train
+from amc_core.training.checkpoint import load_checkpoint
+from amc_core.training.loop import train
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.steps import Pass, Precision, Trial, make_optimiser, train_epoch
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

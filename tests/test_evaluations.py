@@ -33,7 +33,7 @@ from amc_analysis.evaluations import fetch, kept
 from amc_analysis.findings import Findings, analyse
 from amc_analysis.public_api import PublicApiSource
 from amc_analysis.sources import MOST_FILE_BYTES, FileSource
-from amc_core.evaluation_files import BEST_FILE, epoch_file
+from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 from amc_sweeps.exchange import Export, write
 
 PEAK = "val/combined_acc"
@@ -341,7 +341,7 @@ import json, sys
 from pathlib import Path
 import wandb
 from amc_agents.run_recorder import RunRecorder
-from amc_core.evaluation_files import epoch_file
+from amc_core.training.evaluation_files import epoch_file
 folder = Path(sys.argv[1])
 (folder / "evaluation").mkdir(parents=True)
 run = wandb.init(project="amc", id="carried", mode="offline")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from amc_core.config import TrialConfig
-from amc_core.representations import Representation
+from amc_core.inputs.representations import Representation
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
 def test_the_logarithm_is_numpys_to_a_rounding() -> None:
-    from amc_core.fast_drawing import log1p
+    from amc_core.inputs.cpu_drawing import log1p
 
     x = np.concatenate([np.linspace(0, 400, 100_001), np.logspace(-20, 3, 10_001)]).astype(np.float32)
     expected = np.log1p(x.astype(np.float64))
@@ -27,7 +27,7 @@ def test_the_logarithm_is_numpys_to_a_rounding() -> None:
 
 
 def test_the_angle_is_numpys_to_a_rounding_in_every_direction() -> None:
-    from amc_core.fast_drawing import arctangent
+    from amc_core.inputs.cpu_drawing import arctangent
 
     angles = np.linspace(-np.pi, np.pi, 4001)
     x, y = (3.7 * np.cos(angles)).astype(np.float32), (3.7 * np.sin(angles)).astype(np.float32)

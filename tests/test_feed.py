@@ -14,8 +14,8 @@ import pytest
 import torch
 from tiny_files import raw_file
 
-from amc_core.feed import Feed
-from amc_core.radioml import DataError, RadioMLFile, Selection
+from amc_core.data.feed import Feed
+from amc_core.data.radioml import DataError, RadioMLFile, Selection
 
 CPU = torch.device("cpu")
 

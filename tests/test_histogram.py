@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amc_core.fast_histogram import log_histogram
-from amc_core.histogram import histogram, reference_images, spread_points, unit_power
+from amc_core.inputs.cpu_histogram import log_histogram
+from amc_core.inputs.histogram import histogram, reference_images, spread_points, unit_power
 
 
 def numpy_histogram(iq_BTC: Tensor, size: int, half_range: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from amc_core.config import REGRESSION_LOSSES, TrialConfig
-from amc_core.losses import MultiTaskLoss, SnrLoss
+from amc_core.training.losses import MultiTaskLoss, SnrLoss
 
 LEVELS_DB = (0, 2, 4, 6)  # ranks 0, 1, 2, 3
 

@@ -8,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 
-from amc_core.memory import keep_freed_memory
+from amc_core.machine.memory import keep_freed_memory
 
 
 def _faults_of_eight_megabytes() -> int:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from amc_core.config import TrialConfig
-from amc_core.memory import is_out_of_memory
-from amc_core.micro_batches import largest_that_fits, micro_batch_frames
-from amc_core.models import build_model
+from amc_core.machine.memory import is_out_of_memory
+from amc_core.models.classifier import build_model
+from amc_core.training.micro_batches import largest_that_fits, micro_batch_frames
 
 CUBLAS = "CUDA error: {} when calling `cublasCreate(handle)`"
 

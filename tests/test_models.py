@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.models import build_model
+from amc_core.models.classifier import build_model
 
 
 def config(**changes: object) -> TrialConfig:

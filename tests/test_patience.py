@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amc_core.config import TrialConfig
-from amc_core.patience import is_exhausted, protected_epochs
+from amc_core.training.patience import is_exhausted, protected_epochs
 
 
 def test_patience_never_ends_a_trial_inside_the_first_cycles() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from amc_core.evaluation import Evaluation
-from amc_core.pictures import confusion_picture, draw_pictures
+from amc_core.training.evaluation import Evaluation
+from amc_core.training.pictures import confusion_picture, draw_pictures
 
 
 def perfect(n_classes: int) -> Evaluation:

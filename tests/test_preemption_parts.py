@@ -17,8 +17,8 @@ from amc_agents.continuation import find_checkpoint
 from amc_agents.reopen import Reopened, reopen_preempted
 from amc_agents.run_artifacts import Uploaded
 from amc_agents.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
-from amc_core.checkpoint import CheckpointError
-from amc_core.training import train
+from amc_core.training.checkpoint import CheckpointError
+from amc_core.training.loop import train
 from amc_sweeps.causes import EndReason
 
 

@@ -12,9 +12,9 @@ import torch
 from tiny_files import raw_file
 
 from amc_core.config import ConfigError
+from amc_core.data.radioml import DataError, RadioMLFile, select
+from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room
 from amc_core.modulations import CLASSES, LABEL_SETS
-from amc_core.radioml import DataError, RadioMLFile, select
-from amc_core.storage import HeldOnDevice, Room, choose_storage, find_room
 
 
 def test_frames_come_by_memory_map_in_the_order_asked_for(tmp_path: Path) -> None:

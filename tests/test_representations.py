@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.histogram import reference_images
-from amc_core.representations import Representation, channels, input_shape
-from amc_core.synthesis import synthesise_frames
+from amc_core.inputs.histogram import reference_images
+from amc_core.inputs.representations import Representation, channels, input_shape
+from amc_core.synthesis.frames import synthesise_frames
 
 REPRESENTATIONS = ("constellation", "constellation_psd", "synced", "iq")
 
@@ -153,7 +153,7 @@ def test_numba_is_imported_when_it_is_needed_and_not_before() -> None:
     program = (
         "import sys, torch\n"
         "from amc_core.config import TrialConfig\n"
-        "from amc_core.representations import Representation\n"
+        "from amc_core.inputs.representations import Representation\n"
         "representation = Representation(TrialConfig(image_size=32))\n"
         "assert 'numba' not in sys.modules\n"
         "representation(torch.zeros(1, 1024, 2))\n"
@@ -167,7 +167,7 @@ def test_without_numba_torch_draws_the_images() -> None:
         "import sys, torch\n"
         "sys.modules['numba'] = None\n"  # an import of it fails now
         "from amc_core.config import TrialConfig\n"
-        "from amc_core.representations import Representation\n"
+        "from amc_core.inputs.representations import Representation\n"
         "for name in ('constellation', 'synced'):\n"
         "    config = TrialConfig(representation=name, model_type='amc_convnet', image_size=32)\n"
         "    assert Representation(config)(torch.randn(2, 1024, 2)).any()\n"

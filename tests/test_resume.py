@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial, without_time
 
-from amc_core import training
-from amc_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.training import TrialResult, train
+from amc_core.training import loop as training
+from amc_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from amc_core.training.loop import TrialResult, train
 
 STEPS = 4  # optimiser steps an epoch: 272 frames in batches of 64
 ASKED = STEPS + 1  # times that a stop is asked for an epoch: before every step, and before the one batch of validation

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amc_core.config import TrialConfig
-from amc_core.schedules import Plateau, learning_rate
+from amc_core.training.schedules import Plateau, learning_rate
 
 
 def test_triangular2_equals_torchs_cyclic_lr_step_by_step() -> None:

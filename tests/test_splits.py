@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amc_core.radioml import DataError, Selection
-from amc_core.splits import manifest, manifest_differences, split_fingerprint, stratified_split
+from amc_core.data.radioml import DataError, Selection
+from amc_core.data.splits import manifest, manifest_differences, split_fingerprint, stratified_split
 
 
 def cells(n_modulations: int, n_levels: int, n_frames: int, first_row: int = 0) -> Selection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amc_core.config import TrialConfig
-from amc_core.standing import Best, Standing
+from amc_core.training.progress import Best, Standing
 
 
 def after(config: TrialConfig, *epochs: tuple[float, float]) -> Standing:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from amc_core.radioml import Selection
-from amc_core.steps import Pass, divided
+from amc_core.data.radioml import Selection
+from amc_core.training.steps import Pass, divided
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from torch import nn
 
 from amc_agents.trial import main
-from amc_core import summary
 from amc_core.config import TrialConfig
-from amc_core.models import build_model
-from amc_core.steps import Precision
-from amc_core.summary import count_macs
+from amc_core.models.classifier import build_model
+from amc_core.training import model_summary as summary
+from amc_core.training.model_summary import count_macs
+from amc_core.training.steps import Precision
 from amc_sweeps.causes import EXIT_CODES, EndReason
 
 

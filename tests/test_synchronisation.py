@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amc_core.spectrum import WELCH_LENGTH, log_psd, log_spectrum, welch
-from amc_core.synchronisation import (
+from amc_core.inputs.spectrum import WELCH_LENGTH, log_psd, log_spectrum, welch
+from amc_core.inputs.synchronisation import (
     EDGE,
     SAMPLES_PER_SYMBOL,
     carrier_free,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from tiny_files import DIGITAL_NAMES
 
-from amc_core.constellations import APSK_RADII, symbol_table
 from amc_core.modulations import CLASSES
-from amc_core.pulses import gaussian_frequency_pulse, root_raised_cosine
-from amc_core.synthesis import Recipe, synthesise_frames
-from amc_core.synthetic_file import write_file
+from amc_core.synthesis.constellations import APSK_RADII, symbol_table
+from amc_core.synthesis.file import write_file
+from amc_core.synthesis.frames import Recipe, synthesise_frames
+from amc_core.synthesis.pulses import gaussian_frequency_pulse, root_raised_cosine
 
 PLAIN = Recipe(roll_off=(0.25, 0.25), half_span=(8, 8))  # the pulse that the tests' matched filter knows
 Real = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path: Path, 
     code = """
 import resource, sys
 from pathlib import Path
-from amc_core import synthetic_file
+from amc_core.synthesis import file as synthetic_file
 
 def limit(*_):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
@@ -199,7 +199,7 @@ def test_a_fault_in_a_process_reaches_the_caller_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The child opens a file that is not there: a folder that vanished, say.
-    monkeypatch.setattr("amc_core.synthetic_file._write_labels", lambda path, *_: path.unlink() or 0)
+    monkeypatch.setattr("amc_core.synthesis.file._write_labels", lambda path, *_: path.unlink() or 0)
     with pytest.raises(FileNotFoundError):
         write_file(tmp_path / "a", modulations=["BPSK"], levels_db=[0, 2], frames_per_cell=2, seed=0, processes=2)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []

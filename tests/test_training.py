@@ -14,17 +14,17 @@ import pytest
 import torch
 from tiny_files import DIGITAL_NAMES, Memory, synthetic_file, tiny_trial, without_time
 
-from amc_core import steps
-from amc_core.checkpoint import load_checkpoint
 from amc_core.config import ConfigError
-from amc_core.losses import MultiTaskLoss
+from amc_core.data.radioml import DataError, RadioMLFile, select
+from amc_core.data.splits import stratified_split
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.modulations import CLASSES, LABEL_SETS
-from amc_core.radioml import DataError, RadioMLFile, select
-from amc_core.recorders import FileRecorder
-from amc_core.splits import stratified_split
-from amc_core.synthetic_file import write_file
-from amc_core.training import Diverged, train
+from amc_core.synthesis.file import write_file
+from amc_core.training import steps
+from amc_core.training.checkpoint import load_checkpoint
+from amc_core.training.loop import Diverged, train
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.recorders import FileRecorder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 
 from amc_core.config import TrialConfig
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.synthetic_file import write_file
+from amc_core.synthesis.file import write_file
 
 DIGITAL_NAMES = [CLASSES[column] for column in DIGITAL17]
 

@@ -91,7 +91,7 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
     Raises:
         AgainError: it is not there, unusable, or another one.
     """
-    from amc_core.radioml import DataError, RadioMLFile
+    from amc_core.data.radioml import DataError, RadioMLFile
 
     remedy = "name the run's file with --data or AMC_DATA"
     if not Path(path).exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_agents.run_folder import Row
-from amc_core.evaluation_files import BEST_FILE, epoch_file
+from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 
 SO_FAR = "best/combined_acc"  # in every row: the running maximum of val/combined_acc
 

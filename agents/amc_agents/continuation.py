@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_agents.run_artifacts import Uploaded, fetch
-from amc_core.checkpoint import LAST, CheckpointError, load_checkpoint
+from amc_core.training.checkpoint import LAST, CheckpointError, load_checkpoint
 
 
 @dataclass(frozen=True)

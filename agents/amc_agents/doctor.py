@@ -245,7 +245,7 @@ def data_check(path: Path | None) -> Check:
         )
     if not path.is_file():
         return Check("data", "fail", f"{path}: no such file", "amc-data synth FILE makes one, or correct AMC_DATA")
-    from amc_core.audit import audit_file
+    from amc_core.audit.checks import audit_file
 
     checks = audit_file(path, every_frame=False)
     failed = [check for check in checks if check.verdict == "fail"]

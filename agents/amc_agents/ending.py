@@ -15,11 +15,11 @@ import click
 from amc_agents.run_folder import forget_end, leave_end
 from amc_agents.run_recorder import ClientLostError
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.memory import is_out_of_memory
+from amc_core.machine.memory import is_out_of_memory
 from amc_sweeps.causes import EndReason
 
 if TYPE_CHECKING:
-    from amc_core.training import Recorder
+    from amc_core.training.loop import Recorder
 
 SIGNAL_GRACE_S = 1.0
 
@@ -44,7 +44,7 @@ def guarded(
     try:
         word.take_back()
         config = resolve()
-        from amc_core.training import train  # torch: after W&B and TrialConfig have had their say
+        from amc_core.training.loop import train  # torch: after W&B and TrialConfig have had their say
 
         asked = should_stop()  # before frames are loaded, which may take longer than the machine lasts
         if asked is not None:
@@ -92,7 +92,7 @@ class _LastWord:
 
 def reason_of(error: BaseException) -> EndReason:
     """Name the reason behind an exception of a trial."""
-    from amc_core.radioml import DataError
+    from amc_core.data.radioml import DataError
 
     if isinstance(error, ConfigError):
         return EndReason.CONFIG_REFUSED
@@ -100,8 +100,8 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.DATA_ERROR
     if is_out_of_memory(error):
         return EndReason.OUT_OF_MEMORY
-    from amc_core.checkpoint import CheckpointError
-    from amc_core.training import Diverged
+    from amc_core.training.checkpoint import CheckpointError
+    from amc_core.training.loop import Diverged
 
     if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
         return EndReason.CONFIG_REFUSED

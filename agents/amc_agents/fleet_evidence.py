@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_core.cgroups import memory_groups
+from amc_core.machine.cgroups import memory_groups
 from amc_sweeps.causes import UNSEEN, EndReason, Evidence, Verdict, classify
 from amc_sweeps.run_states import RunState
 

@@ -53,7 +53,7 @@ def log_checkpoint(run: Any, folder: Path) -> None:
     """
     import wandb
 
-    from amc_core.checkpoint import LAST, best_by, load_checkpoint
+    from amc_core.training.checkpoint import LAST, best_by, load_checkpoint
 
     checkpoint = load_checkpoint(folder / LAST)
     facts = {
@@ -99,7 +99,7 @@ def find_uploaded(entity: str, project: str, run_id: str) -> Uploaded | None:
 
 def fetch(uploaded: Uploaded, folder: Path) -> Path:
     """Download a checkpoint into a run's folder, where it takes the place of older ones (see ``before_N``)."""
-    from amc_core.checkpoint import LAST, set_aside
+    from amc_core.training.checkpoint import LAST, set_aside
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:

@@ -132,7 +132,7 @@ def _summarise(given: Mapping[str, Any]) -> int:
     """Print what the configuration would build; needs neither data nor W&B."""
     try:
         config = TrialConfig.from_mapping(given)
-        from amc_core.summary import summarise  # torch: after TrialConfig has had its say
+        from amc_core.training.model_summary import summarise  # torch: after TrialConfig has had its say
 
         click.echo(summarise(config).as_text())
     except ConfigError as error:
@@ -275,7 +275,7 @@ def _point_at_wandb() -> None:
 
 
 def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
-    from amc_core.recorders import FileRecorder
+    from amc_core.training.recorders import FileRecorder
 
     run_dir = _new_run_dir(runs_dir)
     try:

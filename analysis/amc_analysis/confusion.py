@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_analysis.ranking import RankedRun
-from amc_core.evaluation_files import epoch_file
+from amc_core.training.evaluation_files import epoch_file
 
 MOST_RUNS = 6
 MOST_CLASSES = 100  # of one matrix, beyond which nothing can be seen
@@ -69,7 +69,7 @@ def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusio
 
     Args:
         run_id: whose it is.
-        text: JSON, see ``amc_core.evaluation``.
+        text: JSON, see ``amc_core.training.evaluation``.
         epoch: where it is known already; else the evaluation says it.
     """
     try:

@@ -20,7 +20,7 @@ from amc_analysis.confusion import Confusion, confusion_of, peak_epoch
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import SweepRecord
 from amc_analysis.sources import FileSource
-from amc_core.evaluation_files import BEST_FILE, epoch_file
+from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 
 TIME_LIMIT_S = 120.0  # for all of them
 

@@ -20,10 +20,10 @@ import torch
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
-from amc_core.losses import MultiTaskLoss
-from amc_core.models import build_model
-from amc_core.representations import input_shape
-from amc_core.summary import count_macs
+from amc_core.inputs.representations import input_shape
+from amc_core.models.classifier import build_model
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.model_summary import count_macs
 
 MODELS = ("resnet18", "resnet34", "resnet50", "vit_b_16", "swin_t", "swin_s", "swin_b")
 SIZES = (32, 64, 128)

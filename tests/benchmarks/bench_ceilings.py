@@ -22,10 +22,10 @@ import numpy as np
 from machine import add_write_options, keep_table, unlike_committed
 from scipy.stats import chi2
 
-from amc_core.ceilings import ceilings, likelihood_bound, psd_snr_accuracy, standard_error
-from amc_core.fading import FADING
+from amc_core.audit.ceilings import ceilings, likelihood_bound, psd_snr_accuracy, standard_error
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.synthesis import Recipe
+from amc_core.synthesis.fading import FADING
+from amc_core.synthesis.frames import Recipe
 
 KNOWN = {-20: 0.127, -10: 0.228, 0: 0.665, 2: 0.775, 4: 0.851, 6: 0.944, 8: 0.992, 10: 1.0}
 KNOWN_MEAN, KNOWN_MEAN_FROM_0_DB = 0.693, 0.952

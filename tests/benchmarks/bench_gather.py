@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
-from amc_core.radioml import RadioMLFile
-from amc_core.synthetic_file import write_file
+from amc_core.data.radioml import RadioMLFile
+from amc_core.synthesis.file import write_file
 
 AIM = 10.0  # times h5py's fancy indexing
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]

@@ -19,7 +19,7 @@ import numpy as np
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.synthesis.frames import Recipe, synthesise_frames
 
 AIM = 15_000  # frames/s/core, digital modulations in white noise
 

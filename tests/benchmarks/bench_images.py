@@ -23,8 +23,8 @@ import torch
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
-from amc_core.histogram import reference_images
-from amc_core.representations import Representation
+from amc_core.inputs.histogram import reference_images
+from amc_core.inputs.representations import Representation
 
 RANGE = 2.5
 ROUNDS = 7  # all methods take turns, so that a busy moment of the machine does not hit one of them alone

@@ -23,15 +23,15 @@ import torch
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
-from amc_core.feed import Batch, Feed
-from amc_core.losses import MultiTaskLoss
-from amc_core.memory import keep_freed_memory
-from amc_core.models import build_model
+from amc_core.data.feed import Batch, Feed
+from amc_core.data.radioml import RadioMLFile, Selection, select
+from amc_core.inputs.representations import Representation
+from amc_core.machine.memory import keep_freed_memory
+from amc_core.models.classifier import build_model
 from amc_core.modulations import CLASSES, LABEL_SETS
-from amc_core.radioml import RadioMLFile, Selection, select
-from amc_core.representations import Representation
-from amc_core.steps import Pass, Precision, Trial, make_optimiser, train_epoch
-from amc_core.synthetic_file import write_file
+from amc_core.synthesis.file import write_file
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.steps import Pass, Precision, Trial, make_optimiser, train_epoch
 
 LEVELS_DB = tuple(range(0, 32, 2))
 READY = 8  # batches that the bare step takes in turn

@@ -25,11 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from amc_core.config import TrialConfig
-from amc_core.models import build_model
+from amc_core.inputs.representations import Representation
+from amc_core.models.classifier import build_model
 from amc_core.modulations import CLASSES, DIGITAL17
-from amc_core.representations import Representation
-from amc_core.summary import Summary, summarise
-from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.synthesis.frames import Recipe, synthesise_frames
+from amc_core.training.model_summary import Summary, summarise
 
 LEVELS_DB = tuple(range(0, 31, 2))
 STEPS, BATCH = 700, 128

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.analog import ANALOG, analog_signal, phasor
-from amc_core.constellations import APSK_RADII, checked_radii, symbol_table
-from amc_core.fading import FADING, LONGEST_DELAY, fade
+from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.modulations import CLASSES
-from amc_core.pulses import (
+from amc_core.synthesis.analog import ANALOG, analog_signal, phasor
+from amc_core.synthesis.constellations import APSK_RADII, checked_radii, symbol_table
+from amc_core.synthesis.fading import FADING, LONGEST_DELAY, fade
+from amc_core.synthesis.pulses import (
     MAX_HALF_SPAN,
     SAMPLES_PER_SYMBOL,
     gaussian_bank,
@@ -30,7 +31,6 @@ from amc_core.pulses import (
     root_raised_cosine_bank,
     shape,
 )
-from amc_core.radioml import FRAME_LENGTH
 
 __all__ = ["Recipe", "synthesise_frames"]
 

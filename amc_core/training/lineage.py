@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from amc_core.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 from amc_core.config import ConfigError, TrialConfig
+from amc_core.data.radioml import RadioMLFile, Selection, select
+from amc_core.data.splits import Split, stratified_split
 from amc_core.modulations import LABEL_SETS
-from amc_core.radioml import RadioMLFile, Selection, select
-from amc_core.splits import Split, stratified_split
+from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 
 __all__ = ["Lineage", "SplitFacts", "find_parent", "load_weights", "require_same_trial", "trace"]
 

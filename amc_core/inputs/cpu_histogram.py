@@ -14,7 +14,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.compiled import MOST_ENERGY, compiled
+from amc_core.inputs.cpu_compiler import MOST_ENERGY, compiled
 
 __all__ = ["log_histogram"]
 

@@ -167,8 +167,8 @@ def synth(
     force: bool,
 ) -> None:
     """Write synthetic frames in the layout of RadioML 2018.01A."""
-    from amc_core.synthesis import Recipe
-    from amc_core.synthetic_file import write_file
+    from amc_core.synthesis.file import write_file
+    from amc_core.synthesis.frames import Recipe
 
     try:
         recipe = Recipe(
@@ -213,7 +213,7 @@ def audit(file: Path, as_json: bool) -> None:
 
     Reads every frame once. The order of the classes and the SNR labels are judged by the signals themselves.
     """
-    from amc_core.audit import audit_file
+    from amc_core.audit.checks import audit_file
 
     read = 0
     advance: Callable[[int], None] | None = None
@@ -260,10 +260,10 @@ def show(
     import numpy as np
     import torch
 
-    from amc_core.ceilings import estimate_snr_db
+    from amc_core.audit.ceilings import estimate_snr_db
+    from amc_core.commands.frame_picture import frame_picture
     from amc_core.config import TrialConfig
-    from amc_core.frame_picture import frame_picture
-    from amc_core.representations import Representation
+    from amc_core.inputs.representations import Representation
 
     with _refusals(), _open(file) as data:
         fits = np.ones(data.n_frames, dtype=bool)
@@ -323,8 +323,8 @@ def split(
 
     It is the division that a trial with the same parameters uses, on every machine.
     """
-    from amc_core.radioml import select
-    from amc_core.splits import manifest, manifest_differences
+    from amc_core.data.radioml import select
+    from amc_core.data.splits import manifest, manifest_differences
 
     given: dict[str, Any] = {}
     if check:
@@ -378,8 +378,8 @@ def ceiling(
     noise floor of the spectrum beyond 0.25 cycles a sample. Nothing is learnt in either. A figure after +- is the
     standard error of so many frames.
     """
-    from amc_core.ceilings import ceilings, standard_error
-    from amc_core.synthesis import Recipe
+    from amc_core.audit.ceilings import ceilings, standard_error
+    from amc_core.synthesis.frames import Recipe
 
     try:
         recipe = Recipe(radii=dict(rings))
@@ -432,7 +432,7 @@ def _bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Turn what the library says of a file into the command's answer."""
-    from amc_core.radioml import DataError
+    from amc_core.data.radioml import DataError
 
     try:
         yield
@@ -441,7 +441,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _open(file: Path) -> Any:
-    from amc_core.radioml import RadioMLFile
+    from amc_core.data.radioml import RadioMLFile
 
     return RadioMLFile(file)
 

@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from amc_core.data.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
 from amc_core.modulations import CLASSES
-from amc_core.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
 
 if TYPE_CHECKING:
     import torch

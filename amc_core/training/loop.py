@@ -16,8 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from amc_core.bad_frames import BadFrames
-from amc_core.checkpoint import (
+from amc_core.config import TrialConfig
+from amc_core.data.bad_frames import BadFrames
+from amc_core.data.feed import Feed
+from amc_core.data.radioml import RadioMLFile, select
+from amc_core.data.splits import split_fingerprint, stratified_split
+from amc_core.inputs.representations import Representation
+from amc_core.machine.memory import keep_freed_memory
+from amc_core.machine.provenance import device_name, git_commit
+from amc_core.models.classifier import build_model
+from amc_core.modulations import LABEL_SETS
+from amc_core.training.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
@@ -27,26 +36,17 @@ from amc_core.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from amc_core.config import TrialConfig
-from amc_core.curriculum import epoch_positions, level_weights
-from amc_core.evaluation import Evaluation
-from amc_core.feed import Feed
-from amc_core.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace
-from amc_core.losses import MultiTaskLoss
-from amc_core.memory import keep_freed_memory
-from amc_core.micro_batches import micro_batch_frames
-from amc_core.models import build_model
-from amc_core.modulations import LABEL_SETS
-from amc_core.pictures import draw_pictures
-from amc_core.provenance import device_name, git_commit
-from amc_core.radioml import RadioMLFile, select
-from amc_core.recorders import write_evaluation
-from amc_core.representations import Representation
-from amc_core.resuming import inherit_best, random_state, restore
-from amc_core.schedules import learning_rate
-from amc_core.splits import split_fingerprint, stratified_split
-from amc_core.standing import Standing
-from amc_core.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, train_epoch
+from amc_core.training.curriculum import epoch_positions, level_weights
+from amc_core.training.evaluation import Evaluation
+from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.micro_batches import micro_batch_frames
+from amc_core.training.pictures import draw_pictures
+from amc_core.training.progress import Standing
+from amc_core.training.recorders import write_evaluation
+from amc_core.training.restore import inherit_best, random_state, restore
+from amc_core.training.schedules import learning_rate
+from amc_core.training.steps import Diverged, Pass, Precision, Trial, evaluate, make_optimiser, train_epoch
 
 __all__ = ["Diverged", "Recorder", "TrialResult", "train"]
 

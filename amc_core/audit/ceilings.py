@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.constellations import LINEAR, symbol_table
-from amc_core.pulses import SAMPLES_PER_SYMBOL
-from amc_core.radioml import FRAME_LENGTH
-from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.synthesis.constellations import LINEAR, symbol_table
+from amc_core.synthesis.frames import Recipe, synthesise_frames
+from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
 __all__ = [
     "NOISE_BAND",

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from amc_core.checkpoint import (
+from amc_core.config import TrialConfig
+from amc_core.training.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
@@ -18,9 +19,8 @@ from amc_core.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from amc_core.config import TrialConfig
-from amc_core.standing import Standing
-from amc_core.steps import Precision, Trial
+from amc_core.training.progress import Standing
+from amc_core.training.steps import Precision, Trial
 
 __all__ = ["inherit_best", "random_state", "restore"]
 

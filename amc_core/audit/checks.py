@@ -15,12 +15,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.ceilings import estimate_snr_db
-from amc_core.constellations import LINEAR
+from amc_core.audit.ceilings import estimate_snr_db
+from amc_core.audit.signal_statistics import TRAITS, carrier_offset, mean_spectrum, symbol_rate, traits
+from amc_core.data.radioml import FRAME_LENGTH, DataError, RadioMLFile
 from amc_core.modulations import CLASSES
-from amc_core.pulses import SAMPLES_PER_SYMBOL
-from amc_core.radioml import FRAME_LENGTH, DataError, RadioMLFile
-from amc_core.signal_statistics import TRAITS, carrier_offset, mean_spectrum, symbol_rate, traits
+from amc_core.synthesis.constellations import LINEAR
+from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
 __all__ = ["PUBLISHED_ORDER", "Check", "audit_file"]
 

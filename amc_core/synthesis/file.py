@@ -25,10 +25,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.modulations import CLASSES
-from amc_core.pulses import SAMPLES_PER_SYMBOL
-from amc_core.radioml import FRAME_LENGTH
-from amc_core.synthesis import Recipe, synthesise_frames
+from amc_core.synthesis.frames import Recipe, synthesise_frames
+from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
 __all__ = ["write_file"]
 

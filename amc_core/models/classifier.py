@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfig
-from amc_core.networks import AmcConvNet, IqConvNet
-from amc_core.representations import channels, input_shape
+from amc_core.inputs.representations import channels, input_shape
+from amc_core.models.iq_networks import AmcConvNet, IqConvNet
 
 __all__ = ["Classifier", "build_model"]
 

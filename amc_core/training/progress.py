@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from amc_core.config import TrialConfig
-from amc_core.patience import is_exhausted
-from amc_core.schedules import Plateau
+from amc_core.training.patience import is_exhausted
+from amc_core.training.schedules import Plateau
 
 __all__ = ["Best", "Standing"]
 

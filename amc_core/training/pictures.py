@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from amc_core.evaluation import Counts, Evaluation
+from amc_core.training.evaluation import Counts, Evaluation
 
 __all__ = ["accuracy_picture", "confusion_picture", "draw_pictures"]
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.evaluation import Evaluation
-from amc_core.feed import Feed
-from amc_core.losses import MultiTaskLoss
+from amc_core.data.feed import Feed
+from amc_core.data.radioml import Selection
 from amc_core.modulations import CLASSES
-from amc_core.radioml import Selection
+from amc_core.training.evaluation import Evaluation
+from amc_core.training.losses import MultiTaskLoss
 
 __all__ = [
     "Diverged",

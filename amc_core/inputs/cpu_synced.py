@@ -1,4 +1,4 @@
-"""The representation ``synced`` on the CPU: the arithmetic of amc_core.synchronisation in a few passes over each frame.
+"""The representation ``synced`` on the CPU: the arithmetic of synchronisation.py in a few passes over each frame.
 
 Import this module only to use it: numba takes a moment to import and the first call some seconds to compile. Fourier
 transforms and the carrier search are torch's; what lies between them is compiled. One thread; while compiled code runs,
@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amc_core.compiled import MOST_ENERGY, compiled
-from amc_core.fast_drawing import CHANNELS, draw, turns
-from amc_core.spectrum import WELCH_HOP, log_spectrum
-from amc_core.synchronisation import (
+from amc_core.inputs.cpu_compiler import MOST_ENERGY, compiled
+from amc_core.inputs.cpu_drawing import CHANNELS, draw, turns
+from amc_core.inputs.spectrum import WELCH_HOP, log_spectrum
+from amc_core.inputs.synchronisation import (
     EDGE,
     HIGHEST_LINE,
     KEPT,
@@ -125,7 +125,7 @@ def _mean_power(segment_BSW: _Floats, power_BF: _Floats) -> None:
 
 @compiled
 def _fold(spectrum_BF: _Complex, response_F: _Floats, folded_BK: _Complex) -> None:
-    """Filter, find the timing, advance to it and fold: what amc_core.synchronisation.symbols does before its ifft."""
+    """Filter, find the timing, advance to it and fold: what synchronisation.symbols does before its ifft."""
     n_lines = spectrum_BF.shape[1]
     for b in range(len(spectrum_BF)):
         spectrum_F, folded_K = spectrum_BF[b], folded_BK[b]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import TrialConfig
-from amc_core.histogram import histogram, power, scaled, spread_points
-from amc_core.radioml import FRAME_LENGTH
-from amc_core.spectrum import WELCH_LENGTH, log_spectrum, welch
-from amc_core.synchronisation import (
+from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.inputs.histogram import histogram, power, scaled, spread_points
+from amc_core.inputs.spectrum import WELCH_LENGTH, log_spectrum, welch
+from amc_core.inputs.synchronisation import (
     CONTRAST,
     LARGEST,
     QUADRANT,
@@ -132,13 +132,13 @@ class Representation(nn.Module):
         """Return what ``forward`` does, or None where only torch can."""
         config = self._config
         if config.representation == "synced":
-            from amc_core.fast_synced import synced_images
+            from amc_core.inputs.cpu_synced import synced_images
 
             image_BCHW, bad_B = synced_images(
                 iq_BTC, response_F=self._filter, search_KM=self._search, window=self._hann, size=config.image_size
             )
         elif config.representation == "constellation" and not isinstance(config.histogram_range, str):
-            from amc_core.fast_histogram import log_histogram
+            from amc_core.inputs.cpu_histogram import log_histogram
 
             image_BCHW = torch.empty(len(iq_BTC), 1, config.image_size, config.image_size)
             bad_B = torch.empty(len(iq_BTC), dtype=torch.bool)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amc_core.evaluation import Evaluation
+from amc_core.training.evaluation import Evaluation
 
 __all__ = ["FileRecorder", "write_evaluation"]
 

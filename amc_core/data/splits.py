@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from amc_core.data.radioml import DataError, Selection
 from amc_core.modulations import CLASSES
-from amc_core.radioml import DataError, Selection
 
 __all__ = ["Split", "manifest", "manifest_differences", "split_fingerprint", "stratified_split"]
 

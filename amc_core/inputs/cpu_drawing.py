@@ -1,4 +1,4 @@
-"""Symbols into the images of ``synced``: the compiled counterpart of what amc_core.synchronisation and histogram draw.
+"""Symbols into the images of ``synced``: the compiled counterpart of what synchronisation.py and histogram.py draw.
 
 Import this module only to use it: numba takes a moment to import. Everything is computed for all points of a frame at
 once, in loops over flat arrays, which become vector instructions; ``math.log`` and ``math.atan2`` would not, so that
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Chebyshev
 
-from amc_core.compiled import compiled
-from amc_core.synchronisation import CONTRAST, HIGHEST_PLACE, KEPT, LARGEST, QUADRANT, SEARCH_LENGTH
+from amc_core.inputs.cpu_compiler import compiled
+from amc_core.inputs.synchronisation import CONTRAST, HIGHEST_PLACE, KEPT, LARGEST, QUADRANT, SEARCH_LENGTH
 
 __all__ = ["CHANNELS", "arctangent", "draw", "log1p", "turns"]
 
@@ -147,7 +147,7 @@ def draw(
 def _quadrant(
     symbol_X: _Floats, line_X: _Floats, cos_MK: _Floats, sin_MK: _Floats, size: int, row_N: _Floats, column_N: _Floats
 ) -> None:
-    """Take carrier and phase from symbols and turn them into the first quadrant; see amc_core.synchronisation."""
+    """Take carrier and phase from symbols and turn them into the first quadrant; see synchronisation.py."""
     best, strongest = 0, np.float32(-1.0)
     for m in range(len(line_X) // 2):
         strength = line_X[2 * m] * line_X[2 * m] + line_X[2 * m + 1] * line_X[2 * m + 1]
@@ -171,7 +171,7 @@ def _quadrant(
 def _share(
     row_N: _Floats, column_N: _Floats, size: int, periodic: bool, channel: int, place_X: _Places, share_X: _Floats
 ) -> None:
-    """Share points among four pixels, as amc_core.histogram.spread_points does; what is lost goes to one as nothing."""
+    """Share points among four pixels, as histogram.spread_points does; what is lost goes to one as nothing."""
     n_points = len(row_N)
     last, whole = np.int32(size - 1), np.int32(size)
     half, one, nothing = np.float32(0.5), np.float32(1.0), np.float32(0.0)

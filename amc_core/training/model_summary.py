@@ -12,12 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc_core.config import TrialConfig
-from amc_core.feed import laid_out
-from amc_core.models import build_model
+from amc_core.data.feed import laid_out
+from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.inputs.representations import Representation, input_shape
+from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
-from amc_core.radioml import FRAME_LENGTH
-from amc_core.representations import Representation, input_shape
-from amc_core.steps import Precision
+from amc_core.training.steps import Precision
 
 __all__ = ["Layer", "Summary", "count_macs", "summarise"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
+from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
 
 __all__ = ["TRAITS", "carrier_offset", "mean_spectrum", "symbol_rate", "traits"]
 

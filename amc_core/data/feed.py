@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amc_core.radioml import RadioMLFile, Selection
+from amc_core.data.radioml import RadioMLFile, Selection
 
 __all__ = ["Batch", "Feed", "laid_out"]
 

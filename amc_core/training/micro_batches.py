@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import TrialConfig
-from amc_core.feed import laid_out
-from amc_core.memory import is_out_of_memory
-from amc_core.steps import Precision, too_few_frames
+from amc_core.data.feed import laid_out
+from amc_core.machine.memory import is_out_of_memory
+from amc_core.training.steps import Precision, too_few_frames
 
 __all__ = ["largest_that_fits", "micro_batch_frames"]
 

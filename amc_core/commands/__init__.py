@@ -1,0 +1,1 @@
+"""amc-data: make, check, show and split data files."""

@@ -1,0 +1,1 @@
+"""The data file, and which of its frames a trial uses."""

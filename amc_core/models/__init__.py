@@ -1,0 +1,1 @@
+"""Networks with one head for the modulation and one for the SNR."""

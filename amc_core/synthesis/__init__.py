@@ -1,0 +1,1 @@
+"""Synthetic frames of the 24 modulations."""
