@@ -19,8 +19,8 @@ from typing import Any
 
 from embedded_server import EmbeddedServer
 
-from amc_sweeps.exchange import differences
-from amc_sweeps.exchange import read as read_export
+from amc_sweeps.runs.export_file import differences
+from amc_sweeps.runs.export_file import read as read_export
 
 Disturbance = Callable[[], None]
 

@@ -29,7 +29,7 @@ TRIAL = """
 import math, os, resource, signal, sys, time
 import wandb
 from amc_agents.signals import StopRequests
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 fault = next(argument.partition("=")[2] for argument in sys.argv if argument.startswith("--fault="))
 if fault == "disk full":

@@ -12,7 +12,7 @@ from typing import Any
 from embedded_server import EmbeddedServer
 from plain_wandb import KEY, PlainWandb
 
-from amc_sweeps import exchange
+from amc_sweeps.runs import export_file
 
 SWEEP_ID, PROJECT, METRIC = "94fqx0gz", "operated", "val/combined_acc"
 PATH = f"local/{PROJECT}/{SWEEP_ID}"
@@ -127,7 +127,7 @@ class Operated:
         """Import the sweep with these runs."""
         sweep = {"id": SWEEP_ID, "state": "RUNNING", "name": "operated sweep", "config": CONFIG}
         file = self.folder / "sweep.yaml"
-        file.write_text(exchange.write(exchange.Export(PROJECT, (sweep,), tuple(runs))))
+        file.write_text(export_file.write(export_file.Export(PROJECT, (sweep,), tuple(runs))))
         ended = self.call("import", str(file))
         assert ended.returncode == 0, ended.stderr
 

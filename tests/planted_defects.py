@@ -13,7 +13,7 @@ from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Rule
 from amc_analysis.runs import Metric
-from amc_sweeps.causes import Cause
+from amc_sweeps.runs.causes import Cause
 
 N = 30
 MIXED = Setting(N, crash=0.1, hyperband=False)

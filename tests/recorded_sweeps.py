@@ -10,7 +10,7 @@ from amc_analysis.claims import read_recorded
 from amc_analysis.findings import Findings, analyse
 from amc_analysis.history import History
 from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
-from amc_sweeps import exchange
+from amc_sweeps.runs import export_file
 
 FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
 METRIC = Metric("val/combined_acc", "maximize")
@@ -18,7 +18,7 @@ METRIC = Metric("val/combined_acc", "maximize")
 
 def recorded(name: str) -> Findings:
     """Return the findings of sweeps/recorded/NAME.yaml."""
-    export = exchange.read((FOLDER / f"{name}.yaml").read_text())
+    export = export_file.read((FOLDER / f"{name}.yaml").read_text())
     sweep = export.sweeps[0] if export.sweeps else {}
     told = [read_recorded(sweep.get("description"))]
     told += [read_recorded(run.get("notes"), run_id=run["id"]) for run in export.runs]
@@ -40,7 +40,7 @@ def recorded(name: str) -> Findings:
     )
 
 
-def _run(run: dict[str, Any] | exchange.Record) -> RunRecord:
+def _run(run: dict[str, Any] | export_file.Record) -> RunRecord:
     rows = run.get("history") or []
     points = tuple(Point(row[METRIC.name], epoch=float(row["epoch"])) for row in rows if METRIC.name in row)
     return RunRecord(

@@ -18,7 +18,7 @@ from amc_analysis.findings import Findings, early_stops, failure_rate, searched_
 from amc_analysis.history import Column, History
 from amc_analysis.ranking import rank
 from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
-from amc_sweeps.causes import Cause, Verdict
+from amc_sweeps.runs.causes import Cause, Verdict
 
 METRIC = Metric("val/combined_acc", "maximize")
 START = datetime(2026, 1, 1, tzinfo=UTC)

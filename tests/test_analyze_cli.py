@@ -120,7 +120,7 @@ with wandb.init(config={"lr": 0.1, "epochs": 1200}) as run:
 """
 
 # The command itself, with less patience: a lost run is told by its silence, and a test does not wait five minutes.
-HURRIED = "import amc_sweeps.causes as c; c.STALE_AFTER_S = 2.0; from amc_analysis.cli import main; main()"
+HURRIED = "import amc_sweeps.runs.causes as c; c.STALE_AFTER_S = 2.0; from amc_analysis.cli import main; main()"
 
 
 @dataclass(frozen=True)

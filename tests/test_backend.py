@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_sweeps.backend import (
+from amc_sweeps.backend.address import (
     CLOUD_URL,
     OLDER_CLOUD_URL,
     Backend,

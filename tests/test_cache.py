@@ -22,7 +22,7 @@ from amc_analysis.public_api import PublicApiSource
 from amc_analysis.reading import read, read_offline
 from amc_analysis.runs import RunRecord, SweepUnreadableError
 from amc_analysis.sources import Mark, Part, Reading, Selection, SweepHead
-from amc_sweeps.causes import BandDecision
+from amc_sweeps.runs.causes import BandDecision
 
 CONFIG = {"metric": {"name": "acc", "goal": "maximize"}}
 WANTED = Selection("e", "p", "s")

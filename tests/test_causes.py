@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amc_sweeps.causes import (
+from amc_sweeps.runs.causes import (
     CENSORED,
     EXIT_CODES,
     FAILURES,

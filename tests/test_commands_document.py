@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main
-from amc_sweeps import cli_options
+from amc_sweeps.backend import options as options
 
 FILE = Path(__file__).parents[1] / "agents" / "COMMANDS.md"
 WIDTH = 110
@@ -92,10 +92,10 @@ def test_a_commands_help_has_an_example_that_it_takes_and_its_exit_codes(name: s
 
 
 def test_the_codes_are_those_of_the_code() -> None:
-    codes = [cli_options.DONE, cli_options.FAILED, cli_options.USAGE_ERROR, cli_options.INTERRUPTED]
+    codes = [options.DONE, options.FAILED, options.USAGE_ERROR, options.INTERRUPTED]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", INTRODUCTION, re.MULTILINE)] == codes
-    assert click.ClickException.exit_code == cli_options.FAILED
-    assert click.UsageError.exit_code == cli_options.USAGE_ERROR
+    assert click.ClickException.exit_code == options.FAILED
+    assert click.UsageError.exit_code == options.USAGE_ERROR
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(main.commands["list"], "callback", interrupted)
     ended = CliRunner().invoke(main, ["list"])
-    assert (ended.exit_code, ended.stderr) == (cli_options.INTERRUPTED, "interrupted\n")
+    assert (ended.exit_code, ended.stderr) == (options.INTERRUPTED, "interrupted\n")
 
 
 if __name__ == "__main__":

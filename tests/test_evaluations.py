@@ -34,7 +34,7 @@ from amc_analysis.findings import Findings, analyse
 from amc_analysis.public_api import PublicApiSource
 from amc_analysis.sources import MOST_FILE_BYTES, FileSource
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
-from amc_sweeps.exchange import Export, write
+from amc_sweeps.runs.export_file import Export, write
 
 PEAK = "val/combined_acc"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amc_sweeps.exchange import (
+from amc_sweeps.runs.export_file import (
     ExchangeError,
     Export,
     differences,

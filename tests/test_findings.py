@@ -6,7 +6,7 @@ from sweep_records import completed, run, sweep
 
 from amc_analysis.findings import Findings, analyse, commands_of
 from amc_analysis.runs import RunRecord
-from amc_sweeps.causes import Cause
+from amc_sweeps.runs.causes import Cause
 
 OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}, "epochs": {"value": 20}}}
 

@@ -18,7 +18,7 @@ from amc_agents.fleet_policy import (
     quarantine,
     restart_after,
 )
-from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
 
 GPUS = ("gpu0", "gpu1", "gpu2", "gpu3")
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from amc_sweeps.hyperband import HyperbandConfig, Stop, bands, runs_to_stop, thresholds
+from amc_sweeps.grammar.hyperband import HyperbandConfig, Stop, bands, runs_to_stop, thresholds
 
 CURVES = {
     "a": [0.30, 0.42, 0.50, 0.55, 0.58, 0.60],

@@ -22,7 +22,7 @@ from amc_analysis.next_sweep_file import next_sweep
 from amc_analysis.next_sweep_outcomes import at_equal_epochs
 from amc_analysis.next_sweep_yaml import literal, number
 from amc_analysis.runs import RunRecord
-from amc_sweeps.causes import Cause
+from amc_sweeps.runs.causes import Cause
 
 
 def written(findings: Findings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from amc_analysis.page import to_html
 from amc_analysis.page_data import as_script, chart_data, visible_range
 from amc_analysis.runs import SweepRecord
 from amc_analysis.sections import report_of
-from amc_sweeps.chart_library import chart_library
+from amc_sweeps.charts.library import chart_library
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">"

@@ -15,7 +15,7 @@ from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, sa
 from amc_agents.reopen import Reopened, reopen_preempted
 from amc_agents.run_folder import read_end, read_rows
 from amc_core.training.checkpoint import load_checkpoint
-from amc_sweeps.causes import EndReason
+from amc_sweeps.runs.causes import EndReason
 
 pytestmark = pytest.mark.client
 

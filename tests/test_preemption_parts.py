@@ -19,7 +19,7 @@ from amc_agents.run_artifacts import Uploaded
 from amc_agents.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
 from amc_core.training.checkpoint import CheckpointError
 from amc_core.training.loop import train
-from amc_sweeps.causes import EndReason
+from amc_sweeps.runs.causes import EndReason
 
 
 class _Artifact:

@@ -9,7 +9,7 @@ from sweep_records import MAXIMISE, run
 
 from amc_analysis.ranking import RankedRun, name_of_test, rank
 from amc_analysis.runs import Metric, RunRecord
-from amc_sweeps.causes import Cause, Verdict
+from amc_sweeps.runs.causes import Cause, Verdict
 
 NAN = math.nan
 

@@ -22,7 +22,7 @@ from amc_analysis.public_api import PublicApiSource
 from amc_analysis.reading import common_metric, read
 from amc_analysis.runs import MetricError, RunRecord, SweepRecord, SweepUnreadableError
 from amc_analysis.sources import NotFoundError, Selection
-from amc_sweeps.exchange import Export, write
+from amc_sweeps.runs.export_file import Export, write
 
 CONFIG = {
     "method": "random",

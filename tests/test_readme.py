@@ -21,7 +21,7 @@ from amc_agents.commands import main as amc_sweep
 from amc_agents.trial import main as amc_train
 from amc_analysis.cli import main as amc_analyze
 from amc_core.commands.main import main as amc_data
-from amc_sweeps.causes import EXIT_CODES
+from amc_sweeps.runs.causes import EXIT_CODES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

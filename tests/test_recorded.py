@@ -18,7 +18,7 @@ from amc_analysis.cli import main as amc_analyze
 from amc_analysis.findings import analyse
 from amc_analysis.recorded import records_of
 from amc_analysis.runs import SweepRecord
-from amc_sweeps import exchange
+from amc_sweeps.runs import export_file
 
 FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -27,7 +27,7 @@ SWEEPS = ["4yfw48ad", "94fqx0gz", "bapdavm5", "o7pjrbw1"]
 
 def recorded(name: str) -> SweepRecord:
     """Return what a file holds."""
-    (record,) = records_of(exchange.read((FOLDER / f"{name}.yaml").read_text()), read_at=datetime.now(UTC))
+    (record,) = records_of(export_file.read((FOLDER / f"{name}.yaml").read_text()), read_at=datetime.now(UTC))
     return record
 
 
@@ -149,7 +149,7 @@ def test_a_faulty_record_is_said_so(text: str) -> None:
 
 def test_a_description_that_only_begins_like_a_record_hinders_nothing() -> None:
     sweep = {"id": "s", "config": {"metric": {"name": "acc"}}, "description": "recorded: on a Monday"}
-    (record,) = records_of(exchange.Export("p", (sweep,), ()), read_at=datetime.now(UTC))
+    (record,) = records_of(export_file.Export("p", (sweep,), ()), read_at=datetime.now(UTC))
     assert (record.claims, record.description) == ((), "recorded: on a Monday")
 
 
@@ -185,21 +185,21 @@ def test_an_imported_record_is_analysed_like_its_file(arguments: list[str]) -> N
     assert [{field: run[field] for field in kept} for run in there["runs"]] == [
         {field: run[field] for field in kept} for run in here["runs"]
     ]
-    file = exchange.read((FOLDER / f"{name}.yaml").read_text())
-    alive = {run["id"] for run in file.runs if exchange.was_alive(run)}
+    file = export_file.read((FOLDER / f"{name}.yaml").read_text())
+    alive = {run["id"] for run in file.runs if export_file.was_alive(run)}
     assert {run["cause"] for run in there["runs"] if run["run_id"] in alive} <= {"unknown"}
 
 
 @pytest.mark.usefixtures("pointed")
 def test_what_a_record_does_not_say_its_export_does_not_say_either(tmp_path: Path) -> None:
     for name, what in (("94fqx0gz", "94fqx0gz"), ("single_runs", "runlog")):
-        given = exchange.read((FOLDER / f"{name}.yaml").read_text())
+        given = export_file.read((FOLDER / f"{name}.yaml").read_text())
         result = CliRunner().invoke(amc_sweep, ["export", what, str(tmp_path / f"{name}.yaml")])
         assert result.exit_code == 0, result.output
-        told = exchange.read((tmp_path / f"{name}.yaml").read_text())
+        told = export_file.read((tmp_path / f"{name}.yaml").read_text())
         runs = {run["id"]: run for run in told.runs}
         for run in given.runs:
-            assert exchange.differences(runs[run["id"]], exchange.with_steps(run)) == []
+            assert export_file.differences(runs[run["id"]], export_file.with_steps(run)) == []
             assert runs[run["id"]].keys() == run.keys()
         sweeps = {sweep["id"]: sweep for sweep in told.sweeps}
         assert all(sweeps[sweep["id"]].keys() == sweep.keys() for sweep in given.sweeps)
@@ -213,7 +213,7 @@ def test_the_public_api_filters_by_time_and_reads_single_metrics_of_an_import() 
     every = len(api.runs("local/runlog"))
     assert len(api.runs("local/runlog", filters={"created_at": {"$gt": "2020-01-01"}})) == every > 0
     assert len(api.runs("local/runlog", filters={"created_at": {"$lt": "2020-01-01"}})) == 0
-    file = exchange.read((FOLDER / "single_runs.yaml").read_text())
+    file = export_file.read((FOLDER / "single_runs.yaml").read_text())
     logged = next(run for run in file.runs if run.get("history") and "epoch" in run["history"][0])
     run = api.run(f"local/runlog/{logged['id']}")
     epochs = [row["epoch"] for row in logged["history"]]

@@ -17,7 +17,7 @@ from amc_agents.again import AgainError, as_flags, require_ended, require_someth
 from amc_agents.run_folder import read_rows
 from amc_agents.run_target import find_target, parse_target
 from amc_core.config import TrialConfig
-from amc_sweeps.backend import BackendError
+from amc_sweeps.backend.address import BackendError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from amc_agents.commands.backup import backup_command
 from amc_server.backup import BackupError, back_up
 from amc_server.context import iso_time
 from amc_server.imports import run_record, sweep_record
-from amc_sweeps.exchange import Export, write
+from amc_sweeps.runs.export_file import Export, write
 
 CONFIG = {
     "method": "random",

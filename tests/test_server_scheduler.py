@@ -10,7 +10,7 @@ from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.scheduler import agent_must_stop
 from amc_server.states import Limits
-from amc_sweeps.sweep_config import value_key
+from amc_sweeps.grammar.sweep_config import value_key
 
 GRID = """
 method: grid

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from amc_server.search import Observation, believed_values, possible_values, suggest
-from amc_sweeps.sweep_config import Range, SweepConfig, parse, value_key
+from amc_sweeps.grammar.sweep_config import Range, SweepConfig, parse, value_key
 
 MIXED = """
 method: {method}

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands.serve import serve_command
-from amc_sweeps.backend import UntrustedError, choose_backend, running_servers
+from amc_sweeps.backend.address import UntrustedError, choose_backend, running_servers
 
 
 def refused(*arguments: str) -> str:

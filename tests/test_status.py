@@ -25,8 +25,8 @@ from amc_agents.sweep_status import (
     time_left,
 )
 from amc_analysis.findings import analyse
-from amc_sweeps.causes import Cause
-from amc_sweeps.cli_options import INTERRUPTED
+from amc_sweeps.backend.options import INTERRUPTED
+from amc_sweeps.runs.causes import Cause
 
 ALIVE = AgentSeen("a", "gpu-1", runs=3, silent_s=4.0)
 SILENT = AgentSeen("b", "gpu-2", runs=2, silent_s=600.0)

@@ -15,7 +15,7 @@ from amc_core.models.classifier import build_model
 from amc_core.training import model_summary as summary
 from amc_core.training.model_summary import count_macs
 from amc_core.training.steps import Precision
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 
 def test_multiply_accumulates_are_those_counted_by_hand() -> None:

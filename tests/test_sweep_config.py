@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from amc_sweeps.distributions import DISTRIBUTIONS, ends
-from amc_sweeps.hyperband import HyperbandConfig
-from amc_sweeps.sweep_config import (
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, ends
+from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.grammar.sweep_config import (
     Choice,
     Constant,
     Metric,

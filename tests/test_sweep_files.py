@@ -10,8 +10,8 @@ import yaml
 
 from amc_agents.preflight import check
 from amc_core.config import MODEL_ALIASES, TrialConfig
-from amc_sweeps.strict_yaml import number_in_text
-from amc_sweeps.sweep_config import Choice, grid, parse
+from amc_sweeps.grammar.strict_yaml import number_in_text
+from amc_sweeps.grammar.sweep_config import Choice, grid, parse
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))

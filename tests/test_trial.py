@@ -20,7 +20,7 @@ from amc_agents.trial import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError
 from amc_core.training.loop import Diverged
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 SMALL = {
     "model_type": "resnet10t",

@@ -12,8 +12,8 @@ from typing import Any
 
 from amc_agents.reopen import OF_A_TRIAL
 from amc_core.config import FIELDS
-from amc_sweeps.backend import Backend
-from amc_sweeps.run_states import RunState
+from amc_sweeps.backend.address import Backend
+from amc_sweeps.runs.run_states import RunState
 
 
 class AgainError(RuntimeError):

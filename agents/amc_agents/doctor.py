@@ -21,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-from amc_sweeps.backend import Backend
-from amc_sweeps.causes import STALE_AFTER_S
+from amc_sweeps.backend.address import Backend
+from amc_sweeps.runs.causes import STALE_AFTER_S
 
 DISTRIBUTION = "amc-sweep-toolkit"
 SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "optuna")

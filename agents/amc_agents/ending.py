@@ -16,7 +16,7 @@ from amc_agents.run_folder import forget_end, leave_end
 from amc_agents.run_recorder import ClientLostError
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.machine.memory import is_out_of_memory
-from amc_sweeps.causes import EndReason
+from amc_sweeps.runs.causes import EndReason
 
 if TYPE_CHECKING:
     from amc_core.training.loop import Recorder

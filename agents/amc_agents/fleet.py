@@ -24,7 +24,7 @@ from amc_agents.fleet_policy import Alive, Ended
 from amc_agents.fleet_processes import reap_inherited, tagged
 from amc_agents.fleet_rows import in_words, rows
 from amc_agents.fleet_watch import Watch
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 TICK_S = 0.25  # a trial's end is noticed at once; this is for its beginning
 READ_DEVICES_EVERY_S = 2.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_core.machine.cgroups import memory_groups
-from amc_sweeps.causes import UNSEEN, EndReason, Evidence, Verdict, classify
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.causes import UNSEEN, EndReason, Evidence, Verdict, classify
+from amc_sweeps.runs.run_states import RunState
 
 TAIL_BYTES = 16_384
 CLOCKS_APART_S = 5.0  # the kernel's log and the monotonic clock drift a little

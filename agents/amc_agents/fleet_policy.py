@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amc_sweeps.causes import FAILURES, Cause
+from amc_sweeps.runs.causes import FAILURES, Cause
 
 LEAST_FAILURES = 3  # in a row on one device, before the device is suspected at all
 CHANCE = 0.01  # a device is taken out when so many failures in a row had a smaller chance among the others

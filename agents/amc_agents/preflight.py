@@ -25,10 +25,10 @@ from amc_core.metric_names import (
     level_of,
 )
 from amc_core.modulations import CLASSES, LABEL_SETS
-from amc_sweeps.distributions import EXPONENT_OF_E, Range, ends
-from amc_sweeps.hyperband import bands
-from amc_sweeps.strict_yaml import number_in_text
-from amc_sweeps.sweep_config import (
+from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
+from amc_sweeps.grammar.hyperband import bands
+from amc_sweeps.grammar.strict_yaml import number_in_text
+from amc_sweeps.grammar.sweep_config import (
     Choice,
     Constant,
     Leaf,

@@ -18,8 +18,8 @@ from typing import Any
 
 from amc_agents.best_evaluation import BestEvaluation
 from amc_agents.run_folder import read_end, read_rows
-from amc_sweeps.causes import EXIT_CODES, EndReason
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.run_states import RunState
 
 # Of one trial's process; another must not take them for its own.
 OF_A_TRIAL = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 END_FILE = "end.json"
 HISTORY_FILE = "history.jsonl"  # a line an epoch, as it was logged

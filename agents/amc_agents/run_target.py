@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from amc_sweeps.backend import BackendError, SweepRef, parse_sweep
+from amc_sweeps.backend.address import BackendError, SweepRef, parse_sweep
 
 Kind = Literal["run", "sweep"]
 

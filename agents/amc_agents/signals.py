@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from amc_sweeps.causes import EndReason
+from amc_sweeps.runs.causes import EndReason
 
 SIGTERM_MEANING = "AMC_SIGTERM"  # set to "preemption" by a launcher whose SIGTERM says that the machine goes away
 PREEMPTION_LIMIT_S = 8.0  # of the ten seconds that a doomed machine is sure to grant

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
-from amc_sweeps.run_states import RunState, SweepState
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 
 class SweepControlError(RuntimeError):

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amc_agents.sweep_control import fresh_sweep
-from amc_sweeps.causes import FAILURES, Cause
-from amc_sweeps.run_states import RunState, SweepState
+from amc_sweeps.runs.causes import FAILURES, Cause
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
     from amc_analysis.findings import Findings

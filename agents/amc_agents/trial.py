@@ -24,8 +24,8 @@ from amc_agents.run_folder import leave_end
 from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
 from amc_agents.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
-from amc_sweeps.backend import BackendError, choose_backend
-from amc_sweeps.causes import EXIT_CODES, EndReason
+from amc_sweeps.backend.address import BackendError, choose_backend
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
     import wandb

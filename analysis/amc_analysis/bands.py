@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from amc_analysis.runs import Goal, RunRecord
-from amc_sweeps.causes import BandDecision
-from amc_sweeps.hyperband import HyperbandConfig, bands, thresholds
+from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, thresholds
+from amc_sweeps.runs.causes import BandDecision
 
 STOP_SLACK_S = 60.0  # a stop that was decided now ends the run within this time
 
@@ -19,7 +19,7 @@ _Timed = list[tuple[float, float]]  # (time, value) of a run's finite points
 class Decisions:
     """What Hyperband decides, for any run of the sweep.
 
-    Thresholds are those of ``amc_sweeps.hyperband``: once for all runs as of now, and for every band after each run
+    Thresholds are those of hyperband.py: once for all runs as of now, and for every band after each run
     that reached it, so that asking for one run costs no look at the others.
     """
 

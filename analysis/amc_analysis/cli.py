@@ -26,7 +26,7 @@ from amc_analysis.comparison import (
 from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
 from amc_analysis.reading_options import Evaluations, ReadingOptions, read_records, reading_options
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
-from amc_sweeps.cli_options import EndsLikeAShell, refuse
+from amc_sweeps.backend.options import EndsLikeAShell, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.sections import Report

@@ -13,8 +13,8 @@ from amc_analysis.evidence import epochs_planned, evidence_of
 from amc_analysis.ranking import RankedRun, best_whole, rank
 from amc_analysis.runs import Metric, RunRecord, SweepRecord, summary_number
 from amc_analysis.statistics import wilson_interval
-from amc_sweeps.causes import CENSORED, FAILURES, Cause, classify
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.causes import CENSORED, FAILURES, Cause, classify
+from amc_sweeps.runs.run_states import RunState
 
 SMALL_GROUP = 5  # under this many runs a rate gets its interval and no adjective
 OWN_PROGRAM = "amc-train"

@@ -8,7 +8,7 @@ from typing import Any
 
 from amc_analysis.runs import RunRecord, parse_time
 from amc_analysis.sources import SweepHead
-from amc_sweeps.causes import BandDecision
+from amc_sweeps.runs.causes import BandDecision
 
 _LATER = {"points", "history", "not_finite"}  # follow from the history
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}

@@ -20,7 +20,7 @@ from amc_analysis.conclusions import Conclusions
 from amc_analysis.effects import Effect
 from amc_analysis.next_sweep import ValueEvidence
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION
-from amc_sweeps.causes import Cause
+from amc_sweeps.runs.causes import Cause
 
 Schema = dict[str, Any]
 

@@ -26,8 +26,8 @@ from amc_analysis.next_sweep_surrogate import DRAWS
 from amc_analysis.next_sweep_yaml import comment, literal, parameters
 from amc_analysis.parameters import is_seed
 from amc_analysis.report import Scale, scale_of
-from amc_sweeps.distributions import DISTRIBUTIONS
-from amc_sweeps.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS
+from amc_sweeps.grammar.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
 
 SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
 FEWEST_RUNS = 12  # that the next sweep may make

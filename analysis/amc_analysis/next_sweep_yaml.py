@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from amc_sweeps.strict_yaml import number_in_text
+from amc_sweeps.grammar.strict_yaml import number_in_text
 
 WIDTH = 118
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
 from amc_analysis.ranking import RankedRun
-from amc_sweeps.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
 
 Floats = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from amc_analysis.report import (
 from amc_analysis.runs import look_up
 from amc_analysis.section_ends import parts
 from amc_analysis.sections import Command, Report, Table, Warned
-from amc_sweeps.chart_library import chart_library
+from amc_sweeps.charts.library import chart_library
 
 MOST_PARAMETERS = 8  # columns of the ranking
 SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet

@@ -23,8 +23,8 @@ from typing import Any
 from amc_analysis.history import History
 from amc_analysis.runs import RunRecord, SweepUnreadableError, parse_time
 from amc_analysis.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
-from amc_sweeps.causes import BandDecision, EndReason
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.causes import BandDecision, EndReason
+from amc_sweeps.runs.run_states import RunState
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate
 RUNS_A_PAGE = 100

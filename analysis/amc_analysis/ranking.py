@@ -11,7 +11,7 @@ from itertools import pairwise
 from amc_analysis.evidence import epochs_done, epochs_planned
 from amc_analysis.runs import Goal, Metric, RunRecord, summary_number
 from amc_analysis.statistics import medians_of_3, noise_sd
-from amc_sweeps.causes import WHOLE, Cause, Verdict
+from amc_sweeps.runs.causes import WHOLE, Cause, Verdict
 
 GEM_AMONG_BEST = 3  # a run that is cut short counts as a gem among the best k of all, whatever whole runs reached
 

@@ -18,8 +18,8 @@ import click
 
 from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
 from amc_analysis.sources import FileSource, NotFoundError, Progress, Selection, Source
-from amc_sweeps.backend import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
-from amc_sweeps.cli_options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
+from amc_sweeps.backend.address import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
+from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.confusion import Confusion
@@ -355,10 +355,10 @@ def _from_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
         except StoreError as error:
             raise SweepUnreadableError(str(error)) from error
     from amc_analysis.recorded import records_of
-    from amc_sweeps import exchange
+    from amc_sweeps.runs import export_file
 
     try:
-        export = exchange.read(path.read_text(encoding="utf-8"))
+        export = export_file.read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SweepUnreadableError(f"{path} is neither Parquet of --save nor an export: {error}") from error
     return records_of(export, read_at=datetime.now(UTC), metric=options.metric, goal=options.goal)

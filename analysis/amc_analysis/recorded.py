@@ -11,12 +11,12 @@ from amc_analysis.history import History
 from amc_analysis.reading import assemble
 from amc_analysis.runs import RunRecord, SweepRecord
 from amc_analysis.sources import Selection, SweepHead
-from amc_sweeps import exchange
-from amc_sweeps.causes import BandDecision
+from amc_sweeps.runs import export_file
+from amc_sweeps.runs.causes import BandDecision
 
 
 def records_of(
-    export: exchange.Export, *, read_at: datetime, metric: str | None = None, goal: str | None = None
+    export: export_file.Export, *, read_at: datetime, metric: str | None = None, goal: str | None = None
 ) -> list[SweepRecord]:
     """Return a record for every sweep of a file, and one for its runs that belong to none.
 
@@ -66,7 +66,7 @@ def _run(run: Mapping[str, Any], project: str) -> RunRecord:
         host=run.get("host"),
         created_at=_time(run.get("created_at")),
         heartbeat_at=_time(run.get("heartbeat_at")),
-        alive_when_exported=exchange.was_alive(run) or None,
+        alive_when_exported=export_file.was_alive(run) or None,
         project=project,
         sweep_id=run.get("sweep"),
         notes=run.get("notes") or "",
@@ -82,5 +82,5 @@ def _decision(run: Mapping[str, Any]) -> BandDecision | None:
 
 
 def _time(value: Any) -> datetime | None:
-    seconds = exchange.parse_time(value)
+    seconds = export_file.parse_time(value)
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

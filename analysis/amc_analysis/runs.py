@@ -15,7 +15,7 @@ import numpy as np
 
 from amc_analysis.claims import Claim
 from amc_analysis.history import Column, History, as_number
-from amc_sweeps.causes import BandDecision
+from amc_sweeps.runs.causes import BandDecision
 
 Goal = Literal["minimize", "maximize"]
 
@@ -64,7 +64,7 @@ class RunRecord:
     host: str | None = None
     created_at: datetime | None = None
     heartbeat_at: datetime | None = None
-    alive_when_exported: bool | None = None  # a copy of a run that had not ended, see amc_sweeps.causes.Evidence
+    alive_when_exported: bool | None = None  # a copy of a run that had not ended, see amc_sweeps.runs.causes.Evidence
     log_tail: str | None = None
     unread: str | None = None  # why the history could not be read
     agent: str | None = None  # which `wandb agent` started it, where the server tells

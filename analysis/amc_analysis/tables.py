@@ -32,7 +32,7 @@ RUN_FIELDS: dict[str, str] = {
     "run_id": "W&B's id of the run",
     "name": "its display name",
     "state": "W&B's state: finished, failed, crashed, killed, preempted, running, ...",
-    "cause": "how the run ended, see amc_sweeps.causes.Cause",
+    "cause": "how the run ended, see amc_sweeps.runs.causes.Cause",
     "confidence": "of the cause: certain, likely or guess",
     "because": "the evidence for the cause, in words",
     "hidden_gem": "cut short, yet its peak beats every run that ended well, or is among the best 3",

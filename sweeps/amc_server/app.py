@@ -35,7 +35,7 @@ from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.post_box import PostBox, Work
 from amc_server.states import Limits
 from amc_server.storage import Storage
-from amc_sweeps import exchange
+from amc_sweeps.runs import export_file
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ class _Server:
 
     def _take_in(self, body: bytes) -> Response:
         try:
-            export = exchange.read(body.decode())
-        except (UnicodeDecodeError, exchange.ExchangeError) as error:
+            export = export_file.read(body.decode())
+        except (UnicodeDecodeError, export_file.ExchangeError) as error:
             raise Refused(f"this is no export: {error}", status=400) from error
         with self.storage.write() as store:
             counts = take_in(store, self.coordinator, export)

@@ -17,7 +17,7 @@ from amc_server.errors import Refused
 from amc_server.reader import Reader
 from amc_server.records import Project, Run
 from amc_server.storage import Storage
-from amc_sweeps.run_states import SweepState
+from amc_sweeps.runs.run_states import SweepState
 
 CONSOLE_LINES = 200
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160

@@ -39,7 +39,7 @@ from amc_server.logged import log_line
 from amc_server.reader import Reader
 from amc_server.records import Project, Run, Sweep, unwrap_config
 from amc_server.storage import Storage
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.run_states import RunState
 
 FORMAT, VERSION = "amc-bulk", 1
 CONTENT_TYPE = "application/vnd.amc-bulk"

@@ -21,8 +21,8 @@ from amc_server.reader import Reader
 from amc_server.records import Agent, Project, Run, Sweep
 from amc_server.states import Facts, Limits, infer, is_abandoned
 from amc_server.writer import Writer
-from amc_sweeps.run_states import RunState, SweepState
-from amc_sweeps.sweep_config import SweepConfig, SweepConfigError, flatten, parse
+from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError, flatten, parse
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 logger = logging.getLogger(__name__)
 

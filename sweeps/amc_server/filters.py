@@ -11,7 +11,7 @@ from typing import Any
 
 from amc_server.errors import Refused
 from amc_server.records import Run
-from amc_sweeps.exchange import parse_time
+from amc_sweeps.runs.export_file import parse_time
 
 Predicate = Callable[["Fields"], bool]
 

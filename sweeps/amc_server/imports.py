@@ -14,9 +14,9 @@ from amc_server.errors import Refused
 from amc_server.reader import Reader
 from amc_server.records import Line, Project, Run, Sweep
 from amc_server.writer import Writer
-from amc_sweeps.exchange import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
-from amc_sweeps.run_states import RunState, SweepState
-from amc_sweeps.sweep_config import SweepConfigError, parse
+from amc_sweeps.grammar.sweep_config import SweepConfigError, parse
+from amc_sweeps.runs.export_file import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 UNKNOWN_REASON = "unknown"  # a stop is recorded, and nobody says who asked
 SHOWN = 5  # conflicts in a message

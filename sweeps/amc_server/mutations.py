@@ -18,7 +18,7 @@ from amc_server.files import check_name
 from amc_server.query_nodes import AgentNode, ProjectNode, SweepNode, find_runs
 from amc_server.records import Run, Sweep, unwrap_config
 from amc_server.run_nodes import RunNode, upload_url
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.run_states import RunState
 
 
 class MutationRoot(ArtifactMutations):

@@ -19,7 +19,7 @@ from amc_server.owner_nodes import EntityNode, UserNode
 from amc_server.reader import Reader
 from amc_server.records import Agent, Project, Sweep
 from amc_server.run_nodes import RunNode
-from amc_sweeps.sweep_config import count_configurations
+from amc_sweeps.grammar.sweep_config import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Self
 
-from amc_sweeps.run_states import RunState, SweepState
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 
 class _Record:

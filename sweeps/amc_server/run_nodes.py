@@ -16,7 +16,7 @@ from amc_server.errors import Refused
 from amc_server.logged import at_path, log_line, sampled, without_bare_nan
 from amc_server.owner_nodes import UserNode
 from amc_server.records import Run, StoredFile
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.run_states import RunState
 
 LINES = 10_000  # of console log in one reply, at most
 KEY_ROWS = 1000  # rows of history that historyKeys looks at

@@ -11,9 +11,9 @@ from enum import StrEnum
 
 from amc_server.records import Member, Run
 from amc_server.states import Limits
-from amc_sweeps.hyperband import Stop, runs_to_stop
-from amc_sweeps.run_states import RunState, SweepState
-from amc_sweeps.sweep_config import SweepConfig
+from amc_sweeps.grammar.hyperband import Stop, runs_to_stop
+from amc_sweeps.grammar.sweep_config import SweepConfig
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 
 class SearchEnd(StrEnum):

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from amc_sweeps.distributions import ends, steps
-from amc_sweeps.sweep_config import (
+from amc_sweeps.grammar.distributions import ends, steps
+from amc_sweeps.grammar.sweep_config import (
     Choice,
     Constant,
     Range,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.run_states import RunState
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 from machine import describe_machine, write_table  # noqa: E402
 from simulated_agents import CREATE_AGENT, CREATE_SWEEP, HEARTBEAT, METRICS, UPSERT, Door, row  # noqa: E402
 
-from amc_sweeps.exchange import Export, write  # noqa: E402
+from amc_sweeps.runs.export_file import Export, write  # noqa: E402
 
 CONFIG = {
     "method": "bayes",

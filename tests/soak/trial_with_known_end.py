@@ -20,7 +20,7 @@ import wandb
 
 EPOCHS, PATIENCE = 12, 2
 LONGEST_S = 200.0
-# Own exit codes, as amc_sweeps.causes.EXIT_CODES has them.
+# Own exit codes, as amc_sweeps.runs.causes.EXIT_CODES has them.
 CODES = {"diverged": 80, "out_of_memory": 81, "preempted": 75}
 
 

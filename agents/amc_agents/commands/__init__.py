@@ -17,7 +17,7 @@ from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
-from amc_sweeps.cli_options import EndsLikeAShell
+from amc_sweeps.backend.options import EndsLikeAShell
 
 
 class _Commands(EndsLikeAShell, click.Group):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from amc_sweeps.cli_options import Refusal
+from amc_sweeps.backend.options import Refusal
 
 Say = Callable[[list[str]], None]
 

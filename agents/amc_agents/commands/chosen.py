@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from amc_agents.run_target import Kind, Target, find_target, parse_target
-from amc_sweeps.backend import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
-from amc_sweeps.cli_options import BackendChoice, Refusal, connect
+from amc_sweeps.backend.address import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.backend.options import BackendChoice, Refusal, connect
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from amc_agents.preflight import Preflight, check
-from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 
 DEFAULT_PROJECT = "amc-sweeps"
 

@@ -25,8 +25,8 @@ import click
 import psutil
 import yaml
 
-from amc_sweeps.backend import choose_backend, running_servers
-from amc_sweeps.cli_options import Refusal
+from amc_sweeps.backend.address import choose_backend, running_servers
+from amc_sweeps.backend.options import Refusal
 
 AGENTS = 2
 FRAMES_PER_CELL = 30  # 17 modulations x 16 SNR levels x 30 = 8,160 frames

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from amc_agents.doctor import Check, examine
-from amc_sweeps.backend import Backend, BackendError, choose_backend
-from amc_sweeps.cli_options import DONE, FAILED, BackendChoice, backend_options, refuse
+from amc_sweeps.backend.address import Backend, BackendError, choose_backend
+from amc_sweeps.backend.options import DONE, FAILED, BackendChoice, backend_options, refuse
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from amc_agents.commands.new_file import write_new
-from amc_sweeps import exchange
-from amc_sweeps.backend import BackendError, SweepNotFoundError, find_sweep, parse_sweep
-from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.address import BackendError, SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.runs import export_file
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
@@ -77,7 +77,7 @@ def export_command(
         export = read_export(api, owner, name, sweep_id)
     except (wandb.Error, ValueError, BackendError) as error:
         raise Refusal(f"{what} cannot be read: {error}") from error
-    write_new(file, exchange.write(export))
+    write_new(file, export_file.write(export))
     rows = sum(len(run.get("history", ())) for run in export.runs)
     click.echo(
         f"{file}: {len(export.sweeps)} sweeps, {len(export.runs):,} runs, {rows:,} rows of history of {owner}/{name}",
@@ -99,7 +99,7 @@ def _find(api: Any, what: str, choice: BackendChoice) -> tuple[str, str, str | N
     return owner, name, sweep_id
 
 
-def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> exchange.Export:
+def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> export_file.Export:
     """Read a sweep, or with None the whole project.
 
     Args:
@@ -123,14 +123,16 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
     records = [
         {name: value for name, value in record.items() if name != "sweep" or value in known} for record in records
     ]
-    told = [exchange.without_unknown(_sweep(each), _unknown_of_sweep(api, entity, project, each.id)) for each in sweeps]
-    return exchange.Export(project, tuple(told), tuple(records))
+    told = [
+        export_file.without_unknown(_sweep(each), _unknown_of_sweep(api, entity, project, each.id)) for each in sweeps
+    ]
+    return export_file.Export(project, tuple(told), tuple(records))
 
 
 def _sweep(sweep: Any) -> dict[str, Any]:
     record: dict[str, Any] = {"id": sweep.id}
     state = str(getattr(sweep, "state", None) or "").upper()
-    if exchange.SWEEP_FIELDS["state"][0](state):
+    if export_file.SWEEP_FIELDS["state"][0](state):
         record["state"] = state
     attributes = getattr(sweep, "_attrs", {})
     for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
@@ -150,7 +152,7 @@ def _unknown_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> lis
         return []
 
 
-def _run(run: Any, facts: Mapping[str, Any]) -> exchange.Record:
+def _run(run: Any, facts: Mapping[str, Any]) -> export_file.Record:
     record: dict[str, Any] = {"id": run.id, "state": str(run.state), "name": run.name, "created_at": run.created_at}
     if run.sweep_name is not None:
         record["sweep"] = run.sweep_name
@@ -175,7 +177,7 @@ def _run(run: Any, facts: Mapping[str, Any]) -> exchange.Record:
     record["history"] = [_numbers(row) for row in run.scan_history()]
     if facts.get("stateWhenExported") is not None:
         record["state"] = facts["stateWhenExported"]
-    return exchange.without_unknown(record, facts.get("unknownFacts") or ())
+    return export_file.without_unknown(record, facts.get("unknownFacts") or ())
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from amc_sweeps import exchange
-from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.runs import export_file
 
 TIMEOUT_S = 600.0
 
@@ -37,10 +37,10 @@ def import_command(
     """
     try:
         text = file.read_text(encoding="utf-8")
-        export = exchange.read(text)
+        export = export_file.read(text)
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(f"{file} cannot be read: {error}") from error
-    except exchange.ExchangeError as error:
+    except export_file.ExchangeError as error:
         raise Refusal(f"{file} cannot be imported:\n" + "\n".join(f"  {each}" for each in error.problems)) from error
     if choice.entity not in (None, "local"):
         refuse(f"an embedded server has one entity, local, and not {choice.entity}")
@@ -50,7 +50,7 @@ def import_command(
             f"{backend.base_url} is not an embedded server, and W&B takes no histories in: amc-sweep serve starts one"
         )
     if choice.project is not None:
-        text = exchange.write(exchange.Export(choice.project, export.sweeps, export.runs))
+        text = export_file.write(export_file.Export(choice.project, export.sweeps, export.runs))
     counts = _send(f"{backend.base_url}/import", backend.api_key or "", text.encode())
     click.echo(
         f"{choice.project or export.project}: {counts['sweeps']} sweeps and {counts['runs']:,} runs are new, "

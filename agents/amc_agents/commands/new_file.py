@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from amc_sweeps.cli_options import Refusal, refuse
+from amc_sweeps.backend.options import Refusal, refuse
 
 
 def write_new(path: Path, text: str) -> None:

@@ -18,8 +18,8 @@ import click
 
 from amc_agents.commands.chosen import answering, choose_target
 from amc_agents.run_target import Target
-from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, refuse
+from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial

@@ -14,8 +14,8 @@ from amc_agents.commands.steering import change, say
 from amc_agents.run_target import Target
 from amc_agents.sweep_control import Action
 from amc_core.config import check_value, parse_flag
-from amc_sweeps.backend import Backend
-from amc_sweeps.cli_options import BackendChoice, Refusal, backend_options, refuse
+from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
     from amc_agents.again import Trial

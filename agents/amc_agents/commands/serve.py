@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from amc_agents.commands.background import detach
-from amc_sweeps.backend import NO_KEY, ServerState, remove_server_state, shell_quoted, write_server_state
-from amc_sweeps.cli_options import Refusal
+from amc_sweeps.backend.address import NO_KEY, ServerState, remove_server_state, shell_quoted, write_server_state
+from amc_sweeps.backend.options import Refusal
 
 if TYPE_CHECKING:
     from amc_server.process import ServerOptions, Started

@@ -13,7 +13,7 @@ import click
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import AgentSeen, Progress, Status, duration, read_status
-from amc_sweeps.cli_options import INTERRUPTED, BackendChoice, Refusal, backend_options
+from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
 
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
 

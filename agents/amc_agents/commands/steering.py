@@ -10,7 +10,7 @@ import click
 
 from amc_agents.commands.chosen import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import Action, Change, SweepControlError, control, living_runs
-from amc_sweeps.cli_options import FAILED, BackendChoice, Refusal, backend_options
+from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options
 
 
 def change(chosen: Chosen, action: Action) -> Change:

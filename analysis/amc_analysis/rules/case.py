@@ -16,7 +16,7 @@ from amc_analysis.outcomes import Outcomes
 from amc_analysis.parameters import Parameter
 from amc_analysis.ranking import RankedRun
 from amc_analysis.runs import look_up
-from amc_sweeps.sweep_config import value_key
+from amc_sweeps.grammar.sweep_config import value_key
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import is_seed, text_of
 from amc_analysis.rules.case import Case, counted, listed
 from amc_analysis.runs import look_up
-from amc_sweeps.run_states import SweepState
-from amc_sweeps.sweep_config import Choice, value_key
+from amc_sweeps.grammar.sweep_config import Choice, value_key
+from amc_sweeps.runs.run_states import SweepState
 
 DRAWS_EACH = 3  # runs a value, on average, after which one that is missing in a sweep that still runs is worth a word
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}

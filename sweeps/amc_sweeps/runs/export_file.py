@@ -36,7 +36,7 @@ from typing import Any
 
 import yaml
 
-from amc_sweeps.run_states import RunState, SweepState
+from amc_sweeps.runs.run_states import RunState, SweepState
 
 FORMAT = "amc-sweep-export"
 VERSION = 2

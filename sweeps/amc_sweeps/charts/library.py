@@ -11,4 +11,4 @@ __all__ = ["chart_library"]
 @cache
 def chart_library() -> str:
     """Return Apache ECharts as JavaScript for a script element; ``charts/README.md`` has version and licence."""
-    return (files("amc_sweeps") / "charts" / "echarts.min.js").read_text(encoding="utf-8")
+    return (files("amc_sweeps.charts") / "echarts.min.js").read_text(encoding="utf-8")

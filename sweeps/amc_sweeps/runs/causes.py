@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from amc_sweeps.run_states import RunState
+from amc_sweeps.runs.run_states import RunState
 
 
 class EndReason(StrEnum):

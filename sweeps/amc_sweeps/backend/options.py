@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from amc_sweeps.backend import Backend, BackendError, choose_backend
+from amc_sweeps.backend.address import Backend, BackendError, choose_backend
 
 # Every command ends with one of these; agents/COMMANDS.md says what they mean for each.
 DONE = 0

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amc_sweeps.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range, draw, steps
-from amc_sweeps.hyperband import HyperbandConfig, bands
-from amc_sweeps.strict_yaml import number_in_text, read_mapping
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range, draw, steps
+from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
+from amc_sweeps.grammar.strict_yaml import number_in_text, read_mapping
 
 __all__ = [
     "Choice",

@@ -1,0 +1,1 @@
+"""Which W&B server a command talks to."""

@@ -1,0 +1,1 @@
+"""Records of runs: states, causes, bands, ranking, and the file that carries them."""
