@@ -50,7 +50,7 @@ parameters:
 """
 # W&B's cloud is not to be had here. In its place a server that has nothing beyond what the plain public API asks for.
 PLAIN_API = """
-from amc_server.graphql import SCHEMA
+from amc_server.graphql.execution import SCHEMA
 for name in "exitcode host shouldStop failed stopped running stopReason stopBand stopValue stopThreshold".split():
     del SCHEMA.type_map["Run"].fields[name]
 for name in ("stateWhenExported", "unknownFacts"):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from amc_server.app import create_app
-from amc_server.states import Limits
-from amc_server.storage import Storage
+from amc_server.scheduling.states import Limits
+from amc_server.store.storage import Storage
 
 KEY = "amc-" + "0123456789" * 4
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main
-from amc_sweeps.backend import options as options
+from amc_sweeps.backend import options
 
 FILE = Path(__file__).parents[1] / "agents" / "COMMANDS.md"
 WIDTH = 110

@@ -133,9 +133,9 @@ for name in ABSENT & set(sys.modules):
     del sys.modules[name]  # imported at the start of this environment
 from pathlib import Path
 from amc_agents.commands import main
-import amc_server.backup, optuna
+import amc_server.store.backup, optuna
 from amc_server.app import create_app
-from amc_server.storage import Storage
+from amc_server.store.storage import Storage
 create_app(Storage(Path(sys.argv[1])), key=None)
 study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1, multivariate=True))
 study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from in_process_server import GraphqlRefused, InProcessServer
 
-from amc_server.artifact_mutations import missing_files
-from amc_server.records import ArtifactFile
-from amc_server.schema import MIGRATIONS
-from amc_server.storage import Storage
+from amc_server.graphql.artifact_mutations import missing_files
+from amc_server.store.records import ArtifactFile
+from amc_server.store.schema import MIGRATIONS
+from amc_server.store.storage import Storage
 
 CREATE = """mutation CreateArtifact($input: CreateArtifactInput!) { createArtifact(input: $input) {
     artifact { id state artifactSequence { latestArtifact { id } } } } }"""

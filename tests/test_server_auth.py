@@ -14,7 +14,7 @@ from in_process_server import KEY, GraphqlRefused, InProcessServer
 
 from amc_server.auth import SIGNATURE_LIFETIME_S, Gate, KeyFileError, read_or_make_key
 from amc_server.errors import Refused
-from amc_server.files import check_name
+from amc_server.store.blobs import check_name
 
 GATE = Gate(KEY, b"secret")
 VIEWER = json.dumps({"query": "{ viewer { id } }"}).encode()
@@ -180,7 +180,7 @@ def test_an_upload_url_that_has_expired_or_was_changed_takes_nothing(
 def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amc_server.files.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("amc_server.store.blobs.MAX_FILE_BYTES", 10)
     assert upload(server, "x.bin", b"x" * 11) == 413
     assert [path for path in (server.folder / "blobs").rglob("*") if path.is_file()] == []
     assert upload(server, "x.bin", b"x" * 10) == 200

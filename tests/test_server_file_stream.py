@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.coordinator import metric_value
 from amc_server.errors import Refused
-from amc_server.file_stream import read_post
+from amc_server.http.file_stream import read_post
+from amc_server.scheduling.coordinator import metric_value
 
 
 @pytest.fixture

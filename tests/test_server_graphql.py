@@ -12,12 +12,12 @@ import pytest
 import wandb
 from in_process_server import GraphqlRefused, InProcessServer
 
-from amc_server.context import page
 from amc_server.errors import Refused
-from amc_server.filters import Fields, predicate, sort
-from amc_server.graphql import UnknownError, prepare, snake_case
-from amc_server.logged import sampled, without_bare_nan
-from amc_server.records import Run
+from amc_server.graphql.context import page
+from amc_server.graphql.execution import UnknownError, prepare, snake_case
+from amc_server.graphql.filters import Fields, predicate, sort
+from amc_server.store.logged_values import sampled, without_bare_nan
+from amc_server.store.records import Run
 
 GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
 

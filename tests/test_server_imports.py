@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from in_process_server import InProcessServer
 
 from amc_agents.commands.backup import backup_command
-from amc_server.backup import BackupError, back_up
-from amc_server.context import iso_time
-from amc_server.imports import run_record, sweep_record
+from amc_server.clock import iso_time
+from amc_server.http.imports import run_record, sweep_record
+from amc_server.store.backup import BackupError, back_up
 from amc_sweeps.runs.export_file import Export, write
 
 CONFIG = {

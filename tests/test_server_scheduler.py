@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from in_process_server import GraphqlRefused, InProcessServer
 
-from amc_server.scheduler import agent_must_stop
-from amc_server.states import Limits
+from amc_server.scheduling.scheduler import agent_must_stop
+from amc_server.scheduling.states import Limits
 from amc_sweeps.grammar.sweep_config import value_key
 
 GRID = """

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from amc_server.search import Observation, believed_values, possible_values, suggest
+from amc_server.scheduling.search import Observation, believed_values, possible_values, suggest
 from amc_sweeps.grammar.sweep_config import Range, SweepConfig, parse, value_key
 
 MIXED = """

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.curves import CurveCache
-from amc_server.schema import MIGRATIONS
-from amc_server.storage import Storage, StorageError
-from amc_server.writer import Writer
+from amc_server.store.curves import CurveCache
+from amc_server.store.schema import MIGRATIONS
+from amc_server.store.storage import Storage, StorageError
+from amc_server.store.writer import Writer
 
 SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
 

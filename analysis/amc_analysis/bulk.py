@@ -1,4 +1,4 @@
-"""The embedded server's own operation: every run with its whole history in one reply, see ``amc_server.bulk``.
+"""The embedded server's own operation: every run with its whole history in one reply, see ``amc_server.http.bulk``.
 
 W&B's client has no way to ask for it, so it is plain HTTP with the same key; and so are a run's files, for which the
 client need not be started then.

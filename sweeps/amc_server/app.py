@@ -17,24 +17,25 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from amc_server import bulk, search
 from amc_server.auth import Gate
-from amc_server.browser import Pages
 from amc_server.clients import WANDB_RANGE
 from amc_server.clock import Clock, SystemClock
-from amc_server.coordinator import Coordinator
 from amc_server.errors import Refused
-from amc_server.file_doors import FileDoors, run_at
-from amc_server.file_stream import apply_post, read_post
-from amc_server.files import Blobs
-from amc_server.graphql_door import MAX_GRAPHQL_BYTES, GraphqlDoor
-from amc_server.guard import guarded, guarded_page
-from amc_server.http_messages import EXCEPTION_HANDLERS, Json, read_body, read_json
-from amc_server.imports import take_in
+from amc_server.graphql.endpoint import MAX_GRAPHQL_BYTES, GraphqlDoor
+from amc_server.http import bulk
+from amc_server.http.file_stream import apply_post, read_post
+from amc_server.http.files import FileDoors, run_at
+from amc_server.http.guard import guarded, guarded_page
+from amc_server.http.imports import take_in
+from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json
+from amc_server.http.write_queue import PostBox, Work
 from amc_server.metrics import CONTENT_TYPE, Metrics
-from amc_server.post_box import PostBox, Work
-from amc_server.states import Limits
-from amc_server.storage import Storage
+from amc_server.pages.browser import Pages
+from amc_server.scheduling import search
+from amc_server.scheduling.coordinator import Coordinator
+from amc_server.scheduling.states import Limits
+from amc_server.store.blobs import Blobs
+from amc_server.store.storage import Storage
 from amc_sweeps.runs import export_file
 
 logger = logging.getLogger(__name__)

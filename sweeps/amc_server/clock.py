@@ -7,6 +7,7 @@ the difference of two wall times.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -30,3 +31,8 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds since some fixed moment, never going back."""
         return time.monotonic()
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """Return Unix time as W&B writes it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

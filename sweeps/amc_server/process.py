@@ -20,10 +20,10 @@ from starlette.types import ASGIApp
 
 from amc_server.app import create_app
 from amc_server.auth import KeyFileError, read_or_make_key
-from amc_server.guard import LOOPBACK
+from amc_server.http.guard import LOOPBACK
+from amc_server.scheduling.states import Limits
 from amc_server.server_log import RequestLog, log_to
-from amc_server.states import Limits
-from amc_server.storage import Storage, StorageError
+from amc_server.store.storage import Storage, StorageError
 
 DEFAULT_PORT = 8418
 GRACE_S = 5  # for requests under way when the server is told to end

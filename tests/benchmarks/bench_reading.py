@@ -34,8 +34,8 @@ from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 from amc_analysis.bulk import BulkSource  # noqa: E402
 from amc_analysis.reading import read  # noqa: E402
 from amc_analysis.sources import Selection  # noqa: E402
-from amc_server.records import Line  # noqa: E402
-from amc_server.storage import Storage  # noqa: E402
+from amc_server.store.records import Line  # noqa: E402
+from amc_server.store.storage import Storage  # noqa: E402
 
 EPOCHS, METRICS = 150, 40
 REPEATS = 3

@@ -29,7 +29,7 @@ def backup_command(file: Path, data: Path | None) -> None:
 
     Exit codes: 0 saved, 2 refused.
     """
-    from amc_server.backup import BackupError, back_up
+    from amc_server.store.backup import BackupError, back_up
 
     try:
         saved = back_up(data or _data_folder(), file)

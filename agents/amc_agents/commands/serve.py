@@ -16,7 +16,7 @@ from amc_sweeps.backend.options import Refusal
 
 if TYPE_CHECKING:
     from amc_server.process import ServerOptions, Started
-    from amc_server.states import Limits
+    from amc_server.scheduling.states import Limits
 
 
 @click.command("serve")
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     multiple=True,
     hidden=True,  # for tests, which cannot wait for five minutes of silence
     metavar="NAME=SECONDS",
-    help="How long silence may last: a field of amc_server.states.Limits.",
+    help="How long silence may last: a field of amc_server.scheduling.states.Limits.",
 )
 def serve_command(
     host: str,
@@ -129,7 +129,7 @@ def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, backgrou
 
 def _announcement(options: ServerOptions, started: Started, state: ServerState, ending: str) -> list[str]:
     """Return what a user should know of a server that listens. The key itself is never shown."""
-    from amc_server.guard import LOOPBACK
+    from amc_server.http.guard import LOOPBACK
 
     key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
     lines = [
@@ -156,13 +156,13 @@ def _reachable(base_url: str) -> str:
 
 
 def _limits(texts: Iterable[str]) -> Limits:
-    from amc_server.states import Limits
+    from amc_server.scheduling.states import Limits
 
     changes = {}
     for text in texts:
         name, _, value = text.partition("=")
         if name not in {field.name for field in fields(Limits)} or not value.replace(".", "", 1).isdigit():
-            raise Refusal(f"--limit {text}: write NAME=SECONDS with a field of amc_server.states.Limits")
+            raise Refusal(f"--limit {text}: write NAME=SECONDS with a field of amc_server.scheduling.states.Limits")
         changes[name] = type(getattr(Limits(), name))(value)
     return replace(Limits(), **changes)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from amc_server.errors import Refused
-from amc_server.records import Run
+from amc_server.store.records import Run
 from amc_sweeps.runs.export_file import parse_time
 
 Predicate = Callable[["Fields"], bool]

@@ -281,7 +281,7 @@ def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random)
     import optuna
     from optuna.study import StudyDirection
 
-    from amc_server.tpe import Evidence, TreeParzen
+    from amc_server.scheduling.preset_storage import Evidence, TreeParzen
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     assert config.metric is not None, "the grammar wants a metric for bayes"

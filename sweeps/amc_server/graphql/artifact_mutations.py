@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_server.artifact_nodes import LATEST, VERSION, ArtifactFileNode, ArtifactNode, ManifestFileNode
-from amc_server.context import Context, check_entity, global_id, page, read_global_id
-from amc_server.coordinator import ENTITY
 from amc_server.errors import Refused
-from amc_server.files import check_name
-from amc_server.records import Artifact, ArtifactFile
+from amc_server.graphql.artifact_nodes import LATEST, VERSION, ArtifactFileNode, ArtifactNode, ManifestFileNode
+from amc_server.graphql.context import Context, check_entity, page
+from amc_server.ids import global_id, read_global_id
+from amc_server.scheduling.coordinator import ENTITY
+from amc_server.store.blobs import check_name
+from amc_server.store.records import Artifact, ArtifactFile
 
 _NAME = re.compile(r"[\w.\-]{1,128}")
 

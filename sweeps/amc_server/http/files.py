@@ -12,12 +12,12 @@ from starlette.responses import FileResponse, Response
 
 from amc_server.auth import Gate
 from amc_server.clock import Clock
-from amc_server.coordinator import ENTITY
 from amc_server.errors import Refused
-from amc_server.files import Blob, Blobs
-from amc_server.reader import Reader
-from amc_server.records import Run
-from amc_server.storage import Storage
+from amc_server.scheduling.coordinator import ENTITY
+from amc_server.store.blobs import Blob, Blobs
+from amc_server.store.reader import Reader
+from amc_server.store.records import Run
+from amc_server.store.storage import Storage
 
 
 class FileDoors:

@@ -1,20 +1,18 @@
-"""What the nodes of one GraphQL request share: the transaction, ids, times, pages."""
+"""What the nodes of one GraphQL request share: the transaction, the pages of lists, the check of the entity."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from amc_server.auth import Gate
-from amc_server.coordinator import ENTITY, Coordinator
 from amc_server.errors import Refused
-from amc_server.files import Blobs
-from amc_server.reader import Reader
-from amc_server.records import Project, Run
-from amc_server.writer import Writer
+from amc_server.scheduling.coordinator import ENTITY, Coordinator
+from amc_server.store.blobs import Blobs
+from amc_server.store.reader import Reader
+from amc_server.store.records import Project, Run
+from amc_server.store.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -46,31 +44,6 @@ class Context:
         """The transaction of a mutation."""
         assert isinstance(self.store, Writer), "only mutations write"
         return self.store
-
-
-def global_id(kind: str, pk: int | str) -> str:
-    """Return the id that a client hands back to us: of what kind of record, and its key."""
-    return base64.b64encode(f"{kind}:{pk}".encode()).decode()
-
-
-def read_global_id(kind: str, text: str) -> int:
-    """Return the key in a global id.
-
-    Raises:
-        Refused: when it is of something else, or of nothing here.
-    """
-    try:
-        found, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
-        if found == kind:
-            return int(pk)
-    except ValueError:
-        pass
-    raise Refused(f"{text[:80]!r} is not the id of a {kind.lower()} here", status=404)
-
-
-def iso_time(seconds: float | None) -> str | None:
-    """Return Unix time as W&B writes it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def page(nodes: Sequence[Any], *, after: str | None, first: int | None, wrap: Callable[[Any], Any]) -> dict[str, Any]:

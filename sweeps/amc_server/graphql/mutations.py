@@ -9,15 +9,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from amc_server import filters
-from amc_server.artifact_mutations import ArtifactMutations
-from amc_server.context import Context, check_entity, global_id, read_global_id
-from amc_server.coordinator import ENTITY, chosen_from, new_id, read_config
 from amc_server.errors import Refused
-from amc_server.files import check_name
-from amc_server.query_nodes import AgentNode, ProjectNode, SweepNode, find_runs
-from amc_server.records import Run, Sweep, unwrap_config
-from amc_server.run_nodes import RunNode, upload_url
+from amc_server.graphql import filters
+from amc_server.graphql.artifact_mutations import ArtifactMutations
+from amc_server.graphql.context import Context, check_entity
+from amc_server.graphql.query_nodes import AgentNode, ProjectNode, SweepNode, find_runs
+from amc_server.graphql.run_nodes import RunNode, upload_url
+from amc_server.ids import global_id, read_global_id
+from amc_server.scheduling.coordinator import ENTITY, chosen_from, new_id, read_config
+from amc_server.store.blobs import check_name
+from amc_server.store.records import Run, Sweep, unwrap_config
 from amc_sweeps.runs.run_states import RunState
 
 

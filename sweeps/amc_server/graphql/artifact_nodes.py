@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from amc_server.context import Context, global_id, iso_time, page
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.filters import read_filters
-from amc_server.reader import Reader
-from amc_server.records import Artifact, ArtifactFile, Project
+from amc_server.graphql.context import Context, page
+from amc_server.graphql.filters import read_filters
+from amc_server.ids import global_id
+from amc_server.store.reader import Reader
+from amc_server.store.records import Artifact, ArtifactFile, Project
 
 LATEST = "latest"  # the alias that every commit takes over
 VERSION = re.compile(r"v(\d{1,15})")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_server.records import Line
+from amc_server.store.records import Line
 
 SAMPLES = 500  # rows of history when the client does not say how many
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from amc_server.context import iso_time
-from amc_server.coordinator import Coordinator, chosen_from, metric_value, read_config
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.reader import Reader
-from amc_server.records import Line, Project, Run, Sweep
-from amc_server.writer import Writer
+from amc_server.scheduling.coordinator import Coordinator, chosen_from, metric_value, read_config
+from amc_server.store.reader import Reader
+from amc_server.store.records import Line, Project, Run, Sweep
+from amc_server.store.writer import Writer
 from amc_sweeps.grammar.sweep_config import SweepConfigError, parse
 from amc_sweeps.runs.export_file import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
 from amc_sweeps.runs.run_states import RunState, SweepState

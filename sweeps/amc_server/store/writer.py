@@ -10,12 +10,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amc_server.curves import CurveCache
-from amc_server.reader import Reader
-from amc_server.records import Artifact, Line
+from amc_server.store.curves import CurveCache
+from amc_server.store.reader import Reader
+from amc_server.store.records import Artifact, Line
 
 if TYPE_CHECKING:
-    from amc_server.search import Seen
+    from amc_server.scheduling.search import Seen
 
 
 class Writer(Reader):

@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from amc_server.storage import Storage
-from amc_server.writer import Writer
+from amc_server.store.storage import Storage
+from amc_server.store.writer import Writer
 
 MOST_POSTS = 16  # in a group
 MOST_BYTES = 1024**2  # of a group; the last post of it may be of any size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amc_server.context import global_id
-from amc_server.coordinator import ENTITY
+from amc_server.ids import global_id
+from amc_server.scheduling.coordinator import ENTITY
 
 
 class UserNode:

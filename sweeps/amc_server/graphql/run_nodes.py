@@ -10,12 +10,14 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_server.artifact_nodes import ArtifactNode
-from amc_server.context import Context, global_id, iso_time, page
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.logged import at_path, log_line, sampled, without_bare_nan
-from amc_server.owner_nodes import UserNode
-from amc_server.records import Run, StoredFile
+from amc_server.graphql.artifact_nodes import ArtifactNode
+from amc_server.graphql.context import Context, page
+from amc_server.graphql.owner_nodes import UserNode
+from amc_server.ids import global_id
+from amc_server.store.logged_values import at_path, log_line, sampled, without_bare_nan
+from amc_server.store.records import Run, StoredFile
 from amc_sweeps.runs.run_states import RunState
 
 LINES = 10_000  # of console log in one reply, at most

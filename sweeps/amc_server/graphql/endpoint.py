@@ -13,17 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from amc_server import graphql
 from amc_server.auth import Gate
 from amc_server.clients import WANDB_RANGE, is_tested, range_hint, version_of
-from amc_server.context import Context
-from amc_server.coordinator import Coordinator
 from amc_server.errors import Refused
-from amc_server.files import Blobs
-from amc_server.http_messages import Json, base_url_of, read_body, read_json
-from amc_server.mutations import MutationRoot
-from amc_server.query_nodes import NODES, QueryRoot
-from amc_server.storage import Storage
+from amc_server.graphql import execution
+from amc_server.graphql.context import Context
+from amc_server.graphql.mutations import MutationRoot
+from amc_server.graphql.query_nodes import NODES, QueryRoot
+from amc_server.http.messages import Json, base_url_of, read_body, read_json
+from amc_server.scheduling.coordinator import Coordinator
+from amc_server.store.blobs import Blobs
+from amc_server.store.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ class GraphqlDoor:
         if not isinstance(variables, dict) or not isinstance(name, str | None):
             raise Refused("variables is a JSON object and operationName a text", status=400)
         try:
-            document, operation = graphql.prepare(text, name)
-        except graphql.UnknownError as error:
+            document, operation = execution.prepare(text, name)
+        except execution.UnknownError as error:
             logger.warning("graphql not understood: operation %s: %s", name or operation_in(text), error)
             return graphql_errors([*error.messages, range_hint(user_agent)])
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
-        run = self._mutate if graphql.is_mutation(operation) else self._query
-        return run(lambda root: graphql.execute(document, name, variables, root), base_url)
+        run = self._mutate if execution.is_mutation(operation) else self._query
+        return run(lambda root: execution.execute(document, name, variables, root), base_url)
 
     def _note_version(self, user_agent: str | None) -> None:
         """Say once in the log that a client is outside of what was tested; most of it may work all the same."""

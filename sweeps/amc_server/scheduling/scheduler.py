@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amc_server.records import Member, Run
-from amc_server.states import Limits
+from amc_server.scheduling.states import Limits
+from amc_server.store.records import Member, Run
 from amc_sweeps.grammar.hyperband import Stop, runs_to_stop
 from amc_sweeps.grammar.sweep_config import SweepConfig
 from amc_sweeps.runs.run_states import RunState, SweepState

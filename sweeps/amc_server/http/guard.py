@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from amc_server.auth import COOKIE, Gate
 from amc_server.errors import Refused
-from amc_server.http_messages import Json, forwarded_scheme
+from amc_server.http.messages import Json, forwarded_scheme
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PAGE_HEADERS = {

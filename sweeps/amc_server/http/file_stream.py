@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from amc_server.coordinator import Coordinator, metric_value, read_config
 from amc_server.errors import Refused
-from amc_server.records import Line, Run
-from amc_server.writer import Writer
+from amc_server.scheduling.coordinator import Coordinator, metric_value, read_config
+from amc_server.store.records import Line, Run
+from amc_server.store.writer import Writer
 
 MAX_LINE = 2**31
 HISTORY, SUMMARY, EVENTS, CONSOLE = "wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"

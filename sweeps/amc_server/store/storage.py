@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from amc_server.curves import CurveCache
-from amc_server.reader import Reader
-from amc_server.schema import SchemaError, migrate
-from amc_server.writer import Writer
+from amc_server.store.curves import CurveCache
+from amc_server.store.reader import Reader
+from amc_server.store.schema import SchemaError, migrate
+from amc_server.store.writer import Writer
 
 if TYPE_CHECKING:
-    from amc_server.search import Seen
+    from amc_server.scheduling.search import Seen
 
 BUSY_TIMEOUT_S = 10.0
 STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3's own 128

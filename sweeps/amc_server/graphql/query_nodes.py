@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from amc_server import filters
-from amc_server.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, by_name
-from amc_server.context import Context, Nodes, global_id, iso_time, page, read_global_id
-from amc_server.coordinator import ENTITY, read_config
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.owner_nodes import EntityNode, UserNode
-from amc_server.reader import Reader
-from amc_server.records import Agent, Project, Sweep
-from amc_server.run_nodes import RunNode
+from amc_server.graphql import filters
+from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, by_name
+from amc_server.graphql.context import Context, Nodes, page
+from amc_server.graphql.owner_nodes import EntityNode, UserNode
+from amc_server.graphql.run_nodes import RunNode
+from amc_server.ids import global_id, read_global_id
+from amc_server.scheduling.coordinator import ENTITY, read_config
+from amc_server.store.reader import Reader
+from amc_server.store.records import Agent, Project, Sweep
 from amc_sweeps.grammar.sweep_config import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_server.records import Agent, Artifact, ArtifactFile, Line, Member, Project, Run, StoredFile, Sweep
+from amc_server.store.records import Agent, Artifact, ArtifactFile, Line, Member, Project, Run, StoredFile, Sweep
 
 # RunState.is_alive in SQL; spelled as in the index on it.
 _LIVING = "state IN ('pending', 'running', 'preempting')"

@@ -13,14 +13,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from amc_server import scheduler, search
 from amc_server.clock import Clock
 from amc_server.errors import Refused
-from amc_server.presence import Presence
-from amc_server.reader import Reader
-from amc_server.records import Agent, Project, Run, Sweep
-from amc_server.states import Facts, Limits, infer, is_abandoned
-from amc_server.writer import Writer
+from amc_server.scheduling import scheduler, search
+from amc_server.scheduling.presence import Presence
+from amc_server.scheduling.states import Facts, Limits, infer, is_abandoned
+from amc_server.store.reader import Reader
+from amc_server.store.records import Agent, Project, Run, Sweep
+from amc_server.store.writer import Writer
 from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError, flatten, parse
 from amc_sweeps.runs.run_states import RunState, SweepState
 

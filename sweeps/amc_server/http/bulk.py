@@ -32,13 +32,13 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from amc_server.context import iso_time
-from amc_server.coordinator import ENTITY
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.logged import log_line
-from amc_server.reader import Reader
-from amc_server.records import Project, Run, Sweep, unwrap_config
-from amc_server.storage import Storage
+from amc_server.scheduling.coordinator import ENTITY
+from amc_server.store.logged_values import log_line
+from amc_server.store.reader import Reader
+from amc_server.store.records import Project, Run, Sweep, unwrap_config
+from amc_server.store.storage import Storage
 from amc_sweeps.runs.run_states import RunState
 
 FORMAT, VERSION = "amc-bulk", 1

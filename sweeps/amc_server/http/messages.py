@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from amc_server.browser import Pages
 from amc_server.errors import Refused
+from amc_server.pages.browser import Pages
 
 
 class Json(JSONResponse):

@@ -11,12 +11,12 @@ import jinja2
 from starlette.requests import Request
 
 from amc_server.auth import Gate
-from amc_server.context import iso_time
-from amc_server.coordinator import ENTITY, metric_value, read_config
+from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.reader import Reader
-from amc_server.records import Project, Run
-from amc_server.storage import Storage
+from amc_server.scheduling.coordinator import ENTITY, metric_value, read_config
+from amc_server.store.reader import Reader
+from amc_server.store.records import Project, Run
+from amc_server.store.storage import Storage
 from amc_sweeps.runs.run_states import SweepState
 
 CONSOLE_LINES = 200
@@ -24,7 +24,7 @@ CURVE_WIDTH, CURVE_HEIGHT = 600, 160
 MOST_CURVES, MOST_ROWS = 6, 5000  # of a run of no sweep: drawn, and looked at
 
 _templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("amc_server", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("amc_server.pages", "."), autoescape=True, undefined=jinja2.StrictUndefined
 )
 _templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
 _templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"

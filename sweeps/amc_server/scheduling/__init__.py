@@ -1,0 +1,1 @@
+"""Which run an agent gets, which runs stop, and what the search proposes."""
