@@ -28,7 +28,7 @@ from embedded_server import EmbeddedServer
 TRIAL = """
 import math, os, resource, signal, sys, time
 import wandb
-from amc_agents.signals import StopRequests
+from amc_agents.trial.signals import StopRequests
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 fault = next(argument.partition("=")[2] for argument in sys.argv if argument.startswith("--fault="))

@@ -18,7 +18,7 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from tiny_files import synthetic_file
 
-from amc_agents.run_folder import read_rows
+from amc_agents.trial.run_folder import read_rows
 from amc_core.training.checkpoint import load_checkpoint
 
 EPOCHS = 4
@@ -123,7 +123,7 @@ class Machine:
 
 
 def _resolved(command: Sequence[str]) -> list[str]:
-    modules = {"amc-train": "amc_agents.trial", "amc-sweep": "amc_agents.commands"}
+    modules = {"amc-train": "amc_agents.trial.main", "amc-sweep": "amc_agents.commands"}
     if command[0] in modules:
         program = f"from {modules[command[0]]} import main; main()"
         return [sys.executable, "-c", program, *command[1:]]

@@ -25,7 +25,7 @@ from preempted_trials import SMALL, Machine, run_of, signal_everybody
 from sweep_records import run, sweep
 from tiny_files import synthetic_file
 
-from amc_agents.best_evaluation import SO_FAR, BestEvaluation, best_epoch, is_better
+from amc_agents.trial.best_evaluation import SO_FAR, BestEvaluation, best_epoch, is_better
 from amc_analysis.bulk import BulkSource
 from amc_analysis.cache import Cache
 from amc_analysis.confusion import MOST_RUNS, Confusion, confusion_of, read_confusions
@@ -340,7 +340,7 @@ OFFLINE = """
 import json, sys
 from pathlib import Path
 import wandb
-from amc_agents.run_recorder import RunRecorder
+from amc_agents.trial.recorder import RunRecorder
 from amc_core.training.evaluation_files import epoch_file
 folder = Path(sys.argv[1])
 (folder / "evaluation").mkdir(parents=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from amc_agents.fleet_agent import environment_for
-from amc_agents.fleet_devices import (
+from amc_agents.fleet.agent_slot import environment_for
+from amc_agents.fleet.devices import (
     Device,
     DeviceError,
     Lease,
@@ -171,7 +171,7 @@ def test_a_device_is_crowded_where_strangers_hold_a_good_part_of_it() -> None:
 def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -> None:
     device = Device("gpu0", "0", "GPU-0")
     code = (
-        "import time\nfrom amc_agents.fleet_devices import Device, Lease\n"
+        "import time\nfrom amc_agents.fleet.devices import Device, Lease\n"
         "lease = Lease()\nlease.take([Device('gpu0', '0', 'GPU-0')])\nprint('taken', flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:

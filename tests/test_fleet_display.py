@@ -7,7 +7,7 @@ import json
 
 from rich.console import Console
 
-from amc_agents.fleet_display import Event, JsonDisplay, LineDisplay, Row, TerminalDisplay, line, table
+from amc_agents.fleet.display import Event, JsonDisplay, LineDisplay, Row, TerminalDisplay, line, table
 
 GPU = Row("gpu0", 3 * 2**30, 24 * 2**30, 0.87, "ab12cd34", "since 75 s", 12, 0.8953, 4, {"error": 2, "diverged": 1})
 CPU = Row("cpu1", None, None, None, None, "waits for a trial", None, None, 0, {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_agents.fleet_evidence import NOTHING, MemoryKills, Record, conclude, last_words, read_from
+from amc_agents.fleet.evidence import NOTHING, MemoryKills, Record, conclude, last_words, read_from
 from amc_sweeps.runs.causes import Cause
 
 TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3\n'

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from amc_agents.fleet_policy import (
+from amc_agents.fleet.policy import (
     RESTARTS,
     Alive,
     Blame,

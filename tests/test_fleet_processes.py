@@ -13,7 +13,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from amc_agents.fleet_processes import PROCESS_TAG, children, end_all, exit_code_of_zombie, is_trial, tagged, variables
+from amc_agents.fleet.processes import PROCESS_TAG, children, end_all, exit_code_of_zombie, is_trial, tagged, variables
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 # An agent in small: it starts a trial in a group of its own, and a helper in a session of its own.
@@ -95,7 +95,7 @@ def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -
 # A subreaper with a child of its own and two that it inherits, of a session that is not its own; all have ended.
 HEIR = """
 import json, os, subprocess, sys, time
-from amc_agents.fleet_processes import become_subreaper, children, exit_code_of_zombie, reap, reap_inherited
+from amc_agents.fleet.processes import become_subreaper, children, exit_code_of_zombie, reap, reap_inherited
 become_subreaper()
 own = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=new) for new in (False, True)]
 seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
@@ -119,7 +119,7 @@ def test_inherited_processes_are_waited_for_and_nobody_else_s_exit_code_is_taken
 # The fleet in small: subreaper, guardian, one process that is its child and one that it inherits.
 FLEET = """
 import json, os, subprocess, sys, time
-from amc_agents.fleet_processes import PROCESS_TAG, Guardian, become_subreaper, reap
+from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, reap
 become_subreaper()
 guardian = Guardian(sys.argv[1], 5)
 os.environ[PROCESS_TAG] = sys.argv[1]

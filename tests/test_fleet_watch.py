@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from amc_agents.fleet_evidence import Record
-from amc_agents.fleet_watch import Sweep, Watch
+from amc_agents.fleet.evidence import Record
+from amc_agents.fleet.watch import Sweep, Watch
 
 
 class Cloud:

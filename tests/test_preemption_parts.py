@@ -12,11 +12,11 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
-from amc_agents.again import continued_values
-from amc_agents.continuation import find_checkpoint
-from amc_agents.reopen import Reopened, reopen_preempted
-from amc_agents.run_artifacts import Uploaded
-from amc_agents.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
+from amc_agents.trial.artifacts import Uploaded
+from amc_agents.trial.continuation import find_checkpoint
+from amc_agents.trial.relaunch import continued_values
+from amc_agents.trial.reopen import Reopened, reopen_preempted
+from amc_agents.trial.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
 from amc_core.training.checkpoint import CheckpointError
 from amc_core.training.loop import train
 from amc_sweeps.runs.causes import EndReason

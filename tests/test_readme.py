@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from amc_agents.commands import main as amc_sweep
-from amc_agents.trial import main as amc_train
+from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
 from amc_core.commands.main import main as amc_data
 from amc_sweeps.runs.causes import EXIT_CODES

@@ -13,9 +13,9 @@ from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_everybody
 from tiny_files import synthetic_file
 
-from amc_agents.again import AgainError, as_flags, require_ended, require_something_left, settings_of
-from amc_agents.run_folder import read_rows
 from amc_agents.run_target import find_target, parse_target
+from amc_agents.trial.relaunch import RelaunchError, as_flags, require_ended, require_something_left, settings_of
+from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
 from amc_sweeps.backend.address import BackendError
 
@@ -139,7 +139,7 @@ def test_a_server_that_does_not_answer_is_not_taken_for_a_run_that_is_not_there(
 
 @pytest.mark.parametrize("state", ["pending", "running", "preempting"])
 def test_a_run_that_may_have_a_trial_is_not_continued(state: str) -> None:
-    with pytest.raises(AgainError, match=state):
+    with pytest.raises(RelaunchError, match=state):
         require_ended("e/p/r", state, None)
 
 
@@ -151,9 +151,9 @@ def test_a_run_that_ended_may_go_on_whatever_ended_it(state: str) -> None:
 def test_a_trial_that_ended_by_itself_needs_another_end() -> None:
     settings = {"epochs": 5, "patience": 2}
     completed, patience = {"end_reason": "completed", "epoch": 5}, {"end_reason": "patience", "epoch": 3}
-    with pytest.raises(AgainError, match="more with --epochs"):
+    with pytest.raises(RelaunchError, match="more with --epochs"):
         require_something_left(completed, settings, {"epochs": 5})
-    with pytest.raises(AgainError, match="--patience"):
+    with pytest.raises(RelaunchError, match="--patience"):
         require_something_left(patience, settings, {"epochs": 9})
     require_something_left(completed, settings, {"epochs": 6})
     require_something_left(patience, settings, {"patience": None})
@@ -172,5 +172,5 @@ def test_flags_of_recorded_settings_give_the_same_configuration() -> None:
     again = TrialConfig.from_mapping({name: parse_flag(name, text) for name, text in flags.items()})
     assert again == config
     assert "epochs" not in flags, "what is the default's is not said"
-    with pytest.raises(AgainError, match="not a run of amc-train"):
+    with pytest.raises(RelaunchError, match="not a run of amc-train"):
         settings_of({"lr": 0.1})

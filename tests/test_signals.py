@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from amc_agents.signals import StopRequests
+from amc_agents.trial.signals import StopRequests
 
 PROGRAM = """
 import os, sys, time
-from amc_agents.signals import StopRequests
+from amc_agents.trial.signals import StopRequests
 stop = StopRequests(os.environ)
 stop.listen()
 print("listening", flush=True)
@@ -124,7 +124,7 @@ def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening:
 def test_a_preemption_is_noted_though_the_main_thread_is_inside_one_long_call() -> None:
     program = """
 import ctypes, os, threading
-from amc_agents.signals import StopRequests
+from amc_agents.trial.signals import StopRequests
 stop = StopRequests({})
 stop.listen()
 stop.when_overdue(lambda: os._exit(7), limit_s=0.01)

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from amc_agents.trial import main
+from amc_agents.trial.main import main
 from amc_core.config import TrialConfig
 from amc_core.models.classifier import build_model
 from amc_core.training import model_summary as summary

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amc_agents.ending import reason_of
-from amc_agents.trial import main
+from amc_agents.trial.ending import reason_of
+from amc_agents.trial.main import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError
 from amc_core.training.loop import Diverged
@@ -46,7 +46,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _start(tmp_path: Path, flags: Mapping[str, Any]) -> subprocess.Popen[str]:
     arguments = [f"--{name}={value}" for name, value in {"no_wandb": True, **flags}.items()]
-    program = "from amc_agents.trial import main; main()"
+    program = "from amc_agents.trial.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, f"--runs_dir={tmp_path}", *arguments],
         stderr=subprocess.PIPE,

@@ -14,15 +14,15 @@ from typing import Any
 import click
 import yaml
 
-from amc_agents.fleet import Fleet, Outcome, Rules
-from amc_agents.fleet_agent import Place, environment_for
-from amc_agents.fleet_devices import Device, DeviceError, Lease, choose, load_driver
-from amc_agents.fleet_display import Event, open_display
-from amc_agents.fleet_policy import Ended
-from amc_agents.fleet_processes import PROCESS_TAG, Guardian, become_subreaper, end_all
-from amc_agents.fleet_watch import Sweep, Watch
-from amc_agents.reopen import Reopened, ReopenError, reopen_preempted
-from amc_agents.signals import SIGTERM_MEANING
+from amc_agents.fleet.agent_slot import Place, environment_for
+from amc_agents.fleet.devices import Device, DeviceError, Lease, choose, load_driver
+from amc_agents.fleet.display import Event, open_display
+from amc_agents.fleet.loop import Fleet, Outcome, Rules
+from amc_agents.fleet.policy import Ended
+from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
+from amc_agents.fleet.watch import Sweep, Watch
+from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
+from amc_agents.trial.signals import SIGTERM_MEANING
 from amc_sweeps.backend.address import BackendError, find_sweep, parse_sweep
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from amc_agents.commands.chosen import answering, open_api
+from amc_agents.commands.targets import answering, open_api
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect, refuse
 
 RUNS_A_PAGE = 500  # without configuration and summary a run is small

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.chosen import answering, choose_target
+from amc_agents.commands.targets import answering, choose_target
 from amc_agents.run_target import Target
 from amc_sweeps.backend.address import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
-    from amc_agents.again import Trial
+    from amc_agents.trial.relaunch import TrialCommand
 
 METRIC = "best/combined_acc"
 _ENDED_BY_US = (128 + signal.SIGINT, 75)  # interrupted, preempted: no further trial
@@ -96,22 +96,27 @@ def repeat_command(
 
 def _prepared(
     target: Target, seed: int | None, count: int | None, data: str | None, *, check_data: bool
-) -> list[tuple[int, Trial]]:
+) -> list[tuple[int, TrialCommand]]:
     """Return every seed and its trial."""
-    from amc_agents import again
+    from amc_agents.trial import relaunch
 
     entity, project, run_id = target.path.split("/")
     config = dict(target.found.config)
     try:
-        settings = again.settings_of(config)
-        settings["data"] = again.data_here(settings["data"], data)
+        settings = relaunch.settings_of(config)
+        settings["data"] = relaunch.data_here(settings["data"], data)
         if check_data:
-            again.require_same_frames(settings["data"], config)
-    except again.AgainError as error:
+            relaunch.require_same_frames(settings["data"], config)
+    except relaunch.RelaunchError as error:
         raise Refusal(f"{target.path} cannot be repeated: {error}") from error
     environment = {"WANDB_ENTITY": entity, "WANDB_PROJECT": project, "WANDB_TAGS": f"repeat-of-{run_id}"}
     return [
-        (each, again.Trial((*again.as_flags({**settings, "seed": each}), f"--repeat_of={run_id}"), environment))
+        (
+            each,
+            relaunch.TrialCommand(
+                (*relaunch.as_flags({**settings, "seed": each}), f"--repeat_of={run_id}"), environment
+            ),
+        )
         for each in seeds(int(settings["seed"]), seed, count)
     ]
 
@@ -125,10 +130,10 @@ def seeds(recorded: int, given: int | None, count: int | None) -> list[int]:
 
 
 def _queue(
-    api: Any, target: Target, trials: Sequence[tuple[int, Trial]], *, only_print: bool, backend: Backend
+    api: Any, target: Target, trials: Sequence[tuple[int, TrialCommand]], *, only_print: bool, backend: Backend
 ) -> None:
     """Put the configuration before all that the sweep's search proposes."""
-    from amc_agents import again
+    from amc_agents.trial import relaunch
 
     entity, project, _ = target.path.split("/")
     sweep_id = target.found.sweep_name
@@ -136,7 +141,7 @@ def _queue(
         refuse(f"{target.path} is in no sweep: leave --in-sweep out")
     with answering(backend):
         sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
-        settings = again.settings_of(dict(target.found.config))
+        settings = relaunch.settings_of(dict(target.found.config))
         if "data" not in sweep.config.get("parameters", {}):
             del settings["data"]  # it is whatever the next machine says
         for seed, _ in trials:
@@ -150,7 +155,7 @@ def _queue(
             )
 
 
-def _train(target: Target, trials: Sequence[tuple[int, Trial]], backend: Backend) -> list[Repeat]:
+def _train(target: Target, trials: Sequence[tuple[int, TrialCommand]], backend: Backend) -> list[Repeat]:
     """Run the trials one after the other, until one is interrupted."""
     child: subprocess.Popen[bytes] | None = None
 

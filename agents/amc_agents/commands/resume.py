@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.chosen import Chosen, answering, choose_target
 from amc_agents.commands.steering import change, say
+from amc_agents.commands.targets import Chosen, answering, choose_target
 from amc_agents.run_target import Target
 from amc_agents.sweep_control import Action
 from amc_core.config import check_value, parse_flag
@@ -18,7 +18,7 @@ from amc_sweeps.backend.address import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 
 if TYPE_CHECKING:
-    from amc_agents.again import Trial
+    from amc_agents.trial.relaunch import TrialCommand
 
 
 @click.command("resume")
@@ -48,7 +48,7 @@ def resume_command(
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
-    """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs again.
+    """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs relaunch.
 
     A run goes on here, in the foreground, whether it crashed, was killed, preempted or stopped: with the checkpoint in
     its folder, or the one that W&B keeps of it, whichever is further on. Nothing is logged twice, and its numbers are
@@ -85,24 +85,26 @@ def _value(name: str, text: str) -> Any:
     return value
 
 
-def _prepared(target: Target, backend: Backend, given: dict[str, Any], data: str | None, runs_dir: Path) -> Trial:
+def _prepared(
+    target: Target, backend: Backend, given: dict[str, Any], data: str | None, runs_dir: Path
+) -> TrialCommand:
     """Look into everything that could refuse the trial while its run is still untouched, and return the trial."""
-    from amc_agents import again
+    from amc_agents.trial import relaunch
 
     entity, project, run_id = target.path.split("/")
     run = target.found
     config = dict(run.config)
     try:
-        settings = again.settings_of(config)
-        again.require_ended(target.path, run.state, getattr(run, "heartbeat_at", None))
-        again.require_something_left(dict(run.summary_metrics), settings, given)
+        settings = relaunch.settings_of(config)
+        relaunch.require_ended(target.path, run.state, getattr(run, "heartbeat_at", None))
+        relaunch.require_something_left(dict(run.summary_metrics), settings, given)
         with answering(backend):
             _require_checkpoint(target.path, runs_dir / run_id)
-        again.require_same_frames(again.data_here(settings["data"], data), config)
-    except again.AgainError as error:
+        relaunch.require_same_frames(relaunch.data_here(settings["data"], data), config)
+    except relaunch.RelaunchError as error:
         raise Refusal(f"{target.path} cannot be continued: {error}") from error
     flags = [f"--{name}={'null' if value is None else value}" for name, value in given.items()]
-    return again.Trial(
+    return relaunch.TrialCommand(
         flags=(f"--runs_dir={runs_dir}", *([f"--data={data}"] if data else []), *flags),
         environment={
             "WANDB_ENTITY": entity,
@@ -114,14 +116,14 @@ def _prepared(target: Target, backend: Backend, given: dict[str, Any], data: str
 
 
 def _require_checkpoint(path: str, folder: Path) -> None:
-    from amc_agents.again import AgainError
-    from amc_agents.run_artifacts import find_uploaded
+    from amc_agents.trial.artifacts import find_uploaded
+    from amc_agents.trial.relaunch import RelaunchError
 
     if (folder / "last.pt").is_file():
         return
     entity, project, run_id = path.split("/")
     if find_uploaded(entity, project, run_id) is None:
-        raise AgainError(
+        raise RelaunchError(
             f"no checkpoint of it: not {(folder / 'last.pt').resolve()}, and W&B keeps no artifact "
             f"{entity}/{project}/checkpoint-{run_id}. Run it on the machine that has the folder, name its parent with "
             f"--runs-dir or AMC_RUNS_DIR, or train it anew: amc-sweep repeat {run_id}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from amc_agents.commands.chosen import Chosen, answering, choose_sweep
+from amc_agents.commands.targets import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import AgentSeen, Progress, Status, duration, read_status
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from amc_agents.commands.chosen import Chosen, answering, choose_sweep
+from amc_agents.commands.targets import Chosen, answering, choose_sweep
 from amc_agents.sweep_control import Action, Change, SweepControlError, control, living_runs
 from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options
 

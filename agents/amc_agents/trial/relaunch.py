@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amc_agents.reopen import OF_A_TRIAL
+from amc_agents.trial.reopen import OF_A_TRIAL
 from amc_core.config import FIELDS
 from amc_sweeps.backend.address import Backend
 from amc_sweeps.runs.run_states import RunState
 
 
-class AgainError(RuntimeError):
+class RelaunchError(RuntimeError):
     """The run cannot be trained again here; the message says why, and what would help. Nothing was changed."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialCommand:
     """A command, and what it needs besides this process's environment."""
 
     flags: tuple[str, ...]
@@ -29,7 +29,7 @@ class Trial:
 
     def command(self) -> list[str]:
         """Return what to execute; the interpreter's own way, so that a checkout that is not installed works too."""
-        return [sys.executable, "-m", "amc_agents.trial", *self.flags]
+        return [sys.executable, "-m", "amc_agents.trial.main", *self.flags]
 
     def process_environment(self, backend: Backend) -> dict[str, str]:
         """Return this process's environment, pointed at a W&B and at a run."""
@@ -47,11 +47,11 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the trial's settings among all that its run's config records.
 
     Raises:
-        AgainError: the run is not one of amc-train.
+        RelaunchError: the run is not one of amc-train.
     """
     settings = {name: value for name, value in config.items() if name in FIELDS}
     if not {"model_type", "representation", "batch_size", "seed"} <= settings.keys():
-        raise AgainError("the run's config lacks settings that amc-train records: it is not a run of amc-train")
+        raise RelaunchError("the run's config lacks settings that amc-train records: it is not a run of amc-train")
     return settings
 
 
@@ -89,21 +89,21 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
     """Refuse another data file than the run's.
 
     Raises:
-        AgainError: it is not there, unusable, or another one.
+        RelaunchError: it is not there, unusable, or another one.
     """
     from amc_core.data.radioml import DataError, RadioMLFile
 
     remedy = "name the run's file with --data or AMC_DATA"
     if not Path(path).exists():
-        raise AgainError(f"{path}: no such data file on this machine; {remedy}")
+        raise RelaunchError(f"{path}: no such data file on this machine; {remedy}")
     try:
         with RadioMLFile(path) as data:
             own = data.fingerprint
     except DataError as error:
-        raise AgainError(f"{error}; {remedy}") from error
+        raise RelaunchError(f"{error}; {remedy}") from error
     recorded = config.get("data_fingerprint")
     if recorded is not None and own != recorded:
-        raise AgainError(
+        raise RelaunchError(
             f"{path}: another data file (fingerprint {own}) than the run was trained on ({recorded}, there "
             f"{config.get('data')}); {remedy}"
         )
@@ -113,13 +113,13 @@ def require_ended(path: str, state: str, heard: str | None) -> None:
     """Refuse a run that may still have a trial.
 
     Raises:
-        AgainError: it is alive, as far as W&B knows.
+        RelaunchError: it is alive, as far as W&B knows.
     """
     if state == RunState.PENDING:
-        raise AgainError(f"run {path} is pending: an agent has it, or will; it need not be resumed")
+        raise RelaunchError(f"run {path} is pending: an agent has it, or will; it need not be resumed")
     if state in {RunState.RUNNING, RunState.PREEMPTING}:
         last = f", last heard at {heard}" if heard else ""
-        raise AgainError(
+        raise RelaunchError(
             f"run {path} is {state}{last}: two trials would write into one history. Stop it first; where its trial is "
             "dead already, W&B notices after about five minutes of silence"
         )
@@ -129,13 +129,13 @@ def require_something_left(summary: Mapping[str, Any], settings: Mapping[str, An
     """Refuse to continue a trial that ended by itself, unless its end is moved.
 
     Raises:
-        AgainError: naming what would move it.
+        RelaunchError: naming what would move it.
     """
     reason, epoch = summary.get("end_reason"), int(summary.get("epoch") or 0)
     if reason == "completed" and int(given.get("epochs", settings["epochs"])) <= epoch:
-        raise AgainError(f"the run completed its {epoch} epochs, nothing is left of it: give more with --epochs")
+        raise RelaunchError(f"the run completed its {epoch} epochs, nothing is left of it: give more with --epochs")
     if reason == "patience" and "patience" not in given:
-        raise AgainError(
+        raise RelaunchError(
             f"the run ended by patience {settings.get('patience')} after epoch {epoch}, nothing is left of it: "
             "move its end with --patience (null: never)"
         )

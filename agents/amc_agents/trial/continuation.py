@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_agents.run_artifacts import Uploaded, fetch
+from amc_agents.trial.artifacts import Uploaded, fetch
 from amc_core.training.checkpoint import LAST, CheckpointError, load_checkpoint
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from amc_agents.fleet_evidence import Record
+from amc_agents.fleet.evidence import Record
 
 LOOK_EVERY_S = 15.0  # the client posts no oftener
 PATIENCE_S = 10.0  # the client itself goes on asking a server that is away, and says nothing meanwhile

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from amc_agents.best_evaluation import BestEvaluation
-from amc_agents.reopen import log_missing_rows
-from amc_agents.run_folder import Row, append_row, keep_rows, write_rows
+from amc_agents.trial.best_evaluation import BestEvaluation
+from amc_agents.trial.reopen import log_missing_rows
+from amc_agents.trial.run_folder import Row, append_row, keep_rows, write_rows
 
 _OF_A_PARENT = ("parent_run", "parent_split_fingerprint")
 

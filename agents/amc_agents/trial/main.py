@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from amc_agents.again import continued_values
-from amc_agents.ending import guarded
-from amc_agents.run_artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
-from amc_agents.run_folder import leave_end
-from amc_agents.run_recorder import ClientLostError, RunRecorder, telling_wandb
-from amc_agents.signals import StopRequests
+from amc_agents.trial.artifacts import SETTING, ArtifactUse, find_uploaded, log_checkpoint, log_evaluation
+from amc_agents.trial.ending import guarded
+from amc_agents.trial.recorder import ClientLostError, RunRecorder, telling_wandb
+from amc_agents.trial.relaunch import continued_values
+from amc_agents.trial.run_folder import leave_end
+from amc_agents.trial.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
 from amc_sweeps.backend.address import BackendError, choose_backend
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
@@ -30,7 +30,7 @@ from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 if TYPE_CHECKING:
     import wandb
 
-    from amc_agents.run_artifacts import Uploaded
+    from amc_agents.trial.artifacts import Uploaded
 
 
 def _option(spec: FieldSpec) -> click.Option:
@@ -213,7 +213,7 @@ def _settle(
     with telling_wandb():
         changed = {name: value for name, value in config.to_mapping().items() if handed_over.get(name) != value}
         run.config.update(changed, allow_val_change=run.resumed)
-    from amc_agents.continuation import find_checkpoint  # torch: after TrialConfig has had its say
+    from amc_agents.trial.continuation import find_checkpoint  # torch: after TrialConfig has had its say
 
     def uploaded() -> Uploaded | None:
         kept_there = run.resumed and artifact is not ArtifactUse.NEVER

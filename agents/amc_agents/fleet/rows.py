@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from amc_agents.fleet_agent import Place
-from amc_agents.fleet_devices import Reading
-from amc_agents.fleet_display import Row
-from amc_agents.fleet_evidence import NOTHING
-from amc_agents.fleet_policy import Ended
-from amc_agents.fleet_watch import Watch
+from amc_agents.fleet.agent_slot import Place
+from amc_agents.fleet.devices import Reading
+from amc_agents.fleet.display import Row
+from amc_agents.fleet.evidence import NOTHING
+from amc_agents.fleet.policy import Ended
+from amc_agents.fleet.watch import Watch
 
 
 def rows(

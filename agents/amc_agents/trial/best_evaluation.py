@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amc_agents.run_folder import Row
+from amc_agents.trial.run_folder import Row
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 
 SO_FAR = "best/combined_acc"  # in every row: the running maximum of val/combined_acc

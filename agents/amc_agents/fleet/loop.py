@@ -15,15 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import FrameType
 
-from amc_agents import fleet_policy as policy
-from amc_agents.fleet_agent import Place, Trial
-from amc_agents.fleet_devices import Driver, Reading, crowd, fault
-from amc_agents.fleet_display import Display, Event, Row
-from amc_agents.fleet_evidence import NOTHING, MemoryKills, conclude, last_words
-from amc_agents.fleet_policy import Alive, Ended
-from amc_agents.fleet_processes import reap_inherited, tagged
-from amc_agents.fleet_rows import in_words, rows
-from amc_agents.fleet_watch import Watch
+from amc_agents.fleet import policy
+from amc_agents.fleet.agent_slot import Place, Trial
+from amc_agents.fleet.devices import Driver, Reading, crowd, fault
+from amc_agents.fleet.display import Display, Event, Row
+from amc_agents.fleet.evidence import NOTHING, MemoryKills, conclude, last_words
+from amc_agents.fleet.policy import Alive, Ended
+from amc_agents.fleet.processes import reap_inherited, tagged
+from amc_agents.fleet.rows import in_words, rows
+from amc_agents.fleet.watch import Watch
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 TICK_S = 0.25  # a trial's end is noticed at once; this is for its beginning

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amc_agents.fleet_devices import Device, Reading
-from amc_agents.fleet_evidence import read_from
-from amc_agents.fleet_processes import PROCESS_TAG, children, exit_code_of_zombie, is_trial, reap, tagged, variables
+from amc_agents.fleet.devices import Device, Reading
+from amc_agents.fleet.evidence import read_from
+from amc_agents.fleet.processes import PROCESS_TAG, children, exit_code_of_zombie, is_trial, reap, tagged, variables
 
 LEFTOVERS_S = 10.0  # how long what a dead trial has started may still run
 

@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from amc_agents.best_evaluation import BestEvaluation
-from amc_agents.run_folder import read_end, read_rows
+from amc_agents.trial.best_evaluation import BestEvaluation
+from amc_agents.trial.run_folder import read_end, read_rows
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 from amc_sweeps.runs.run_states import RunState
 
@@ -68,7 +68,7 @@ def reopen_preempted(
     env = {name: value for name, value in environ.items() if name not in OF_A_TRIAL}
     # The caller's import path, too: a checkout that is not installed reopens like one that is.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "amc_agents.reopen", run_path, str(run_folder)]
+    command = [sys.executable, "-m", "amc_agents.trial.reopen", run_path, str(run_folder)]
     process = subprocess.Popen(
         command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -125,7 +125,7 @@ def log_missing_rows(run: Any, rows: list[dict[str, Any]]) -> int:
 
 
 def _upload_checkpoint(run: Any, run_folder: Path) -> None:
-    from amc_agents.run_artifacts import ArtifactUse, log_checkpoint
+    from amc_agents.trial.artifacts import ArtifactUse, log_checkpoint
 
     if ArtifactUse.of(os.environ) is ArtifactUse.NEVER:
         return

@@ -1,0 +1,1 @@
+"""amc-sweep agent: several `wandb agent` processes, watched and restarted."""

@@ -1,0 +1,1 @@
+"""amc-train: one trial, from flags to an exit code."""
