@@ -22,7 +22,6 @@ from simulated_sweeps import (
     simulate,
 )
 
-from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.conclusions import case_of
 from amc_analysis.findings import SMALL_GROUP, Findings
 from amc_analysis.firings import Rule
@@ -33,7 +32,8 @@ from amc_analysis.parameters import parameters_of
 from amc_analysis.rules import RULES
 from amc_analysis.rules.case import Case
 from amc_analysis.rules.groups import MUCH_MORE
-from amc_analysis.statistics import wilson_interval
+from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.statistics import wilson_interval
 
 POPULATION = 40_000  # curves from which the truth of a mean is taken
 # The sd of outcomes between runs of one configuration: what a planted effect is measured in.

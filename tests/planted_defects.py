@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from simulated_sweeps import EPOCH_SD, EPOCHS, HYPERBAND, RUN_SD, Setting, findings_of, simulate
 
-from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Rule
-from amc_analysis.runs import Metric
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.records import Metric
 
 N = 30
 MIXED = Setting(N, crash=0.1, hyperband=False)

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from amc_analysis.claims import read_recorded
 from amc_analysis.findings import Findings, analyse
 from amc_analysis.history import History
-from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
+from amc_analysis.runs import RunWithHistory
 from amc_sweeps.runs import export_file
+from amc_sweeps.runs.claims import read_recorded
+from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
 METRIC = Metric("val/combined_acc", "maximize")
@@ -43,7 +44,7 @@ def recorded(name: str) -> Findings:
 def _run(run: dict[str, Any] | export_file.Record) -> RunRecord:
     rows = run.get("history") or []
     points = tuple(Point(row[METRIC.name], epoch=float(row["epoch"])) for row in rows if METRIC.name in row)
-    return RunRecord(
+    return RunWithHistory(
         run_id=run["id"],
         name=run.get("name") or run["id"],
         state=run["state"],

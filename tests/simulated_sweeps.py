@@ -16,9 +16,10 @@ import numpy as np
 
 from amc_analysis.findings import Findings, early_stops, failure_rate, searched_parameters
 from amc_analysis.history import Column, History
-from amc_analysis.ranking import rank
-from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
+from amc_analysis.runs import RunWithHistory
 from amc_sweeps.runs.causes import Cause, Verdict
+from amc_sweeps.runs.ranking import rank
+from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 METRIC = Metric("val/combined_acc", "maximize")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -162,7 +163,7 @@ def findings_of(
 
 def _record(run_id: str, run: Simulated, metric: Metric) -> RunRecord:
     rows = np.arange(len(run.values))
-    return RunRecord(
+    return RunWithHistory(
         run_id=run_id,
         name=run_id,
         state="finished" if run.cause is Cause.COMPLETED else "crashed",

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from amc_analysis.history import History
-from amc_analysis.runs import Metric, Point, RunRecord, SweepRecord
+from amc_analysis.runs import RunWithHistory
+from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 START = datetime(2025, 7, 1, 12, tzinfo=UTC)
 MAXIMISE = Metric("val/combined_acc", "maximize")
@@ -32,7 +33,7 @@ def run(run_id: str, values: Sequence[float] = (), state: str = "finished", **fi
     fields.setdefault("points", points(values, named=named, start_s=start_s))
     fields.setdefault("created_at", START)
     fields.setdefault("heartbeat_at", START + timedelta(seconds=start_s + 60 * len(values)))
-    return RunRecord(run_id=run_id, name=fields.pop("name", run_id), state=state, **fields)
+    return RunWithHistory(run_id=run_id, name=fields.pop("name", run_id), state=state, **fields)
 
 
 def completed(run_id: str, values: Sequence[float], **fields: Any) -> RunRecord:

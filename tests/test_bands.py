@@ -7,10 +7,10 @@ import random
 import pytest
 from sweep_records import run
 
-from amc_analysis.bands import STOP_SLACK_S, Decisions
-from amc_analysis.runs import Goal, RunRecord
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, runs_to_stop
+from amc_sweeps.runs.bands import STOP_SLACK_S, Decisions
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import Goal, RunRecord
 
 
 def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: RunRecord, asked: bool) -> object:

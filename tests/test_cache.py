@@ -20,9 +20,10 @@ from amc_analysis.heads import run_from_json, run_to_json
 from amc_analysis.history import History
 from amc_analysis.public_api import PublicApiSource
 from amc_analysis.reading import read, read_offline
-from amc_analysis.runs import RunRecord, SweepUnreadableError
+from amc_analysis.runs import SweepUnreadableError
 from amc_analysis.sources import Mark, Part, Reading, Selection, SweepHead
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import RunRecord
 
 CONFIG = {"metric": {"name": "acc", "goal": "maximize"}}
 WANTED = Selection("e", "p", "s")
@@ -182,12 +183,14 @@ from pathlib import Path
 from test_cache import Memory, WANTED, rows
 from amc_analysis.cache import Cache
 from amc_analysis.reading import read
+from amc_analysis.runs import history_of
 first = int(sys.argv[2])
 for turn in range(8):
     with Cache(Path(sys.argv[1])) as cache:
         source = Memory({f"r{n}": rows(*(k / 10 for k in range(1 + (n + turn + first) % 5))) for n in range(40)})
         record = read(source, WANTED, cache=cache)
-        assert {run.run_id: run.history.length for run in record.runs} == {k: len(v) for k, v in source.rows.items()}
+        lengths = {run.run_id: history_of(run).length for run in record.runs}
+        assert lengths == {name: len(logged) for name, logged in source.rows.items()}
 """
 
 

@@ -8,7 +8,7 @@ from sweep_records import completed, sweep
 
 from amc_analysis.comparison import classes_of, compare
 from amc_analysis.findings import Findings, analyse
-from amc_analysis.runs import Metric
+from amc_sweeps.runs.records import Metric
 
 TASK = {"label_set": "digital17", "snr_min_db": 0, "snr_max_db": 30, "n_val": 111_411, "epochs": 3}
 

@@ -17,8 +17,8 @@ from amc_analysis.outcomes import outcomes_of
 from amc_analysis.parameters import parameter, parameters_of
 from amc_analysis.permutation import dependence
 from amc_analysis.permutation import test as corrected_p
-from amc_analysis.runs import Metric
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.records import Metric
 
 CHOICES = {"parameters": {"a": {"values": [1, 2]}, "b": {"values": ["x", "y", "z"]}}}
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from sweep_records import START, completed, run, sweep
 
-from amc_analysis.evidence import epochs_done, epochs_planned, evidence_of, hyperband_of
-from amc_analysis.runs import RunRecord, SweepRecord
 from amc_sweeps.runs.causes import Cause, classify
+from amc_sweeps.runs.evidence import epochs_done, epochs_planned, evidence_of, hyperband_of
+from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 HYPERBAND = {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": True}}  # bands 3, 9, 27
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sweep_records import completed, run, sweep
 
-from amc_analysis.findings import Findings, analyse, commands_of
-from amc_analysis.runs import RunRecord
+from amc_analysis.findings import Findings, analyse
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.commands import commands_of
+from amc_sweeps.runs.records import RunRecord
 
 OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}, "epochs": {"value": 20}}}
 

@@ -21,8 +21,8 @@ from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own
 from amc_analysis.next_sweep_file import next_sweep
 from amc_analysis.next_sweep_outcomes import at_equal_epochs
 from amc_analysis.next_sweep_yaml import literal, number
-from amc_analysis.runs import RunRecord
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.records import RunRecord
 
 
 def written(findings: Findings) -> dict[str, Any]:

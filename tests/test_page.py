@@ -19,9 +19,9 @@ from amc_analysis.confusion import read_confusions
 from amc_analysis.findings import analyse
 from amc_analysis.page import to_html
 from amc_analysis.page_data import as_script, chart_data, visible_range
-from amc_analysis.runs import SweepRecord
 from amc_analysis.sections import report_of
 from amc_sweeps.charts.library import chart_library
+from amc_sweeps.runs.records import SweepRecord
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">"

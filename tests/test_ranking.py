@@ -7,9 +7,9 @@ import math
 import pytest
 from sweep_records import MAXIMISE, run
 
-from amc_analysis.ranking import RankedRun, name_of_test, rank
-from amc_analysis.runs import Metric, RunRecord
 from amc_sweeps.runs.causes import Cause, Verdict
+from amc_sweeps.runs.ranking import RankedRun, name_of_test, rank
+from amc_sweeps.runs.records import Metric, RunRecord
 
 NAN = math.nan
 

@@ -20,9 +20,10 @@ from amc_analysis.bulk import BulkSource, NoBulkError, wait_s
 from amc_analysis.history import History
 from amc_analysis.public_api import PublicApiSource
 from amc_analysis.reading import common_metric, read
-from amc_analysis.runs import MetricError, RunRecord, SweepRecord, SweepUnreadableError
+from amc_analysis.runs import RunWithHistory, SweepUnreadableError, history_of
 from amc_analysis.sources import NotFoundError, Selection
 from amc_sweeps.runs.export_file import Export, write
+from amc_sweeps.runs.records import MetricError, RunRecord, SweepRecord
 
 CONFIG = {
     "method": "random",
@@ -110,9 +111,9 @@ def plain(record: SweepRecord) -> dict[str, Any]:
                 "points": [repr(point) for point in run.points],
                 "history": {
                     name: (column.rows.tolist(), [repr(value) for value in column.values.tolist()])
-                    for name, column in sorted(run.history.columns.items())
+                    for name, column in sorted(history_of(run).columns.items())
                 },
-                "length": run.history.length,
+                "length": history_of(run).length,
             }
             for run in record.runs
         ],
@@ -149,12 +150,12 @@ def test_a_sweep_is_found_by_its_id_alone_and_has_every_row_and_flag(place: Plac
         "what people write",
     )
     first, second, third = record.runs
-    assert first.history.length == 21
-    assert first.history.column("deep.er").rows.tolist() == [3]
+    assert history_of(first).length == 21
+    assert history_of(first).column("deep.er").rows.tolist() == [3]
     assert math.isnan(first.points[3].value)
     assert (second.exit_code, second.stop_reason, second.stop_decision) == (255, "hyperband", second.stop_decision)
     assert second.stop_decision is not None
-    assert third.history.length == 0
+    assert history_of(third).length == 0
 
 
 def test_a_project_has_the_runs_of_no_sweep(place: Place) -> None:
@@ -254,7 +255,7 @@ def test_a_wait_is_what_the_server_says_else_longer_and_longer(
 
 def logging(**columns: float) -> RunRecord:
     """Return a run that logged these once."""
-    return RunRecord("r", "r", "finished", history=History.from_rows([columns]))
+    return RunWithHistory("r", "r", "finished", history=History.from_rows([columns]))
 
 
 def test_runs_of_no_sweep_are_ranked_by_what_they_log_in_common() -> None:

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main as amc_sweep
-from amc_analysis.claims import Claim, ClaimError, ClaimKind, read_recorded
 from amc_analysis.cli import main as amc_analyze
 from amc_analysis.findings import analyse
 from amc_analysis.recorded import records_of
-from amc_analysis.runs import SweepRecord
 from amc_sweeps.runs import export_file
+from amc_sweeps.runs.claims import Claim, ClaimError, ClaimKind, read_recorded
+from amc_sweeps.runs.records import SweepRecord
 
 FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
 FILES = sorted(FOLDER.glob("*.yaml"))

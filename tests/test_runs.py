@@ -8,16 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from amc_analysis.history import History
-from amc_analysis.runs import (
-    MetricError,
-    as_number,
-    choose_metric,
-    look_up,
-    not_finite_of,
-    parse_time,
-    points_of,
-    summary_number,
-)
+from amc_analysis.runs import not_finite_of, points_of
+from amc_sweeps.runs.records import MetricError, choose_metric, parse_time, summary_number
+from amc_sweeps.values import as_number, look_up
 
 
 def test_every_row_counts_and_keeps_its_epoch_step_and_time() -> None:

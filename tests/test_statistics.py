@@ -8,14 +8,8 @@ import random
 
 import pytest
 
-from amc_analysis.statistics import (
-    expected_best,
-    expected_inflation,
-    medians_of_3,
-    noise_sd,
-    t_interval,
-    wilson_interval,
-)
+from amc_analysis.statistics import expected_best, expected_inflation, t_interval
+from amc_sweeps.runs.statistics import medians_of_3, noise_sd, wilson_interval
 
 
 @pytest.mark.parametrize(

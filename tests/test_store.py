@@ -10,15 +10,16 @@ import pytest
 from sweep_records import run, sweep
 
 from amc_analysis.history import History
-from amc_analysis.runs import SweepRecord, with_history
+from amc_analysis.runs import history_of, with_history, with_metric
 from amc_analysis.store import StoreError, load, save
+from amc_sweeps.runs.records import SweepRecord
 
 
 def record() -> SweepRecord:
     """Return a sweep whose runs logged different things at different rows."""
     rows = [{"epoch": 1, "val/combined_acc": 0.5, "lr": 1.0}, {"val/combined_acc": math.nan, "run": 7.0}, {}]
-    uneven = with_history(run("uneven"), History.from_rows(rows), "val/combined_acc")
-    nothing = with_history(run("nothing", state="crashed"), History(), "val/combined_acc")
+    uneven = with_metric(with_history(run("uneven"), History.from_rows(rows)), "val/combined_acc")
+    nothing = with_metric(with_history(run("nothing", state="crashed"), History()), "val/combined_acc")
     config = {"metric": {"name": "val/combined_acc", "goal": "maximize"}}
     return sweep(uneven, nothing, config=config, runs_total=None)
 
@@ -29,11 +30,11 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     assert (first.sweep_id, first.metric, first.read_at) == (record().sweep_id, record().metric, record().read_at)
     for found in (first, second):
         uneven, nothing = found.runs
-        assert nothing.history.length == 0
+        assert history_of(nothing).length == 0
         assert nothing.state == "crashed"
-        assert uneven.history.length == 3
-        assert uneven.history.column("run").values.tolist() == [7.0]
-        assert uneven.history.column("lr").rows.tolist() == [0]
+        assert history_of(uneven).length == 3
+        assert history_of(uneven).column("run").values.tolist() == [7.0]
+        assert history_of(uneven).column("lr").rows.tolist() == [0]
         assert [repr(point.value) for point in uneven.points] == ["0.5", "nan"]
 
 

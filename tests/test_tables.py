@@ -17,9 +17,9 @@ from training_surface import simulate
 from amc_analysis.findings import analyse
 from amc_analysis.json_schema import json_schema
 from amc_analysis.next_sweep_file import next_sweep
-from amc_analysis.runs import SweepRecord
 from amc_analysis.sections import report_of
 from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+from amc_sweeps.runs.records import SweepRecord
 
 
 def document(record: SweepRecord, *, follow: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from sweep_records import completed, run, sweep
 
-from amc_analysis.runs import RunRecord, SweepRecord
+from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 EPOCHS = 150
 LAYER_GAIN = {"none": 0.0, "pre": 1.2, "post": -1.5}  # points

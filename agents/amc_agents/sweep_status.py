@@ -20,8 +20,8 @@ from amc_sweeps.runs.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
     from amc_analysis.findings import Findings
-    from amc_analysis.runs import SweepRecord
     from amc_analysis.sources import Source
+    from amc_sweeps.runs.records import SweepRecord
 
 Progress = Callable[[int, int], None]
 
@@ -145,7 +145,7 @@ def read_status(
         wandb.Error: when the server does not answer as it should.
     """
     from amc_analysis.findings import analyse
-    from amc_analysis.runs import MetricError
+    from amc_sweeps.runs.records import MetricError
 
     sweep = fresh_sweep(api, path)
     try:
@@ -174,7 +174,7 @@ def _record(
 
 def agents_seen(agents: Iterable[Any], now: datetime) -> tuple[AgentSeen, ...]:
     """Return what is known of W&B's agents, those heard last first."""
-    from amc_analysis.runs import parse_time
+    from amc_sweeps.runs.records import parse_time
 
     seen = []
     for agent in agents:

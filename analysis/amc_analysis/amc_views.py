@@ -14,8 +14,9 @@ from amc_analysis.dynamics import ClassScore, ClassView, RunAttractor, RunDrift
 from amc_analysis.findings import Findings
 from amc_analysis.history import Column
 from amc_analysis.parameters import Floats
-from amc_analysis.ranking import RankedRun
-from amc_analysis.statistics import noise_sd
+from amc_analysis.runs import history_of
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.statistics import noise_sd
 
 _MOD, _FAMILY, _LEVEL = "f1/mod/", "f1/family/", "f1/snr/"
 
@@ -24,7 +25,7 @@ def drifts(findings: Findings) -> tuple[RunDrift, ...]:
     """Return how the modulation task's share of both weights moved, for every run that logged it."""
     found = []
     for entry in findings.ranked:
-        mod_E, snr_E = entry.run.history.aligned("weight/mod", "weight/snr")
+        mod_E, snr_E = history_of(entry.run).aligned("weight/mod", "weight/snr")
         total_E = mod_E + snr_E
         share_E = mod_E[total_E > 0] / total_E[total_E > 0]
         if len(share_E):
@@ -37,7 +38,7 @@ def attractors(findings: Findings) -> tuple[RunAttractor, ...]:
     """Return which SNR level swallowed others, for every run in which one did."""
     found = []
     for entry in findings.ranked:
-        share, level = entry.run.history.column("attractor/share"), entry.run.history.column("attractor/snr_db")
+        share, level = history_of(entry.run).column("attractor/share"), history_of(entry.run).column("attractor/snr_db")
         if not len(share) or not (share.values > 0).any():
             continue
         usual = Counter(level.values[np.isfinite(level.values)].tolist()).most_common(1)
@@ -73,7 +74,7 @@ def class_view(findings: Findings) -> ClassView | None:
 def _scores(entry: RankedRun, prefix: str, row: int | None) -> list[ClassScore]:
     return [
         _score(metric, metric.removeprefix(prefix), column, row)
-        for metric, column in entry.run.history.columns.items()
+        for metric, column in history_of(entry.run).columns.items()
         if metric.startswith(prefix) and np.isfinite(column.values).any()
     ]
 
@@ -94,7 +95,7 @@ def _score(metric: str, name: str, column: Column, row: int | None) -> ClassScor
 
 def _row_of_peak(entry: RankedRun, metric: str) -> int | None:
     """Return the row of the history in which the ranking metric has its peak."""
-    column = entry.run.history.column(metric)
+    column = history_of(entry.run).column(metric)
     found = np.flatnonzero(column.values == entry.peak)
     return int(column.rows[found[0]]) if len(found) else None
 

@@ -20,9 +20,10 @@ from typing import Any
 import yaml
 
 from amc_analysis.history import History
-from amc_analysis.runs import RunRecord, SweepUnreadableError, parse_time
+from amc_analysis.runs import SweepUnreadableError
 from amc_analysis.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import RunRecord, parse_time
 
 FORMAT, VERSION = "amc-bulk", 1
 TIMEOUT_S = 120.0  # of silence

@@ -17,7 +17,6 @@ import time
 import urllib.parse
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,8 +25,9 @@ import orjson
 
 from amc_analysis.heads import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.history import Column, History
-from amc_analysis.runs import RunRecord
+from amc_analysis.runs import with_history
 from amc_analysis.sources import Mark, Part, Selection, SweepHead
+from amc_sweeps.runs.records import RunRecord
 
 VERSION = 2  # of the tables and of what is in them; a file of another one is thrown away
 BUSY_TIMEOUT_S = 30.0
@@ -160,13 +160,13 @@ class Cache:
         row = self._connection.execute(sql, (project, wanted.key)).fetchone()
         if row is None or row[2] == NEVER_WHOLE:
             return None
-        runs = []
+        runs: list[RunRecord] = []
         for run_id in json.loads(row[1]):
             sql = "SELECT head, history FROM runs WHERE project = ? AND id = ?"
             found = self._connection.execute(sql, (project, run_id)).fetchone()
             history = None if found is None else unpacked(found[1])
             if found is not None and history is not None:
-                runs.append(replace(run_from_json(json.loads(found[0])), history=history))
+                runs.append(with_history(run_from_json(json.loads(found[0])), history))
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
     def evaluation(self, project: str, run_id: str) -> bytes | None:

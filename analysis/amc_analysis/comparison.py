@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amc_analysis.evidence import epochs_planned
 from amc_analysis.findings import Findings
 from amc_analysis.report import Scale, scale_of
-from amc_analysis.runs import SweepRecord
 from amc_core.modulations import LABEL_SETS
+from amc_sweeps.runs.evidence import epochs_planned
+from amc_sweeps.runs.records import SweepRecord
 
 SNR_STEP_DB = 2  # between RadioML's levels
 COMPARISON_VERSION = 1  # of what comparison_json writes

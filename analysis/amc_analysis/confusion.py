@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from amc_analysis.ranking import RankedRun
 from amc_core.training.evaluation_files import epoch_file
+from amc_sweeps.runs.ranking import RankedRun
 
 MOST_RUNS = 6
 MOST_CLASSES = 100  # of one matrix, beyond which nothing can be seen

@@ -14,8 +14,9 @@ import numpy as np
 from amc_analysis.dynamics import CycleView, RunCycle
 from amc_analysis.findings import Findings
 from amc_analysis.parameters import Floats
-from amc_analysis.ranking import RankedRun
+from amc_analysis.runs import history_of
 from amc_analysis.statistics import t_interval
+from amc_sweeps.runs.ranking import RankedRun
 
 _NAMED_LR = re.compile(r"(?:^|[/._-])(?:lr|learning_rate)(?:$|[-/._0-9])", re.IGNORECASE)
 
@@ -52,12 +53,13 @@ def cycle_view(findings: Findings) -> CycleView | None:
 
 
 def _name_of_lr(findings: Findings) -> str | None:
-    names = Counter(name for entry in findings.ranked for name in entry.run.history.columns if _NAMED_LR.search(name))
+    columns = (name for entry in findings.ranked for name in history_of(entry.run).columns)
+    names = Counter(name for name in columns if _NAMED_LR.search(name))
     return min(names, key=lambda name: (-names[name], len(name), name)) if names else None
 
 
 def _cycle(entry: RankedRun, name: str, metric: str, sign: float) -> RunCycle | None:
-    history = entry.run.history
+    history = history_of(entry.run)
     lr, value = history.column(name), history.column(metric)
     if not len(lr) or len(value) < 3:
         return None

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from amc_analysis.outcomes import Outcomes
 from amc_analysis.parameters import Floats, Parameter, text_of
 from amc_analysis.permutation import dependence, explained, shuffles, test
-from amc_analysis.statistics import expected_best, t_interval, wilson_interval
+from amc_analysis.statistics import expected_best, t_interval
+from amc_sweeps.runs.statistics import wilson_interval
 
 PERMUTATIONS = 2000
 SIGNIFICANT = 0.05  # over all looks together

@@ -17,10 +17,10 @@ from typing import Any
 
 from amc_analysis.cache import Cache
 from amc_analysis.confusion import Confusion, confusion_of, peak_epoch
-from amc_analysis.ranking import RankedRun
-from amc_analysis.runs import SweepRecord
 from amc_analysis.sources import FileSource
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.records import SweepRecord
 
 TIME_LIMIT_S = 120.0  # for all of them
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amc_analysis.evidence import epochs_planned, evidence_of
-from amc_analysis.ranking import RankedRun, best_whole, rank
-from amc_analysis.runs import Metric, RunRecord, SweepRecord, summary_number
-from amc_analysis.statistics import wilson_interval
 from amc_sweeps.runs.causes import CENSORED, FAILURES, Cause, classify
+from amc_sweeps.runs.evidence import epochs_planned, evidence_of
+from amc_sweeps.runs.ranking import RankedRun, best_whole, rank
+from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord, summary_number
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.runs.statistics import wilson_interval
 
 SMALL_GROUP = 5  # under this many runs a rate gets its interval and no adjective
-OWN_PROGRAM = "amc-train"
-OWN_CONFIG = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # that no other script has together
-# What ended these runs was no fault of theirs, and their last checkpoint may be taken up.
-RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE}
 
 
 @dataclass(frozen=True)
@@ -185,36 +180,6 @@ def _flat(parameters: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any
 def _is_constant(section: Mapping[str, Any]) -> bool:
     values = section.get("values")
     return "value" in section or (isinstance(values, list) and len(values) == 1)
-
-
-def commands_of(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
-    """Return the command lines that repeat a run and, where it was cut short, take it up where it ended.
-
-    None where neither the program is known nor what of the configuration it was given and what it only wrote down.
-    """
-    run = entry.run
-    if not is_own(sweep, run):
-        command = command_of(sweep, run.config)
-        return () if command is None else (command,)
-    path = f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}"
-    repeat = f"amc-sweep repeat {path}"
-    return (repeat, f"amc-sweep resume {path}") if entry.cause in RESUMABLE else (repeat,)
-
-
-def is_own(sweep: SweepRecord, run: RunRecord) -> bool:
-    """Tell whether this toolkit's trial made a run: its program is named, or its whole configuration is there."""
-    program = str(sweep.config.get("program") or "")
-    return program == OWN_PROGRAM or (not program and run.config.keys() >= OWN_CONFIG)
-
-
-def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str | None:
-    """Return the command line that repeats a run outside the sweep, as its agent started it; None for unknown."""
-    program, parameters = sweep.config.get("program"), sweep.config.get("parameters")
-    if not program or not isinstance(parameters, Mapping):
-        return None
-    words = ["python", str(program)] if str(program).endswith(".py") else [str(program)]
-    words += [f"--{name}={config[name]}" for name in parameters if name in config]
-    return shlex.join(words)
 
 
 def logged_metrics(sweep: SweepRecord) -> list[str]:

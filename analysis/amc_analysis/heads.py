@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from amc_analysis.runs import RunRecord, parse_time
 from amc_analysis.sources import SweepHead
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import RunRecord, parse_time
 
 _LATER = {"points", "history", "not_finite"}  # follow from the history
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}

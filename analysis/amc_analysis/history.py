@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
+from amc_sweeps.values import as_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +103,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> History | None:
     return History(
         len(rows), {name: Column(positions, column) for name, column in zip(shapes.pop(), values, strict=True)}
     )
-
-
-def as_number(value: Any) -> float | None:
-    """Read a logged value: a number, or one of the words that JSON carries for what is not finite."""
-    if isinstance(value, str):
-        return _WORDS.get(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond every float
-        return None
 
 
 def _gather(row: Mapping[str, Any], prefix: str, position: int, into: dict[str, tuple[list[int], list[float]]]) -> None:

@@ -25,9 +25,9 @@ from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own
 from amc_analysis.next_sweep_outcomes import Outcomes, at_equal_epochs
 from amc_analysis.next_sweep_surrogate import Belief, Points, believe
 from amc_analysis.next_sweep_yaml import literal, number
-from amc_analysis.ranking import RankedRun
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig, examine
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.ranking import RankedRun
 
 LEAST_RUNS = 8  # with a value; under that nothing is excluded
 LEAST_TO_DROP = 3  # runs of a listed value, under which it is kept whatever they did

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.claims import ClaimKind
 from amc_analysis.findings import Findings
 from amc_analysis.parameters import is_seed
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten, value_key
+from amc_sweeps.runs.claims import ClaimKind
 
 WIDE = 8.0  # listed positive numbers of at least this ratio are placed by their logarithm
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.statistics import wilson_interval
 from amc_sweeps.runs.causes import FAILURES, Cause
+from amc_sweeps.runs.statistics import wilson_interval
 
 # Ends that say nothing of the configuration, whatever it was.
 _OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.DATA_ERROR})

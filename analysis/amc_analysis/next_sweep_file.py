@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from amc_analysis.evidence import epochs_planned
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Firing
 from amc_analysis.next_sweep import (
@@ -28,6 +27,7 @@ from amc_analysis.parameters import is_seed
 from amc_analysis.report import Scale, scale_of
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS
 from amc_sweeps.grammar.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
+from amc_sweeps.runs.evidence import epochs_planned
 
 SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
 FEWEST_RUNS = 12  # that the next sweep may make

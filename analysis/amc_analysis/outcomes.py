@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
-from amc_analysis.ranking import RankedRun
 from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.ranking import RankedRun
 
 Floats = NDArray[np.float64]
 

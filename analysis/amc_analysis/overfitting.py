@@ -11,8 +11,9 @@ import numpy as np
 from amc_analysis.dynamics import GapView, RunGap
 from amc_analysis.findings import Findings
 from amc_analysis.parameters import Floats
-from amc_analysis.ranking import RankedRun
-from amc_analysis.statistics import medians_of_3, noise_sd
+from amc_analysis.runs import history_of
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.statistics import medians_of_3, noise_sd
 
 LEAST_AFTER_PEAK = 5  # epochs: fewer may be a dip
 LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs of a run that never fell: it had the time to
@@ -42,7 +43,7 @@ def gap_view(findings: Findings) -> GapView | None:
 
 
 def _gap(entry: RankedRun, train: str, metric: str, sign: float) -> RunGap | None:
-    history = entry.run.history
+    history = history_of(entry.run)
     if len(history.column("epoch")):
         train_E, value_E, epoch_E = history.aligned(train, metric, "epoch")
     else:

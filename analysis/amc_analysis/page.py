@@ -22,10 +22,11 @@ from amc_analysis.report import (
     scale_of,
     warnings,
 )
-from amc_analysis.runs import look_up
+from amc_analysis.runs import history_of
 from amc_analysis.section_ends import parts
 from amc_analysis.sections import Command, Report, Table, Warned
 from amc_sweeps.charts.library import chart_library
+from amc_sweeps.values import look_up
 
 MOST_PARAMETERS = 8  # columns of the ranking
 SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
@@ -61,7 +62,7 @@ def to_html(report: Report) -> str:
         style=Markup(_asset("page.css")),
         policy=_policy(scripts),
         slices=bool(report.conclusions.effects),
-        levels=any(name.startswith("acc/snr/") for entry in findings.ranked for name in entry.run.history.columns),
+        levels=any(name.startswith("acc/snr/") for entry in findings.ranked for name in history_of(entry.run).columns),
         confusions=bool(report.confusions),
         curves=any(entry.run.curve for entry in findings.ranked),
         value=scale.text,

@@ -15,10 +15,11 @@ from amc_analysis.effects import Effect
 from amc_analysis.findings import Findings
 from amc_analysis.next_sweep_axes import look_for
 from amc_analysis.parameters import Parameter, parameters_of, text_of
-from amc_analysis.ranking import RankedRun
 from amc_analysis.report import GROUPS, group_of, label, scale_of
+from amc_analysis.runs import history_of
 from amc_analysis.sections import Report
 from amc_core.metric_names import level_of
+from amc_sweeps.runs.ranking import RankedRun
 
 DIGITS = 5  # significant ones of a drawn value: finer than a pixel
 MOST_POINTS = 400  # of one drawn curve; the peak always stays
@@ -173,7 +174,7 @@ def _by_level(findings: Findings) -> Json | None:
     for number, entry in enumerate(findings.ranked):
         names = {
             name: level
-            for name in entry.run.history.columns
+            for name in history_of(entry.run).columns
             if name.startswith("acc/") and (level := level_of(name)) is not None
         }
         row = _row_of_peak(entry, findings)
@@ -181,7 +182,7 @@ def _by_level(findings: Findings) -> Json | None:
             continue
         by_level = []
         for name, level in sorted(names.items(), key=lambda item: item[1]):
-            column = entry.run.history.column(name)
+            column = history_of(entry.run).column(name)
             there = np.flatnonzero(column.rows == row)
             if len(there):
                 by_level.append([level, _short(float(column.values[there[0]]))])
@@ -191,7 +192,7 @@ def _by_level(findings: Findings) -> Json | None:
 
 
 def _row_of_peak(entry: RankedRun, findings: Findings) -> int | None:
-    column = entry.run.history.column(findings.metric.name)
+    column = history_of(entry.run).column(findings.metric.name)
     there = np.flatnonzero(column.values == entry.peak)
     return int(column.rows[there[0]]) if len(there) else None
 

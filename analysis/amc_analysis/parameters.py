@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.findings import Findings
-from amc_analysis.runs import look_up
 from amc_sweeps.grammar.sweep_config import Choice, Leaf, Range, examine, flatten, value_key
+from amc_sweeps.values import look_up
 
 Floats = NDArray[np.float64]
 

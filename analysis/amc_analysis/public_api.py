@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from amc_analysis.history import History
-from amc_analysis.runs import RunRecord, SweepUnreadableError, parse_time
+from amc_analysis.runs import SweepUnreadableError
 from amc_analysis.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
 from amc_sweeps.runs.causes import BandDecision, EndReason
+from amc_sweeps.runs.records import RunRecord, parse_time
 from amc_sweeps.runs.run_states import RunState
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate

@@ -6,23 +6,15 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from amc_analysis.cache import Cache
-from amc_analysis.claims import ClaimError, Recorded, read_recorded
 from amc_analysis.history import History
-from amc_analysis.runs import (
-    Metric,
-    MetricError,
-    RunRecord,
-    SweepRecord,
-    SweepUnreadableError,
-    choose_metric,
-    with_history,
-)
+from amc_analysis.runs import SweepUnreadableError, history_of, with_history, with_metric
 from amc_analysis.sources import Progress, Selection, Source, SweepHead
+from amc_sweeps.runs.claims import ClaimError, Recorded, read_recorded
+from amc_sweeps.runs.records import Metric, MetricError, RunRecord, SweepRecord, choose_metric
 
 PREFERRED = "val/combined_acc"  # of runs without a sweep, where they log it
 _RISES = re.compile(r"(?:^|[^a-z])(?:acc|accuracy|f1|auc|map|iou|score|reward|precision|recall|r2)(?:$|[^a-z])", re.I)
@@ -96,7 +88,7 @@ def _read(
                 history = kept.extended(history) if part.rows is not None else kept
             if writing is not None:
                 writing.put(part, history)
-            runs.append(replace(part.head, history=history))
+            runs.append(with_history(part.head, history))
             progress(len(runs), reading.total)
         now = datetime.now(UTC)
         if writing is not None:
@@ -155,7 +147,7 @@ def assemble(
         config=config,
         state=head.state,
         metric=chosen,
-        runs=tuple(with_history(run, run.history, chosen.name) for run in runs),
+        runs=tuple(with_metric(run, chosen.name) for run in runs),
         read_at=read_at,
         name=head.name or (head.project if kind == "project" else ""),
         url=head.url,
@@ -187,7 +179,7 @@ def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str 
     if name is None:
         counts: Counter[str] = Counter()
         for run in runs:
-            logged = set(run.history.columns) | {key for key, value in run.summary.items() if _is_number(value)}
+            logged = set(history_of(run).columns) | {key for key, value in run.summary.items() if _is_number(value)}
             counts.update(key for key in logged if not key.startswith("_") and not _TEST.search(key))
         ranked = sorted(counts.items(), key=lambda item: (_liking(item[0]), -item[1], item[0]))
         name = next((key for key, count in ranked if _liking(key) < _DISLIKED), None)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_analysis.runs import MetricError, SweepRecord, SweepUnreadableError
+from amc_analysis.runs import SweepUnreadableError
 from amc_analysis.sources import FileSource, NotFoundError, Progress, Selection, Source
 from amc_sweeps.backend.address import CLOUD_URL, Backend, BackendError, SweepRef, find_sweep, parse_sweep
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
+from amc_sweeps.runs.records import MetricError, SweepRecord
 
 if TYPE_CHECKING:
     from amc_analysis.confusion import Confusion
-    from amc_analysis.ranking import RankedRun
+    from amc_sweeps.runs.ranking import RankedRun
 
 Evaluations = Callable[[SweepRecord, "Sequence[RankedRun]"], "Mapping[str, Confusion]"]  # of some runs of a record
 

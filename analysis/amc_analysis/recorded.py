@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from amc_analysis.history import History
 from amc_analysis.reading import assemble
-from amc_analysis.runs import RunRecord, SweepRecord
+from amc_analysis.runs import with_history
 from amc_analysis.sources import Selection, SweepHead
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 
 def records_of(
@@ -71,7 +71,7 @@ def _run(run: Mapping[str, Any], project: str) -> RunRecord:
         sweep_id=run.get("sweep"),
         notes=run.get("notes") or "",
     )
-    return replace(record, history=History.from_rows(run.get("history", ())))
+    return with_history(record, History.from_rows(run.get("history", ())))
 
 
 def _decision(run: Mapping[str, Any]) -> BandDecision | None:

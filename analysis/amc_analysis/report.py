@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from amc_analysis.findings import SMALL_GROUP, Findings, logged_metrics, nobody_logged, shown_as_percentage
-from amc_analysis.ranking import GEM_AMONG_BEST, RankedRun
 from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.ranking import GEM_AMONG_BEST, RankedRun
 
 ROWS = 20  # of the ranking in the terminal, unless asked for more
 FAILURES_SHOWN = 8

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from amc_analysis.findings import Findings, commands_of
+from amc_analysis.findings import Findings
 from amc_analysis.parameters import text_of
-from amc_analysis.ranking import RankedRun
 from amc_analysis.report import GEMS_SHOWN, early_stop_text, failed, failure_text, group_of, label, scale_of
 from amc_analysis.sections import Block, Command, Report, Section, Table, Warned, table
+from amc_sweeps.runs.commands import commands_of
+from amc_sweeps.runs.ranking import RankedRun
 
 RUNS_NAMED = 6
 

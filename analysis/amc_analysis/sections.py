@@ -11,7 +11,7 @@ from amc_analysis.confusion import Confusion
 from amc_analysis.findings import Findings
 from amc_analysis.firings import Rule
 from amc_analysis.next_sweep_file import NextSweep
-from amc_analysis.ranking import set_aside
+from amc_sweeps.runs.ranking import set_aside
 
 _LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
 _NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from amc_analysis.history import History
-from amc_analysis.runs import RunRecord
+from amc_sweeps.runs.records import RunRecord
 
 MOST_FILE_BYTES = 4 * 1024**2  # of a file that is read into memory
 

@@ -6,46 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-LEAST_POINTS_FOR_NOISE = 5
 LEAST_FOR_INTERVAL = 8
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a rate, as fractions.
-
-    It keeps close to its nominal coverage for small n and never leaves 0..1, unlike p ± z·SE. With n = 0 nothing is
-    known: (0, 1). Source: Wilson, JASA 22 (1927); Brown, Cai & DasGupta, Statistical Science 16 (2001).
-
-    Raises:
-        ValueError: when successes is not in 0..n.
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}: not a rate")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; the formula would miss it by a rounding error.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
-
-
-def noise_sd(values: Sequence[float]) -> float | None:
-    """Estimate the sd of a curve's epoch-to-epoch noise from its second differences; None under 5 values.
-
-    For independent noise of sd s around a smooth curve, x[i-1] - 2 x[i] + x[i+1] has variance 6 s², whatever the
-    curve's height and slope. Source: Gasser, Sroka & Jennen-Steinmetz, Biometrika 73 (1986).
-    """
-    if len(values) < LEAST_POINTS_FOR_NOISE:
-        return None
-    second = [before - 2 * here + after for before, here, after in zip(values, values[1:], values[2:], strict=False)]
-    return math.sqrt(sum(difference**2 for difference in second) / len(second) / 6)
-
-
-def medians_of_3(values: Sequence[float]) -> list[float]:
-    """Return the running median of three neighbours, two values shorter than the input (empty under 3)."""
-    return [sorted(window)[1] for window in zip(values, values[1:], values[2:], strict=False)]
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

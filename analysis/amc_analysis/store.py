@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import numpy as np
 from amc_analysis.heads import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.history import Column, History
 from amc_analysis.reading import assemble
-from amc_analysis.runs import RunRecord, SweepRecord, parse_time
+from amc_analysis.runs import history_of, with_history
 from amc_analysis.sources import Selection, SweepHead
+from amc_sweeps.runs.records import RunRecord, SweepRecord, parse_time
 
 KEY = b"amc-analyze"
 VERSION = 1
@@ -41,17 +41,17 @@ def save(path: Path, records: Sequence[SweepRecord]) -> None:
     from pyarrow import parquet
 
     runs = [(number, run) for number, record in enumerate(records) for run in record.runs]
-    lengths = [run.history.length for _, run in runs]
+    lengths = [history_of(run).length for _, run in runs]
     starts = np.cumsum([0, *lengths])
     columns: dict[str, Any] = {
         "record": pa.array(np.repeat([number for number, _ in runs], lengths).astype(np.int32)),
         "run": pa.array(np.repeat([run.run_id for _, run in runs], lengths)).dictionary_encode(),
         "row": pa.array(np.concatenate([np.arange(length) for length in lengths] or [np.empty(0, np.int64)])),
     }
-    for name in dict.fromkeys(name for _, run in runs for name in run.history.columns):
+    for name in dict.fromkeys(name for _, run in runs for name in history_of(run).columns):
         values, absent = np.zeros(starts[-1]), np.ones(starts[-1], bool)
         for start, (_, run) in zip(starts, runs, strict=False):
-            column = run.history.column(name)
+            column = history_of(run).column(name)
             values[start + column.rows] = column.values
             absent[start + column.rows] = False
         columns[name if name not in columns else f"{name} "] = pa.array(values, mask=absent)
@@ -126,7 +126,7 @@ def _record(
     runs: list[RunRecord] = []
     for entry in content["runs"]:
         run = run_from_json(entry)
-        runs.append(replace(run, history=histories.get((number, run.run_id), History())))
+        runs.append(with_history(run, histories.get((number, run.run_id), History())))
     run_ids = tuple(run.run_id for run in runs) if content["kind"] == "runs" else None
     wanted = Selection(head.entity, head.project, head.sweep_id or None, run_ids)
     if metric is None:

@@ -18,8 +18,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from amc_analysis.findings import Findings, Place, shown_as_percentage
-from amc_analysis.ranking import RankedRun
-from amc_analysis.runs import look_up
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.values import look_up
 
 if TYPE_CHECKING:
     from amc_analysis.next_sweep_file import NextSweep

@@ -11,7 +11,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from amc_analysis.findings import Findings
-from amc_analysis.ranking import RankedRun
 from amc_analysis.report import (
     FAILURES_SHOWN,
     GEM_LEGEND,
@@ -30,6 +29,7 @@ from amc_analysis.report import (
 )
 from amc_analysis.section_ends import parts
 from amc_analysis.sections import Command, Report, Section, Table, Warned
+from amc_sweeps.runs.ranking import RankedRun
 
 TABLE_ROWS = {"ends": FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
 EFFECTS_SHOWN = 6

@@ -6,8 +6,8 @@ import numpy as np
 
 from amc_analysis.dynamics import RunVolatility
 from amc_analysis.findings import Findings
-from amc_analysis.ranking import RankedRun
 from amc_analysis.statistics import expected_inflation
+from amc_sweeps.runs.ranking import RankedRun
 
 
 def volatility(findings: Findings) -> tuple[RunVolatility, ...]:

@@ -33,6 +33,7 @@ from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 
 from amc_analysis.bulk import BulkSource  # noqa: E402
 from amc_analysis.reading import read  # noqa: E402
+from amc_analysis.runs import history_of  # noqa: E402
 from amc_analysis.sources import Selection  # noqa: E402
 from amc_server.store.records import Line  # noqa: E402
 from amc_server.store.storage import Storage  # noqa: E402
@@ -81,7 +82,7 @@ def measured(folder: Path, runs: int, sample: int) -> list[tuple[str, str, str]]
         source = BulkSource(server.base_url, server.key)
         wanted = Selection("local", "bench", "bench001")
         record = read(source, wanted)
-        values = sum(len(column) for run in record.runs for column in run.history.columns.values())
+        values = sum(len(column) for run in record.runs for column in history_of(run).columns.values())
         assert values == runs * EPOCHS * (METRICS + 3), values
         at_once_s = [timed(lambda: read(source, wanted)) for _ in range(REPEATS)]
         names = {f"WANDB_{name}": str(folder / name.lower()) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}

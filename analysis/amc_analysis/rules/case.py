@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.confounding import ConfoundedPair
 from amc_analysis.effects import Effect
 from amc_analysis.findings import Findings, shown_as_percentage
 from amc_analysis.outcomes import Outcomes
 from amc_analysis.parameters import Parameter
-from amc_analysis.ranking import RankedRun
-from amc_analysis.runs import look_up
 from amc_sweeps.grammar.sweep_config import value_key
+from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.values import look_up
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from amc_analysis.evidence import hyperband_of
 from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.ranking import RankedRun
 from amc_analysis.rules.case import Case, counted, listed, number_in
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.evidence import hyperband_of
+from amc_sweeps.runs.ranking import RankedRun
 
 SAME_END_LEAST = 4  # runs
 SAME_END_NEAR = 3  # epochs around, in which ends that come by chance would lie as often

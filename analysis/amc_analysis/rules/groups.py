@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.effects import Effect, ValueOutcome
 from amc_analysis.findings import SMALL_GROUP
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import text_of
 from amc_analysis.permutation import dependence, shuffles, test
 from amc_analysis.rules.case import Case, counted
-from amc_analysis.statistics import wilson_interval
+from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.statistics import wilson_interval
 
 CENSORED_P = 0.01  # corrected, over all parameters
 PERMUTATIONS = 2000

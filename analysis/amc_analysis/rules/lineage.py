@@ -9,8 +9,8 @@ from statistics import median
 
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.outcomes import is_gapless
-from amc_analysis.ranking import RankedRun
 from amc_analysis.rules.case import Case, counted, label, number_in, text_in
+from amc_sweeps.runs.ranking import RankedRun
 
 JUMP_NOISE_SDS = 3.0
 SAME_TOTAL = 1e-3  # relative difference of two splits' totals up to which they divide the same frames

@@ -10,9 +10,9 @@ import numpy as np
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import Floats, Parameter, text_of
 from amc_analysis.rules.case import Case
-from amc_analysis.statistics import wilson_interval
 from amc_sweeps.grammar.distributions import ends
 from amc_sweeps.grammar.sweep_config import Choice, Range
+from amc_sweeps.runs.statistics import wilson_interval
 
 LEAST_LEVELS = 5  # of a list; the best of a null list of 3 lies at an end two times in three
 EFFECT_P = 0.02  # corrected: without an effect the best value lies somewhere by chance

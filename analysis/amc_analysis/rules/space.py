@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from amc_analysis.claims import Claim, ClaimKind
 from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.parameters import is_seed, text_of
 from amc_analysis.rules.case import Case, counted, listed
-from amc_analysis.runs import look_up
 from amc_sweeps.grammar.sweep_config import Choice, value_key
+from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
+from amc_sweeps.values import look_up
 
 DRAWS_EACH = 3  # runs a value, on average, after which one that is missing in a sweep that still runs is worth a word
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}

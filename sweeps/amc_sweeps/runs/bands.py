@@ -7,9 +7,9 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 from itertools import pairwise
 
-from amc_analysis.runs import Goal, RunRecord
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, thresholds
 from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import Goal, RunRecord
 
 STOP_SLACK_S = 60.0  # a stop that was decided now ends the run within this time
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from amc_analysis.bands import Decisions
-from amc_analysis.history import as_number
-from amc_analysis.runs import Goal, RunRecord, SweepRecord
 from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.runs.bands import Decisions
 from amc_sweeps.runs.causes import EndReason, Evidence
+from amc_sweeps.runs.records import Goal, RunRecord, SweepRecord
 from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.values import as_number
 
 # Names that training scripts give to the same thing; the first that a run's configuration has is taken.
 EPOCH_NAMES = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "total_epochs")

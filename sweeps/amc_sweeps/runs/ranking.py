@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from amc_analysis.evidence import epochs_done, epochs_planned
-from amc_analysis.runs import Goal, Metric, RunRecord, summary_number
-from amc_analysis.statistics import medians_of_3, noise_sd
 from amc_sweeps.runs.causes import WHOLE, Cause, Verdict
+from amc_sweeps.runs.evidence import epochs_done, epochs_planned
+from amc_sweeps.runs.records import Goal, Metric, RunRecord, summary_number
+from amc_sweeps.runs.statistics import medians_of_3, noise_sd
 
 GEM_AMONG_BEST = 3  # a run that is cut short counts as a gem among the best k of all, whatever whole runs reached
 
