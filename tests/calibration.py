@@ -22,16 +22,16 @@ from simulated_sweeps import (
     simulate,
 )
 
-from amc_analysis.conclusions import case_of
-from amc_analysis.findings import SMALL_GROUP, Findings
-from amc_analysis.firings import Rule
-from amc_analysis.importance import LEAST_RUNS, importance_of
-from amc_analysis.modes import modes_of
-from amc_analysis.outcomes import outcomes_of
-from amc_analysis.parameters import parameters_of
-from amc_analysis.rules import RULES
+from amc_analysis.dynamics.modes import modes_of
+from amc_analysis.effects.importance import LEAST_RUNS, importance_of
+from amc_analysis.effects.outcomes import outcomes_of
+from amc_analysis.effects.parameters import parameters_of
+from amc_analysis.report.conclusions import case_of
 from amc_analysis.rules.case import Case
+from amc_analysis.rules.finding import Rule
 from amc_analysis.rules.groups import MUCH_MORE
+from amc_analysis.rules.registry import RULES
+from amc_analysis.runs.findings import SMALL_GROUP, Findings
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.statistics import wilson_interval
 

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from training_surface import MIXED, OPTIMUM, SWEEP, Crashes, simulate
 
-from amc_analysis.conclusions import conclude
-from amc_analysis.findings import analyse
-from amc_analysis.next_sweep_file import next_sweep
+from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.report.conclusions import conclude
+from amc_analysis.runs.findings import analyse
 
 
 @dataclass(frozen=True)

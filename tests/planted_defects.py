@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from simulated_sweeps import EPOCH_SD, EPOCHS, HYPERBAND, RUN_SD, Setting, findings_of, simulate
 
-from amc_analysis.findings import Findings
-from amc_analysis.firings import Rule
+from amc_analysis.rules.finding import Rule
+from amc_analysis.runs.findings import Findings
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.records import Metric

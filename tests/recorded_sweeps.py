@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from amc_analysis.findings import Findings, analyse
-from amc_analysis.history import History
-from amc_analysis.runs import RunWithHistory
+from amc_analysis.runs.findings import Findings, analyse
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.claims import read_recorded
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord

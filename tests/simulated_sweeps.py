@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.findings import Findings, early_stops, failure_rate, searched_parameters
-from amc_analysis.history import Column, History
-from amc_analysis.runs import RunWithHistory
+from amc_analysis.runs.findings import Findings, early_stops, failure_rate, searched_parameters
+from amc_analysis.runs.history import Column, History
+from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.runs.causes import Cause, Verdict
 from amc_sweeps.runs.ranking import rank
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord

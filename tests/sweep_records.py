@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from amc_analysis.history import History
-from amc_analysis.runs import RunWithHistory
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 START = datetime(2025, 7, 1, 12, tzinfo=UTC)

@@ -22,10 +22,10 @@ from sweep_records import completed, sweep
 
 from amc_agents.preflight import check
 from amc_analysis.cli import main
-from amc_analysis.comparison import compare, comparison_json
-from amc_analysis.findings import analyse
-from amc_analysis.sections import report_of
-from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
+from amc_analysis.report.comparison import compare, comparison_json
+from amc_analysis.report.sections import report_of
+from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
+from amc_analysis.runs.findings import analyse
 
 
 def test_help_is_free_of_heavy_imports() -> None:
@@ -50,7 +50,7 @@ def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.Mon
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amc_analysis.sections.conclude", interrupted)
+    monkeypatch.setattr("amc_analysis.report.sections.conclude", interrupted)
     page = tmp_path / "page.html"
     ended = CliRunner().invoke(main, ["--from", "sweeps/recorded/94fqx0gz.yaml", "--html", str(page)])
     assert ended.exit_code == 130

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from test_history import ROWS, same
 
-from amc_analysis.cache import Cache, cache_folder, cache_path, packed, unpacked
-from amc_analysis.heads import run_from_json, run_to_json
-from amc_analysis.history import History
-from amc_analysis.public_api import PublicApiSource
-from amc_analysis.reading import read, read_offline
-from amc_analysis.runs import SweepUnreadableError
-from amc_analysis.sources import Mark, Part, Reading, Selection, SweepHead
+from amc_analysis.reading.cache import Cache, cache_folder, cache_path, packed, unpacked
+from amc_analysis.reading.public_api import PublicApiSource
+from amc_analysis.reading.reader import read, read_offline
+from amc_analysis.reading.serialisation import run_from_json, run_to_json
+from amc_analysis.reading.sources import Mark, Part, Reading, Selection, SweepHead
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
@@ -181,9 +181,9 @@ PROCESS = """
 import sys
 from pathlib import Path
 from test_cache import Memory, WANTED, rows
-from amc_analysis.cache import Cache
-from amc_analysis.reading import read
-from amc_analysis.runs import history_of
+from amc_analysis.reading.cache import Cache
+from amc_analysis.reading.reader import read
+from amc_analysis.runs.records import history_of
 first = int(sys.argv[2])
 for turn in range(8):
     with Cache(Path(sys.argv[1])) as cache:

@@ -6,8 +6,8 @@ from typing import Any
 
 from sweep_records import completed, sweep
 
-from amc_analysis.comparison import classes_of, compare
-from amc_analysis.findings import Findings, analyse
+from amc_analysis.report.comparison import classes_of, compare
+from amc_analysis.runs.findings import Findings, analyse
 from amc_sweeps.runs.records import Metric
 
 TASK = {"label_set": "digital17", "snr_min_db": 0, "snr_max_db": 30, "n_val": 111_411, "epochs": 3}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from simulated_sweeps import Setting, Simulated, findings_of, simulate
 
-from amc_analysis.confounding import confounded_pairs
-from amc_analysis.effects import Effect, effects_of
-from amc_analysis.importance import importance_of
-from amc_analysis.outcomes import outcomes_of
-from amc_analysis.parameters import parameter, parameters_of
-from amc_analysis.permutation import dependence
-from amc_analysis.permutation import test as corrected_p
+from amc_analysis.effects.confounding import confounded_pairs
+from amc_analysis.effects.effects import Effect, effects_of
+from amc_analysis.effects.importance import importance_of
+from amc_analysis.effects.outcomes import outcomes_of
+from amc_analysis.effects.parameters import parameter, parameters_of
+from amc_analysis.effects.permutation import dependence
+from amc_analysis.effects.permutation import test as corrected_p
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import Metric
 

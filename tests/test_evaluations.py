@@ -26,13 +26,13 @@ from sweep_records import run, sweep
 from tiny_files import synthetic_file
 
 from amc_agents.trial.best_evaluation import SO_FAR, BestEvaluation, best_epoch, is_better
-from amc_analysis.bulk import BulkSource
-from amc_analysis.cache import Cache
-from amc_analysis.confusion import MOST_RUNS, Confusion, confusion_of, read_confusions
-from amc_analysis.evaluations import fetch, kept
-from amc_analysis.findings import Findings, analyse
-from amc_analysis.public_api import PublicApiSource
-from amc_analysis.sources import MOST_FILE_BYTES, FileSource
+from amc_analysis.reading.bulk import BulkSource
+from amc_analysis.reading.cache import Cache
+from amc_analysis.reading.evaluations import fetch, kept
+from amc_analysis.reading.public_api import PublicApiSource
+from amc_analysis.reading.sources import MOST_FILE_BYTES, FileSource
+from amc_analysis.runs.confusion import MOST_RUNS, Confusion, confusion_of, read_confusions
+from amc_analysis.runs.findings import Findings, analyse
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 from amc_sweeps.runs.export_file import Export, write
 
@@ -230,7 +230,7 @@ def test_a_kept_evaluation_of_the_peak_is_not_asked_for_again_and_is_there_offli
 def test_an_evaluation_of_a_run_that_is_gone_is_not_kept(tmp_path: Path) -> None:
     from test_cache import WANTED, Memory, rows
 
-    from amc_analysis.reading import read
+    from amc_analysis.reading.reader import read
 
     with Cache(tmp_path / "kept.sqlite3") as cache:
         source = Memory({"a": rows(0.1), "b": rows(0.2)})

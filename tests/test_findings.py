@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweep_records import completed, run, sweep
 
-from amc_analysis.findings import Findings, analyse
+from amc_analysis.runs.findings import Findings, analyse
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.commands import commands_of
 from amc_sweeps.runs.records import RunRecord

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amc_analysis.history import History
+from amc_analysis.runs.history import History
 
 
 def test_a_column_knows_which_rows_hold_it() -> None:

@@ -10,12 +10,12 @@ import pytest
 from simulated_sweeps import Setting, findings_of, simulate
 from sweep_records import completed, sweep
 
-from amc_analysis.conclusions import Conclusions, conclude
-from amc_analysis.dynamics import Dynamics
-from amc_analysis.findings import analyse
-from amc_analysis.history import History
-from amc_analysis.modes import excess_mass, modes_of
-from amc_analysis.overfitting import can_tell, onset_of
+from amc_analysis.dynamics.dynamics import Dynamics
+from amc_analysis.dynamics.modes import excess_mass, modes_of
+from amc_analysis.dynamics.overfitting import can_tell, onset_of
+from amc_analysis.report.conclusions import Conclusions, conclude
+from amc_analysis.runs.findings import analyse
+from amc_analysis.runs.history import History
 
 METRIC = "val/combined_acc"
 

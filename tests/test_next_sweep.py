@@ -13,14 +13,14 @@ from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
 from amc_agents.preflight import check
-from amc_analysis.conclusions import conclude
-from amc_analysis.findings import Findings, analyse
-from amc_analysis.firings import Rule
-from amc_analysis.next_sweep import NoNextSweepError
-from amc_analysis.next_sweep_failures import FailingEnd, failing_end, is_its_own_failure
-from amc_analysis.next_sweep_file import next_sweep
-from amc_analysis.next_sweep_outcomes import at_equal_epochs
-from amc_analysis.next_sweep_yaml import literal, number
+from amc_analysis.next_sweep.failures import FailingEnd, failing_end, is_its_own_failure
+from amc_analysis.next_sweep.narrowing import NoNextSweepError
+from amc_analysis.next_sweep.outcomes import at_equal_epochs
+from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.next_sweep.yaml_text import literal, number
+from amc_analysis.report.conclusions import conclude
+from amc_analysis.rules.finding import Rule
+from amc_analysis.runs.findings import Findings, analyse
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import RunRecord
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
-from amc_analysis.confusion import read_confusions
-from amc_analysis.findings import analyse
-from amc_analysis.page import to_html
-from amc_analysis.page_data import as_script, chart_data, visible_range
-from amc_analysis.sections import report_of
+from amc_analysis.report.page import to_html
+from amc_analysis.report.page_data import as_script, chart_data, visible_range
+from amc_analysis.report.sections import report_of
+from amc_analysis.runs.confusion import read_confusions
+from amc_analysis.runs.findings import analyse
 from amc_sweeps.charts.library import chart_library
 from amc_sweeps.runs.records import SweepRecord
 

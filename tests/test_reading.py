@@ -16,12 +16,12 @@ import pytest
 from embedded_server import EmbeddedServer
 from limiting_proxy import LimitingProxy
 
-from amc_analysis.bulk import BulkSource, NoBulkError, wait_s
-from amc_analysis.history import History
-from amc_analysis.public_api import PublicApiSource
-from amc_analysis.reading import common_metric, read
-from amc_analysis.runs import RunWithHistory, SweepUnreadableError, history_of
-from amc_analysis.sources import NotFoundError, Selection
+from amc_analysis.reading.bulk import BulkSource, NoBulkError, wait_s
+from amc_analysis.reading.public_api import PublicApiSource
+from amc_analysis.reading.reader import common_metric, read
+from amc_analysis.reading.sources import NotFoundError, Selection
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
 from amc_sweeps.runs.export_file import Export, write
 from amc_sweeps.runs.records import MetricError, RunRecord, SweepRecord
 

@@ -14,8 +14,8 @@ from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main as amc_sweep
 from amc_analysis.cli import main as amc_analyze
-from amc_analysis.findings import analyse
-from amc_analysis.recorded import records_of
+from amc_analysis.reading.export_file import records_of
+from amc_analysis.runs.findings import analyse
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.claims import Claim, ClaimError, ClaimKind, read_recorded
 from amc_sweeps.runs.records import SweepRecord
@@ -231,9 +231,9 @@ def test_an_export_into_no_folder_is_refused_before_anything_is_read(tmp_path: P
 
 @pytest.mark.usefixtures("pointed")
 def test_claims_come_through_the_server_unchanged(server: EmbeddedServer) -> None:
-    from amc_analysis.bulk import BulkSource
-    from amc_analysis.reading import read
-    from amc_analysis.sources import Selection
+    from amc_analysis.reading.bulk import BulkSource
+    from amc_analysis.reading.reader import read
+    from amc_analysis.reading.sources import Selection
 
     source = BulkSource(server.base_url, server.key)
     for name in SWEEPS:

@@ -8,12 +8,12 @@ from functools import cache
 import pytest
 from recorded_sweeps import FOLDER, recorded
 
-from amc_analysis.conclusions import case_of, conclude
-from amc_analysis.firings import Firing, Rule
-from amc_analysis.markdown import to_markdown
-from amc_analysis.report import headline
-from amc_analysis.rules import fire
-from amc_analysis.sections import report_of
+from amc_analysis.report.conclusions import case_of, conclude
+from amc_analysis.report.markdown import to_markdown
+from amc_analysis.report.sections import report_of
+from amc_analysis.report.wording import headline
+from amc_analysis.rules.finding import Firing, Rule
+from amc_analysis.rules.registry import fire
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="sweeps/recorded is not in this checkout")
 

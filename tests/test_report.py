@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
-from amc_analysis.findings import analyse, searched_parameters, shown_as_percentage
-from amc_analysis.markdown import to_markdown
-from amc_analysis.next_sweep_file import next_sweep
-from amc_analysis.page_data import visible_range
-from amc_analysis.report import epochs_text, failure_text, headline
-from amc_analysis.section_ends import parts
-from amc_analysis.sections import Table, Warned, report_of, table
-from amc_analysis.terminal import print_report
+from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.report.markdown import to_markdown
+from amc_analysis.report.page_data import visible_range
+from amc_analysis.report.section_ends import parts
+from amc_analysis.report.sections import Table, Warned, report_of, table
+from amc_analysis.report.terminal import print_report
+from amc_analysis.report.wording import epochs_text, failure_text, headline
+from amc_analysis.runs.findings import analyse, searched_parameters, shown_as_percentage
 from amc_sweeps.runs.commands import command_of
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
 

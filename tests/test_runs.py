@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from amc_analysis.history import History
-from amc_analysis.runs import not_finite_of, points_of
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import not_finite_of, points_of
 from amc_sweeps.runs.records import MetricError, choose_metric, parse_time, summary_number
 from amc_sweeps.values import as_number, look_up
 

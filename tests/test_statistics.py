@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from amc_analysis.statistics import expected_best, expected_inflation, t_interval
+from amc_analysis.effects.statistics import expected_best, expected_inflation, t_interval
 from amc_sweeps.runs.statistics import medians_of_3, noise_sd, wilson_interval
 
 

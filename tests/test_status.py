@@ -24,7 +24,7 @@ from amc_agents.sweep_status import (
     failures_by_host,
     time_left,
 )
-from amc_analysis.findings import analyse
+from amc_analysis.runs.findings import analyse
 from amc_sweeps.backend.options import INTERRUPTED
 from amc_sweeps.runs.causes import Cause
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sweep_records import run, sweep
 
-from amc_analysis.history import History
-from amc_analysis.runs import history_of, with_history, with_metric
-from amc_analysis.store import StoreError, load, save
+from amc_analysis.reading.parquet_file import StoreError, load, save
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import history_of, with_history, with_metric
 from amc_sweeps.runs.records import SweepRecord
 
 

@@ -14,11 +14,11 @@ import pytest
 from sweep_records import amc_sweep, run, story, sweep
 from training_surface import simulate
 
-from amc_analysis.findings import analyse
-from amc_analysis.json_schema import json_schema
-from amc_analysis.next_sweep_file import next_sweep
-from amc_analysis.sections import report_of
-from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.report.json_schema import json_schema
+from amc_analysis.report.sections import report_of
+from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+from amc_analysis.runs.findings import analyse
 from amc_sweeps.runs.records import SweepRecord
 
 

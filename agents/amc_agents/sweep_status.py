@@ -19,8 +19,8 @@ from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
-    from amc_analysis.findings import Findings
-    from amc_analysis.sources import Source
+    from amc_analysis.reading.sources import Source
+    from amc_analysis.runs.findings import Findings
     from amc_sweeps.runs.records import SweepRecord
 
 Progress = Callable[[int, int], None]
@@ -144,7 +144,7 @@ def read_status(
         SweepUnreadableError: when its runs cannot be read.
         wandb.Error: when the server does not answer as it should.
     """
-    from amc_analysis.findings import analyse
+    from amc_analysis.runs.findings import analyse
     from amc_sweeps.runs.records import MetricError
 
     sweep = fresh_sweep(api, path)
@@ -159,9 +159,9 @@ def read_status(
 def _record(
     sources: Sequence[Source], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
 ) -> SweepRecord:
-    from amc_analysis.bulk import NoBulkError
-    from amc_analysis.reading import read
-    from amc_analysis.sources import Selection
+    from amc_analysis.reading.bulk import NoBulkError
+    from amc_analysis.reading.reader import read
+    from amc_analysis.reading.sources import Selection
 
     entity, project, sweep_id = path.split("/")
     wanted = Selection(entity, project, sweep_id)
@@ -188,7 +188,7 @@ def conclude(
     path: str, findings: Findings, agents: tuple[AgentSeen, ...], *, expected: int | None, has_metric: bool = True
 ) -> Status:
     """Put together what was read."""
-    from amc_analysis.findings import shown_as_percentage
+    from amc_analysis.runs.findings import shown_as_percentage
 
     record, ranked = findings.sweep, findings.ranked
     best = findings.best if has_metric else None

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from amc_analysis.comparison import (
+from amc_analysis.reading.options import Evaluations, ReadingOptions, read_records, reading_options
+from amc_analysis.report.comparison import (
     COMPARISON_VERSION,
     compare,
     comparison_csv,
@@ -23,13 +24,12 @@ from amc_analysis.comparison import (
     print_comparison,
     title_of,
 )
-from amc_analysis.findings import Findings, analyse, logged_metrics, nobody_logged
-from amc_analysis.reading_options import Evaluations, ReadingOptions, read_records, reading_options
-from amc_analysis.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
+from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
+from amc_analysis.runs.findings import Findings, analyse, logged_metrics, nobody_logged
 from amc_sweeps.backend.options import EndsLikeAShell, refuse
 
 if TYPE_CHECKING:
-    from amc_analysis.sections import Report
+    from amc_analysis.report.sections import Report
 
 PIPED_WIDTH = 100  # columns where no terminal tells its own
 
@@ -77,7 +77,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     if wanted:
         import json
 
-        from amc_analysis.json_schema import json_schemas
+        from amc_analysis.report.json_schema import json_schemas
 
         click.echo(json.dumps(json_schemas(), indent=2))
         context.exit()
@@ -144,7 +144,7 @@ def main(
     if len(found) > 1 and (html_file is not None or next_file is not None):
         what = "--html shows" if html_file is not None else "--next follows"
         refuse(f"{what} one sweep: give one, or --markdown FILE for the comparison")
-    from amc_analysis.sections import report_of
+    from amc_analysis.report.sections import report_of
 
     reports = [report_of(findings) for findings in found]
     found = [report.findings for report in reports]  # with what the rules have set aside
@@ -169,8 +169,8 @@ def main(
 
 def _with_next(report: Report) -> tuple[list[Report], str | None]:
     """Return the report with the next sweep, or as it was and why there can be none: the rest is of use without."""
-    from amc_analysis.next_sweep import NoNextSweepError
-    from amc_analysis.next_sweep_file import next_sweep
+    from amc_analysis.next_sweep.narrowing import NoNextSweepError
+    from amc_analysis.next_sweep.proposal import next_sweep
 
     try:
         return [replace(report, following=next_sweep(report.findings, report.conclusions.firings))], None
@@ -179,7 +179,7 @@ def _with_next(report: Report) -> tuple[list[Report], str | None]:
 
 
 def _print(reports: Sequence[Report], rows: int | None) -> None:
-    from amc_analysis.terminal import print_report
+    from amc_analysis.report.terminal import print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may hold what the terminal's encoding does not
@@ -202,7 +202,7 @@ def _csv(found: Sequence[Findings]) -> str:
 
 
 def _markdown(reports: Sequence[Report]) -> str:
-    from amc_analysis.markdown import to_markdown
+    from amc_analysis.report.markdown import to_markdown
 
     pages = [to_markdown(report) for report in reports]
     compared = [report.findings for report in reports]
@@ -210,8 +210,8 @@ def _markdown(reports: Sequence[Report]) -> str:
 
 
 def _html(reports: Sequence[Report], evaluations: Path, elsewhere: Evaluations) -> str:
-    from amc_analysis.confusion import read_confusions
-    from amc_analysis.page import to_html
+    from amc_analysis.report.page import to_html
+    from amc_analysis.runs.confusion import read_confusions
 
     (report,) = reports
     findings = report.findings

@@ -22,10 +22,10 @@ import pytest
 from embedded_server import EmbeddedServer
 from results_file import keep
 
-from amc_analysis.bulk import BulkSource
-from amc_analysis.findings import analyse
-from amc_analysis.reading import read
-from amc_analysis.sources import Selection
+from amc_analysis.reading.bulk import BulkSource
+from amc_analysis.reading.reader import read
+from amc_analysis.reading.sources import Selection
+from amc_analysis.runs.findings import analyse
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 

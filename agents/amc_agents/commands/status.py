@@ -73,10 +73,10 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
-    from amc_analysis.bulk import BulkSource
-    from amc_analysis.public_api import PublicApiSource
-    from amc_analysis.runs import SweepUnreadableError
-    from amc_analysis.sources import Source
+    from amc_analysis.reading.bulk import BulkSource
+    from amc_analysis.reading.public_api import PublicApiSource
+    from amc_analysis.reading.sources import Source
+    from amc_analysis.runs.records import SweepUnreadableError
 
     sources: list[Source] = [PublicApiSource(chosen.api)]
     if chosen.backend.kind == "embedded":

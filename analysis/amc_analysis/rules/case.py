@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from amc_analysis.confounding import ConfoundedPair
-from amc_analysis.effects import Effect
-from amc_analysis.findings import Findings, shown_as_percentage
-from amc_analysis.outcomes import Outcomes
-from amc_analysis.parameters import Parameter
+from amc_analysis.effects.confounding import ConfoundedPair
+from amc_analysis.effects.effects import Effect
+from amc_analysis.effects.outcomes import Outcomes
+from amc_analysis.effects.parameters import Parameter
+from amc_analysis.runs.findings import Findings, shown_as_percentage
 from amc_sweeps.grammar.sweep_config import value_key
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.ranking import RankedRun

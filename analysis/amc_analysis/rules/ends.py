@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from amc_analysis.firings import Firing, Rule, Severity
 from amc_analysis.rules.case import Case, counted, listed, number_in
+from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
 from amc_sweeps.runs.evidence import hyperband_of

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from amc_analysis.effects import Effect, ValueOutcome
-from amc_analysis.findings import SMALL_GROUP
-from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.parameters import text_of
-from amc_analysis.permutation import dependence, shuffles, test
+from amc_analysis.effects.effects import Effect, ValueOutcome
+from amc_analysis.effects.parameters import text_of
+from amc_analysis.effects.permutation import dependence, shuffles, test
 from amc_analysis.rules.case import Case, counted
+from amc_analysis.rules.finding import Firing, Rule, Severity
+from amc_analysis.runs.findings import SMALL_GROUP
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.statistics import wilson_interval
 

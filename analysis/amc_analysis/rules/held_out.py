@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.outcomes import is_gapless
+from amc_analysis.effects.outcomes import is_gapless
 from amc_analysis.rules.case import Case, counted, label, listed, number_in, text_in
+from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_core.modulations import LABEL_SETS
 from amc_sweeps.runs.claims import ClaimKind
 from amc_sweeps.runs.ranking import RankedRun, is_better

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.outcomes import is_gapless
+from amc_analysis.effects.outcomes import is_gapless
 from amc_analysis.rules.case import Case, counted, label, number_in, text_in
+from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_sweeps.runs.ranking import RankedRun
 
 JUMP_NOISE_SDS = 3.0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.parameters import Floats, Parameter, text_of
+from amc_analysis.effects.parameters import Floats, Parameter, text_of
 from amc_analysis.rules.case import Case
+from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_sweeps.grammar.distributions import ends
 from amc_sweeps.grammar.sweep_config import Choice, Range
 from amc_sweeps.runs.statistics import wilson_interval

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from amc_analysis.firings import Firing, Rule, Severity
-from amc_analysis.parameters import is_seed, text_of
+from amc_analysis.effects.parameters import is_seed, text_of
 from amc_analysis.rules.case import Case, counted, listed
+from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_sweeps.grammar.sweep_config import Choice, value_key
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState

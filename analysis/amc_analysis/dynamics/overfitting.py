@@ -1,0 +1,106 @@
+"""Train against validation inside runs: the gap by phase, and since when a run learns by heart."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from amc_analysis.dynamics.dynamics import GapView, RunGap
+from amc_analysis.effects.parameters import Floats
+from amc_analysis.runs.findings import Findings
+from amc_analysis.runs.records import history_of
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.statistics import medians_of_3, noise_sd
+
+LEAST_AFTER_PEAK = 5  # epochs: fewer may be a dip
+LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs of a run that never fell: it had the time to
+CLEAR_NOISE_SDS = 2.0  # by which both curves have to move
+
+_VALIDATION = re.compile(r"(?<![A-Za-z])(?:val|valid|validation|eval|dev)(?![A-Za-z])")
+
+
+def gap_view(findings: Findings) -> GapView | None:
+    """Compare the ranking metric with its train counterpart; None where no run logged that."""
+    train = _VALIDATION.sub("train", findings.metric.name, count=1)
+    if train == findings.metric.name:
+        return None
+    sign = 1.0 if findings.metric.goal == "maximize" else -1.0
+    runs = [gap for entry in findings.ranked if (gap := _gap(entry, train, findings.metric.name, sign))]
+    if not runs:
+        return None
+    return GapView(
+        train_metric=train,
+        runs=tuple(runs),
+        overfitting=sum(gap.onset_epoch is not None for gap in runs),
+        judged=sum(gap.is_judged for gap in runs),
+        early=_mean([gap.early for gap in runs]),
+        middle=_mean([gap.middle for gap in runs]),
+        late=_mean([gap.late for gap in runs]),
+    )
+
+
+def _gap(entry: RankedRun, train: str, metric: str, sign: float) -> RunGap | None:
+    history = history_of(entry.run)
+    if len(history.column("epoch")):
+        train_E, value_E, epoch_E = history.aligned(train, metric, "epoch")
+    else:
+        train_E, value_E = history.aligned(train, metric)
+        epoch_E = np.arange(1.0, 1 + len(value_E))
+    finite_E = np.isfinite(train_E) & np.isfinite(value_E)
+    train_E, value_E, epoch_E = sign * train_E[finite_E], sign * value_E[finite_E], epoch_E[finite_E]
+    if not len(value_E):
+        return None
+    gap_E = train_E - value_E
+    early, middle, late = (part.tolist() for part in np.array_split(gap_E if len(gap_E) >= 3 else gap_E[:0], 3))
+    onset = onset_of(train_E, value_E)
+    return RunGap(
+        run_id=entry.run.run_id,
+        early=_mean(early),
+        middle=_mean(middle),
+        late=_mean(late),
+        at_peak=float(gap_E[value_E.argmax()]),
+        onset_epoch=None if onset is None else float(epoch_E[onset]),
+        is_judged=can_tell(train_E, value_E),
+    )
+
+
+def can_tell(train_E: Floats, value_E: Floats) -> bool:
+    """Whether a run has the epochs by which ``onset_of`` judges: enough for a noise, and some after the peak."""
+    smoothed = medians_of_3(value_E.tolist())
+    after = len(value_E) - 2 - int(np.argmax(smoothed)) if smoothed else 0
+    known = noise_sd(value_E.tolist()) is not None and noise_sd(train_E.tolist()) is not None
+    return known and (after >= LEAST_AFTER_PEAK or len(value_E) >= LEAST_JUDGED)
+
+
+def onset_of(train_E: Floats, value_E: Floats) -> int | None:
+    """Return the place since which validation falls while train still rises; None where that is not clear.
+
+    It is the place of the smoothed validation peak, when at least 5 epochs follow and the last third of these lies
+    clearly (2 noise sd of each curve) under it, with the train value clearly above the one it had there. A dip under a
+    rising learning rate takes the train value along, and is none.
+
+    Args:
+        train_E: higher is better.
+        value_E: the same of the validation part.
+    """
+    smoothed = medians_of_3(value_E.tolist())
+    if not smoothed:
+        return None
+    peak = 1 + int(np.argmax(smoothed))
+    after = len(value_E) - 1 - peak
+    noise, train_noise = noise_sd(value_E.tolist()), noise_sd(train_E.tolist())
+    if after < LEAST_AFTER_PEAK or noise is None or train_noise is None:
+        return None
+    late = slice(len(value_E) - max(after // 3, 2), None)
+    fell = smoothed[peak - 1] - float(value_E[late].mean()) > CLEAR_NOISE_SDS * noise
+    at_peak = float(np.median(train_E[peak - 1 : peak + 2]))
+    rose = float(train_E[late].mean()) - at_peak > CLEAR_NOISE_SDS * train_noise
+    return peak if fell and rose else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None

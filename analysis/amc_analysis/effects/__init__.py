@@ -1,0 +1,1 @@
+"""What the searched parameters did between runs."""

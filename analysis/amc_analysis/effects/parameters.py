@@ -1,0 +1,200 @@
+"""The searched parameters of a sweep as its runs have them, and the columns that a test of each needs.
+
+In names: N runs, D columns of a parameter's basis.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amc_analysis.runs.findings import Findings
+from amc_sweeps.grammar.sweep_config import Choice, Leaf, Range, examine, flatten, value_key
+from amc_sweeps.values import look_up
+
+Floats = NDArray[np.float64]
+
+WIDE = 20.0  # from this ratio of its largest to its smallest value on a positive parameter is thought of in decades
+PARTS = 4  # into which a range is cut for display
+LISTED = 6  # distinct values up to which each gets its own line
+_RECORDED = re.compile(
+    r"^_|^n_(?:train|val|test)$|fingerprint|commit|device|host|^parent|_from$|^data$|^storage$|path|dir$|heldout_trained_on"
+)
+DEGREES = 2  # of the polynomial on ranks: a rise or fall, and an optimum inside
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """One searched parameter and its value in every run."""
+
+    name: str
+    values: tuple[Any, ...]  # one a run, in the order given; None where the run lacks it
+    spec: Leaf | None  # what the sweep says of it; None where the sweep's file cannot be read
+    has: NDArray[np.bool_]  # which runs have it
+
+    @cached_property
+    def kind(self) -> Literal["nominal", "ordered"]:
+        """Ordered are numbers, and nothing else."""
+        present = [value for value in self.values if value is not None]
+        return "ordered" if present and all(_is_number(value) for value in present) else "nominal"
+
+    @cached_property
+    def scale(self) -> Literal["linear", "log"] | None:
+        """On which scale an ordered parameter is thought of."""
+        if self.kind == "nominal":
+            return None
+        if isinstance(self.spec, Range):
+            return "log" if "log" in self.spec.distribution else "linear"
+        low, high = float(min(self.levels)), float(max(self.levels))
+        return "log" if low > 0 and high / low >= WIDE else "linear"
+
+    @cached_property
+    def levels(self) -> tuple[Any, ...]:
+        """Distinct values: ordered ones ascending, others in the order of the sweep's file, then of the runs."""
+        listed = self.spec.values if isinstance(self.spec, Choice) else ()
+        distinct: dict[str, Any] = {}
+        for value in (*listed, *self.values):
+            if value is not None:
+                distinct.setdefault(value_key(value), value)
+        present = {value_key(value) for value in self.values if value is not None}
+        found = [value for key, value in distinct.items() if key in present]
+        return tuple(sorted(found)) if self.kind == "ordered" else tuple(found)
+
+    @cached_property
+    def index(self) -> NDArray[np.int64]:
+        """Position of every run's value in ``levels``; -1 where it has none."""
+        place = {value_key(value): index for index, value in enumerate(self.levels)}
+        return np.array([-1 if value is None else place[value_key(value)] for value in self.values], dtype=np.int64)
+
+    @property
+    def is_range(self) -> bool:
+        """Whether its values are read in parts of a range: ordered, and too many to list."""
+        return self.kind == "ordered" and len(self.levels) > LISTED
+
+    @cached_property
+    def parts(self) -> tuple[NDArray[np.int64], ...]:
+        """Run positions of every value, or of up to PARTS parts of a range with about equally many runs."""
+        if not self.is_range:
+            return tuple(np.flatnonzero(self.index == level) for level in range(len(self.levels)))
+        runs = np.flatnonzero(self.has)
+        # Equal values stay in one part: cut by the rank of the value, not of the run.
+        below = np.array([(self.index[runs] < level).sum() for level in range(len(self.levels))])
+        part = np.minimum(PARTS * below // len(runs), PARTS - 1)[self.index[runs]]
+        return tuple(runs[part == index] for index in range(PARTS) if (part == index).any())
+
+    @cached_property
+    def basis(self) -> Floats:
+        """Orthonormal columns that any dependence on the parameter is looked for in; zero where a run lacks it.
+
+        Nominal: contrasts between values. Ordered: rank and squared rank, so that a rise, a fall and an optimum
+        inside are seen, whatever the scale. No columns where the runs cannot tell (one value, or nearly one a run).
+        """
+        basis_ND = np.zeros((len(self.values), 0))
+        n_levels, n = len(self.levels), int(self.has.sum())
+        if n_levels < 2 or (self.kind == "nominal" and n_levels > n / 2):
+            return basis_ND
+        level_n = self.index[self.has]
+        if self.kind == "nominal":
+            raw_nD = np.eye(n_levels)[level_n][:, 1:]
+        else:
+            counts = np.bincount(level_n, minlength=n_levels)
+            midrank_n = (np.cumsum(counts) - (counts - 1) / 2)[level_n]
+            centred_n = (midrank_n - midrank_n.mean()) / n
+            raw_nD = np.stack([centred_n**degree for degree in range(1, min(DEGREES, n_levels - 1) + 1)], axis=1)
+        centred_nD = raw_nD - raw_nD.mean(axis=0)
+        orthonormal_nD, triangle_DD = np.linalg.qr(centred_nD)
+        # Keep the direction of each column: the first of an ordered parameter rises with it.
+        orthonormal_nD = orthonormal_nD * np.where(np.diag(triangle_DD) < 0, -1.0, 1.0)
+        basis_ND = np.zeros((len(self.values), orthonormal_nD.shape[1]))
+        basis_ND[self.has] = orthonormal_nD
+        return basis_ND
+
+    def against_others(self, level: int) -> Floats:
+        """Return the one orthonormal column that sets a value against all others; zero where a run lacks it."""
+        contrast_N = (self.index == level).astype(np.float64)
+        contrast_N[self.has] -= contrast_N[self.has].mean()
+        return np.asarray(contrast_N / np.linalg.norm(contrast_N))[:, None]
+
+    def label(self, part: int) -> str:
+        """Name a value, or a part of a range."""
+        if not self.is_range:
+            return text_of(self.levels[part])
+        low, high = self.ends(part)
+        return text_of(low) if low == high else f"{text_of(low)} to {text_of(high)}"
+
+    def ends(self, part: int) -> tuple[Any, Any]:
+        """Return the lowest and the highest value of a part of a range that a run has."""
+        levels = self.index[self.parts[part]]
+        return self.levels[levels.min()], self.levels[levels.max()]
+
+
+def parameters_of(findings: Findings) -> tuple[Parameter, ...]:
+    """Return the searched parameters in the order of the sweep's file; seeds are repeats and not among them.
+
+    Runs of a project were searched by nobody: theirs are the entries that all of their configurations have and that
+    differ, without those that record where and on what they ran.
+    """
+    specs = specs_of(findings.sweep.config)
+    configs = [entry.run.config for entry in findings.ranked]
+    names = findings.parameters if findings.sweep.kind == "sweep" else _differing(configs)
+    return tuple(
+        parameter(name, [_value(config, name, specs.get(name)) for config in configs], specs.get(name))
+        for name in names
+        if not is_seed(name)
+    )
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    common = [name for name in configs[0] if all(name in config for config in configs)] if configs else []
+    return [
+        name
+        for name in common
+        if not _RECORDED.search(name)
+        and all(isinstance(config[name], str | int | float) for config in configs)
+        and len({value_key(config[name]) for config in configs}) > 1
+    ]
+
+
+def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Parameter:
+    """Return a parameter of these values; numbers that are not finite count as absent."""
+    known = tuple(None if isinstance(value, float) and not math.isfinite(value) else value for value in values)
+    return Parameter(name, known, spec, np.array([value is not None for value in known], dtype=bool))
+
+
+def specs_of(config: Mapping[str, Any]) -> dict[str, Leaf]:
+    """Return dotted name -> what a sweep's file says of the parameter, as far as it can be read."""
+    parsed, _ = examine(config)
+    return {} if parsed is None else {".".join(path): leaf for path, leaf in flatten(parsed.parameters)}
+
+
+def is_seed(name: str) -> bool:
+    """Whether a parameter is a seed: its values repeat a configuration, none is better than another."""
+    return re.search(r"(?:^|[._/-])seed$", name, re.IGNORECASE) is not None
+
+
+def text_of(value: Any) -> str:
+    """Write a value as a sweep's file has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _value(config: Mapping[str, Any], name: str, spec: Leaf | None) -> Any:
+    """Return a run's value; a null that the sweep lists is a value of its own, any other one is absent."""
+    value = look_up(config, name)
+    if value is None and name in config and isinstance(spec, Choice) and None in spec.values:
+        return "null"
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,102 @@
+"""Permutation tests of many looks at once: what a sweep shows when nothing depends on anything.
+
+A *look* is one parameter and one reading of the runs (how they stand, whether they failed). The runs' readings are
+shuffled against their configurations, all looks by the same shuffles, so that looks which overlap are not paid for
+twice. Exact under the hypothesis that nothing depends on the configuration: no distribution is assumed, and crashes
+and early stops travel with their runs.
+
+In names: N runs, B shuffles, L looks, D columns of a look's basis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amc_analysis.effects.parameters import Floats, Parameter
+
+DIGITS = 10  # beyond which equal shares differ by rounding alone
+
+
+def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return (count + 1, n) permutations; the first is the identity, which stands for what was observed."""
+    drawn = np.tile(np.arange(n), (count + 1, 1))
+    rng.permuted(drawn[1:], axis=1, out=drawn[1:])
+    return drawn
+
+
+def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) -> Floats:
+    """Return, for every shuffle, the share of the variance among the runs that have the parameter which it explains.
+
+    Args:
+        reading_BN: shuffled readings.
+        basis_ND: orthonormal columns, zero where a run lacks the parameter.
+        has_N: which runs have it.
+    """
+    among_B = ((reading_BN @ basis_ND) ** 2).sum(axis=1)
+    n = int(has_N.sum())
+    sum_B, square_B = reading_BN @ has_N.astype(np.float64), reading_BN**2 @ has_N.astype(np.float64)
+    total_B = square_B - sum_B**2 / n
+    share_B = np.divide(among_B, total_B, out=np.zeros_like(among_B), where=total_B > 1e-12)
+    return np.asarray(np.round(share_B, DIGITS))
+
+
+def scores(shares_B: Floats, columns: int, n: int) -> Floats:
+    """Bring shares of explained variance to one scale, whatever the number of columns: -log of what normal noise says.
+
+    The scale only decides how looks are weighed against one another; what is significant is left to the shuffles. For
+    normal noise the share has a beta distribution (Fisher, 1924).
+    """
+    from scipy.special import betaincc
+
+    if n <= columns + 1:
+        return np.zeros_like(shares_B)
+    tail_B = betaincc(columns / 2, (n - 1 - columns) / 2, shares_B)
+    return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
+
+
+def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False) -> Floats:
+    """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
+
+    An ordered parameter is looked at twice, for a rise or fall alone and for an optimum inside as well, and the
+    stronger of the two counts: in the shuffles too, so that looking twice is paid for. So it is where a nominal
+    parameter is also looked at value by value.
+
+    Args:
+        reading_BN: shuffled readings.
+        parameter: one with a basis.
+        of_each_value: also set each value of a nominal parameter against all others, which finds the one value that
+            stands alone sooner, and costs every other look a little.
+    """
+    n = int(parameter.has.sum())
+    bases = [parameter.basis]
+    if parameter.kind == "ordered" and parameter.basis.shape[1] > 1:
+        bases.append(parameter.basis[:, :1])
+    if of_each_value and parameter.kind == "nominal" and parameter.basis.shape[1] > 1:
+        bases.extend(parameter.against_others(level) for level in range(len(parameter.levels)))
+    found = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
+    return np.asarray(np.maximum.reduce(found))
+
+
+def test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return (p, p corrected for the number of looks) of every look: Westfall and Young's step-down maxT.
+
+    The chance that any look is called at a level when none should be is at most that level, whatever the looks have
+    in common, and the smallest p is 1/B however many looks there are. Source: Westfall & Young, Resampling-Based
+    Multiple Testing (1993), algorithm 4.1; Ge, Dudoit & Speed, Test 12 (2003).
+
+    Args:
+        scores_LB: of every look in every shuffle, the observed one first, on one scale.
+    """
+    if not scores_LB:
+        return np.empty(0), np.empty(0)
+    score_LB = np.round(np.stack(scores_LB), DIGITS)
+    p_L = (score_LB >= score_LB[:, :1]).mean(axis=1)
+    order = np.argsort(-score_LB[:, 0], kind="stable")
+    # From the weakest look upwards: the largest score of a shuffle among the looks not yet rejected.
+    largest_LB = np.maximum.accumulate(score_LB[order][::-1], axis=0)[::-1]
+    corrected_L = np.empty(len(score_LB))
+    corrected_L[order] = np.maximum.accumulate((largest_LB >= score_LB[order, :1]).mean(axis=1))
+    return p_L, corrected_L

@@ -1,0 +1,1 @@
+"""The next sweep, proposed from the runs of this one."""

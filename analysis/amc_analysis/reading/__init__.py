@@ -1,0 +1,1 @@
+"""Reading runs: W&B's public API, the bulk endpoint, caches and files."""

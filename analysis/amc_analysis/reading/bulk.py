@@ -1,0 +1,196 @@
+"""The embedded server's own operation: every run with its whole history in one reply, see ``amc_server.http.bulk``.
+
+W&B's client has no way to ask for it, so it is plain HTTP with the same key; and so are a run's files, for which the
+client need not be started then.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Generator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import yaml
+
+from amc_analysis.reading.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.runs.records import RunRecord, parse_time
+
+FORMAT, VERSION = "amc-bulk", 1
+TIMEOUT_S = 120.0  # of silence
+TRIES = 6
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+BUSY = frozenset({429, 502, 503, 504})  # worth asking again
+
+
+class NoBulkError(RuntimeError):
+    """This server has no such operation: read it through the public API."""
+
+
+class _AbsentError(LookupError):
+    """There is nothing at this address."""
+
+
+class BulkSource:
+    """An embedded server."""
+
+    def __init__(self, base_url: str, key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._base_url = base_url
+        self._credentials = base64.b64encode(f"api:{key}".encode()).decode()
+        self._sleep = sleep
+
+    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
+        """Read what is wanted, see Source.
+
+        Raises:
+            NoBulkError: when the server has no such operation.
+        """
+        reply = self._ask(
+            {
+                "entity": wanted.entity,
+                "project": wanted.project,
+                "sweep": wanted.sweep_id,
+                "runs": None if wanted.run_ids is None else list(wanted.run_ids),
+                "known": {run_id: [mark.token, mark.lines] for run_id, mark in known.items()},
+            }
+        )
+        first_line = json.loads(reply.readline() or b"{}")
+        if first_line.get("format") != FORMAT or first_line.get("version") != VERSION:
+            reply.close()
+            raise NoBulkError(f"{self._base_url} answers in another format: {str(first_line)[:80]}")
+        runs = first_line["runs"]
+        if first_line["project"] is None:
+            reply.close()
+            raise NotFoundError(wanted.path)
+        head = self._head(first_line)
+        return Reading(head, len(runs), self._parts(reply, runs, head))
+
+    def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
+        """Return the first of these files that the run has, see FileSource."""
+        for name in names:
+            path = "/".join(urllib.parse.quote(piece) for piece in (project, run_id, name))
+            try:
+                with self._send(f"/files/{path}") as reply:
+                    content = reply.read(MOST_FILE_BYTES + 1)
+            except _AbsentError:
+                continue
+            return content if len(content) <= MOST_FILE_BYTES else None
+        return None
+
+    def _head(self, line: Mapping[str, Any]) -> SweepHead:
+        entity, project, sweep = line["entity"], line["project"], line["sweep"]
+        if sweep is None:
+            return SweepHead(entity, project, url=f"{self._base_url}/{entity}/{project}")
+        return SweepHead(
+            entity=entity,
+            project=project,
+            sweep_id=sweep["id"],
+            config=yaml.safe_load(sweep["config"]) or {},
+            state=sweep["state"].upper(),
+            name=sweep["name"],
+            url=f"{self._base_url}/{entity}/{project}/sweeps/{sweep['id']}",
+            description=sweep["description"] or "",
+            updated_at=parse_time(sweep["updated_at"]),
+        )
+
+    def _parts(self, reply: http.client.HTTPResponse, runs: list[dict[str, Any]], head: SweepHead) -> Generator[Part]:
+        try:
+            for run in runs:
+                history = run["history"]
+                rows = None if history["first"] and not history["rows"] else History()
+                while rows is not None and rows.length < history["rows"]:
+                    size = int(reply.readline() or -1)
+                    text = reply.read(size) if size >= 0 else b""
+                    if len(text) != size:
+                        raise SweepUnreadableError(f"{self._base_url} ended its reply in the middle of run {run['id']}")
+                    piece = History.from_json(text)
+                    rows = rows.extended(piece) if rows.length else piece
+                yield Part(
+                    head=_record(run, head.project),
+                    mark=Mark(history["token"], history["lines"]),
+                    rows=rows,
+                    whole=history["first"] == 0,
+                )
+        except (OSError, http.client.HTTPException) as error:
+            raise SweepUnreadableError(f"{self._base_url} ended its reply: {error}") from error
+        finally:
+            reply.close()
+
+    def _ask(self, body: Mapping[str, Any]) -> http.client.HTTPResponse:
+        try:
+            return self._send("/bulk", json.dumps(body).encode())
+        except _AbsentError as error:
+            raise NoBulkError(f"{self._base_url} has no bulk reading") from error
+
+    def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
+        """Send a request; wait as long as a busy server says, or longer and longer where it does not say."""
+        headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
+        for attempt in range(TRIES):
+            try:
+                reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code in {404, 405}:
+                        raise _AbsentError from error
+                    if error.code not in BUSY or attempt == TRIES - 1:
+                        said = error.read(2000).decode(errors="replace")
+                        raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {said}") from error
+                    self._sleep(wait_s(error.headers.get("Retry-After"), attempt, time.time()))
+            except OSError as error:
+                raise SweepUnreadableError(f"{self._base_url} does not answer: {error}") from error
+            else:
+                return reply
+        raise AssertionError("the last try returns or raises")
+
+
+def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
+    """Return how long to wait before asking again.
+
+    Args:
+        retry_after: the header of that name: seconds, or a date (RFC 9110, 10.2.3).
+        attempt: how often it was refused before.
+        now: Unix time.
+    """
+    own = float(min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S))
+    if retry_after is None:
+        return own
+    try:
+        if retry_after.strip().isdecimal():
+            return float(retry_after)
+        return max(float(parsedate_to_datetime(retry_after).timestamp()) - now, 0.0)
+    except ValueError:
+        return own
+
+
+def _record(run: Mapping[str, Any], project: str) -> RunRecord:
+    decision = run["stop_band"], run["stop_value"], run["stop_threshold"]
+    return RunRecord(
+        run_id=run["id"],
+        name=run["name"] or run["id"],
+        state=run["state"],
+        config=run["config"],
+        summary=run["summary"],
+        exit_code=run["exit_code"],
+        stop_recorded=run["stop_recorded"],
+        stop_reason=run["stop_reason"],
+        stop_decision=None if None in decision else BandDecision(*decision),
+        host=run["host"] or run["agent_host"],
+        agent=run["agent"],
+        created_at=parse_time(run["created_at"]),
+        heartbeat_at=parse_time(run["heartbeat_at"]),
+        log_tail=None if run["log"] is None else "\n".join(map(str.rstrip, run["log"])),
+        alive_when_exported=run.get("state_when_exported") is not None or None,
+        project=project,
+        notes=run["notes"] or "",
+        sweep_id=run["sweep"],
+    )

@@ -1,0 +1,158 @@
+"""Everything that was read as one Parquet file: for a notebook, for a colleague, for a place without the server.
+
+One row per logged row: ``record`` (the number of the sweep in the file), ``run`` (its id), ``row`` (from 0), then a
+column of float64 per metric: null where the row does not hold it, NaN where NaN was logged. What is said of sweeps and
+runs is JSON in the file's metadata under ``amc-analyze``. pyarrow is imported when a file is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amc_analysis.reading.reader import assemble
+from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
+from amc_analysis.reading.sources import Selection, SweepHead
+from amc_analysis.runs.history import Column, History
+from amc_analysis.runs.records import history_of, with_history
+from amc_sweeps.runs.records import RunRecord, SweepRecord, parse_time
+
+KEY = b"amc-analyze"
+VERSION = 1
+MAGIC = b"PAR1"
+
+
+class StoreError(ValueError):
+    """A file that cannot be read as what ``save`` writes; the message says why."""
+
+
+def save(path: Path, records: Sequence[SweepRecord]) -> None:
+    """Write records to a file, whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    runs = [(number, run) for number, record in enumerate(records) for run in record.runs]
+    lengths = [history_of(run).length for _, run in runs]
+    starts = np.cumsum([0, *lengths])
+    columns: dict[str, Any] = {
+        "record": pa.array(np.repeat([number for number, _ in runs], lengths).astype(np.int32)),
+        "run": pa.array(np.repeat([run.run_id for _, run in runs], lengths)).dictionary_encode(),
+        "row": pa.array(np.concatenate([np.arange(length) for length in lengths] or [np.empty(0, np.int64)])),
+    }
+    for name in dict.fromkeys(name for _, run in runs for name in history_of(run).columns):
+        values, absent = np.zeros(starts[-1]), np.ones(starts[-1], bool)
+        for start, (_, run) in zip(starts, runs, strict=False):
+            column = history_of(run).column(name)
+            values[start + column.rows] = column.values
+            absent[start + column.rows] = False
+        columns[name if name not in columns else f"{name} "] = pa.array(values, mask=absent)
+    told = {"version": VERSION, "records": [_told(record) for record in records]}
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(told, default=str).encode()})
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        parquet.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, *, metric: str | None = None, goal: str | None = None) -> list[SweepRecord]:
+    """Return the records of a file.
+
+    Args:
+        path: what ``save`` wrote.
+        metric: another metric than the records' own.
+        goal: where it is not the sweep's own.
+
+    Raises:
+        StoreError: when it is no such file.
+        MetricError: see ``reading.assemble``.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        told = json.loads((table.schema.metadata or {})[KEY])
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise StoreError(f"{path} is not what amc-analyze --save writes: {error}") from error
+    if told["version"] != VERSION:
+        raise StoreError(f"{path} has version {told['version']}, known here is {VERSION}: install a newer amc-analyze")
+    histories = _histories(table)
+    return [
+        _record(content, number, histories, metric=metric, goal=goal) for number, content in enumerate(told["records"])
+    ]
+
+
+def _told(record: SweepRecord) -> dict[str, Any]:
+    head = SweepHead(
+        entity=record.entity,
+        project=record.project,
+        sweep_id=record.sweep_id,
+        config=record.config,
+        state=record.state,
+        name=record.name,
+        url=record.url,
+        description=record.description,
+        updated_at=record.updated_at,
+    )
+    return {
+        "kind": record.kind,
+        "head": sweep_to_json(head),
+        "runs": [run_to_json(run) for run in record.runs],
+        "metric": {"name": record.metric.name, "goal": record.metric.goal},
+        "read_at": record.read_at.isoformat(),
+    }
+
+
+def _record(
+    content: dict[str, Any],
+    number: int,
+    histories: dict[tuple[int, str], History],
+    *,
+    metric: str | None,
+    goal: str | None,
+) -> SweepRecord:
+    head = sweep_from_json(content["head"])
+    runs: list[RunRecord] = []
+    for entry in content["runs"]:
+        run = run_from_json(entry)
+        runs.append(with_history(run, histories.get((number, run.run_id), History())))
+    run_ids = tuple(run.run_id for run in runs) if content["kind"] == "runs" else None
+    wanted = Selection(head.entity, head.project, head.sweep_id or None, run_ids)
+    if metric is None:
+        metric, goal = content["metric"]["name"], goal or content["metric"]["goal"]
+    read_at = parse_time(content["read_at"])
+    if read_at is None:
+        raise StoreError(f"{content['read_at']!r} is no time")
+    return assemble(head, runs, wanted, metric=metric, goal=goal, read_at=read_at)
+
+
+def _histories(table: Any) -> dict[tuple[int, str], History]:
+    records = table.column("record").to_numpy()
+    runs = table.column("run").combine_chunks()
+    codes, names = runs.indices.to_numpy(zero_copy_only=False), runs.dictionary.to_pylist()
+    ends = np.flatnonzero((np.diff(records) != 0) | (np.diff(codes) != 0)) + 1
+    bounds = [0, *ends.tolist(), table.num_rows] if table.num_rows else [0]
+    present: dict[str, tuple[Any, Any]] = {}
+    for name in table.column_names[3:]:
+        column = table.column(name).combine_chunks()
+        present[name] = column.is_valid().to_numpy(zero_copy_only=False), column.to_numpy(zero_copy_only=False)
+    found = {}
+    for start, end in pairwise(bounds):
+        columns = {}
+        for name, (valid, values) in present.items():
+            rows = np.flatnonzero(valid[start:end])
+            if len(rows):
+                columns[name.rstrip(" ")] = Column(rows, values[start:end][rows])
+        found[int(records[start]), names[codes[start]]] = History(end - start, columns)
+    return found

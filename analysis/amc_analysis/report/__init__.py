@@ -1,0 +1,1 @@
+"""The report: conclusions, sections and every output format."""

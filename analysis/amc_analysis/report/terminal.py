@@ -1,0 +1,161 @@
+"""The report on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from amc_analysis.report.section_ends import parts
+from amc_analysis.report.sections import Command, Report, Section, Table, Warned
+from amc_analysis.report.wording import (
+    FAILURES_SHOWN,
+    GEM_LEGEND,
+    ROWS,
+    SET_ASIDE_LEGEND,
+    SHORTEST_NAME,
+    epoch_text,
+    epochs_text,
+    group_of,
+    headline,
+    metric_text,
+    rank_text,
+    scale_of,
+    shown_rows,
+    warnings,
+)
+from amc_analysis.runs.findings import Findings
+from amc_sweeps.runs.ranking import RankedRun
+
+TABLE_ROWS = {"ends": FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
+EFFECTS_SHOWN = 6
+
+_STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "running or unknown": "cyan"}
+_WEIGHTS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def print_report(report: Report, console: Console, rows: int | None = ROWS) -> None:
+    """Print the report: headline, ranking, and every part that has something to say."""
+    findings = report.findings
+    sweep = findings.sweep
+    path = "/".join(piece for piece in (sweep.entity, sweep.project, sweep.sweep_id) if piece)
+    console.print(
+        Text.assemble(
+            (path, "bold"),
+            f"  {sweep.name}" if sweep.name and sweep.name != sweep.sweep_id else "",
+            (f"  {len(sweep.runs)} runs, {sweep.state.lower() or 'state unknown'}; {metric_text(findings)}", "dim"),
+        )
+    )
+    console.print()
+    console.print(Text(headline(findings), style="bold"))
+    for warning in warnings(findings):
+        console.print(Text(warning, style="yellow"))
+    if not findings.ranked:
+        return
+    console.print()
+    console.print(_ranking_table(findings, console, rows))
+    hidden = len(findings.ranked) - len(shown_rows(findings, rows))
+    notes = [f"{hidden} more runs: --top 0 shows all"] if hidden else []
+    if findings.gems:
+        notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
+    if any(entry.set_aside for entry in findings.ranked):
+        notes.append(SET_ASIDE_LEGEND)
+    if any(entry.verdict.confidence != "certain" for entry in findings.ranked):
+        notes.append("? not certain; --html and --markdown give the evidence")
+    for note in notes:
+        console.print(Text(note, style="dim"))
+    for section in parts(report):
+        _print_section(section, console)
+    console.print()
+
+
+def _print_section(section: Section, console: Console) -> None:
+    console.print()
+    console.print(Text(section.title, style="bold underline"))
+    tables = 0
+    for block in section.blocks:
+        if isinstance(block, Table):
+            tables += 1
+            if section.key == "matters" and tables > EFFECTS_SHOWN:
+                continue
+            _print_table(block, console, TABLE_ROWS.get(section.key))
+        elif isinstance(block, Command):
+            console.print(Text("  " + block.text), soft_wrap=True)  # not wrapped: a command line is copied
+        elif isinstance(block, Warned):
+            console.print(Text.assemble((f"{block.name} ({block.weight})", _WEIGHTS[block.weight]), f"  {block.text}"))
+        else:
+            console.print(Text(block))
+    if section.key == "matters" and tables > EFFECTS_SHOWN:
+        console.print(Text(f"{tables - EFFECTS_SHOWN} more tables: --html and --markdown show all", style="dim"))
+
+
+def _print_table(table: Table, console: Console, most: int | None) -> None:
+    console.print()
+    if table.caption:
+        console.print(Text(table.caption))
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    last = len(table.titles) - 1
+    for number, title in enumerate(table.titles):
+        wraps = number == last and not table.numeric(number)
+        shown.add_column(title, justify="right" if table.numeric(number) else "left", no_wrap=not wraps)
+    for row in table.rows[:most]:
+        shown.add_row(*map(escape, row))
+    console.print(shown)
+    if most is not None and len(table.rows) > most:
+        console.print(Text(f"{len(table.rows) - most} more: see --markdown or --html", style="dim"))
+
+
+def _ranking_table(findings: Findings, console: Console, rows: int | None) -> RichTable:
+    """Lay the ranking out within the console's width: first the smoothed peak gives way, then display names."""
+    shown = shown_rows(findings, rows)
+    columns = _columns(findings, shown, gem="◆" if not console.options.ascii_only else "*")
+    names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
+    longest = max(map(len, names.values()), default=0)
+    needed = sum(_width(title, cells) for title, cells in columns.items())
+    if needed + min(longest, 2 * SHORTEST_NAME) + 2 > console.width:
+        needed -= _width("smoothed", columns.pop("smoothed"))
+    room = min(longest, console.width - needed - 2)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title, cells in columns.items():
+        text = title in {"run", "state", "cause"}
+        table.add_column(
+            title, justify="left" if text else "right", no_wrap=True, min_width=max(map(len, [title, *cells]))
+        )
+        if title == "run" and room >= SHORTEST_NAME:
+            table.add_column("name", no_wrap=True, min_width=room)
+    for place, entry in enumerate(shown):
+        row = [Text(column[place]) for column in columns.values()]
+        row[-1].stylize(_STYLES[group_of(entry.cause)])
+        if room >= SHORTEST_NAME:
+            name = names.get(entry.run.run_id, "")
+            row.insert(2, Text(name if len(name) <= room else name[: room - 1] + "…", style="dim"))
+        table.add_row(*row, style="bold" if entry.is_gem else "")
+    return table
+
+
+def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
+    """Return title -> cells of the ranking; a column of test values only where there are any."""
+    scale = scale_of(findings)
+    columns = {
+        "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.set_aside else "  ") for entry in shown],
+        "run": [entry.run.run_id for entry in shown],
+        "peak": [scale.text(entry.peak) for entry in shown],
+        "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
+        "at": [epoch_text(entry.peak_epoch) for entry in shown],
+        "last": [scale.text(entry.last) for entry in shown],
+        "test": [scale.text(entry.test) for entry in shown],
+        "epochs": [epochs_text(entry) for entry in shown],
+        "state": [entry.run.state for entry in shown],
+        "cause": [f"{entry.cause}{'' if entry.verdict.confidence == 'certain' else '?'}" for entry in shown],
+    }
+    if all(entry.test is None for entry in findings.ranked):
+        del columns["test"]
+    return columns
+
+
+def _width(title: str, cells: Sequence[str]) -> int:
+    return max(map(len, [title, *cells])) + 2

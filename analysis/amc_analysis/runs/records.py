@@ -1,0 +1,71 @@
+"""Runs with their whole histories, and what follows from a history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+
+from amc_analysis.runs.history import Column, History
+from amc_sweeps.runs.records import Point, RunRecord
+
+
+class SweepUnreadableError(RuntimeError):
+    """The sweep does not exist or the server does not answer; the message says which."""
+
+
+@dataclass(frozen=True)
+class RunWithHistory(RunRecord):
+    """One run with every number that it logged."""
+
+    history: History = field(default_factory=History)
+
+
+def history_of(run: RunRecord) -> History:
+    """Return every number that a run logged; an empty history where only its record was read."""
+    return run.history if isinstance(run, RunWithHistory) else History()
+
+
+def points_of(history: History, metric: str) -> tuple[Point, ...]:
+    """Return the metric's points in the order of logging, with what their rows hold beside it."""
+    column = history.column(metric)
+    epochs, steps, times = (_beside(history, name, column) for name in ("epoch", "_step", "_timestamp"))
+    return tuple(
+        Point(value, epoch, None if step is None or not math.isfinite(step) else int(step), time_s)
+        for value, epoch, step, time_s in zip(column.values.tolist(), epochs, steps, times, strict=True)
+    )
+
+
+def _beside(history: History, name: str, column: Column) -> Sequence[float | None]:
+    """Return another metric's values over the rows of a column, None where a row does not hold it."""
+    other = history.column(name)
+    if np.array_equal(other.rows, column.rows):
+        values: list[float | None] = other.values.tolist()
+        return values
+    known = dict(zip(other.rows.tolist(), other.values.tolist(), strict=True))
+    return [known.get(row) for row in column.rows.tolist()]
+
+
+def not_finite_of(history: History) -> tuple[str, ...]:
+    """Return the names whose last logged value is NaN or infinite; W&B's own are left out."""
+    return tuple(
+        sorted(
+            name
+            for name, column in history.columns.items()
+            if not name.startswith("_") and len(column) and not math.isfinite(column.values[-1])
+        )
+    )
+
+
+def with_history(run: RunRecord, history: History) -> RunWithHistory:
+    """Return a run with its history; its points are still those of before, see with_metric."""
+    values = {name.name: getattr(run, name.name) for name in fields(RunRecord)}
+    return RunWithHistory(**values, history=history)
+
+
+def with_metric(run: RunRecord, metric: str) -> RunRecord:
+    """Return a run with the points of a metric, taken from its history."""
+    history = history_of(run)
+    return replace(run, points=points_of(history, metric), not_finite=not_finite_of(history))
