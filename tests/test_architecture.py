@@ -27,6 +27,25 @@ BANNED: dict[str, set[str]] = {
     "amc_analysis": {"torch", "timm", "torchvision"},
     "amc_agents": set(),
 }
+# The rooms of each wing, and the files beside them, lowest first: each imports only what stands before it.
+ROOMS: dict[str, list[str]] = {
+    "amc_core": [
+        *("modulations", "metric_names", "config"),
+        *("machine", "data", "synthesis", "audit", "inputs", "models", "training", "commands"),
+    ],
+    "amc_sweeps": ["values", "grammar", "runs", "charts", "backend"],
+    "amc_server": [
+        *("errors", "ids", "clock", "clients", "auth", "metrics", "server_log"),
+        *("store", "scheduling", "pages", "http", "graphql"),
+        *("app", "process"),
+    ],
+    "amc_agents": [
+        *("run_target", "sweep_control", "sweep_status", "preflight", "doctor"),
+        *("trial", "fleet", "commands"),
+    ],
+    "amc_analysis": ["runs", "reading", "effects", "dynamics", "rules", "next_sweep", "report", "cli"],
+}
+MOST_MODULES = 20  # in one folder
 # What amc_analysis may take of amc_core: the modules that are free of torch.
 TORCH_FREE = {
     "amc_core",
@@ -72,6 +91,37 @@ def test_imports_point_one_way(package: str) -> None:
             if (top in ARROWS and top != package and top not in ARROWS[package]) or top in BANNED[package]:
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def _room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_one_way(package: str) -> None:
+    folder = _source_folders()[package]
+    order = {room: place for place, room in enumerate(ROOMS[package])}
+    wrong = []
+    for file in folder.rglob("*.py"):
+        here = file.relative_to(folder).with_suffix("").parts[0]
+        for name in _imports(file) if here != "__init__" else ():
+            there = _room(name)
+            if name.startswith(f"{package}.") and there != here and order[there] > order[here]:
+                wrong.append(f"{here}: {file.name} imports {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_file_is_in_a_room(package: str) -> None:
+    folder = _source_folders()[package]
+    there = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__init__.py")}
+    assert there - {"__init__"} == set(ROOMS[package])
+
+
+def test_no_folder_has_too_many_modules() -> None:
+    folders = {folder for top in _source_folders().values() for folder in [top, *top.rglob("*")] if folder.is_dir()}
+    sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: size for name, size in sizes.items() if size > MOST_MODULES + 1} == {}  # and __init__.py
 
 
 def test_analysis_takes_only_the_torch_free_part_of_the_core() -> None:

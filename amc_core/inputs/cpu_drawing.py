@@ -44,7 +44,7 @@ def _fitted(function: Callable[..., Any], degree: int, low: float, high: float) 
     return tuple(np.float32(value) for value in series.convert(kind=np.polynomial.Polynomial).coef[::-1])
 
 
-# As good as float32 allows: test_fast_drawing.py.
+# As good as float32 allows: test_cpu_drawing.py.
 _SPLIT = math.sqrt(0.5)  # ln(m 2^e) = e ln 2 + ln m, with m between this and its double
 _LOG = _fitted(lambda x: np.log1p(x) / x, 9, _SPLIT - 1, 2 * _SPLIT - 1)
 _ARCTANGENT = _fitted(lambda x: np.arctan(np.sqrt(x)) / np.sqrt(x), 9, 0.0, 1.0)

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from embedded_server import EmbeddedServer
 
 TRIAL = """

@@ -27,7 +27,7 @@ import psutil
 from machine import describe_machine, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / part) for part in ("tests", "sweeps", "agents", "analysis", "")]
+sys.path[:0] = [str(ROOT / part) for part in ("tests/support", "sweeps", "agents", "analysis", "")]
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 

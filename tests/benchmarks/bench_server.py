@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / part) for part in ("tests", "tests/soak", "sweeps", "agents", "")]
+sys.path[:0] = [str(ROOT / part) for part in ("tests/support", "tests/soak", "sweeps", "agents", "")]
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 from machine import describe_machine, write_table  # noqa: E402

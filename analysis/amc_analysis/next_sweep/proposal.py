@@ -22,9 +22,9 @@ from amc_analysis.next_sweep.narrowing import (
 )
 from amc_analysis.next_sweep.surrogate import DRAWS
 from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
-from amc_analysis.report.wording import Scale, scale_of
 from amc_analysis.rules.finding import Firing
 from amc_analysis.runs.findings import Findings
+from amc_analysis.runs.wording import Scale, scale_of
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS
 from amc_sweeps.grammar.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
 from amc_sweeps.runs.evidence import epochs_planned

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amc_analysis.report.wording import Scale, scale_of
 from amc_analysis.runs.findings import Findings
+from amc_analysis.runs.wording import Scale, scale_of
 from amc_core.modulations import LABEL_SETS
 from amc_sweeps.runs.evidence import epochs_planned
 from amc_sweeps.runs.records import SweepRecord

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from amc_analysis.report.section_ends import parts
 from amc_analysis.report.sections import Command, Report, Section, Table, Warned
-from amc_analysis.report.wording import (
+from amc_analysis.runs.wording import (
     GEM_LEGEND,
     epoch_text,
     epochs_text,

@@ -13,7 +13,8 @@ from amc_analysis.effects.parameters import text_of
 from amc_analysis.report.page_data import as_script, chart_data
 from amc_analysis.report.section_ends import parts
 from amc_analysis.report.sections import Command, Report, Table, Warned
-from amc_analysis.report.wording import (
+from amc_analysis.runs.records import history_of
+from amc_analysis.runs.wording import (
     GEM_LEGEND,
     GROUPS,
     epoch_text,
@@ -24,7 +25,6 @@ from amc_analysis.report.wording import (
     scale_of,
     warnings,
 )
-from amc_analysis.runs.records import history_of
 from amc_sweeps.charts.library import chart_library
 from amc_sweeps.values import look_up
 

@@ -14,10 +14,10 @@ from amc_analysis.effects.effects import Effect
 from amc_analysis.effects.parameters import Parameter, parameters_of, text_of
 from amc_analysis.next_sweep.axes import look_for
 from amc_analysis.report.sections import Report
-from amc_analysis.report.wording import GROUPS, group_of, label, scale_of
 from amc_analysis.runs.confusion import Confusion, Matrix
 from amc_analysis.runs.findings import Findings
 from amc_analysis.runs.records import history_of
+from amc_analysis.runs.wording import GROUPS, group_of, label, scale_of
 from amc_core.metric_names import level_of
 from amc_sweeps.runs.ranking import RankedRun
 

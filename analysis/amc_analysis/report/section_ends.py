@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from amc_analysis.effects.parameters import text_of
 from amc_analysis.report.sections import Block, Command, Report, Section, Table, Warned, table
-from amc_analysis.report.wording import GEMS_SHOWN, early_stop_text, failed, failure_text, group_of, label, scale_of
 from amc_analysis.runs.findings import Findings
+from amc_analysis.runs.wording import GEMS_SHOWN, early_stop_text, failed, failure_text, group_of, label, scale_of
 from amc_sweeps.runs.commands import commands_of
 from amc_sweeps.runs.ranking import RankedRun
 

@@ -13,7 +13,7 @@ from amc_analysis.dynamics.dynamics import (
     RunVolatility,
 )
 from amc_analysis.report.sections import Block, Report, Section, Table, table
-from amc_analysis.report.wording import Scale, epoch_text, scale_of
+from amc_analysis.runs.wording import Scale, epoch_text, scale_of
 
 MOST_ROWS = 8  # runs, best peak first
 MOST_CLASSES = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amc_analysis.effects.effects import Effect, MatchedPairs, ValueOutcome
 from amc_analysis.effects.parameters import text_of
 from amc_analysis.report.sections import Block, Report, Section, Table, table
-from amc_analysis.report.wording import Scale, scale_of
+from amc_analysis.runs.wording import Scale, scale_of
 
 _TRENDS = {
     "rises": "rises with it",

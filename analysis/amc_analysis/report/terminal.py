@@ -12,7 +12,8 @@ from rich.text import Text
 
 from amc_analysis.report.section_ends import parts
 from amc_analysis.report.sections import Command, Report, Section, Table, Warned
-from amc_analysis.report.wording import (
+from amc_analysis.runs.findings import Findings
+from amc_analysis.runs.wording import (
     FAILURES_SHOWN,
     GEM_LEGEND,
     ROWS,
@@ -28,7 +29,6 @@ from amc_analysis.report.wording import (
     shown_rows,
     warnings,
 )
-from amc_analysis.runs.findings import Findings
 from amc_sweeps.runs.ranking import RankedRun
 
 TABLE_ROWS = {"ends": FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all

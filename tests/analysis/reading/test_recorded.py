@@ -20,7 +20,7 @@ from amc_sweeps.runs import export_file
 from amc_sweeps.runs.claims import Claim, ClaimError, ClaimKind, read_recorded
 from amc_sweeps.runs.records import SweepRecord
 
-FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
+FOLDER = Path(__file__).parents[3] / "sweeps" / "recorded"
 FILES = sorted(FOLDER.glob("*.yaml"))
 SWEEPS = ["4yfw48ad", "94fqx0gz", "bapdavm5", "o7pjrbw1"]
 

@@ -11,9 +11,9 @@ from recorded_sweeps import FOLDER, recorded
 from amc_analysis.report.conclusions import case_of, conclude
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.sections import report_of
-from amc_analysis.report.wording import headline
 from amc_analysis.rules.finding import Firing, Rule
 from amc_analysis.rules.registry import fire
+from amc_analysis.runs.wording import headline
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="sweeps/recorded is not in this checkout")
 

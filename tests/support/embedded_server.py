@@ -159,7 +159,7 @@ class EmbeddedServer:
 
 def _import_path() -> dict[str, str]:
     """Return the import path for a checkout that is not installed; harmless where it is."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     roots = [root, root / "sweeps", root / "agents", root / "analysis"]
     return {"PYTHONPATH": os.pathsep.join(map(str, roots))}
 

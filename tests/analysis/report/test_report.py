@@ -17,8 +17,8 @@ from amc_analysis.report.page_data import visible_range
 from amc_analysis.report.section_ends import parts
 from amc_analysis.report.sections import Table, Warned, report_of, table
 from amc_analysis.report.terminal import print_report
-from amc_analysis.report.wording import epochs_text, failure_text, headline
 from amc_analysis.runs.findings import analyse, searched_parameters, shown_as_percentage
+from amc_analysis.runs.wording import epochs_text, failure_text, headline
 from amc_sweeps.runs.commands import command_of
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
 

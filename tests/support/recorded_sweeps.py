@@ -13,7 +13,7 @@ from amc_sweeps.runs import export_file
 from amc_sweeps.runs.claims import read_recorded
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
-FOLDER = Path(__file__).parents[1] / "sweeps" / "recorded"
+FOLDER = Path(__file__).parents[2] / "sweeps" / "recorded"
 METRIC = Metric("val/combined_acc", "maximize")
 
 

@@ -18,7 +18,7 @@ from fleet_scenarios import Fleet, Network, Person, agents_of, send, side_by_sid
 
 pytestmark = pytest.mark.client
 
-# The rules behind these limits are tested with a clock of their own in test_server_states.py.
+# The rules behind these limits are tested with a clock of their own in test_states.py.
 QUICK = ("silence_s=6", "unlisted_s=2", "stop_told_s=1", "stop_untold_s=1")
 OF_A_TRIAL = (
     "nothing",

@@ -13,7 +13,7 @@ from amc_core.config import MODEL_ALIASES, TrialConfig
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice, grid, parse
 
-FOLDER = Path(__file__).parents[1] / "sweeps"
+FOLDER = Path(__file__).parents[2] / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 # name -> configurations, bands in epochs, epochs at most

@@ -1,6 +1,6 @@
 """agents/COMMANDS.md is what the commands say of themselves.
 
-After a change of a command: ``python tests/test_commands_document.py`` writes it anew.
+After a change of a command: ``python tests/agents/commands/test_commands_document.py`` writes it anew.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from embedded_server import EmbeddedServer
 from amc_agents.commands import main
 from amc_sweeps.backend import options
 
-FILE = Path(__file__).parents[1] / "agents" / "COMMANDS.md"
+FILE = Path(__file__).parents[3] / "agents" / "COMMANDS.md"
 WIDTH = 110
 INTRODUCTION = """\
 # The commands
 
 `amc-sweep` steers sweeps. This page is what `amc-sweep COMMAND --help` prints, written by
-`python tests/test_commands_document.py`; a test compares the two.
+`python tests/agents/commands/test_commands_document.py`; a test compares the two.
 
 A SWEEP is an id, `PROJECT/ID`, `ENTITY/PROJECT/ID` or the URL of the sweep's page. With `--json`
 stdout holds that alone. Which W&B is meant is said on stderr, always.
@@ -75,7 +75,7 @@ def test_the_page_is_what_the_commands_say_and_saying_it_imports_nothing_heavy()
         check=False,
     )
     assert said.returncode == 0, said.stderr
-    assert FILE.read_text() == said.stdout, "run: python tests/test_commands_document.py"
+    assert FILE.read_text() == said.stdout, "run: python tests/agents/commands/test_commands_document.py"
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
