@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
+
+MISSING: Any = object()  # for look_up, where None is a value
 
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
 
 
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a value is a finite int or float; True and False are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
 def as_number(value: Any) -> float | None:
-    """Read a logged value: a number, or one of the words that JSON carries for what is not finite."""
+    """Read a logged value: a number, or one of the words that JSON carries for what is not finite; else None."""
     if isinstance(value, str):
         return _WORDS.get(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -21,13 +33,43 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-def look_up(row: Mapping[str, Any], name: str) -> Any:
-    """Return the value under a name, taken as it stands or as a dotted path into nested mappings; None if absent."""
-    if name in row:
-        return row[name]
-    found: Any = row
-    for piece in name.split("."):
-        if not isinstance(found, Mapping) or piece not in found:
-            return None
-        found = found[piece]
-    return found
+def as_finite(value: Any) -> float | None:
+    """Return a finite number as a float, anything else as None."""
+    return float(value) if is_number(value) else None
+
+
+def look_up(values: Any, name: str, default: Any = None) -> Any:
+    """Return the value under a name; a dot in it may be part of a key or stand for nesting.
+
+    The shortest key that leads to a value wins, after the whole name:
+
+    >>> look_up({"a": {"b.c": 1}}, "a.b.c")
+    1
+    """
+    if not isinstance(values, Mapping):
+        return default
+    if name in values:
+        return values[name]
+    dot = name.find(".")
+    while dot >= 0:
+        if name[:dot] in values:
+            found = look_up(values[name[:dot]], name[dot + 1 :], MISSING)
+            if found is not MISSING:
+                return found
+        dot = name.find(".", dot + 1)
+    return default
+
+
+def nest(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Return nested mappings from paths and values.
+
+    >>> nest([(("a", "b"), 1), (("a", "c"), 2)])
+    {'a': {'b': 1, 'c': 2}}
+    """
+    nested: dict[str, Any] = {}
+    for path, value in items:
+        inner = nested
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = value
+    return nested

@@ -18,15 +18,12 @@ from amc_sweeps.backend.address import (
     Backend,
     BackendError,
     ServerState,
-    SweepNotFoundError,
-    SweepRef,
     choose_backend,
-    find_sweep,
-    parse_sweep,
     remove_server_state,
     running_servers,
     write_server_state,
 )
+from amc_sweeps.backend.references import SweepNotFoundError, SweepRef, find_sweep, parse_sweep
 
 EMBEDDED_KEY = "amc-" + "a" * 40
 CLOUD_KEY = "b" * 40

@@ -10,9 +10,17 @@ from typing import Any
 
 import click
 
-from amc_agents.run_target import Kind, Target, find_target, parse_target
-from amc_sweeps.backend.address import Backend, BackendError, SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.backend.address import Backend, BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
+from amc_sweeps.backend.references import (
+    Kind,
+    SweepNotFoundError,
+    Target,
+    find_sweep,
+    find_target,
+    parse_sweep,
+    parse_target,
+)
 
 
 @dataclass(frozen=True)

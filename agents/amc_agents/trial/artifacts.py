@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from amc_agents.run_target import is_missing
 from amc_agents.trial.run_folder import HISTORY_FILE
+from amc_sweeps.backend.references import is_missing
 
 TYPE = "checkpoint"
 SETTING = "AMC_CHECKPOINT_ARTIFACT"

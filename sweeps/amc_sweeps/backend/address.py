@@ -16,7 +16,6 @@ netrc are read, never written.
 from __future__ import annotations
 
 import configparser
-import difflib
 import json
 import netrc
 import os
@@ -25,10 +24,10 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 CLOUD_URL = "https://api.forge.coreweave.com"  # where wandb 0.31 goes by itself; one deployment under two names
 OLDER_CLOUD_URL = "https://api.wandb.ai"
@@ -51,14 +50,6 @@ class BackendError(RuntimeError):
 
 class UntrustedError(BackendError):
     """Something answers at the address, by TLS with a certificate that this machine does not trust."""
-
-
-class SweepNotFoundError(BackendError):
-    """No sweep, or more than one, answers to the name; ``candidates`` lists paths that may have been meant."""
-
-    def __init__(self, message: str, candidates: list[str]) -> None:
-        super().__init__(message)
-        self.candidates = candidates
 
 
 @dataclass(frozen=True)
@@ -336,116 +327,3 @@ def _settings_url(environ: Mapping[str, str]) -> str | None:
         return None
     url = parser.get("default", "base_url", fallback=None)
     return url.rstrip("/") if url else None
-
-
-# --- the sweep that was meant --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SweepRef:
-    """A sweep as a person wrote it: only the id is certain."""
-
-    sweep_id: str
-    project: str | None = None
-    entity: str | None = None
-    base_url: str | None = None  # where a pasted URL points
-
-
-def parse_sweep(text: str) -> SweepRef:
-    """Read ID, PROJECT/ID, ENTITY/PROJECT/ID or a pasted URL of a sweep's page.
-
-    Raises:
-        BackendError: for anything else.
-    """
-    forms = "write ID, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page"
-    base_url = None
-    path = text.strip()
-    if "://" in path:
-        parts = urllib.parse.urlsplit(path)
-        pieces = [urllib.parse.unquote(piece) for piece in parts.path.split("/") if piece]
-        if parts.hostname == "forge.coreweave.com" and pieces[:1] == ["wandb"]:
-            pieces = pieces[1:]
-        if len(pieces) != 4 or pieces[2] != "sweeps" or not parts.netloc:
-            raise BackendError(f"{text!r} is not the URL of a sweep: {forms}")
-        host = f"{parts.scheme}://{parts.netloc}"
-        base_url = CLOUD_URL if parts.hostname in CLOUD_PAGES else host
-        path = "/".join([pieces[0], pieces[1], pieces[3]])
-    pieces = path.split("/")
-    if len(pieces) > 3 or not all(re.fullmatch(r"[\w.:\- ]+", piece) for piece in pieces):
-        raise BackendError(f"{text!r} does not name a sweep: {forms}")
-    entity, project, sweep_id = [None] * (3 - len(pieces)) + pieces
-    if sweep_id is None:  # cannot be: split returns one piece at least
-        raise BackendError(forms)
-    return SweepRef(sweep_id=sweep_id, project=project, entity=entity, base_url=base_url)
-
-
-class _Sweep(Protocol):
-    id: str
-
-
-class _Project(Protocol):
-    name: str
-
-    def sweeps(self) -> Iterable[_Sweep]: ...
-
-
-class SweepApi(Protocol):
-    """What of ``wandb.Api`` a look-up needs."""
-
-    @property
-    def default_entity(self) -> str | None: ...
-    def projects(self, entity: str | None = None) -> Iterable[_Project]: ...
-    def sweep(self, path: str) -> object: ...
-
-
-def find_sweep(
-    ref: SweepRef,
-    api: SweepApi,
-    *,
-    entity: str | None = None,
-    project: str | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> str:
-    """Return ENTITY/PROJECT/ID: from the reference, the flags, WANDB_ENTITY and WANDB_PROJECT, else by looking.
-
-    Raises:
-        SweepNotFoundError: when no project of the entity holds the id, or several do.
-        BackendError: when nobody says whose projects to look into.
-    """
-    owner = ref.entity or entity or environ.get("WANDB_ENTITY") or api.default_entity
-    if not owner:
-        raise BackendError("no entity is known here: give --entity, or write ENTITY/PROJECT/ID")
-    named = ref.project or project or environ.get("WANDB_PROJECT")
-    if named and ref.entity:
-        return f"{owner}/{named}/{ref.sweep_id}"
-    # One request a project says whether it holds the id; the client's lists cost one for every sweep, so they are read
-    # only for what may have been meant instead.
-    projects = [candidate for candidate in api.projects(owner) if named in (None, "", candidate.name)]
-    paths = [f"{owner}/{candidate.name}/{ref.sweep_id}" for candidate in projects]
-    matches = [path for path in paths if _is_there(api, path)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise SweepNotFoundError(
-            f"several sweeps are called {ref.sweep_id}; write which:\n" + _indented(matches), matches
-        )
-    seen = [f"{owner}/{candidate.name}/{sweep.id}" for candidate in projects for sweep in candidate.sweeps()]
-    where = f"{owner}/{named}" if named else f"the projects of {owner}"
-    if not seen:
-        raise SweepNotFoundError(f"no sweep {ref.sweep_id}: there is no sweep at all in {where}", [])
-    near = difflib.get_close_matches(f"{owner}/{named or '*'}/{ref.sweep_id}", seen, n=5, cutoff=0.0)
-    raise SweepNotFoundError(
-        f"no sweep {ref.sweep_id} in {where}, which hold {len(seen)}; nearest:\n" + _indented(near), near
-    )
-
-
-def _is_there(api: SweepApi, path: str) -> bool:
-    try:
-        api.sweep(path)
-    except Exception:  # noqa: BLE001 - the client says "not found" by several; a server in trouble fails the lists, too
-        return False
-    return True
-
-
-def _indented(lines: Iterable[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines)

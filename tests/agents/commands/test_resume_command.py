@@ -13,11 +13,11 @@ from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_everybody
 from tiny_files import synthetic_file
 
-from amc_agents.run_target import find_target, parse_target
 from amc_agents.trial.relaunch import RelaunchError, as_flags, require_ended, require_something_left, settings_of
 from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
 from amc_sweeps.backend.address import BackendError
+from amc_sweeps.backend.references import find_target, parse_target
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""Files that are written whole or not at all, and locks that a process holds while it lives.
+
+Only the standard library is needed here: every wing uses this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["LockedError", "link_whole", "lock_file", "whole_file", "write_whole"]
+
+
+class LockedError(RuntimeError):
+    """Another process holds the lock; ``holder`` is its process id as text, or ``unknown``."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is locked by process {holder}")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode: int = 0o666) -> Iterator[Path]:
+    """Lend an empty file beside ``path``; it takes that name when the block ends, and is removed when the block raises.
+
+    Args:
+        path: the file that a reader finds: the old one or the new one, never a part.
+        replace: False refuses to overwrite what is there by then.
+        durable: return only when file and name are on disk, so that they survive a power cut.
+        mode: permissions before the umask.
+
+    Raises:
+        FileExistsError: with ``replace=False``, where ``path`` exists.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+        yield partial
+        if durable:
+            _flush(partial)
+        if replace:
+            partial.replace(path)
+        else:
+            os.link(partial, path)  # a rename would replace what is there
+            partial.unlink()
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if durable:
+        _flush(path.parent)
+
+
+def write_whole(
+    path: Path, content: str | bytes, *, replace: bool = True, durable: bool = False, mode: int = 0o666
+) -> None:
+    """Write text (UTF-8) or bytes in one step; the arguments and errors are those of ``whole_file``."""
+    with whole_file(path, replace=replace, durable=durable, mode=mode) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def link_whole(path: Path, other: Path) -> None:
+    """Give a file a second name, replacing what had it; where the file system has no hard links, copy the file.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    with whole_file(other) as partial:
+        partial.unlink()
+        try:
+            partial.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, partial)
+    _flush(other.parent)
+
+
+def lock_file(path: Path, *, mode: int = 0o600) -> BinaryIO:
+    """Lock a file and write this process's id into it; the lock lasts until the returned file is closed.
+
+    The kernel frees the lock however the process ends. The file itself stays.
+
+    Raises:
+        LockedError: another process holds the lock.
+        OSError: the file cannot be opened.
+    """
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, mode), "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = file.read(20).decode(errors="replace").strip() or "unknown"
+        file.close()
+        raise LockedError(path, holder) from error
+    file.truncate(0)
+    file.write(str(os.getpid()).encode())
+    file.flush()
+    return file
+
+
+def _flush(path: Path) -> None:
+    """Have the kernel write a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,56 @@
+"""How numbers are written for people, the same in every command, report and page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percent(fraction: float, decimals: int = 0) -> str:
+    """Write a fraction as a percentage.
+
+    >>> percent(0.4176, 2)
+    '41.76%'
+    """
+    return f"{fraction:.{decimals}%}"
+
+
+def points(difference: float) -> str:
+    """Write the size of a difference of two fractions in percentage points.
+
+    >>> points(-0.021)
+    '2.10 points'
+    """
+    return f"{100 * abs(difference):.2f} points"
+
+
+def counted(number: float, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "run"), counted(2000, "run"), counted(2, "entry", "entries")
+    ('1 run', '2,000 runs', '2 entries')
+    """
+    return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time with two units at most.
+
+    >>> duration(5400), duration(59.6)
+    ('1 h 30 min', '1 min')
+    """
+    whole = round(seconds)
+    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit_s:
+            rest = whole % unit_s // part_s
+            return f"{whole // unit_s} {unit}" + (f" {rest} {part}" if rest and whole < 10 * unit_s else "")
+    return f"{whole} s"
+
+
+def listed(words: Sequence[str], most: int = 4) -> str:
+    """Write words with commas; of many the first ones, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"

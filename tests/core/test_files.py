@@ -1,0 +1,74 @@
+"""A reader finds the old file or the new one; a lock names who holds it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amc_core.files import LockedError, link_whole, lock_file, whole_file, write_whole
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+
+    def interrupted() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert _files(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_text_and_bytes_replace_what_was_there(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "ä", durable=durable)
+    assert path.read_bytes() == "ä".encode()
+    write_whole(path, b"\0", durable=durable, mode=0o600)
+    assert path.read_bytes() == b"\0"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_there_is_not_overwritten_where_that_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "mine", replace=False)
+    with pytest.raises(FileExistsError):
+        write_whole(path, "yours", replace=False)
+    assert path.read_text() == "mine"
+    assert _files(tmp_path) == [path]
+
+
+def test_a_second_name_keeps_what_it_named(tmp_path: Path) -> None:
+    path, other = tmp_path / "last", tmp_path / "best"
+    write_whole(path, "one")
+    link_whole(path, other)
+    write_whole(path, "two")
+    assert (path.read_text(), other.read_text()) == ("two", "one")
+    link_whole(path, other)
+    assert other.read_text() == "two"
+    assert _files(tmp_path) == [other, path]
+
+
+def test_a_lock_is_refused_to_another_process_which_learns_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    program = f"from pathlib import Path\nfrom amc_core.files import lock_file\nlock_file(Path({str(path)!r}))"
+    with lock_file(path):
+        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert f"locked by process {os.getpid()}" in other.stderr
+        with pytest.raises(LockedError) as refused:
+            lock_file(path)
+        assert refused.value.holder == str(os.getpid())
+    with lock_file(path):
+        assert path.read_text() == str(os.getpid())
