@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from in_process_server import GraphqlRefused, InProcessServer
 
+from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.scheduler import agent_must_stop
 from amc_server.scheduling.states import Limits
 from amc_sweeps.grammar.sweep_config import value_key
@@ -75,6 +76,22 @@ def test_a_grid_finishes_with_its_last_run_though_no_agent_asks_for_more(server:
         finish_one(server, server.create_agent(sweep))  # as `wandb agent --count 1` does
     server.advance(1)
     assert server.sweep(sweep)["state"] == "FINISHED"
+
+
+def test_a_grid_proposes_again_what_was_undone_or_deleted(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = server.create_sweep(GRID)
+    agent = server.create_agent(sweep)
+    with monkeypatch.context() as broken:
+        broken.setattr(Coordinator, "_hand_out", None)
+        with pytest.raises(GraphqlRefused):
+            server.draw(agent)
+    first = server.draw(agent)
+    assert first["args"]["a"] == {"value": 1}
+    run = server.sweep(sweep)["runs"][first["run_id"]]["id"]
+    server.graphql("mutation D($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }", id=run)
+    assert server.draw(agent)["args"] == first["args"]
 
 
 def test_an_agent_with_a_living_run_gets_no_other(server: InProcessServer) -> None:
@@ -296,9 +313,9 @@ def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessS
             count += 1
 
         server.draw(agent)  # the search has read what is new
-        server.storage._writer.set_progress_handler(tick, 1)
+        server.storage._connection.set_progress_handler(tick, 1)
         server.draw(agent)
-        server.storage._writer.set_progress_handler(None, 1)
+        server.storage._connection.set_progress_handler(None, 1)
         return count
 
     few = instructions()

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.store.curves import CurveCache
 from amc_server.store.schema import MIGRATIONS
 from amc_server.store.storage import Storage, StorageError
 from amc_server.store.writer import Writer
@@ -178,7 +177,7 @@ def test_curves_in_memory_are_those_of_the_database_whatever_is_written(tmp_path
     def both() -> tuple[dict[int, list[float]], dict[int, list[float]]]:
         with server.storage.write() as store:
             cached = {run: list(curve) for run, curve in store.curves(1).items()}
-            fresh = Writer(store._connection, CurveCache(), {}).curves(1)
+            fresh = Writer(store._connection).curves(1)
             return cached, {run: list(curve) for run, curve in fresh.items()}
 
     assert both() == ({}, {})

@@ -47,6 +47,8 @@ class Coordinator:
         self.limits = limits or Limits()
         self.presence = Presence(clock)
         self._seed = seed
+        self._searches: dict[int, search.Seen] = {}  # by sweep: which configurations it has had
+        self._generation = 0  # of the writer, when these were read
 
     # --- sweeps -----------------------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class Coordinator:
             parameters = chosen_from(run.config_values(), config)
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
             redraw_points(store, sweep.pk, run, config)
-        store.searches.pop(sweep.pk, None)
+        self._searches.pop(sweep.pk, None)
         self.look_for_target(store, _sweep(store, sweep.pk))
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
@@ -245,12 +247,14 @@ class Coordinator:
             if config.method == "bayes":
                 search.suggest(config, self._observations(store, sweep, config), seed=0, number=0, seen=seen)
 
-    @staticmethod
-    def _seen(store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
-        """Return which configurations the sweep has had, reading only the runs that have come since the last time."""
-        seen = store.searches.get(sweep.pk)
+    def _seen(self, store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
+        """Return which configurations the sweep has had. Only the runs since the last call are read."""
+        if self._generation != store.generation:
+            self._searches.clear()
+            self._generation = store.generation
+        seen = self._searches.get(sweep.pk)
         if seen is None or seen.config is not config:
-            seen = store.searches[sweep.pk] = search.Seen(config)
+            seen = self._searches[sweep.pk] = search.Seen(config)
         for pk, parameters in store.members_since(sweep.pk, seen.newest):
             seen.add(pk, parameters)
         return seen

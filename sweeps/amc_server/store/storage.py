@@ -19,15 +19,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from amc_server.store.curves import CurveCache
 from amc_server.store.reader import Reader
 from amc_server.store.schema import SchemaError, migrate
 from amc_server.store.writer import Writer
-
-if TYPE_CHECKING:
-    from amc_server.scheduling.search import Seen
 
 BUSY_TIMEOUT_S = 10.0
 STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3's own 128
@@ -131,9 +127,9 @@ class Storage:
         with contextlib.ExitStack() as opened:
             claim = opened.enter_context(_claim(folder))
             try:
-                self._writer = self._connect()
-                opened.callback(self._writer.close)
-                migrate(self._writer)
+                self._connection = self._connect()
+                opened.callback(self._connection.close)
+                migrate(self._connection)
                 self._log = _Log(self._path.with_name(f"{self._path.name}-wal"))
             except SchemaError as error:
                 raise StorageError(f"{self._path}: {error}") from error
@@ -144,8 +140,7 @@ class Storage:
             opened.pop_all()
         self._claim = claim
         self._turns = _Turns()
-        self._curves = CurveCache()
-        self._searches: dict[int, Seen] = {}
+        self._writer = Writer(self._connection)
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     def _connect(self) -> sqlite3.Connection:
@@ -181,15 +176,14 @@ class Storage:
             in_a_hurry: go before those that are in none.
         """
         with self._turns.take(in_a_hurry=in_a_hurry):
-            self._writer.execute("BEGIN IMMEDIATE")
-            writer = Writer(self._writer, self._curves, self._searches)
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield writer
-                self._writer.execute("COMMIT")
+                yield self._writer
+                self._connection.execute("COMMIT")
             except BaseException:
-                writer.forget()
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                self._writer.invalidate_copies()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
 
     def settle(self) -> None:
@@ -221,7 +215,7 @@ class Storage:
             while not self._idle.empty():
                 self._idle.get_nowait().close()
             self._log.close()
-            self._writer.close()
+            self._connection.close()
         self._claim.close()
 
 

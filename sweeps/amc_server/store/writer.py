@@ -1,35 +1,32 @@
 """What is changed in the database: every statement in SQL that writes, within one transaction.
 
-A ``Writer`` is handed out by ``storage.Storage.write``. Beside the database it keeps in step what is remembered of it
-between transactions: the learning curves and what each sweep's search has had.
+``storage.Storage.write`` gives out the one ``Writer`` for a transaction. The learning curves that it keeps in memory
+stay equal to the database.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amc_server.store.curves import CurveCache
 from amc_server.store.reader import Reader
 from amc_server.store.records import Artifact, Line
 
-if TYPE_CHECKING:
-    from amc_server.scheduling.search import Seen
-
 
 class Writer(Reader):
     """Questions and changes, within one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, cache: CurveCache, searches: dict[int, Seen]) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
-        self._cache = cache
-        self.searches = searches  # what the search remembers of each sweep; forgotten when a transaction is undone
+        self._cache = CurveCache()
+        self.generation = 0  # a copy of runs that was made in an earlier generation is no longer valid
 
-    def forget(self) -> None:
-        """Drop what is remembered beside the database; it is read again when it is needed."""
+    def invalidate_copies(self) -> None:
+        """Drop the curves in memory, and begin a generation: an undone transaction or a deletion took rows away."""
         self._cache.drop()
-        self.searches.clear()
+        self.generation += 1
 
     def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
@@ -53,8 +50,8 @@ class Writer(Reader):
 
     def delete(self, table: str, pk: int) -> None:
         """Remove the row with that key and all that belongs to it."""
-        if table == "runs":  # of their curves and configurations there are copies
-            self.forget()
+        if table == "runs":
+            self.invalidate_copies()
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
 
     def put_history(self, run: int, lines: Iterable[Line]) -> None:
