@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from amc_core.verdicts import Verdict
 from amc_sweeps.backend.address import Backend
 from amc_sweeps.runs.causes import STALE_AFTER_S
 
@@ -29,8 +30,6 @@ SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "optuna")
 TIMEOUT_S = 10.0
 CLOCK_WARN_S = 30.0
 DISK_FAIL_GB, DISK_WARN_GB = 2.0, 20.0  # three checkpoints a run; those of a ResNet-50 take 0.3 GB each
-
-Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,16 @@ def wandb_check(backend: Backend) -> Check:
             if backend.kind == "embedded"
             else f"check the address and the network; wandb login --relogin{host} takes another key"
         )
-        return Check("W&B", "fail", f"{where}: {_first_line(error)}", remedy)
+        return Check("W&B", Verdict.FAIL, f"{where}: {_first_line(error)}", remedy)
     name = getattr(viewer, "username", None) or getattr(viewer, "name", "unknown")
-    return Check("W&B", "ok", f"{where}; you are {name}, runs go to {entity}")
+    return Check("W&B", Verdict.PASS, f"{where}; you are {name}, runs go to {entity}")
 
 
 def mode_check(environ: Mapping[str, str]) -> Check | None:
     """Name a W&B mode in which an agent's trials reach no server."""
     mode = environ.get("WANDB_MODE", "online")
     if mode in {"offline", "disabled", "dryrun"}:
-        return Check("W&B mode", "fail", f"WANDB_MODE={mode}: no trial would reach W&B", "unset WANDB_MODE")
+        return Check("W&B mode", Verdict.FAIL, f"WANDB_MODE={mode}: no trial would reach W&B", "unset WANDB_MODE")
     return None
 
 
@@ -114,14 +113,16 @@ def server_ahead_s(base_url: str) -> float | None:
 def clock_check(ahead_s: float | None) -> Check:
     """Judge this machine's clock by the server's."""
     if ahead_s is None:
-        return Check("clock", "warn", "the server did not say its time", "compare `date -u` with another machine")
+        return Check("clock", Verdict.WARN, "the server did not say its time", "compare `date -u` with another machine")
     off, remedy = abs(ahead_s), "set the clock by NTP: timedatectl set-ntp true"
     if off <= CLOCK_WARN_S:
-        return Check("clock", "ok", f"within {max(off, 1):.0f} s of the server's")
+        return Check("clock", Verdict.PASS, f"within {max(off, 1):.0f} s of the server's")
     said = f"{off:.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the server's"
     if off > STALE_AFTER_S:
-        return Check("clock", "fail", f"{said}: living runs are taken for lost ones, or the other way round", remedy)
-    return Check("clock", "warn", said, remedy)
+        return Check(
+            "clock", Verdict.FAIL, f"{said}: living runs are taken for lost ones, or the other way round", remedy
+        )
+    return Check("clock", Verdict.WARN, said, remedy)
 
 
 # --- versions -------------------------------------------------------------------------------------------------------
@@ -154,10 +155,14 @@ def versions_check(installed: Mapping[str, str | None], required: Sequence[str],
         elif not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} {found}, accepted: {requirement.specifier}")
     if wrong:
-        return Check("versions", "fail", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}, in this environment")
+        return Check(
+            "versions", Verdict.FAIL, "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}, in this environment"
+        )
     named = [f"{name} {installed[name]}" for name in SHOWN_VERSIONS if installed.get(name)]
     toolkit = installed.get(DISTRIBUTION) or "from a checkout"
-    return Check("versions", "ok", ", ".join([f"Python {'.'.join(map(str, python))}", *named, f"toolkit {toolkit}"]))
+    return Check(
+        "versions", Verdict.PASS, ", ".join([f"Python {'.'.join(map(str, python))}", *named, f"toolkit {toolkit}"])
+    )
 
 
 def _version(name: str) -> str | None:
@@ -213,25 +218,33 @@ def gpu_check(gpus: Sequence[Gpu] | None, torch: TorchFacts, visible: str | None
         visible: CUDA_VISIBLE_DEVICES, where it is set.
     """
     if torch.error is not None:
-        return Check("GPU", "fail", f"torch cannot be asked: {torch.error}", "pip install --force-reinstall torch")
+        return Check(
+            "GPU", Verdict.FAIL, f"torch cannot be asked: {torch.error}", "pip install --force-reinstall torch"
+        )
     if not gpus:
         driver = "no NVIDIA driver answers" if gpus is None else "the driver knows no GPU"
         said = f"{driver} (nvidia-smi): trials run on the CPU, with torch {torch.version}"
         remedy = "fine for a first try; else install NVIDIA's driver, and let a container reserve the GPU"
-        return Check("GPU", "warn", said, remedy)
+        return Check("GPU", Verdict.WARN, said, remedy)
     found = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in gpus)
     driver = f"driver {gpus[0].driver}"
     if torch.devices:
         fewer = "" if len(torch.devices) == len(gpus) else f"; torch sees {len(torch.devices)} of them"
-        return Check("GPU", "ok", f"{found}, {driver}, torch {torch.version} computes on CUDA {torch.cuda}{fewer}")
+        return Check(
+            "GPU", Verdict.PASS, f"{found}, {driver}, torch {torch.version} computes on CUDA {torch.cuda}{fewer}"
+        )
     if torch.cuda is None:
         remedy = "install torch's build for CUDA: https://pytorch.org/get-started/locally"
-        return Check("GPU", "fail", f"{found}, {driver}, but torch {torch.version} is a build for the CPU", remedy)
+        return Check(
+            "GPU", Verdict.FAIL, f"{found}, {driver}, but torch {torch.version} is a build for the CPU", remedy
+        )
     if visible is not None:
         said = f"{found}, {driver}, but CUDA_VISIBLE_DEVICES={visible!r} lets torch see none of it"
-        return Check("GPU", "fail", said, "unset CUDA_VISIBLE_DEVICES, or name a GPU that is there")
+        return Check("GPU", Verdict.FAIL, said, "unset CUDA_VISIBLE_DEVICES, or name a GPU that is there")
     said = f"{found}, {driver}, but torch {torch.version} cannot compute on it (built for CUDA {torch.cuda})"
-    return Check("GPU", "fail", said, f"update the driver to one for CUDA {torch.cuda}, or install an older torch")
+    return Check(
+        "GPU", Verdict.FAIL, said, f"update the driver to one for CUDA {torch.cuda}, or install an older torch"
+    )
 
 
 # --- data and disk --------------------------------------------------------------------------------------------------
@@ -241,21 +254,25 @@ def data_check(path: Path | None) -> Check:
     """Audit the data file by samples: its layout, its cells and what its signals say of its labels."""
     if path is None:
         return Check(
-            "data", "warn", "no data file is named for this machine", "export AMC_DATA=FILE, or give --data FILE"
+            "data", Verdict.WARN, "no data file is named for this machine", "export AMC_DATA=FILE, or give --data FILE"
         )
     if not path.is_file():
-        return Check("data", "fail", f"{path}: no such file", "amc-data synth FILE makes one, or correct AMC_DATA")
+        return Check(
+            "data", Verdict.FAIL, f"{path}: no such file", "amc-data synth FILE makes one, or correct AMC_DATA"
+        )
     from amc_core.audit.checks import audit_file
 
     checks = audit_file(path, every_frame=False)
-    failed = [check for check in checks if check.verdict == "fail"]
+    failed = [check for check in checks if check.verdict is Verdict.FAIL]
     whole = f"amc-data audit {path} reads every frame and says more"
     if len(checks) == 1 and failed:
-        return Check("data", "fail", failed[0].said, "copy the file again; " + whole)
+        return Check("data", Verdict.FAIL, failed[0].said, "copy the file again; " + whole)
     if failed:
-        return Check("data", "warn", f"{path}: " + "; ".join(f"{c.name}: {c.said}" for c in failed), whole)
-    passed = sum(check.verdict == "pass" for check in checks)
-    return Check("data", "ok", f"{path}: {passed} checks passed by samples ({path.stat().st_size / 1e9:.1f} GB)")
+        return Check("data", Verdict.WARN, f"{path}: " + "; ".join(f"{c.name}: {c.said}" for c in failed), whole)
+    passed = sum(check.verdict is Verdict.PASS for check in checks)
+    return Check(
+        "data", Verdict.PASS, f"{path}: {passed} checks passed by samples ({path.stat().st_size / 1e9:.1f} GB)"
+    )
 
 
 def disk_check(folder: Path, free_bytes: int, *, is_writable: bool) -> Check:
@@ -264,12 +281,12 @@ def disk_check(folder: Path, free_bytes: int, *, is_writable: bool) -> Check:
     said = f"{free_gb:.1f} GB free for checkpoints in {folder}"
     remedy = "name another folder: export AMC_RUNS_DIR=FOLDER"
     if not is_writable:
-        return Check("disk", "fail", f"{folder} cannot be written", remedy)
+        return Check("disk", Verdict.FAIL, f"{folder} cannot be written", remedy)
     if free_gb < DISK_FAIL_GB:
-        return Check("disk", "fail", said, f"make room, or {remedy}")
+        return Check("disk", Verdict.FAIL, said, f"make room, or {remedy}")
     if free_gb < DISK_WARN_GB:
-        return Check("disk", "warn", said, f"enough for small networks; make room, or {remedy}")
-    return Check("disk", "ok", said)
+        return Check("disk", Verdict.WARN, said, f"enough for small networks; make room, or {remedy}")
+    return Check("disk", Verdict.PASS, said)
 
 
 def check_disk(runs_dir: Path) -> Check:
@@ -294,7 +311,7 @@ def examine(
     yield versions_check(installed_versions(required), required, sys.version_info[:3])
     yield check_disk(runs_dir)
     if isinstance(backend, str):
-        yield Check("W&B", "fail", backend.splitlines()[0], "amc-sweep serve, wandb login, or --base-url URL")
+        yield Check("W&B", Verdict.FAIL, backend.splitlines()[0], "amc-sweep serve, wandb login, or --base-url URL")
     else:
         yield wandb_check(backend)
         yield clock_check(server_ahead_s(backend.base_url))

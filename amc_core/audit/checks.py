@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from amc_core.data.radioml import FRAME_LENGTH, DataError, RadioMLFile
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.constellations import LINEAR
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
+from amc_core.verdicts import Verdict
 
 __all__ = ["PUBLISHED_ORDER", "Check", "audit_file"]
 
@@ -46,15 +47,13 @@ _CARRIER = 1 / 1600  # cycles a sample: what synchronisation.carrier_free finds
 _CARRIER_SHARE = 0.9  # of the frames that must keep within
 _OUT_OF_BAND = 0.02  # share of power beyond 0.125 cycles a sample that a pulse's sidelobes may have
 
-_Verdict = Literal["pass", "fail", "skip"]
-
 
 @dataclass(frozen=True)
 class Check:
     """One verdict, with what was seen; ``measured`` holds plain JSON types."""
 
     name: str
-    verdict: _Verdict
+    verdict: Verdict
     said: str
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,7 +76,7 @@ def audit_file(
             checks = [_layout(path, data), _cells(data), *values, *_signals(data)]
             return [*checks, _synced(checks)]
     except DataError as error:
-        return [Check("layout", "fail", str(error))]
+        return [Check("layout", Verdict.FAIL, str(error))]
 
 
 def _layout(path: Path, data: RadioMLFile) -> Check:
@@ -89,7 +88,9 @@ def _layout(path: Path, data: RadioMLFile) -> Check:
     said = ", ".join(f"{name} {what}" for name, what in found.items())
     said += "" if exact else "; the original has float32, int64, int64"
     said += ", memory-mapped" if data.is_memory_mapped else ", chunked or compressed: gathers are slow, see h5repack"
-    return Check("layout", "pass" if exact else "fail", said, {"memory_mapped": data.is_memory_mapped, **found})
+    return Check(
+        "layout", Verdict.PASS if exact else Verdict.FAIL, said, {"memory_mapped": data.is_memory_mapped, **found}
+    )
 
 
 def _cells(data: RadioMLFile) -> Check:
@@ -110,7 +111,7 @@ def _cells(data: RadioMLFile) -> Check:
         "fewest": fewest,
         "most": most,
     }
-    return Check("frames per cell", "pass" if fewest == most else "fail", said, measured)
+    return Check("frames per cell", Verdict.PASS if fewest == most else Verdict.FAIL, said, measured)
 
 
 def _values(data: RadioMLFile, advance: Callable[[int, int], None]) -> list[Check]:
@@ -134,20 +135,22 @@ def _values(data: RadioMLFile, advance: Callable[[int, int], None]) -> list[Chec
 def _finite(bad_N: npt.NDArray[np.bool_]) -> Check:
     rows = np.flatnonzero(bad_N)
     if not len(rows):
-        return Check("NaN and infinity", "pass", "none", {"rows": 0})
+        return Check("NaN and infinity", Verdict.PASS, "none", {"rows": 0})
     said = f"in {len(rows):,} frames, the first in row {rows[0]}; representations make zeros of them"
-    return Check("NaN and infinity", "fail", said, {"rows": len(rows), "first": int(rows[0])})
+    return Check("NaN and infinity", Verdict.FAIL, said, {"rows": len(rows), "first": int(rows[0])})
 
 
 def _power(power_M: npt.NDArray[np.float64]) -> Check:
     if not len(power_M):
-        return Check("frame power", "fail", "no frame is finite")
+        return Check("frame power", Verdict.FAIL, "no frame is finite")
     low, middle, high = (float(value) for value in np.quantile(power_M, [0.005, 0.5, 0.995]))
     unit = 1 - _POWER_TOLERANCE <= low <= high <= 1 + _POWER_TOLERANCE
     said = f"mean of I^2 + Q^2: {middle:.4g} in the median, 99 % within {low:.4g}..{high:.4g}"
     if not unit:
         said += f"; the original's frames have 1, within {_POWER_TOLERANCE:g}"
-    return Check("frame power", "pass" if unit else "fail", said, {"median": middle, "low": low, "high": high})
+    return Check(
+        "frame power", Verdict.PASS if unit else Verdict.FAIL, said, {"median": middle, "low": low, "high": high}
+    )
 
 
 def _twice(data: RadioMLFile, hash_N: npt.NDArray[np.uint64]) -> Check:
@@ -156,10 +159,10 @@ def _twice(data: RadioMLFile, hash_N: npt.NDArray[np.uint64]) -> Check:
     pairs = [(int(order_N[place]), int(order_N[place + 1])) for place in same_N]
     found = [pair for pair in pairs if _equal(data, *pair)]  # two frames may have one hash
     if not found:
-        return Check("duplicates", "pass", "no frame occurs twice", {"pairs": 0})
+        return Check("duplicates", Verdict.PASS, "no frame occurs twice", {"pairs": 0})
     first, second = found[0]
     said = f"{len(found):,} frames occur again, such as row {first} in row {second}: a split leaks between its parts"
-    return Check("duplicates", "fail", said, {"pairs": len(found), "first": [first, second]})
+    return Check("duplicates", Verdict.FAIL, said, {"pairs": len(found), "first": [first, second]})
 
 
 def _equal(data: RadioMLFile, first: int, second: int) -> bool:
@@ -185,12 +188,14 @@ def _signals(data: RadioMLFile) -> list[Check]:
         return [*_skipped(why, "label order", *_WAVEFORM), snr]
     order = _label_order(by_column)
     # A file in the published order has one fault and not three: its other checks go by what its columns really are.
-    published = order.verdict == "fail" and _follows_published(order.measured["corrected"], order.measured["published"])
+    published = order.verdict is Verdict.FAIL and _follows_published(
+        order.measured["corrected"], order.measured["published"]
+    )
     names = PUBLISHED_ORDER if published else CLASSES
     carrier = _carrier({names[column]: frames_BTC for column, frames_BTC in by_column.items()})
-    if carrier.verdict == order.verdict == "fail" and not published:
+    if carrier.verdict == order.verdict is Verdict.FAIL and not published:
         why = f"{order.said.partition(';')[0].partition(':')[0]}; a large carrier offset hides them: see carrier"
-        order = Check("label order", "skip", why, order.measured)
+        order = Check("label order", Verdict.SKIP, why, order.measured)
     linear = [frames for column, frames in by_column.items() if names[column] in LINEAR]
     if not linear:
         return [order, *_skipped("no class with symbols of its own", *_WAVEFORM), snr]
@@ -199,7 +204,7 @@ def _signals(data: RadioMLFile) -> list[Check]:
 
 
 def _skipped(why: str, *names: str) -> list[Check]:
-    return [Check(name, "skip", why) for name in names]
+    return [Check(name, Verdict.SKIP, why) for name in names]
 
 
 def _follows_published(share: float, share_published: float) -> bool:
@@ -239,15 +244,17 @@ def _label_order(by_column: Mapping[int, npt.NDArray[np.float32]]) -> Check:
     )
     if share == share_published >= _AGREEMENT and not exchanged:
         said += ": these classes cannot tell the two apart"
-        return Check("label order", "skip", "; ".join([said, *contradicted]), measured)
+        return Check("label order", Verdict.SKIP, "; ".join([said, *contradicted]), measured)
     if share >= _AGREEMENT and share > share_published and not exchanged:
-        return Check("label order", "pass", "; ".join([said, *contradicted]), measured)
+        return Check("label order", Verdict.PASS, "; ".join([said, *contradicted]), measured)
     if _follows_published(share, share_published):
         said += ": the columns of Y follow classes.txt, permute them"
     else:
         said += ": the columns follow neither"
     named = exchanged or contradicted
-    return Check("label order", "fail", "; ".join([said, *named[:4]]) + ("; ..." if len(named) > 4 else ""), measured)
+    return Check(
+        "label order", Verdict.FAIL, "; ".join([said, *named[:4]]) + ("; ..." if len(named) > 4 else ""), measured
+    )
 
 
 def _agreement(seen: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> float:
@@ -270,13 +277,13 @@ def _samples_per_symbol(linear_BTC: npt.NDArray[np.float32]) -> Check:
     rate, height = symbol_rate(linear_BTC)
     if height < _LINE_HEIGHT:
         said = f"no cyclic line: the strongest is {height:.1f} times its surroundings, at {1 / max(rate, 1e-9):.2f}"
-        return Check("samples per symbol", "fail", said, {"height": height})
+        return Check("samples per symbol", Verdict.FAIL, said, {"height": height})
     period = 1 / rate
     measured = {"samples_per_symbol": period, "height": height}
     said = f"{period:.2f}, by a cyclic line {height:.0f} times its surroundings"
     if abs(period / SAMPLES_PER_SYMBOL - 1) < 0.01:
-        return Check("samples per symbol", "pass", said, measured)
-    return Check("samples per symbol", "fail", f"{said}; the original has {SAMPLES_PER_SYMBOL}", measured)
+        return Check("samples per symbol", Verdict.PASS, said, measured)
+    return Check("samples per symbol", Verdict.FAIL, f"{said}; the original has {SAMPLES_PER_SYMBOL}", measured)
 
 
 def _band(linear_BTC: npt.NDArray[np.float32]) -> Check:
@@ -293,7 +300,9 @@ def _band(linear_BTC: npt.NDArray[np.float32]) -> Check:
     like_rrc = abs(edge - 0.5) < 0.05 and outside < _OUT_OF_BAND
     if not like_rrc:
         said += f"; a root raised cosine has 0.50 and less than {_OUT_OF_BAND:.0%}"
-    return Check("band", "pass" if like_rrc else "fail", said, {"half_power_edge": edge, "outside": outside})
+    return Check(
+        "band", Verdict.PASS if like_rrc else Verdict.FAIL, said, {"half_power_edge": edge, "outside": outside}
+    )
 
 
 def _carrier(by_name: Mapping[str, npt.NDArray[np.float32]]) -> Check:
@@ -301,14 +310,14 @@ def _carrier(by_name: Mapping[str, npt.NDArray[np.float32]]) -> Check:
     by_class = {name: carrier_offset(frames_BTC, name) for name, frames_BTC in by_name.items()}
     offset_B = np.abs(np.concatenate([*by_class.values(), np.empty(0)]))
     if not len(offset_B):
-        return Check("carrier", "skip", "no class shows its carrier; OOK, 4ASK, 8ASK, BPSK and QPSK can")
+        return Check("carrier", Verdict.SKIP, "no class shows its carrier; OOK, 4ASK, 8ASK, BPSK and QPSK can")
     reach, widest = float(np.quantile(offset_B, _CARRIER_SHARE)), float(offset_B.max())
     shown = ", ".join(name for name, found_B in by_class.items() if len(found_B))
     said = (
         f"{_CARRIER_SHARE:.0%} of the frames of {shown} are within {reach:.1e} cycles a sample, all within {widest:.1e}"
     )
-    verdict: _Verdict = "pass" if reach <= _CARRIER else "fail"
-    said += f"; synced finds it up to {_CARRIER:.1e}" if verdict == "fail" else ""
+    verdict: Verdict = Verdict.PASS if reach <= _CARRIER else Verdict.FAIL
+    said += f"; synced finds it up to {_CARRIER:.1e}" if verdict == Verdict.FAIL else ""
     return Check("carrier", verdict, said, {"cycles_a_sample": reach, "widest": widest})
 
 
@@ -320,20 +329,20 @@ def _snr_labels(data: RadioMLFile) -> Check:
         if len(frames_BTC):
             measured[str(int(level))] = float(np.median(estimate_snr_db(frames_BTC)))
     if not measured:
-        return Check("SNR labels", "skip", f"no usable frame at {_LOWEST_MEASURED_DB} dB or more")
+        return Check("SNR labels", Verdict.SKIP, f"no usable frame at {_LOWEST_MEASURED_DB} dB or more")
     off = {int(level): estimate - int(level) for level, estimate in measured.items()}
     worst = max(off, key=lambda level: abs(off[level]))
     middle = float(np.median(list(off.values())))
     said = f"the noise floor out of band says {off[worst]:+.1f} dB at most ({worst} dB), {middle:+.1f} in the median"
     facts = {"measured_db": {level: round(value, 3) for level, value in measured.items()}}
     if abs(off[worst]) <= _SNR_TOLERANCE_DB:
-        return Check("SNR labels", "pass", said, facts)
+        return Check("SNR labels", Verdict.PASS, said, facts)
     symbol_db = 10 * math.log10(SAMPLES_PER_SYMBOL)
     if max(abs(value - middle) for value in off.values()) <= _SNR_TOLERANCE_DB:
         said += f"; all levels are shifted alike (Es/N0 would be {-symbol_db:+.1f} dB)"
     else:
         said += "; the labels are no SNR per sample over the full band"
-    return Check("SNR labels", "fail", said, facts)
+    return Check("SNR labels", Verdict.FAIL, said, facts)
 
 
 def _synced(checks: Sequence[Check]) -> Check:
@@ -344,15 +353,15 @@ def _synced(checks: Sequence[Check]) -> Check:
         "carrier": "a carrier within 1/1600 cycles a sample",
     }
     verdicts = {check.name: check.verdict for check in checks}
-    broken = [what for name, what in assumed.items() if verdicts.get(name) == "fail"]
-    unknown = [what for name, what in assumed.items() if verdicts.get(name, "skip") == "skip"]
+    broken = [what for name, what in assumed.items() if verdicts.get(name) == Verdict.FAIL]
+    unknown = [what for name, what in assumed.items() if verdicts.get(name, Verdict.SKIP) == Verdict.SKIP]
     if broken:
         said = f"the representation synced assumes {', '.join(broken)}, which does not hold here"
-        return Check("synced", "fail", said, {"broken": broken})
+        return Check("synced", Verdict.FAIL, said, {"broken": broken})
     if unknown:
-        return Check("synced", "skip", f"not known: {', '.join(unknown)}")
+        return Check("synced", Verdict.SKIP, f"not known: {', '.join(unknown)}")
     said = f"its assumptions hold: {', '.join(assumed.values())}"
-    return Check("synced", "pass", said, {"broken": []})
+    return Check("synced", Verdict.PASS, said, {"broken": []})
 
 
 def _sample(data: RadioMLFile, mask_N: npt.NDArray[np.bool_], n_frames: int) -> npt.NDArray[np.float32]:

@@ -214,6 +214,7 @@ def audit(file: Path, as_json: bool) -> None:
     Reads every frame once. The order of the classes and the SNR labels are judged by the signals themselves.
     """
     from amc_core.audit.checks import audit_file
+    from amc_core.verdicts import Verdict
 
     read = 0
     advance: Callable[[int], None] | None = None
@@ -227,7 +228,7 @@ def audit(file: Path, as_json: bool) -> None:
             read = done
 
         checks = audit_file(file, advance=heard)
-    passed = all(check.verdict != "fail" for check in checks)
+    passed = all(check.verdict is not Verdict.FAIL for check in checks)
     if as_json:
         facts = {"file": str(file), "passed": passed, "checks": [check.to_mapping() for check in checks]}
         click.echo(json.dumps(facts, indent=2))

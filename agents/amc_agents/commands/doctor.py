@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from amc_agents.doctor import Check, examine
+from amc_core.verdicts import Verdict
 from amc_sweeps.backend.address import Backend, BackendError, choose_backend
 from amc_sweeps.backend.options import DONE, FAILED, BackendChoice, backend_options, refuse
 
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
 @click.command("doctor", short_help="Is this machine ready for trials?")
@@ -36,7 +37,7 @@ def doctor_command(
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
-    """Look whether this machine is ready for trials; every line that is not ok says what to do.
+    """Look whether this machine is ready for trials; every line that does not pass says what to do.
 
     Versions, room for checkpoints, which W&B and who you are there, the clock against the server's, GPU and driver and
     whether torch computes on them, the data file by samples (amc-data audit FILE reads all of it). Nothing is changed.
@@ -59,7 +60,7 @@ def doctor_command(
         checks.append(check)
         if not as_json:
             _say(check)
-    failed = [check.name for check in checks if check.verdict == "fail"]
+    failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
     if as_json:
         found = {"schema": "amc-sweep doctor", "version": 1, "ready": not failed, "checks": [asdict(c) for c in checks]}
         click.echo(json.dumps(found, indent=2))

@@ -20,6 +20,7 @@ from tiny_files import synthetic_file
 from amc_agents import doctor
 from amc_agents.commands import main
 from amc_agents.doctor import Check, Gpu, TorchFacts
+from amc_core.verdicts import Verdict
 
 H200 = Gpu("NVIDIA H200", "580.95", 143771)
 WORKS = TorchFacts("2.14.1+cu130", "13.0", ("NVIDIA H200",))
@@ -28,8 +29,8 @@ WORKS = TorchFacts("2.14.1+cu130", "13.0", ("NVIDIA H200",))
 @pytest.mark.parametrize(
     ("gpus", "torch", "visible", "verdict", "said"),
     [
-        ([H200], WORKS, None, "ok", "NVIDIA H200 (140 GiB), driver 580.95, torch 2.14.1+cu130 computes on CUDA 13.0"),
-        ([H200, H200], WORKS, "0", "ok", "torch sees 1 of them"),
+        ([H200], WORKS, None, "pass", "NVIDIA H200 (140 GiB), driver 580.95, torch 2.14.1+cu130 computes on CUDA 13.0"),
+        ([H200, H200], WORKS, "0", "pass", "torch sees 1 of them"),
         ([H200], TorchFacts("2.14.1+cpu", None, ()), None, "fail", "is a build for the CPU"),
         ([H200], TorchFacts("2.14.1", "13.0", ()), None, "fail", "cannot compute on it (built for CUDA 13.0)"),
         ([H200], TorchFacts("2.14.1", "13.0", ()), "7", "fail", "CUDA_VISIBLE_DEVICES='7' lets torch see none"),
@@ -44,7 +45,7 @@ def test_driver_and_torch_are_judged_together(
     check = doctor.gpu_check(gpus, torch, visible)
     assert check.verdict == verdict
     assert said in check.said
-    assert (check.remedy is None) == (verdict == "ok")
+    assert (check.remedy is None) == (verdict == "pass")
 
 
 def test_what_nvidia_smi_prints_is_read() -> None:
@@ -55,8 +56,8 @@ def test_what_nvidia_smi_prints_is_read() -> None:
 @pytest.mark.parametrize(
     ("ahead_s", "verdict", "said"),
     [
-        (0.4, "ok", "within 1 s"),
-        (-29.0, "ok", "within 29 s"),
+        (0.4, "pass", "within 1 s"),
+        (-29.0, "pass", "within 29 s"),
         (45.0, "warn", "45 s behind the server's"),
         (-45.0, "warn", "45 s ahead of the server's"),
         (400.0, "fail", "living runs are taken for lost ones"),
@@ -113,8 +114,8 @@ def test_versions_outside_the_accepted_range_fail(
 
 
 def test_room_for_checkpoints_is_looked_for_where_the_folder_would_be_made(tmp_path: Path) -> None:
-    assert doctor.check_disk(tmp_path / "not" / "there").verdict in {"ok", "warn", "fail"}
-    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=True).verdict == "ok"
+    assert doctor.check_disk(tmp_path / "not" / "there").verdict in {"pass", "warn", "fail"}
+    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=True).verdict == "pass"
     assert doctor.disk_check(tmp_path, 10 * 10**9, is_writable=True).verdict == "warn"
     assert doctor.disk_check(tmp_path, 10**9, is_writable=True).verdict == "fail"
     assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=False).verdict == "fail"
@@ -129,7 +130,7 @@ def test_an_offline_mode_is_named() -> None:
 
 def test_a_data_file_is_audited_by_samples_and_a_damaged_one_fails(tmp_path: Path) -> None:
     file = synthetic_file(tmp_path, levels_db=(10, 20), frames_per_cell=12)
-    assert doctor.data_check(file).verdict == "ok"
+    assert doctor.data_check(file).verdict == "pass"
     with h5py.File(file, "r+") as data:
         data["Z"][...] = data["Z"][...] - 10  # labels that the noise contradicts
     wrong = doctor.data_check(file)
@@ -151,12 +152,12 @@ def _examined(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> None:
 
 
 def test_a_failure_is_exit_code_1_and_a_warning_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    warning = Check("GPU", "warn", "no driver", "install one")
-    _examined(monkeypatch, Check("disk", "ok", "room"), warning)
+    warning = Check("GPU", Verdict.WARN, "no driver", "install one")
+    _examined(monkeypatch, Check("disk", Verdict.PASS, "room"), warning)
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1:] == ["warn GPU       no driver", "               -> install one"]
-    _examined(monkeypatch, warning, Check("W&B", "fail", "nobody answers", "start it"))
+    _examined(monkeypatch, warning, Check("W&B", Verdict.FAIL, "nobody answers", "start it"))
     done = CliRunner().invoke(main, ["doctor"])
     assert (done.exit_code, done.stderr) == (1, "not ready: W&B\n")
     document = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
@@ -172,7 +173,7 @@ def _verdicts(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, tup
 def test_without_any_wandb_the_ways_are_named_and_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _verdicts(monkeypatch)
     assert found["W&B"][0] == "fail"
-    assert found["versions"][0] == "ok"
+    assert found["versions"][0] == "pass"
     assert f"Python {sys.version_info[0]}.{sys.version_info[1]}" in found["versions"][1]
     assert "clock" not in found
 
@@ -185,9 +186,9 @@ def test_a_real_server_says_who_i_am_and_what_time_it_is(tmp_path: Path, monkeyp
         try:
             monkeypatch.setenv("WANDB_API_KEY", server.key)
             found = _verdicts(monkeypatch, "--base-url", server.base_url)
-            assert found["W&B"][0] == "ok", found["W&B"]
+            assert found["W&B"][0] == "pass", found["W&B"]
             assert "you are local, runs go to local" in found["W&B"][1]
-            assert found["clock"] == ("ok", "within 1 s of the server's")
+            assert found["clock"] == ("pass", "within 1 s of the server's")
             monkeypatch.setenv("WANDB_API_KEY", KEY)
             assert "W&B server" in _verdicts(monkeypatch, "--base-url", plain.base_url)["W&B"][1]
             monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
