@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
+from amc_analysis.reading import wandb_api
 from amc_sweeps.backend.address import Backend, BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
 from amc_sweeps.backend.references import (
@@ -21,6 +17,8 @@ from amc_sweeps.backend.references import (
     parse_sweep,
     parse_target,
 )
+
+answering = wandb_api.translate_errors
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,8 @@ class Chosen:
 
 def open_api(backend: Backend) -> Any:
     """Return the wandb client for a W&B that was chosen, quiet on both streams."""
-    os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
-    import wandb
-
     with answering(backend):
-        return wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
+        return wandb_api.open_api(backend)
 
 
 def choose_sweep(sweep: str, choice: BackendChoice) -> Chosen:
@@ -81,14 +76,3 @@ def choose_target(
             return backend, api, find_target(ref, api, kinds=kinds, entity=choice.entity, project=choice.project)
     except BackendError as error:
         raise Refusal(str(error)) from error
-
-
-@contextmanager
-def answering(backend: Backend) -> Iterator[None]:
-    """Turn what the wandb client raises at a server that does not answer as it should into a failed command."""
-    import wandb
-
-    try:
-        yield
-    except wandb.Error as error:
-        raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error

@@ -1,9 +1,13 @@
-"""The wandb client's public API, opened for the W&B that a command chose."""
+"""The wandb client's public API for the W&B that a command chose, and what a command does when that W&B fails."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import click
 
 from amc_sweeps.backend.address import Backend
 
@@ -18,3 +22,14 @@ def open_api(backend: Backend) -> Any:
     import wandb
 
     return wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
+
+
+@contextmanager
+def translate_errors(backend: Backend) -> Iterator[None]:
+    """Turn a wandb.Error inside the block into a failed command: a message with the server's address, exit code 1."""
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
