@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_core.verdicts import Verdict
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.causes import STALE_AFTER_S
 
 DISTRIBUTION = "amc-sweep-toolkit"

@@ -19,7 +19,9 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands.serve import serve_command
-from amc_sweeps.backend.address import UntrustedError, choose_backend, running_servers
+from amc_sweeps.backend.choose import choose_backend
+from amc_sweeps.backend.errors import UntrustedError
+from amc_sweeps.backend.running_servers import running_servers
 
 
 def refused(*arguments: str) -> str:

@@ -12,18 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from amc_sweeps.backend.address import (
-    CLOUD_URL,
-    OLDER_CLOUD_URL,
-    Backend,
-    BackendError,
-    ServerState,
-    choose_backend,
-    remove_server_state,
-    running_servers,
-    write_server_state,
-)
+from amc_sweeps.backend.choose import Backend, choose_backend
+from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.keys import CLOUD_URL, OLDER_CLOUD_URL
 from amc_sweeps.backend.references import SweepNotFoundError, SweepRef, find_sweep, parse_sweep
+from amc_sweeps.backend.running_servers import ServerState, remove_server_state, running_servers, write_server_state
 
 EMBEDDED_KEY = "amc-" + "a" * 40
 CLOUD_KEY = "b" * 40

@@ -23,7 +23,7 @@ from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, 
 from amc_agents.fleet.watch import Sweep, Watch
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
-from amc_sweeps.backend.address import BackendError
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect
 from amc_sweeps.backend.references import find_sweep, parse_sweep
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from amc_agents.commands.serve import default_data
-from amc_sweeps.backend.address import running_servers
 from amc_sweeps.backend.options import Refusal, refuse
+from amc_sweeps.backend.running_servers import running_servers
 
 
 @click.command("backup")

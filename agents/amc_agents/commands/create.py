@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from amc_agents.preflight import Preflight, check
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 
 DEFAULT_PROJECT = "amc-sweeps"

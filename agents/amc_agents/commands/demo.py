@@ -25,8 +25,9 @@ import click
 import psutil
 import yaml
 
-from amc_sweeps.backend.address import choose_backend, running_servers
+from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.options import Refusal
+from amc_sweeps.backend.running_servers import running_servers
 
 AGENTS = 2
 FRAMES_PER_CELL = 30  # 17 modulations x 16 SNR levels x 30 = 8,160 frames

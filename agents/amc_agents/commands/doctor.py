@@ -12,7 +12,8 @@ import click
 
 from amc_agents.doctor import Check, examine
 from amc_core.verdicts import Verdict
-from amc_sweeps.backend.address import Backend, BackendError, choose_backend
+from amc_sweeps.backend.choose import Backend, choose_backend
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import DONE, FAILED, BackendChoice, backend_options, refuse
 
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}

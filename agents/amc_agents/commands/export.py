@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from amc_agents.commands.new_file import write_new
-from amc_sweeps.backend.address import BackendError
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.backend.references import SweepNotFoundError, find_sweep, parse_sweep
 from amc_sweeps.runs import export_file

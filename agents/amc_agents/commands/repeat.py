@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amc_agents.commands.targets import answering, choose_target
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.backend.references import Target
 

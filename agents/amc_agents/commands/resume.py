@@ -13,7 +13,7 @@ from amc_agents.commands.steering import change, say
 from amc_agents.commands.targets import Chosen, answering, choose_target
 from amc_agents.sweep_control import Action
 from amc_core.config import check_value, parse_flag
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.backend.references import Target
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import platformdirs
 
 from amc_agents.commands.background import detach
-from amc_sweeps.backend.address import NO_KEY, ServerState, remove_server_state, shell_quoted, write_server_state
+from amc_sweeps.backend.keys import NO_KEY
 from amc_sweeps.backend.options import Refusal
+from amc_sweeps.backend.running_servers import ServerState, remove_server_state, write_server_state
 
 if TYPE_CHECKING:
     from amc_server.process import ServerOptions, Started
@@ -131,7 +134,7 @@ def _announcement(options: ServerOptions, started: Started, state: ServerState, 
     """Return what a user should know of a server that listens. The key itself is never shown."""
     from amc_server.http.guard import LOOPBACK
 
-    key = f'"$(cat {shell_quoted(started.key_file)})"' if started.key_file else NO_KEY
+    key = f'"$(cat {shlex.quote(str(started.key_file))})"' if started.key_file else NO_KEY
     lines = [
         f"amc-sweep server at {state.base_url}, data in {started.data}. {ending}",
         "Every amc-sweep command of this user finds it. The plain wandb client is pointed at it by",
@@ -169,5 +172,4 @@ def _limits(texts: Iterable[str]) -> Limits:
 
 def default_data() -> Path:
     """Return one folder a user, whatever folder the command is called in: a sweep started today is found tomorrow."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "amc-sweep"
+    return platformdirs.user_data_path("amc-sweep")

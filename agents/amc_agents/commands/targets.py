@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amc_analysis.reading import wandb_api
-from amc_sweeps.backend.address import Backend, BackendError
+from amc_sweeps.backend.choose import Backend
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
 from amc_sweeps.backend.references import (
     Kind,

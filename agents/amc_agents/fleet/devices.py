@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from amc_sweeps.backend.address import state_folder
+from amc_sweeps.backend.running_servers import state_folder
 
 GIB = 2**30
 # XIDs that speak of the device and not of the program on it: uncorrectable memory (48, 63, 64, 94, 95), NVLink (74),

@@ -24,7 +24,8 @@ from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.run_folder import leave_end
 from amc_agents.trial.signals import StopRequests
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
-from amc_sweeps.backend.address import BackendError, choose_backend
+from amc_sweeps.backend.choose import choose_backend
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 from amc_agents.trial.reopen import OF_A_TRIAL
 from amc_core.config import FIELDS
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import RunState
 
 

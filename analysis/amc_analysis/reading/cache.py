@@ -1,8 +1,8 @@
 """What was read before, on this machine: a second reading asks for what is new only, and works without a network.
 
-One SQLite file for every server, below ``$XDG_CACHE_HOME`` or ``~/.cache``. A run is written as it
-arrives, so that Ctrl-C loses no more than the run at hand; two processes may work on one file. Everything in it can be
-read again from where it came: a file that cannot be used is thrown away.
+One SQLite file for every server, in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``). A run is written
+as it arrives, so that Ctrl-C loses no more than the run at hand; two processes may work on one file. Everything in it
+can be read again from where it came: a file that cannot be used is thrown away.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import time
 import urllib.parse
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import orjson
+import platformdirs
 
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.reading.sources import Mark, Part, Selection, SweepHead
@@ -63,10 +63,9 @@ CREATE TABLE evaluations (
 """
 
 
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+def cache_folder() -> Path:
     """Return where caches are."""
-    base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    return Path(base) / "amc-analyze"
+    return platformdirs.user_cache_path("amc-analyze")
 
 
 def cache_path(base_url: str, folder: Path) -> Path:

@@ -18,7 +18,9 @@ import click
 
 from amc_analysis.reading.sources import FileSource, NotFoundError, Progress, Selection, Source
 from amc_analysis.runs.records import SweepUnreadableError
-from amc_sweeps.backend.address import CLOUD_URL, Backend, BackendError
+from amc_sweeps.backend.choose import Backend
+from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.keys import CLOUD_URL
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
 from amc_sweeps.backend.references import SweepRef, find_sweep, parse_sweep
 from amc_sweeps.runs.records import MetricError, SweepRecord

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 
 
 def open_api(backend: Backend) -> Any:

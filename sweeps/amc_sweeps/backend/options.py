@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from amc_sweeps.backend.address import Backend, BackendError, choose_backend
+from amc_sweeps.backend.choose import Backend, choose_backend
+from amc_sweeps.backend.errors import BackendError
 
 # Every command ends with one of these; agents/COMMANDS.md says what they mean for each.
 DONE = 0

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from amc_sweeps.backend.address import CLOUD_PAGES, CLOUD_URL, BackendError
+from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.keys import CLOUD_PAGES, CLOUD_URL
 
 Kind = Literal["run", "sweep"]
 

@@ -16,7 +16,7 @@ from tiny_files import synthetic_file
 from amc_agents.trial.relaunch import RelaunchError, as_flags, require_ended, require_something_left, settings_of
 from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
-from amc_sweeps.backend.address import BackendError
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.references import find_target, parse_target
 
 

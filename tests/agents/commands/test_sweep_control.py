@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from amc_agents.commands import main, steering
 from amc_agents.commands.targets import Chosen
 from amc_agents.sweep_control import Action, Change, refusal
-from amc_sweeps.backend.address import Backend
+from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import SweepState
 
 

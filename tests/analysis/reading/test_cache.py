@@ -167,12 +167,17 @@ def test_a_cache_of_another_version_begins_anew(tmp_path: Path) -> None:
         assert opened.marks("e/p") == {}
 
 
-def test_every_server_has_a_file_of_its_own_that_only_its_user_reads(tmp_path: Path) -> None:
+def test_every_server_has_a_file_of_its_own_that_only_its_user_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = (cache_path(f"http://127.0.0.1:{port}", tmp_path) for port in (1, 2))
     assert one != other
     assert cache_path("http://127.0.0.1:1/", tmp_path) == one
-    assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/amc-analyze")
-    assert cache_folder({"HOME": "/h"}) == Path("/h/.cache/amc-analyze")
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/h/.cache/amc-analyze")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/amc-analyze")
     with Cache(one):
         assert one.stat().st_mode & 0o077 == 0
 
