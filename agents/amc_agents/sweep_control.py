@@ -1,28 +1,32 @@
-"""Pause, resume, stop and cancel a sweep, by what ``wandb sweep --pause`` and its sisters use.
+"""Pause, resume, stop and cancel a sweep, as ``wandb sweep --pause`` and the like do.
 
-What follows for runs is W&B's own rule and the embedded server's: pausing and stopping end no run, cancelling ends
-every one. Which change is possible from which state is the client's rule; ``refusal`` says it before anything is asked.
+Pausing and stopping end no run; cancelling ends every living run. W&B and the embedded server agree on that. The wandb
+client refuses some changes; ``refusal`` gives the same answers, with what to do instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 
 class SweepControlError(RuntimeError):
-    """The sweep cannot be changed so; the message says its state and what is possible. Nothing was changed."""
+    """The sweep cannot be changed like this; the message gives its state and what is possible. Nothing was changed."""
 
 
 class NoSuchSweepError(SweepControlError):
     """There is no sweep of that path."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is no sweep {path}: amc-sweep list shows all sweeps")
+
 
 class Action(StrEnum):
-    """What may be done to a sweep."""
+    """A change of a sweep's state."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -30,59 +34,69 @@ class Action(StrEnum):
     CANCEL = "cancel"
 
 
-WANTED: dict[Action, SweepState] = {
+STATE_AFTER: dict[Action, SweepState] = {
     Action.PAUSE: SweepState.PAUSED,
     Action.RESUME: SweepState.RUNNING,
     Action.STOP: SweepState.FINISHED,
     Action.CANCEL: SweepState.CANCELED,
 }
-_DONE = {Action.PAUSE: "paused", Action.RESUME: "resumed", Action.STOP: "stopped", Action.CANCEL: "cancelled"}
+_PARTICIPLE = {Action.PAUSE: "paused", Action.RESUME: "resumed", Action.STOP: "stopped", Action.CANCEL: "cancelled"}
+
+_SWEEP_STATE = """
+query SweepState($entity: String, $project: String, $sweep: String!) {
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { id state } } }
+"""
+# The wandb client's own mutation.
+_SET_STATE = """
+mutation UpsertSweep($id: ID, $state: String, $entityName: String, $projectName: String) {
+  upsertSweep(input: {id: $id, state: $state, entityName: $entityName, projectName: $projectName}) { sweep { name } } }
+"""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was done to a sweep."""
+    """A change that was made to a sweep."""
 
     path: str  # ENTITY/PROJECT/ID
     action: Action
     before: str  # SweepState
-    after: str  # as the server then said; a sweep without any agent yet is PENDING when it is resumed
-    alive: int  # runs that were pending, running or preempting when it was asked
+    after: str  # as the server reports it; a resumed sweep that has had no agent yet is PENDING
+    alive: int  # runs that were pending, running or preempting before the change
 
     @property
     def is_new(self) -> bool:
-        """Whether the sweep was not in that state already."""
+        """Whether the sweep was in another state before."""
         return self.before != self.after
 
-    def said(self) -> str:
-        """Say what happens now, to the sweep and to its living runs."""
-        state = _DONE[self.action] if self.is_new else f"{_DONE[self.action]} already"
-        runs = f"{self.alive} living run{'' if self.alive == 1 else 's'}"
+    def summary(self) -> str:
+        """Return what happens next, to the sweep and to its living runs."""
+        state = _PARTICIPLE[self.action] if self.is_new else f"{_PARTICIPLE[self.action]} already"
+        runs = counted(self.alive, "living run")
         if self.action is Action.RESUME:
-            told = "agents get configurations again; agents that have ended must be started again"
+            effect = "agents get configurations again; agents that have ended must be started again"
         elif not self.alive:
-            told = "no run is alive"
+            effect = "no run is alive"
         elif self.action is Action.CANCEL:
-            told = (
+            effect = (
                 f"{runs} told to stop: a trial ends within about a minute, with a checkpoint, and counts as cancelled"
             )
         elif self.action is Action.STOP:
-            told = f"{runs} may come to the end; no new one begins, agents end after theirs"
+            effect = f"{runs} may come to the end; no new one begins, agents end after theirs"
         else:
-            told = f"{runs} may come to the end; no new one begins, agents wait until the sweep is resumed"
-        return f"sweep {self.path} is {state}: {told}"
+            effect = f"{runs} may come to the end; no new one begins, agents wait until the sweep is resumed"
+        return f"sweep {self.path} is {state}: {effect}"
 
 
 def refusal(state: str, action: Action) -> str | None:
-    """Return why a sweep in this state cannot be changed so, or None. The client's own rules, with their remedy."""
-    if state == WANTED[action]:
+    """Return why a sweep in this state cannot be changed like this, or None. The rules are the wandb client's."""
+    if state == STATE_AFTER[action]:
         return None
     if action is Action.PAUSE and state != SweepState.RUNNING:
-        pending = state == SweepState.PENDING
-        why = "no agent has begun it, there is nothing to pause" if pending else "it hands out no runs"
+        is_pending = state == SweepState.PENDING
+        why = "no agent has started it, so there is nothing to pause" if is_pending else "it hands out no runs"
         return f"it is {state.lower()}: {why}"
     if action in {Action.STOP, Action.CANCEL} and state in {SweepState.FINISHED, SweepState.CANCELED}:
-        remedy = "; to end runs that still live, resume it first" if action is Action.CANCEL else ""
+        remedy = "; to end runs that are still alive, resume it first" if action is Action.CANCEL else ""
         return f"it is {state.lower()} already{remedy}"
     return None
 
@@ -91,62 +105,55 @@ def living_runs(api: Any, path: str) -> int:
     """Return how many runs of a sweep are pending, running or preempting, in one request."""
     entity, project, sweep_id = path.split("/")
     states = [state.value for state in RunState if state.is_alive]
-    wanted = {"$and": [{"sweep": sweep_id}, {"state": {"$in": states}}]}
-    api.flush()  # the client keeps what it has read
-    return len(api.runs(f"{entity}/{project}", filters=wanted, per_page=1))
+    filters = {"$and": [{"sweep": sweep_id}, {"state": {"$in": states}}]}
+    api.flush()  # the client caches what it has read
+    return len(api.runs(f"{entity}/{project}", filters=filters, per_page=1))
 
 
-def control(api: Any, path: str, action: Action | str) -> Change:
-    """Change the state of a sweep, and say what the server made of it.
+def change_state(api: Any, path: str, action: Action) -> Change:
+    """Change the state of a sweep; an action that leads to its present state changes nothing.
 
     Args:
         api: a ``wandb.Api``.
         path: ENTITY/PROJECT/ID.
-        action: pause, resume, stop or cancel. One that leads to the state which the sweep has changes nothing.
+        action: the change.
 
     Raises:
-        SweepControlError: when there is no such sweep, or it cannot be changed so.
-        wandb.Error: when the server does not answer as it should.
+        SweepControlError: there is no such sweep, or it cannot be changed like this.
+        wandb.Error: the server does not answer as it should.
     """
-    # The client has no public name for it: its own command line takes this function, too. Within the accepted range of
-    # wandb (setup.cfg) a test drives it against a real server.
-    import wandb
-    from wandb.apis.public.sweeps import _set_sweep_state
+    from amc_analysis.reading.wandb_private import send_query
 
-    action = Action(action)
-    entity, project, sweep_id = path.split("/")
-    before = state_of(api, path)
+    entity, project, _ = path.split("/")
+    before, node_id = _read_state(api, path)
     if why := refusal(before, action):
-        raise SweepControlError(f"sweep {path} cannot be {_DONE[action]}: {why}")
+        raise SweepControlError(f"sweep {path} cannot be {_PARTICIPLE[action]}: {why}")
     alive = living_runs(api, path)
-    if before == WANTED[action]:
+    if before == STATE_AFTER[action]:
         return Change(path, action, before, before, alive)
-    try:
-        _set_sweep_state(api, sweep_id, cast(Any, WANTED[action].value), entity=entity, project=project)
-    except wandb.Error:
-        raise
-    except Exception as error:
-        # The client's rules come as a bare Exception: somebody else has changed the sweep between two requests.
-        raise SweepControlError(f"sweep {path} cannot be {_DONE[action]}: {error}") from error
-    return Change(path, action, before, state_of(api, path), alive)
+    send_query(api, _SET_STATE, id=node_id, state=STATE_AFTER[action].value, entityName=entity, projectName=project)
+    return Change(path, action, before, _read_state(api, path)[0], alive)
 
 
-def state_of(api: Any, path: str) -> str:
-    """Return a sweep's state, in W&B's upper case.
+def _read_state(api: Any, path: str) -> tuple[str, str]:
+    """Return a sweep's state, in W&B's upper case, and the id that a mutation needs."""
+    from amc_analysis.reading.wandb_private import send_query
 
-    Raises:
-        NoSuchSweepError: when there is no such sweep.
-    """
-    state = str(fresh_sweep(api, path).state).upper()
-    return SweepState.CANCELED if state == "CANCELLED" else state
+    entity, project, sweep_id = path.split("/")
+    answer = send_query(api, _SWEEP_STATE, entity=entity, project=project, sweep=sweep_id)
+    sweep = (answer["project"] or {}).get("sweep")
+    if sweep is None:
+        raise NoSuchSweepError(path)
+    state = str(sweep["state"]).upper()
+    return SweepState.CANCELED if state == "CANCELLED" else state, sweep["id"]
 
 
 def fresh_sweep(api: Any, path: str) -> Any:
-    """Return a sweep as the server has it now; the client keeps what it has read, and is told not to.
+    """Return the client's sweep as the server has it at this moment, whatever the client has cached.
 
     Raises:
-        NoSuchSweepError: when there is no such sweep.
-        wandb.Error: when the server does not answer as it should.
+        NoSuchSweepError: there is no such sweep.
+        wandb.Error: the server does not answer as it should.
     """
     import wandb
 
@@ -154,8 +161,8 @@ def fresh_sweep(api: Any, path: str) -> Any:
         sweep = api.sweep(path)
         sweep.load(force=True)
     except (ValueError, wandb.Error) as error:
-        if "Could not find sweep" in str(error):  # the client says it so, as an error of any kind
-            raise NoSuchSweepError(f"there is no sweep {path}: amc-sweep list shows those that there are") from error
+        if "Could not find sweep" in str(error):  # the client raises errors of several types with this text
+            raise NoSuchSweepError(path) from error
         raise
     api.flush()
     return sweep

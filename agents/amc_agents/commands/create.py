@@ -109,6 +109,8 @@ def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, proj
     os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
     import wandb
 
+    from amc_analysis.reading.wandb_private import page_address
+
     try:
         # wandb.sweep prints lines of its own on stdout, which is kept for the agent command; ours say the same.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -117,7 +119,7 @@ def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, proj
     except (wandb.Error, ValueError) as error:
         raise Refusal(f"{backend.base_url} did not take the sweep: {error}") from error
     path = f"{owner}/{project}/{sweep_id}"
-    page = wandb.util.api_to_app_url(backend.base_url)
+    page = page_address(backend.base_url)
     return {
         "sweep_id": sweep_id,
         "entity": str(owner),

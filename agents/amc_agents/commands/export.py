@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from amc_agents.commands.new_file import write_new
+from amc_analysis.reading.wandb_private import attributes, send_query
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.backend.references import SweepNotFoundError, find_sweep, parse_sweep
@@ -135,10 +136,10 @@ def _sweep(sweep: Any) -> dict[str, Any]:
     state = str(getattr(sweep, "state", None) or "").upper()
     if export_file.SWEEP_FIELDS["state"][0](state):
         record["state"] = state
-    attributes = getattr(sweep, "_attrs", {})
+    sent = attributes(sweep)
     for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
-        if key in attributes:
-            record[name] = attributes[key]
+        if key in sent:
+            record[name] = sent[key]
     record["config"] = dict(sweep.config)
     return record
 
@@ -146,8 +147,7 @@ def _sweep(sweep: Any) -> dict[str, Any]:
 def _unknown_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> list[str]:
     """Return which facts an embedded server that imported the sweep does not know; none where a server cannot say."""
     try:
-        variables = {"entity": entity, "project": project, "sweep": sweep_id}
-        answer = api._service_api.execute_graphql(_SWEEP_FACTS_QUERY, variables)
+        answer = send_query(api, _SWEEP_FACTS_QUERY, entity=entity, project=project, sweep=sweep_id)
         return list(answer["project"]["sweep"]["unknownFacts"])
     except Exception:  # noqa: BLE001 - W&B's cloud does not have the field
         return []
@@ -193,7 +193,7 @@ def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> d
         after, more = None, True
         while more:
             try:
-                answer = api._service_api.execute_graphql(_FACTS_QUERY % fields, {**variables, "after": after})
+                answer = send_query(api, _FACTS_QUERY % fields, **variables, after=after)
                 runs = answer["project"]["runs"]
                 page, after, more = runs["edges"], runs["pageInfo"]["endCursor"], runs["pageInfo"]["hasNextPage"]
             except Exception:  # noqa: BLE001 - a private operation: without it these facts are unknown, the rest stands

@@ -11,10 +11,20 @@ from typing import Any
 
 import click
 
-from amc_agents.commands.targets import answering, open_api
-from amc_sweeps.backend.options import BackendChoice, backend_options, connect, refuse
+from amc_agents.commands.targets import open_client
+from amc_analysis.reading.wandb_api import translate_errors
+from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
+from amc_sweeps.values import as_number
 
 RUNS_A_PAGE = 500  # without configuration and summary a run is small
+
+_SWEEPS_QUERY = """
+query ListedSweeps($entity: String!, $project: String!, $after: String) {
+  project(name: $project, entityName: $entity) { sweeps(first: 100, after: $after) {
+    pageInfo { endCursor hasNextPage }
+    edges { node { name displayName method state runCount runCountExpected bestLoss createdAt } }
+  } } }
+"""
 
 
 @click.command("list", short_help="The sweeps of a project, or of all projects.")
@@ -43,9 +53,8 @@ def list_command(
     owner, _, name = (project_name or choice.project or os.environ.get("WANDB_PROJECT") or "").rpartition("/")
     if "/" in owner:
         refuse(f"{project_name!r} names no project: write PROJECT or ENTITY/PROJECT")
-    backend = connect(choice)
-    api = open_api(backend)
-    with answering(backend):
+    backend, api = open_client(choice)
+    with translate_errors(backend):
         owner = owner or choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if not owner:
             refuse("no entity is known here: give --entity, or write ENTITY/PROJECT")
@@ -73,34 +82,36 @@ def _sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
             states.setdefault(run.sweep_name or "", Counter())[str(run.state)] += 1
     for node in nodes:
         yield {
-            "path": f"{owner}/{project}/{node.name}",
-            "sweep_id": node.name,
-            "name": node.display_name or node.name,
-            "state": node.state.upper(),
-            "method": node.method,
-            "runs": node.run_count,
-            "runs_expected": node.run_count_expected,
-            "by_state": dict(states.get(node.name, Counter()).most_common()),
-            "best": node.best_loss,
-            "created_at": node.created_at,
+            "path": f"{owner}/{project}/{node['name']}",
+            "sweep_id": node["name"],
+            "name": node["displayName"] or node["name"],
+            "state": node["state"].upper(),
+            "method": node["method"],
+            "runs": node["runCount"],
+            "runs_expected": node["runCountExpected"],
+            "by_state": dict(states.get(node["name"], Counter()).most_common()),
+            "best": as_number(node["bestLoss"]),
+            "created_at": node["createdAt"],
         }
 
 
-def _nodes(api: Any, owner: str, project: str) -> list[Any]:
+def _nodes(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
     """Return a project's sweeps as the server lists them, a page a request.
 
-    The client's own list asks once more for every single sweep: this one keeps what the page has said already.
+    The client's own list sends one more request for every sweep.
     """
-    from wandb._pydantic import Connection
-    from wandb.apis._generated import SweepFragment
-    from wandb.apis.public.sweeps import Sweeps
+    from amc_analysis.reading.wandb_private import send_query
 
-    class Listed(Sweeps):
-        def convert_objects(self) -> list[Any]:
-            found = self.last_response.project if self.last_response else None
-            return list(Connection[SweepFragment].model_validate(found.sweeps).nodes()) if found else []
-
-    return list(Listed(api._service_api, owner, project))
+    nodes: list[dict[str, Any]] = []
+    after, has_more = None, True
+    while has_more:
+        answer = send_query(api, _SWEEPS_QUERY, entity=owner, project=project, after=after)
+        page = (answer["project"] or {"sweeps": None})["sweeps"]
+        if page is None:
+            break
+        nodes += [edge["node"] for edge in page["edges"]]
+        after, has_more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
+    return nodes
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.targets import answering, choose_target
+from amc_agents.commands.targets import open_target
+from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.backend.references import Target
@@ -78,7 +79,7 @@ def repeat_command(
 
     Exit codes: 0 done, 2 refused, otherwise that of the first trial that failed.
     """
-    backend, api, found = choose_target(run, choice, kinds=("run",))
+    backend, api, found = open_target(run, choice, kinds=("run",))
     trials = _prepared(found, seed, count, data, check_data=not in_sweep)
     if in_sweep:
         _queue(api, found, trials, only_print=only_print, backend=backend)
@@ -88,7 +89,7 @@ def repeat_command(
             click.echo(trial.shell_line(backend))
         return
     done = _train(found, trials, backend)
-    with answering(backend):
+    with translate_errors(backend):
         done = [replace(each, peak=_peak_of(api, found, each.run)) for each in done]
     _report(found, done, as_json=as_json)
     sys.exit(next((each.exit_code for each in done if each.exit_code), 0))
@@ -139,7 +140,7 @@ def _queue(
     sweep_id = target.found.sweep_name
     if sweep_id is None:
         refuse(f"{target.path} is in no sweep: leave --in-sweep out")
-    with answering(backend):
+    with translate_errors(backend):
         sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
         settings = relaunch.settings_of(dict(target.found.config))
         if "data" not in sweep.config.get("parameters", {}):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amc_agents.commands.steering import change, say
-from amc_agents.commands.targets import Chosen, answering, choose_target
+from amc_agents.commands.targets import SweepTarget, open_target
 from amc_agents.sweep_control import Action
+from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.config import check_value, parse_flag
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
@@ -62,11 +63,11 @@ def resume_command(
     Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
     given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
-    backend, api, found = choose_target(target, choice)
+    backend, api, found = open_target(target, choice)
     if found.kind == "sweep":
         if given or data or only_print:
             refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")
-        say(change(Chosen(backend, api, found.path), Action.RESUME), as_json=as_json)
+        say(change(SweepTarget(backend, api, found.path), Action.RESUME), as_json=as_json)
         return
     trial = _prepared(found, backend, given, data, runs_dir)
     if only_print:
@@ -98,7 +99,7 @@ def _prepared(
         settings = relaunch.settings_of(config)
         relaunch.require_ended(target.path, run.state, getattr(run, "heartbeat_at", None))
         relaunch.require_something_left(dict(run.summary_metrics), settings, given)
-        with answering(backend):
+        with translate_errors(backend):
             _require_checkpoint(target.path, runs_dir / run_id)
         relaunch.require_same_frames(relaunch.data_here(settings["data"], data), config)
     except relaunch.RelaunchError as error:

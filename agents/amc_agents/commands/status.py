@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from amc_agents.commands.targets import Chosen, answering, choose_sweep
+from amc_agents.commands.targets import SweepTarget, open_sweep
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import AgentSeen, Progress, Status, duration, read_status
+from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
 
 SHOWN_HOSTS = 8  # lines of a list that has more to say than a screen
@@ -48,7 +49,7 @@ def status_command(
 
     Exit codes: 0 said (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
-    chosen = choose_sweep(sweep, choice)
+    chosen = open_sweep(sweep, choice)
     try:
         if not watch:
             _say(_read(chosen, _show_progress if sys.stderr.isatty() else _no_progress), as_json=as_json)
@@ -72,7 +73,7 @@ def _show_progress(done: int, total: int) -> None:
     click.echo(f"\r{said}" if done < total else f"\r{' ' * len(said)}\r", err=True, nl=False)
 
 
-def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
+def _read(chosen: SweepTarget, progress: Progress = _no_progress) -> Status:
     from amc_analysis.reading.bulk import BulkSource
     from amc_analysis.reading.public_api import PublicApiSource
     from amc_analysis.reading.sources import Source
@@ -81,7 +82,7 @@ def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
     sources: list[Source] = [PublicApiSource(chosen.api)]
     if chosen.backend.kind == "embedded":
         sources.insert(0, BulkSource(chosen.backend.base_url, chosen.backend.api_key or ""))
-    with answering(chosen.backend):
+    with translate_errors(chosen.backend):
         try:
             return read_status(chosen.api, chosen.path, progress, sources=sources)
         except NoSuchSweepError as error:
@@ -90,7 +91,7 @@ def _read(chosen: Chosen, progress: Progress = _no_progress) -> Status:
             raise click.ClickException(str(error)) from error
 
 
-def _again(chosen: Chosen, every_s: float) -> Iterator[Status]:
+def _again(chosen: SweepTarget, every_s: float) -> Iterator[Status]:
     """Yield the status until the sweep is over."""
     while True:
         status = _read(chosen)

@@ -8,21 +8,22 @@ from dataclasses import asdict
 
 import click
 
-from amc_agents.commands.targets import Chosen, answering, choose_sweep
-from amc_agents.sweep_control import Action, Change, SweepControlError, control, living_runs
+from amc_agents.commands.targets import SweepTarget, open_sweep
+from amc_agents.sweep_control import Action, Change, SweepControlError, change_state, living_runs
+from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options
 
 
-def change(chosen: Chosen, action: Action) -> Change:
+def change(chosen: SweepTarget, action: Action) -> Change:
     """Change a sweep's state.
 
     Raises:
         Refusal: when it cannot be changed so.
         click.ClickException: when the server does not answer as it should.
     """
-    with answering(chosen.backend):
+    with translate_errors(chosen.backend):
         try:
-            return control(chosen.api, chosen.path, action)
+            return change_state(chosen.api, chosen.path, action)
         except SweepControlError as error:
             raise Refusal(str(error)) from error
 
@@ -32,7 +33,7 @@ def say(changed: Change, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**asdict(changed), "changed": changed.is_new}, indent=2))
     else:
-        click.echo(changed.said(), err=True)
+        click.echo(changed.summary(), err=True)
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -55,7 +56,7 @@ def pause_command(
 
     Exit codes: 0 paused (or paused already), 1 the server does not answer, 2 refused.
     """
-    chosen = choose_sweep(sweep, choice)
+    chosen = open_sweep(sweep, choice)
     say(change(chosen, Action.PAUSE), as_json=as_json)
 
 
@@ -75,7 +76,7 @@ def stop_command(
 
     Exit codes: 0 stopped (or stopped already), 1 the server does not answer, 2 refused.
     """
-    chosen = choose_sweep(sweep, choice)
+    chosen = open_sweep(sweep, choice)
     say(change(chosen, Action.STOP), as_json=as_json)
 
 
@@ -100,7 +101,7 @@ def cancel_command(
 
     Exit codes: 0 cancelled (or cancelled already), 1 the server does not answer or you said no, 2 refused.
     """
-    chosen = choose_sweep(sweep, choice)
+    chosen = open_sweep(sweep, choice)
     if not yes and _somebody_can_answer() and not _agreed(chosen):
         click.echo("nothing was changed", err=True)
         sys.exit(FAILED)
@@ -111,7 +112,7 @@ def _somebody_can_answer() -> bool:
     return sys.stdin.isatty()
 
 
-def _agreed(chosen: Chosen) -> bool:
-    with answering(chosen.backend):
+def _agreed(chosen: SweepTarget) -> bool:
+    with translate_errors(chosen.backend):
         alive = living_runs(chosen.api, chosen.path)
     return alive == 0 or click.confirm(f"End {alive} living run{'' if alive == 1 else 's'}?", err=True)

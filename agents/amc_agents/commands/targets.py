@@ -1,11 +1,11 @@
-"""What every command on a SWEEP or a RUN begins with: which W&B, its client, and what was meant."""
+"""What every command on a SWEEP or a RUN does first: choose the W&B, open its client, find the sweep or run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from amc_analysis.reading import wandb_api
+from amc_analysis.reading.wandb_api import open_api, translate_errors
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
@@ -19,61 +19,60 @@ from amc_sweeps.backend.references import (
     parse_target,
 )
 
-answering = wandb_api.translate_errors
-
 
 @dataclass(frozen=True)
-class Chosen:
-    """A W&B and its client; ``path`` is ENTITY/PROJECT/ID."""
+class SweepTarget:
+    """A sweep, the W&B that holds it, and the client for it."""
 
     backend: Backend
     api: Any  # a wandb.Api
-    path: str
+    path: str  # ENTITY/PROJECT/ID
 
 
-def open_api(backend: Backend) -> Any:
-    """Return the wandb client for a W&B that was chosen, quiet on both streams."""
-    with answering(backend):
-        return wandb_api.open_api(backend)
-
-
-def choose_sweep(sweep: str, choice: BackendChoice) -> Chosen:
-    """Find the sweep that a person wrote as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; the latter says which W&B too.
+def open_client(choice: BackendChoice) -> tuple[Backend, Any]:
+    """Return the chosen W&B and its client, a ``wandb.Api``.
 
     Raises:
-        Refusal: when it does not name a sweep, or no W&B can be told.
-        click.ClickException: when the server does not answer as it should.
+        Refusal: the options name no W&B.
+        click.ClickException: the server does not answer as it should.
+    """
+    backend = connect(choice)
+    with translate_errors(backend):
+        return backend, open_api(backend)
+
+
+def open_sweep(sweep: str, choice: BackendChoice) -> SweepTarget:
+    """Find a sweep given as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; a URL names the W&B, too.
+
+    Raises:
+        Refusal: the text names no sweep, or no W&B is known.
+        click.ClickException: the server does not answer as it should.
     """
     try:
         ref = parse_sweep(sweep)
+        backend, api = open_client(choice.or_at(ref.base_url))
+        with translate_errors(backend):
+            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
+    except SweepNotFoundError as error:
+        raise Refusal(f"{error}\namc-sweep list shows all") from error
     except BackendError as error:
         raise Refusal(str(error)) from error
-    backend = connect(choice.or_at(ref.base_url))
-    api = open_api(backend)
-    with answering(backend):
-        try:
-            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
-        except SweepNotFoundError as error:
-            raise Refusal(f"{error}\namc-sweep list shows all") from error
-        except BackendError as error:
-            raise Refusal(str(error)) from error
-    return Chosen(backend, api, path)
+    return SweepTarget(backend, api, path)
 
 
-def choose_target(
+def open_target(
     target: str, choice: BackendChoice, *, kinds: tuple[Kind, ...] = ("run", "sweep")
 ) -> tuple[Backend, Any, Target]:
-    """Find the run, or the sweep, that a person wrote; return the W&B, its client and what was meant.
+    """Find a run or a sweep; return its W&B, the client and the target.
 
     Raises:
-        Refusal: when it names neither, or no W&B can be told.
-        click.ClickException: when the server does not answer as it should.
+        Refusal: the text names neither, or no W&B is known.
+        click.ClickException: the server does not answer as it should.
     """
     try:
         ref = parse_target(target)
-        backend = connect(choice.or_at(ref.ref.base_url))
-        api = open_api(backend)
-        with answering(backend):
+        backend, api = open_client(choice.or_at(ref.ref.base_url))
+        with translate_errors(backend):
             return backend, api, find_target(ref, api, kinds=kinds, entity=choice.entity, project=choice.project)
     except BackendError as error:
         raise Refusal(str(error)) from error

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from amc_agents.fleet.evidence import Record
+from amc_analysis.reading.wandb_private import send_query
 
 LOOK_EVERY_S = 15.0  # the client posts no oftener
 PATIENCE_S = 10.0  # the client itself goes on asking a server that is away, and says nothing meanwhile
@@ -66,7 +67,7 @@ class Sweep:
 
     def _ask(self, document: str, **variables: Any) -> dict[str, Any]:
         known = {"entity": self._entity, "project": self._project, **variables}
-        return dict(self._api._service_api.execute_graphql(document, known))
+        return send_query(self._api, document, **known)
 
 
 def _record(node: Mapping[str, Any], metric: str | None, *, minimise: bool) -> Record:

@@ -1,8 +1,8 @@
 """W&B's public API: what the cloud and every W&B server answer, run by run.
 
 ``history()`` is sampled at 500 points and can miss the peak, so every row is scanned. The public API lacks exit codes
-and stop flags; the client's own operation ``SweepWithRuns`` has them for all runs in one request. Where a server does
-not answer it, they are None, which stands for unknown throughout.
+and stop flags; one more query has them for all runs. Where a server does not answer it, they are None, which stands
+for unknown throughout.
 
 A server that answers 429 says with ``Retry-After`` when to come back, and the wandb client waits for it.
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_analysis.reading.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.reading.wandb_private import attributes, send_query
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.runs.causes import BandDecision, EndReason
@@ -65,7 +66,7 @@ class PublicApiSource:
 
     def _sweep(self, wanted: Selection) -> SweepHead:
         sweep = self._api.sweep(f"{wanted.entity}/{wanted.project}/{wanted.sweep_id}")
-        attributes = getattr(sweep, "_attrs", {})
+        sent = attributes(sweep)
         return SweepHead(
             entity=wanted.entity or "",
             project=wanted.project or "",
@@ -74,8 +75,8 @@ class PublicApiSource:
             state=str(getattr(sweep, "state", None) or "").upper(),
             name=str(sweep.name),
             url=getattr(sweep, "url", None),
-            description=attributes.get("description") or "",
-            updated_at=parse_time(attributes.get("updatedAt")),
+            description=sent.get("description") or "",
+            updated_at=parse_time(sent.get("updatedAt")),
         )
 
     def _listed(self, wanted: Selection) -> list[Any]:
@@ -113,13 +114,20 @@ class PublicApiSource:
             pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C no request is waited for
 
 
-# The fields of the client's SweepWithRuns without its sampled history, and those that an embedded server adds.
-_FLAGS_QUERY = """
+# What an embedded server knows of runs, and what every W&B server does: the wandb client asks for the latter, too.
+_EMBEDDED_FLAGS_QUERY = """
 query RunFlags($entity: String, $project: String, $filters: JSONString) {
   project(name: $project, entityName: $entity) { runs(filters: $filters) { edges { node {
     name exitcode heartbeatAt shouldStop stopped host stopReason stopBand stopValue stopThreshold
     stateWhenExported unknownFacts
   } } } }
+}
+"""
+_FLAGS_QUERY = """
+query SweepFlags($entity: String, $project: String, $sweep: String!) {
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) {
+    runs { edges { node { name exitcode heartbeatAt shouldStop stopped } } }
+  } }
 }
 """
 _AGENTS_QUERY = """
@@ -132,25 +140,21 @@ query SweepAgents($entity: String, $project: String, $sweep: String!) {
 
 
 def _ask_embedded(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    variables = {"entity": wanted.entity, "project": wanted.project, "filters": json.dumps(_filters(wanted))}
-    project = api._service_api.execute_graphql(_FLAGS_QUERY, variables=variables)["project"]
-    return [edge["node"] for edge in project["runs"]["edges"]]
+    filters = json.dumps(_filters(wanted))
+    answer = send_query(api, _EMBEDDED_FLAGS_QUERY, entity=wanted.entity, project=wanted.project, filters=filters)
+    return [edge["node"] for edge in answer["project"]["runs"]["edges"]]
 
 
 def _ask_any(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    from wandb.apis.public.sweeps import _sweep_with_runs
-
-    return list(
-        _sweep_with_runs(api, wanted.sweep_id or "", "{}", entity=wanted.entity, project=wanted.project)["runs"]
-    )
+    answer = send_query(api, _FLAGS_QUERY, entity=wanted.entity, project=wanted.project, sweep=wanted.sweep_id or "")
+    return [edge["node"] for edge in answer["project"]["sweep"]["runs"]["edges"]]
 
 
 def _ask_agents(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    variables = {"entity": wanted.entity, "project": wanted.project, "sweep": wanted.sweep_id}
-    sweep = api._service_api.execute_graphql(_AGENTS_QUERY, variables=variables)["project"]["sweep"]
+    answer = send_query(api, _AGENTS_QUERY, entity=wanted.entity, project=wanted.project, sweep=wanted.sweep_id)
     return [
         {"name": run["node"]["name"], "agent": edge["node"]["name"], "agentHost": edge["node"]["host"]}
-        for edge in sweep["agents"]["edges"]
+        for edge in answer["project"]["sweep"]["agents"]["edges"]
         for run in edge["node"]["runs"]["edges"]
     ]
 
@@ -163,7 +167,7 @@ def _filters(wanted: Selection) -> dict[str, Any]:
 
 def _part(run: Any, flags: Mapping[str, Any], mark: Mark | None, project: str) -> Part:
     head = _head(run, flags, project)
-    lines = getattr(run, "_attrs", {}).get("historyLineCount")
+    lines = attributes(run).get("historyLineCount")
     token = str(run.created_at)
     if not isinstance(lines, int):  # a server that does not count: what is over stays as it is, the rest is read again
         lines = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amc_analysis.reading.wandb_private import ClientVersionError
 from amc_sweeps.backend.choose import Backend
 
 
@@ -26,10 +27,15 @@ def open_api(backend: Backend) -> Any:
 
 @contextmanager
 def translate_errors(backend: Backend) -> Iterator[None]:
-    """Turn a wandb.Error inside the block into a failed command: a message with the server's address, exit code 1."""
+    """Turn a wandb.Error inside the block into a failed command: a message with the server's address, exit code 1.
+
+    A wandb client that lacks what is needed fails the command, too.
+    """
     import wandb
 
     try:
         yield
+    except ClientVersionError as error:
+        raise click.ClickException(str(error)) from error
     except wandb.Error as error:
         raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error

@@ -165,7 +165,7 @@ def test_watching_ends_at_ctrl_c_with_130_and_waits_for_no_request(monkeypatch: 
     def at_once(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(command, "choose_sweep", lambda *_, **__: None)
+    monkeypatch.setattr(command, "open_sweep", lambda *_, **__: None)
     monkeypatch.setattr(command, "_read", interrupted)
     monkeypatch.setattr(command.os, "_exit", at_once)
     assert CliRunner().invoke(main, ["status", "94fqx0gz", "--watch"]).exit_code == INTERRUPTED

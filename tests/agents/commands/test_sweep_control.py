@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main, steering
-from amc_agents.commands.targets import Chosen
+from amc_agents.commands.targets import SweepTarget
 from amc_agents.sweep_control import Action, Change, refusal
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import SweepState
@@ -27,7 +27,7 @@ def test_a_change_is_refused_where_the_client_refuses_it(action: Action, refused
 
 def test_a_change_says_what_becomes_of_living_runs() -> None:
     def said(action: Action, alive: int, before: str = "RUNNING", after: str = "DONE") -> str:
-        return Change("local/amc/x", action, before, after, alive).said()
+        return Change("local/amc/x", action, before, after, alive).summary()
 
     assert "paused: 2 living runs may come to the end; no new one begins, agents wait" in said(Action.PAUSE, 2)
     assert "stopped: 1 living run may come to the end; no new one begins, agents end" in said(Action.STOP, 1)
@@ -46,12 +46,12 @@ def test_on_a_terminal_cancel_asks_before_it_ends_living_runs(
 ) -> None:
     changed: list[Action] = []
 
-    def change(chosen: Chosen, action: Action) -> Change:
+    def change(chosen: SweepTarget, action: Action) -> Change:
         changed.append(action)
         return Change(chosen.path, action, "RUNNING", "CANCELED", alive=2)
 
-    chosen = Chosen(Backend("embedded", "http://127.0.0.1:9", "for a test"), None, "local/amc/x")
-    monkeypatch.setattr(steering, "choose_sweep", lambda *_, **__: chosen)
+    chosen = SweepTarget(Backend("embedded", "http://127.0.0.1:9", "for a test"), None, "local/amc/x")
+    monkeypatch.setattr(steering, "open_sweep", lambda *_, **__: chosen)
     monkeypatch.setattr(steering, "living_runs", lambda *_: 2)
     monkeypatch.setattr(steering, "_somebody_can_answer", lambda: True)
     monkeypatch.setattr(steering, "change", change)

@@ -1,0 +1,65 @@
+"""What the wandb client has no public name for; no other file touches it.
+
+A new release may rename any of it, so setup.cfg accepts only releases that the tests drive against a real server.
+amc_agents uses this file, too: it may import amc_analysis, and amc_analysis may not import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ClientVersionError(RuntimeError):
+    """The installed wandb client lacks something that is needed here."""
+
+    def __init__(self, name: str) -> None:
+        import wandb
+
+        super().__init__(f"wandb {wandb.__version__} has no {name}: install a release that setup.cfg accepts")
+
+
+def send_query(api: Any, document: str, **variables: Any) -> dict[str, Any]:
+    """Return the ``data`` of a GraphQL answer; nothing of it is cached.
+
+    Args:
+        api: a ``wandb.Api``.
+        document: the query or mutation.
+        variables: those of the document.
+
+    Raises:
+        ClientVersionError: the client cannot send a document.
+        wandb.Error: the server refused it, or does not answer.
+    """
+    try:
+        execute = api._service_api.execute_graphql
+    except AttributeError as error:
+        raise ClientVersionError("Api._service_api.execute_graphql") from error
+    try:
+        return dict(execute(document, variables))
+    except Exception as error:
+        from wandb.errors import CommError
+
+        raise CommError(str(error) or type(error).__name__, error) from error
+
+
+def attributes(item: Any) -> Mapping[str, Any]:
+    """Return every field that the server sent of a run or a sweep, under W&B's name; empty where the client has none.
+
+    Its public properties leave out ``displayName``, ``updatedAt`` and ``historyLineCount``.
+    """
+    return getattr(item, "_attrs", {})
+
+
+def page_address(base_url: str) -> str:
+    """Return where a server's pages are: of the cloud that is another host than its API's.
+
+    Raises:
+        ClientVersionError: the client cannot tell.
+    """
+    import wandb
+
+    try:
+        return str(wandb.util.api_to_app_url(base_url))
+    except AttributeError as error:
+        raise ClientVersionError("util.api_to_app_url") from error
