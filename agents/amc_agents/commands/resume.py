@@ -49,7 +49,7 @@ def resume_command(
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
-    """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs relaunch.
+    """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs again.
 
     A run goes on here, in the foreground, whether it crashed, was killed, preempted or stopped: with the checkpoint in
     its folder, or the one that W&B keeps of it, whichever is further on. Nothing is logged twice, and its numbers are

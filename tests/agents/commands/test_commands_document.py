@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main
 from amc_sweeps.backend import options
@@ -59,6 +58,8 @@ def _help(name: str) -> str:
 
 
 def test_the_page_is_what_the_commands_say_and_saying_it_imports_nothing_heavy() -> None:
+    from embedded_server import EmbeddedServer  # here, so that this file can be run without tests/support on its path
+
     # In a process of its own: click keeps what a command was first called with, and other tests call some directly.
     program = (
         "import sys, test_commands_document\n"
