@@ -66,7 +66,7 @@ class Checkpoint:
     metrics: Mapping[str, float]  # of the last complete epoch; empty before the first one
     model: Mapping[str, Tensor]
     criterion: Mapping[str, Tensor]  # the learned task weights
-    training: Mapping[str, Any]  # what else decides the steps that follow; training.py knows its parts
+    training: Mapping[str, Any]  # what else decides the steps that follow: TrainingState.state_dict
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

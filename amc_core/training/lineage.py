@@ -22,7 +22,7 @@ from amc_core.data.splits import Split, stratified_split
 from amc_core.modulations import LABEL_SETS
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 
-__all__ = ["Lineage", "SplitFacts", "find_parent", "load_weights", "require_same_trial", "trace"]
+__all__ = ["Lineage", "SplitFacts", "find_parent", "load_weights", "require_same_trial", "trace_lineage"]
 
 # What a continued trial may have otherwise: where things lie, and when to end.
 _MAY_DIFFER = frozenset(
@@ -104,7 +104,7 @@ def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
     return path, load_checkpoint(path)
 
 
-def trace(
+def trace_lineage(
     config: TrialConfig,
     own: SplitFacts,
     parent: Checkpoint | None,

@@ -1,6 +1,6 @@
-"""How many frames a forward pass may have: what the configuration says, or what the GPU has room for.
+"""How many frames a forward pass has, and how a batch is divided into such passes.
 
-In names: X whatever shape a model takes.
+In names: B frames of a batch, X whatever shape a model takes.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from amc_core.config import TrialConfig
+from amc_core.config import ConfigError, TrialConfig
 from amc_core.data.feed import laid_out
 from amc_core.machine.memory import is_out_of_memory
-from amc_core.training.steps import Precision, too_few_frames
+from amc_core.training.state import Precision
 
-__all__ = ["largest_that_fits", "micro_batch_frames"]
+__all__ = ["divide_batch", "largest_that_fits", "micro_batch_frames", "too_few_frames"]
 
 _SPARE = 0.1  # of what a pass takes: the representation's temporaries, and what the allocator cannot use
 
@@ -96,6 +98,31 @@ def micro_batch_frames(
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     return size
+
+
+def divide_batch(positions_B: npt.NDArray[np.int64], micro_frames: int) -> list[npt.NDArray[np.int64]]:
+    """Divide a batch into chunks of nearly one size, at most ``micro_frames``.
+
+    No chunk has a single frame while the batch has more, because batch norm may need two: an odd batch that is divided
+    into twos has a chunk of three.
+    """
+    n_chunks = math.ceil(len(positions_B) / micro_frames)
+    if micro_frames > 1:
+        n_chunks = max(1, min(n_chunks, len(positions_B) // 2))
+    return np.array_split(positions_B, n_chunks)
+
+
+def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> ConfigError | None:
+    """Return torch's refusal to normalise one value in the configuration's words, None for any other error."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    return ConfigError(
+        [
+            f"batch_size: batch norm needs more than one value a channel, and {config.model_type} at image_size "
+            f"{config.image_size} leaves it one in a forward pass of {n_frames} frame; use batch_size >= 2 with "
+            "micro_batch_size auto, null or >= 2, or a larger image_size"
+        ]
+    )
 
 
 def _is_ambiguous(error: RuntimeError) -> bool:

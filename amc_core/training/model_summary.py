@@ -17,7 +17,7 @@ from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.inputs.representations import Representation, input_shape
 from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
-from amc_core.training.steps import Precision
+from amc_core.training.state import Precision
 
 __all__ = ["Layer", "Summary", "count_macs", "summarise"]
 

@@ -31,7 +31,8 @@ from amc_core.models.classifier import build_model
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
 from amc_core.training.losses import MultiTaskLoss
-from amc_core.training.steps import Pass, Precision, Trial, make_optimiser, train_epoch
+from amc_core.training.state import EpochTally, TrainingContext, TrainingState
+from amc_core.training.steps import train_epoch
 
 LEVELS_DB = tuple(range(0, 32, 2))
 READY = 8  # batches that the bare step takes in turn
@@ -83,26 +84,17 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     selection = select(
         data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=LEVELS_DB[-1]
     )
-    trial, optimiser, precision = build(config, data, selection)
+    state = build(config, data, selection)
+    context = state.context
     rng = np.random.default_rng(0)
     positions_M = rng.permutation(len(selection.rows))[:n_frames]
-    ready = list(trial.feed.batches([positions_M[k * options.batch : (k + 1) * options.batch] for k in range(READY)]))
+    ready = list(context.feed.batches([positions_M[k * options.batch : (k + 1) * options.batch] for k in range(READY)]))
 
     def epoch() -> None:
-        train_epoch(
-            trial,
-            optimiser,
-            precision,
-            positions_M,
-            done=Pass(selection, trial.device),
-            rate=lambda _: 1e-4,
-            where="the benchmark",
-            should_stop=lambda: None,
-            show=lambda _: None,
-        )
+        train_first_epoch(state, positions_M)
 
     def bare() -> None:
-        bare_steps(trial, optimiser, ready, options.steps)
+        bare_steps(context, state.optimiser, ready, options.steps)
 
     if options.plain:
         bare()
@@ -114,10 +106,10 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     whole, model_only = in_turns()
-    parts = profile(trial, optimiser, precision, positions_M, ready, options)
+    parts = profile(state, positions_M, ready, options)
     plain = float(subprocess.check_output([sys.executable, __file__, *sys.argv[1:], "--plain"]))
     ms = 1e3 / options.steps
-    n_parameters = sum(parameter.numel() for parameter in trial.model.parameters())
+    n_parameters = sum(parameter.numel() for parameter in context.model.parameters())
     rows = [
         ("epoch, file to optimiser step", f"{min(whole) * ms:.2f}", f"{n_frames / min(whole):,.0f}"),
         ("bare model step, ready tensors", f"{min(model_only) * ms:.2f}", f"{n_frames / min(model_only):,.0f}"),
@@ -146,79 +138,75 @@ def _median_ratio(one: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def build(
-    config: TrialConfig, data: RadioMLFile, selection: Selection
-) -> tuple[Trial, torch.optim.Optimizer, Precision]:
+def train_first_epoch(state: TrainingState, positions_M: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    """Train one epoch, as often as it is called."""
+    state.start_epoch()
+    train_epoch(state, positions_M, should_stop=lambda: None, show=lambda _: None)
+
+
+def build(config: TrialConfig, data: RadioMLFile, selection: Selection) -> TrainingState:
     """Make what train() makes."""
     device = torch.device("cpu")
     model = build_model(config, n_modulations=17, n_levels=16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trial = Trial(
+    representation = Representation(config)
+    context = TrainingContext(
         config=config,
         device=device,
         selection=selection,
-        feed=Feed(data, selection, Representation(config), device),
+        representation=representation,
+        feed=Feed(data, selection, representation, device),
         model=model,
         forward=model,
         criterion=MultiTaskLoss(config, selection.levels_db),
         micro_batch_frames=config.batch_size,
     )
-    return trial, make_optimiser(trial), Precision(config, device)
+    return TrainingState(context)
 
 
-def bare_steps(trial: Trial, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:
+def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:
     """Step the model on ready tensors: nothing but what learning itself needs."""
-    trial.model.train()
+    context.model.train()
     for step in range(n_steps):
         batch = ready[step % len(ready)]
         optimiser.zero_grad(set_to_none=True)
-        output = trial.model(batch.input)
-        trial.criterion(*output, batch.modulation, batch.snr).backward()
+        output = context.model(batch.input)
+        context.criterion(*output, batch.modulation, batch.snr).backward()
         optimiser.step()
 
 
 def profile(
-    trial: Trial,
-    optimiser: torch.optim.Optimizer,
-    precision: Precision,
+    state: TrainingState,
     positions_M: np.ndarray[tuple[int], np.dtype[np.int64]],
     ready: list[Batch],
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Return ms a step of the parts: each alone, and the loop with everything ready."""
     chunk_B = np.sort(positions_M[: options.batch])
-    rows_B = trial.selection.rows[chunk_B]
-    data, represent = trial.feed._data, trial.feed._represent
+    context = state.context
+    rows_B = context.selection.rows[chunk_B]
+    data, represent = context.feed._data, context.feed._represent
     iq_BTC = torch.from_numpy(data.frames(rows_B))
 
     class Ready(Feed):
         def batches(self, chunks):  # type: ignore[no-untyped-def]
             yield from (ready[step % len(ready)] for step in range(len(chunks)))
 
-    in_memory = Trial(**{**vars(trial), "feed": Ready(data, trial.selection, represent, trial.device)})
+    ready_feed = Ready(data, context.selection, represent, context.device)
+    in_memory = TrainingState(TrainingContext(**{**vars(context), "feed": ready_feed}))
 
     def loop() -> None:
-        train_epoch(
-            in_memory,
-            optimiser,
-            precision,
-            positions_M,
-            done=Pass(trial.selection, trial.device),
-            rate=lambda _: 1e-4,
-            where="the benchmark",
-            should_stop=lambda: None,
-            show=lambda _: None,
-        )
+        train_first_epoch(in_memory, positions_M)
 
     def bare() -> None:
-        bare_steps(trial, optimiser, ready, options.steps)
+        bare_steps(context, state.optimiser, ready, options.steps)
 
     def after_a_step() -> float:
-        bare_steps(trial, optimiser, ready, 1)
+        bare_steps(context, state.optimiser, ready, 1)
         return seconds(lambda: represent(iq_BTC))
 
     batch = ready[0]
-    output = tuple(part.detach() for part in trial.model(batch.input))
-    done, loss = Pass(trial.selection, trial.device), torch.tensor(1.0)
+    output = tuple(part.detach() for part in context.model(batch.input))
+    tally, loss = EpochTally(context.selection, context.device), torch.tensor(1.0)
     together = [(seconds(loop), seconds(bare)) for _ in range(options.rounds)]
     difference = statistics.median(one - other for one, other in together) / options.steps * 1e3
     return {
@@ -227,7 +215,7 @@ def profile(
         "  its representation, right after a model step, whose data have filled the caches": 1e3
         * statistics.median(after_a_step() for _ in range(15)),
         "  counting a step's guesses, alone": best_ms(
-            lambda: done.add(loss, trial.criterion.guess(*output), batch.modulation, batch.snr)
+            lambda: tally.add(loss, context.criterion.guess(*output), batch.modulation, batch.snr)
         ),
         "  counting, guards, learning rate: median of the loop on ready tensors minus the bare step": difference,
     }

@@ -22,7 +22,8 @@ from amc_core.modulations import LABEL_SETS
 from amc_core.training.checkpoint import load_checkpoint
 from amc_core.training.loop import train
 from amc_core.training.losses import MultiTaskLoss
-from amc_core.training.steps import Pass, Precision, Trial, make_optimiser, train_epoch
+from amc_core.training.state import Precision, TrainingContext, TrainingState
+from amc_core.training.steps import train_epoch
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -35,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def ready(config: TrialConfig, device: torch.device = CPU) -> Iterator[Trial]:
+def ready(config: TrialConfig, device: torch.device = CPU) -> Iterator[TrainingState]:
     """Build what train() builds."""
     columns = LABEL_SETS[config.label_set]
     with RadioMLFile(config.data, storage=config.storage) as file:
@@ -43,29 +44,25 @@ def ready(config: TrialConfig, device: torch.device = CPU) -> Iterator[Trial]:
         file.hold(chosen.rows, device)
         torch.manual_seed(config.seed)
         model = build_model(config, n_modulations=len(columns), n_levels=len(chosen.levels_db)).to(device)
-        yield Trial(
+        representation = Representation(config).to(device)
+        context = TrainingContext(
             config=config,
             device=device,
             selection=chosen,
-            feed=Feed(file, chosen, Representation(config).to(device), device),
+            representation=representation,
+            feed=Feed(file, chosen, representation, device),
             model=model,
             forward=model,
             criterion=MultiTaskLoss(config, chosen.levels_db).to(device),
             micro_batch_frames=config.batch_size,
         )
+        yield TrainingState(context)
 
 
-def epoch(
-    trial: Trial,
-    optimiser: torch.optim.Optimizer,
-    precision: Precision,
-    show: Callable[[float], None] = lambda part: None,
-) -> Pass:
-    done = Pass(trial.selection, trial.device)
-    positions = np.arange(len(trial.selection.rows))
-    never = {"rate": lambda part: 1e-3, "where": "epoch 1", "should_stop": lambda: None}
-    assert train_epoch(trial, optimiser, precision, positions, done=done, show=show, **never) is None  # type: ignore[arg-type]
-    return done
+def train_first_epoch(state: TrainingState, show: Callable[[float], None] = lambda epochs_done: None) -> None:
+    state.start_epoch()
+    positions = np.arange(len(state.context.selection.rows))
+    assert train_epoch(state, positions, should_stop=lambda: None, show=show) is None
 
 
 class Scaled(Precision):
@@ -77,9 +74,9 @@ class Scaled(Precision):
 
 
 def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
-    with ready(tiny_trial(data, model_type="amc_convnet", weight_decay=0.25)) as trial:
-        optimiser = make_optimiser(trial)
-        named = dict([*trial.model.named_parameters(), *trial.criterion.named_parameters()])
+    with ready(tiny_trial(data, model_type="amc_convnet", weight_decay=0.25)) as state:
+        context, optimiser = state.context, state.optimiser
+        named = dict([*context.model.named_parameters(), *context.criterion.named_parameters()])
         before = {name: parameter.detach().clone() for name, parameter in named.items()}
         for parameter in named.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -100,15 +97,15 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for(
     norms: list[float] = []
 
     def note(stepping: torch.optim.Optimizer, *_: Any) -> None:
-        gradients = [parameter.grad for parameter in trial.model.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in state.context.model.parameters() if parameter.grad is not None]
         scale = getattr(stepping, "grad_scale", None)  # what the optimiser itself is to divide by
         norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
         norms.append(norm if scale is None else norm / float(scale))
 
-    with ready(tiny_trial(data, grad_clip_norm=largest)) as trial:
-        optimiser = make_optimiser(trial)
-        optimiser.register_step_pre_hook(note)
-        epoch(trial, optimiser, kind(trial.config, CPU))
+    with ready(tiny_trial(data, grad_clip_norm=largest)) as state:
+        state.precision = kind(state.context.config, CPU)
+        state.optimiser.register_step_pre_hook(note)
+        train_first_epoch(state)
     assert len(norms) == 5
     if largest is None:
         assert min(norms) > 0.1
@@ -150,15 +147,14 @@ def test_no_step_on_cuda_waits_for_the_gpu_between_two_looks_of_the_guard(
     device = torch.device("cuda")
     changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34}
     config = tiny_trial(data, storage=storage, representation=representation, **changes)  # 340 frames: 10 steps
-    with ready(config, device) as trial:
-        optimiser, precision = make_optimiser(trial), Precision(config, device)
-        epoch(trial, optimiser, precision)  # plans, handles and moments are made in the first one
+    with ready(config, device) as state:
+        train_first_epoch(state)  # plans, handles and moments are made in the first one
 
-        def forbid(part: float) -> None:  # the guard looks at the first step and at the last
+        def forbid(part: float) -> None:  # NaN is checked at the first step and at the last
             torch.cuda.set_sync_debug_mode("error" if 0.05 < part < 0.85 else "default")
 
         try:
-            epoch(trial, optimiser, precision, forbid)
+            train_first_epoch(state, forbid)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -13,7 +13,7 @@ import torch
 from tiny_files import Memory, synthetic_file, tiny_trial, without_time
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.training import loop as training
+from amc_core.training import preparation
 from amc_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from amc_core.training.loop import TrialResult, train
 
@@ -120,9 +120,9 @@ def test_a_resumed_trial_divides_its_batches_as_before_unless_this_machine_has_l
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Only a GPU is probed: here the probe is a number.
-    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: 32)
+    monkeypatch.setattr(preparation, "micro_batch_frames", lambda *_: 32)
     _, first = run(tiny_trial(data, epochs=1), tmp_path / "a")
-    monkeypatch.setattr(training, "micro_batch_frames", lambda *_: fits)
+    monkeypatch.setattr(preparation, "micro_batch_frames", lambda *_: fits)
     _, second = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
     assert (first.facts["micro_batch_frames"], second.facts["micro_batch_frames"]) == (32, taken)
     assert ("32 frames a forward pass do not fit here, 16 do" in capsys.readouterr().err) == (taken < 32)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from amc_core.data.radioml import Selection
-from amc_core.training.steps import Pass, divided
+from amc_core.training.micro_batches import divide_batch
+from amc_core.training.state import EpochTally
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from amc_core.training.steps import Pass, divided
 def test_a_batch_is_divided_evenly_and_leaves_no_frame_alone(
     n_frames: int, micro_frames: int, sizes: list[int]
 ) -> None:
-    chunks = divided(np.arange(n_frames), micro_frames)
+    chunks = divide_batch(np.arange(n_frames), micro_frames)
     assert [len(chunk) for chunk in chunks] == sizes
     assert np.concatenate(chunks).tolist() == list(range(n_frames))
 
@@ -33,12 +34,12 @@ def test_a_batch_is_divided_evenly_and_leaves_no_frame_alone(
 def test_a_pass_counts_every_frame_in_its_cell_and_survives_its_state() -> None:
     rows = np.arange(4)
     selection = Selection("digital17", (3, 4, 5), (0, 10), rows, np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0]))
-    done = Pass(selection, torch.device("cpu"))
+    done = EpochTally(selection, torch.device("cpu"))
     modulation, snr = torch.from_numpy(selection.modulation), torch.from_numpy(selection.snr)
     guess = (torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 0]))
     done.add(torch.tensor(1.5), guess, modulation, snr)
 
-    again = Pass(selection, torch.device("cpu"))
+    again = EpochTally(selection, torch.device("cpu"))
     again.load_state_dict(done.state_dict())
     for counted in (done, again):
         counted.add(torch.tensor(0.5), (guess[0][:2], guess[1][:2]), modulation[:2], snr[:2])

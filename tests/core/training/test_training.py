@@ -201,7 +201,7 @@ def test_a_stop_never_saves_what_has_diverged(
         good = MultiTaskLoss.forward
         monkeypatch.setattr(MultiTaskLoss, "forward", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
         monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments: None)
-    monkeypatch.setitem(steps._GUARD_EVERY, "cpu", 50)  # as on a GPU: it looks at the first step and at the last
+    monkeypatch.setitem(steps._STEPS_PER_CHECK, "cpu", 50)  # as on a GPU: it looks at the first step and at the last
     config = tiny_trial(data, model_type="amc_convnet", **changes)
     with pytest.raises(Diverged, match="not finite"):
         train(config, run_dir=tmp_path, record=Memory(), should_stop=stop_before_the_third_step)

@@ -1,0 +1,86 @@
+"""Write last.pt, and continue a trial from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amc_core.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    CheckpointError,
+    best_by,
+    keep_as,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
+from amc_core.training.preparation import PreparedTrial
+from amc_core.training.state import TrainingState
+
+__all__ = ["resume", "save_last"]
+
+
+def save_last(trial: PreparedTrial, state: TrainingState, run_dir: Path) -> None:
+    """Write ``last.pt``.
+
+    Raises:
+        Diverged: a weight is not finite; nothing is written.
+        OSError: the folder cannot be written or the disk is full; the old checkpoint stays.
+    """
+    state.require_finite()
+    checkpoint = Checkpoint(
+        run=run_dir.name,
+        config=trial.context.config.to_mapping(),
+        split_fingerprint=trial.split_facts.split_fingerprint,
+        trained_on=[facts.to_mapping() for facts in trial.lineage.trained_on],
+        **state.state_dict(),
+    )
+    save_checkpoint(run_dir / LAST, checkpoint)
+
+
+def resume(trial: PreparedTrial, state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
+    """Put everything back as it was when ``checkpoint`` was written to ``path``.
+
+    Raises:
+        CheckpointError: the checkpoint's best one is not beside it.
+    """
+    state.load_state_dict(vars(checkpoint))
+    if checkpoint.split_fingerprint == trial.split_facts.split_fingerprint:
+        _copy_best(trial, state, run_dir, path, checkpoint)
+        return
+    # Other frames validate, and the interrupted epoch has other ones.
+    set_aside(run_dir)
+    state.progress = state.progress.on_another_split()
+    state.start_counting()
+    save_last(trial, state, run_dir)  # at once: the checkpoints were moved away, and a crash must still be resumable
+
+
+def _copy_best(trial: PreparedTrial, state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
+    """Copy the best checkpoints so far into the run's folder: the continued trial may never beat them.
+
+    Raises:
+        CheckpointError: the one that select_by names is not beside the checkpoint that is continued.
+    """
+    select_by = trial.context.config.select_by
+    epochs = {criterion: getattr(state.progress, criterion).epoch for criterion in ("combined_acc", "loss")}
+    best: dict[str, Checkpoint] = {}
+    for criterion, epoch in epochs.items():
+        candidates = (path, path.with_name(best_by(criterion)))
+        for candidate in candidates if epoch else ():
+            loaded = checkpoint if candidate == path else load_checkpoint(candidate) if candidate.is_file() else None
+            if loaded is not None and (loaded.epoch, loaded.steps_done) == (epoch, 0):
+                best[criterion] = loaded
+                break
+    if epochs[select_by] and select_by not in best:
+        raise CheckpointError(
+            f"{path}: its best checkpoint by {select_by}, of epoch {epochs[select_by]}, is not beside it "
+            f"as {path.with_name(best_by(select_by))}; the test would need it: copy the whole folder, or resume from "
+            f"{LAST}"
+        )
+    if run_dir.resolve() != path.parent.resolve():
+        set_aside(run_dir)
+    for criterion, loaded in best.items():
+        save_checkpoint(run_dir / best_by(criterion), loaded)
+        if criterion == select_by:
+            keep_as(run_dir / best_by(criterion), BEST)

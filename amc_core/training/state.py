@@ -1,0 +1,255 @@
+"""What a trial computes with (TrainingContext), and what of it changes from step to step (TrainingState).
+
+In names: B frames of a batch, X whatever shape a model takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amc_core.config import TrialConfig
+from amc_core.data.feed import Feed
+from amc_core.data.radioml import Selection
+from amc_core.inputs.representations import Representation
+from amc_core.modulations import CLASSES
+from amc_core.training.evaluation import Evaluation
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.progress import Progress
+
+__all__ = ["Diverged", "EpochTally", "Precision", "TrainingContext", "TrainingState"]
+
+
+class Diverged(RuntimeError):  # noqa: N818 - what happened, not what was done wrong
+    """The loss or a weight is NaN or infinite; no checkpoint of that state was written."""
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """What stays the same while a trial runs."""
+
+    config: TrialConfig
+    device: torch.device
+    selection: Selection
+    representation: Representation
+    feed: Feed
+    model: nn.Module  # owns the weights
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # the model, or its compiled form
+    criterion: MultiTaskLoss
+    micro_batch_frames: int  # frames a forward pass
+
+
+class Precision:
+    """Mixed precision on CUDA: bfloat16 where the GPU computes in it, else float16 with a scaled loss."""
+
+    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+        self.enabled = config.amp and device.type == "cuda"
+        native_bfloat16 = self.enabled and torch.cuda.get_device_capability(device) >= (8, 0)
+        self._device_type = device.type
+        self.dtype = torch.bfloat16 if native_bfloat16 or not self.enabled else torch.float16
+        # Only float16 has so little range that gradients vanish in it.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.enabled and not native_bfloat16)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(self._device_type, dtype=self.dtype, enabled=self.enabled)
+
+
+class EpochTally:
+    """Counts of one pass over frames: steps, time, sum of losses and joint confusion, kept on the device.
+
+    Only ``is_finite``, ``evaluation`` and reading a state wait for the device.
+    """
+
+    def __init__(self, selection: Selection, device: torch.device) -> None:
+        self._modulations = tuple(CLASSES[column] for column in selection.columns)
+        self._levels_db = selection.levels_db
+        self.steps_done = 0
+        self.seconds = 0.0
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        n_cells = (len(self._modulations) * len(self._levels_db)) ** 2
+        self._joint = torch.zeros(n_cells, dtype=torch.int64, device=device)
+        self._ones = torch.ones(0, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor) -> None:
+        """Count one batch: its mean loss, and the guessed against the true classes."""
+        n_modulations, n_levels = len(self._modulations), len(self._levels_db)
+        true_B = snr_B.add(modulation_B, alpha=n_levels)
+        guess_B = guess[1].add(guess[0], alpha=n_levels)
+        if len(self._ones) != len(snr_B):
+            self._ones = torch.ones_like(snr_B)
+        # Whole numbers, so that the order in which a GPU adds them does not matter.
+        self._joint.scatter_add_(0, guess_B.add(true_B, alpha=n_modulations * n_levels), self._ones)
+        self._loss_sum.add_(loss, alpha=len(snr_B))  # in float64, as the sum is
+
+    def is_finite(self) -> bool:
+        """Whether every loss so far was finite: a sum keeps NaN and infinity."""
+        return math.isfinite(float(self._loss_sum))
+
+    def evaluation(self) -> Evaluation:
+        """Return what was counted so far."""
+        shape = (len(self._modulations), len(self._levels_db)) * 2
+        joint_KLKL = self._joint.cpu().numpy().reshape(shape)
+        return Evaluation(
+            modulations=self._modulations,
+            levels_db=self._levels_db,
+            joint=joint_KLKL.copy(),  # the tensor is counted in again
+            loss=float(self._loss_sum) / max(int(joint_KLKL.sum()), 1),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint in the middle of the pass needs."""
+        return {
+            "steps_done": self.steps_done,
+            "seconds": self.seconds,
+            "loss_sum": self._loss_sum,
+            "joint": self._joint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.steps_done, self.seconds = int(state["steps_done"]), float(state["seconds"])
+        self._loss_sum.copy_(state["loss_sum"])
+        self._joint.copy_(state["joint"])
+
+
+class BadFrames:
+    """Number of frames with NaN or infinite samples, from the representation's running count.
+
+    A pass takes every frame once at most. So the largest count of one pass over a part is a number of frames, and a
+    resumed trial gets the same one. A curriculum, and a last batch that is left out, may miss some.
+
+    Args:
+        counter: the representation's tensor on the device. Reading it waits, which happens between passes only.
+    """
+
+    def __init__(self, counter: Tensor) -> None:
+        self._counter = counter.zero_()
+        self._most = {"train": 0, "val": 0, "test": 0}
+        self._trained: int | None = None  # of the finished training pass whose validation is not finished
+
+    def finish(self, part: str) -> int:
+        """Return the count of the pass over this part, and begin the next pass."""
+        count = int(self._counter)
+        self._counter.zero_()
+        self._most[part] = max(self._most[part], count)
+        self._trained = count if part == "train" else None
+        return count
+
+    def total(self) -> int:
+        """Return the bad frames of all parts that finished passes have counted."""
+        return sum(self._most.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint inside the training pass, or after it, needs."""
+        return {"most": dict(self._most), "trained": int(self._counter) if self._trained is None else self._trained}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self._most = dict(state["most"])
+        self._counter.fill_(state["trained"])
+
+
+class TrainingState:
+    """What changes while a trial trains. With the configuration and the data it decides every later step.
+
+    Attributes:
+        progress: complete epochs, and the best ones.
+        tally: counts of the epoch that is being trained.
+        metrics: those of the last complete epoch; empty before the first one.
+    """
+
+    def __init__(self, context: TrainingContext) -> None:
+        self.context = context
+        self.optimiser = _adamw(context)
+        self.precision = Precision(context.config, context.device)
+        self.progress = Progress()
+        self.metrics: dict[str, float] = {}
+        self.start_counting()
+
+    def start_counting(self) -> None:
+        """Forget the counts of a part of an epoch."""
+        self.start_epoch()
+        self.bad_frames = BadFrames(self.context.representation.bad_frames)
+
+    def start_epoch(self) -> None:
+        """Count the next epoch from its first step."""
+        self.tally = EpochTally(self.context.selection, self.context.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fields of a ``Checkpoint`` that change from step to step.
+
+        ``standing`` and ``pass`` are the names that checkpoints of format 3 have for progress and tally.
+        """
+        context = self.context
+        return {
+            "epoch": self.progress.epoch,
+            "steps_done": self.tally.steps_done,
+            "metrics": self.metrics,
+            "model": context.model.state_dict(),
+            "criterion": context.criterion.state_dict(),
+            "training": {
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
+                "standing": self.progress.to_mapping(),
+                "pass": self.tally.state_dict(),
+                "bad_frames": self.bad_frames.state_dict(),
+                "random": _random_state(context.device),
+                "micro_batch_frames": context.micro_batch_frames,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken, on this device."""
+        context, training = self.context, state["training"]
+        context.model.load_state_dict(state["model"])
+        context.criterion.load_state_dict(state["criterion"])
+        self.metrics = dict(state["metrics"])
+        self.optimiser.load_state_dict(training["optimiser"])
+        self.precision.scaler.load_state_dict(training["scaler"])
+        self.progress = Progress.from_mapping(training["standing"])
+        self.tally.load_state_dict(training["pass"])
+        self.bad_frames.load_state_dict(training["bad_frames"])
+        torch.set_rng_state(training["random"]["cpu"])
+        if context.device.type == "cuda" and training["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(training["random"]["cuda"], context.device)
+
+    def require_finite(self) -> None:
+        """Refuse a state that no checkpoint may hold.
+
+        Raises:
+            Diverged: a weight, a running mean or a task weight is not finite.
+        """
+        context, steps_done, epoch = self.context, self.tally.steps_done, self.progress.epoch
+        state = {**context.model.state_dict(), **context.criterion.state_dict()}
+        if names := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+            when = f"step {steps_done} of epoch {epoch + 1}" if steps_done else f"epoch {epoch}"
+            raise Diverged(
+                f"{len(names)} weights are not finite after {when}, learning rate up to {context.config.max_lr:.3g}, "
+                f"the first is {names[0]}"
+            )
+
+
+def _adamw(context: TrainingContext) -> torch.optim.AdamW:
+    """Return AdamW that decays matrices and kernels only: biases, norms and log-variances need no decay."""
+    parameters = [*context.model.parameters(), *context.criterion.parameters()]
+    groups = [
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
+            "weight_decay": context.config.weight_decay,
+        },
+        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=context.config.base_lr, fused=True)
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's generators, which dropout draws from; shuffling has its own stream in every epoch."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
