@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from amc_sweeps import number_formats, values
+from amc_sweeps.backend import references
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.number_formats import duration
 from amc_sweeps.values import MISSING, as_finite, as_number, is_number, look_up, nest
 
 
-@pytest.mark.parametrize("module", [number_formats, values])
+@pytest.mark.parametrize("module", [number_formats, references, values])
 def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

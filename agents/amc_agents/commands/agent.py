@@ -25,7 +25,7 @@ from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect
-from amc_sweeps.backend.references import find_sweep, parse_sweep
+from amc_sweeps.backend.references import find_sweep, parse_reference
 
 LAST_GRACE_S = 3.0  # for what is left after agents and trials have ended
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -122,7 +122,7 @@ def agent_command(
     driver = load_driver()
     lease = Lease()
     try:
-        ref = parse_sweep(sweep)
+        reference = parse_reference(sweep)
         devices = choose(driver, gpus=gpus, workers=workers)
         lease.take(devices)
         become_subreaper()
@@ -131,14 +131,14 @@ def agent_command(
     tag = uuid.uuid4().hex
     guardian = Guardian(tag, grace)  # before any thread
     try:
-        backend = connect(choice.or_at(ref.base_url))
+        backend = connect(choice.or_at(reference.base_url))
         os.environ[PROCESS_TAG] = tag
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         try:
             api = wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
-            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
+            path = find_sweep(reference, api, entity=choice.entity, project=choice.project)
             known = Sweep(api, path)
             found = known.look()
         except BackendError as error:

@@ -16,7 +16,7 @@ from amc_agents.commands.new_file import write_new
 from amc_analysis.reading.wandb_private import attributes, send_query
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
-from amc_sweeps.backend.references import SweepNotFoundError, find_sweep, parse_sweep
+from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
 from amc_sweeps.runs import export_file
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when told to
@@ -90,9 +90,9 @@ def export_command(
 def _find(api: Any, what: str, choice: BackendChoice) -> tuple[str, str, str | None]:
     """Return entity, project and, if a sweep is meant, its id: a sweep first, then a project of that name."""
     try:
-        path = find_sweep(parse_sweep(what), api, entity=choice.entity, project=choice.project)
+        path = find_sweep(parse_reference(what), api, entity=choice.entity, project=choice.project)
         owner, name, sweep_id = path.split("/")
-    except SweepNotFoundError as not_found:
+    except TargetNotFoundError as not_found:
         pieces = what.split("/")
         owner = pieces[0] if len(pieces) == 2 else choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if len(pieces) <= 2 and pieces[-1] in [found.name for found in api.projects(owner)]:

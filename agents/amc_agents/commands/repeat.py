@@ -102,7 +102,7 @@ def _prepared(
     from amc_agents.trial import relaunch
 
     entity, project, run_id = target.path.split("/")
-    config = dict(target.found.config)
+    config = dict(target.api_object.config)
     try:
         settings = relaunch.settings_of(config)
         settings["data"] = relaunch.data_here(settings["data"], data)
@@ -137,12 +137,12 @@ def _queue(
     from amc_agents.trial import relaunch
 
     entity, project, _ = target.path.split("/")
-    sweep_id = target.found.sweep_name
+    sweep_id = target.api_object.sweep_name
     if sweep_id is None:
         refuse(f"{target.path} is in no sweep: leave --in-sweep out")
     with translate_errors(backend):
         sweep = api.sweep(f"{entity}/{project}/{sweep_id}")
-        settings = relaunch.settings_of(dict(target.found.config))
+        settings = relaunch.settings_of(dict(target.api_object.config))
         if "data" not in sweep.config.get("parameters", {}):
             del settings["data"]  # it is whatever the next machine says
         for seed, _ in trials:
@@ -193,7 +193,7 @@ def spread(repeats: Sequence[Repeat]) -> tuple[float, float] | None:
 
 
 def _report(target: Target, done: Sequence[Repeat], *, as_json: bool) -> None:
-    config, summary = target.found.config, target.found.summary_metrics
+    config, summary = target.api_object.config, target.api_object.summary_metrics
     whole = Repeat(target.path.split("/")[2], int(config["seed"]), None, summary.get(METRIC))
     noise = spread([whole, *done])
     for each in (whole, *done):

@@ -73,7 +73,7 @@ def resume_command(
     if only_print:
         click.echo(trial.shell_line(backend))
         return
-    click.echo(f"continuing run {found.path}; its page: {found.found.url}", err=True)
+    click.echo(f"continuing run {found.path}; its page: {found.api_object.url}", err=True)
     environment = trial.process_environment(backend)
     sys.modules["wandb"].teardown()  # its side process would outlive this one
     os.execve(sys.executable, trial.command(), environment)  # signals are the trial's from here on
@@ -93,7 +93,7 @@ def _prepared(
     from amc_agents.trial import relaunch
 
     entity, project, run_id = target.path.split("/")
-    run = target.found
+    run = target.api_object
     config = dict(run.config)
     try:
         settings = relaunch.settings_of(config)

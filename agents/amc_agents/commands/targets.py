@@ -11,12 +11,11 @@ from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
 from amc_sweeps.backend.references import (
     Kind,
-    SweepNotFoundError,
     Target,
+    TargetNotFoundError,
     find_sweep,
     find_target,
-    parse_sweep,
-    parse_target,
+    parse_reference,
 )
 
 
@@ -49,11 +48,11 @@ def open_sweep(sweep: str, choice: BackendChoice) -> SweepTarget:
         click.ClickException: the server does not answer as it should.
     """
     try:
-        ref = parse_sweep(sweep)
-        backend, api = open_client(choice.or_at(ref.base_url))
+        reference = parse_reference(sweep)
+        backend, api = open_client(choice.or_at(reference.base_url))
         with translate_errors(backend):
-            path = find_sweep(ref, api, entity=choice.entity, project=choice.project)
-    except SweepNotFoundError as error:
+            path = find_sweep(reference, api, entity=choice.entity, project=choice.project)
+    except TargetNotFoundError as error:
         raise Refusal(f"{error}\namc-sweep list shows all") from error
     except BackendError as error:
         raise Refusal(str(error)) from error
@@ -70,9 +69,9 @@ def open_target(
         click.ClickException: the server does not answer as it should.
     """
     try:
-        ref = parse_target(target)
-        backend, api = open_client(choice.or_at(ref.ref.base_url))
+        reference = parse_reference(target, kinds)
+        backend, api = open_client(choice.or_at(reference.base_url))
         with translate_errors(backend):
-            return backend, api, find_target(ref, api, kinds=kinds, entity=choice.entity, project=choice.project)
+            return backend, api, find_target(reference, api, entity=choice.entity, project=choice.project)
     except BackendError as error:
         raise Refusal(str(error)) from error

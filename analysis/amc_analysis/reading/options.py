@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, backend_options, connect, gathered, refuse
-from amc_sweeps.backend.references import SweepRef, find_sweep, parse_sweep
+from amc_sweeps.backend.references import Kind, Reference, find_sweep, parse_reference
 from amc_sweeps.runs.records import MetricError, SweepRecord
 
 if TYPE_CHECKING:
@@ -131,34 +129,14 @@ def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], Evaluation
 # --- what is meant --------------------------------------------------------------------------------------------------
 
 
-def references(options: ReadingOptions) -> list[SweepRef]:
-    """Return what the arguments name, run ids in place of sweep ids with --runs.
+def references(options: ReadingOptions) -> list[Reference]:
+    """Return what the arguments name: runs with --runs, else sweeps.
 
     Raises:
-        BackendError: for what names neither.
+        BackendError: for what does not name one.
     """
-    return [parse_run(text) if options.runs else parse_sweep(text) for text in options.sweeps]
-
-
-def parse_run(text: str) -> SweepRef:
-    """Read ID, PROJECT/ID, ENTITY/PROJECT/ID or a pasted URL of a run's page.
-
-    Raises:
-        BackendError: for anything else.
-    """
-    base_url, path = None, text.strip()
-    if "://" in path:
-        parts = urllib.parse.urlsplit(path)
-        pieces = [urllib.parse.unquote(piece) for piece in parts.path.split("/") if piece]
-        if len(pieces) < 4 or pieces[2] != "runs" or not parts.netloc:
-            raise BackendError(f"{text!r} is not the URL of a run: write ENTITY/PROJECT/ID or paste its page's URL")
-        base_url = CLOUD_URL if parts.hostname in {"wandb.ai", "www.wandb.ai"} else f"{parts.scheme}://{parts.netloc}"
-        path = "/".join([pieces[0], pieces[1], pieces[3]])
-    pieces = path.split("/")
-    if len(pieces) > 3 or not all(re.fullmatch(r"[\w.:\- ]+", piece) for piece in pieces):
-        raise BackendError(f"{text!r} does not name a run: write ID, PROJECT/ID, ENTITY/PROJECT/ID or its page's URL")
-    entity, project, run_id = [None] * (3 - len(pieces)) + pieces
-    return SweepRef(sweep_id=run_id or "", project=project, entity=entity, base_url=base_url)
+    kind: Kind = "run" if options.runs else "sweep"
+    return [parse_reference(text, (kind,)) for text in options.sweeps]
 
 
 def selections(options: ReadingOptions) -> list[Selection]:
@@ -171,7 +149,7 @@ def selections(options: ReadingOptions) -> list[Selection]:
     project = options.choice.project or os.environ.get("WANDB_PROJECT")
     found = references(options)
     if not options.runs and found:
-        return [Selection(ref.entity or entity, ref.project or project, ref.sweep_id) for ref in found]
+        return [Selection(ref.entity or entity, ref.project or project, ref.id) for ref in found]
     if not options.runs:
         return [Selection(entity, project)]
     homes = {(ref.entity or entity, ref.project or project) for ref in found}
@@ -180,7 +158,7 @@ def selections(options: ReadingOptions) -> list[Selection]:
     (home,) = homes
     if home[1] is None:
         raise BackendError("a run's id does not say its project: give --project NAME, or PROJECT/RUN")
-    return [Selection(*home, run_ids=tuple(ref.sweep_id for ref in found))]
+    return [Selection(*home, run_ids=tuple(ref.id for ref in found))]
 
 
 def _address(options: ReadingOptions) -> str | None:
@@ -284,7 +262,7 @@ class _Reader:
             if not entity:
                 raise BackendError("no entity is known here: give --entity")
             return Selection(entity, wanted.project, run_ids=wanted.run_ids)
-        ref = SweepRef(wanted.sweep_id, wanted.project, wanted.entity)
+        ref = Reference(wanted.sweep_id, wanted.project, wanted.entity)
         entity, project, sweep_id = find_sweep(ref, api, entity=wanted.entity, project=wanted.project).split("/")
         return Selection(entity, project, sweep_id)
 
@@ -295,7 +273,7 @@ class _Reader:
         if wanted.sweep_id is None:
             return ""
         try:
-            found = find_sweep(SweepRef(wanted.sweep_id), api, entity=wanted.entity, environ={})
+            found = find_sweep(Reference(wanted.sweep_id), api, entity=wanted.entity, environ={})
         except (BackendError, wandb.Error, ValueError) as error:
             return str(error) if isinstance(error, BackendError) else ""
         return f"there is a sweep of this id elsewhere:\n  {found}" if found != wanted.path else ""

@@ -17,7 +17,7 @@ from amc_agents.trial.relaunch import RelaunchError, as_flags, require_ended, re
 from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.references import find_target, parse_target
+from amc_sweeps.backend.references import Kind, find_target, parse_reference
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_sweep_is_resumed_and_an_id_of_two_things_is_refused_naming_both(
     url = machine.amc_sweep("resume", f"{server.base_url}/{sweep.replace(sweep_id, 'sweeps/' + sweep_id)}", "--json")
     assert (url.returncode, '"action": "resume"' in url.stdout) == (0, True)
     unknown = machine.amc_sweep("resume", "nosuch")
-    assert (unknown.returncode, "no run or sweep nosuch in the 1 projects of local" in unknown.stderr) == (2, True)
+    assert (unknown.returncode, "no run or sweep nosuch in the 1 project of local" in unknown.stderr) == (2, True)
 
 
 class _Api:
@@ -115,17 +115,18 @@ class _Api:
 
 
 def test_an_id_is_looked_for_in_every_project_and_a_path_only_there() -> None:
+    kinds: tuple[Kind, ...] = ("run", "sweep")
     api = _Api("me/a/x", "me/b/x", "me/b/y")
-    assert find_target(parse_target("y"), api, environ={}).path == "me/b/y"
-    assert find_target(parse_target("a/x"), api, environ={}).path == "me/a/x"
-    assert find_target(parse_target("x"), api, environ={"WANDB_PROJECT": "b"}).path == "me/b/x"
-    assert find_target(parse_target("https://w/me/b/runs/x/overview?a=1"), api, environ={}).path == "me/b/x"
+    assert find_target(parse_reference("y", kinds), api, environ={}).path == "me/b/y"
+    assert find_target(parse_reference("a/x", kinds), api, environ={}).path == "me/a/x"
+    assert find_target(parse_reference("x", kinds), api, environ={"WANDB_PROJECT": "b"}).path == "me/b/x"
+    assert find_target(parse_reference("https://w/me/b/runs/x/overview?a=1", kinds), api, environ={}).path == "me/b/x"
     with pytest.raises(BackendError, match=r"(?s)name of 2; write which.*me/a/x.*me/b/x"):
-        find_target(parse_target("x"), api, environ={})
-    with pytest.raises(BackendError, match="names neither a run nor a sweep"):
-        parse_target("https://w/me/b/reports/x")
-    with pytest.raises(BackendError, match="x is a sweep, and a run is wanted"):
-        find_target(parse_target("https://w/me/b/sweeps/x"), api, kinds=("run",), environ={})
+        find_target(parse_reference("x", kinds), api, environ={})
+    with pytest.raises(BackendError, match="does not name a run or a sweep"):
+        parse_reference("https://w/me/b/reports/x", kinds)
+    with pytest.raises(BackendError, match="is the page of a sweep; a run is needed"):
+        parse_reference("https://w/me/b/sweeps/x", ("run",))
 
 
 def test_a_server_that_does_not_answer_is_not_taken_for_a_run_that_is_not_there() -> None:
@@ -134,7 +135,7 @@ def test_a_server_that_does_not_answer_is_not_taken_for_a_run_that_is_not_there(
             raise ConnectionError("connection refused")
 
     with pytest.raises(ConnectionError):
-        find_target(parse_target("me/a/x"), _Down(), environ={})
+        find_target(parse_reference("me/a/x", ("run",)), _Down(), environ={})
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "preempting"])

@@ -72,7 +72,7 @@ def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.Mon
         (["--runs"], "give the ids of runs after --runs"),
         (["--runs", "abc"], "a run's id does not say its project"),
         (["--runs", "p/abc", "q/abc"], "of several projects"),
-        (["--runs", "https://wandb.ai/me/amc/sweeps/abc"], "is not the URL of a run"),
+        (["--runs", "https://wandb.ai/me/amc/sweeps/abc"], "is the page of a sweep; a run is needed"),
         (["94fqx0gz", "--offline", "--no-cache"], "give one of them"),
         (["94fqx0gz", "--offline"], "was never read on this machine"),
         (["94fqx0gz", "--from", "setup.cfg"], "give no sweeps or runs beside it"),

@@ -1,4 +1,4 @@
-"""Which W&B is meant, and whose key goes there."""
+"""Which W&B is chosen, and whose key goes there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pytest
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL, OLDER_CLOUD_URL
-from amc_sweeps.backend.references import SweepNotFoundError, SweepRef, find_sweep, parse_sweep
 from amc_sweeps.backend.running_servers import ServerState, remove_server_state, running_servers, write_server_state
 
 EMBEDDED_KEY = "amc-" + "a" * 40
@@ -227,99 +226,3 @@ def test_settings_and_netrc_are_only_read(tmp_path: Path, environ: dict[str, str
     backend = choose_backend(environ={**environ, "WANDB_CONFIG_DIR": str(config), "NETRC": str(netrc)})
     assert backend == Backend("server", "https://wandb.example.org", "your W&B login")
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("94fqx0gz", SweepRef("94fqx0gz")),
-        ("amc/94fqx0gz", SweepRef("94fqx0gz", "amc")),
-        ("me/amc/94fqx0gz", SweepRef("94fqx0gz", "amc", "me")),
-        ("https://wandb.ai/me/amc/sweeps/94fqx0gz?nw=1", SweepRef("94fqx0gz", "amc", "me", CLOUD_URL)),
-        ("https://forge.coreweave.com/wandb/me/amc/sweeps/94fqx0gz", SweepRef("94fqx0gz", "amc", "me", CLOUD_URL)),
-        ("http://127.0.0.1:8418/local/amc/sweeps/x1", SweepRef("x1", "amc", "local", "http://127.0.0.1:8418")),
-    ],
-)
-def test_a_sweep_is_read_in_every_form(text: str, expected: SweepRef) -> None:
-    assert parse_sweep(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "a/b/c/d", "https://wandb.ai/me/amc/runs/x", "me//x", "$(rm)"])
-def test_what_is_no_sweep_is_refused_with_the_forms(text: str) -> None:
-    with pytest.raises(BackendError, match="ENTITY/PROJECT/ID"):
-        parse_sweep(text)
-
-
-@dataclass
-class _Sweep:
-    id: str
-
-
-@dataclass
-class _Project:
-    name: str
-    ids: list[str]
-    listed: int = 0
-
-    def sweeps(self) -> list[_Sweep]:
-        self.listed += 1
-        return [_Sweep(sweep_id) for sweep_id in self.ids]
-
-
-@dataclass
-class _Api:
-    held: dict[str, list[_Project]]
-    default_entity: str | None = "me"
-    asked: list[str] = field(default_factory=list)
-
-    def projects(self, entity: str | None = None) -> list[_Project]:
-        self.asked.append(str(entity))
-        return self.held.get(str(entity), [])
-
-    def sweep(self, path: str) -> _Sweep:
-        entity, project, sweep_id = path.split("/")
-        held = [one for one in self.held.get(entity, []) if one.name == project and sweep_id in one.ids]
-        if not held:
-            raise ValueError(f"Could not find sweep {path}")  # what the client says
-        return _Sweep(sweep_id)
-
-
-_HELD = {"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["bbb", "ccc"])], "team": [_Project("amc", ["ddd"])]}
-
-
-@pytest.mark.parametrize(
-    ("text", "flags", "environ", "expected"),
-    [
-        ("ccc", {}, {}, "me/other/ccc"),
-        ("bbb", {"project": "amc"}, {}, "me/amc/bbb"),
-        ("bbb", {}, {"WANDB_PROJECT": "other"}, "me/other/bbb"),
-        ("ddd", {"entity": "team"}, {"WANDB_ENTITY": "me"}, "team/amc/ddd"),
-        ("team/amc/ddd", {"entity": "me"}, {}, "team/amc/ddd"),
-        ("amc/aaa", {}, {}, "me/amc/aaa"),
-    ],
-)
-def test_a_bare_id_is_looked_for_in_order(
-    text: str, flags: dict[str, str], environ: dict[str, str], expected: str
-) -> None:
-    assert find_sweep(parse_sweep(text), _Api(_HELD), environ=environ, **flags) == expected
-
-
-def test_an_ambiguous_id_lists_its_candidates() -> None:
-    with pytest.raises(SweepNotFoundError) as error:
-        find_sweep(SweepRef("bbb"), _Api(_HELD), environ={})
-    assert error.value.candidates == ["me/amc/bbb", "me/other/bbb"]
-
-
-def test_an_unknown_id_lists_near_ones() -> None:
-    with pytest.raises(SweepNotFoundError) as error:
-        find_sweep(SweepRef("aab"), _Api(_HELD), environ={})
-    assert "me/amc/aaa" in error.value.candidates
-
-
-def test_a_sweep_that_is_there_is_found_without_listing_every_sweep() -> None:
-    api = _Api({"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["ccc"])]})
-    assert find_sweep(parse_sweep("ccc"), api, environ={}) == "me/other/ccc"
-    assert [project.listed for project in api.held["me"]] == [0, 0]
-    with pytest.raises(SweepNotFoundError):
-        find_sweep(parse_sweep("ccd"), api, environ={})
-    assert [project.listed for project in api.held["me"]] == [1, 1]
