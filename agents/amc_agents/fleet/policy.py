@@ -1,6 +1,6 @@
 """What follows from how trials end: pure functions over records, with no process and no clock of their own.
 
-The rules in words are in agents/README.md, "What the fleet does about failures"; a user should be able to predict them.
+The rules in words are in docs/fleet.md, "What the fleet does about failures"; a user should be able to predict them.
 """
 
 from __future__ import annotations
