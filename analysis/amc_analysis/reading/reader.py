@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.sources import Progress, Selection, Source, SweepHead
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history, with_metric
+from amc_core.config import current_value
 from amc_sweeps.runs.claims import ClaimError, Recorded, read_recorded
 from amc_sweeps.runs.records import Metric, MetricError, RunRecord, SweepRecord, choose_metric
 
@@ -130,7 +132,7 @@ def assemble(
     Raises:
         MetricError: see choose_metric and common_metric.
     """
-    config = dict(head.config)
+    config = _with_current_words(head.config)
     kind: Literal["sweep", "project", "runs"] = "sweep"
     if wanted.sweep_id is None:
         kind = "project" if wanted.run_ids is None else "runs"
@@ -147,7 +149,13 @@ def assemble(
         config=config,
         state=head.state,
         metric=chosen,
-        runs=tuple(with_metric(run, chosen.name) for run in runs),
+        runs=tuple(
+            with_metric(
+                replace(run, config={name: current_value(name, value) for name, value in run.config.items()}),
+                chosen.name,
+            )
+            for run in runs
+        ),
         read_at=read_at,
         name=head.name or (head.project if kind == "project" else ""),
         url=head.url,
@@ -157,6 +165,22 @@ def assemble(
         claims=(recorded.claims if recorded else ()) + tuple(claim for found in noted for claim in found.claims),
         runs_total=recorded.runs_total if recorded else None,
     )
+
+
+def _with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sweep's configuration with the parameters' values under the words that they have in this version."""
+    if not isinstance(parameters := config.get("parameters"), Mapping):
+        return dict(config)
+    current = {
+        name: {
+            key: [current_value(name, item) for item in value] if key == "values" else current_value(name, value)
+            for key, value in parameter.items()
+        }
+        if isinstance(parameter, Mapping) and isinstance(parameter.get("values", []), list)
+        else parameter
+        for name, parameter in parameters.items()
+    }
+    return {**config, "parameters": current}
 
 
 def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
