@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from test_architecture import ROOMS
 
 from amc_agents.commands import main as amc_sweep
 from amc_agents.trial.main import main as amc_train
@@ -108,6 +109,14 @@ def test_every_flag_exists(name: str, command: str) -> None:
 
 def test_the_readme_names_how_to_start() -> None:
     assert {"demo", "test"} <= set(re.findall(r"^make (\w+)", TEXTS["README.md"], flags=re.MULTILINE))
+
+
+def test_the_map_has_every_room() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = {f"{wing}/{room}" for wing, names in ROOMS.items() for room in names}
+    folders = {Path(file).parent for file in FILES if file.endswith("__init__.py")}
+    ours = {"/".join(folder.parts[-2:]) for folder in folders} & rooms
+    assert [room for room in sorted(ours) if f"`{room}/`" not in text] == []
 
 
 def test_the_picture_loads_fast() -> None:
