@@ -18,7 +18,7 @@ from amc_agents.commands import main as amc_sweep
 from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
 from amc_analysis.rules.registry import RULES
-from amc_core.commands.main import main as amc_data
+from amc_core.commands import main as amc_data
 from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, is_epoch_metric
 from amc_sweeps.runs.causes import EXIT_CODES
 
