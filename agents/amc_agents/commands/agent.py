@@ -1,4 +1,4 @@
-"""amc-sweep agent: one plain wandb agent a GPU, and what becomes of their failures."""
+"""amc-sweep agent: one wandb agent per GPU, with restarts and a rule for failures."""
 
 from __future__ import annotations
 
@@ -14,53 +14,52 @@ from typing import Any
 import click
 import yaml
 
-from amc_agents.fleet.agent_slot import Place, environment_for
-from amc_agents.fleet.devices import Device, DeviceError, Lease, choose, load_driver
+from amc_agents.commands.targets import open_sweep
+from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
+from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Event, open_display
-from amc_agents.fleet.loop import Fleet, Outcome, Rules
-from amc_agents.fleet.policy import Ended
+from amc_agents.fleet.loop import Fleet
+from amc_agents.fleet.policy import EndedTrial, Outcome, Rules
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
-from amc_agents.fleet.watch import Sweep, Watch
+from amc_agents.fleet.watch import SweepReader, Watcher
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
-from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect
-from amc_sweeps.backend.references import find_sweep, parse_reference
+from amc_analysis.reading.wandb_api import translate_errors
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
+from amc_sweeps.number_formats import counted
 
-LAST_GRACE_S = 3.0  # for what is left after agents and trials have ended
+LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials have ended
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """Read a length of time like 7h30m, 45m or 90s; a bare number is seconds."""
+    """Return the seconds of a text like 7h30m, 45m or 90s; a number alone is seconds."""
     if text is None:
         return None
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None or not any(found.groups()):
-        raise click.BadParameter(f"{text!r} is no length of time: write it like 7h30m, 45m or 90s")
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    parts = _DURATION.fullmatch(text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        raise click.BadParameter(f"{text!r} is not a duration: write it like 7h30m, 45m or 90s")
+    days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @click.command("agent")
 @click.argument("sweep")
-@click.option(
-    "--gpus", metavar="all|0,2", help="Which GPUs, as CUDA_VISIBLE_DEVICES names them. [default: all there are]"
-)
-@click.option("--per-gpu", type=click.IntRange(min=1), default=1, show_default=True, help="Agents on each GPU.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="N agents without a GPU.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Begin N trials in all, then end.")
+@click.option("--gpus", metavar="all|0,2", help="Which GPUs, written as in CUDA_VISIBLE_DEVICES. [default: all]")
+@click.option("--per-gpu", type=click.IntRange(min=1), default=1, show_default=True, help="Agents per GPU.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run N agents on the CPU.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N trials in all.")
 @click.option(
     "--max-failures",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Begin no more once N trials have failed. [default: when the last 6, or 3 a GPU, have all failed]",
+    help="End after N failed trials. [default: when the last 6, or 3 per GPU, have all failed]",
 )
 @click.option(
     "--time-limit",
     callback=_seconds,
     metavar="7h30m",
-    help="Begin no trial that, by the median so far, would not end in time; running ones are left to end.",
+    help="Begin no trial that would not end in time, by the median so far; running trials continue.",
 )
 @click.option(
     "--grace",
@@ -68,7 +67,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
     callback=_seconds,
     default="60s",
     show_default=True,
-    help="How long trials have to end after Ctrl-C or SIGTERM before they are killed.",
+    help="Time for trials to end after Ctrl-C or SIGTERM, before they are killed.",
 )
 @click.option(
     "--stagger",
@@ -76,16 +75,16 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
     callback=_seconds,
     default="2s",
     show_default=True,
-    help="Time between two agents' starts.",
+    help="Time between the starts of two agents.",
 )
 @click.option(
     "--logs",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("agent-logs"),
     show_default=True,
-    help="Where each agent's log goes, in a folder of the sweep's id.",
+    help="Folder of the agents' logs; they go into a subfolder named after the sweep.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout instead of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout instead of the table.")
 @backend_options
 def agent_command(
     sweep: str,
@@ -101,7 +100,7 @@ def agent_command(
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
-    """Run SWEEP on this machine: one plain `wandb agent` a GPU, watched, started again, and no process left behind.
+    """Run SWEEP on this machine, with one plain `wandb agent` per GPU. Agents that die are restarted.
 
     SWEEP is ID, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page.
 
@@ -111,94 +110,55 @@ def agent_command(
     amc-sweep agent 94fqx0gz --workers 4 --count 20
     amc-sweep agent 94fqx0gz --time-limit 7h30m   # in a job of eight hours
 
-    A device whose trials keep failing while others' do not is taken out, with the reason. Ctrl-C asks the trials to
-    end, and they write a checkpoint; a second one kills them. Plain `wandb agent` works as well, without any of this.
+    A device whose trials keep failing, while trials on other devices do not, gets no more trials. Ctrl-C asks the
+    trials to end, and they write a checkpoint; a second Ctrl-C kills them. No process is left behind.
 
     \b
-    Exit codes: 0 the sweep is over, or --count or --time-limit was reached; 1 nothing could go on, and why;
+    Exit codes: 0 the sweep is over, or --count or --time-limit was reached; 1 the fleet could not continue;
     2 refused as given; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
     Ctrl-C, SIGTERM.
     """
     driver = load_driver()
-    lease = Lease()
     try:
-        reference = parse_reference(sweep)
-        devices = choose(driver, gpus=gpus, workers=workers)
-        lease.take(devices)
+        devices = choose_devices(driver, gpus=gpus, workers=workers)
+        locks = lock_devices(devices)
         become_subreaper()
-    except (BackendError, DeviceError, OSError) as error:
+    except (DeviceError, OSError) as error:
         raise Refusal(str(error)) from error
     tag = uuid.uuid4().hex
     guardian = Guardian(tag, grace)  # before any thread
+    os.environ[PROCESS_TAG] = tag
     try:
-        backend = connect(choice.or_at(reference.base_url))
-        os.environ[PROCESS_TAG] = tag
-        os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-
-        try:
-            api = wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
-            path = find_sweep(reference, api, entity=choice.entity, project=choice.project)
-            known = Sweep(api, path)
-            found = known.look()
-        except BackendError as error:
-            raise Refusal(str(error)) from error
-        except (wandb.Error, ValueError) as error:
-            raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
-        if found is None:
-            raise Refusal(f"{backend.base_url} knows no sweep {path}")
-        metric = _metric(found)
-        watch = Watch(known, metric.get("name"), minimise=metric.get("goal", "minimize") == "minimize")
-        places = _places(devices, per_gpu, path, logs, tag)
-        where = ", ".join(place.name for place in places)
-        click.echo(
-            f"Sweep {path}, {found['state'].lower()}: agents on {where}; logs in {places[0].log.parent}", err=True
-        )
-        now_s = time.monotonic()
+        path, watcher = _find(sweep, choice)
         rules = Rules(
             count=count,
             max_failures=max_failures,
-            deadline_s=None if time_limit is None else now_s + time_limit,
+            deadline_s=None if time_limit is None else time.monotonic() + time_limit,
             grace_s=grace,
             stagger_s=stagger,
         )
-        display = open_display(as_json=as_json)
-        preempts = os.environ.get(SIGTERM_MEANING) == "preemption"
-        fleet = Fleet(
-            places,
-            rules,
-            tag=tag,
-            watch=watch,
-            driver=driver,
-            display=display,
-            sigterm_preempts=preempts,
-            after=lambda ended: _tell_of_a_preemption(path, ended),
-        )
-        watch.start()
-        try:
-            outcome = fleet.run()
-        finally:
-            watch.end()
-            display.close()
-        display.tell(Event("done", None, _summary(fleet, outcome), {"exit_code": outcome.exit_code}))
+        slots = _slots(devices, per_gpu, path, logs, tag)
+        outcome = _run(path, slots, rules, tag, watcher, driver, as_json=as_json)
     finally:
         if "wandb" in sys.modules:  # before its side process is ended, or it complains at exit
             sys.modules["wandb"].teardown()
         end_all(tag, grace_s=LAST_GRACE_S)
         guardian.dismiss()
+        locks.close()
     sys.exit(outcome.exit_code)
 
 
-def _tell_of_a_preemption(sweep_path: str, ended: Ended) -> str | None:
-    """Say to W&B in a trial's place that it was preempted, where the client that should have said it died with it."""
-    if ended.run is None:
-        return None
-    folder = Path(os.environ.get("AMC_RUNS_DIR") or "runs") / ended.run
-    try:
-        outcome = reopen_preempted(f"{sweep_path.rpartition('/')[0]}/{ended.run}", folder)
-    except ReopenError as error:
-        return f"{error}; amc-sweep resume {ended.run} continues it"
-    return f"{ended.run}: W&B has its rows and knows of the preemption now" if outcome is Reopened.MARKED else None
+def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
+    """Return the sweep's path and a watcher for its runs."""
+    target = open_sweep(sweep, choice)
+    reader = SweepReader(target.api, target.path)
+    with translate_errors(target.backend):
+        facts = reader.sweep()
+    if facts is None:
+        raise Refusal(f"{target.backend.base_url} has no sweep {target.path}")
+    click.echo(f"Sweep {target.path}: {facts['state'].lower()}", err=True)
+    metric = _metric(facts)
+    return target.path, Watcher(reader, metric.get("name"), minimise=metric.get("goal", "minimize") == "minimize")
 
 
 def _metric(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -207,20 +167,56 @@ def _metric(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
     return metric if isinstance(metric, dict) else {}
 
 
-def _places(devices: list[Device], per_gpu: int, path: str, logs: Path, tag: str) -> list[Place]:
+def _slots(devices: list[Device], per_gpu: int, path: str, logs: Path, tag: str) -> list[AgentSlot]:
     command = [str(Path(sys.executable).parent / "wandb"), "agent", path]
     base = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     threads = 0 if devices[0].is_gpu else max(1, (os.cpu_count() or 1) // len(devices))
     folder = logs / path.rpartition("/")[2]
-    places = []
+    slots = []
     for device in devices:
         for k in range(per_gpu if device.is_gpu else 1):
             name = device.name if k == 0 else f"{device.name}.{k}"
-            environment = environment_for(name, device, base, tag=tag, threads=threads)
-            places.append(Place(name, device, folder / f"{name}.log", command, environment))
-    return places
+            environment = agent_environment(name, device, base, tag=tag, threads=threads)
+            slots.append(AgentSlot(name, device, folder / f"{name}.log", command, environment))
+    return slots
 
 
-def _summary(fleet: Fleet, outcome: Outcome) -> str:
-    failed = sum(ended.is_failure for ended in fleet.ended)
-    return f"{outcome.reason}: {len(fleet.ended)} trials ended, {failed} of them failed"
+def _run(
+    path: str, slots: list[AgentSlot], rules: Rules, tag: str, watcher: Watcher, driver: Driver, *, as_json: bool
+) -> Outcome:
+    """Run the fleet to its end and report the outcome."""
+    click.echo(f"Agents: {', '.join(slot.name for slot in slots)}; logs in {slots[0].log.parent}", err=True)
+    display = open_display(as_json=as_json)
+    fleet = Fleet(
+        slots,
+        rules,
+        tag=tag,
+        watcher=watcher,
+        driver=driver,
+        display=display,
+        sigterm_preempts=os.environ.get(SIGTERM_MEANING) == "preemption",
+        after_trial=lambda ended: _report_preemption(path, ended),
+    )
+    watcher.start()
+    try:
+        outcome = fleet.run()
+    finally:
+        watcher.end()
+        display.close()
+    trials = fleet.endings.trials
+    failed = sum(trial.is_failure for trial in trials)
+    text = f"{outcome.reason}: {counted(len(trials), 'trial')} ended, {failed} of them failed"
+    display.report(Event("done", None, text, {"exit_code": outcome.exit_code}))
+    return outcome
+
+
+def _report_preemption(sweep_path: str, ended: EndedTrial) -> str | None:
+    """Tell W&B that a trial was preempted if its client was killed before it could; return what to report."""
+    if ended.run is None:
+        return None
+    folder = Path(os.environ.get("AMC_RUNS_DIR") or "runs") / ended.run
+    try:
+        outcome = reopen_preempted(f"{sweep_path.rpartition('/')[0]}/{ended.run}", folder)
+    except ReopenError as error:
+        return f"{error}; amc-sweep resume {ended.run} continues it"
+    return f"{ended.run}: W&B has its rows and its preemption" if outcome is Reopened.MARKED else None

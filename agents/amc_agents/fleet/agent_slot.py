@@ -1,7 +1,6 @@
-"""One place for an agent: its device, its log, the plain ``wandb agent`` of the moment and that one's trial.
+"""One slot for an agent: its device, its log, its ``wandb agent`` process and the trial of that agent.
 
-The trial is watched from outside: the agent is the unmodified client, and nothing of the sweep's own command is
-touched.
+The agent is the unmodified client, so its trial is watched from outside.
 """
 
 from __future__ import annotations
@@ -13,34 +12,41 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from amc_agents.fleet.devices import Device, Reading
-from amc_agents.fleet.evidence import read_from
-from amc_agents.fleet.processes import PROCESS_TAG, children, exit_code_of_zombie, is_trial, reap, tagged, variables
+from amc_agents.fleet.evidence import read_log
+from amc_agents.fleet.processes import (
+    PROCESS_TAG,
+    children,
+    environment_of,
+    exit_code_of_zombie,
+    is_trial,
+    reap,
+    tagged,
+)
 
-LEFTOVERS_S = 10.0  # how long what a dead trial has started may still run
+LEFTOVERS_S = 10.0  # how long the children of a dead trial may still run
 
 
 @dataclass
-class Trial:
-    """A trial under way."""
+class TrialProcess:
+    """A running trial."""
 
     pid: int
     began_s: float
     log_offset: int  # where its part of the agent's log begins
     run: str | None = None
     configuration: str | None = None
-    reading: Reading | None = None  # the device as it was when the trial began
+    reading: Reading | None = None  # the device when the trial began
     crowded: str | None = None
-    alarm: int | None = None  # a descriptor that becomes readable when the trial ends, pidfd_open(2)
-    kills: int | None = None  # by the kernel, for lack of memory, before it began
-    xids: list[int] = field(default_factory=list)
+    pidfd: int | None = None  # becomes readable when the trial ends, pidfd_open(2)
+    memory_kills: int | None = None  # by the kernel, before the trial began
 
 
-class Place:
-    """Where one agent runs. It starts, finds and ends processes; what should be done is decided elsewhere."""
+class AgentSlot:
+    """Starts, finds and ends the processes of one agent. The fleet decides when."""
 
     def __init__(
         self, name: str, device: Device, log: Path, command: list[str], environment: Mapping[str, str]
@@ -48,41 +54,36 @@ class Place:
         self.name = name
         self.device = device
         self.log = log
-        self.trial: Trial | None = None
-        self.start_at_s: float | None = 0.0  # when an agent is due; None: none is
-        self.deaths = 0  # of agents in a row, with no trial begun between them
-        self.note = "starts"  # what it is doing, in words, while it has no trial
+        self.trial: TrialProcess | None = None
+        self.start_at_s: float | None = 0.0  # when to start an agent; None: never
+        self.deaths = 0  # of agents in a row, without a trial between them
+        self.note = "starts"  # what to show while no trial runs
         self._command = command
         self._environment = dict(environment)
         self._agent: subprocess.Popen[bytes] | None = None
-        self._former: int | None = None  # the agent that has ended; a trial of its last moment is ours now
-        self._last_pid: int | None = None  # the trial before, which the agent may not have waited for yet
-        self._offset = 0
-        self._agent_offset = 0
-        self._groups: dict[int, float] = {}  # process groups of dead trials, and when each died
-
-    @property
-    def agent_pid(self) -> int | None:
-        """The agent's process id, None where none runs."""
-        return self._agent.pid if self._agent is not None else None
+        self._dead_agent: int | None = None  # its last trial is now a child of the fleet
+        self._last_trial: int | None = None  # may still be a zombie of the agent
+        self._log_offset = 0
+        self._agent_log_offset = 0
+        self._dead_groups: dict[int, float] = {}  # process group of a dead trial -> when the trial died
 
     @property
     def is_idle(self) -> bool:
-        """Whether an agent runs here that may be handed a trial any moment."""
+        """Whether an agent runs and waits for a trial."""
         return self._agent is not None and self.trial is None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing runs here."""
+        """Whether neither an agent nor a trial runs."""
         return self._agent is None and self.trial is None
 
-    def start(self) -> None:
-        """Start an agent in a session of its own: a Ctrl-C at the terminal reaches the fleet alone."""
+    def start_agent(self) -> None:
+        """Start an agent in its own session, so that Ctrl-C at the terminal reaches only the fleet."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self._command)}\n".encode())
             log.flush()
-            self._offset = self._agent_offset = log.tell()
+            self._log_offset = self._agent_log_offset = log.tell()
             self._agent = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -92,68 +93,67 @@ class Place:
                 start_new_session=True,
             )
         self.start_at_s = None
-        self._last_pid = self._former = None
+        self._last_trial = self._dead_agent = None
 
-    def find_trial(self, now_s: float) -> Trial | None:
-        """Look for a trial that the agent has begun since; return it if there is a new one."""
-        agent = self.agent_pid or self._former
+    def find_trial(self, now_s: float) -> TrialProcess | None:
+        """Return the agent's trial if it is new."""
+        agent = self._agent.pid if self._agent is not None else self._dead_agent
         if agent is None or self.trial is not None:
-            self._learn_run()
+            self._read_run_id()
             return None
         for pid in children(agent if self._agent is not None else os.getpid()):
-            if pid != self._last_pid and is_trial(pid, agent):
-                self.trial = Trial(pid, now_s, self._offset)
+            if pid != self._last_trial and is_trial(pid, agent):
+                self.trial = TrialProcess(pid, now_s, self._log_offset)
                 with contextlib.suppress(OSError):
-                    self.trial.alarm = os.pidfd_open(pid)
+                    self.trial.pidfd = os.pidfd_open(pid)
                 self.deaths = 0
-                self._learn_run()
+                self._read_run_id()
                 return self.trial
         return None
 
-    def _learn_run(self) -> None:
-        """Take the run's id from the trial's environment; a moment after its birth it still has its agent's."""
+    def _read_run_id(self) -> None:
+        """Read run id and configuration from the trial's environment; just after the fork it is still the agent's."""
         if self.trial is None or self.trial.run is not None:
             return
-        found = variables(self.trial.pid)
-        self.trial.run = found.get("WANDB_RUN_ID")
+        environment = environment_of(self.trial.pid)
+        self.trial.run = environment.get("WANDB_RUN_ID")
         with contextlib.suppress(KeyError, OSError):
-            self.trial.configuration = Path(found["WANDB_SWEEP_PARAM_PATH"]).read_text()
+            self.trial.configuration = Path(environment["WANDB_SWEEP_PARAM_PATH"]).read_text()
 
-    def ended_trial(self) -> tuple[Trial, int | None, str] | None:
-        """Return a trial that has ended since, with its exit code and its part of the log, and forget it."""
+    def take_ended_trial(self) -> tuple[TrialProcess, int | None, str] | None:
+        """Return a trial that has ended, its exit code (None: unknown) and its part of the log, and free the slot."""
         trial = self.trial
         if trial is None:
             return None
-        code = exit_code_of_zombie(trial.pid)
-        if code is None and _exists(trial.pid):
+        exit_code = exit_code_of_zombie(trial.pid)
+        if exit_code is None and _exists(trial.pid):
             return None
-        # No code and no process: its agent was quicker than we, and the exit code is lost.
-        reap(trial.pid)  # ours only where its agent is gone
-        if trial.alarm is not None:
-            os.close(trial.alarm)
-        log = read_from(self.log, trial.log_offset)
-        if trial.run is None and (named := re.findall(r"(?:Running runs: \['|finished run: )(\w+)", log)):
-            trial.run = named[-1]
-        self.trial, self._last_pid = None, trial.pid
-        self._offset = self.log.stat().st_size
-        self._groups[trial.pid] = time.monotonic()
-        return trial, code, log
+        reap(trial.pid)  # only a trial whose agent is gone is a child of the fleet
+        if trial.pidfd is not None:
+            os.close(trial.pidfd)
+        log = read_log(self.log, trial.log_offset)
+        if trial.run is None and (names := re.findall(r"(?:Running runs: \['|finished run: )(\w+)", log)):
+            trial.run = names[-1]
+        self.trial, self._last_trial = None, trial.pid
+        self._log_offset = self.log.stat().st_size
+        self._dead_groups[trial.pid] = time.monotonic()
+        return trial, exit_code, log
 
     def agent_log(self) -> str:
-        """Return what this agent and its trials have written."""
-        return read_from(self.log, self._agent_offset)
+        """Return the output of this agent and its trials."""
+        return read_log(self.log, self._agent_log_offset)
 
-    def agent_ended(self) -> int | None:
-        """Return the exit code of an agent that has ended since, and forget it."""
-        if self._agent is None or (code := self._agent.poll()) is None:
+    def take_agent_exit(self) -> int | None:
+        """Return the exit code of an agent that has ended, and forget the agent."""
+        if self._agent is None or (exit_code := self._agent.poll()) is None:
             return None
-        self._former, self._agent = self._agent.pid, None
-        return code
+        self._dead_agent, self._agent = self._agent.pid, None
+        return exit_code
 
     def end_agent(self) -> None:
         """End the agent and leave its trial, which the fleet inherits.
 
-        SIGTERM ends a plain agent at once: it has no handler, and its client's side process ends with it.
+        SIGTERM ends a plain agent at once: it has no handler, and the client's side process ends with it.
         """
         if self._agent is None:
             return
@@ -163,10 +163,10 @@ class Place:
         except subprocess.TimeoutExpired:
             self._agent.kill()
             self._agent.wait()
-        self._former, self._agent = self._agent.pid, None
+        self._dead_agent, self._agent = self._agent.pid, None
 
     def signal_trial(self, number: signal.Signals) -> None:
-        """Send the trial a signal; killing it kills its whole group."""
+        """Send the trial a signal; SIGKILL goes to its whole group."""
         if self.trial is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -175,14 +175,14 @@ class Place:
             else:
                 os.kill(self.trial.pid, number)
 
-    def sweep_leftovers(self, now_s: float) -> None:
-        """End what dead trials have left in their groups: a data loader that lives on keeps the device's memory."""
-        for group, died_s in list(self._groups.items()):
+    def kill_leftovers(self, now_s: float) -> None:
+        """Kill the children of dead trials: a data loader that lives on keeps the device's memory."""
+        for group, died_s in list(self._dead_groups.items()):
             if now_s - died_s < LEFTOVERS_S:
                 continue
-            del self._groups[group]
+            del self._dead_groups[group]
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, 0)  # most groups are empty by now, and looking through all processes costs more
+                os.killpg(group, 0)  # most groups are empty, and this is cheaper than a search of all processes
                 for process in tagged(self._environment[PROCESS_TAG]):
                     if os.getpgid(process.pid) == group:
                         process.kill()
@@ -196,27 +196,27 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def environment_for(name: str, device: Device, base: Mapping[str, str], *, tag: str, threads: int) -> dict[str, str]:
+def agent_environment(name: str, device: Device, base: Mapping[str, str], *, tag: str, threads: int) -> dict[str, str]:
     """Return the environment of an agent and its trials.
 
     Args:
-        name: of the place; trials find it in AMC_WORKER.
-        device: what they may see.
-        base: the fleet's own environment.
+        name: of the slot; trials read it from AMC_WORKER.
+        device: the only one that they see.
+        base: the fleet's environment.
         tag: of the fleet's processes.
-        threads: for numerical libraries, where the user does not say; 0: all cores.
+        threads: default of OMP_NUM_THREADS; 0: all cores.
     """
-    found = {variable: value for variable, value in base.items() if variable != "WANDB_SERVICE"}
+    environment = {variable: value for variable, value in base.items() if variable != "WANDB_SERVICE"}
     if device.visible.isdigit():
-        found["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # indices are NVML's; CUDA would put the fastest first
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # indices are NVML's; CUDA would put the fastest first
     if threads:
-        found.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
     return {
-        **found,
+        **environment,
         "CUDA_VISIBLE_DEVICES": device.visible,
         "AMC_WORKER": name,
         PROCESS_TAG: tag,
-        # The fleet has a policy of its own, and an agent that gives up says so with exit code 0.
+        # The fleet has its own restart policy, and an agent that gives up ends with exit code 0.
         "WANDB_AGENT_DISABLE_FLAPPING": "true",
         "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
         "PYTHONUNBUFFERED": "1",

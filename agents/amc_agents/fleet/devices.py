@@ -1,39 +1,40 @@
-"""The devices of this machine: which there are, how busy they are, what their driver complains of, who has them.
+"""The devices of this machine: which exist, their memory and load, the driver's errors, and a lock for each.
 
-NVML comes by nvidia-ml-py, loaded when a fleet starts; without the library or a driver there are no GPUs to be seen,
-and those that are named with ``--gpus`` are used all the same.
+NVML (nvidia-ml-py) is loaded when a fleet starts. Without the library or a driver, no GPU is listed; a GPU that
+``--gpus`` names is used anyway.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from amc_core.files import LockedError, lock_file
 from amc_sweeps.backend.running_servers import state_folder
+from amc_sweeps.number_formats import counted
 
 GIB = 2**30
-# XIDs that speak of the device and not of the program on it: uncorrectable memory (48, 63, 64, 94, 95), NVLink (74),
-# fallen off the bus (79), its own firmware (62, 119, 120). 13, 31, 43 and 45 are a program's. Source: NVIDIA, "XID
-# Errors", docs.nvidia.com/deploy/xid-errors.
+# XIDs of faulty hardware: uncorrectable memory (48, 63, 64, 94, 95), NVLink (74), fallen off the bus (79), the
+# device's firmware (62, 119, 120). A program causes 13, 31, 43 and 45. Source: NVIDIA, "XID Errors",
+# docs.nvidia.com/deploy/xid-errors.
 DEVICE_XIDS = frozenset({48, 62, 63, 64, 74, 79, 94, 95, 119, 120})
-CROWDED_SHARE = 0.05  # of a device's memory in other hands: less is a desktop or a monitoring tool
+CROWDED_SHARE = 0.05  # of a device's memory in use by others; a desktop or a monitoring tool uses less
 
 
 class DeviceError(ValueError):
-    """The devices that were asked for cannot be used; the message says what to do."""
+    """The requested devices cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU, or one worker without."""
+    """One GPU, or one CPU worker."""
 
     name: str  # "gpu0", "cpu2"
-    visible: str  # CUDA_VISIBLE_DEVICES of what runs on it; empty: none
+    visible: str  # CUDA_VISIBLE_DEVICES of its trials; empty: no GPU
     identity: str  # the same in every process of this machine
 
     @property
@@ -44,19 +45,19 @@ class Device:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the driver says of a device now."""
+    """The state of a device, from its driver."""
 
     used_bytes: int
     total_bytes: int
-    utilisation: float  # share of the last moments in which a kernel ran, 0..1
-    holders: tuple[int, ...] = ()  # ids of the processes that hold memory
-    uncorrected: int | None = None  # ECC errors since the driver was loaded; None: no ECC
+    utilisation: float  # share of the last sample period in which a kernel ran, 0..1
+    holders: tuple[int, ...] = ()  # ids of the processes with memory on it
+    uncorrected: int | None = None  # ECC errors since the driver was loaded; None: without ECC
 
 
 class Driver(Protocol):
-    """What of a GPU driver the fleet needs; tests bring their own."""
+    """The part of a GPU driver that the fleet needs; tests have their own."""
 
-    def found(self) -> list[Device]: ...
+    def devices(self) -> list[Device]: ...
     def read(self, device: Device) -> Reading | None: ...
     def new_xids(self) -> list[tuple[str, int]]: ...
 
@@ -64,21 +65,21 @@ class Driver(Protocol):
 class NoDriver:
     """A machine without NVIDIA's driver."""
 
-    def found(self) -> list[Device]:
+    def devices(self) -> list[Device]:
         """Return no device."""
         return []
 
     def read(self, device: Device) -> Reading | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
     def new_xids(self) -> list[tuple[str, int]]:
-        """Return nothing."""
+        """Return no error."""
         return []
 
 
 def load_driver() -> Driver:
-    """Return NVML, or its absence."""
+    """Return NVML, or NoDriver where NVML does not work."""
     try:
         import pynvml
 
@@ -99,12 +100,12 @@ class Nvml:
         self._uuids = [_text(library.nvmlDeviceGetUUID(handle)) for handle in self._handles]
         self._events = self._listen()
 
-    def found(self) -> list[Device]:
-        """Return every GPU in the order of the bus, which is NVML's."""
+    def devices(self) -> list[Device]:
+        """Return every GPU in NVML's order, which is that of the PCI bus."""
         return [Device(f"gpu{index}", str(index), uuid) for index, uuid in enumerate(self._uuids)]
 
     def read(self, device: Device) -> Reading | None:
-        """Return the device's state; None for one that NVML does not know, or that no longer answers."""
+        """Return the device's state; None when NVML does not know it, or it does not answer."""
         nvml = self._nvml
         try:
             handle = self._handles[self._uuids.index(device.identity)]
@@ -116,15 +117,15 @@ class Nvml:
 
     def new_xids(self) -> list[tuple[str, int]]:
         """Return the critical errors since the last call, as (identity, XID)."""
-        found = []
+        xids = []
         while self._events is not None:
             try:
                 data = self._nvml.nvmlEventSetWait_v2(self._events, 0)
-            except self._nvml.NVMLError:  # usually a timeout: nothing is waiting
+            except self._nvml.NVMLError:  # usually a timeout: no event
                 break
             with contextlib.suppress(self._nvml.NVMLError):
-                found.append((_text(self._nvml.nvmlDeviceGetUUID(data.device)), int(data.eventData)))
-        return found
+                xids.append((_text(self._nvml.nvmlDeviceGetUUID(data.device)), int(data.eventData)))
+        return xids
 
     def _listen(self) -> Any:
         try:
@@ -154,107 +155,92 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def choose(
+def choose_devices(
     driver: Driver, *, gpus: str | None, workers: int | None, environ: Mapping[str, str] = os.environ
 ) -> list[Device]:
     """Return the devices to work on.
 
     Args:
-        driver: what can be seen of GPUs.
-        gpus: "all", or indices and UUIDs as CUDA_VISIBLE_DEVICES has them; None: all there are, else one CPU worker.
-        workers: how many workers without a GPU.
-        environ: a CUDA_VISIBLE_DEVICES in it limits what "all" means.
+        driver: lists the GPUs.
+        gpus: "all", or indices and UUIDs as in CUDA_VISIBLE_DEVICES; None: all GPUs, or one CPU worker without any.
+        workers: how many CPU workers.
+        environ: its CUDA_VISIBLE_DEVICES limits "all".
 
     Raises:
-        DeviceError: with what was asked for, what there is, and what to do.
+        DeviceError: with the request, the existing devices, and what to do.
     """
     if gpus is not None and workers is not None:
-        raise DeviceError("--gpus and --workers exclude one another: give one")
+        raise DeviceError("--gpus and --workers exclude each other: give one of them")
     if workers is not None:
         return [Device(f"cpu{k}", "", f"cpu{k}") for k in range(workers)]
-    known = driver.found()
-    allowed = environ.get("CUDA_VISIBLE_DEVICES")
-    wanted = gpus if gpus not in {None, "all"} else allowed
-    if wanted is not None:
-        names = [part.strip() for part in wanted.split(",") if part.strip() not in {"", "-1"}]  # -1: CUDA's "none"
+    devices = driver.devices()
+    selection = gpus if gpus not in {None, "all"} else environ.get("CUDA_VISIBLE_DEVICES")
+    if selection is not None:
+        names = [part.strip() for part in selection.split(",") if part.strip() not in {"", "-1"}]  # -1: CUDA's "none"
         if len(set(names)) != len(names):
-            raise DeviceError(f"--gpus {wanted} names a device twice; --per-gpu 2 runs two agents on each")
+            raise DeviceError(f"--gpus {selection} names a device twice; --per-gpu 2 runs two agents on each")
         if gpus is not None or names:
-            return [_named(name, known) for name in names]
-        known = []  # CUDA_VISIBLE_DEVICES is empty: the GPUs are hidden from us
-    if gpus == "all" and not known:
+            return [_named(name, devices) for name in names]
+        devices = []  # CUDA_VISIBLE_DEVICES is empty: the GPUs are hidden
+    if gpus == "all" and not devices:
         raise DeviceError(
-            "--gpus all: no GPU is to be seen here (NVML). Name them, like --gpus 0,1, or give --workers N for the CPU"
+            "--gpus all: NVML shows no GPU on this machine. Name the GPUs, like --gpus 0,1, or use --workers N (CPU)"
         )
-    return known or [Device("cpu0", "", "cpu0")]
+    return devices or [Device("cpu0", "", "cpu0")]
 
 
-def _named(name: str, known: list[Device]) -> Device:
-    for device in known:
+def _named(name: str, devices: list[Device]) -> Device:
+    for device in devices:
         if name in {device.visible, device.identity, device.name}:
             return Device(device.name, name if name == device.identity else device.visible, device.identity)
-    if known and name.isdigit():
-        there = ", ".join(device.visible for device in known)
-        raise DeviceError(f"there is no GPU {name} here; there are {there}")
+    if devices and name.isdigit():
+        indices = ", ".join(device.visible for device in devices)
+        raise DeviceError(f"this machine has no GPU {name}, only {indices}")
     if not (name.isdigit() or name.startswith(("GPU-", "MIG-"))):
-        raise DeviceError(f"{name!r} names no GPU: write an index like 0, or a UUID like GPU-8f2c... (nvidia-smi -L)")
+        raise DeviceError(f"{name!r} is not a GPU: write an index like 0, or a UUID like GPU-8f2c... (nvidia-smi -L)")
     return Device(f"gpu{name}" if name.isdigit() else name, name, name)
 
 
-class Lease:
-    """This user's hold on devices: a second fleet on the same GPU is refused, not slowed to death.
+def lock_devices(devices: list[Device], environ: Mapping[str, str] = os.environ) -> contextlib.ExitStack:
+    """Lock every GPU against other fleets of this user, until the returned stack is closed or the process ends.
 
-    An flock(2) of a file a device; it ends with the process, however that ends.
+    Raises:
+        DeviceError: another fleet has locked one of them.
     """
-
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._folder = state_folder(environ).parent / "devices"
-        self._held: list[int] = []
-
-    def take(self, devices: list[Device]) -> None:
-        """Take them all.
-
-        Raises:
-            DeviceError: when another fleet has one of them.
-        """
+    folder = state_folder(environ).parent / "devices"
+    with contextlib.ExitStack() as locks:
         for device in devices:
             if not device.is_gpu:
                 continue
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = self._folder / f"{device.identity}.lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                owner = os.read(descriptor, 20).decode() or "?"
-                os.close(descriptor)
+                locks.enter_context(lock_file(folder / f"{device.identity}.lock"))
+            except LockedError as error:
                 raise DeviceError(
-                    f"{device.name} belongs to another amc-sweep agent of yours (pid {owner}). "
-                    "Two agents on one GPU on purpose: one command with --per-gpu 2"
+                    f"{device.name} belongs to another amc-sweep agent of yours (pid {error.holder}). "
+                    "To run two agents on one GPU, use one command with --per-gpu 2"
                 ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            self._held.append(descriptor)
+        return locks.pop_all()
 
 
-def crowd(reading: Reading | None, ours: set[int], *, shared: bool = False) -> str | None:
-    """Return who else holds a good part of a device's memory, in words, or None.
+def other_users(reading: Reading | None, own_pids: set[int], *, shared: bool = False) -> str | None:
+    """Return which other processes hold much of a device's memory, as text; None if there are none.
 
     Args:
-        reading: what the driver says.
-        ours: processes of this fleet.
-        shared: whether the fleet runs several agents on the device. In a container the driver's process ids are the
-            host's, so that one of ours cannot be told from a stranger: those that are not to be seen here do not count.
+        reading: of the device.
+        own_pids: the fleet's processes.
+        shared: whether the fleet runs several agents on the device. In a container the driver's process ids are those
+            of the host, so our own trial looks like another user. Ids that do not exist here are then ignored.
     """
     if reading is None or reading.used_bytes < CROWDED_SHARE * reading.total_bytes:
         return None
-    strangers = [pid for pid in reading.holders if pid not in ours]
+    others = [pid for pid in reading.holders if pid not in own_pids]
     if shared:
-        strangers = [pid for pid in strangers if Path(f"/proc/{pid}").exists()]
-    if not strangers:
+        others = [pid for pid in others if Path(f"/proc/{pid}").exists()]
+    if not others:
         return None
-    names = ", ".join(f"pid {pid} {_name(pid)}".strip() for pid in strangers)
-    return f"{reading.used_bytes / GIB:.1f} of {reading.total_bytes / GIB:.1f} GiB in use, by {names} too"
+    names = ", ".join(f"pid {pid} {_name(pid)}".strip() for pid in others)
+    return f"{reading.used_bytes / GIB:.1f} of {reading.total_bytes / GIB:.1f} GiB in use, also by {names}"
 
 
 def _name(pid: int) -> str:
@@ -264,15 +250,15 @@ def _name(pid: int) -> str:
         return ""
 
 
-def fault(before: Reading | None, after: Reading | None, xids: list[int]) -> str | None:
-    """Return what the driver complained of between two readings, in words, or None."""
+def device_fault(before: Reading | None, after: Reading | None, xids: list[int]) -> str | None:
+    """Return the fault of the device between two readings, as text, or None."""
     serious = sorted(set(xids) & DEVICE_XIDS)
     if serious:
         return f"the driver reported XID {', '.join(map(str, serious))}"
     if before is not None and after is None:
-        return "the driver no longer answers for it"
+        return "the driver gets no answer from it"
     if before is not None and after is not None and before.uncorrected is not None and after.uncorrected is not None:
         new = after.uncorrected - before.uncorrected
         if new > 0:
-            return f"{new} new uncorrected ECC {'error' if new == 1 else 'errors'}"
+            return counted(new, "new uncorrected ECC error")
     return None

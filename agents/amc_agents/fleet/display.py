@@ -1,38 +1,49 @@
-"""What is seen of a fleet: a live table on a terminal, plain lines elsewhere, JSON lines for scripts."""
+"""What a fleet shows: a live table on a terminal, plain lines in a log, JSON lines for scripts."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from amc_agents.fleet.agent_slot import AgentSlot
+from amc_agents.fleet.devices import GIB, Reading
+from amc_agents.fleet.policy import EndedTrial
+from amc_agents.fleet.watch import Watcher
+from amc_sweeps.number_formats import duration, percent
 
 if TYPE_CHECKING:  # the server's image has every command and no rich
     from rich.console import Console
     from rich.table import Table
 
-GIB = 2**30
-LINES_EVERY_S = 60.0  # between two rounds of plain lines; events come at once
-_LOUD = {"quarantined", "gave_up", "agent_ended", "ending", "halted"}
+ROWS_EVERY_S = 60.0  # in a log; events are written at once
+_BOLD = {"quarantined", "gave_up", "agent_ended", "ending", "halted"}
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened."""
+    """Something that happened. Facts that are None are not written."""
 
     kind: str
-    place: str | None
+    worker: str | None
     text: str
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """The event with the time of day."""
+        return " ".join(part for part in (_time(), self.worker and f"{self.worker}:", self.text) if part)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One place at one moment."""
+    """One slot at one moment."""
 
-    place: str
+    worker: str
     used_bytes: int | None
     total_bytes: int | None
     utilisation: float | None  # 0..1
@@ -40,7 +51,7 @@ class Row:
     doing: str
     epoch: int | None
     peak: float | None
-    done: int  # trials on the place's device that did not fail
+    done: int  # trials on the slot's device that did not fail
     failures: Mapping[str, int]  # by cause
 
     @property
@@ -53,60 +64,107 @@ class Row:
     @property
     def busy(self) -> str:
         """Utilisation of the device."""
-        return "-" if self.utilisation is None else f"{self.utilisation:.0%}"
+        return "-" if self.utilisation is None else percent(self.utilisation)
 
     @property
     def failed(self) -> str:
         """Failures by cause."""
         return ", ".join(f"{count} {cause}" for cause, count in self.failures.items()) or "-"
 
+    @property
+    def line(self) -> str:
+        """The row as one line of text."""
+        parts = [self.worker]
+        if self.total_bytes is not None:
+            parts.append(f"{self.memory}, {self.busy} busy")
+        parts.append(f"run {self.run}, {self.doing}" if self.run else self.doing)
+        if self.epoch is not None:
+            parts.append(f"epoch {self.epoch}")
+        if self.peak is not None:
+            parts.append(f"peak {_cell(self.peak)}")
+        parts.append(f"{self.done} done")
+        if self.failures:
+            parts.append(f"failed: {self.failed}")
+        return " | ".join(parts)
 
-class Display(Protocol):
-    """Where events and rows go."""
 
-    def tell(self, event: Event) -> None: ...
-    def show(self, rows: Sequence[Row]) -> None: ...
-    def close(self) -> None: ...
+def rows(
+    slots: Sequence[AgentSlot],
+    ended: Sequence[EndedTrial],
+    readings: Mapping[str, Reading | None],
+    watcher: Watcher,
+    now_s: float,
+) -> list[Row]:
+    """Return one row per slot.
+
+    Args:
+        slots: of the fleet.
+        ended: every trial that has ended on this machine.
+        readings: of devices, by their identity.
+        watcher: has W&B's records of the runs.
+        now_s: the monotonic time.
+    """
+    return [_row(slot, ended, readings.get(slot.device.identity), watcher, now_s) for slot in slots]
+
+
+def _row(slot: AgentSlot, ended: Sequence[EndedTrial], reading: Reading | None, watcher: Watcher, now_s: float) -> Row:
+    run = slot.trial.run if slot.trial else None
+    record = watcher.record(run)
+    on_device = [trial for trial in ended if trial.device == slot.device.name]
+    return Row(
+        worker=slot.name,
+        used_bytes=reading.used_bytes if reading else None,
+        total_bytes=reading.total_bytes if reading else None,
+        utilisation=reading.utilisation if reading else None,
+        run=run,
+        doing=_doing(slot, now_s),
+        epoch=record.epoch,
+        peak=record.peak,
+        done=sum(not trial.is_failure for trial in on_device),
+        failures=dict(Counter(str(trial.cause) for trial in on_device if trial.is_failure)),
+    )
+
+
+def _doing(slot: AgentSlot, now_s: float) -> str:
+    if slot.trial is not None:
+        return f"for {duration(now_s - slot.trial.began_s)}"
+    if slot.is_idle:
+        return "waits for a trial"
+    if slot.start_at_s is not None and slot.start_at_s > now_s:
+        return f"agent starts in {duration(slot.start_at_s - now_s)}"
+    return slot.note
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Draw the places."""
+    """Return the rows as a table."""
     from rich.table import Table
 
-    found = Table(expand=False)
+    drawn = Table(expand=False)
     for heading, justify in (
         ("worker", "left"), ("memory", "right"), ("busy", "right"), ("run", "left"), ("", "left"),
         ("epoch", "right"), ("peak so far", "right"), ("done", "right"), ("failed", "left"),
     ):  # fmt: skip
-        found.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        drawn.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for row in rows:
-        found.add_row(
-            row.place, row.memory, row.busy, row.run or "-", row.doing, _text(row.epoch), _text(row.peak),
+        drawn.add_row(
+            row.worker, row.memory, row.busy, row.run or "-", row.doing, _cell(row.epoch), _cell(row.peak),
             str(row.done), row.failed,
         )  # fmt: skip
-    return found
+    return drawn
 
 
-def line(row: Row) -> str:
-    """Say the same of one place in a line."""
-    parts = [row.place]
-    if row.total_bytes is not None:
-        parts.append(f"{row.memory}, {row.busy} busy")
-    parts.append(f"run {row.run}, {row.doing}" if row.run else row.doing)
-    if row.epoch is not None:
-        parts.append(f"epoch {row.epoch}")
-    if row.peak is not None:
-        parts.append(f"peak {_text(row.peak)}")
-    parts.append(f"{row.done} done")
-    if row.failures:
-        parts.append(f"failed: {row.failed}")
-    return " | ".join(parts)
-
-
-def _text(value: float | None) -> str:
+def _cell(value: float | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+class Display(Protocol):
+    """Shows events and rows."""
+
+    def report(self, event: Event) -> None: ...
+    def show(self, rows: Sequence[Row]) -> None: ...
+    def close(self) -> None: ...
 
 
 class TerminalDisplay:
@@ -118,80 +176,71 @@ class TerminalDisplay:
         self._live = Live(table(()), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Print an event above the table."""
-        style = "bold" if event.kind in _LOUD else None
-        self._live.console.print(_said(event), style=style, highlight=False, markup=False, soft_wrap=True)
+        style = "bold" if event.kind in _BOLD else None
+        self._live.console.print(event.line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Draw the table anew."""
+        """Draw the table again."""
         self._live.update(table(rows), refresh=True)
 
     def close(self) -> None:
-        """Leave the last table where it is."""
+        """Leave the last table on the terminal."""
         self._live.stop()
 
 
 class LineDisplay:
-    """Lines for a log: events as they come, every place once a minute."""
+    """Lines for a log: events at once, rows once a minute."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._shown_at_s = clock()
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Write an event."""
-        print(_said(event), file=self._stream, flush=True)
+        self._write(event.line)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Write the places, if it is time."""
-        if self._clock() - self._shown_at_s >= LINES_EVERY_S:
+        """Write the rows if a minute has passed."""
+        if self._clock() - self._shown_at_s >= ROWS_EVERY_S:
             self._shown_at_s = self._clock()
             for row in rows:
-                print(f"{_time()} {line(row)}", file=self._stream, flush=True)
+                self._write_row(row)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing."""
+
+    def _write_row(self, row: Row) -> None:
+        self._write(f"{_time()} {row.line}")
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
 
-class JsonDisplay:
-    """One JSON object a line on stdout: events as they come, every place once a minute as kind "row"."""
+class JsonDisplay(LineDisplay):
+    """One JSON object a line: events at once, rows once a minute as event "row"."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._shown_at_s = clock()
-
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Write an event."""
-        self._write({"event": event.kind, "worker": event.place, "text": event.text, **event.facts})
+        facts = {name: fact for name, fact in event.facts.items() if fact is not None}
+        self._write_facts({"event": event.kind, "worker": event.worker, "text": event.text, **facts})
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Write the places, if it is time."""
-        if self._clock() - self._shown_at_s >= LINES_EVERY_S:
-            self._shown_at_s = self._clock()
-            for row in rows:
-                facts = asdict(row)
-                self._write({"event": "row", "worker": facts.pop("place"), **facts})
+    def _write_row(self, row: Row) -> None:
+        self._write_facts({"event": "row", **asdict(row)})
 
-    def close(self) -> None:
-        """Nothing is held back."""
-
-    def _write(self, facts: dict[str, Any]) -> None:
-        print(json.dumps({"time": round(time.time(), 3), **facts}), file=self._stream, flush=True)
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        self._write(json.dumps({"time": round(time.time(), 3), **facts}))
 
 
 def open_display(*, as_json: bool) -> Display:
-    """Return what fits where the output goes."""
+    """Return the display for this command's output."""
     if as_json:
         return JsonDisplay(sys.stdout)
     from rich.console import Console
 
     console = Console(stderr=True)
     return TerminalDisplay(console) if console.is_terminal else LineDisplay(sys.stderr)
-
-
-def _said(event: Event) -> str:
-    return " ".join(part for part in (_time(), event.place and f"{event.place}:", event.text) if part)
 
 
 def _time() -> str:

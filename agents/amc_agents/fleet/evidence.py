@@ -1,4 +1,4 @@
-"""From a dead trial to its cause: what can be learned on this machine, put before the one classifier."""
+"""The cause of a trial's end: the evidence of this machine, given to the common classifier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from amc_sweeps.runs.causes import UNSEEN, EndReason, Evidence, Verdict, classif
 from amc_sweeps.runs.run_states import RunState
 
 TAIL_BYTES = 16_384
-CLOCKS_APART_S = 5.0  # the kernel's log and the monotonic clock drift a little
+CLOCK_DRIFT_S = 5.0  # between the kernel's log and the monotonic clock
 _SIGKILL_CODES = {-9, 137}
 
 
 @dataclass(frozen=True)
-class Record:
-    """What W&B holds of a run; None where it does not tell."""
+class WandbRecord:
+    """A run as W&B has it; None stands for unknown."""
 
     state: str | None = None
     end_reason: str | None = None
@@ -34,37 +34,37 @@ class Record:
         return self.state is not None and self.state not in {RunState.PENDING, RunState.RUNNING, RunState.PREEMPTING}
 
 
-NOTHING = Record()
+NO_RECORD = WandbRecord()
 
 
-def conclude(
+def classify_end(
     exit_code: int | None,
     log: str,
     *,
     run: str | None,
-    oom: str | None,
-    asked: bool = False,
-    record: Record = NOTHING,
+    memory_kill: str | None,
+    fleet_is_ending: bool = False,
+    record: WandbRecord = NO_RECORD,
 ) -> Verdict:
-    """Say how a trial ended.
+    """Return how a trial ended, and why we think so.
 
     Args:
-        exit_code: negative for a signal, None where nobody saw it.
-        log: the agent's log since the trial before.
+        exit_code: negative for a signal, None for unknown.
+        log: the part of the agent's log that belongs to the trial.
         run: its id.
-        oom: what the kernel said of a lack of memory while it ran.
-        asked: whether the fleet itself had asked it to end.
-        record: what W&B holds, where that has been asked.
+        memory_kill: the kernel's line about a kill for lack of memory while the trial ran.
+        fleet_is_ending: whether the fleet had asked the trial to end.
+        record: the run in W&B.
     """
-    stopped = record.stop_recorded or _agent_was_told_to_stop(run, log)
+    stopped = record.stop_recorded or _wandb_asked_to_stop(run, log)
     tail = log[-TAIL_BYTES:]
-    if oom is not None and exit_code in _SIGKILL_CODES:
-        tail += f"\n{oom}\n"  # the kernel's words, and the classifier reads them as it does in anybody's log
+    if memory_kill is not None and exit_code in _SIGKILL_CODES:
+        tail += f"\n{memory_kill}\n"  # the classifier knows this line from other logs
     return classify(
         Evidence(
             state=RunState.KILLED if stopped else _state(exit_code, record),
             exit_code=exit_code,
-            end_reason=record.end_reason or (EndReason.STOPPED if asked and exit_code == 0 else None),
+            end_reason=record.end_reason or (EndReason.STOPPED if fleet_is_ending and exit_code == 0 else None),
             stop_recorded=True if stopped else record.stop_recorded,
             stop_reason=record.stop_reason,
             log_tail=tail,
@@ -72,23 +72,23 @@ def conclude(
     )
 
 
-def _agent_was_told_to_stop(run: str | None, log: str) -> bool:
-    """Return whether the agent's own lines say that W&B asked for the trial's end."""
+def _wandb_asked_to_stop(run: str | None, log: str) -> bool:
+    """Return whether the agent logged that W&B asked it to stop the trial."""
     if "Received exit command. Killing runs" in log:
         return True
     return run is not None and re.search(rf" - Stop: {re.escape(run)}$", log, re.MULTILINE) is not None
 
 
-def _state(exit_code: int | None, record: Record) -> str:
-    if exit_code is None:  # nobody saw it: what W&B concluded, if it has
+def _state(exit_code: int | None, record: WandbRecord) -> str:
+    if exit_code is None:
         return str(record.state) if record.is_final else UNSEEN
     if exit_code == 0:
         return RunState.FINISHED
     return RunState.FAILED if exit_code > 0 else RunState.CRASHED
 
 
-def read_from(path: Path, offset: int) -> str:
-    """Return a log from an offset on, at most its last megabyte."""
+def read_log(path: Path, offset: int) -> str:
+    """Return a log from an offset to its end, at most the last 1 MiB."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -98,38 +98,38 @@ def read_from(path: Path, offset: int) -> str:
         return ""
 
 
-def last_words(log: str, lines: int = 1) -> str:
-    """Return the last lines that say something."""
-    found = [line.strip() for line in log.splitlines() if line.strip()]
-    return "\n".join(found[-lines:]) or "it said nothing"
+def last_lines(log: str, number: int = 1) -> str:
+    """Return the last lines that are not blank."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return "\n".join(lines[-number:]) or "no output"
 
 
 # --- the kernel's out-of-memory killer -----------------------------------------------------------------------------
 
 
 class MemoryKills:
-    """How often the kernel has killed for lack of memory in this process's cgroup, version 1 or 2."""
+    """Counts the kernel's kills for lack of memory in this process's cgroup, version 1 or 2."""
 
     def __init__(self, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> None:
         self._file = _counter_file(memory_groups(proc, root))
 
     def count(self) -> int | None:
-        """Return the count, None where it cannot be read."""
+        """Return the number of kills so far, None when it cannot be read."""
         if self._file is None:
             return None
         try:
-            found = re.search(r"^oom_kill (\d+)$", self._file.read_text(), re.M)
+            line = re.search(r"^oom_kill (\d+)$", self._file.read_text(), re.M)
         except OSError:
             return None
-        return int(found[1]) if found else None
+        return int(line[1]) if line else None
 
     def since(self, before: int | None, pid: int, began_s: float) -> str | None:
-        """Return what the kernel did to a process that was killed, in the kernel's words, or None.
+        """Return the kernel's line about killing this process for lack of memory, or None.
 
         Args:
             before: the count when the process began.
             pid: the process.
-            began_s: when that was, on the monotonic clock: ids come round again.
+            began_s: its start on the monotonic clock; older lines are about another process with the same id.
         """
         if line := _kernel_line(pid, began_s):
             return f"kernel: {line}"
@@ -145,23 +145,23 @@ def _counter_file(groups: Sequence[Path]) -> Path | None:
 
 
 def _kernel_line(pid: int, began_s: float) -> str | None:
-    """Return the kernel's log line about killing a process, where this user may read it."""
+    """Return the line of the kernel's log, if this user may read the log."""
     try:
         descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
-    found = None
+    line = None
     try:
         while True:
             try:
                 text = os.read(descriptor, 8192).decode(errors="replace")
-            except BrokenPipeError:  # the ring buffer went round while we read
+            except BrokenPipeError:  # the kernel overwrote this line while we read
                 continue
             head, _, message = text.partition(";")  # level, sequence, microseconds since boot, flags
-            recent = int(head.split(",")[2]) / 1e6 > began_s - CLOCKS_APART_S
+            recent = int(head.split(",")[2]) / 1e6 > began_s - CLOCK_DRIFT_S
             if recent and re.search(rf"[Oo]ut of memory: Killed process {pid}\b", message):
-                found = message.partition("\n")[0].strip()
-    except OSError:  # EAGAIN: read to the end
-        return found
+                line = message.partition("\n")[0].strip()
+    except OSError:  # EAGAIN: the end of the log
+        return line
     finally:
         os.close(descriptor)

@@ -1,36 +1,64 @@
-"""What follows from how trials end: pure functions over records, with no process and no clock of their own.
+"""The fleet's decisions: pure functions over records, without processes and clocks.
 
-The rules in words are in docs/fleet.md, "What the fleet does about failures"; a user should be able to predict them.
+agents/README.md has the same rules for users ("What the fleet does about failures").
 """
 
 from __future__ import annotations
 
+import re
 import signal
 import statistics
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from amc_agents.fleet.evidence import last_lines
+from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import FAILURES, Cause
 
-LEAST_FAILURES = 3  # in a row on one device, before the device is suspected at all
-CHANCE = 0.01  # a device is taken out when so many failures in a row had a smaller chance among the others
-CHANCES_TAKEN = 20  # trials after which a long sweep's many chances of a false alarm are allowed for
+LEAST_FAILURES = 3  # in a row on one device, before the device is suspected
+CHANCE = 0.01  # a device is quarantined when its failures in a row are less likely than this
+TRIALS_A_LOOK = 20  # one comparison per this many trials: corrects for the many comparisons of a long sweep
 HOPELESS = 6  # failures in a row of the whole fleet, at least
 HOPELESS_A_DEVICE = 3
 
-RESTART_FIRST_S = 5.0
-RESTART_LONGEST_S = 300.0
-RESTARTS = 8  # of one agent in a row, without a trial between them: a quarter of an hour of waiting
+FIRST_RESTART_S = 5.0
+LONGEST_RESTART_S = 300.0
+RESTARTS = 8  # of one agent in a row without a trial between them: 15 minutes of waiting
 
-# Somebody outside ended the trial: that tells nothing of the device.
+SWEEP_IS_OVER = "the sweep is over"
+COUNT_REACHED = "all trials that were asked for have begun"
+TOO_LATE = "no trial would end in time"
+GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE)
+
+# Exit codes of a trial that somebody ended with a signal: they say nothing about the device.
 _ENDED_FROM_OUTSIDE = {sign * code for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
                        for sign, code in ((-1, int(number)), (1, 128 + int(number)))}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A trial that has ended on this machine. Times are the fleet's monotonic clock, in seconds."""
+class Rules:
+    """The limits that the user gave."""
+
+    count: int | None = None  # trials in all
+    max_failures: int | None = None
+    deadline_s: float | None = None  # of the monotonic clock
+    grace_s: float = 60.0  # between asking a trial to end and killing it
+    stagger_s: float = 2.0  # between two starts of agents
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the fleet ended."""
+
+    exit_code: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial that has ended on this machine. Times are seconds of the monotonic clock."""
 
     device: str
     cause: Cause
@@ -38,10 +66,10 @@ class Ended:
     began_s: float
     ended_s: float
     run: str | None = None
-    exit_code: int | None = None  # negative: the signal that ended it; None: nobody saw it
+    exit_code: int | None = None  # negative: a signal; None: unknown
     configuration: str | None = None  # equal texts are equal parameters
-    device_fault: str | None = None  # what the driver reported of the device while the trial ran
-    crowded: str | None = None  # who else held memory of the device when the trial began
+    device_fault: str | None = None  # reported by the driver while the trial ran
+    crowded: str | None = None  # other processes with memory on the device when the trial began
 
     @property
     def lasted_s(self) -> float:
@@ -50,30 +78,35 @@ class Ended:
 
     @property
     def is_failure(self) -> bool:
-        """Whether it counts as failed; a run that was cut short from outside does not."""
+        """Whether it counts as failed; a run that was stopped from outside does not."""
         return self.cause in FAILURES
 
 
 @dataclass(frozen=True)
-class Alive:
-    """A trial under way."""
+class RunningTrial:
+    """A trial that runs."""
 
     device: str
     began_s: float
 
 
 class Blame(Enum):
-    """What a trial's end speaks against."""
+    """What probably made a trial fail."""
 
-    NOTHING = auto()  # it ended well, or was cut short from outside
-    CONFIGURATION = auto()  # these parameters fail wherever they are tried
-    MACHINE = auto()  # what all devices of this machine share
-    DEVICE = auto()  # the driver says so
-    OPEN = auto()  # the device or the program: to be told by comparison
+    NOTHING = auto()  # it ended well, or was stopped from outside
+    CONFIGURATION = auto()  # these parameters fail everywhere
+    MACHINE = auto()  # something that all devices share
+    DEVICE = auto()  # the driver reported a fault
+    OPEN = auto()  # the device or the program: compare with other devices
 
 
-def blame(trial: Ended, ended: Sequence[Ended]) -> Blame:
-    """Say what one trial's end speaks against, knowing the others."""
+def blame(trial: EndedTrial, ended: Sequence[EndedTrial]) -> Blame:
+    """Return what probably made a trial fail.
+
+    Args:
+        trial: which.
+        ended: every trial that has ended on this machine.
+    """
     if not trial.is_failure or trial.exit_code in _ENDED_FROM_OUTSIDE:
         return Blame.NOTHING
     if trial.device_fault is not None:
@@ -92,128 +125,156 @@ def blame(trial: Ended, ended: Sequence[Ended]) -> Blame:
     return Blame.OPEN
 
 
-def quarantine(device: str, ended: Sequence[Ended], alive: Sequence[Alive], now_s: float) -> str | None:
+def quarantine_reason(
+    device: str, ended: Sequence[EndedTrial], running: Sequence[RunningTrial], now_s: float
+) -> str | None:
     """Return why a device should get no more trials, or None.
 
-    At once where the driver reported a fault while a trial failed. Otherwise by comparison: the device's last trials
-    all failed in a way that may be the device's, and at the rate at which trials fail on the others, so many failures
-    in a row would be a chance of less than one in a hundred over the sweep so far. Trials that others have been
-    running for longer than the failed ones lasted count as not failed; devices that look as bad are no measure.
+    One failure is enough when the driver reported a fault. Otherwise the last trials of the device must all have failed
+    with an open blame, and so many failures in a row must have a chance below 1% at the failure rate of the other
+    devices. A trial on another device counts as good once it has run longer than the failed ones. Devices that look
+    just as bad are left out of the rate.
 
     Args:
         device: which.
         ended: every trial that has ended on this machine, in order.
-        alive: every trial under way.
+        running: every trial that runs.
         now_s: the time.
     """
-    mine = [trial for trial in ended if trial.device == device]
-    if not mine:
+    on_device = [trial for trial in ended if trial.device == device]
+    if not on_device:
         return None
-    if blame(mine[-1], ended) is Blame.DEVICE:
-        return f"{mine[-1].device_fault}, and the trial on it failed ({mine[-1].cause})"
-    streak = _open_streak(mine, ended)
+    last = on_device[-1]
+    if blame(last, ended) is Blame.DEVICE:
+        return f"{last.device_fault}, and the trial on it failed ({last.cause})"
+    streak = _open_streak(on_device, ended)
     if len(streak) < LEAST_FAILURES:
         return None
     lasted_s = max(trial.lasted_s for trial in streak)
-    compared = {trial.device for trial in ended} | {one.device for one in alive}
+    compared = {trial.device for trial in ended} | {trial.device for trial in running}
     compared.discard(device)
     compared -= {other for other in compared if _is_suspect(other, ended)}
     others = [trial for trial in ended if trial.device in compared]
     failed = sum(blame(trial, ended) in {Blame.OPEN, Blame.DEVICE} for trial in others)
-    healthy = sum(one.device in compared and now_s - one.began_s > lasted_s for one in alive)
+    healthy = sum(trial.device in compared and now_s - trial.began_s > lasted_s for trial in running)
     if len(others) - failed + healthy == 0:
-        return None  # nobody fares better: it may as well be the program
-    rate = (failed + 1) / (len(others) + healthy + 2)  # Laplace's rule: no rate is nought after a few trials
-    chance = rate ** len(streak) * max(1.0, len(ended) / CHANCES_TAKEN)
+        return None  # no other device does better: it may be the program
+    rate = (failed + 1) / (len(others) + healthy + 2)  # Laplace's rule: never 0 after a few trials
+    chance = rate ** len(streak) * max(1.0, len(ended) / TRIALS_A_LOOK)
     if chance >= CHANCE:
         return None
     return (
-        f"its last {len(streak)} trials failed ({_causes(streak)}), each within {lasted_s:.0f} s, "
+        f"its last {len(streak)} trials failed ({count_causes(streak)}), each within {duration(lasted_s)}, "
         f"while on other devices {failed} of {len(others) + healthy} did"
     )
 
 
-def _is_suspect(device: str, ended: Sequence[Ended]) -> bool:
+def _is_suspect(device: str, ended: Sequence[EndedTrial]) -> bool:
     return len(_open_streak([trial for trial in ended if trial.device == device], ended)) >= LEAST_FAILURES
 
 
-def _open_streak(mine: Sequence[Ended], ended: Sequence[Ended]) -> list[Ended]:
-    """Return the latest failures in a row that may be the device's; what speaks against others is passed over."""
+def _open_streak(on_device: Sequence[EndedTrial], ended: Sequence[EndedTrial]) -> list[EndedTrial]:
+    """Return the latest failures in a row with an open blame; failures with another blame are skipped."""
     streak = []
-    for trial in reversed(mine):
-        what = blame(trial, ended)
-        if what is Blame.OPEN:
+    for trial in reversed(on_device):
+        if blame(trial, ended) is Blame.OPEN:
             streak.append(trial)
         elif not trial.is_failure:
             break
     return streak
 
 
-def halt(
-    ended: Sequence[Ended], devices: Collection[str], quarantined: Collection[str], max_failures: int | None
+def halt_reason(
+    ended: Sequence[EndedTrial], devices: Collection[str], quarantined: Collection[str], max_failures: int | None
 ) -> str | None:
-    """Return why no trial should be begun any more on any device, or None.
+    """Return why no more trials should begin on any device, or None.
 
     Args:
         ended: every trial that has ended on this machine, in order.
-        devices: all that the fleet began with.
-        quarantined: those that get no more trials; their failures count in ``max_failures`` only.
-        max_failures: what the user allows in all; None: until too many in a row.
+        devices: all devices of the fleet.
+        quarantined: those that get no more trials; their failures count only for ``max_failures``.
+        max_failures: the user's limit; None: too many in a row.
     """
     if devices and set(devices) <= set(quarantined):
         return "no device is left"
     failures = [trial for trial in ended if trial.is_failure]
     if max_failures is not None:
         if len(failures) >= max_failures:
-            return f"{len(failures)} trials failed ({_causes(failures)}): --max-failures {max_failures}"
+            return f"{counted(len(failures), 'trial')} failed ({count_causes(failures)}): --max-failures {max_failures}"
         return None
-    counted = [trial for trial in ended if trial.device not in quarantined]
     limit = max(HOPELESS, HOPELESS_A_DEVICE * (len(devices) - len(quarantined)))
-    last = counted[-limit:]
+    last = [trial for trial in ended if trial.device not in quarantined][-limit:]
     if len(last) == limit and all(trial.is_failure for trial in last):
-        alike = "" if len({trial.device for trial in last}) == 1 else " on every device alike"
-        return f"the last {limit} trials all failed{alike} ({_causes(last)})"
+        everywhere = "" if len({trial.device for trial in last}) == 1 else " on every device alike"
+        return f"the last {limit} trials all failed{everywhere} ({count_causes(last)})"
     return None
 
 
-def has_room(count: int | None, drawn: int, waiting: int) -> bool:
+def has_room(count: int | None, begun: int, waiting: int) -> bool:
     """Return whether one more agent may ask for a trial.
 
-    An agent that asks cannot be told to leave a trial that it is handed, so every waiting one has a trial reserved.
+    An agent cannot refuse the trial that it gets, so one trial is reserved for every waiting agent.
 
     Args:
         count: how many trials in all; None: no limit.
-        drawn: how many have begun.
-        waiting: how many other agents are waiting for one.
+        begun: how many have begun.
+        waiting: how many other agents wait for one.
     """
-    return count is None or drawn + waiting < count
+    return count is None or begun + waiting < count
 
 
-def fits(ended: Sequence[Ended], now_s: float, deadline_s: float | None) -> bool:
-    """Return whether a trial begun now would end in time, by the median of those that did not fail."""
+def fits_deadline(ended: Sequence[EndedTrial], now_s: float, deadline_s: float | None) -> bool:
+    """Return whether a trial that begins now would end in time, by the median of those that did not fail."""
     if deadline_s is None:
         return True
     lasted_s = [trial.lasted_s for trial in ended if not trial.is_failure]
     return now_s + (statistics.median(lasted_s) if lasted_s else 0.0) < deadline_s
 
 
-def restart_after(deaths: int) -> float | None:
+def fleet_outcome(reasons: Sequence[str | None], halted: str | None) -> Outcome | None:
+    """Return how an idle fleet ends, or None if it goes on.
+
+    Args:
+        reasons: of each slot: why it gets no more trials, None if it may get one.
+        halted: why the whole fleet was halted.
+    """
+    if None in reasons:
+        return None
+    if halted is not None:
+        return Outcome(1, halted)
+    good = next((reason for reason in GOOD_ENDS if reason in reasons), None)
+    return Outcome(0, good) if good is not None else Outcome(1, "; ".join(sorted({str(r) for r in reasons})))
+
+
+class AgentEnd(Enum):
+    """Why an agent ended."""
+
+    SWEEP_IS_OVER = auto()
+    SWEEP_IS_UNKNOWN = auto()
+    DIED = auto()
+
+
+def agent_end(exit_code: int, log: str) -> AgentEnd:
+    """Return why an agent ended, from its exit code and its log."""
+    if exit_code == 0 and "Received exit command" in log:
+        return AgentEnd.SWEEP_IS_OVER
+    if exit_code > 0 and re.search(r"(?im)^.*\bsweep\b.*\bnot found", last_lines(log, 3)):
+        return AgentEnd.SWEEP_IS_UNKNOWN
+    return AgentEnd.DIED
+
+
+def restart_delay_s(deaths: int) -> float | None:
     """Return how many seconds to wait before an agent is started again, or None to give it up.
 
     Args:
-        deaths: how often in a row it died without having begun a trial, this time included.
+        deaths: how often in a row it died without a trial, this time included.
     """
     if deaths > RESTARTS:
         return None
-    return min(RESTART_FIRST_S * 2.0 ** (deaths - 1), RESTART_LONGEST_S)
+    return min(FIRST_RESTART_S * 2.0 ** (deaths - 1), LONGEST_RESTART_S)
 
 
-def _causes(trials: Sequence[Ended]) -> str:
-    """Count causes in words, the commonest first."""
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial.cause] = counts.get(trial.cause, 0) + 1
-    return ", ".join(
-        f"{count} x {cause}" if count > 1 else str(cause)
-        for cause, count in sorted(counts.items(), key=lambda c: -c[1])
-    )
+def count_causes(trials: Sequence[EndedTrial]) -> str:
+    """Return causes with their counts, the most frequent first: ``3 x error, diverged``."""
+    counts = Counter(trial.cause for trial in trials).most_common()
+    return ", ".join(f"{count} x {cause}" if count > 1 else str(cause) for cause, count in counts)

@@ -1,8 +1,8 @@
-"""What the kernel tells of processes that are not our children, and how none of them is left behind. Linux only.
+"""Exit codes of processes that are not our children, and the end of every process that a fleet started. Linux only.
 
-The fleet's agents are plain ``wandb agent`` processes, and trials are theirs: only an agent can wait for its trial, and
-it tells nobody the exit code. But it looks only every five seconds, and until then the dead trial is a zombie whose
-exit code stands in /proc. Where the agent itself is gone, the fleet inherits the trial: it is a subreaper (prctl(2)).
+A trial is a child of its ``wandb agent``. Only the agent can wait for it, and the agent does not publish the exit code.
+But the agent checks only every five seconds. Until then the dead trial is a zombie, and /proc has its exit code. When
+an agent has died, the fleet inherits its trial, because the fleet is a subreaper (prctl(2)).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 
 import psutil
 
-PROCESS_TAG = "AMC_FLEET_ID"  # in the environment of every process that a fleet starts, however deep
+from amc_sweeps.number_formats import counted
+
+PROCESS_TAG = "AMC_FLEET_ID"  # in the environment of every descendant of a fleet
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _DONE = b"done"
 
@@ -27,15 +29,15 @@ def become_subreaper() -> None:
     """Make this process inherit every descendant whose parent dies.
 
     Raises:
-        OSError: where the kernel has no such thing.
+        OSError: the kernel has no subreapers.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "prctl") or libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "this system cannot hand orphaned trials to the fleet: it needs Linux")
+        raise OSError(ctypes.get_errno(), "amc-sweep agent needs Linux: this system has no subreapers (prctl)")
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of a process, those that are dead and not waited for included."""
+    """Return the children of a process, zombies included."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
@@ -46,9 +48,9 @@ def children(pid: int) -> list[int]:
 
 
 def is_trial(pid: int, agent: int) -> bool:
-    """Return whether a child of an agent is its trial: in the agent's session, and the leader of its own group.
+    """Return whether a child of an agent is its trial: in the agent's session, leading its own process group.
 
-    The agent's other child, the wandb client's side process, begins a session of its own.
+    The agent's other child, the wandb client's side process, leads its own session.
     """
     try:
         return os.getpgid(pid) == pid and os.getsid(pid) == agent
@@ -56,8 +58,8 @@ def is_trial(pid: int, agent: int) -> bool:
         return False
 
 
-def variables(pid: int) -> dict[str, str]:
-    """Return the environment that a process was started with; empty for a dead one."""
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with; empty when the process is dead."""
     try:
         text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
@@ -66,9 +68,9 @@ def variables(pid: int) -> dict[str, str]:
 
 
 def exit_code_of_zombie(pid: int) -> int | None:
-    """Return the exit code of a dead process that nobody has waited for, negative for a signal; None: it is gone.
+    """Return the exit code of a zombie, negative for a signal; None for any other process.
 
-    Source: proc_pid_stat(5), fields 3 (state) and 52 (exit_code, as waitpid(2) tells it).
+    Source: proc_pid_stat(5), fields 3 (state) and 52 (exit_code, in the format of waitpid(2)).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -78,22 +80,22 @@ def exit_code_of_zombie(pid: int) -> int | None:
 
 
 def reap(pid: int) -> int | None:
-    """Wait for a dead process that is our own child by now; None: it is not, or it lives."""
+    """Wait for a dead child and return its exit code; None when it lives or is not our child."""
     try:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        reaped, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return None
-    return os.waitstatus_to_exitcode(status) if found == pid else None
+    return os.waitstatus_to_exitcode(status) if reaped == pid else None
 
 
 def reap_inherited(kept: Collection[int]) -> None:
-    """Wait for every dead process that was inherited from an agent or a trial.
+    """Wait for every zombie that was inherited from an agent or a trial.
 
-    What this process has started itself is left to whoever waits for it: such a child is in our session or leads its
-    own, an agent and a side job alike. The wandb client's side process leads one too, and nobody waits for it.
+    Children that this process started itself are left alone, since their Popen waits for them. They are in our session
+    or lead their own. The wandb client's side process leads its own too, but nothing waits for it.
 
     Args:
-        kept: trials whose exit code somebody will ask for.
+        kept: trials whose exit code is still needed.
     """
     for pid in children(os.getpid()):
         if pid in kept or exit_code_of_zombie(pid) is None:
@@ -103,23 +105,22 @@ def reap_inherited(kept: Collection[int]) -> None:
 
 
 def tagged(tag: str) -> list[psutil.Process]:
-    """Return every living process of the fleet of that tag but this one, orphans included."""
-    found = []
+    """Return every living process with this tag except this one, orphans included."""
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get(PROCESS_TAG) == tag:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def end_all(tag: str, *, grace_s: float) -> int:
-    """Ask agents and trials to end, kill what has not after a while, and return how many processes there were.
+    """Send SIGTERM to agents and trials, kill all that is left after the grace, and return how many there were.
 
-    The wandb client's side processes and a trial's data loaders are not asked: a trial that loses them cannot say
-    goodbye. They end with their trial, or are killed in the end.
+    The wandb client's side processes and data loaders get no SIGTERM, because a trial needs them to end well.
     """
     left = tagged(tag)
-    asked = len(left)
+    count = len(left)
     for process in left:
         if _is_agent_or_trial(process.pid):
             _send(process, signal.SIGTERM)
@@ -127,15 +128,15 @@ def end_all(tag: str, *, grace_s: float) -> int:
     while left and time.monotonic() < deadline:
         time.sleep(0.1)
         left = tagged(tag)
-    while left := tagged(tag):  # again: a dying one may have started another
+    while left := tagged(tag):  # in a loop: a dying process may have started another
         for process in left:
             _send(process, signal.SIGKILL)
         time.sleep(0.1)
-    return asked
+    return count
 
 
 def _is_agent_or_trial(pid: int) -> bool:
-    """An agent leads its session; a trial leads a group in its agent's session, even after the agent's end."""
+    """An agent leads its session; a trial leads a group in the agent's session, even when the agent is dead."""
     try:
         return _command(pid) != "wandb-core" if os.getsid(pid) == pid else os.getpgid(pid) == pid
     except OSError:
@@ -143,7 +144,7 @@ def _is_agent_or_trial(pid: int) -> bool:
 
 
 def _command(pid: int) -> str:
-    """Return the name of what a process runs; a dead one still has it."""
+    """Return the name of a process's program; zombies have it too."""
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
@@ -153,43 +154,38 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 class Guardian:
-    """A small process that ends the fleet's agents and trials if the fleet itself is killed outright.
+    """A small process that ends the fleet's agents and trials after a ``kill -9`` of the fleet.
 
-    Nothing else can: the kernel signals children of a dying parent only if they asked for it, and the agents and
-    trials are other people's programs. Begin it before any thread, and before anything large is imported.
+    The kernel signals the children of a dying parent only if they ask for it, and wandb's agent does not. Fork the
+    guardian before any thread starts and before anything large is imported.
     """
 
     def __init__(self, tag: str, grace_s: float) -> None:
         read, self._write = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             os.close(self._write)
             _stand_guard(read, tag, grace_s)
         os.close(read)
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._pid
-
     def dismiss(self) -> None:
-        """Say that all is done, and wait for the guardian's end."""
+        """Tell the guardian that the fleet ended by itself, and wait for the guardian's end."""
         with contextlib.suppress(OSError):
             os.write(self._write, _DONE)
         os.close(self._write)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            os.waitpid(self.pid, 0)
 
 
 def _stand_guard(read: int, tag: str, grace_s: float) -> None:
     """Wait for the other end of the pipe to close; never returns."""
     try:
-        os.setsid()  # a Ctrl-C at the terminal is the fleet's affair
+        os.setsid()  # Ctrl-C at the terminal is for the fleet
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         if os.read(read, len(_DONE)) != _DONE:
-            ended = end_all(tag, grace_s=grace_s)
-            sys.stderr.write(f"the fleet was killed: its guardian has ended the {ended} processes that it left\n")
+            ended = counted(end_all(tag, grace_s=grace_s), "process", "processes")
+            sys.stderr.write(f"the fleet was killed: its guardian has ended {ended} that it left\n")
             sys.stderr.flush()
     finally:
         os._exit(0)

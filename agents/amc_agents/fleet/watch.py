@@ -1,24 +1,24 @@
-"""What W&B holds of the sweep and of the fleet's runs, read now and then by a thread of its own.
+"""Reads the sweep and the fleet's runs from W&B, in a thread.
 
-A server that is away makes the client wait for a long time; nothing that the fleet decides may wait with it. So what is
-read here is shown, and corrects a cause that could not be told on this machine, and nothing else hangs on it.
+When a server does not answer, the client waits for a long time. The fleet must not wait too. So its decisions do not
+depend on these records: they are shown, and they correct causes that this machine could not determine.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from amc_agents.fleet.evidence import Record
+from amc_agents.fleet.evidence import NO_RECORD, WandbRecord
 from amc_analysis.reading.wandb_private import send_query
+from amc_sweeps.values import as_finite
 
-LOOK_EVERY_S = 15.0  # the client posts no oftener
-PATIENCE_S = 10.0  # the client itself goes on asking a server that is away, and says nothing meanwhile
+POLL_EVERY_S = 15.0  # trials post every 15 s
+PATIENCE_S = 10.0  # the client retries silently for longer than this
 
 _SWEEP = """
 query FleetSweep($entity: String!, $project: String!, $sweep: String!) {
@@ -29,51 +29,50 @@ query FleetRuns($entity: String!, $project: String!, $filters: JSONString, $firs
   project(name: $project, entityName: $entity) { runs(filters: $filters, first: $first) { edges { node {
     name state summaryMetrics %s } } } } }
 """
-_OWN_FIELDS = "shouldStop stopReason"  # W&B's cloud refuses a query with a field that it does not know
+_OWN_FIELDS = "shouldStop stopReason"  # of our embedded server; W&B's cloud rejects a query with unknown fields
 
 
-class Sweep:
-    """A sweep as W&B knows it."""
+class SweepReader:
+    """Reads one sweep and its runs through the wandb client."""
 
     def __init__(self, api: Any, path: str) -> None:
         self._api = api
         self._entity, self._project, self._id = path.split("/")
         self._fields = _OWN_FIELDS
 
-    def look(self) -> Mapping[str, Any] | None:
-        """Return the sweep's state and config (YAML text), None where there is no such sweep."""
-        answer = self._ask(_SWEEP, sweep=self._id)
-        project = answer.get("project")
+    def sweep(self) -> Mapping[str, Any] | None:
+        """Return the sweep's state and config (YAML text), None for an unknown sweep."""
+        project = self._query(_SWEEP, sweep=self._id).get("project")
         return None if project is None else project["sweep"]
 
-    def records(self, runs: Collection[str], metric: str | None, *, minimise: bool) -> dict[str, Record]:
-        """Return what W&B holds of runs.
+    def records(self, runs: Collection[str], metric: str | None, *, minimise: bool) -> dict[str, WandbRecord]:
+        """Return runs as W&B has them, by id.
 
         Args:
             runs: their ids.
             metric: the sweep's.
-            minimise: whether less of it is better.
+            minimise: whether a smaller value of it is better.
         """
-        filters = json.dumps({"name": {"$in": sorted(runs)}})
+        variables = {"filters": json.dumps({"name": {"$in": sorted(runs)}}), "first": len(runs)}
         try:
-            answer = self._ask(_RUNS % self._fields, filters=filters, first=len(runs))
+            answer = self._query(_RUNS % self._fields, **variables)
         except Exception:
             if not self._fields:
                 raise
             self._fields = ""
-            answer = self._ask(_RUNS % self._fields, filters=filters, first=len(runs))
+            answer = self._query(_RUNS % self._fields, **variables)
         nodes = [edge["node"] for edge in answer["project"]["runs"]["edges"]]
         return {node["name"]: _record(node, metric, minimise=minimise) for node in nodes}
 
-    def _ask(self, document: str, **variables: Any) -> dict[str, Any]:
-        known = {"entity": self._entity, "project": self._project, **variables}
-        return send_query(self._api, document, **known)
+    def _query(self, document: str, **variables: Any) -> dict[str, Any]:
+        path = {"entity": self._entity, "project": self._project}
+        return send_query(self._api, document, **path, **variables)
 
 
-def _record(node: Mapping[str, Any], metric: str | None, *, minimise: bool) -> Record:
+def _record(node: Mapping[str, Any], metric: str | None, *, minimise: bool) -> WandbRecord:
     summary = json.loads(node.get("summaryMetrics") or "{}")
-    epoch = _number(summary.get("epoch"))
-    return Record(
+    epoch = as_finite(summary.get("epoch"))
+    return WandbRecord(
         state=node["state"],
         end_reason=summary.get("end_reason") if isinstance(summary.get("end_reason"), str) else None,
         stop_recorded=node.get("shouldStop"),
@@ -84,95 +83,89 @@ def _record(node: Mapping[str, Any], metric: str | None, *, minimise: bool) -> R
 
 
 def _peak(summary: Mapping[str, Any], metric: str | None, *, minimise: bool) -> float | None:
-    """Return a run's best value: ours as ``best/...``, W&B's own summary of min or max, else the last one."""
+    """Return a run's best value: from ``best/...``, else from W&B's min or max summary, else the last value."""
     if metric is None:
         return None
-    own = _number(summary.get("best/" + metric.rpartition("/")[2]))
-    if own is not None:
-        return own
+    best = as_finite(summary.get("best/" + metric.rpartition("/")[2]))
+    if best is not None:
+        return best
     value = summary.get(metric)
     if isinstance(value, Mapping):
         value = value.get("min" if minimise else "max")
-    return _number(value)
+    return as_finite(value)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-class Watch(threading.Thread):
-    """Reads the runs that it is told of; what it has is always there to be looked at, however old."""
+class Watcher(threading.Thread):
+    """Reads runs every 15 s and keeps the latest record of each."""
 
     def __init__(
         self,
-        sweep: Sweep,
+        reader: SweepReader,
         metric: str | None,
         *,
         minimise: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(name="watch", daemon=True)
-        self._sweep, self._metric, self._minimise, self._clock = sweep, metric, minimise, clock
-        self._wanted: set[str] = set()
-        self._records: dict[str, Record] = {}
+        super().__init__(name="watcher", daemon=True)
+        self._reader, self._metric, self._minimise, self._clock = reader, metric, minimise, clock
+        self._runs: set[str] = set()
+        self._records: dict[str, WandbRecord] = {}
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self._error: str | None = None  # why the last look failed
-        self._asked_at_s: float | None = None  # of the look under way
+        self._error: str | None = None  # of the last poll
+        self._asked_at_s: float | None = None  # start of the current poll
 
     @property
-    def trouble(self) -> str | None:
-        """Why W&B cannot be read now, None where it can."""
+    def error(self) -> str | None:
+        """Why W&B cannot be read now; None when it can."""
         asked_at_s = self._asked_at_s
         if asked_at_s is not None and self._clock() - asked_at_s > PATIENCE_S:
             return f"no answer for {PATIENCE_S:.0f} s"
         return self._error
 
-    def want(self, runs: Collection[str]) -> None:
-        """Say which runs matter from now on."""
-        self._wanted = set(runs)
+    def follow(self, runs: Collection[str]) -> None:
+        """Read these runs from now on."""
+        self._runs = set(runs)
 
-    def record(self, run: str | None) -> Record | None:
-        """Return the latest that is known of a run."""
-        return None if run is None else self._records.get(run)
+    def record(self, run: str | None) -> WandbRecord:
+        """Return the latest record of a run."""
+        return NO_RECORD if run is None else self._records.get(run, NO_RECORD)
 
-    def look_soon(self) -> None:
+    def poll_soon(self) -> None:
         """Do not wait for the next turn."""
         self._wake.set()
 
     def end(self) -> None:
-        """Look no more."""
+        """End the thread after the current poll."""
         self._ended.set()
         self._wake.set()
 
     def run(self) -> None:
-        """Look until the end."""
+        """Poll until ``end`` is called."""
         while not self._ended.is_set():
-            self._wake.wait(LOOK_EVERY_S)
+            self._wake.wait(POLL_EVERY_S)
             self._wake.clear()
-            if self._wanted and not self._ended.is_set():
-                self.look()
+            if self._runs and not self._ended.is_set():
+                self.poll()
 
-    def look(self) -> None:
-        """Look once."""
+    def poll(self) -> None:
+        """Read once; an error is kept for ``error``."""
         self._asked_at_s = self._clock()
         try:
-            found = self._sweep.records(self._wanted, self._metric, minimise=self._minimise)
-        except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next look may do better
+            records = self._reader.records(self._runs, self._metric, minimise=self._minimise)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next poll may work
             self._error = str(error) or type(error).__name__
             return
         finally:
             self._asked_at_s = None
         self._error = None
-        for run, record in found.items():
-            self._records[run] = _with_best(record, self._records.get(run), minimise=self._minimise)
+        for run, record in records.items():
+            self._records[run] = _with_best(record, self.record(run).peak, minimise=self._minimise)
 
 
-def _with_best(record: Record, before: Record | None, *, minimise: bool) -> Record:
-    """Keep the best value that was ever seen: a plain script logs no running maximum."""
-    if before is None or before.peak is None:
+def _with_best(record: WandbRecord, peak: float | None, *, minimise: bool) -> WandbRecord:
+    """Keep the best value of all polls, since a plain script logs no running maximum."""
+    if peak is None:
         return record
-    best = before.peak if record.peak is None else (min if minimise else max)(before.peak, record.peak)
+    best = peak if record.peak is None else (min if minimise else max)(peak, record.peak)
     return replace(record, peak=best)

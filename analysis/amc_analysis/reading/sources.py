@@ -1,4 +1,4 @@
-"""What every source of runs gives: the sweep at once, then its runs one by one, each with the rows that are new."""
+"""What a place that runs can be read from gives: heads first, then rows, and of rows only those that are not known."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from amc_analysis.runs.history import History
-from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
-MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read
-
-Progress = Callable[[int, int], None]  # runs read, runs in all
+MOST_FILE_BYTES = 4 * 1024**2  # of a file that is read into memory
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs to read: those of a sweep, named runs of a project, or the runs of a project without a sweep."""
+    """Which runs are meant: of a sweep, named ones of a project, or without either those of no sweep."""
 
     entity: str | None = None
     project: str | None = None
@@ -27,21 +24,21 @@ class Selection:
 
     @property
     def key(self) -> str:
-        """The selection's name in the cache, unique in its project."""
+        """Name it among the selections of one project."""
         if self.sweep_id is not None:
             return f"sweep/{self.sweep_id}"
         return "project" if self.run_ids is None else "runs/" + " ".join(self.run_ids)
 
     @property
     def path(self) -> str:
-        """The selection's name in messages."""
-        last = self.sweep_id or " ".join(self.run_ids or ())
+        """Name it as a person would."""
+        last = self.sweep_id or (" ".join(self.run_ids) if self.run_ids else None)
         return "/".join(piece for piece in (self.entity, self.project, last) if piece)
 
 
 @dataclass(frozen=True)
-class SweepMetadata:
-    """A sweep without its runs; for runs without a sweep only their entity and project are set."""
+class SweepHead:
+    """What is said of a sweep, its runs apart; of runs without a sweep only where they are."""
 
     entity: str
     project: str
@@ -55,46 +52,53 @@ class SweepMetadata:
 
 
 @dataclass(frozen=True)
-class HistoryPosition:
-    """How far a run's history has been read."""
+class Mark:
+    """How much of a run's history is known."""
 
-    token: str  # changes when the rows read before are no longer the run's first rows
-    lines: int  # rows that the source counted at that time
-    last_step: int | None = None  # the highest `_step` read
-
-
-@dataclass(frozen=True)
-class RunUpdate:
-    """One run with the rows that were not read before."""
-
-    run: RunRecord  # without its history
-    position: HistoryPosition  # after these rows
-    rows: History | None = None  # None: no new rows
-    is_whole: bool = True  # `rows` is the whole history; False: they follow the rows read before
+    token: str  # the same as long as the known rows are still the run's first ones
+    lines: int  # rows that the source counted when they were read
+    last_step: int | None = None  # the highest `_step` among them
 
 
 @dataclass(frozen=True)
-class SourceReply:
-    """A sweep, and its runs in the order of their creation as they arrive."""
+class Part:
+    """One run: its head, and the rows that are new."""
 
-    sweep: SweepMetadata
-    run_count: int
-    updates: Generator[RunUpdate]
+    head: RunRecord  # without history
+    mark: Mark
+    rows: History | None = None  # None: nothing new; else they follow on what is known, unless they are `whole`
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a source answers: the head at once, runs one by one in the order of their creation."""
+
+    head: SweepHead
+    total: int
+    parts: Generator[Part]
+
+    def close(self) -> None:
+        """End the reading, whether all of it was taken or not."""
+        self.parts.close()
+
+
+Progress = Callable[[int, int], None]  # runs read, runs in all
 
 
 class NotFoundError(LookupError):
     """The source has no such sweep or project."""
 
 
-class RunSource(Protocol):
-    """A place to read runs from."""
+class Source(Protocol):
+    """A place that runs can be read from."""
 
-    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
-        """Start reading the selected runs.
+    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
+        """Read what is wanted.
 
         Args:
-            selection: which runs.
-            positions: run id -> how far its history was read before; other runs may be among them.
+            wanted: which runs.
+            known: run id -> what is known of its history; it may have other runs than are wanted.
 
         Raises:
             NotFoundError: when there is no such sweep or project.
@@ -104,24 +108,17 @@ class RunSource(Protocol):
 
 
 class FileSource(Protocol):
-    """A place with files of runs; several threads may use it at once."""
+    """A place that has files of runs; it is asked by several threads at once."""
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
-        """Return the first of these files that the run has; None without any, or above MAX_FILE_BYTES.
+        """Return the first of these files that the run has, if it has at most MOST_FILE_BYTES; None without any.
 
         Args:
             project: ENTITY/PROJECT.
-            run_id: the run.
-            names: file names, the preferred one first.
+            run_id: whose files.
+            names: in the order of preference.
 
         Raises:
-            Exception: of any kind, when the server does not answer as it should.
+            Exception: of whatever kind, when the server does not answer as it should.
         """
         ...
-
-
-def band_decision(band: int | None, value: float | None, threshold: float | None) -> BandDecision | None:
-    """Return Hyperband's decision to stop a run; None where a part of it is unknown."""
-    if band is None or value is None or threshold is None:
-        return None
-    return BandDecision(int(band), float(value), float(threshold))

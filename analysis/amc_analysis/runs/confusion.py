@@ -1,4 +1,4 @@
-"""Confusion matrices, read from the evaluation files of a trial; W&B's history holds only numbers."""
+"""Confusion matrices, from the evaluations that a trial keeps as files: W&B's history holds numbers only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from typing import Any
 
 from amc_core.training.evaluation_files import epoch_file
 from amc_sweeps.runs.ranking import RankedRun
-from amc_sweeps.runs.records import SweepRecord
 
-MAX_RUNS = 6
-MAX_CLASSES = 100  # of one matrix; a larger one cannot be read on a page
+MOST_RUNS = 6
+MOST_CLASSES = 100  # of one matrix, beyond which nothing can be seen
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers of frames by true class (rows) and predicted class (columns)."""
+    """Frames by truth (rows) and guess (columns)."""
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -28,7 +27,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The confusion matrices of one run on its validation data after one epoch."""
+    """What one run confuses in one epoch of its validation."""
 
     run_id: str
     epoch: int
@@ -36,41 +35,42 @@ class Confusion:
     snr: Matrix  # names in dB
 
 
-# Returns the matrices of some runs of a record by run id, of whatever epoch is available.
-FetchConfusions = Callable[[SweepRecord, Sequence[RankedRun]], Mapping[str, Confusion]]
+Elsewhere = Callable[[Sequence[RankedRun]], Mapping[str, Confusion]]  # by run id
+
+
+def _nowhere(_lacking: Sequence[RankedRun]) -> Mapping[str, Confusion]:
+    return {}
 
 
 def read_confusions(
-    folder: Path, record: SweepRecord, ranked: Sequence[RankedRun], fetch: FetchConfusions | None = None
+    folder: Path, ranked: Sequence[RankedRun], elsewhere: Elsewhere = _nowhere
 ) -> tuple[Confusion, ...]:
-    """Return the confusion matrices of the best runs in their peak epochs, for at most MAX_RUNS runs.
+    """Return what the best runs confuse in their peak epochs, at most MOST_RUNS of them.
 
     Args:
-        folder: has the evaluations of this machine's runs, ``RUN_ID/evaluation/epoch_NNNN.json``.
-        record: the record with the runs.
+        folder: where evaluations of this machine's runs lie, ``RUN_ID/evaluation/epoch_NNNN.json``.
         ranked: the runs, best first.
-        fetch: called for the best MAX_RUNS runs without an evaluation in ``folder``; None leaves them out.
+        elsewhere: asked for those of the best MOST_RUNS whose evaluation does not lie there; it may have another epoch.
     """
-    with_peak = [entry for entry in ranked if peak_epoch(entry) is not None]
-    local = {confusion.run_id: confusion for confusion in islice(_in_folder(folder, with_peak), MAX_RUNS)}
-    missing = [entry for entry in with_peak[:MAX_RUNS] if entry.run.run_id not in local]
-    confusions = local | dict(fetch(record, missing) if fetch is not None else {})
-    return tuple(confusions[entry.run.run_id] for entry in with_peak if entry.run.run_id in confusions)[:MAX_RUNS]
+    peaked = [entry for entry in ranked if peak_epoch(entry) is not None]
+    here = {one.run_id: one for one in islice(_in_folder(folder, peaked), MOST_RUNS)}
+    found = here | dict(elsewhere([entry for entry in peaked[:MOST_RUNS] if entry.run.run_id not in here]))
+    return tuple(found[entry.run.run_id] for entry in peaked if entry.run.run_id in found)[:MOST_RUNS]
 
 
 def peak_epoch(entry: RankedRun) -> int | None:
-    """Return the epoch of a run's peak; None where it is unknown."""
-    epoch = entry.peak_epoch
-    return None if epoch is None or not math.isfinite(epoch) else int(epoch)
+    """Return the epoch of a run's peak; None where nobody knows it."""
+    known = entry.peak_epoch is not None and math.isfinite(entry.peak_epoch)
+    return int(entry.peak_epoch or 0) if known else None
 
 
 def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusion | None:
-    """Return what an evaluation file says; None where it is something else.
+    """Read an evaluation; None where it is something else.
 
     Args:
-        run_id: its run.
+        run_id: whose it is.
         text: JSON, see ``amc_core.training.evaluation``.
-        epoch: its epoch; None takes the one in the text.
+        epoch: where it is known already; else the evaluation says it.
     """
     try:
         content = json.loads(text)
@@ -81,25 +81,25 @@ def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusio
             snr=_matrix(content["snr_levels_db"], content["snr_confusion"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None  # another program wrote it
+        return None  # of another program
 
 
-def _in_folder(folder: Path, with_peak: Sequence[RankedRun]) -> Iterator[Confusion]:
-    for entry in with_peak:
+def _in_folder(folder: Path, peaked: Sequence[RankedRun]) -> Iterator[Confusion]:
+    for entry in peaked:
         epoch = peak_epoch(entry)
         assert epoch is not None
         try:
             text = (folder / entry.run.run_id / epoch_file(epoch)).read_bytes()
         except (OSError, ValueError):
-            continue  # the run was on another machine
-        if (confusion := confusion_of(entry.run.run_id, text, epoch)) is not None:
-            yield confusion
+            continue  # of another machine
+        if (found := confusion_of(entry.run.run_id, text, epoch)) is not None:
+            yield found
 
 
 def _matrix(names: Sequence[Any], rows: Sequence[Sequence[int]]) -> Matrix:
     counts = tuple(tuple(int(count) for count in row) for row in rows)
     if any(len(row) != len(names) for row in counts) or len(counts) != len(names):
-        raise ValueError("the matrix is not square")
-    if len(names) > MAX_CLASSES or any(count < 0 for row in counts for count in row):
-        raise ValueError(f"the matrix has more than {MAX_CLASSES} classes, or a negative count")
+        raise ValueError("a confusion matrix is square")
+    if len(names) > MOST_CLASSES or any(count < 0 for row in counts for count in row):
+        raise ValueError("no counts of classes that can be told apart")
     return Matrix(tuple(str(name) for name in names), counts)

@@ -17,7 +17,7 @@ from amc_agents.commands import main
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ab12cd34", "--gpus", "0", "--workers", "2"], "exclude one another"),
+        (["ab12cd34", "--gpus", "0", "--workers", "2"], "exclude each other"),
         (["ab12cd34", "--gpus", "first"], "nvidia-smi -L"),
         (["a/b/c/d", "--workers", "1"], "does not name a sweep"),
         (["ab12cd34", "--time-limit", "soon"], "write it like 7h30m"),
@@ -47,7 +47,7 @@ def failures_end_it_with_the_reason(person: Person) -> None:
     sweep = person.sweep_of(["exception"], repeats=4)
     failing = person.fleet(sweep, "--workers", "1", "--max-failures", "1")
     assert failing.wait() == 1
-    assert "1 trials failed (error): --max-failures 1" in failing.of("done")[0]["text"]
+    assert "1 trial failed (error): --max-failures 1" in failing.of("done")[0]["text"]
     assert [event["cause"] for event in failing.of("ended")] == ["error"]
     assert len(failing.of("halted")) == 1
     assert len(person.sweep(sweep)["runs"]) == 1

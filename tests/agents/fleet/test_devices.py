@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from amc_agents.fleet.agent_slot import environment_for
+from amc_agents.fleet.agent_slot import agent_environment
 from amc_agents.fleet.devices import (
     Device,
     DeviceError,
-    Lease,
     NoDriver,
     Nvml,
     Reading,
-    choose,
-    crowd,
-    fault,
+    choose_devices,
+    device_fault,
     load_driver,
+    lock_devices,
+    other_users,
 )
 
 GIB = 2**30
@@ -97,38 +97,38 @@ class FakeNvml:
 )
 def test_gpus_are_named_as_cuda_names_them(gpus: str | None, visible: str | None, expected: list[str]) -> None:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    found = choose(Nvml(FakeNvml()), gpus=gpus, workers=None, environ=environ)
+    found = choose_devices(Nvml(FakeNvml()), gpus=gpus, workers=None, environ=environ)
     assert [device.name for device in found] == expected
 
 
 def test_without_a_driver_named_gpus_are_used_all_the_same_and_else_one_cpu_worker() -> None:
-    assert [device.visible for device in choose(NoDriver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
-    assert [device.name for device in choose(NoDriver(), gpus=None, workers=None, environ={})] == ["cpu0"]
-    four = choose(NoDriver(), gpus=None, workers=4, environ={})
+    assert [device.visible for device in choose_devices(NoDriver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
+    assert [device.name for device in choose_devices(NoDriver(), gpus=None, workers=None, environ={})] == ["cpu0"]
+    four = choose_devices(NoDriver(), gpus=None, workers=4, environ={})
     assert [(device.name, device.visible) for device in four] == [(f"cpu{k}", "") for k in range(4)]
 
 
 @pytest.mark.parametrize(
     ("gpus", "workers", "driver", "words"),
     [
-        ("5", None, Nvml(FakeNvml()), "there is no GPU 5 here; there are 0, 1, 2"),
+        ("5", None, Nvml(FakeNvml()), "this machine has no GPU 5, only 0, 1, 2"),
         ("0,0", None, Nvml(FakeNvml()), "--per-gpu 2"),
         ("all", None, NoDriver(), "--workers N"),
         ("first", None, NoDriver(), "nvidia-smi -L"),
-        ("0", 2, NoDriver(), "exclude one another"),
+        ("0", 2, NoDriver(), "exclude each other"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_what_to_do(
     gpus: str, workers: int | None, driver: Any, words: str
 ) -> None:
     with pytest.raises(DeviceError, match=words):
-        choose(driver, gpus=gpus, workers=workers, environ={})
+        choose_devices(driver, gpus=gpus, workers=workers, environ={})
 
 
 def test_a_reading_has_memory_use_holders_and_errors_and_none_for_a_lost_device() -> None:
     library = FakeNvml()
     driver = Nvml(library)
-    device = driver.found()[1]
+    device = driver.devices()[1]
     assert driver.read(device) == Reading(3 * GIB, 24 * GIB, 0.87, (os.getpid(),), 0)
     library.ecc = None
     reading = driver.read(device)
@@ -149,55 +149,55 @@ def test_critical_errors_are_told_once_with_their_device() -> None:
 
 def test_faults_are_those_of_the_device_and_not_of_the_program_on_it() -> None:
     good = Reading(0, GIB, 0.0, (), 2)
-    assert fault(good, good, [31, 43, 13]) is None
-    assert fault(good, good, [31, 79]) == "the driver reported XID 79"
-    assert fault(good, None, []) == "the driver no longer answers for it"
-    assert fault(good, Reading(0, GIB, 0.0, (), 3), []) == "1 new uncorrected ECC error"
-    assert fault(None, None, []) is None
+    assert device_fault(good, good, [31, 43, 13]) is None
+    assert device_fault(good, good, [31, 79]) == "the driver reported XID 79"
+    assert device_fault(good, None, []) == "the driver gets no answer from it"
+    assert device_fault(good, Reading(0, GIB, 0.0, (), 3), []) == "1 new uncorrected ECC error"
+    assert device_fault(None, None, []) is None
 
 
 def test_a_device_is_crowded_where_strangers_hold_a_good_part_of_it() -> None:
     ours, stranger = {1234567}, os.getpid()
-    assert crowd(Reading(20 * GIB, 24 * GIB, 0, (1234567,)), ours) is None
-    assert crowd(Reading(GIB, 24 * GIB, 0, (stranger,)), ours) is None
-    said = crowd(Reading(20 * GIB, 24 * GIB, 0, (1234567, stranger)), ours)
+    assert other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567,)), ours) is None
+    assert other_users(Reading(GIB, 24 * GIB, 0, (stranger,)), ours) is None
+    said = other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567, stranger)), ours)
     assert said is not None
-    assert f"20.0 of 24.0 GiB in use, by pid {stranger}" in said
+    assert f"20.0 of 24.0 GiB in use, also by pid {stranger}" in said
     unseen = Reading(20 * GIB, 24 * GIB, 0, (2**22 + 1,))
-    assert crowd(unseen, set()) is not None
-    assert crowd(unseen, set(), shared=True) is None, "in a container it may be our own other trial"
+    assert other_users(unseen, set()) is not None
+    assert other_users(unseen, set(), shared=True) is None, "in a container it may be our own other trial"
 
 
 def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -> None:
     device = Device("gpu0", "0", "GPU-0")
     code = (
-        "import time\nfrom amc_agents.fleet.devices import Device, Lease\n"
-        "lease = Lease()\nlease.take([Device('gpu0', '0', 'GPU-0')])\nprint('taken', flush=True)\ntime.sleep(60)"
+        "import time\nfrom amc_agents.fleet.devices import Device, lock_devices\n"
+        "locks = lock_devices([Device('gpu0', '0', 'GPU-0')])\nprint('taken', flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "taken\n"
         with pytest.raises(DeviceError, match=rf"pid {first.pid}\).*--per-gpu 2"):
-            Lease().take([device])
+            lock_devices([device])
         first.kill()
-    Lease().take([device, Device("cpu0", "", "cpu0")])
+    lock_devices([device, Device("cpu0", "", "cpu0")]).close()
 
 
 def test_an_agent_sees_its_device_alone_and_no_service_of_its_parent() -> None:
     base = {"WANDB_SERVICE": "3-1-unix", "OMP_NUM_THREADS": "5", "HOME": "/h"}
-    found = environment_for("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
+    found = agent_environment("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
     assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"], found["AMC_WORKER"]) == (
         "2",
         "PCI_BUS_ID",
         "gpu2",
     )
     assert "WANDB_SERVICE" not in found
-    cpu = environment_for("cpu1", Device("cpu1", "", "cpu1"), base, tag="t", threads=2)
+    cpu = agent_environment("cpu1", Device("cpu1", "", "cpu1"), base, tag="t", threads=2)
     assert (cpu["CUDA_VISIBLE_DEVICES"], cpu["OMP_NUM_THREADS"]) == ("", "5"), "what the user says stands"
-    assert environment_for("cpu1", Device("cpu1", "", "cpu1"), {}, tag="t", threads=2)["OMP_NUM_THREADS"] == "2"
+    assert agent_environment("cpu1", Device("cpu1", "", "cpu1"), {}, tag="t", threads=2)["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_machine_without_nvidia_s_driver_has_no_gpus_and_no_error() -> None:
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has NVIDIA's driver")
-    assert load_driver().found() == []
+    assert load_driver().devices() == []

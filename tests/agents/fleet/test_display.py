@@ -7,18 +7,18 @@ import json
 
 from rich.console import Console
 
-from amc_agents.fleet.display import Event, JsonDisplay, LineDisplay, Row, TerminalDisplay, line, table
+from amc_agents.fleet.display import Event, JsonDisplay, LineDisplay, Row, TerminalDisplay, table
 
-GPU = Row("gpu0", 3 * 2**30, 24 * 2**30, 0.87, "ab12cd34", "since 75 s", 12, 0.8953, 4, {"error": 2, "diverged": 1})
+GPU = Row("gpu0", 3 * 2**30, 24 * 2**30, 0.87, "ab12cd34", "for 1 min 15 s", 12, 0.8953, 4, {"error": 2, "diverged": 1})
 CPU = Row("cpu1", None, None, None, None, "waits for a trial", None, None, 0, {})
 
 
 def test_a_line_says_what_there_is_and_leaves_out_what_there_is_not() -> None:
-    assert line(GPU) == (
-        "gpu0 | 3.0/24 GiB, 87% busy | run ab12cd34, since 75 s | epoch 12 | peak 0.8953 | 4 done"
+    assert GPU.line == (
+        "gpu0 | 3.0/24 GiB, 87% busy | run ab12cd34, for 1 min 15 s | epoch 12 | peak 0.8953 | 4 done"
         " | failed: 2 error, 1 diverged"
     )
-    assert line(CPU) == "cpu1 | waits for a trial | 0 done"
+    assert CPU.line == "cpu1 | waits for a trial | 0 done"
 
 
 def test_the_table_has_the_same() -> None:
@@ -33,7 +33,7 @@ def test_on_a_terminal_events_stay_above_the_table() -> None:
     stream = io.StringIO()
     display = TerminalDisplay(Console(file=stream, force_terminal=True, width=120))
     display.show([CPU])
-    display.tell(Event("began", "cpu1", "ab12cd34 begins [not markup]"))
+    display.report(Event("began", "cpu1", "ab12cd34 begins [not markup]"))
     display.show([GPU])
     display.close()
     assert stream.getvalue().index("[not markup]") < stream.getvalue().rindex("gpu0")
@@ -45,17 +45,17 @@ def test_in_a_log_events_come_at_once_and_places_once_a_minute() -> None:
     for second in range(121):
         now[0] = second
         display.show([GPU])
-    display.tell(Event("ended", "gpu0", "ab12cd34 ended"))
+    display.report(Event("ended", "gpu0", "ab12cd34 ended"))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[0].endswith(line(GPU))
+    assert lines[0].endswith(GPU.line)
     assert lines[2].endswith("gpu0: ab12cd34 ended")
 
 
 def test_a_script_gets_one_json_object_a_line() -> None:
     stream, now = io.StringIO(), [0.0]
     display = JsonDisplay(stream, clock=lambda: now[0])
-    display.tell(Event("ended", "gpu0", "ab12cd34 ended", {"run": "ab12cd34", "cause": "error", "exit_code": 1}))
+    display.report(Event("ended", "gpu0", "ab12cd34 ended", {"run": "ab12cd34", "cause": "error", "exit_code": 1}))
     now[0] = 61
     display.show([GPU])
     ended, row = map(json.loads, stream.getvalue().splitlines())

@@ -1,4 +1,4 @@
-"""The table of faults in docs/fleet.md, row by row: the real client, the real agent, the real server."""
+"""The table of faults in agents/README.md, row by row: the real client, the real agent, the real server."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_a_script_without_a_handler_is_still_counted_as_stopped(ends: Ends) -> N
 def test_out_of_host_memory_is_failed_and_named(ends: Ends) -> None:
     assert ends.of("out of memory") == ("failed", "out_of_memory", 1)
     assert ends.epochs["out of memory"] == [0, 1, 2]
-    assert "its configuration fails and is not tried again here: a=0, fault=out of memory" in ends.said("out of memory")
+    assert "the configuration fails and is not tried again here: a=0, fault=out of memory" in ends.said("out of memory")
 
 
 def test_nan_is_failed_and_diverged(ends: Ends) -> None:

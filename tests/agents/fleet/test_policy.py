@@ -8,38 +8,40 @@ import pytest
 
 from amc_agents.fleet.policy import (
     RESTARTS,
-    Alive,
     Blame,
-    Ended,
+    EndedTrial,
+    RunningTrial,
     blame,
-    fits,
-    halt,
+    fits_deadline,
+    halt_reason,
     has_room,
-    quarantine,
-    restart_after,
+    quarantine_reason,
+    restart_delay_s,
 )
 from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
 
 GPUS = ("gpu0", "gpu1", "gpu2", "gpu3")
 
 
-def ended(device: str, cause: Cause = Cause.ERROR, at_s: float = 10.0, lasted_s: float = 2.0, **more: object) -> Ended:
-    return Ended(device, cause, "", at_s - lasted_s, at_s, **more)  # type: ignore[arg-type]
+def ended(
+    device: str, cause: Cause = Cause.ERROR, at_s: float = 10.0, lasted_s: float = 2.0, **more: object
+) -> EndedTrial:
+    return EndedTrial(device, cause, "", at_s - lasted_s, at_s, **more)  # type: ignore[arg-type]
 
 
-def failures(device: str, number: int, cause: Cause = Cause.ERROR, first_s: float = 5.0) -> list[Ended]:
+def failures(device: str, number: int, cause: Cause = Cause.ERROR, first_s: float = 5.0) -> list[EndedTrial]:
     return [ended(device, cause, first_s + 5 * k, configuration=f"{device} {first_s} {k}") for k in range(number)]
 
 
-BUSY = [Alive(gpu, 0.0) for gpu in GPUS[1:]]
+BUSY = [RunningTrial(gpu, 0.0) for gpu in GPUS[1:]]
 
 
 # --- one device ----------------------------------------------------------------------------------------------------
 
 
 def test_a_device_that_fails_three_times_while_three_others_train_is_taken_out_and_not_before() -> None:
-    assert quarantine("gpu0", failures("gpu0", 2), BUSY, 10) is None
-    reason = quarantine("gpu0", failures("gpu0", 3), BUSY, 15)
+    assert quarantine_reason("gpu0", failures("gpu0", 2), BUSY, 10) is None
+    reason = quarantine_reason("gpu0", failures("gpu0", 3), BUSY, 15)
     assert reason is not None
     assert "3 trials failed (3 x error), each within 2 s" in reason
     assert "0 of 3" in reason
@@ -47,46 +49,46 @@ def test_a_device_that_fails_three_times_while_three_others_train_is_taken_out_a
 
 def test_no_device_is_suspected_where_all_fail_alike() -> None:
     everywhere = [trial for gpu in GPUS for trial in failures(gpu, 5)]
-    assert all(quarantine(gpu, everywhere, [], 30) is None for gpu in GPUS)
+    assert all(quarantine_reason(gpu, everywhere, [], 30) is None for gpu in GPUS)
 
 
 def test_a_single_device_has_nothing_to_be_compared_with() -> None:
-    assert quarantine("gpu0", failures("gpu0", 20), [], 200) is None
+    assert quarantine_reason("gpu0", failures("gpu0", 20), [], 200) is None
 
 
 def test_trials_that_have_only_just_begun_elsewhere_prove_nothing() -> None:
-    assert quarantine("gpu0", failures("gpu0", 3), [Alive(gpu, 14.0) for gpu in GPUS[1:]], 15) is None
+    assert quarantine_reason("gpu0", failures("gpu0", 3), [RunningTrial(gpu, 14.0) for gpu in GPUS[1:]], 15) is None
 
 
 def test_the_more_often_others_fail_the_more_failures_in_a_row_it_takes() -> None:
     half = [ended("gpu1", Cause.ERROR if k % 2 else Cause.COMPLETED, k, configuration=str(k)) for k in range(20)]
-    needed = next(n for n in range(1, 50) if quarantine("gpu0", half + failures("gpu0", n), [], 500))
+    needed = next(n for n in range(1, 50) if quarantine_reason("gpu0", half + failures("gpu0", n), [], 500))
     assert 7 <= needed <= 9
     good = [ended("gpu1", Cause.COMPLETED, k) for k in range(20)]
-    assert next(n for n in range(1, 50) if quarantine("gpu0", good + failures("gpu0", n), [], 500)) == 3
+    assert next(n for n in range(1, 50) if quarantine_reason("gpu0", good + failures("gpu0", n), [], 500)) == 3
 
 
 def test_two_bad_devices_of_four_are_both_taken_out() -> None:
     bad = failures("gpu0", 4) + failures("gpu1", 4)
     good = [ended(gpu, Cause.COMPLETED, 20) for gpu in ("gpu2", "gpu3") for _ in range(3)]
-    assert quarantine("gpu0", bad + good, [], 40)
-    assert quarantine("gpu1", bad + good, [], 40)
+    assert quarantine_reason("gpu0", bad + good, [], 40)
+    assert quarantine_reason("gpu1", bad + good, [], 40)
 
 
 @pytest.mark.parametrize("between", sorted(WHOLE | CENSORED))
 def test_a_trial_that_did_not_fail_breaks_the_row(between: Cause) -> None:
     row = [*failures("gpu0", 2), ended("gpu0", between, 20), *failures("gpu0", 2, first_s=25)]
-    assert quarantine("gpu0", row, BUSY, 40) is None
+    assert quarantine_reason("gpu0", row, BUSY, 40) is None
 
 
 @pytest.mark.parametrize("cause", [Cause.DIVERGED, Cause.CONFIG_REFUSED, Cause.OUT_OF_MEMORY, Cause.DATA_ERROR])
 def test_what_the_configuration_or_the_machine_did_never_speaks_against_a_device(cause: Cause) -> None:
-    assert quarantine("gpu0", failures("gpu0", 30, cause), BUSY, 200) is None
+    assert quarantine_reason("gpu0", failures("gpu0", 30, cause), BUSY, 200) is None
 
 
 def test_out_of_memory_speaks_against_a_device_that_others_were_using() -> None:
     crowded = [ended("gpu0", Cause.OUT_OF_MEMORY, 5 * k, crowded="70 of 80 GiB in use") for k in range(3)]
-    assert quarantine("gpu0", crowded, BUSY, 15)
+    assert quarantine_reason("gpu0", crowded, BUSY, 15)
 
 
 def test_a_configuration_that_fails_on_two_devices_is_to_blame_itself() -> None:
@@ -103,44 +105,44 @@ def test_a_configuration_that_fails_on_two_devices_is_to_blame_itself() -> None:
 def test_a_trial_that_somebody_ended_speaks_against_nothing(number: signal.Signals) -> None:
     for code in (-number, 128 + number):
         trials = [ended("gpu0", Cause.KILLED_BY_SIGNAL, 5 * k, exit_code=code) for k in range(5)]
-        assert quarantine("gpu0", trials, BUSY, 30) is None
+        assert quarantine_reason("gpu0", trials, BUSY, 30) is None
 
 
 def test_what_the_driver_reports_takes_a_device_out_at_once_if_the_trial_failed() -> None:
     fault = "the driver reported XID 79"
-    assert fault in str(quarantine("gpu0", [ended("gpu0", device_fault=fault)], [], 10))
-    assert quarantine("gpu0", [ended("gpu0", Cause.COMPLETED, device_fault=fault)], [], 10) is None
+    assert fault in str(quarantine_reason("gpu0", [ended("gpu0", device_fault=fault)], [], 10))
+    assert quarantine_reason("gpu0", [ended("gpu0", Cause.COMPLETED, device_fault=fault)], [], 10) is None
 
 
 # --- the whole fleet -----------------------------------------------------------------------------------------------
 
 
 def test_a_fleet_that_only_fails_stops_and_says_so() -> None:
-    assert halt(failures("gpu0", 5), ["gpu0"], [], None) is None
-    assert halt(failures("gpu0", 6), ["gpu0"], [], None) == "the last 6 trials all failed (6 x error)"
+    assert halt_reason(failures("gpu0", 5), ["gpu0"], [], None) is None
+    assert halt_reason(failures("gpu0", 6), ["gpu0"], [], None) == "the last 6 trials all failed (6 x error)"
     alike = [trial for trials in zip(*(failures(gpu, 3) for gpu in GPUS), strict=True) for trial in trials]
-    assert halt(alike[:-1], GPUS, [], None) is None
-    assert "on every device alike" in str(halt(alike, GPUS, [], None))
+    assert halt_reason(alike[:-1], GPUS, [], None) is None
+    assert "on every device alike" in str(halt_reason(alike, GPUS, [], None))
 
 
 def test_one_good_trial_among_the_last_keeps_a_fleet_going() -> None:
     trials = [*failures("gpu0", 5), ended("gpu0", Cause.COMPLETED), *failures("gpu0", 5)]
-    assert halt(trials, ["gpu0"], [], None) is None
+    assert halt_reason(trials, ["gpu0"], [], None) is None
 
 
 def test_failures_of_a_device_that_was_taken_out_do_not_stop_the_others() -> None:
-    assert halt(failures("gpu0", 12), GPUS, ["gpu0"], None) is None
+    assert halt_reason(failures("gpu0", 12), GPUS, ["gpu0"], None) is None
 
 
 def test_max_failures_counts_every_failure_and_nothing_else() -> None:
     trials = [ended("gpu0", cause) for cause in Cause if cause not in FAILURES] + failures("gpu0", 3)
-    assert halt(trials, ["gpu0"], [], 4) is None
-    assert "--max-failures 3" in str(halt(trials, ["gpu0"], [], 3))
-    assert halt(failures("gpu0", 19), ["gpu0"], [], 20) is None, "who allows 20 failures gets 20"
+    assert halt_reason(trials, ["gpu0"], [], 4) is None
+    assert "--max-failures 3" in str(halt_reason(trials, ["gpu0"], [], 3))
+    assert halt_reason(failures("gpu0", 19), ["gpu0"], [], 20) is None, "who allows 20 failures gets 20"
 
 
 def test_without_a_device_nothing_can_go_on() -> None:
-    assert halt([], ["gpu0"], ["gpu0"], None) == "no device is left"
+    assert halt_reason([], ["gpu0"], ["gpu0"], None) == "no device is left"
 
 
 @pytest.mark.parametrize(
@@ -154,15 +156,15 @@ def test_every_waiting_agent_has_a_trial_reserved(count: int | None, drawn: int,
 
 def test_no_trial_is_begun_that_would_not_end_in_time_by_the_median_of_those_that_did_not_fail() -> None:
     trials = [ended("gpu0", Cause.COMPLETED, lasted_s=s) for s in (100, 200, 300)] + failures("gpu0", 9)
-    assert fits(trials, 799, 1000)
-    assert not fits(trials, 800, 1000)
-    assert fits([], 999, 1000), "nothing is known yet"
-    assert not fits([], 1000, 1000)
-    assert fits(trials, 10**9, None)
+    assert fits_deadline(trials, 799, 1000)
+    assert not fits_deadline(trials, 800, 1000)
+    assert fits_deadline([], 999, 1000), "nothing is known yet"
+    assert not fits_deadline([], 1000, 1000)
+    assert fits_deadline(trials, 10**9, None)
 
 
 def test_an_agent_is_started_again_ever_later_and_not_for_ever() -> None:
-    waits = [restart_after(deaths) for deaths in range(1, RESTARTS + 2)]
+    waits = [restart_delay_s(deaths) for deaths in range(1, RESTARTS + 2)]
     assert waits[-1] is None
     assert waits[:3] == [5, 10, 20]
     known = [wait for wait in waits if wait is not None]

@@ -13,7 +13,15 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from amc_agents.fleet.processes import PROCESS_TAG, children, end_all, exit_code_of_zombie, is_trial, tagged, variables
+from amc_agents.fleet.processes import (
+    PROCESS_TAG,
+    children,
+    end_all,
+    environment_of,
+    exit_code_of_zombie,
+    is_trial,
+    tagged,
+)
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 # An agent in small: it starts a trial in a group of its own, and a helper in a session of its own.
@@ -69,10 +77,10 @@ def test_the_exit_code_of_another_process_s_child_is_seen(end: str, code: int) -
 
 def test_variables_are_those_that_a_process_was_started_with() -> None:
     with subprocess.Popen(SLEEP, env={"A": "1", "B": "x=y"}) as process:
-        until(lambda: variables(process.pid))
-        assert variables(process.pid) == {"A": "1", "B": "x=y"}
+        until(lambda: environment_of(process.pid))
+        assert environment_of(process.pid) == {"A": "1", "B": "x=y"}
         process.kill()
-    assert variables(process.pid) == {}
+    assert environment_of(process.pid) == {}
 
 
 def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -> None:
@@ -157,4 +165,4 @@ def test_a_fleet_inherits_orphans_with_their_exit_code_and_its_guardian_ends_wha
         until(lambda: _has_ended(said["guardian"]))
         assert tagged(tag) == []
         assert _has_ended(said["child"])
-        assert ("its guardian has ended the 1 processes" in fleet.stderr.read()) is (how == "killed")
+        assert ("its guardian has ended 1 process" in fleet.stderr.read()) is (how == "killed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_agents.fleet.evidence import NOTHING, MemoryKills, Record, conclude, last_words, read_from
+from amc_agents.fleet.evidence import NO_RECORD, MemoryKills, WandbRecord, classify_end, last_lines, read_log
 from amc_sweeps.runs.causes import Cause
 
 TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3\n'
@@ -32,40 +32,45 @@ TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3\n'
     ],
 )
 def test_the_cause_follows_from_exit_code_and_log(exit_code: int | None, log: str, cause: Cause) -> None:
-    assert conclude(exit_code, log, run="abc", oom=None).cause is cause
+    assert classify_end(exit_code, log, run="abc", memory_kill=None).cause is cause
 
 
 def test_a_sigkill_by_the_kernel_s_memory_killer_is_out_of_memory_and_any_other_is_not() -> None:
     line = "kernel: Memory cgroup out of memory: Killed process 7 (python) total-vm:9kB"
-    verdict = conclude(-9, "epoch 3", run="abc", oom=line)
+    verdict = classify_end(-9, "epoch 3", run="abc", memory_kill=line)
     assert verdict.cause is Cause.OUT_OF_MEMORY
     assert "Killed process 7" in verdict.because
-    assert conclude(1, TRACE + "ValueError: x", run="abc", oom=line).cause is Cause.ERROR, "it ended by itself"
+    assert classify_end(1, TRACE + "ValueError: x", run="abc", memory_kill=line).cause is Cause.ERROR, (
+        "it ended by itself"
+    )
 
 
 def test_an_agent_s_own_line_says_that_w_and_b_asked_for_the_end() -> None:
     stop = "2026-01-01 00:00:00,0 - wandb.wandb_agent - INFO - Stop: abc"
-    assert conclude(-15, stop, run="abc", oom=None).cause is Cause.STOPPED
-    assert conclude(-15, stop, run="other", oom=None).cause is Cause.KILLED_BY_SIGNAL
+    assert classify_end(-15, stop, run="abc", memory_kill=None).cause is Cause.STOPPED
+    assert classify_end(-15, stop, run="other", memory_kill=None).cause is Cause.KILLED_BY_SIGNAL
     leave = "2026-01-01 00:00:00,0 - wandb.wandb_agent - INFO - Received exit command. Killing runs and quitting."
-    assert conclude(-9, leave, run="abc", oom=None).cause is Cause.STOPPED
+    assert classify_end(-9, leave, run="abc", memory_kill=None).cause is Cause.STOPPED
 
 
 def test_a_good_end_after_the_fleet_asked_for_it_is_stopped_unless_the_trial_says_otherwise() -> None:
-    assert conclude(0, "", run="abc", oom=None, asked=True).cause is Cause.STOPPED
-    done = Record(state="finished", end_reason="completed")
-    assert conclude(0, "", run="abc", oom=None, asked=True, record=done).cause is Cause.COMPLETED
-    assert conclude(130, "", run="abc", oom=None, asked=True).cause is Cause.INTERRUPTED
+    assert classify_end(0, "", run="abc", memory_kill=None, fleet_is_ending=True).cause is Cause.STOPPED
+    done = WandbRecord(state="finished", end_reason="completed")
+    assert classify_end(0, "", run="abc", memory_kill=None, fleet_is_ending=True, record=done).cause is Cause.COMPLETED
+    assert classify_end(130, "", run="abc", memory_kill=None, fleet_is_ending=True).cause is Cause.INTERRUPTED
 
 
 def test_w_and_b_s_word_corrects_what_could_not_be_told_here() -> None:
-    hyperband = Record(state="killed", stop_recorded=True, stop_reason="hyperband")
-    assert conclude(0, "", run="abc", oom=None, record=hyperband).cause is Cause.EARLY_STOPPED
-    patience = Record(state="finished", end_reason="patience", stop_recorded=False)
-    assert conclude(0, "", run="abc", oom=None, record=patience).cause is Cause.PATIENCE
-    assert conclude(None, "", run="abc", oom=None, record=Record(state="finished")).cause is Cause.COMPLETED
-    assert not NOTHING.is_final
-    assert not Record(state="running").is_final
+    hyperband = WandbRecord(state="killed", stop_recorded=True, stop_reason="hyperband")
+    assert classify_end(0, "", run="abc", memory_kill=None, record=hyperband).cause is Cause.EARLY_STOPPED
+    patience = WandbRecord(state="finished", end_reason="patience", stop_recorded=False)
+    assert classify_end(0, "", run="abc", memory_kill=None, record=patience).cause is Cause.PATIENCE
+    assert (
+        classify_end(None, "", run="abc", memory_kill=None, record=WandbRecord(state="finished")).cause
+        is Cause.COMPLETED
+    )
+    assert not NO_RECORD.is_final
+    assert not WandbRecord(state="running").is_final
 
 
 @pytest.mark.parametrize(
@@ -92,10 +97,10 @@ def test_a_machine_that_tells_nothing_is_no_error(tmp_path: Path) -> None:
     assert kills.since(None, 10**9, time.monotonic()) is None
 
 
-def test_a_log_is_read_from_where_the_trial_began(tmp_path: Path) -> None:
+def test_a_log_is_read_log_where_the_trial_began(tmp_path: Path) -> None:
     log = tmp_path / "gpu0.log"
     log.write_text("before\nnow\n\n")
-    assert read_from(log, 7) == "now\n\n"
-    assert read_from(tmp_path / "none", 0) == ""
-    assert last_words("a\nb\n\n") == "b"
-    assert last_words("") == "it said nothing"
+    assert read_log(log, 7) == "now\n\n"
+    assert read_log(tmp_path / "none", 0) == ""
+    assert last_lines("a\nb\n\n") == "b"
+    assert last_lines("") == "no output"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from amc_agents.fleet.evidence import Record
-from amc_agents.fleet.watch import Sweep, Watch
+from amc_agents.fleet.evidence import NO_RECORD, WandbRecord
+from amc_agents.fleet.watch import SweepReader, Watcher
 
 
 class Cloud:
@@ -45,12 +45,12 @@ class Cloud:
 def test_a_server_that_lacks_our_own_fields_is_asked_without_them_from_then_on() -> None:
     cloud = Cloud()
     cloud.summaries["r1"] = {"epoch": 4, "val/combined_acc": 0.3, "best/combined_acc": 0.5, "end_reason": "patience"}
-    sweep = Sweep(cloud, "team/project/sweep")
+    reader = SweepReader(cloud, "team/project/sweep")
     for _ in range(2):
-        found = sweep.records(["r1", "r2"], "val/combined_acc", minimise=False)
-        assert found == {"r1": Record("running", "patience", None, None, 4, 0.5)}
+        found = reader.records(["r1", "r2"], "val/combined_acc", minimise=False)
+        assert found == {"r1": WandbRecord("running", "patience", None, None, 4, 0.5)}
     assert ["shouldStop" in document for document in cloud.asked] == [True, False, False]
-    assert sweep.look() == {"state": "RUNNING", "config": "metric: {name: loss}"}
+    assert reader.sweep() == {"state": "RUNNING", "config": "metric: {name: loss}"}
 
 
 @pytest.mark.parametrize(
@@ -69,37 +69,36 @@ def test_the_peak_is_read_however_the_script_logs_it(
 ) -> None:
     cloud = Cloud(own_fields=True)
     cloud.summaries["r1"] = summary
-    assert Sweep(cloud, "e/p/s").records(["r1"], "loss", minimise=minimise)["r1"].peak == peak
+    assert SweepReader(cloud, "e/p/s").records(["r1"], "loss", minimise=minimise)["r1"].peak == peak
 
 
 def test_the_best_value_that_was_seen_stays_and_a_server_that_is_away_changes_nothing() -> None:
     cloud = Cloud(own_fields=True)
-    watch = Watch(Sweep(cloud, "e/p/s"), "loss", minimise=True)
-    watch.want(["r1"])
+    watcher = Watcher(SweepReader(cloud, "e/p/s"), "loss", minimise=True)
+    watcher.follow(["r1"])
     for value in (0.9, 0.4, 0.7):
         cloud.summaries["r1"] = {"loss": value}
-        watch.look()
+        watcher.poll()
     cloud.away = True
-    watch.look()
-    record = watch.record("r1")
-    assert record is not None
+    watcher.poll()
+    record = watcher.record("r1")
     assert record.peak == 0.4
-    assert watch.trouble == "no route to host"
-    assert watch.record("r2") is None
-    assert watch.record(None) is None
+    assert watcher.error == "no route to host"
+    assert watcher.record("r2") is NO_RECORD
+    assert watcher.record(None) is NO_RECORD
 
 
 def test_a_server_that_does_not_answer_is_trouble_before_the_client_gives_up() -> None:
     cloud, now, seen = Cloud(own_fields=True), [0.0], []
     cloud.summaries["r1"] = {}
-    watch = Watch(Sweep(cloud, "e/p/s"), None, minimise=True, clock=lambda: now[0])
-    watch.want(["r1"])
+    watcher = Watcher(SweepReader(cloud, "e/p/s"), None, minimise=True, clock=lambda: now[0])
+    watcher.follow(["r1"])
 
     def wait() -> None:
         for now[0] in (9.0, 11.0):
-            seen.append(watch.trouble)
+            seen.append(watcher.error)
 
     cloud.before_answering = wait
-    watch.look()
+    watcher.poll()
     assert seen == [None, "no answer for 10 s"]
-    assert watch.trouble is None
+    assert watcher.error is None

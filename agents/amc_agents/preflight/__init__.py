@@ -1,1 +1,0 @@
-"""Check a sweep file before it is registered."""
