@@ -1,21 +1,23 @@
-# make demo    the whole loop in five minutes: no account, no internet, no GPU
-# make test    every test
-# make check   format, lint, types
-# make wheel   build the wheel, install it into an empty environment, run its four commands there
-# make bench   benchmarks, printed as tables
-# make soak    long tests, run by hand
+# make demo     the whole loop in five minutes: no account, no internet, no GPU
+# make test     every test
+# make check    format, lint, types
+# make wheel    build the wheel, install it into an empty environment, run its four commands there
+# make picture  draw docs/report.png, the README's picture, with Chromium
+# make bench    benchmarks, printed as tables
+# make soak     long tests, run by hand
+# make clean    remove what these commands made
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PIP_QUIET := --disable-pip-version-check --quiet
 
-.PHONY: demo test check wheel bench soak clean
+.PHONY: demo test check wheel picture bench soak clean
 
 demo: $(READY)
 	@$(BIN)/amc-sweep demo
 
-# Many tests wait for servers and clients: two at a time, the tests of one file after one another.
+# Many tests wait for servers and clients, so two files run at a time. The tests of one file run one after another.
 test: $(READY)
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
@@ -32,10 +34,13 @@ wheel: $(READY)
 	cd dist && for command in amc-data amc-train amc-sweep amc-analyze; do venv/bin/$$command --help > /dev/null || exit 1; done
 	@echo "the wheel installs into an empty environment and its four commands run there"
 
+picture: $(READY)
+	$(BIN)/python docs/picture.py
+
 bench: $(READY)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# What is timed under load has the machine to itself; of the rest, mostly waiting, two run at a time.
+# The timing under load needs the whole machine. The other tests mostly wait, so two run at a time.
 soak: $(READY)
 	$(BIN)/pytest tests/soak/test_soak_load.py
 	$(BIN)/pytest tests/soak --ignore=tests/soak/test_soak_load.py --numprocesses=2 --dist=worksteal --verbose
@@ -43,7 +48,7 @@ soak: $(READY)
 clean:
 	rm -rf .venv build dist demo *.egg-info
 
-# One environment for everything, made again when what it depends on changes.
+# One environment for everything. It is updated when one of these files changes.
 $(READY): setup.cfg pyproject.toml docker/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "Installing into .venv (torch is large; this takes some minutes once)"

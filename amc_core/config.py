@@ -21,10 +21,11 @@ __all__ = [
     "FieldSpec",
     "TrialConfig",
     "check_value",
+    "current_value",
     "parse_flag",
 ]
 
-# RUNLOG's and torchvision's names for what timm calls otherwise; any other timm name is taken as it stands.
+# Names of torchvision and of the 2025 research log (sweeps/recorded); any other name must be timm's own.
 MODEL_ALIASES: Mapping[str, str] = {
     "vit_b_16": "vit_base_patch16_224",
     "swin_t": "swin_tiny_patch4_window7_224",
@@ -65,6 +66,7 @@ class FieldSpec:
     exclusive_minimum: bool = False
     optional: bool = False  # null is a value
     words: tuple[str, ...] = ()  # what a number may be besides a number: auto
+    aliases: Mapping[str, str] = field(default_factory=dict)  # words of earlier versions, and what they are called
 
     def allowed(self) -> str:
         """Describe the accepted values in a few words."""
@@ -91,7 +93,7 @@ def _field(default: Any, help_text: str, **spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
-    """One trial's choices. Defaults are RUNLOG's most successful settings where it has them."""
+    """One trial's choices. Defaults are the most successful settings of the 2025 research log where it has them."""
 
     # data
     data: str = _field("data/GOLD_XYZ_OSC.0001_1024.hdf5", "HDF5 file in the RadioML 2018.01A layout")
@@ -137,8 +139,9 @@ class TrialConfig:
     snr_loss_alpha: float = _field(0.5, "weight of the penalty of d2 and inverse_d2", minimum=0)
     snr_loss_scale: str = _field(
         "unit",
-        "scale of distances: unit has a maximum of 1, runlog counts steps between levels",
-        choices=("unit", "runlog"),
+        "scale of distances: unit has a maximum of 1, levels counts steps between levels",
+        choices=("unit", "levels"),
+        aliases={"runlog": "levels"},
     )
     task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall", "fixed"))
     task_weight_mod: float = _field(0.5, "fixed weight of the modulation loss; SNR has the rest", minimum=0, maximum=1)
@@ -233,7 +236,7 @@ def unknown_field(name: str) -> str:
 
 def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     """Return (normalised value, None), or (None, the problem in one sentence)."""
-    spec = FIELDS[name]
+    spec, value = FIELDS[name], current_value(name, value)
     refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
     if value is None:
         return (None, None) if spec.optional else (None, refused)
@@ -256,6 +259,11 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     if too_low or (spec.maximum is not None and value > spec.maximum):
         return None, refused
     return (int(value) if spec.kind == "int" else float(value)), None
+
+
+def current_value(name: str, value: Any) -> Any:
+    """Return a value under the word that it has in this version; what is no old word is returned as it is."""
+    return FIELDS[name].aliases.get(value, value) if name in FIELDS and isinstance(value, str) else value
 
 
 def parse_flag(name: str, text: str) -> Any:

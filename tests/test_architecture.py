@@ -156,7 +156,7 @@ def test_sweep_files_lie_in_no_package() -> None:
     assert not (ROOT / "sweeps" / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("command", ["amc_agents.commands", "amc_analysis.cli"])
+@pytest.mark.parametrize("command", ["amc_core.commands", "amc_agents.commands", "amc_analysis.cli"])
 def test_help_imports_neither_torch_nor_wandb_nor_pandas(command: str) -> None:
     program = (
         f"import sys; from {command} import main\n"

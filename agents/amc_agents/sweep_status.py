@@ -19,7 +19,7 @@ from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 if TYPE_CHECKING:
-    from amc_analysis.reading.sources import Source
+    from amc_analysis.reading.sources import RunSource
     from amc_analysis.runs.findings import Findings
     from amc_sweeps.runs.records import SweepRecord
 
@@ -129,7 +129,7 @@ class Status:
 
 
 def read_status(
-    api: Any, path: str, progress: Progress = lambda _done, _total: None, *, sources: Sequence[Source]
+    api: Any, path: str, progress: Progress = lambda _done, _total: None, *, sources: Sequence[RunSource]
 ) -> Status:
     """Read a sweep anew and say where it stands.
 
@@ -157,7 +157,7 @@ def read_status(
 
 
 def _record(
-    sources: Sequence[Source], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
+    sources: Sequence[RunSource], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
 ) -> SweepRecord:
     from amc_analysis.reading.bulk import NoBulkError
     from amc_analysis.reading.reader import read

@@ -1,7 +1,7 @@
 """From IQ to what the model sees, on whatever device the frames are.
 
 On the CPU the two representations that matter are computed by numba's machine code; everything, and everything on CUDA,
-is also there in torch. RUNLOG's *dilated* images are not built: its author removed them after they had brought nothing.
+is also there in torch.
 
 In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """
@@ -54,7 +54,7 @@ class Representation(nn.Module):
     Every representation starts from the frame at unit power, so that the receiver's gain does not matter.
 
     - ``constellation``: log1p of the histogram of I (rows) and Q over +-``histogram_range``, or over each frame's own
-      extent (``auto``: what np.histogram2d does without a range, and RUNLOG did); ``histogram_norm: max`` divides every
+      extent (``auto``: what np.histogram2d does without a range); ``histogram_norm: max`` divides every
       image by its largest value.
     - ``constellation_psd``: that, and the log power spectrum repeated over the rows.
     - ``synced``: (0) the symbols without timing, carrier and quarter turns: re (rows) and im over 0..2; (1) their size

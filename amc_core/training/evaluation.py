@@ -39,7 +39,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Attractor:
-    """An SNR level that swallows the frames of others: RUNLOG's black hole."""
+    """An SNR level that many frames of other levels are mistaken for."""
 
     snr_db: int
     share: float  # of all frames of other levels

@@ -29,9 +29,10 @@ class SnrLoss(nn.Module):
       ICCV 2015)
     - ``l1``: the expected distance ``sum_k p_k d(k, t)``; of a regression head ``|v - r|``
     - ``d2``: ``-log p_t + alpha sum_k p_k d(k, t)^2``: a far guess costs more than a near one
-    - ``inverse_d2``: ``-log p_t + alpha sum_{k != t} p_k / d(k, t)^2``: the other way round, RUNLOG's accident
+    - ``inverse_d2``: ``-log p_t + alpha sum_{k != t} p_k / d(k, t)^2``: a near guess costs more; the 2025
+      research log used it by mistake
 
-    Scale ``runlog`` leaves them so. A weight of up to 225 (16 levels) drowns the other task and pulls the guesses to
+    Scale ``levels`` leaves them so. A weight of up to 225 (16 levels) drowns the other task and pulls the guesses to
     the posterior mean; scale ``unit`` therefore divides every distance term by the largest value that it can take
     between two levels, so that alpha means the same for each. Cross-entropy is never scaled.
 
@@ -40,7 +41,7 @@ class SnrLoss(nn.Module):
     Args:
         kind: the name above.
         alpha: weight of the distance penalty of ``d2`` and ``inverse_d2``.
-        scale: ``unit`` or ``runlog``.
+        scale: ``unit`` or ``levels``.
         levels_db: SNR of the levels, dB, increasing.
         regression: whether the head gives one number instead of logits.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from amc_analysis.reading.options import Evaluations, ReadingOptions, read_records, reading_options
+from amc_analysis.reading.options import ReadingOptions, reading_options
+from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import (
     COMPARISON_VERSION,
     compare,
@@ -26,10 +26,12 @@ from amc_analysis.report.comparison import (
 )
 from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_analysis.runs.findings import Findings, analyse, logged_metrics, nobody_logged
+from amc_core.files import write_whole
 from amc_sweeps.backend.options import EndsLikeAShell, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.report.sections import Report
+    from amc_analysis.runs.confusion import FetchConfusions
 
 PIPED_WIDTH = 100  # columns where no terminal tells its own
 
@@ -135,7 +137,7 @@ def main(
     for path in files.values():
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-    records, elsewhere = read_records(reading)
+    records, fetch = read_records(reading)
     found = [analyse(record) for record in records]
     for findings in found:
         if reading.metric is not None and nobody_logged(findings):
@@ -159,7 +161,7 @@ def main(
         _print(reports, rows=top or None)
     if csv_file in files:
         _write(files[csv_file], _csv(found))
-    html = partial(_html, evaluations=evaluations, elsewhere=elsewhere)
+    html = partial(_html, evaluations=evaluations, fetch=fetch)
     for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
         if name is not None and name in files and not (name == next_file and impossible):
             _write(files[name], render(reports))
@@ -209,13 +211,13 @@ def _markdown(reports: Sequence[Report]) -> str:
     return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(compared)), *pages])
 
 
-def _html(reports: Sequence[Report], evaluations: Path, elsewhere: Evaluations) -> str:
+def _html(reports: Sequence[Report], evaluations: Path, fetch: FetchConfusions | None) -> str:
     from amc_analysis.report.page import to_html
     from amc_analysis.runs.confusion import read_confusions
 
     (report,) = reports
     findings = report.findings
-    confusions = read_confusions(evaluations, findings.ranked, partial(elsewhere, findings.sweep))
+    confusions = read_confusions(evaluations, findings.sweep, findings.ranked, fetch)
     return to_html(replace(report, confusions=confusions))
 
 
@@ -226,13 +228,8 @@ def _next(reports: Sequence[Report]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise click.ClickException(f"{path} could not be written: {error.strerror}") from error
     click.echo(f"wrote {path}", err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from amc_agents.preflight import Preflight, check
+from amc_agents.preflight.check import Preflight, check_sweep
 
 GOOD: dict[str, Any] = {
     "method": "bayes",
@@ -30,7 +30,7 @@ def look(parameters: dict[str, Any] | None = None, **changes: Any) -> Preflight:
     """Check GOOD with further parameters and other top-level keys; None takes a key away."""
     sweep = {**GOOD, "parameters": {**GOOD["parameters"], **(parameters or {})}, **changes}
     sweep = {key: value for key, value in sweep.items() if value is not None}
-    return check(yaml.safe_dump(sweep), source="test")
+    return check_sweep(yaml.safe_dump(sweep), source="test")
 
 
 def test_a_good_sweep_has_nothing_to_say_and_its_bands_are_epochs() -> None:
@@ -137,7 +137,7 @@ parameters:
   batchsize: {value: 64}
   dropout: {value: 2}
 """
-    problems = check(text, source="test").problems
+    problems = check_sweep(text, source="test").problems
     assert len(problems) == 7
     for expected in ["metrik", "run_cap", "1.0e-4", "1.0e+1", "batch_size?", "dropout: 2", "mean val/combined_acc?"]:
         assert any(expected in problem for problem in problems), expected
@@ -152,7 +152,7 @@ def test_what_the_method_cannot_do_does_not_hide_what_the_trial_does_not_accept(
 
 
 def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
-    found = check("- a\n- b\n", source="test")
+    found = check_sweep("- a\n- b\n", source="test")
     assert found.sweep is None
     assert len(found.problems) == 1
     assert found.configurations is None
@@ -164,9 +164,9 @@ def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
     ("name", "expected"),
     [
         ("val/acc", "no trial logs 'val/acc'"),
-        ("test/combined_acc", "logged once, after the last epoch, and must not steer a search; use val/combined_acc"),
-        ("test/f1", "logged once, after the last epoch, and must not steer a search"),
-        ("attractor/snr_db", "logged only in epochs that have one"),
+        ("test/combined_acc", "logged once, after the last epoch, so a search cannot use it; use val/combined_acc"),
+        ("test/f1", "logged once, after the last epoch, so a search cannot use it"),
+        ("attractor/snr_db", "not logged in every epoch"),
         ("f1/mod/QPKS", "did you mean f1/mod/QPSK?"),
         ("f1/mod/OOK", "f1/mod/OOK is not logged with label_set digital17"),
         ("f1/family/analog", "f1/family/analog is not logged with label_set digital17"),
@@ -186,7 +186,7 @@ def test_a_search_may_steer_by_a_class_a_family_or_a_level(name: str) -> None:
 def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
     assert "the agent runs 'python amc-train'" in look(command=None).problems[0]
     assert "'python amc-train'" in look(command=["${env}", "${interpreter}", "${program}", "${args}"]).problems[0]
-    assert "${arg} is no macro" in look(command=["${env}", "${program}", "${arg}"]).problems[0]
+    assert "${arg} is not a macro" in look(command=["${env}", "${program}", "${arg}"]).problems[0]
     assert look(command=["${env}", "nice", "${envvar:LAUNCHER}", "${program}", "${args}"]).problems == []
     assert "program: missing" in look(program=None).problems[0]
 
@@ -216,14 +216,14 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
             "bands at epoch 66, 200, but a trial may end",
         ),
         ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band, epoch 50, is not before the end"),
-        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands are asked for, 2 lie above 0"),
+        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands are asked for, only 2 lie above 0"),
         ({}, {"early_terminate": {**HYPERBAND, "max_iter": 27, "s": 2, "min_iter": 3}}, "min_iter: ignored"),
         ({}, {"metric": {"name": "val/combined_acc", "goal": "maximize"}}, "metric.impute: not given"),
-        ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy wants goal: maximize"),
+        ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy needs goal: maximize"),
         ({}, {"metric": {**METRIC, "goal": "minimize"}}, "searches for the worst model"),
         ({}, {"metric": {**METRIC, "name": "val/loss"}}, "searches for the worst model"),
-        ({}, {"metric": {**METRIC, "name": "train/mod_acc"}}, "learns its frames by heart"),
-        ({}, {"metric": {**METRIC, "name": "epoch"}}, "says nothing of how good a model is"),
+        ({}, {"metric": {**METRIC, "name": "train/mod_acc"}}, "only memorises its training frames"),
+        ({}, {"metric": {**METRIC, "name": "epoch"}}, "does not measure how good a model is"),
         ({}, {"metric": {**METRIC, "target": 55}}, "metric.target: 55 is never reached"),
         ({}, {"metric": {**METRIC, "name": "f1/mod/QPSK", "target": 55}}, "metric.target: 55 is never reached"),
         ({}, {"run_cap": None}, "run_cap: not given; the sweep goes on until somebody stops it"),
@@ -232,7 +232,7 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
             {"run_cap": 30},
             "run_cap: 30 runs, but only 2 configurations; bayes may run some",
         ),
-        ({"max_lr": {"value": 0.001}, "snr_layer": {"value": "standard"}}, {}, "there is one configuration only"),
+        ({"max_lr": {"value": 0.001}, "snr_layer": {"value": "standard"}}, {}, "there is only one configuration"),
         ({"seed": {"values": [1, 1]}}, {}, "seed: a value is listed more than once"),
         ({"batch_size": {"distribution": "q_uniform", "min": 5, "max": 14, "q": 4}}, {}, "max = 14 is never drawn"),
         ({"curriculum_window": {"values": [1, 3]}}, {}, "curriculum_window: has no effect while curriculum is False"),
@@ -287,8 +287,8 @@ def test_patience_inside_a_protected_cycle_needs_no_warning() -> None:
 
 def test_the_check_imports_neither_torch_nor_wandb_nor_pandas() -> None:
     code = (
-        "import sys, amc_agents.preflight as p\n"
-        "p.check('method: random', source='x')\n"
+        "import sys, amc_agents.preflight.check as p\n"
+        "p.check_sweep('method: random', source='x')\n"
         "print(sorted({'torch', 'wandb', 'pandas', 'numpy', 'timm'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

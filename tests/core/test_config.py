@@ -41,6 +41,11 @@ def test_every_choice_is_accepted_and_a_misspelt_one_is_answered_with_the_neares
         assert f"did you mean {choice}" in problem
 
 
+def test_an_old_word_is_read_as_the_current_one() -> None:
+    assert TrialConfig.from_mapping({"snr_loss_scale": "runlog"}) == TrialConfig(snr_loss_scale="levels")
+    assert "runlog" not in FIELDS["snr_loss_scale"].allowed()
+
+
 def test_all_violations_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         TrialConfig.from_mapping(

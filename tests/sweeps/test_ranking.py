@@ -80,7 +80,7 @@ def test_a_run_with_a_summary_alone_is_ranked_by_it() -> None:
 
 
 def test_a_crashed_run_above_the_best_completed_one_is_a_gem() -> None:
-    """RUNLOG's own case: 47.15 before the crash, above most that completed."""
+    """The 2025 research log's own case: 47.15 before the crash, above most that completed."""
     entries = ranked(
         (run("whole", [0.30, 0.40]), Cause.COMPLETED),
         *((run(f"crash{i}", [0.41 + i / 100]), Cause.LOST) for i in range(5)),

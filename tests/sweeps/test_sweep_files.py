@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from amc_agents.preflight import check
+from amc_agents.preflight.check import check_sweep
 from amc_core.config import MODEL_ALIASES, TrialConfig
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice, grid, parse
@@ -42,7 +42,7 @@ def test_every_file_is_expected_here() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_file_passes_the_check_without_a_word_and_counts_as_it_says(name: str) -> None:
-    found = check(text_of(name), source=name)
+    found = check_sweep(text_of(name), source=name)
     assert found.problems == []
     assert found.warnings == []
     assert (found.configurations, found.bands_epochs, found.epochs_at_most) == EXPECTED[name]

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from amc_agents.preflight import Preflight, check
+from amc_agents.preflight.check import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 
@@ -47,7 +47,7 @@ def create_command(
     Exit codes: 0 registered (or, with --dry-run, fit to be), 2 refused.
     """
     text = _read(file)
-    preflight = check(text, source=str(file))
+    preflight = check_sweep(text, source=str(file))
     if preflight.sweep is None or preflight.problems:
         _report(preflight, file)
         refuse(f"{file}: {_count(len(preflight.problems), 'problem')}; nothing was registered")

@@ -76,10 +76,10 @@ def _show_progress(done: int, total: int) -> None:
 def _read(chosen: SweepTarget, progress: Progress = _no_progress) -> Status:
     from amc_analysis.reading.bulk import BulkSource
     from amc_analysis.reading.public_api import PublicApiSource
-    from amc_analysis.reading.sources import Source
+    from amc_analysis.reading.sources import RunSource
     from amc_analysis.runs.records import SweepUnreadableError
 
-    sources: list[Source] = [PublicApiSource(chosen.api)]
+    sources: list[RunSource] = [PublicApiSource(chosen.api)]
     if chosen.backend.kind == "embedded":
         sources.insert(0, BulkSource(chosen.backend.base_url, chosen.backend.api_key or ""))
     with translate_errors(chosen.backend):

@@ -1,6 +1,6 @@
 """The fleet's decisions: pure functions over records, without processes and clocks.
 
-agents/README.md has the same rules for users ("What the fleet does about failures").
+docs/fleet.md has the same rules for users ("What the fleet does about failures").
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from amc_agents.trial.recorder import ClientLostError, RunRecorder, telling_wand
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.run_folder import leave_end
 from amc_agents.trial.signals import StopRequests
-from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
+from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, current_value, parse_flag
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
@@ -212,7 +212,11 @@ def _settle(
     values = continued_values(handed_over, machine, given) if run.resumed else {**machine, **given, **handed_over}
     config = TrialConfig.from_mapping(values)
     with telling_wandb():
-        changed = {name: value for name, value in config.to_mapping().items() if handed_over.get(name) != value}
+        changed = {
+            name: value
+            for name, value in config.to_mapping().items()
+            if current_value(name, handed_over.get(name)) != value
+        }
         run.config.update(changed, allow_val_change=run.resumed)
     from amc_agents.trial.continuation import find_checkpoint  # torch: after TrialConfig has had its say
 

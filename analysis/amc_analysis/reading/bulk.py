@@ -1,7 +1,7 @@
-"""The embedded server's own operation: every run with its whole history in one reply, see ``amc_server.http.bulk``.
+"""The embedded server's bulk operation: every run with its whole history in one reply, see ``amc_server.http.bulk``.
 
-W&B's client has no way to ask for it, so it is plain HTTP with the same key; and so are a run's files, for which the
-client need not be started then.
+The wandb client has no call for it, so it is plain HTTP with the same key. Files of runs are read the same way, which
+saves the time to start the client.
 """
 
 from __future__ import annotations
@@ -19,60 +19,69 @@ from typing import Any
 
 import yaml
 
-from amc_analysis.reading.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.reading.sources import (
+    MAX_FILE_BYTES,
+    HistoryPosition,
+    NotFoundError,
+    RunUpdate,
+    Selection,
+    SourceReply,
+    SweepMetadata,
+    band_decision,
+)
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
-from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord, parse_time
 
 FORMAT, VERSION = "amc-bulk", 1
-TIMEOUT_S = 120.0  # of silence
+TIMEOUT_S = 120.0  # without a byte from the server
 TRIES = 6
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-BUSY = frozenset({429, 502, 503, 504})  # worth asking again
+BUSY = frozenset({429, 502, 503, 504})  # status codes after which the request is sent again
 
 
 class NoBulkError(RuntimeError):
-    """This server has no such operation: read it through the public API."""
+    """This server has no bulk operation: read it through the public API."""
 
 
-class _AbsentError(LookupError):
-    """There is nothing at this address."""
+class _NoAddressError(LookupError):
+    """The server has nothing at this address."""
 
 
 class BulkSource:
-    """An embedded server."""
+    """An embedded server, read by its bulk operation."""
 
     def __init__(self, base_url: str, key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._base_url = base_url
         self._credentials = base64.b64encode(f"api:{key}".encode()).decode()
         self._sleep = sleep
 
-    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
-        """Read what is wanted, see Source.
+    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
+        """Start reading the selected runs, see RunSource.
 
         Raises:
             NoBulkError: when the server has no such operation.
         """
-        reply = self._ask(
-            {
-                "entity": wanted.entity,
-                "project": wanted.project,
-                "sweep": wanted.sweep_id,
-                "runs": None if wanted.run_ids is None else list(wanted.run_ids),
-                "known": {run_id: [mark.token, mark.lines] for run_id, mark in known.items()},
-            }
-        )
+        body = {
+            "entity": selection.entity,
+            "project": selection.project,
+            "sweep": selection.sweep_id,
+            "runs": None if selection.run_ids is None else list(selection.run_ids),
+            "known": {run_id: [position.token, position.lines] for run_id, position in positions.items()},
+        }
+        try:
+            reply = self._send("/bulk", json.dumps(body).encode())
+        except _NoAddressError as error:
+            raise NoBulkError(f"{self._base_url} has no bulk operation") from error
         first_line = json.loads(reply.readline() or b"{}")
         if first_line.get("format") != FORMAT or first_line.get("version") != VERSION:
             reply.close()
             raise NoBulkError(f"{self._base_url} answers in another format: {str(first_line)[:80]}")
-        runs = first_line["runs"]
         if first_line["project"] is None:
             reply.close()
-            raise NotFoundError(wanted.path)
-        head = self._head(first_line)
-        return Reading(head, len(runs), self._parts(reply, runs, head))
+            raise NotFoundError(selection.path)
+        runs, sweep = first_line["runs"], self._sweep(first_line)
+        return SourceReply(sweep, len(runs), self._updates(reply, runs, sweep.project))
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
         """Return the first of these files that the run has, see FileSource."""
@@ -80,29 +89,32 @@ class BulkSource:
             path = "/".join(urllib.parse.quote(piece) for piece in (project, run_id, name))
             try:
                 with self._send(f"/files/{path}") as reply:
-                    content = reply.read(MOST_FILE_BYTES + 1)
-            except _AbsentError:
+                    content = reply.read(MAX_FILE_BYTES + 1)
+            except _NoAddressError:
                 continue
-            return content if len(content) <= MOST_FILE_BYTES else None
+            return content if len(content) <= MAX_FILE_BYTES else None
         return None
 
-    def _head(self, line: Mapping[str, Any]) -> SweepHead:
+    def _sweep(self, line: Mapping[str, Any]) -> SweepMetadata:
         entity, project, sweep = line["entity"], line["project"], line["sweep"]
+        page = f"{self._base_url}/{entity}/{project}"
         if sweep is None:
-            return SweepHead(entity, project, url=f"{self._base_url}/{entity}/{project}")
-        return SweepHead(
+            return SweepMetadata(entity, project, url=page)
+        return SweepMetadata(
             entity=entity,
             project=project,
             sweep_id=sweep["id"],
             config=yaml.safe_load(sweep["config"]) or {},
             state=sweep["state"].upper(),
             name=sweep["name"],
-            url=f"{self._base_url}/{entity}/{project}/sweeps/{sweep['id']}",
+            url=f"{page}/sweeps/{sweep['id']}",
             description=sweep["description"] or "",
             updated_at=parse_time(sweep["updated_at"]),
         )
 
-    def _parts(self, reply: http.client.HTTPResponse, runs: list[dict[str, Any]], head: SweepHead) -> Generator[Part]:
+    def _updates(
+        self, reply: http.client.HTTPResponse, runs: list[dict[str, Any]], project: str
+    ) -> Generator[RunUpdate]:
         try:
             for run in runs:
                 history = run["history"]
@@ -112,27 +124,17 @@ class BulkSource:
                     text = reply.read(size) if size >= 0 else b""
                     if len(text) != size:
                         raise SweepUnreadableError(f"{self._base_url} ended its reply in the middle of run {run['id']}")
-                    piece = History.from_json(text)
-                    rows = rows.extended(piece) if rows.length else piece
-                yield Part(
-                    head=_record(run, head.project),
-                    mark=Mark(history["token"], history["lines"]),
-                    rows=rows,
-                    whole=history["first"] == 0,
-                )
+                    block = History.from_json(text)
+                    rows = rows.extended(block) if rows.length else block
+                position = HistoryPosition(history["token"], history["lines"])
+                yield RunUpdate(_run_record(run, project), position, rows, is_whole=history["first"] == 0)
         except (OSError, http.client.HTTPException) as error:
             raise SweepUnreadableError(f"{self._base_url} ended its reply: {error}") from error
         finally:
             reply.close()
 
-    def _ask(self, body: Mapping[str, Any]) -> http.client.HTTPResponse:
-        try:
-            return self._send("/bulk", json.dumps(body).encode())
-        except _AbsentError as error:
-            raise NoBulkError(f"{self._base_url} has no bulk reading") from error
-
     def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
-        """Send a request; wait as long as a busy server says, or longer and longer where it does not say."""
+        """Send a request, again after a wait while the server is busy."""
         headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
         for attempt in range(TRIES):
@@ -141,10 +143,10 @@ class BulkSource:
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code in {404, 405}:
-                        raise _AbsentError from error
+                        raise _NoAddressError from error
                     if error.code not in BUSY or attempt == TRIES - 1:
-                        said = error.read(2000).decode(errors="replace")
-                        raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {said}") from error
+                        text = error.read(2000).decode(errors="replace")
+                        raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {text}") from error
                     self._sleep(wait_s(error.headers.get("Retry-After"), attempt, time.time()))
             except OSError as error:
                 raise SweepUnreadableError(f"{self._base_url} does not answer: {error}") from error
@@ -154,26 +156,26 @@ class BulkSource:
 
 
 def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
-    """Return how long to wait before asking again.
+    """Return how long to wait before the next try, in seconds.
 
     Args:
-        retry_after: the header of that name: seconds, or a date (RFC 9110, 10.2.3).
-        attempt: how often it was refused before.
+        retry_after: the header of that name: seconds, or a date (RFC 9110, 10.2.3). Without it, the wait doubles with
+            every attempt, up to LONGEST_WAIT_S.
+        attempt: how many earlier tries were refused.
         now: Unix time.
     """
-    own = float(min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S))
+    doubling = float(min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S))
     if retry_after is None:
-        return own
+        return doubling
     try:
         if retry_after.strip().isdecimal():
             return float(retry_after)
         return max(float(parsedate_to_datetime(retry_after).timestamp()) - now, 0.0)
     except ValueError:
-        return own
+        return doubling
 
 
-def _record(run: Mapping[str, Any], project: str) -> RunRecord:
-    decision = run["stop_band"], run["stop_value"], run["stop_threshold"]
+def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
     return RunRecord(
         run_id=run["id"],
         name=run["name"] or run["id"],
@@ -183,13 +185,13 @@ def _record(run: Mapping[str, Any], project: str) -> RunRecord:
         exit_code=run["exit_code"],
         stop_recorded=run["stop_recorded"],
         stop_reason=run["stop_reason"],
-        stop_decision=None if None in decision else BandDecision(*decision),
+        stop_decision=band_decision(run["stop_band"], run["stop_value"], run["stop_threshold"]),
         host=run["host"] or run["agent_host"],
         agent=run["agent"],
         created_at=parse_time(run["created_at"]),
         heartbeat_at=parse_time(run["heartbeat_at"]),
         log_tail=None if run["log"] is None else "\n".join(map(str.rstrip, run["log"])),
-        alive_when_exported=run.get("state_when_exported") is not None or None,
+        alive_when_exported=run["state_when_exported"] is not None or None,
         project=project,
         notes=run["notes"] or "",
         sweep_id=run["sweep"],

@@ -1,8 +1,8 @@
-"""What was read before, on this machine: a second reading asks for what is new only, and works without a network.
+"""Runs that were read before, on this machine: the next reading asks only for new rows, and works without a network.
 
-One SQLite file for every server, in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``). A run is written
-as it arrives, so that Ctrl-C loses no more than the run at hand; two processes may work on one file. Everything in it
-can be read again from where it came: a file that cannot be used is thrown away.
+There is one SQLite file for every server, in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``). Each run
+is written as it arrives, so that Ctrl-C loses at most the run at hand. Several processes may use one file. A file that
+cannot be used is deleted, because everything in it can be read again from its server.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ import orjson
 import platformdirs
 
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
-from amc_analysis.reading.sources import Mark, Part, Selection, SweepHead
+from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import with_history
 from amc_sweeps.runs.records import RunRecord
 
-VERSION = 2  # of the tables and of what is in them; a file of another one is thrown away
+VERSION = 2  # of the tables and their content; a file of another version is emptied
 BUSY_TIMEOUT_S = 30.0
-NEVER_WHOLE = 0.0  # for `read_at`
-COMMIT_EVERY_S = 0.5  # while runs arrive one on the heels of the other
-ON_THE_HEELS_S = 0.02
+NEVER_READ = 0.0  # `read_at` of a selection that was never read to its end
+COMMIT_EVERY_S = 0.5  # while runs arrive in a burst
+BURST_GAP_S = 0.02  # a longer pause between two runs ends the burst
 
 _TABLES = """
 CREATE TABLE runs (
     project TEXT NOT NULL,    -- ENTITY/PROJECT
     id TEXT NOT NULL,
-    head TEXT NOT NULL,       -- JSON, see heads.py
-    token TEXT NOT NULL,      -- sources.Mark
+    head TEXT NOT NULL,       -- the run as JSON, see serialisation.py
+    token TEXT NOT NULL,      -- this and the next two: sources.HistoryPosition
     lines INTEGER NOT NULL,
     last_step INTEGER,
-    history BLOB NOT NULL,    -- see packed()
+    history BLOB NOT NULL,    -- see pack_history()
     PRIMARY KEY (project, id)
 );
 CREATE TABLE selections (
     project TEXT NOT NULL,
     key TEXT NOT NULL,        -- sources.Selection.key
-    head TEXT NOT NULL,
-    runs TEXT NOT NULL,       -- JSON list of ids, in their order
-    read_at REAL NOT NULL,    -- Unix time, NEVER_WHOLE while the first reading goes on
+    head TEXT NOT NULL,       -- the sweep as JSON, see serialisation.py
+    runs TEXT NOT NULL,       -- JSON list of run ids, in their order
+    read_at REAL NOT NULL,    -- Unix time, NEVER_READ before the first complete reading
     PRIMARY KEY (project, key)
 );
 CREATE TABLE evaluations (
     project TEXT NOT NULL,
-    id TEXT NOT NULL,         -- of a run
-    content BLOB NOT NULL,    -- the file as it was read, see evaluations.py
+    id TEXT NOT NULL,         -- the run's
+    content BLOB NOT NULL,    -- the evaluation's file, see evaluations.py
     PRIMARY KEY (project, id)
 );
 """
@@ -76,21 +76,21 @@ def cache_path(base_url: str, folder: Path) -> Path:
 
 
 class Cache:
-    """What is kept of one server; a context manager."""
+    """The cache of one server; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open a cache, or make it.
+        """Open the file, or create it.
 
         Raises:
-            OSError: when it can be neither read nor made.
+            OSError: when it can be neither read nor created.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
         try:
             self._connection = self._open()
-        except sqlite3.OperationalError as error:  # in use for long, or a disk that cannot be written
+        except sqlite3.OperationalError as error:  # locked for too long, or a disk that cannot be written
             raise OSError(f"the cache {path} cannot be used: {error}") from error
-        except sqlite3.DatabaseError:  # no database, or a damaged one
+        except sqlite3.DatabaseError:  # not a database, or a damaged one
             path.unlink(missing_ok=True)
             self._connection = self._open()
 
@@ -98,18 +98,18 @@ class Cache:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             self.path.chmod(0o600)
-            connection.execute("PRAGMA synchronous = OFF")  # after a power cut it may be read again
+            connection.execute("PRAGMA synchronous = OFF")  # after a power cut the runs are read again
             if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                self._make_tables(connection)
+                self._create_tables(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
     @staticmethod
-    def _make_tables(connection: sqlite3.Connection) -> None:
+    def _create_tables(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:  # nobody was faster
+        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:  # no other process was faster
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 connection.execute(f'DROP TABLE "{name}"')
             for statement in _TABLES.split(";"):
@@ -123,176 +123,175 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def projects(self, wanted: Selection, *, whole: bool = False) -> list[str]:
-        """Return the ENTITY/PROJECT in which a selection was read before; what it does not name may be any.
+    def projects(self, selection: Selection, *, only_complete: bool = False) -> list[str]:
+        """Return every ENTITY/PROJECT in which a selection was read; an entity or project of None matches any.
 
         Args:
-            wanted: the selection.
-            whole: leave out those whose reading was interrupted every time.
+            selection: the selection.
+            only_complete: leave out those whose every reading was interrupted.
         """
-        rows = self._connection.execute("SELECT project, read_at FROM selections WHERE key = ?", (wanted.key,))
-        fits = [
+        rows = self._connection.execute("SELECT project, read_at FROM selections WHERE key = ?", (selection.key,))
+        return sorted(
             project
             for project, read_at in rows
-            if not (whole and read_at == NEVER_WHOLE)
-            and wanted.entity in (None, project.partition("/")[0])
-            and wanted.project in (None, project.partition("/")[2])
-        ]
-        return sorted(fits)
+            if not (only_complete and read_at == NEVER_READ)
+            and selection.entity in (None, project.partition("/")[0])
+            and selection.project in (None, project.partition("/")[2])
+        )
 
-    def marks(self, project: str) -> dict[str, Mark]:
-        """Return how much is known of which run of ENTITY/PROJECT."""
+    def positions(self, project: str) -> dict[str, HistoryPosition]:
+        """Return for every cached run of ENTITY/PROJECT how far its history was read."""
         rows = self._connection.execute("SELECT id, token, lines, last_step FROM runs WHERE project = ?", (project,))
-        return {run_id: Mark(token, lines, last_step) for run_id, token, lines, last_step in rows}
+        return {run_id: HistoryPosition(token, lines, last_step) for run_id, token, lines, last_step in rows}
 
-    def history(self, project: str, run_id: str, mark: Mark) -> History | None:
-        """Return a run's rows up to a mark; None where another process has changed them, or they are damaged."""
+    def history(self, project: str, run_id: str, position: HistoryPosition) -> History | None:
+        """Return a run's rows up to a position; None where another process changed them, or they are damaged."""
         row = self._connection.execute(
             "SELECT history FROM runs WHERE project = ? AND id = ? AND token = ? AND lines = ?",
-            (project, run_id, mark.token, mark.lines),
+            (project, run_id, position.token, position.lines),
         ).fetchone()
-        return None if row is None else unpacked(row[0])
+        return None if row is None else unpack_history(row[0])
 
-    def selection(self, project: str, wanted: Selection) -> tuple[SweepHead, list[RunRecord], datetime] | None:
-        """Return what was last read of a selection, with histories; None where it never was."""
+    def selection(self, project: str, selection: Selection) -> tuple[SweepMetadata, list[RunRecord], datetime] | None:
+        """Return a selection as it was last read, with histories; None where no reading was complete."""
         sql = "SELECT head, runs, read_at FROM selections WHERE project = ? AND key = ?"
-        row = self._connection.execute(sql, (project, wanted.key)).fetchone()
-        if row is None or row[2] == NEVER_WHOLE:
+        row = self._connection.execute(sql, (project, selection.key)).fetchone()
+        if row is None or row[2] == NEVER_READ:
             return None
         runs: list[RunRecord] = []
         for run_id in json.loads(row[1]):
             sql = "SELECT head, history FROM runs WHERE project = ? AND id = ?"
-            found = self._connection.execute(sql, (project, run_id)).fetchone()
-            history = None if found is None else unpacked(found[1])
-            if found is not None and history is not None:
-                runs.append(with_history(run_from_json(json.loads(found[0])), history))
+            run = self._connection.execute(sql, (project, run_id)).fetchone()
+            history = None if run is None else unpack_history(run[1])
+            if history is not None:
+                runs.append(with_history(run_from_json(json.loads(run[0])), history))
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
     def evaluation(self, project: str, run_id: str) -> bytes | None:
-        """Return what was last kept of a run's evaluation; None where nothing was."""
+        """Return the cached evaluation of a run; None without one."""
         sql = "SELECT content FROM evaluations WHERE project = ? AND id = ?"
         row = self._connection.execute(sql, (project, run_id)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def keep_evaluation(self, project: str, run_id: str, content: bytes) -> None:
-        """Keep a run's evaluation in place of an earlier one."""
+    def put_evaluation(self, project: str, run_id: str, content: bytes) -> None:
+        """Store a run's evaluation in place of an earlier one."""
         sql = "INSERT OR REPLACE INTO evaluations (project, id, content) VALUES (?, ?, ?)"
         self._connection.execute(sql, (project, run_id, content))
 
     @contextlib.contextmanager
-    def writing(self, wanted: Selection, head: SweepHead) -> Iterator[Writing]:
-        """Give what takes the runs of a selection in; what it has when the block ends, however it ends, is kept."""
-        writing = Writing(self._connection, wanted, head)
+    def writer(self, selection: Selection, sweep: SweepMetadata) -> Iterator[CacheWriter]:
+        """Lend a writer for the runs of a selection; runs put before an error or Ctrl-C are stored, too."""
+        writer = CacheWriter(self._connection, selection, sweep)
         try:
-            writing.begin()
-            yield writing
+            writer.begin()
+            yield writer
         finally:
-            writing.commit()
+            writer.commit()
 
 
-class Writing:
-    """Runs of one selection on their way into a cache."""
+class CacheWriter:
+    """Writes the runs of one selection into a cache."""
 
-    def __init__(self, connection: sqlite3.Connection, wanted: Selection, head: SweepHead) -> None:
+    def __init__(self, connection: sqlite3.Connection, selection: Selection, sweep: SweepMetadata) -> None:
         self._connection = connection
-        self._key = wanted.key
-        self._head = json.dumps(sweep_to_json(head), default=str)
-        self._project = f"{head.entity}/{head.project}"
-        self._begun: float | None = None
-        self._last_put = 0.0
+        self._key = selection.key
+        self._sweep = json.dumps(sweep_to_json(sweep), default=str)
+        self._project = f"{sweep.entity}/{sweep.project}"
+        self._begun_at: float | None = None  # of the open transaction
+        self._last_put_at = 0.0
 
     def begin(self) -> None:
-        """Note where the selection is, so that what is kept of an interrupted reading is found again."""
+        """Store the selection without runs, so that the runs of an interrupted reading are found again."""
         self._begin()
         self._connection.execute(
             "INSERT OR IGNORE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, '[]', ?)",
-            (self._project, self._key, self._head, NEVER_WHOLE),
+            (self._project, self._key, self._sweep, NEVER_READ),
         )
         self.commit()
 
-    def put(self, part: Part, history: History) -> None:
-        """Keep a run with its whole history as it is now."""
-        if part.head.unread is not None:
+    def put(self, update: RunUpdate, history: History) -> None:
+        """Store a run with its whole history; a run that could not be read is left as it was."""
+        if update.run.unread is not None:
             return
         self._begin()
-        head = json.dumps(run_to_json(part.head), default=str)
-        key = (self._project, part.head.run_id)
-        known = 0
-        if part.rows is None:
+        run = json.dumps(run_to_json(update.run), default=str)
+        key = (self._project, update.run.run_id)
+        updated = 0
+        if update.rows is None:
             sql = "UPDATE runs SET head = ? WHERE project = ? AND id = ?"
-            known = self._connection.execute(sql, (head, *key)).rowcount
-        if not known:
-            mark = part.mark
+            updated = self._connection.execute(sql, (run, *key)).rowcount
+        if not updated:
+            position = update.position
             self._connection.execute(
                 "INSERT OR REPLACE INTO runs (project, id, head, token, lines, last_step, history)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, head, mark.token, mark.lines, mark.last_step, packed(history)),
+                (*key, run, position.token, position.lines, position.last_step, pack_history(history)),
             )
         now = time.monotonic()
-        if now - self._last_put > ON_THE_HEELS_S or now - (self._begun or now) > COMMIT_EVERY_S:
+        if now - self._last_put_at > BURST_GAP_S or now - (self._begun_at or now) > COMMIT_EVERY_S:
             self.commit()  # other processes want to write too
-        self._last_put = now
+        self._last_put_at = now
 
     def finish(self, run_ids: list[str], read_at: datetime) -> None:
-        """Keep which runs a selection has, and drop those that it had and that are no more."""
+        """Store which runs the selection has, and delete its earlier runs that are not among them."""
         self._begin()
         sql = "SELECT runs FROM selections WHERE project = ? AND key = ?"
-        before = self._connection.execute(sql, (self._project, self._key)).fetchone()
-        gone = set(json.loads(before[0])) - set(run_ids) if before else set()
+        row = self._connection.execute(sql, (self._project, self._key)).fetchone()
+        deleted = set(json.loads(row[0])) - set(run_ids) if row else set()
         for table in ("runs", "evaluations"):
             self._connection.executemany(
-                f"DELETE FROM {table} WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in gone]
+                f"DELETE FROM {table} WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in deleted]
             )
         self._connection.execute(
             "INSERT OR REPLACE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, ?, ?)",
-            (self._project, self._key, self._head, json.dumps(run_ids), read_at.timestamp()),
+            (self._project, self._key, self._sweep, json.dumps(run_ids), read_at.timestamp()),
         )
 
     def commit(self) -> None:
-        """Let others see what was put."""
-        if self._begun is not None:
+        """Make what was put visible to other processes."""
+        if self._begun_at is not None:
             self._connection.execute("COMMIT")
-            self._begun = None
+            self._begun_at = None
 
     def _begin(self) -> None:
-        if self._begun is None:
+        if self._begun_at is None:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._begun = time.monotonic()
+            self._begun_at = time.monotonic()
 
 
-def packed(history: History) -> bytes:
-    """Return a history as bytes: a line of JSON, then the numbers as they are in memory, and a checksum before all.
+def pack_history(history: History) -> bytes:
+    """Return a history as bytes: a checksum, a line of JSON, then the numbers as they are in memory.
 
-    A column that every row holds is kept without its positions.
+    A column with a value in every row is stored without its positions.
     """
-    names, counts, pieces = [], [], []
+    names, counts, arrays = [], [], []
     for name, column in history.columns.items():
-        whole = len(column) == history.length
+        is_full = len(column) == history.length
         names.append(name)
-        counts.append(-1 if whole else len(column))
-        if not whole:
-            pieces.append(column.rows.astype("<i8").tobytes())
-        pieces.append(column.values.astype("<f8").tobytes())
-    head = json.dumps({"length": history.length, "names": names, "counts": counts}).encode() + b"\n"
-    body = head + b" " * (-len(head) % 8) + b"".join(pieces)
+        counts.append(-1 if is_full else len(column))
+        if not is_full:
+            arrays.append(column.rows.astype("<i8").tobytes())
+        arrays.append(column.values.astype("<f8").tobytes())
+    line = json.dumps({"length": history.length, "names": names, "counts": counts}).encode() + b"\n"
+    body = line + b" " * (-len(line) % 8) + b"".join(arrays)
     return zlib.crc32(body).to_bytes(8, "little") + body
 
 
-def unpacked(blob: bytes) -> History | None:
+def unpack_history(blob: bytes) -> History | None:
     """Return the history that was packed; None where the bytes are damaged."""
     body = memoryview(blob)[8:]
     if len(blob) < 8 or int.from_bytes(blob[:8], "little") != zlib.crc32(body):
         return None
     end = blob.index(b"\n", 8) + 1
-    head = orjson.loads(blob[8:end])
-    length, at = head["length"], end + (-(end - 8) % 8)
-    every = np.arange(length)
+    line = orjson.loads(blob[8:end])
+    length, offset = line["length"], end + (-(end - 8) % 8)
+    all_rows = np.arange(length)
     columns = {}
-    for name, count in zip(head["names"], head["counts"], strict=True):
-        rows, size = every, length
+    for name, count in zip(line["names"], line["counts"], strict=True):
+        rows, size = all_rows, length
         if count >= 0:
-            rows, size = np.frombuffer(blob, "<i8", count, at), count
-            at += 8 * count
-        columns[name] = Column(rows, np.frombuffer(blob, "<f8", size, at))
-        at += 8 * size
+            rows, size = np.frombuffer(blob, "<i8", count, offset), count
+            offset += 8 * count
+        columns[name] = Column(rows, np.frombuffer(blob, "<f8", size, offset))
+        offset += 8 * size
     return History(length, columns)

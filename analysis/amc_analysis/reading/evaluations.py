@@ -1,6 +1,7 @@
-"""Evaluations of runs that were trained on other machines: from W&B, where trials put them up, or as they were kept.
+"""Confusion matrices of runs that were trained on other machines: from the evaluations on W&B, or from the cache.
 
-They are asked for side by side, of a few runs only. What cannot be had in time is no picture, and no error.
+A few runs are read in parallel, within a time limit. A run whose evaluation does not arrive gets no matrix; the report
+is written without it.
 """
 
 from __future__ import annotations
@@ -19,116 +20,116 @@ from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.sources import FileSource
 from amc_analysis.runs.confusion import Confusion, confusion_of, peak_epoch
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.records import SweepRecord
 
-TIME_LIMIT_S = 120.0  # for all of them
+TIME_LIMIT_S = 120.0  # for all runs together
 
 
-def fetch(
+def fetch_confusions(
     files: Callable[[], FileSource],
     cache_file: Path | None,
     record: SweepRecord,
-    wanted: Sequence[RankedRun],
+    runs: Sequence[RankedRun],
     *,
-    tell: Callable[[str], None] = lambda _text: None,
+    report: Callable[[str], None] = lambda _text: None,
     limit_s: float = TIME_LIMIT_S,
 ) -> dict[str, Confusion]:
-    """Return what some runs confuse, by their id, as far as it can be had.
+    """Return the confusion matrices of some runs by run id, as far as W&B or the cache has them.
 
     Args:
-        files: gives the place to ask; called only where something has to be asked for.
-        cache_file: what is known before and what to add to. A kept evaluation of the very peak is not asked for again.
-        record: where the runs belong.
-        wanted: the runs; of each the evaluation of its peak, else the one of its best ``val/combined_acc``.
-        tell: told in a sentence what is read, and what could not be.
-        limit_s: seconds after which no answer is waited for any more.
+        files: returns the source of files; called only when something has to be read.
+        cache_file: the cache, which is read first and gets what was read; None uses no cache.
+        record: the record with the runs.
+        runs: the runs. The evaluation of the peak is preferred to the one of the best ``val/combined_acc``, and is not
+            read again once it is cached.
+        report: called with a sentence about what is read, and about what could not be read.
+        limit_s: the time limit.
     """
     project = f"{record.entity}/{record.project}"
-    known = {} if cache_file is None else _kept([cache_file], project, wanted)
-    lacking = [entry for entry in wanted if not _is_of_peak(known.get(entry.run.run_id), entry, record.metric.name)]
-    if not lacking:
-        return _confusions(known)
-    tell(f"reading the evaluations of {len(lacking)} {'run' if len(lacking) == 1 else 'runs'}")
+    cached = {} if cache_file is None else _cached_texts([cache_file], project, runs)
+    missing = [entry for entry in runs if not _is_of_peak(cached.get(entry.run.run_id), entry, record.metric.name)]
+    if not missing:
+        return _confusions(cached)
+    report(f"reading the evaluations of {counted(len(missing), 'run')}")
     source = files()
-    read, errors = _side_by_side(
-        {entry.run.run_id: partial(source.file, project, entry.run.run_id, _names(entry)) for entry in lacking}, limit_s
+    texts, errors = _call_in_parallel(
+        {entry.run.run_id: partial(source.file, project, entry.run.run_id, _file_names(entry)) for entry in missing},
+        limit_s,
     )
     if errors:
-        tell(f"the confusion of {', '.join(sorted(errors))} could not be read: {next(iter(errors.values()))}")
-    found = _confusions(read)
+        report(f"the evaluations of {', '.join(sorted(errors))} could not be read: {next(iter(errors.values()))}")
+    confusions = _confusions(texts)
     if cache_file is not None:
-        _keep(cache_file, project, {run_id: read[run_id] for run_id in found})
-    stays = {run_id: text for run_id, text in known.items() if run_id not in read}
-    return _confusions(stays) | found
+        with contextlib.suppress(OSError, sqlite3.Error), Cache(cache_file) as cache:  # else they are read again
+            for run_id in confusions:
+                cache.put_evaluation(project, run_id, texts[run_id])
+    return _confusions({run_id: text for run_id, text in cached.items() if run_id not in texts}) | confusions
 
 
-def kept(cache_files: Iterable[Path], record: SweepRecord, wanted: Sequence[RankedRun]) -> dict[str, Confusion]:
-    """Return what some runs confuse, by their id, as it was read before."""
-    return _confusions(_kept(cache_files, f"{record.entity}/{record.project}", wanted))
+def cached_confusions(
+    cache_files: Iterable[Path], record: SweepRecord, runs: Sequence[RankedRun]
+) -> dict[str, Confusion]:
+    """Return the confusion matrices of some runs by run id, as far as a cache has them."""
+    return _confusions(_cached_texts(cache_files, f"{record.entity}/{record.project}", runs))
 
 
 def _confusions(texts: Mapping[str, bytes]) -> dict[str, Confusion]:
-    read = {run_id: confusion_of(run_id, text) for run_id, text in texts.items()}
-    return {run_id: one for run_id, one in read.items() if one is not None}
+    confusions = {run_id: confusion_of(run_id, text) for run_id, text in texts.items()}
+    return {run_id: confusion for run_id, confusion in confusions.items() if confusion is not None}
 
 
-def _names(entry: RankedRun) -> tuple[str, ...]:
-    """Return what the file may be called: a trial that has ended put up the epoch's own, too, under its number."""
+def _file_names(entry: RankedRun) -> tuple[str, ...]:
+    """Return the names to try: a trial that has ended also uploaded the evaluation of its peak under its epoch."""
     epoch = peak_epoch(entry)
     return (BEST_FILE,) if epoch is None else (epoch_file(epoch), BEST_FILE)
 
 
 def _is_of_peak(text: bytes | None, entry: RankedRun, metric: str) -> bool:
-    """Tell whether an evaluation is of a run's peak: what is in it says the same as the history."""
+    """Return whether an evaluation has the epoch and the value of the run's peak."""
     try:
-        facts: Any = json.loads(text or b"null")
+        content: Any = json.loads(text or b"null")
     except ValueError:
         return False
-    if not isinstance(facts, Mapping) or entry.peak is None:
+    if not isinstance(content, Mapping) or entry.peak is None:
         return False
-    return bool(facts.get("epoch") == entry.peak_epoch and facts.get(metric) == entry.peak)
+    return bool(content.get("epoch") == entry.peak_epoch and content.get(metric) == entry.peak)
 
 
-def _kept(cache_files: Iterable[Path], project: str, wanted: Sequence[RankedRun]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _cached_texts(cache_files: Iterable[Path], project: str, runs: Sequence[RankedRun]) -> dict[str, bytes]:
+    texts: dict[str, bytes] = {}
     for path in cache_files:
         with contextlib.suppress(OSError, sqlite3.Error), Cache(path) as cache:
-            for entry in wanted:
+            for entry in runs:
                 text = cache.evaluation(project, entry.run.run_id)
                 if text is not None:
-                    found.setdefault(entry.run.run_id, text)
-    return found
+                    texts.setdefault(entry.run.run_id, text)
+    return texts
 
 
-def _keep(cache_file: Path, project: str, texts: Mapping[str, bytes]) -> None:
-    with contextlib.suppress(OSError, sqlite3.Error), Cache(cache_file) as cache:  # else they are asked for again
-        for run_id, text in texts.items():
-            cache.keep_evaluation(project, run_id, text)
-
-
-def _side_by_side(
-    reads: Mapping[str, Callable[[], bytes | None]], limit_s: float
+def _call_in_parallel(
+    calls: Mapping[str, Callable[[], bytes | None]], limit_s: float
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Call all at once; return by name what came back, and why something did not.
+    """Call all functions at the same time; return the results and the reasons for failures, both by name.
 
-    In threads that the process does not wait for at its end: a server that stays silent holds nobody up.
+    The threads are daemons: the process can exit while a server leaves a request unanswered.
     """
-    answers: dict[str, bytes | None] = {}
+    results: dict[str, bytes | None] = {}
     errors: dict[str, str] = {}
 
-    def call(name: str, read: Callable[[], bytes | None]) -> None:
+    def call(name: str, function: Callable[[], bytes | None]) -> None:
         try:
-            answers[name] = read()
-        except Exception as error:  # noqa: BLE001 - whatever a server or the client has to say about a picture
+            results[name] = function()
+        except Exception as error:  # noqa: BLE001 - a missing picture must not end the report
             errors[name] = f"{type(error).__name__}: {error}"
 
-    threads = [threading.Thread(target=call, args=item, daemon=True) for item in reads.items()]
+    threads = [threading.Thread(target=call, args=item, daemon=True) for item in calls.items()]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s
     for thread in threads:
-        thread.join(max(until - time.monotonic(), 0.0))
-    answered, failed = dict(answers), dict(errors)  # a late thread may still write
-    late = {name: f"no answer within {limit_s:g} s" for name in reads if name not in answered and name not in failed}
-    return {name: text for name, text in answered.items() if text is not None}, failed | late
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    done, failed = dict(results), dict(errors)  # a late thread may still write
+    late = {name: f"no answer within {limit_s:g} s" for name in calls if name not in done and name not in failed}
+    return {name: text for name, text in done.items() if text is not None}, failed | late

@@ -1,14 +1,14 @@
-"""Everything that was read as one Parquet file: for a notebook, for a colleague, for a place without the server.
+"""Records as one Parquet file, which notebooks, colleagues and machines without the server can read.
 
-One row per logged row: ``record`` (the number of the sweep in the file), ``run`` (its id), ``row`` (from 0), then a
-column of float64 per metric: null where the row does not hold it, NaN where NaN was logged. What is said of sweeps and
-runs is JSON in the file's metadata under ``amc-analyze``. pyarrow is imported when a file is written or read.
+There is one row per logged row: ``record`` (the number of the sweep in the file), ``run`` (its id), ``row`` (from 0),
+then one float64 column per metric: null where the row does not hold it, NaN where NaN was logged. Sweeps and runs are
+JSON in the file's metadata under ``amc-analyze``. pyarrow is imported when a file is written or read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,21 @@ import numpy as np
 
 from amc_analysis.reading.reader import assemble
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
-from amc_analysis.reading.sources import Selection, SweepHead
+from amc_analysis.reading.sources import Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import history_of, with_history
-from amc_sweeps.runs.records import RunRecord, SweepRecord, parse_time
+from amc_core.files import whole_file
+from amc_sweeps.runs.records import SweepRecord, parse_time
 
 KEY = b"amc-analyze"
 VERSION = 1
 MAGIC = b"PAR1"
 
+Histories = Mapping[tuple[int, str], History]  # by the record's number and the run's id
 
-class StoreError(ValueError):
-    """A file that cannot be read as what ``save`` writes; the message says why."""
+
+class ParquetFileError(ValueError):
+    """The file is not one that ``save`` wrote; the message says why."""
 
 
 def save(path: Path, records: Sequence[SweepRecord]) -> None:
@@ -55,46 +58,45 @@ def save(path: Path, records: Sequence[SweepRecord]) -> None:
             values[start + column.rows] = column.values
             absent[start + column.rows] = False
         columns[name if name not in columns else f"{name} "] = pa.array(values, mask=absent)
-    told = {"version": VERSION, "records": [_told(record) for record in records]}
-    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(told, default=str).encode()})
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        parquet.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata = {"version": VERSION, "records": [_record_to_json(record) for record in records]}
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(metadata, default=str).encode()})
+    with whole_file(path) as partial:
+        parquet.write_table(table, partial, compression="zstd")
 
 
 def load(path: Path, *, metric: str | None = None, goal: str | None = None) -> list[SweepRecord]:
     """Return the records of a file.
 
     Args:
-        path: what ``save`` wrote.
+        path: a file that ``save`` wrote.
         metric: another metric than the records' own.
         goal: where it is not the sweep's own.
 
     Raises:
-        StoreError: when it is no such file.
-        MetricError: see ``reading.assemble``.
+        ParquetFileError: when ``save`` did not write it, or wrote another version.
+        MetricError: see ``reader.assemble``.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         table = parquet.read_table(path)
-        told = json.loads((table.schema.metadata or {})[KEY])
+        metadata = json.loads((table.schema.metadata or {})[KEY])
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise StoreError(f"{path} is not what amc-analyze --save writes: {error}") from error
-    if told["version"] != VERSION:
-        raise StoreError(f"{path} has version {told['version']}, known here is {VERSION}: install a newer amc-analyze")
+        raise ParquetFileError(f"{path} was not written by amc-analyze --save: {error}") from error
+    if metadata["version"] != VERSION:
+        raise ParquetFileError(
+            f"{path} has version {metadata['version']} of the format; this amc-analyze reads version {VERSION}"
+        )
     histories = _histories(table)
     return [
-        _record(content, number, histories, metric=metric, goal=goal) for number, content in enumerate(told["records"])
+        _record_from_json(content, number, histories, metric=metric, goal=goal)
+        for number, content in enumerate(metadata["records"])
     ]
 
 
-def _told(record: SweepRecord) -> dict[str, Any]:
-    head = SweepHead(
+def _record_to_json(record: SweepRecord) -> dict[str, Any]:
+    sweep = SweepMetadata(
         entity=record.entity,
         project=record.project,
         sweep_id=record.sweep_id,
@@ -107,52 +109,46 @@ def _told(record: SweepRecord) -> dict[str, Any]:
     )
     return {
         "kind": record.kind,
-        "head": sweep_to_json(head),
+        "head": sweep_to_json(sweep),
         "runs": [run_to_json(run) for run in record.runs],
         "metric": {"name": record.metric.name, "goal": record.metric.goal},
         "read_at": record.read_at.isoformat(),
     }
 
 
-def _record(
-    content: dict[str, Any],
-    number: int,
-    histories: dict[tuple[int, str], History],
-    *,
-    metric: str | None,
-    goal: str | None,
+def _record_from_json(
+    content: dict[str, Any], number: int, histories: Histories, *, metric: str | None, goal: str | None
 ) -> SweepRecord:
-    head = sweep_from_json(content["head"])
-    runs: list[RunRecord] = []
-    for entry in content["runs"]:
-        run = run_from_json(entry)
-        runs.append(with_history(run, histories.get((number, run.run_id), History())))
+    sweep = sweep_from_json(content["head"])
+    runs = [
+        with_history(run, histories.get((number, run.run_id), History())) for run in map(run_from_json, content["runs"])
+    ]
     run_ids = tuple(run.run_id for run in runs) if content["kind"] == "runs" else None
-    wanted = Selection(head.entity, head.project, head.sweep_id or None, run_ids)
+    selection = Selection(sweep.entity, sweep.project, sweep.sweep_id or None, run_ids)
     if metric is None:
         metric, goal = content["metric"]["name"], goal or content["metric"]["goal"]
     read_at = parse_time(content["read_at"])
     if read_at is None:
-        raise StoreError(f"{content['read_at']!r} is no time")
-    return assemble(head, runs, wanted, metric=metric, goal=goal, read_at=read_at)
+        raise ParquetFileError(f"read_at is {content['read_at']!r}, which is not a time")
+    return assemble(sweep, runs, selection, metric=metric, goal=goal, read_at=read_at)
 
 
-def _histories(table: Any) -> dict[tuple[int, str], History]:
+def _histories(table: Any) -> Histories:
     records = table.column("record").to_numpy()
     runs = table.column("run").combine_chunks()
-    codes, names = runs.indices.to_numpy(zero_copy_only=False), runs.dictionary.to_pylist()
+    codes, run_ids = runs.indices.to_numpy(zero_copy_only=False), runs.dictionary.to_pylist()
     ends = np.flatnonzero((np.diff(records) != 0) | (np.diff(codes) != 0)) + 1
     bounds = [0, *ends.tolist(), table.num_rows] if table.num_rows else [0]
-    present: dict[str, tuple[Any, Any]] = {}
+    metrics: dict[str, tuple[Any, Any]] = {}
     for name in table.column_names[3:]:
         column = table.column(name).combine_chunks()
-        present[name] = column.is_valid().to_numpy(zero_copy_only=False), column.to_numpy(zero_copy_only=False)
-    found = {}
+        metrics[name] = column.is_valid().to_numpy(zero_copy_only=False), column.to_numpy(zero_copy_only=False)
+    histories = {}
     for start, end in pairwise(bounds):
         columns = {}
-        for name, (valid, values) in present.items():
-            rows = np.flatnonzero(valid[start:end])
+        for name, (is_valid, values) in metrics.items():
+            rows = np.flatnonzero(is_valid[start:end])
             if len(rows):
                 columns[name.rstrip(" ")] = Column(rows, values[start:end][rows])
-        found[int(records[start]), names[codes[start]]] = History(end - start, columns)
-    return found
+        histories[int(records[start]), run_ids[codes[start]]] = History(end - start, columns)
+    return histories

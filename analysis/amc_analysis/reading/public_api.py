@@ -1,12 +1,11 @@
-"""W&B's public API: what the cloud and every W&B server answer, run by run.
+"""W&B's public API, which the cloud and every W&B server have: it is read run by run.
 
-``history()`` is sampled at 500 points and can miss the peak, so every row is scanned. The public API lacks exit codes
-and stop flags; one more query has them for all runs. Where a server does not answer it, they are None, which stands
-for unknown throughout.
+``history()`` returns 500 sampled rows and can miss the peak, so ``scan_history`` reads every row. The public API has no
+exit codes and no stop flags. One more query has them for all runs; on a server that does not answer it they stay None,
+which means unknown.
 
-A server that answers 429 says with ``Retry-After`` when to come back, and the wandb client waits for it.
-
-The wandb client is imported by whoever passes the ``api`` in, never here at import time.
+The wandb client waits by itself when a server answers 429 with ``Retry-After``. The caller passes the ``api`` in, so
+that importing this module does not import wandb.
 """
 
 from __future__ import annotations
@@ -15,62 +14,74 @@ import json
 import math
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from amc_analysis.reading.sources import MOST_FILE_BYTES, Mark, NotFoundError, Part, Reading, Selection, SweepHead
+from amc_analysis.reading.sources import (
+    MAX_FILE_BYTES,
+    HistoryPosition,
+    NotFoundError,
+    RunUpdate,
+    Selection,
+    SourceReply,
+    SweepMetadata,
+    band_decision,
+)
 from amc_analysis.reading.wandb_private import attributes, send_query
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
-from amc_sweeps.runs.causes import BandDecision, EndReason
+from amc_sweeps.runs.causes import EndReason
 from amc_sweeps.runs.records import RunRecord, parse_time
 from amc_sweeps.runs.run_states import RunState
 
-PARALLEL_READS = 6  # requests in flight; W&B limits the rate
+PARALLEL_READS = 6  # requests at a time; W&B limits the rate
 RUNS_A_PAGE = 100
-LOG_LINES = 100  # of the console's end, read only for runs whose end needs explaining
+LOG_LINES = 100  # last lines of the console, read only for runs whose end is unclear
+NOT_COUNTED = " not counted"  # in the token of a living run on a server that counts no rows
+
+Flags = Mapping[str, Any]  # of one run: exit code, stop, agent and host, as far as the server gives them
 
 
 class PublicApiSource:
-    """A ``wandb.Api``."""
+    """A W&B server, read through a ``wandb.Api``."""
 
     def __init__(self, api: Any) -> None:
         self._api = api
 
-    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
-        """Read what is wanted, see Source; the selection's entity and project are known here."""
+    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
+        """Start reading the selected runs, see RunSource; the selection has its entity and project."""
         import wandb
 
-        entity, project = wanted.entity or "", wanted.project or ""
+        entity, project = selection.entity or "", selection.project or ""
         try:
-            head = self._sweep(wanted) if wanted.sweep_id is not None else SweepHead(entity, project)
-            listed = self._listed(wanted)
+            sweep = self._sweep(selection) if selection.sweep_id is not None else SweepMetadata(entity, project)
+            runs = self._runs(selection)
         except (ValueError, wandb.Error) as error:
             if "could not find" in str(error).lower():
-                raise NotFoundError(wanted.path) from error
-            raise SweepUnreadableError(f"{wanted.path} cannot be read: {error}") from error
-        return Reading(head, len(listed), self._parts(listed, self._flags(wanted), known, head))
+                raise NotFoundError(selection.path) from error
+            raise SweepUnreadableError(f"{selection.path} cannot be read: {error}") from error
+        return SourceReply(sweep, len(runs), self._updates(runs, self._flags(selection), positions, project))
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
         """Return the first of these files that the run has, see FileSource."""
-        there = {file.name: file for file in self._api.run(f"{project}/{run_id}").files(names=list(names))}
-        found = next((there[name] for name in names if name in there), None)
-        if found is None or found.size > MOST_FILE_BYTES:
+        files = {file.name: file for file in self._api.run(f"{project}/{run_id}").files(names=list(names))}
+        file = next((files[name] for name in names if name in files), None)
+        if file is None or file.size > MAX_FILE_BYTES:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            found.download(root=folder).close()
-            content: bytes = (Path(folder) / found.name).read_bytes()
+            file.download(root=folder).close()
+            content: bytes = (Path(folder) / file.name).read_bytes()
         return content
 
-    def _sweep(self, wanted: Selection) -> SweepHead:
-        sweep = self._api.sweep(f"{wanted.entity}/{wanted.project}/{wanted.sweep_id}")
+    def _sweep(self, selection: Selection) -> SweepMetadata:
+        sweep = self._api.sweep(f"{selection.entity}/{selection.project}/{selection.sweep_id}")
         sent = attributes(sweep)
-        return SweepHead(
-            entity=wanted.entity or "",
-            project=wanted.project or "",
-            sweep_id=wanted.sweep_id or "",
+        return SweepMetadata(
+            entity=selection.entity or "",
+            project=selection.project or "",
+            sweep_id=selection.sweep_id or "",
             config=dict(sweep.config),
             state=str(getattr(sweep, "state", None) or "").upper(),
             name=str(sweep.name),
@@ -79,42 +90,39 @@ class PublicApiSource:
             updated_at=parse_time(sent.get("updatedAt")),
         )
 
-    def _listed(self, wanted: Selection) -> list[Any]:
-        path = f"{wanted.entity}/{wanted.project}"
+    def _runs(self, selection: Selection) -> list[Any]:
+        path = f"{selection.entity}/{selection.project}"
         query = {"order": "+created_at", "per_page": RUNS_A_PAGE, "lazy": False}
-        runs = list(self._api.runs(path, filters=_filters(wanted), **query))
-        if wanted.sweep_id is not None or wanted.run_ids is not None:
+        runs = list(self._api.runs(path, filters=_filters(selection), **query))
+        if selection.sweep_id is not None or selection.run_ids is not None:
             return runs
         return [run for run in runs if run.sweep_name is None]
 
-    def _flags(self, wanted: Selection) -> dict[str, dict[str, Any]]:
-        """Ask for the flags of all runs at once; empty where neither server nor client knows how."""
-        found: dict[str, dict[str, Any]] = {}
-        for asks in ((_ask_embedded, _ask_any), (_ask_agents,)):
-            for ask in asks:
+    def _flags(self, selection: Selection) -> dict[str, dict[str, Any]]:
+        """Return the flags of all runs by run id; empty where server and client have no operation for them."""
+        flags: dict[str, dict[str, Any]] = {}
+        for alternatives in ((_embedded_flags, _wandb_flags), (_agents,)):
+            for operation in alternatives:
                 try:
-                    for node in ask(self._api, wanted):
-                        found.setdefault(node["name"], {}).update(node)
+                    for node in operation(self._api, selection):
+                        flags.setdefault(node["name"], {}).update(node)
                     break
                 except Exception:  # noqa: BLE001 - private operations: without them the flags are unknown
                     continue
-        return found
+        return flags
 
-    def _parts(
-        self, listed: list[Any], flags: Mapping[str, Mapping[str, Any]], known: Mapping[str, Mark], head: SweepHead
-    ) -> Generator[Part]:
+    def _updates(
+        self, runs: list[Any], flags: Mapping[str, Flags], positions: Mapping[str, HistoryPosition], project: str
+    ) -> Generator[RunUpdate]:
         pool = ThreadPoolExecutor(max_workers=PARALLEL_READS)
         try:
-            reads: list[Future[Part]] = [
-                pool.submit(_part, run, flags.get(run.id, {}), known.get(run.id), head.project) for run in listed
-            ]
+            reads = [pool.submit(_update, run, flags.get(run.id, {}), positions.get(run.id), project) for run in runs]
             for read in reads:
                 yield read.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C no request is waited for
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for open requests
 
 
-# What an embedded server knows of runs, and what every W&B server does: the wandb client asks for the latter, too.
 _EMBEDDED_FLAGS_QUERY = """
 query RunFlags($entity: String, $project: String, $filters: JSONString) {
   project(name: $project, entityName: $entity) { runs(filters: $filters) { edges { node {
@@ -123,6 +131,7 @@ query RunFlags($entity: String, $project: String, $filters: JSONString) {
   } } } }
 }
 """
+# The wandb client asks every W&B server for these fields, too.
 _FLAGS_QUERY = """
 query SweepFlags($entity: String, $project: String, $sweep: String!) {
   project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) {
@@ -139,70 +148,74 @@ query SweepAgents($entity: String, $project: String, $sweep: String!) {
 """
 
 
-def _ask_embedded(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    filters = json.dumps(_filters(wanted))
-    answer = send_query(api, _EMBEDDED_FLAGS_QUERY, entity=wanted.entity, project=wanted.project, filters=filters)
-    return [edge["node"] for edge in answer["project"]["runs"]["edges"]]
+def _embedded_flags(api: Any, selection: Selection) -> list[dict[str, Any]]:
+    where = {"entity": selection.entity, "project": selection.project}
+    reply = send_query(api, _EMBEDDED_FLAGS_QUERY, filters=json.dumps(_filters(selection)), **where)
+    return [edge["node"] for edge in reply["project"]["runs"]["edges"]]
 
 
-def _ask_any(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    answer = send_query(api, _FLAGS_QUERY, entity=wanted.entity, project=wanted.project, sweep=wanted.sweep_id or "")
-    return [edge["node"] for edge in answer["project"]["sweep"]["runs"]["edges"]]
+def _wandb_flags(api: Any, selection: Selection) -> list[dict[str, Any]]:
+    where = {"entity": selection.entity, "project": selection.project, "sweep": selection.sweep_id or ""}
+    reply = send_query(api, _FLAGS_QUERY, **where)
+    return [edge["node"] for edge in reply["project"]["sweep"]["runs"]["edges"]]
 
 
-def _ask_agents(api: Any, wanted: Selection) -> list[dict[str, Any]]:
-    answer = send_query(api, _AGENTS_QUERY, entity=wanted.entity, project=wanted.project, sweep=wanted.sweep_id)
+def _agents(api: Any, selection: Selection) -> list[dict[str, Any]]:
+    where = {"entity": selection.entity, "project": selection.project, "sweep": selection.sweep_id}
+    reply = send_query(api, _AGENTS_QUERY, **where)
     return [
         {"name": run["node"]["name"], "agent": edge["node"]["name"], "agentHost": edge["node"]["host"]}
-        for edge in answer["project"]["sweep"]["agents"]["edges"]
+        for edge in reply["project"]["sweep"]["agents"]["edges"]
         for run in edge["node"]["runs"]["edges"]
     ]
 
 
-def _filters(wanted: Selection) -> dict[str, Any]:
-    if wanted.sweep_id is not None:
-        return {"$and": [{"sweep": wanted.sweep_id}]}
-    return {} if wanted.run_ids is None else {"name": {"$in": list(wanted.run_ids)}}
+def _filters(selection: Selection) -> dict[str, Any]:
+    if selection.sweep_id is not None:
+        return {"$and": [{"sweep": selection.sweep_id}]}
+    return {} if selection.run_ids is None else {"name": {"$in": list(selection.run_ids)}}
 
 
-def _part(run: Any, flags: Mapping[str, Any], mark: Mark | None, project: str) -> Part:
-    head = _head(run, flags, project)
+def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: str) -> RunUpdate:
+    record = _run_record(run, flags, project)
     lines = attributes(run).get("historyLineCount")
     token = str(run.created_at)
-    if not isinstance(lines, int):  # a server that does not count: what is over stays as it is, the rest is read again
+    if not isinstance(lines, int):  # no row counts: an ended run keeps its rows, a living one is read again
         lines = 0
-        token += f" {head.state} {head.heartbeat_at}" if _is_over(head.state) else " not counted"
+        token += f" {record.state} {record.heartbeat_at}" if _is_over(record.state) else NOT_COUNTED
     try:
-        if mark is not None and mark.token == token and not token.endswith("not counted"):
-            if mark.lines == lines:
-                return Part(head, mark, rows=None, whole=False)
-            later = _later_rows(run, mark, lines)
+        if position is not None and position.token == token and not token.endswith(NOT_COUNTED):
+            if position.lines == lines:
+                return RunUpdate(record, position, rows=None, is_whole=False)
+            later = _later_rows(run, position, lines)
             if later is not None:
-                return Part(head, Mark(token, lines, _last_step(later, mark)), rows=later, whole=False)
+                reached = HistoryPosition(token, lines, _last_step(later, position))
+                return RunUpdate(record, reached, rows=later, is_whole=False)
         rows = History.from_rows(run.scan_history())
     except Exception as error:  # noqa: BLE001 - one unreadable run must not hide the others
         unread = f"{type(error).__name__}: {error}"
-        return Part(replace(head, unread=unread), Mark("", 0), rows=History())
-    return Part(head, Mark(token, lines, _last_step(rows, None)), rows=rows)
+        return RunUpdate(replace(record, unread=unread), HistoryPosition("", 0), rows=History())
+    return RunUpdate(record, HistoryPosition(token, lines, _last_step(rows, None)), rows=rows)
 
 
-def _later_rows(run: Any, mark: Mark, lines: int) -> History | None:
-    """Read the rows after those that are known; None where they are not all of the new ones.
+def _later_rows(run: Any, position: HistoryPosition, lines: int) -> History | None:
+    """Return the rows after a position; None where they are not all of the new ones.
 
-    Rows are asked for by `_step`, which begins anew when a script starts a run a second time without resuming it.
+    Rows are selected by `_step`, which restarts at 0 when a script starts a run a second time without resuming it.
     """
-    if mark.last_step is None or lines < mark.lines:
+    if position.last_step is None or lines < position.lines:
         return None
-    later = History.from_rows(run.scan_history(min_step=mark.last_step + 1))
-    return later if later.length == lines - mark.lines else None
+    later = History.from_rows(run.scan_history(min_step=position.last_step + 1))
+    return later if later.length == lines - position.lines else None
 
 
-def _last_step(history: History, before: Mark | None) -> int | None:
+def _last_step(history: History, before: HistoryPosition | None) -> int | None:
+    """Return the highest step so far; None where a row has none."""
     steps = history.column("_step").values
-    known = [] if before is None or before.last_step is None else [before.last_step]
-    if len(steps) != history.length:
+    if len(steps) != history.length or not all(map(math.isfinite, steps)):
         return None
-    return max([*known, *map(int, steps)], default=None) if all(map(math.isfinite, steps)) else None
+    earlier = [] if before is None or before.last_step is None else [before.last_step]
+    return max([*earlier, *map(int, steps)], default=None)
 
 
 def _is_over(state: str) -> bool:
@@ -212,10 +225,10 @@ def _is_over(state: str) -> bool:
         return False
 
 
-def _head(run: Any, flags: Mapping[str, Any], project: str) -> RunRecord:
+def _run_record(run: Any, flags: Flags, project: str) -> RunRecord:
     summary = dict(run.summary_metrics)
     state = str(run.state)
-    puzzling = state != RunState.FINISHED and summary.get("end_reason") not in set(EndReason)
+    end_is_unclear = state != RunState.FINISHED and summary.get("end_reason") not in set(EndReason)
     exit_code = flags.get("exitcode")
     return RunRecord(
         run_id=run.id,
@@ -226,12 +239,12 @@ def _head(run: Any, flags: Mapping[str, Any], project: str) -> RunRecord:
         exit_code=exit_code if isinstance(exit_code, int) else None,
         stop_recorded=_stop_recorded(flags),
         stop_reason=flags.get("stopReason"),
-        stop_decision=_stop_decision(flags),
+        stop_decision=band_decision(flags.get("stopBand"), flags.get("stopValue"), flags.get("stopThreshold")),
         host=flags.get("host") or _host(run) or flags.get("agentHost"),
         agent=flags.get("agent"),
         created_at=None if "created_at" in (flags.get("unknownFacts") or ()) else parse_time(run.created_at),
         heartbeat_at=parse_time(flags.get("heartbeatAt") or getattr(run, "heartbeat_at", None)),
-        log_tail=_log_tail(run) if puzzling else None,
+        log_tail=_log_tail(run) if end_is_unclear else None,
         alive_when_exported=flags.get("stateWhenExported") is not None or None,
         project=project,
         sweep_id=getattr(run, "sweep_name", None),
@@ -239,29 +252,24 @@ def _head(run: Any, flags: Mapping[str, Any], project: str) -> RunRecord:
     )
 
 
-def _stop_recorded(flags: Mapping[str, Any]) -> bool | None:
-    asked = [flags.get("shouldStop"), flags.get("stopped")]
-    if all(value is None for value in asked):
-        return None
-    return None if "stop_recorded" in (flags.get("unknownFacts") or ()) and not any(asked) else any(asked)
-
-
-def _stop_decision(flags: Mapping[str, Any]) -> BandDecision | None:
-    band, value, threshold = flags.get("stopBand"), flags.get("stopValue"), flags.get("stopThreshold")
-    if band is None or value is None or threshold is None:
-        return None
-    return BandDecision(band=int(band), value=float(value), threshold=float(threshold))
+def _stop_recorded(flags: Flags) -> bool | None:
+    requests = [flags.get("shouldStop"), flags.get("stopped")]
+    if any(requests):
+        return True
+    is_unknown = requests == [None, None] or "stop_recorded" in (flags.get("unknownFacts") or ())
+    return None if is_unknown else False
 
 
 def _log_tail(run: Any) -> str | None:
     try:
         return "\n".join(line.content.rstrip("\n") for line in run.console_logs(last=LOG_LINES))
-    except Exception:  # noqa: BLE001 - servers older than the operation: the log is unknown
+    except Exception:  # noqa: BLE001 - a W&B server without this operation: the log is unknown
         return None
 
 
 def _host(run: Any) -> str | None:
-    """Find the host where the client leaves it: among the environments in the run's raw configuration."""
+    """Return the host from the run's raw configuration, where the client lists the environments it ran in."""
     environments = (run.rawconfig.get("_wandb") or {}).get("e")
-    found = environments.values() if isinstance(environments, Mapping) else ()
-    return next((one["host"] for one in found if isinstance(one, Mapping) and isinstance(one.get("host"), str)), None)
+    values = environments.values() if isinstance(environments, Mapping) else ()
+    hosts = (environment.get("host") for environment in values if isinstance(environment, Mapping))
+    return next((host for host in hosts if isinstance(host, str)), None)

@@ -1,48 +1,57 @@
-"""Read what is wanted, whole: from a source through the cache, or from the cache alone."""
+"""A sweep's record with whole histories: read from a source through the cache, or from the cache alone."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from amc_analysis.reading.cache import Cache
-from amc_analysis.reading.sources import Progress, Selection, Source, SweepHead
+from amc_analysis.reading.sources import Progress, RunSource, Selection, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history, with_metric
+from amc_core.config import current_value
 from amc_sweeps.runs.claims import ClaimError, Recorded, read_recorded
 from amc_sweeps.runs.records import Metric, MetricError, RunRecord, SweepRecord, choose_metric
+from amc_sweeps.values import as_number
 
-PREFERRED = "val/combined_acc"  # of runs without a sweep, where they log it
-_RISES = re.compile(r"(?:^|[^a-z])(?:acc|accuracy|f1|auc|map|iou|score|reward|precision|recall|r2)(?:$|[^a-z])", re.I)
-_FALLS = re.compile(r"(?:^|[^a-z])(?:loss|err|error|mae|mse|rmse|nll|perplexity)(?:$|[^a-z])", re.I)
-_HELD_OUT = re.compile(r"(?:^|[^a-z])(?:val|valid|validation|eval|dev)(?:$|[^a-z])", re.I)
-_TRAINING = re.compile(r"(?:^|[^a-z])train(?:ing)?(?:$|[^a-z])", re.I)
-_DISLIKED = 9
-_TEST = re.compile(r"(?:^|[^a-z])test(?:$|[^a-z])", re.I)
+PREFERRED_METRIC = "val/combined_acc"  # of runs without a sweep, where they log it
+
+
+def _word(*words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|[^a-z])(?:{'|'.join(words)})(?:$|[^a-z])", re.IGNORECASE)
+
+
+_RISES = _word("acc", "accuracy", "f1", "auc", "map", "iou", "score", "reward", "precision", "recall", "r2")
+_FALLS = _word("loss", "err", "error", "mae", "mse", "rmse", "nll", "perplexity")
+_HELD_OUT = _word("val", "valid", "validation", "eval", "dev")
+_TRAINING = _word("train", "training")
+_TEST = _word("test")
+_UNFIT = 9  # the preference of a metric that is not used for ranking
 
 
 def read(
-    source: Source,
-    wanted: Selection,
+    source: RunSource,
+    selection: Selection,
     *,
     cache: Cache | None = None,
     metric: str | None = None,
     goal: str | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> SweepRecord:
-    """Read a selection of runs with the whole history of every one.
+    """Return the selected runs with the whole history of every one.
 
     Args:
-        source: where from.
-        wanted: which runs.
-        cache: what is known before and what to add to; None reads everything.
+        source: where the runs are.
+        selection: which runs.
+        cache: holds the rows that were read before, and gets the new ones; None reads everything.
         metric: another metric than the sweep's own.
         goal: ``minimize`` or ``maximize``, where it is not the sweep's own.
-        progress: told (runs read, runs in all) after every run.
+        progress: called with (runs read, runs in all) after every run.
 
     Raises:
         NotFoundError: when there is no such sweep or project.
@@ -50,117 +59,133 @@ def read(
         MetricError: see choose_metric and common_metric.
     """
     try:
-        return _read(source, wanted, cache, metric=metric, goal=goal, progress=progress, trusting=True)
-    except _StaleError:
-        return _read(source, wanted, cache, metric=metric, goal=goal, progress=progress, trusting=False)
+        sweep, runs, read_at = _read_runs(source, selection, cache, progress, use_cached=True)
+    except _StaleCacheError:
+        sweep, runs, read_at = _read_runs(source, selection, cache, progress, use_cached=False)
+    return assemble(sweep, runs, selection, metric=metric, goal=goal, read_at=read_at)
 
 
-class _StaleError(Exception):
-    """What the cache said it has is not there any more: another process was at work, or the file is damaged."""
+class _StaleCacheError(Exception):
+    """A cached history is gone: another process changed it, or the file is damaged."""
 
 
-def _read(
-    source: Source,
-    wanted: Selection,
-    cache: Cache | None,
-    *,
-    metric: str | None,
-    goal: str | None,
-    progress: Progress,
-    trusting: bool,
-) -> SweepRecord:
-    before = cache.projects(wanted) if cache is not None else []
-    known = cache.marks(before[0]) if cache is not None and trusting and len(before) == 1 else {}
-    reading = source.read(wanted, known)
-    project = f"{reading.head.entity}/{reading.head.project}"
+def _read_runs(
+    source: RunSource, selection: Selection, cache: Cache | None, progress: Progress, *, use_cached: bool
+) -> tuple[SweepMetadata, list[RunRecord], datetime]:
+    projects = cache.projects(selection) if cache is not None else []
+    positions = cache.positions(projects[0]) if cache is not None and use_cached and len(projects) == 1 else {}
+    reply = source.read(selection, positions)
+    project = f"{reply.sweep.entity}/{reply.sweep.project}"
     runs: list[RunRecord] = []
-    with contextlib.ExitStack() as until_read:
-        writing = until_read.enter_context(cache.writing(wanted, reading.head)) if cache is not None else None
-        until_read.callback(reading.close)
-        progress(0, reading.total)
-        for part in reading.parts:
-            history = part.rows or History()
-            if not part.whole:
-                run_id = part.head.run_id
-                kept = cache.history(project, run_id, known[run_id]) if cache is not None else None
-                if kept is None:
-                    raise _StaleError
-                history = kept.extended(history) if part.rows is not None else kept
-            if writing is not None:
-                writing.put(part, history)
-            runs.append(with_history(part.head, history))
-            progress(len(runs), reading.total)
-        now = datetime.now(UTC)
-        if writing is not None:
-            writing.finish([run.run_id for run in runs], now)
-    return assemble(reading.head, runs, wanted, metric=metric, goal=goal, read_at=now)
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(cache.writer(selection, reply.sweep)) if cache is not None else None
+        stack.callback(reply.updates.close)
+        progress(0, reply.run_count)
+        for update in reply.updates:
+            history = update.rows or History()
+            if not update.is_whole:
+                run_id = update.run.run_id
+                cached = cache.history(project, run_id, positions[run_id]) if cache is not None else None
+                if cached is None:
+                    raise _StaleCacheError
+                history = cached.extended(history) if update.rows is not None else cached
+            if writer is not None:
+                writer.put(update, history)
+            runs.append(with_history(update.run, history))
+            progress(len(runs), reply.run_count)
+        read_at = datetime.now(UTC)
+        if writer is not None:
+            writer.finish([run.run_id for run in runs], read_at)
+    return reply.sweep, runs, read_at
 
 
 def read_offline(
-    caches: Iterable[Cache], wanted: Selection, *, metric: str | None = None, goal: str | None = None
+    caches: Iterable[Cache], selection: Selection, *, metric: str | None = None, goal: str | None = None
 ) -> SweepRecord:
-    """Return what was last read of a selection, from the one of several caches that has it.
+    """Return a selection as it was last read, from the cache that has it.
 
     Raises:
-        SweepUnreadableError: when none has it, or several places have one of that name.
+        SweepUnreadableError: when no cache has it, or more than one place fits the selection.
         MetricError: see choose_metric and common_metric.
     """
-    places = [(cache, project) for cache in caches for project in cache.projects(wanted, whole=True)]
+    places = [(cache, project) for cache in caches for project in cache.projects(selection, only_complete=True)]
     if len(places) > 1:
-        listed = "\n".join(f"  {project}    {cache.path.name}" for cache, project in places)
-        raise SweepUnreadableError(f"{wanted.path} was read from several places; write ENTITY/PROJECT too:\n{listed}")
-    found = places[0][0].selection(places[0][1], wanted) if places else None
-    if found is None:
-        raise SweepUnreadableError(f"{wanted.path} was never read on this machine: leave --offline out once")
-    head, runs, read_at = found
-    return assemble(head, runs, wanted, metric=metric, goal=goal, read_at=read_at)
+        lines = "\n".join(f"  {project}    {cache.path.name}" for cache, project in places)
+        raise SweepUnreadableError(f"{selection.path} was read from several places; write ENTITY/PROJECT too:\n{lines}")
+    cached = places[0][0].selection(places[0][1], selection) if places else None
+    if cached is None:
+        raise SweepUnreadableError(f"{selection.path} was never read on this machine: read it once without --offline")
+    sweep, runs, read_at = cached
+    return assemble(sweep, runs, selection, metric=metric, goal=goal, read_at=read_at)
 
 
 def assemble(
-    head: SweepHead,
+    sweep: SweepMetadata,
     runs: Sequence[RunRecord],
-    wanted: Selection,
+    selection: Selection,
     *,
     metric: str | None,
     goal: str | None,
     read_at: datetime,
 ) -> SweepRecord:
-    """Put together what was read: choose the metric, draw its points, read what was claimed.
+    """Return the record of a sweep and its runs: with the metric, its points, and the claims in their texts.
 
     Raises:
         MetricError: see choose_metric and common_metric.
     """
-    config = dict(head.config)
+    config = _with_current_words(sweep.config)
     kind: Literal["sweep", "project", "runs"] = "sweep"
-    if wanted.sweep_id is None:
-        kind = "project" if wanted.run_ids is None else "runs"
-        chosen = common_metric(runs, metric, goal)
-        config = {"metric": {"name": chosen.name, "goal": chosen.goal}}
+    if selection.sweep_id is None:
+        kind = "project" if selection.run_ids is None else "runs"
+        ranked_by = common_metric(runs, metric, goal)
+        config = {"metric": {"name": ranked_by.name, "goal": ranked_by.goal}}
     else:
-        chosen = choose_metric(config, metric, goal)
-    recorded = _recorded(head.description)
-    noted = [found for run in runs if (found := _recorded(run.notes, run.run_id)) is not None]
+        ranked_by = choose_metric(config, metric, goal)
+    described = _recorded(sweep.description)
+    texts = [described, *(_recorded(run.notes, run.run_id) for run in runs)]
     return SweepRecord(
-        sweep_id=head.sweep_id,
-        entity=head.entity,
-        project=head.project,
+        sweep_id=sweep.sweep_id,
+        entity=sweep.entity,
+        project=sweep.project,
         config=config,
-        state=head.state,
-        metric=chosen,
-        runs=tuple(with_metric(run, chosen.name) for run in runs),
+        state=sweep.state,
+        metric=ranked_by,
+        runs=tuple(
+            with_metric(
+                replace(run, config={name: current_value(name, value) for name, value in run.config.items()}),
+                ranked_by.name,
+            )
+            for run in runs
+        ),
         read_at=read_at,
-        name=head.name or (head.project if kind == "project" else ""),
-        url=head.url,
-        updated_at=head.updated_at,
+        name=sweep.name or (sweep.project if kind == "project" else ""),
+        url=sweep.url,
+        updated_at=sweep.updated_at,
         kind=kind,
-        description=head.description,
-        claims=(recorded.claims if recorded else ()) + tuple(claim for found in noted for claim in found.claims),
-        runs_total=recorded.runs_total if recorded else None,
+        description=sweep.description,
+        claims=tuple(claim for text in texts if text is not None for claim in text.claims),
+        runs_total=described.runs_total if described else None,
     )
 
 
+def _with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sweep's configuration in which renamed values of parameters have their current words."""
+    if not isinstance(parameters := config.get("parameters"), Mapping):
+        return dict(config)
+    current = {
+        name: {
+            key: [current_value(name, item) for item in value] if key == "values" else current_value(name, value)
+            for key, value in parameter.items()
+        }
+        if isinstance(parameter, Mapping) and isinstance(parameter.get("values", []), list)
+        else parameter
+        for name, parameter in parameters.items()
+    }
+    return {**config, "parameters": current}
+
+
 def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
-    """Read a record; a text that only begins like one is somebody's ordinary text."""
+    """Return the claims in a text; None for an ordinary text, also where it begins like a record by accident."""
     try:
         return read_recorded(text, run_id=run_id)
     except ClaimError:
@@ -168,41 +193,39 @@ def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
 
 
 def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str | None = None) -> Metric:
-    """Choose what runs without a sweep are ranked by: what is given, else what most of them log.
+    """Return the metric to rank runs without a sweep by: the given one, else what most of them log.
 
-    ``val/combined_acc`` goes first; then held-out accuracies and the like, then held-out losses, then an
-    accuracy that does not say of what; never a training or a test value.
+    ``val/combined_acc`` is preferred; then held-out accuracies and the like, then held-out losses, then an accuracy
+    whose name does not say on which data. Training and test values are never used.
 
     Raises:
-        MetricError: when they have nothing of the kind in common, or a goal cannot be told from the name.
+        MetricError: when no logged metric is fit, or the goal is neither given nor clear from the name.
     """
     if name is None:
         counts: Counter[str] = Counter()
         for run in runs:
-            logged = set(history_of(run).columns) | {key for key, value in run.summary.items() if _is_number(value)}
+            numbers = {key for key, value in run.summary.items() if as_number(value) is not None}
+            logged = numbers.union(history_of(run).columns)
             counts.update(key for key in logged if not key.startswith("_") and not _TEST.search(key))
-        ranked = sorted(counts.items(), key=lambda item: (_liking(item[0]), -item[1], item[0]))
-        name = next((key for key, count in ranked if _liking(key) < _DISLIKED), None)
+        ranked = sorted(counts.items(), key=lambda item: (_preference(item[0]), -item[1], item[0]))
+        name = next((key for key, _count in ranked if _preference(key) < _UNFIT), None)
         if name is None:
-            logged_names = ", ".join(key for key, _ in counts.most_common(8)) or "nothing"
+            logged_names = ", ".join(key for key, _count in counts.most_common(8)) or "nothing"
             raise MetricError(
-                f"these runs belong to no sweep that would say what they are ranked by: give --metric NAME --goal "
+                f"these runs belong to no sweep, so no metric is set for their ranking: give --metric NAME --goal "
                 f"maximize|minimize; logged: {logged_names}"
             )
     if goal is None:
         goal = "minimize" if _FALLS.search(name) else "maximize" if _RISES.search(name) else None
     if goal is None:
-        raise MetricError(f"whether {name} should rise or fall cannot be told from its name: give --goal")
+        raise MetricError(f"the name {name} does not show whether higher or lower is better: give --goal")
     return Metric(name, "maximize" if goal == "maximize" else "minimize")
 
 
-def _liking(name: str) -> int:
-    if name == PREFERRED:
+def _preference(name: str) -> int:
+    """Return how fit a metric is for ranking: 0 is best, _UNFIT is not used."""
+    if name == PREFERRED_METRIC:
         return 0
     if _HELD_OUT.search(name):
-        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else _DISLIKED
-    return 3 if _RISES.search(name) and not _TRAINING.search(name) else _DISLIKED
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        return 1 if _RISES.search(name) else 2 if _FALLS.search(name) else _UNFIT
+    return 3 if _RISES.search(name) and not _TRAINING.search(name) else _UNFIT

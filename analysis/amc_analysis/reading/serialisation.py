@@ -1,4 +1,4 @@
-"""Runs and sweeps without their histories as plain JSON, for what is kept on disk: the cache, and Parquet files."""
+"""Runs and sweeps as plain JSON without their histories: the format in the cache and in Parquet files."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from amc_analysis.reading.sources import SweepHead
+from amc_analysis.reading.sources import SweepMetadata
 from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord, parse_time
 
-_LATER = {"points", "history", "not_finite"}  # follow from the history
+_FROM_HISTORY = {"points", "history", "not_finite"}  # computed again from the history
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}
 
 
 def run_to_json(run: RunRecord) -> dict[str, Any]:
-    """Return a run's head; what it has by default is left out."""
-    found = {}
+    """Return a run's fields; unknown and empty ones are left out."""
+    content = {}
     for field in fields(RunRecord):
         value = getattr(run, field.name)
-        if field.name in _LATER or value is None or value in ("", {}, ()):
+        if field.name in _FROM_HISTORY or value is None or value in ("", {}, ()):
             continue
         if field.name in _TIMES:
             value = value.isoformat()
-        found[field.name] = asdict(value) if isinstance(value, BandDecision) else value
-    return found
+        content[field.name] = asdict(value) if isinstance(value, BandDecision) else value
+    return content
 
 
 def run_from_json(content: Mapping[str, Any]) -> RunRecord:
-    """Return the run of a head."""
+    """Return the run that ``run_to_json`` wrote."""
     values = dict(content)
     for name in _TIMES & values.keys():
         values[name] = parse_time(values[name])
@@ -37,13 +37,11 @@ def run_from_json(content: Mapping[str, Any]) -> RunRecord:
     return RunRecord(**values)
 
 
-def sweep_to_json(head: SweepHead) -> dict[str, Any]:
-    """Return what is said of a sweep."""
-    found = asdict(head)
-    found["updated_at"] = head.updated_at.isoformat() if head.updated_at else None
-    return found
+def sweep_to_json(sweep: SweepMetadata) -> dict[str, Any]:
+    """Return a sweep's fields."""
+    return {**asdict(sweep), "updated_at": sweep.updated_at.isoformat() if sweep.updated_at else None}
 
 
-def sweep_from_json(content: Mapping[str, Any]) -> SweepHead:
-    """Return the head of a sweep."""
-    return SweepHead(**{**content, "updated_at": parse_time(content["updated_at"])})
+def sweep_from_json(content: Mapping[str, Any]) -> SweepMetadata:
+    """Return the sweep that ``sweep_to_json`` wrote."""
+    return SweepMetadata(**{**content, "updated_at": parse_time(content["updated_at"])})

@@ -1,4 +1,4 @@
-"""What a place that runs can be read from gives: heads first, then rows, and of rows only those that are not known."""
+"""What every source of runs gives: the sweep at once, then its runs one by one, each with the rows that are new."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from amc_analysis.runs.history import History
+from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
-MOST_FILE_BYTES = 4 * 1024**2  # of a file that is read into memory
+MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read
+
+Progress = Callable[[int, int], None]  # runs read, runs in all
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs are meant: of a sweep, named ones of a project, or without either those of no sweep."""
+    """Which runs to read: those of a sweep, named runs of a project, or the runs of a project without a sweep."""
 
     entity: str | None = None
     project: str | None = None
@@ -24,21 +27,21 @@ class Selection:
 
     @property
     def key(self) -> str:
-        """Name it among the selections of one project."""
+        """The selection's name in the cache, unique in its project."""
         if self.sweep_id is not None:
             return f"sweep/{self.sweep_id}"
         return "project" if self.run_ids is None else "runs/" + " ".join(self.run_ids)
 
     @property
     def path(self) -> str:
-        """Name it as a person would."""
-        last = self.sweep_id or (" ".join(self.run_ids) if self.run_ids else None)
+        """The selection's name in messages."""
+        last = self.sweep_id or " ".join(self.run_ids or ())
         return "/".join(piece for piece in (self.entity, self.project, last) if piece)
 
 
 @dataclass(frozen=True)
-class SweepHead:
-    """What is said of a sweep, its runs apart; of runs without a sweep only where they are."""
+class SweepMetadata:
+    """A sweep without its runs; for runs without a sweep only their entity and project are set."""
 
     entity: str
     project: str
@@ -52,53 +55,46 @@ class SweepHead:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """How much of a run's history is known."""
+class HistoryPosition:
+    """How far a run's history has been read."""
 
-    token: str  # the same as long as the known rows are still the run's first ones
-    lines: int  # rows that the source counted when they were read
-    last_step: int | None = None  # the highest `_step` among them
-
-
-@dataclass(frozen=True)
-class Part:
-    """One run: its head, and the rows that are new."""
-
-    head: RunRecord  # without history
-    mark: Mark
-    rows: History | None = None  # None: nothing new; else they follow on what is known, unless they are `whole`
-    whole: bool = True
+    token: str  # changes when the rows read before are no longer the run's first rows
+    lines: int  # rows that the source counted at that time
+    last_step: int | None = None  # the highest `_step` read
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a source answers: the head at once, runs one by one in the order of their creation."""
+class RunUpdate:
+    """One run with the rows that were not read before."""
 
-    head: SweepHead
-    total: int
-    parts: Generator[Part]
-
-    def close(self) -> None:
-        """End the reading, whether all of it was taken or not."""
-        self.parts.close()
+    run: RunRecord  # without its history
+    position: HistoryPosition  # after these rows
+    rows: History | None = None  # None: no new rows
+    is_whole: bool = True  # `rows` is the whole history; False: they follow the rows read before
 
 
-Progress = Callable[[int, int], None]  # runs read, runs in all
+@dataclass(frozen=True)
+class SourceReply:
+    """A sweep, and its runs in the order of their creation as they arrive."""
+
+    sweep: SweepMetadata
+    run_count: int
+    updates: Generator[RunUpdate]
 
 
 class NotFoundError(LookupError):
     """The source has no such sweep or project."""
 
 
-class Source(Protocol):
-    """A place that runs can be read from."""
+class RunSource(Protocol):
+    """A place to read runs from."""
 
-    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
-        """Read what is wanted.
+    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
+        """Start reading the selected runs.
 
         Args:
-            wanted: which runs.
-            known: run id -> what is known of its history; it may have other runs than are wanted.
+            selection: which runs.
+            positions: run id -> how far its history was read before; other runs may be among them.
 
         Raises:
             NotFoundError: when there is no such sweep or project.
@@ -108,17 +104,24 @@ class Source(Protocol):
 
 
 class FileSource(Protocol):
-    """A place that has files of runs; it is asked by several threads at once."""
+    """A place with files of runs; several threads may use it at once."""
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
-        """Return the first of these files that the run has, if it has at most MOST_FILE_BYTES; None without any.
+        """Return the first of these files that the run has; None without any, or above MAX_FILE_BYTES.
 
         Args:
             project: ENTITY/PROJECT.
-            run_id: whose files.
-            names: in the order of preference.
+            run_id: the run.
+            names: file names, the preferred one first.
 
         Raises:
-            Exception: of whatever kind, when the server does not answer as it should.
+            Exception: of any kind, when the server does not answer as it should.
         """
         ...
+
+
+def band_decision(band: int | None, value: float | None, threshold: float | None) -> BandDecision | None:
+    """Return Hyperband's decision to stop a run; None where a part of it is unknown."""
+    if band is None or value is None or threshold is None:
+        return None
+    return BandDecision(int(band), float(value), float(threshold))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,15 +28,16 @@ def open_api(backend: Backend) -> Any:
 
 @contextmanager
 def translate_errors(backend: Backend) -> Iterator[None]:
-    """Turn a wandb.Error inside the block into a failed command: a message with the server's address, exit code 1.
+    """Turn an error of the wandb client inside the block into a failed command with exit code 1.
 
-    A wandb client that lacks what is needed fails the command, too.
+    The message names the server, or says what the installed client lacks.
     """
-    import wandb
-
     try:
         yield
     except ClientVersionError as error:
         raise click.ClickException(str(error)) from error
-    except wandb.Error as error:
+    except Exception as error:
+        wandb = sys.modules.get("wandb")  # without the client nothing raises its errors, and the import takes a second
+        if wandb is None or not isinstance(error, wandb.Error):
+            raise
         raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error

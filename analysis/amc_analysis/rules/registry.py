@@ -1,6 +1,6 @@
 """The integrity rules: each looks at a case and yields what it has to say, or nothing.
 
-A rule is a pure function. What fires it and what follows is in its docstring and in analysis/README.md.
+A rule is a pure function. What fires it and what follows is in its docstring and in docs/analysis.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Confusion matrices, from the evaluations that a trial keeps as files: W&B's history holds numbers only."""
+"""Confusion matrices, read from the evaluation files of a trial; W&B's history holds only numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 
 from amc_core.training.evaluation_files import epoch_file
 from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.records import SweepRecord
 
-MOST_RUNS = 6
-MOST_CLASSES = 100  # of one matrix, beyond which nothing can be seen
+MAX_RUNS = 6
+MAX_CLASSES = 100  # of one matrix; a larger one cannot be read on a page
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Frames by truth (rows) and guess (columns)."""
+    """Numbers of frames by true class (rows) and predicted class (columns)."""
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -27,7 +28,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion:
-    """What one run confuses in one epoch of its validation."""
+    """The confusion matrices of one run on its validation data after one epoch."""
 
     run_id: str
     epoch: int
@@ -35,42 +36,41 @@ class Confusion:
     snr: Matrix  # names in dB
 
 
-Elsewhere = Callable[[Sequence[RankedRun]], Mapping[str, Confusion]]  # by run id
-
-
-def _nowhere(_lacking: Sequence[RankedRun]) -> Mapping[str, Confusion]:
-    return {}
+# Returns the matrices of some runs of a record by run id, of whatever epoch is available.
+FetchConfusions = Callable[[SweepRecord, Sequence[RankedRun]], Mapping[str, Confusion]]
 
 
 def read_confusions(
-    folder: Path, ranked: Sequence[RankedRun], elsewhere: Elsewhere = _nowhere
+    folder: Path, record: SweepRecord, ranked: Sequence[RankedRun], fetch: FetchConfusions | None = None
 ) -> tuple[Confusion, ...]:
-    """Return what the best runs confuse in their peak epochs, at most MOST_RUNS of them.
+    """Return the confusion matrices of the best runs in their peak epochs, for at most MAX_RUNS runs.
 
     Args:
-        folder: where evaluations of this machine's runs lie, ``RUN_ID/evaluation/epoch_NNNN.json``.
+        folder: has the evaluations of this machine's runs, ``RUN_ID/evaluation/epoch_NNNN.json``.
+        record: the record with the runs.
         ranked: the runs, best first.
-        elsewhere: asked for those of the best MOST_RUNS whose evaluation does not lie there; it may have another epoch.
+        fetch: called for the best MAX_RUNS runs without an evaluation in ``folder``; None leaves them out.
     """
-    peaked = [entry for entry in ranked if peak_epoch(entry) is not None]
-    here = {one.run_id: one for one in islice(_in_folder(folder, peaked), MOST_RUNS)}
-    found = here | dict(elsewhere([entry for entry in peaked[:MOST_RUNS] if entry.run.run_id not in here]))
-    return tuple(found[entry.run.run_id] for entry in peaked if entry.run.run_id in found)[:MOST_RUNS]
+    with_peak = [entry for entry in ranked if peak_epoch(entry) is not None]
+    local = {confusion.run_id: confusion for confusion in islice(_in_folder(folder, with_peak), MAX_RUNS)}
+    missing = [entry for entry in with_peak[:MAX_RUNS] if entry.run.run_id not in local]
+    confusions = local | dict(fetch(record, missing) if fetch is not None else {})
+    return tuple(confusions[entry.run.run_id] for entry in with_peak if entry.run.run_id in confusions)[:MAX_RUNS]
 
 
 def peak_epoch(entry: RankedRun) -> int | None:
-    """Return the epoch of a run's peak; None where nobody knows it."""
-    known = entry.peak_epoch is not None and math.isfinite(entry.peak_epoch)
-    return int(entry.peak_epoch or 0) if known else None
+    """Return the epoch of a run's peak; None where it is unknown."""
+    epoch = entry.peak_epoch
+    return None if epoch is None or not math.isfinite(epoch) else int(epoch)
 
 
 def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusion | None:
-    """Read an evaluation; None where it is something else.
+    """Return what an evaluation file says; None where it is something else.
 
     Args:
-        run_id: whose it is.
+        run_id: its run.
         text: JSON, see ``amc_core.training.evaluation``.
-        epoch: where it is known already; else the evaluation says it.
+        epoch: its epoch; None takes the one in the text.
     """
     try:
         content = json.loads(text)
@@ -81,25 +81,25 @@ def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusio
             snr=_matrix(content["snr_levels_db"], content["snr_confusion"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None  # of another program
+        return None  # another program wrote it
 
 
-def _in_folder(folder: Path, peaked: Sequence[RankedRun]) -> Iterator[Confusion]:
-    for entry in peaked:
+def _in_folder(folder: Path, with_peak: Sequence[RankedRun]) -> Iterator[Confusion]:
+    for entry in with_peak:
         epoch = peak_epoch(entry)
         assert epoch is not None
         try:
             text = (folder / entry.run.run_id / epoch_file(epoch)).read_bytes()
         except (OSError, ValueError):
-            continue  # of another machine
-        if (found := confusion_of(entry.run.run_id, text, epoch)) is not None:
-            yield found
+            continue  # the run was on another machine
+        if (confusion := confusion_of(entry.run.run_id, text, epoch)) is not None:
+            yield confusion
 
 
 def _matrix(names: Sequence[Any], rows: Sequence[Sequence[int]]) -> Matrix:
     counts = tuple(tuple(int(count) for count in row) for row in rows)
     if any(len(row) != len(names) for row in counts) or len(counts) != len(names):
-        raise ValueError("a confusion matrix is square")
-    if len(names) > MOST_CLASSES or any(count < 0 for row in counts for count in row):
-        raise ValueError("no counts of classes that can be told apart")
+        raise ValueError("the matrix is not square")
+    if len(names) > MAX_CLASSES or any(count < 0 for row in counts for count in row):
+        raise ValueError(f"the matrix has more than {MAX_CLASSES} classes, or a negative count")
     return Matrix(tuple(str(name) for name in names), counts)

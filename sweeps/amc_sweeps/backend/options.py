@@ -13,7 +13,7 @@ import click
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
 
-# Every command ends with one of these; agents/COMMANDS.md says what they mean for each.
+# Every command ends with one of these; docs/commands.md says what they mean for each.
 DONE = 0
 FAILED = 1  # it was tried and went wrong: a server that does not answer, a check that fails (click's own code, too)
 USAGE_ERROR = 2  # what was given cannot be used; nothing was changed

@@ -1,6 +1,6 @@
-"""agents/COMMANDS.md is what the commands say of themselves.
+"""docs/commands.md is what ``--help`` of every command prints.
 
-After a change of a command: ``python tests/agents/commands/test_commands_document.py`` writes it anew.
+After a change of a command: ``python tests/agents/commands/test_commands_document.py`` writes it again.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from click.testing import CliRunner
 from amc_agents.commands import main
 from amc_sweeps.backend import options
 
-FILE = Path(__file__).parents[3] / "agents" / "COMMANDS.md"
+FILE = Path(__file__).parents[3] / "docs" / "commands.md"
 WIDTH = 110
 INTRODUCTION = """\
 # The commands
 
-`amc-sweep` steers sweeps. This page is what `amc-sweep COMMAND --help` prints, written by
-`python tests/agents/commands/test_commands_document.py`; a test compares the two.
+`amc-sweep` creates, watches and steers sweeps. This page is what `amc-sweep COMMAND --help` prints.
+`python tests/agents/commands/test_commands_document.py` writes it, and a test compares the two.
 
-A SWEEP is an id, `PROJECT/ID`, `ENTITY/PROJECT/ID` or the URL of the sweep's page. With `--json`
-stdout holds that alone. Which W&B is meant is said on stderr, always.
+A SWEEP is an id, `PROJECT/ID`, `ENTITY/PROJECT/ID` or the URL of the sweep's page. With `--json`,
+stdout holds nothing else. Every command says on stderr which W&B it uses.
 
 ## Exit codes
 
 | code | means |
 |---|---|
 | 0 | done |
-| 1 | tried and failed: a server that does not answer as it should, a check that fails, agents that cannot go on |
-| 2 | refused: what was given cannot be used; nothing was changed |
+| 1 | tried and failed: the server gave a wrong answer, a check failed, agents cannot continue |
+| 2 | refused: the arguments cannot be used; nothing was changed |
 | 130 | interrupted by Ctrl-C |
 
-A command that runs a trial in this terminal ends as the trial does, with
-[amc-train's codes](../README.md#how-a-trial-ends). `amc-analyze` keeps to the same four.
+A command that runs a trial in this terminal ends as the trial does, with one of
+[amc-train's codes](runs.md#how-a-trial-ends). `amc-analyze` uses the same four.
 """
 
 

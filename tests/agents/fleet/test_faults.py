@@ -1,4 +1,4 @@
-"""The table of faults in agents/README.md, row by row: the real client, the real agent, the real server."""
+"""The table of faults in docs/fleet.md, row by row: the real client, the real agent, the real server."""
 
 from __future__ import annotations
 

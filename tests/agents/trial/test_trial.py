@@ -38,7 +38,7 @@ SMALL = {
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 17 modulations x 4 SNR levels x 10 frames."""
     path = tmp_path_factory.mktemp("data") / "frames.hdf5"
-    program = "from amc_core.commands.main import main; main()"
+    program = "from amc_core.commands import main; main()"
     arguments = ["synth", str(path), "--frames-per-cell", "10", "--snr", "10:16:2", "--seed", "3"]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
     return path

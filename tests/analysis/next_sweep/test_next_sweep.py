@@ -12,7 +12,7 @@ from next_sweep_trials import follow_all, median
 from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
-from amc_agents.preflight import check
+from amc_agents.preflight.check import check_sweep
 from amc_analysis.next_sweep.failures import FailingEnd, failing_end, is_its_own_failure
 from amc_analysis.next_sweep.narrowing import NoNextSweepError
 from amc_analysis.next_sweep.outcomes import at_equal_epochs
@@ -28,7 +28,7 @@ from amc_sweeps.runs.records import RunRecord
 def written(findings: Findings) -> dict[str, Any]:
     """Return the next sweep as PyYAML reads it, after W&B's grammar and the dry run have passed it."""
     text = next_sweep(findings).text
-    assert not check(text, source="next.yaml").problems, text
+    assert not check_sweep(text, source="next.yaml").problems, text
     return dict(yaml.safe_load(text))
 
 
@@ -288,7 +288,7 @@ def test_seeds_repeat_what_noise_hides() -> None:
     findings = made({"max_lr": {"values": [1e-3, 2e-3]}}, runs, program="amc-train")
     following = next_sweep(findings)
     assert yaml.safe_load(following.text)["parameters"]["seed"] == {"values": [0, 1, 2]}
-    assert not check(following.text, source="next.yaml").problems
+    assert not check_sweep(following.text, source="next.yaml").problems
     assert following.configurations == 6
 
 

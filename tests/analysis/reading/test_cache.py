@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from test_history import ROWS, same
 
-from amc_analysis.reading.cache import Cache, cache_folder, cache_path, packed, unpacked
+from amc_analysis.reading.cache import Cache, cache_folder, cache_path, pack_history, unpack_history
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import read, read_offline
 from amc_analysis.reading.serialisation import run_from_json, run_to_json
-from amc_analysis.reading.sources import Mark, Part, Reading, Selection, SweepHead
+from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SourceReply, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.runs.causes import BandDecision
@@ -38,12 +38,12 @@ class Memory:
     sent: dict[str, int] = field(default_factory=dict)
     breaks_after: int | None = None
 
-    def read(self, wanted: Selection, known: Mapping[str, Mark]) -> Reading:
+    def read(self, wanted: Selection, known: Mapping[str, HistoryPosition]) -> SourceReply:
         self.sent = {}
-        head = SweepHead("e", "p", "s", config=CONFIG, state="RUNNING", name="a sweep")
-        return Reading(head, len(self.rows), self._parts(known))
+        sweep = SweepMetadata("e", "p", "s", config=CONFIG, state="RUNNING", name="a sweep")
+        return SourceReply(sweep, len(self.rows), self._updates(known))
 
-    def _parts(self, known: Mapping[str, Mark]) -> Generator[Part]:
+    def _updates(self, known: Mapping[str, HistoryPosition]) -> Generator[RunUpdate]:
         for count, (run_id, rows) in enumerate(self.rows.items()):
             if count == self.breaks_after:
                 raise KeyboardInterrupt
@@ -52,8 +52,8 @@ class Memory:
             first = mark.lines if mark is not None and is_known else 0
             self.sent[run_id] = len(rows) - first
             new = None if first and first == len(rows) else History.from_rows(rows[first:])
-            head = RunRecord(run_id, run_id, "finished", config={"a": count}, summary={"n": len(rows)})
-            yield Part(head, Mark(token, len(rows)), new, whole=first == 0)
+            run = RunRecord(run_id, run_id, "finished", config={"a": count}, summary={"n": len(rows)})
+            yield RunUpdate(run, HistoryPosition(token, len(rows)), new, is_whole=first == 0)
 
 
 def rows(*values: float) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def test_a_run_that_was_deleted_vanishes(cache: Cache) -> None:
     read(source, WANTED, cache=cache)
     del source.rows["a"]
     assert curves(read(source, WANTED, cache=cache)) == {"b": [0.2]}
-    assert cache.marks("e/p").keys() == {"b"}
+    assert cache.positions("e/p").keys() == {"b"}
     assert curves(read_offline([cache], WANTED)) == {"b": [0.2]}
 
 
@@ -143,7 +143,7 @@ def test_a_history_that_another_process_has_let_grow_is_not_doubled(cache: Cache
     source = Memory({"a": rows(0.1)})
     read(source, WANTED, cache=cache)
     source.rows["a"] = rows(0.1, 0.2)
-    marks = cache.marks("e/p")
+    marks = cache.positions("e/p")
     read(source, WANTED, cache=cache)  # the other process
     assert cache.history("e/p", "a", marks["a"]) is None
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_cache_is_thrown_away(tmp_path: Path, content: bytes) 
     path = tmp_path / "kept.sqlite3"
     path.write_bytes(content)
     with Cache(path) as opened:
-        assert opened.marks("e/p") == {}
+        assert opened.positions("e/p") == {}
 
 
 def test_a_cache_of_another_version_begins_anew(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_cache_of_another_version_begins_anew(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with Cache(path) as opened:
-        assert opened.marks("e/p") == {}
+        assert opened.positions("e/p") == {}
 
 
 def test_every_server_has_a_file_of_its_own_that_only_its_user_reads(
@@ -213,7 +213,7 @@ def test_two_processes_may_read_at_once(tmp_path: Path) -> None:
 @settings(deadline=None)
 def test_any_history_survives_packing(given_rows: list[dict[str, Any]]) -> None:
     history = History.from_rows(given_rows)
-    again = unpacked(packed(history))
+    again = unpack_history(pack_history(history))
     assert again is not None
     assert same(again, history)
 

@@ -28,13 +28,14 @@ from tiny_files import synthetic_file
 from amc_agents.trial.best_evaluation import SO_FAR, BestEvaluation, best_epoch, is_better
 from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.cache import Cache
-from amc_analysis.reading.evaluations import fetch, kept
+from amc_analysis.reading.evaluations import cached_confusions, fetch_confusions
 from amc_analysis.reading.public_api import PublicApiSource
-from amc_analysis.reading.sources import MOST_FILE_BYTES, FileSource
-from amc_analysis.runs.confusion import MOST_RUNS, Confusion, confusion_of, read_confusions
+from amc_analysis.reading.sources import MAX_FILE_BYTES, FileSource
+from amc_analysis.runs.confusion import MAX_RUNS, Confusion, confusion_of, read_confusions
 from amc_analysis.runs.findings import Findings, analyse
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 from amc_sweeps.runs.export_file import Export, write
+from amc_sweeps.runs.records import SweepRecord
 
 PEAK = "val/combined_acc"
 
@@ -75,19 +76,19 @@ def test_what_is_no_evaluation_is_no_picture_and_no_error(text: bytes) -> None:
 
 
 def test_only_the_best_runs_that_are_not_here_are_asked_for(tmp_path: Path) -> None:
-    ranked = findings_of(*(run(f"r{n}", [0.9 - n / 100]) for n in range(MOST_RUNS + 2))).ranked
+    findings = findings_of(*(run(f"r{n}", [0.9 - n / 100]) for n in range(MAX_RUNS + 2)))
     here = tmp_path / "r1" / epoch_file(1)
     here.parent.mkdir(parents=True)
     here.write_text(json.dumps(evaluation(1)))
     asked: list[str] = []
 
-    def elsewhere(lacking: Sequence[Any]) -> dict[str, Confusion]:
-        asked.extend(entry.run.run_id for entry in lacking)
+    def fetch(_record: SweepRecord, missing: Sequence[Any]) -> dict[str, Confusion]:
+        asked.extend(entry.run.run_id for entry in missing)
         found = confusion_of("r4", json.dumps(evaluation(7)).encode())
         assert found is not None
         return {"r4": found}
 
-    found = read_confusions(tmp_path, ranked, elsewhere)
+    found = read_confusions(tmp_path, findings.sweep, findings.ranked, fetch)
     assert asked == ["r0", "r2", "r3", "r4", "r5"]
     assert [(one.run_id, one.epoch) for one in found] == [("r1", 1), ("r4", 7)]
 
@@ -124,7 +125,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
         found.put("a", BEST_FILE, b"best of a")
         found.put("b", BEST_FILE, b"best of b")
         found.put("b", epoch_file(3), b"epoch 3 of b")
-        found.put("c", BEST_FILE, bytes(MOST_FILE_BYTES + 1))
+        found.put("c", BEST_FILE, bytes(MAX_FILE_BYTES + 1))
         yield found
 
 
@@ -215,7 +216,7 @@ def test_a_kept_evaluation_of_the_peak_is_not_asked_for_again_and_is_there_offli
 
     def epochs() -> dict[str, int]:
         source.asked.clear()
-        found = fetch(lambda: source, path, findings.sweep, findings.ranked)
+        found = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
         return {run_id: one.epoch for run_id, one in found.items()}
 
     assert (epochs(), sorted(source.asked)) == ({"a": 2, "b": 1}, ["a", "b", "c"])
@@ -223,7 +224,7 @@ def test_a_kept_evaluation_of_the_peak_is_not_asked_for_again_and_is_there_offli
     assert (epochs(), sorted(source.asked)) == ({"a": 2, "b": 2}, ["b", "c"])
     source.files["c"] = {"something": "else"}
     assert (epochs(), source.asked) == ({"a": 2, "b": 2}, ["c"])
-    offline = kept([tmp_path / "another.sqlite3", path], findings.sweep, findings.ranked)
+    offline = cached_confusions([tmp_path / "another.sqlite3", path], findings.sweep, findings.ranked)
     assert {run_id: one.epoch for run_id, one in offline.items()} == {"a": 2, "b": 2}
 
 
@@ -235,8 +236,8 @@ def test_an_evaluation_of_a_run_that_is_gone_is_not_kept(tmp_path: Path) -> None
     with Cache(tmp_path / "kept.sqlite3") as cache:
         source = Memory({"a": rows(0.1), "b": rows(0.2)})
         read(source, WANTED, cache=cache)
-        cache.keep_evaluation("e/p", "a", b"{}")
-        cache.keep_evaluation("e/p", "b", b"{}")
+        cache.put_evaluation("e/p", "a", b"{}")
+        cache.put_evaluation("e/p", "b", b"{}")
         del source.rows["a"]
         read(source, WANTED, cache=cache)
         assert [cache.evaluation("e/p", run_id) for run_id in ("a", "b")] == [None, b"{}"]
@@ -246,13 +247,13 @@ def test_an_error_is_told_once_and_what_was_kept_is_shown_then(tmp_path: Path) -
     findings = findings_of(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]))
     source = Counting(a=evaluation(1), b=evaluation(2))
     path, told = tmp_path / "kept.sqlite3", list[str]()
-    fetch(lambda: source, path, findings.sweep, findings.ranked)
+    fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
     source.files["a"] = {"broken": True}
-    found = fetch(lambda: source, path, findings.sweep, findings.ranked, tell=told.append)
+    found = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked, report=told.append)
     assert {run_id: one.epoch for run_id, one in found.items()} == {"a": 1, "b": 2}
     assert told == [
         "reading the evaluations of 2 runs",
-        "the confusion of a could not be read: RuntimeError: HTTP 500",
+        "the evaluations of a could not be read: RuntimeError: HTTP 500",
     ]
 
 
@@ -267,10 +268,10 @@ def test_a_server_that_stays_silent_holds_nobody_up() -> None:
             return super().file(project, run_id, names)
 
     source = Silent(a=evaluation(1), b=evaluation(1))
-    found = fetch(lambda: source, None, findings.sweep, findings.ranked, tell=told.append, limit_s=0.2)
+    found = fetch_confusions(lambda: source, None, findings.sweep, findings.ranked, report=told.append, limit_s=0.2)
     released.set()
     assert list(found) == ["b"]
-    assert told[-1] == "the confusion of a could not be read: no answer within 0.2 s"
+    assert told[-1] == "the evaluations of a could not be read: no answer within 0.2 s"
 
 
 # --- what a trial puts up

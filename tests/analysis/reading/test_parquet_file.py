@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweep_records import run, sweep
 
-from amc_analysis.reading.parquet_file import StoreError, load, save
+from amc_analysis.reading.parquet_file import ParquetFileError, load, save
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import history_of, with_history, with_metric
 from amc_sweeps.runs.records import SweepRecord
@@ -63,10 +63,10 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     (tmp_path / "text.parquet").write_text("PAR1 not really")
-    with pytest.raises(StoreError, match="is not what amc-analyze --save writes"):
+    with pytest.raises(ParquetFileError, match="was not written by amc-analyze --save"):
         load(tmp_path / "text.parquet")
     parquet.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(StoreError, match="is not what amc-analyze --save writes"):
+    with pytest.raises(ParquetFileError, match="was not written by amc-analyze --save"):
         load(tmp_path / "foreign.parquet")
 
 

@@ -18,8 +18,8 @@ from limiting_proxy import LimitingProxy
 
 from amc_analysis.reading.bulk import BulkSource, NoBulkError, wait_s
 from amc_analysis.reading.public_api import PublicApiSource
-from amc_analysis.reading.reader import common_metric, read
-from amc_analysis.reading.sources import NotFoundError, Selection
+from amc_analysis.reading.reader import assemble, common_metric, read
+from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
 from amc_sweeps.runs.export_file import Export, write
@@ -342,6 +342,18 @@ def test_without_the_bulk_operation_flags_are_unknown_and_the_rest_stands() -> N
     assert (run.exit_code, run.stop_recorded) == (None, None)
     assert run.curve == [0.5]
     assert found.state == "RUNNING"
+
+
+def test_the_old_and_the_current_word_of_a_setting_are_one_value() -> None:
+    config = {**FakeSweep.config, "parameters": {"snr_loss_scale": {"values": ["unit", "runlog"]}}}
+    runs = read_fake(
+        FakeRun("a", config={"snr_loss_scale": "runlog"}), FakeRun("b", config={"snr_loss_scale": "levels"})
+    )
+    sweep = assemble(
+        SweepMetadata("e", "p", "s", config=config), runs.runs, FAKE, metric=None, goal=None, read_at=datetime.now(UTC)
+    )
+    assert [run.config["snr_loss_scale"] for run in sweep.runs] == ["levels", "levels"]
+    assert sweep.config["parameters"]["snr_loss_scale"] == {"values": ["unit", "levels"]}
 
 
 def test_runs_keep_their_order_and_progress_is_told() -> None:

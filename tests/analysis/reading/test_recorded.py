@@ -172,7 +172,7 @@ def pointed(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("pointed")
-@pytest.mark.parametrize("arguments", [*([name] for name in SWEEPS), ["--project", "runlog"]])
+@pytest.mark.parametrize("arguments", [*([name] for name in SWEEPS), ["--project", "research-log"]])
 def test_an_imported_record_is_analysed_like_its_file(arguments: list[str]) -> None:
     name = arguments[0] if len(arguments) == 1 else "single_runs"
     imported = CliRunner().invoke(amc_analyze, [*arguments, "--json"])
@@ -192,7 +192,7 @@ def test_an_imported_record_is_analysed_like_its_file(arguments: list[str]) -> N
 
 @pytest.mark.usefixtures("pointed")
 def test_what_a_record_does_not_say_its_export_does_not_say_either(tmp_path: Path) -> None:
-    for name, what in (("94fqx0gz", "94fqx0gz"), ("single_runs", "runlog")):
+    for name, what in (("94fqx0gz", "94fqx0gz"), ("single_runs", "research-log")):
         given = export_file.read((FOLDER / f"{name}.yaml").read_text())
         result = CliRunner().invoke(amc_sweep, ["export", what, str(tmp_path / f"{name}.yaml")])
         assert result.exit_code == 0, result.output
@@ -210,12 +210,12 @@ def test_the_public_api_filters_by_time_and_reads_single_metrics_of_an_import() 
     import wandb
 
     api = wandb.Api()
-    every = len(api.runs("local/runlog"))
-    assert len(api.runs("local/runlog", filters={"created_at": {"$gt": "2020-01-01"}})) == every > 0
-    assert len(api.runs("local/runlog", filters={"created_at": {"$lt": "2020-01-01"}})) == 0
+    every = len(api.runs("local/research-log"))
+    assert len(api.runs("local/research-log", filters={"created_at": {"$gt": "2020-01-01"}})) == every > 0
+    assert len(api.runs("local/research-log", filters={"created_at": {"$lt": "2020-01-01"}})) == 0
     file = export_file.read((FOLDER / "single_runs.yaml").read_text())
     logged = next(run for run in file.runs if run.get("history") and "epoch" in run["history"][0])
-    run = api.run(f"local/runlog/{logged['id']}")
+    run = api.run(f"local/research-log/{logged['id']}")
     epochs = [row["epoch"] for row in logged["history"]]
     assert [row["epoch"] for row in run.history(keys=["epoch"], pandas=False)] == epochs
     assert [row["epoch"] for row in run.scan_history(keys=["epoch"])] == epochs
@@ -240,7 +240,7 @@ def test_claims_come_through_the_server_unchanged(server: EmbeddedServer) -> Non
         there = read(source, Selection(sweep_id=name))
         assert (there.claims, there.runs_total) == (recorded(name).claims, recorded(name).runs_total)
         assert there.claims
-    there = read(source, Selection(project="runlog"))
+    there = read(source, Selection(project="research-log"))
     assert sorted(map(repr, there.claims)) == sorted(map(repr, recorded("single_runs").claims))
 
 

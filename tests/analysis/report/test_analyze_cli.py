@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 from sweep_records import completed, sweep
 
-from amc_agents.preflight import check
+from amc_agents.preflight.check import check_sweep
 from amc_analysis.cli import main
 from amc_analysis.report.comparison import compare, comparison_json
 from amc_analysis.report.sections import report_of
@@ -291,7 +291,7 @@ def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -
     assert ended.returncode == 0, ended.stderr
     assert "Next sweep: 2 configurations, 2 runs at most" in ended.stdout
     assert "wrote next.yaml" in ended.stderr
-    assert check((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
+    assert check_sweep((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
 
 
 def test_a_next_sweep_that_cannot_be_written_costs_neither_the_report_nor_the_other_files(tmp_path: Path) -> None:

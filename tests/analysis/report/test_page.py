@@ -87,7 +87,7 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
     evaluation |= {"snr_levels_db": [0, 10], "snr_confusion": [[5, 5], [0, 10]]}
     (folder / "epoch_0008.json").write_text(json.dumps(evaluation))
     findings = analyse(amc_sweep())
-    confusions = read_confusions(tmp_path / "runs", findings.ranked)
+    confusions = read_confusions(tmp_path / "runs", findings.sweep, findings.ranked)
     report = replace(report_of(findings), confusions=confusions)
     data = chart_data(report)
     assert data["confusions"][0]["modulation"] == {"names": ["BPSK", "QPSK"], "shares": [[0.9, 0.1], [0.3, 0.7]]}
@@ -121,7 +121,8 @@ def test_an_unreadable_evaluation_is_left_out(tmp_path: Path, content: str | Non
     folder.mkdir(parents=True)
     if content is not None:
         (folder / "epoch_0008.json").write_text(content)
-    assert read_confusions(tmp_path, analyse(amc_sweep()).ranked) == ()
+    findings = analyse(amc_sweep())
+    assert read_confusions(tmp_path, findings.sweep, findings.ranked) == ()
 
 
 def test_without_scripts_every_run_and_part_is_still_there() -> None:

@@ -34,7 +34,7 @@ def test_the_standard_head_is_one_layer() -> None:
     assert isinstance(model.snr_head, torch.nn.Linear)
 
 
-def test_runlogs_names_of_transformers_are_understood_at_small_sizes() -> None:
+def test_short_names_of_transformers_are_understood_at_small_sizes() -> None:
     model = build_model(config(model_type="swin_t", image_size=64), n_modulations=2, n_levels=2).eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 1, 64, 64))[0].shape == (1, 2)

@@ -38,7 +38,7 @@ def planted(snr_db: int, shares: dict[int, float]) -> npt.NDArray[np.int64]:
 
 
 def test_a_planted_attractor_is_found_with_what_it_swallows() -> None:
-    # RUNLOG's balmy-waterfall-174: 24, 28 and 30 dB are read as 26 dB.
+    # The 2025 research log's balmy-waterfall-174: 24, 28 and 30 dB are read as 26 dB.
     found = attractors(planted(26, {24: 0.7, 28: 0.7, 30: 0.7}), LEVELS_DB)
     assert [attractor.snr_db for attractor in found] == [26]
     assert set(found[0].swallowed) == {24, 28, 30}
@@ -57,7 +57,7 @@ def test_a_black_hole_for_most_of_the_range_is_found() -> None:
 
 
 def test_two_attractors_are_told_apart_the_greedier_one_first() -> None:
-    # RUNLOG's peach-violet-189: 26 dB first, 12 dB second.
+    # The 2025 research log's peach-violet-189: 26 dB first, 12 dB second.
     confusion = planted(26, {22: 0.8, 24: 0.8, 28: 0.8, 30: 0.8})
     second = planted(12, {10: 0.7, 14: 0.7})
     rows = [LEVELS_DB.index(db) for db in (10, 14)]

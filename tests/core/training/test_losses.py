@@ -28,21 +28,21 @@ def snr_loss(kind: str, *, scale: str = "unit", alpha: float = 0.5, regression: 
 # fmt: off
 BY_HAND = [
     ("cross_entropy", "unit", CROSS_ENTROPY),
-    ("cross_entropy", "runlog", CROSS_ENTROPY),
+    ("cross_entropy", "levels", CROSS_ENTROPY),
     # (7/8 - 0)^2 = 49/64 and (3/2 - 2)^2 = 16/64; a step of 3 is the largest
-    ("ordinal", "runlog", (49 / 64 + 16 / 64) / 2),
+    ("ordinal", "levels", (49 / 64 + 16 / 64) / 2),
     ("ordinal", "unit", (49 / 64 + 16 / 64) / 2 / 9),
     # both errors are below one step: e^2 / 2; the largest error of 3 steps gives 3 - 1/2
-    ("smooth_l1", "runlog", (49 / 128 + 16 / 128) / 2),
+    ("smooth_l1", "levels", (49 / 128 + 16 / 128) / 2),
     ("smooth_l1", "unit", (49 / 128 + 16 / 128) / 2 / 2.5),
     # 1/4 1 + 1/8 2 + 1/8 3 = 7/8 and 1/4 (2 + 1 + 0 + 1) = 1
-    ("l1", "runlog", (7 / 8 + 1) / 2),
+    ("l1", "levels", (7 / 8 + 1) / 2),
     ("l1", "unit", (7 / 8 + 1) / 2 / 3),
     # 1/4 1 + 1/8 4 + 1/8 9 = 15/8 and 1/4 (4 + 1 + 0 + 1) = 3/2
-    ("d2", "runlog", CROSS_ENTROPY + 0.5 * (15 / 8 + 3 / 2) / 2),
+    ("d2", "levels", CROSS_ENTROPY + 0.5 * (15 / 8 + 3 / 2) / 2),
     ("d2", "unit", CROSS_ENTROPY + 0.5 * (15 / 8 + 3 / 2) / 2 / 9),
     # 1/4 + 1/8 1/4 + 1/8 1/9 = 85/288 and 1/4 (1/4 + 1 + 1) = 9/16; a neighbour's 1 is the largest weight already
-    ("inverse_d2", "runlog", CROSS_ENTROPY + 0.5 * (85 / 288 + 9 / 16) / 2),
+    ("inverse_d2", "levels", CROSS_ENTROPY + 0.5 * (85 / 288 + 9 / 16) / 2),
     ("inverse_d2", "unit", CROSS_ENTROPY + 0.5 * (85 / 288 + 9 / 16) / 2),
 ]
 # fmt: on
@@ -57,11 +57,11 @@ def test_each_loss_of_a_classifier_equals_a_hand_computed_value(kind: str, scale
     ("kind", "scale", "expected"),
     [
         # values 0.5 and 1 of the range are ranks 1.5 and 3; the true ones are 0 and 2: errors 1.5 and 1
-        ("ordinal", "runlog", (2.25 + 1) / 2),
+        ("ordinal", "levels", (2.25 + 1) / 2),
         ("ordinal", "unit", (2.25 + 1) / 2 / 9),
-        ("smooth_l1", "runlog", (1 + 0.5) / 2),
+        ("smooth_l1", "levels", (1 + 0.5) / 2),
         ("smooth_l1", "unit", (1 + 0.5) / 2 / 2.5),
-        ("l1", "runlog", (1.5 + 1) / 2),
+        ("l1", "levels", (1.5 + 1) / 2),
         ("l1", "unit", (1.5 + 1) / 2 / 3),
     ],
 )
@@ -82,8 +82,8 @@ def test_at_unit_scale_the_worst_guess_costs_exactly_one(kind: str) -> None:
     assert penalty.item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_runlogs_scale_of_d2_reaches_225_over_16_levels() -> None:
-    loss = SnrLoss("d2", alpha=1.0, scale="runlog", levels_db=range(0, 32, 2), regression=False)
+def test_the_scale_levels_of_d2_reaches_225_over_16_levels() -> None:
+    loss = SnrLoss("d2", alpha=1.0, scale="levels", levels_db=range(0, 32, 2), regression=False)
     certain = torch.zeros(1, 16)
     certain[0, 15] = 100.0
     true = torch.tensor([0])
@@ -108,7 +108,7 @@ def test_the_guess_is_the_most_probable_level_or_the_nearest_to_the_value() -> N
 
 
 def test_a_gap_between_levels_counts_as_far() -> None:
-    uneven = SnrLoss("l1", alpha=0.5, scale="runlog", levels_db=(-20, 0, 2), regression=True)
+    uneven = SnrLoss("l1", alpha=0.5, scale="levels", levels_db=(-20, 0, 2), regression=True)
     values = torch.tensor([[0.0]])  # -20 dB, which is 10 and 11 steps from the others
     assert [uneven(values, torch.tensor([level])).item() for level in range(3)] == pytest.approx([0, 10, 11])
 

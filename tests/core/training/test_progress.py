@@ -14,7 +14,7 @@ def after(config: TrialConfig, *epochs: tuple[float, float]) -> Progress:
 
 
 def test_the_best_epochs_by_accuracy_and_by_loss_are_told_apart() -> None:
-    # RUNLOG's iconic-serenity-164: the highest accuracy came five epochs after the lowest loss.
+    # The 2025 research log's iconic-serenity-164: the highest accuracy came five epochs after the lowest loss.
     progress = after(TrialConfig(), (0.4, 1.0), (0.45, 0.9), (0.47, 0.95))
     assert (progress.combined_acc, progress.loss) == (BestEpoch(3, 0.47), BestEpoch(2, 0.9))
     assert progress.improved() == ("combined_acc",)
@@ -68,7 +68,7 @@ def test_patience_never_ends_a_trial_inside_the_first_cycles() -> None:
 
 
 def test_patience_counts_epochs_since_the_best_one() -> None:
-    # RUNLOG's playful-puddle-227: best at 16, patience 50, cycles of 25, ended at 66.
+    # The 2025 research log's playful-puddle-227: best at 16, patience 50, cycles of 25, ended at 66.
     config = TrialConfig(patience=50, min_cycles=2, epochs_per_cycle=25)
     assert not is_exhausted(config, epoch=65, best_epoch=16)
     assert is_exhausted(config, epoch=66, best_epoch=16)

@@ -161,6 +161,17 @@ def test_resuming_with_other_settings_is_refused_naming_all_of_them(data: Path, 
     assert not (tmp_path / "b" / "last.pt").exists()
 
 
+def test_a_checkpoint_with_the_old_word_of_a_setting_continues(data: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"snr_loss": "d2", "snr_loss_scale": "levels"}
+    run(tiny_trial(data, epochs=1, **changes), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
+        old = dataclasses.replace(written, config={**written.config, "snr_loss_scale": "runlog"})
+        save_checkpoint(tmp_path / "a" / name, old)
+    result, _ = run(tiny_trial(data, epochs=2, **changes, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert result.end == "completed"
+
+
 def test_a_last_checkpoint_without_its_best_one_is_refused(data: Path, tmp_path: Path) -> None:
     # With a learning rate of nothing the first epoch stays the best, and the test would need it.
     still = {"base_lr": 1e-12, "max_lr": 1e-12, "epochs": 2}
@@ -201,7 +212,7 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
 def test_another_split_is_refused_with_the_share_of_frames_that_were_seen(
     data: Path, tmp_path: Path, field: str
 ) -> None:
-    # RUNLOG's vocal-glade-228: an 80/10/10 checkpoint on a 70/20/10 split.
+    # The 2025 research log's vocal-glade-228: an 80/10/10 checkpoint on a 70/20/10 split.
     _, parent = run(tiny_trial(data, epochs=1), tmp_path / "a")
     changed = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], **{field: str(tmp_path / "a")})
     with pytest.raises(ConfigError) as caught:

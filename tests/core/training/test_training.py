@@ -283,7 +283,7 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
         {"snr_layer": "bottleneck_128", "lr_schedule": "constant", "warmup_epochs": 1},
         {"grad_clip_norm": 0.5, "storage": "memmap", "model_type": "test_byobnet", "micro_batch_size": None},
         {"snr_layer": "regression", "snr_loss": "smooth_l1", "lr_schedule": "plateau", "plateau_patience": 0},
-        {"snr_loss": "d2", "snr_loss_scale": "runlog", "task_weighting": "fixed", "task_weight_mod": 0.7},
+        {"snr_loss": "d2", "snr_loss_scale": "levels", "task_weighting": "fixed", "task_weight_mod": 0.7},
         {"snr_loss": "ordinal", "select_by": "loss"},
         {"label_set": "digital17", "snr_min_db": 10, "split": [0.6, 0.2, 0.2], "split_seed": 3},
         {"representation": "synced", "model_type": "amc_convnet", "storage": "ram_float16"},

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from amc_core.commands.main import main
+from amc_core.commands import main
 from amc_core.data.radioml import RadioMLFile
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
@@ -229,7 +229,7 @@ def test_ceiling_prints_a_table_and_json() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from amc_core.commands.main import main; "
+        "import sys; from click.testing import CliRunner; from amc_core.commands import main; "
         "assert CliRunner().invoke(main, ['synth', '--help']).exit_code == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

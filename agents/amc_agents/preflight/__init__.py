@@ -1,0 +1,1 @@
+"""Check a sweep file before it is registered."""

@@ -1,0 +1,68 @@
+"""Check a sweep file against W&B's grammar, TrialConfig and the metrics that a trial logs.
+
+Nothing is started and no server is asked. An error found here costs a moment; found by an agent it costs a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from amc_agents.preflight.flat_sweep import Check, FlatSweep
+from amc_agents.preflight.problems import OTHER_PROGRAM_PROBLEMS, TRIAL_PROBLEMS
+from amc_agents.preflight.warnings import OTHER_PROGRAM_WARNINGS, TRIAL_WARNINGS, WARNINGS
+from amc_sweeps.grammar.hyperband import bands
+from amc_sweeps.grammar.sweep_config import SweepConfig, count_configurations, examine
+
+_LONGEST_TRIAL = 10_000  # logged values; the limit for bands of a program whose epochs are unknown
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The result. Do not register a sweep with ``problems``; one with ``warnings`` may be as intended."""
+
+    source: str
+    problems: list[str]
+    warnings: list[str]
+    configurations: int | None = None  # different ones; None: infinitely many, or the file could not be read
+    bands_epochs: tuple[int, ...] = ()  # epochs after which Hyperband may stop a run, without the last one
+    epochs_at_most: int | None = None  # that the sweep trains if nothing is stopped early; None: no limit, or unknown
+    sweep: SweepConfig | None = None  # None where the text is not a sweep
+
+
+def check_sweep(text: str, *, source: str) -> Preflight:
+    """Check the YAML text of a sweep file; all problems are reported at once.
+
+    Args:
+        text: the content of the file.
+        source: where it came from, for the report.
+    """
+    config, problems = examine(text)
+    if config is None:
+        return Preflight(source, problems, [])
+    sweep = FlatSweep(config, None if problems else count_configurations(config))
+    problems += _messages(TRIAL_PROBLEMS if sweep.runs_trial else OTHER_PROGRAM_PROBLEMS, sweep)
+    program_warnings = TRIAL_WARNINGS if sweep.runs_trial else OTHER_PROGRAM_WARNINGS
+    longest = max(sweep.numbers("epochs")) if sweep.runs_trial else _LONGEST_TRIAL
+    all_bands = bands(config.early_terminate) if config.early_terminate is not None else ()
+    return Preflight(
+        source=source,
+        problems=list(dict.fromkeys(problems)),
+        warnings=_messages((*WARNINGS, *program_warnings), sweep),
+        configurations=sweep.configurations,
+        bands_epochs=tuple(band for band in all_bands if band < longest),
+        epochs_at_most=None if problems else _epochs_at_most(sweep),
+        sweep=config,
+    )
+
+
+def _messages(checks: Iterable[Check], sweep: FlatSweep) -> list[str]:
+    return list(dict.fromkeys(message for check in checks for message in check(sweep)))
+
+
+def _epochs_at_most(sweep: FlatSweep) -> int | None:
+    limits = [sweep.config.run_cap, sweep.configurations if sweep.config.method == "grid" else None]
+    runs = min((limit for limit in limits if limit is not None), default=None)
+    if runs is None or not sweep.runs_trial:
+        return None
+    return runs * int(max(sweep.numbers("epochs")))

@@ -1,0 +1,80 @@
+"""A sweep as the checks read it: parameters flattened once, and the values that a trial may get."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from amc_core.config import FIELDS, check_value
+from amc_sweeps.grammar.distributions import Range, ends
+from amc_sweeps.grammar.sweep_config import Constant, Leaf, Path, SweepConfig, flatten, value_key
+from amc_sweeps.grammar.trial_program import is_trial_program
+from amc_sweeps.values import is_number
+
+_MOST_VALUES = 8  # of one numeric field; of more values only the lowest and the highest are tried
+
+
+@dataclass(frozen=True)
+class FlatSweep:
+    """A sweep and what its parameters amount to."""
+
+    config: SweepConfig
+    configurations: int | None  # different ones; None: infinitely many, or unknown
+
+    @cached_property
+    def parameters(self) -> list[tuple[Path, Leaf]]:
+        """Every parameter that has values, in the order of the file."""
+        return flatten(self.config.parameters)
+
+    @property
+    def runs_trial(self) -> bool:
+        """Whether the sweep starts amc-train."""
+        return is_trial_program(self.config.program)
+
+    @cached_property
+    def fields(self) -> dict[str, Leaf]:
+        """The parameters that are fields of a trial."""
+        return {path[0]: leaf for path, leaf in self.parameters if len(path) == 1 and path[0] in FIELDS}
+
+    @cached_property
+    def values(self) -> Mapping[str, list[Any]]:
+        """The values that each field of a trial may get: its default where the sweep does not set it."""
+        defaults = {name: [spec.default] for name, spec in FIELDS.items()}
+        return {**defaults, **{name: _allowed_values(name, leaf) for name, leaf in self.fields.items()}}
+
+    def numbers(self, name: str) -> list[float]:
+        """Return the values of a field that are numbers."""
+        return [value for value in self.values[name] if is_number(value)]
+
+
+# Every check returns one sentence for each thing that it finds.
+Check = Callable[[FlatSweep], Iterable[str]]
+
+
+def possible_values(leaf: Leaf) -> list[Any]:
+    """Return the constant, the different listed values, or the finite ends of a range.
+
+    Of a range without finite ends it is one value, or the values next to the ends that beta excludes.
+    """
+    if isinstance(leaf, Constant):
+        return [leaf.value]
+    if not isinstance(leaf, Range):
+        return list({value_key(value): value for value in leaf.values}.values())
+    if leaf.distribution == "beta":
+        return [1e-9, 1 - 1e-9]
+    if leaf.distribution == "log_normal":
+        return [math.exp(leaf.mu)]
+    return [end for end in ends(leaf) if math.isfinite(end)]
+
+
+def _allowed_values(name: str, leaf: Leaf) -> list[Any]:
+    """Return the values that a trial accepts, only the extremes of many numbers; the default if it accepts none."""
+    checked = (check_value(name, value) for value in possible_values(leaf))
+    values = [value for value, problem in checked if problem is None] or [FIELDS[name].default]
+    if len(values) > _MOST_VALUES and FIELDS[name].kind in {"int", "float"}:
+        numbers = [value for value in values if is_number(value)]
+        return [min(numbers), max(numbers)]
+    return values

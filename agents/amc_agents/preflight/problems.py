@@ -1,0 +1,139 @@
+"""What makes a sweep unfit to be registered. To add a check, write a function and add it to a list at the end."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from itertools import combinations, product
+
+from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
+from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, unknown_field
+from amc_core.metric_names import (
+    EPOCH_METRICS,
+    FINAL_METRICS,
+    OCCASIONAL_METRICS,
+    detail_metrics,
+    is_epoch_metric,
+    level_of,
+)
+from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_sweeps.grammar.distributions import Range
+from amc_sweeps.grammar.sweep_config import Leaf
+from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
+
+TRIAL_COMMAND = '["${env}", "${program}", "${args}"]'
+
+# The macros that wandb 0.31's agent replaces in a command; it passes others on unchanged.
+_MACROS = frozenset(
+    {
+        *("env", "interpreter", "program", "args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags"),
+        *("args_json", "args_json_file", "args_append_hydra", "args_override_hydra"),
+    }
+)
+_MACRO = re.compile(r"\$\{([^}]*)\}")
+
+
+def command_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find a command that would not start amc-train."""
+    program = sweep.config.program
+    if "command" not in sweep.config.raw:
+        yield f"command: missing; without it the agent runs 'python {program}'; write {TRIAL_COMMAND}"
+    parts = [part for part in sweep.config.command or [] if isinstance(part, str)]
+    for name in [name for part in parts for name in _MACRO.findall(part)]:
+        if name not in _MACROS and not name.startswith("envvar:"):
+            known = ", ".join(sorted(_MACROS))
+            yield f"command: ${{{name}}} is not a macro of W&B's agent; known: {known}, envvar:NAME"
+    if "${interpreter}" in parts:
+        yield f"command: ${{interpreter}} would run 'python {program}'; write {TRIAL_COMMAND}"
+
+
+def parameter_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find names and values that a trial does not accept."""
+    for path, leaf in sweep.parameters:
+        if len(path) > 1:
+            yield f"{'.'.join(path)}: a trial has no nested parameters"
+        elif path[0] not in FIELDS:
+            yield unknown_field(path[0])
+        else:
+            yield from _value_problems(path[0], leaf)
+
+
+def _value_problems(name: str, leaf: Leaf) -> list[str]:
+    spec = FIELDS[name]
+    if isinstance(leaf, Range) and spec.kind not in {"int", "float"}:
+        return [f"{name}: {leaf.distribution} draws numbers; allowed: {spec.allowed()}; list them under values"]
+    if isinstance(leaf, Range) and spec.kind == "int" and not _draws_whole_numbers(leaf):
+        whole = "int_uniform (min and max without a dot), q_uniform with a whole q and min, or values"
+        return [f"{name}: {leaf.distribution} draws fractions; allowed: {spec.allowed()}; use {whole}"]
+    checked = (check_value(name, value)[1] for value in possible_values(leaf))
+    return [problem for problem in checked if problem is not None]
+
+
+def _draws_whole_numbers(leaf: Range) -> bool:
+    if leaf.distribution == "int_uniform":
+        return True
+    # A grid and Optuna count q_uniform from its min, so its min must be whole, too.
+    start = leaf.low if leaf.distribution == "q_uniform" else 0
+    return leaf.q is not None and float(leaf.q).is_integer() and float(start).is_integer()
+
+
+def combination_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find allowed values that TrialConfig does not accept together.
+
+    Every pair of values is tried with the first value of all other fields. TrialConfig's rules are about two fields
+    each, so this finds every bad pair, and each refused configuration is one that a run may get.
+    """
+    first = {name: sweep.values[name][0] for name in sweep.fields}
+    varied = [name for name in sweep.fields if len(sweep.values[name]) > 1]
+    candidates = [{**first, name: value} for name in varied for value in sweep.values[name]] or [first]
+    for left, right in combinations(varied, 2):
+        candidates += [{**first, left: a, right: b} for a, b in product(sweep.values[left], sweep.values[right])]
+    for candidate in candidates:
+        try:
+            TrialConfig.from_mapping(candidate)
+        except ConfigError as error:
+            yield from error.problems
+
+
+def metric_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find a metric that a trial does not log every epoch."""
+    if sweep.config.metric is None:
+        return
+    name = sweep.config.metric.name
+    if is_epoch_metric(name):
+        yield from _not_logged_by_all(name, sweep)
+    elif name in OCCASIONAL_METRICS:
+        yield f"metric.name: {name} is not logged in every epoch, so a search cannot use it"
+    elif name in FINAL_METRICS or name.startswith("test/"):
+        instead = name.replace("test/", "val/", 1)
+        hint = f"; use {instead}" if instead in EPOCH_METRICS else ""
+        yield f"metric.name: {name} is logged once, after the last epoch, so a search cannot use it{hint}"
+    else:
+        near = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        logged = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
+        yield f"metric.name: no trial logs {name!r}; logged every epoch: {logged}{hint}"
+
+
+def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
+    """Find a metric of one class, family or SNR level that some trials of this sweep do not have."""
+    if (level := level_of(name)) is not None:
+        lowest, highest = max(sweep.numbers("snr_min_db")), min(sweep.numbers("snr_max_db"))
+        if not lowest <= level <= highest:
+            yield f"metric.name: {name} is of a level that not every trial has: {lowest:g}..{highest:g} dB"
+        return
+    for label_set in sweep.values["label_set"]:
+        classes = [CLASSES[column] for column in LABEL_SETS[label_set]]
+        if name not in EPOCH_METRICS | detail_metrics(classes, ()):
+            yield f"metric.name: {name} is not logged with label_set {label_set}"
+
+
+def program_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find a sweep that names nothing to start."""
+    if sweep.config.program is None and not {"program", "job", "image_uri"} & sweep.config.raw.keys():
+        yield f"program: missing; W&B's agent starts nothing without it; write {TRIAL_PROGRAM}"
+
+
+TRIAL_PROBLEMS: tuple[Check, ...] = (command_problems, parameter_problems, combination_problems, metric_problems)
+OTHER_PROGRAM_PROBLEMS: tuple[Check, ...] = (program_problems,)

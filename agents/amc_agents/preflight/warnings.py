@@ -1,0 +1,221 @@
+"""What may be wrong with a sweep. To add a check, write a function and add it to a list at the end."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
+from amc_core.config import FIELDS
+from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
+from amc_sweeps.grammar.hyperband import bands
+from amc_sweeps.grammar.strict_yaml import number_in_text
+from amc_sweeps.grammar.sweep_config import Choice
+from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
+from amc_sweeps.number_formats import counted
+
+_LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
+_HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
+_NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s", "gap/combined_acc")
+
+# field -> (another field, the values of it that leave the first without effect)
+_IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+    "snr_loss_alpha": ("snr_loss", ("cross_entropy", "ordinal", "smooth_l1", "l1")),
+    "snr_loss_scale": ("snr_loss", ("cross_entropy",)),
+    "task_weight_mod": ("task_weighting", ("kendall",)),
+    "curriculum_window": ("curriculum", (False,)),
+    "curriculum_epochs_per_stage": ("curriculum", (False,)),
+    "epochs_per_cycle": ("lr_schedule", ("constant", "plateau")),
+    "plateau_factor": ("lr_schedule", ("constant", "triangular2")),
+    "plateau_patience": ("lr_schedule", ("constant", "triangular2")),
+}
+
+
+def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
+    metric, given = sweep.config.metric, sweep.config.raw.get("metric")
+    if metric is None or not isinstance(given, Mapping):
+        if "metric" not in sweep.config.raw:
+            yield "metric: none is named; W&B cannot rank the runs"
+        return
+    words = re.split(r"[^a-z0-9]+", metric.name.lower())
+    higher = any(word.startswith(_HIGHER_IS_BETTER) for word in words)
+    lower = any(word in _LOWER_IS_BETTER for word in words) and not higher
+    if "goal" not in given:
+        advice = "; an accuracy needs goal: maximize" if higher else ""
+        yield f"metric.goal: not given, so {metric.name} is minimised{advice}"
+    elif (higher and metric.goal == "minimize") or (lower and metric.goal == "maximize"):
+        yield f"metric.goal: {metric.goal} of {metric.name} searches for the worst model"
+    if sweep.config.method == "bayes" and "impute" not in given:
+        yield (
+            "metric.impute: not given, so bayes gives every crashed or stopped run the worst value; "
+            "write impute: best (or latest)"
+        )
+
+
+def size_warnings(sweep: FlatSweep) -> Iterator[str]:
+    config, count = sweep.config, sweep.configurations
+    if config.run_cap is None and "run_cap" not in config.raw:
+        is_grid = config.method == "grid" and count is not None
+        until = f"all {count:,} configurations are done" if is_grid else "somebody stops it"
+        yield f"run_cap: not given; the sweep goes on until {until}"
+    elif config.run_cap is not None and count is not None and config.run_cap > count:
+        effect = "ends after them" if config.method == "grid" else "may run some of them again"
+        available = counted(count, "configuration")
+        yield f"run_cap: {counted(config.run_cap, 'run')}, but only {available}; {config.method} {effect}"
+    if config.parameters and count == 1 and config.method != "grid":
+        yield f"parameters: there is only one configuration; {config.method} has nothing to search"
+
+
+def choice_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find listed values that repeat, or that are never drawn."""
+    method = sweep.config.method
+    for path, leaf in sweep.parameters:
+        if not isinstance(leaf, Choice):
+            continue
+        if len(possible_values(leaf)) < len(leaf.values):
+            times = "once" if method == "grid" else "as often as it is listed"
+            yield f"{'.'.join(path)}: a value is listed more than once; {method} takes it {times}"
+        if leaf.probabilities is not None and 0 in leaf.probabilities:
+            yield f"{'.'.join(path)}: a value of probability 0 is never drawn"
+
+
+def range_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find ranges whose values are not those that min and max suggest."""
+    for path, leaf in sweep.parameters:
+        if not isinstance(leaf, Range):
+            continue
+        name, (low, high) = ".".join(path), ends(leaf)
+        if leaf.distribution in EXPONENT_OF_E:
+            yield (
+                f"{name}: min and max of {leaf.distribution} are exponents of e: values run from {low:g} to {high:g}; "
+                f"{EXPONENT_OF_E[leaf.distribution]} takes the values themselves"
+            )
+        elif leaf.distribution == "q_uniform" and sweep.config.method == "grid":
+            yield f"{name}: a grid counts q_uniform from min and leaves out max = {leaf.high:g}"
+        elif leaf.q is not None and leaf.max is not None and not math.isclose(high, leaf.max):
+            yield f"{name}: max = {leaf.max:g} is never drawn: the last multiple of q = {leaf.q:g} is {high:g}"
+
+
+def controller_warnings(sweep: FlatSweep) -> Iterator[str]:
+    controller = sweep.config.raw.get("controller")
+    if isinstance(controller, Mapping) and controller.get("type") == "local":
+        yield "controller: type local; no server hands out runs, somebody has to start `wandb controller`"
+
+
+def hyperband_warnings(sweep: FlatSweep) -> Iterator[str]:
+    config, given = sweep.config.early_terminate, sweep.config.raw.get("early_terminate")
+    if config is None or not isinstance(given, Mapping):
+        return
+    if "strict" not in given:
+        yield (
+            "early_terminate.strict: not given; W&B's engine uses true (judge a run by its value at the band), "
+            "its documentation says false (by its best value so far); write the one that you want"
+        )
+    if config.max_iter is not None and config.min_iter is not None:
+        yield "early_terminate.min_iter: ignored, because max_iter is given"
+    if config.max_iter is not None and (number := len(bands(config))) < (config.s or 0):
+        yield f"early_terminate.s: {config.s} bands are asked for, only {number} lie above 0"
+
+
+def other_program_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Say what cannot be checked of a program that is not amc-train, and find numbers that YAML reads as text."""
+    program = sweep.config.program or "another program"
+    yield f"program: {program} is not {TRIAL_PROGRAM}: its parameters and its metric cannot be checked here"
+    for path, leaf in sweep.parameters:
+        hints = map(number_in_text, () if isinstance(leaf, Range) else possible_values(leaf))
+        yield from (f"{'.'.join(path)}{hint.replace(';', ':', 1)}" for hint in hints if hint)
+
+
+def objective_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find a metric of a trial that does not measure how good the model is."""
+    metric = sweep.config.metric
+    if metric is None:
+        return
+    if metric.name in _NOT_AN_OBJECTIVE:
+        yield f"metric.name: {metric.name} is logged, but does not measure how good a model is"
+    elif metric.name.startswith("train/"):
+        yield f"metric.name: {metric.name} also improves when a model only memorises its training frames"
+    is_fraction = metric.name.endswith("_acc") or metric.name.startswith(("f1/", "acc/"))
+    if metric.target is not None and metric.target > 1 and is_fraction:
+        yield f"metric.target: {metric.target:g} is never reached: accuracies are logged as fractions in 0..1"
+
+
+def idle_field_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find fields that have no effect in any run of the sweep."""
+    for name, (other, idle) in _IDLE_WHILE.items():
+        values = sweep.values[other]
+        if name in sweep.fields and set(values) <= set(idle):
+            yield f"{name}: has no effect while {other} is {' or '.join(map(str, values))}, as it is in every run here"
+
+
+def schedule_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find trials that end before their learning-rate schedule has done its work."""
+    patience = min(sweep.numbers("patience"), default=math.inf)
+    if "plateau" in sweep.values["lr_schedule"]:
+        stall = max(sweep.numbers("plateau_patience"))
+        if patience <= stall:
+            yield (
+                f"patience: {patience:g} epochs end a trial before plateau_patience = {stall:g} has reduced its "
+                "learning rate"
+            )
+    if "triangular2" in sweep.values["lr_schedule"]:
+        epochs, cycle = min(sweep.numbers("epochs")), max(sweep.numbers("epochs_per_cycle"))
+        if epochs < cycle:
+            yield (
+                f"epochs_per_cycle: {cycle:g}, but training may end after {epochs:g} epochs: the learning rate does "
+                "not come down again in the first cycle"
+            )
+        if patience < cycle and min(sweep.numbers("min_cycles")) < 1:
+            yield (
+                f"patience: {patience:g} is shorter than the first cycle of {cycle:g} epochs and min_cycles is 0: a "
+                "trial may end while its learning rate still rises"
+            )
+
+
+def unbounded_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find distributions that may draw a value that a trial refuses."""
+    for name, leaf in sweep.fields.items():
+        if not isinstance(leaf, Range):
+            continue
+        spec, (low, high) = FIELDS[name], ends(leaf)
+        if (math.isinf(low) and spec.minimum is not None) or (math.isinf(high) and spec.maximum is not None):
+            yield f"{name}: {leaf.distribution} may draw values beyond those allowed; allowed: {spec.allowed()}"
+
+
+def band_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Compare Hyperband's bands with the epochs of a trial and with its warmup."""
+    if sweep.config.early_terminate is None:
+        return
+    all_bands = bands(sweep.config.early_terminate)
+    shortest, longest = min(sweep.numbers("epochs")), max(sweep.numbers("epochs"))
+    warmup = max(sweep.numbers("warmup_epochs"))
+    if all_bands[0] >= longest:
+        yield f"early_terminate: the first band, epoch {all_bands[0]}, is not before the end, epoch {longest:g}"
+    elif sweep.config.early_terminate.max_iter is not None and all_bands[-1] >= shortest:
+        beyond = ", ".join(str(band) for band in all_bands if band >= shortest)
+        yield f"early_terminate: bands at epoch {beyond}, but a trial may end with epoch {shortest:g}"
+    if early := [band for band in all_bands if band <= warmup]:
+        yield (
+            f"early_terminate: bands at epoch {', '.join(map(str, early))} lie within the warmup of {warmup:g} "
+            "epochs, which is too early to know a good configuration"
+        )
+
+
+WARNINGS: tuple[Check, ...] = (
+    metric_warnings,
+    size_warnings,
+    choice_warnings,
+    range_warnings,
+    controller_warnings,
+    hyperband_warnings,
+)
+TRIAL_WARNINGS: tuple[Check, ...] = (
+    objective_warnings,
+    idle_field_warnings,
+    schedule_warnings,
+    unbounded_warnings,
+    band_warnings,
+)
+OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (other_program_warnings,)

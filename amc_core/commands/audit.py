@@ -1,0 +1,49 @@
+"""amc-data audit: check a data file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from amc_core.commands.terminal import progress_bar
+
+__all__ = ["audit_command"]
+
+
+@click.command("audit")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Verdicts and figures as JSON.")
+def audit_command(file: Path, as_json: bool) -> None:
+    """Check whether FILE is what it claims to be: a verdict a line, exit code 1 when one fails.
+
+    Reads every frame once. The order of the classes and the SNR labels are judged by the signals themselves.
+    """
+    from amc_core.audit.checks import audit_file
+
+    with ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+        frames_read = 0
+
+        def show(done: int, whole: int) -> None:
+            nonlocal advance, frames_read
+            if advance is None:  # a file that cannot be opened has no bar
+                advance = stack.enter_context(progress_bar(f"reading {file.name}", "frames", whole))
+            advance(done - frames_read)
+            frames_read = done
+
+        checks = audit_file(file, advance=show)
+    passed = all(check.verdict != "fail" for check in checks)
+    if as_json:
+        facts = {"file": str(file), "passed": passed, "checks": [check.to_mapping() for check in checks]}
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(f"{check.verdict:4}  {check.name:{width}}  {check.said}")
+    if not passed:
+        sys.exit(1)

@@ -1,0 +1,108 @@
+"""amc-data split: write, or check, the division of a file into train, validation and test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amc_core.commands.parameters import trial_option
+from amc_core.commands.terminal import open_file
+from amc_core.config import check_value
+from amc_core.modulations import LABEL_SETS
+
+__all__ = ["split_command"]
+
+
+@click.command("split")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("manifest_path", type=click.Path(dir_okay=False, path_type=Path), metavar="MANIFEST.json")
+@trial_option("label_set")
+@trial_option("snr_min_db")
+@trial_option("snr_max_db")
+@trial_option("split")
+@trial_option("split_seed")
+@click.option("--rows", "with_rows", is_flag=True, help="Also write the row numbers of every part.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare FILE with an existing manifest; exit code 1 when they differ, 2 for no manifest.",
+)
+def split_command(
+    file: Path,
+    manifest_path: Path,
+    label_set: str,
+    snr_min_db: int,
+    snr_max_db: int,
+    split: tuple[float, float, float],
+    split_seed: int,
+    with_rows: bool,
+    check: bool,
+) -> None:
+    """Write the manifest of FILE's division into train, validation and test.
+
+    It is the division that a trial with the same parameters uses, on every machine.
+    """
+    from amc_core.data.radioml import select
+    from amc_core.data.splits import manifest, manifest_differences
+
+    given: dict[str, Any] = {}
+    if check:
+        given = _read_manifest(manifest_path)
+        label_set, split, split_seed = given["label_set"], tuple(given["split"]), int(given["split_seed"])
+        snr_min_db, snr_max_db = min(given["levels_db"]), max(given["levels_db"])
+    with open_file(file) as data:
+        selection = select(
+            data,
+            label_set=label_set,
+            columns=LABEL_SETS[label_set],
+            snr_min_db=snr_min_db,
+            snr_max_db=snr_max_db,
+        )
+        facts = manifest(data.fingerprint, selection, split, split_seed, with_rows=with_rows)
+    if check:
+        if differences := manifest_differences(given, facts):
+            raise click.ClickException(f"{file} does not divide as {manifest_path} says:\n" + "\n".join(differences))
+    else:
+        try:
+            manifest_path.write_text(json.dumps(facts, indent=2) + "\n")
+        except OSError as error:
+            raise click.ClickException(f"{manifest_path}: {error.strerror or error}") from error
+    sizes = " / ".join(f"{part['frames']:,}" for part in facts["parts"].values())
+    click.echo(f"split {facts['split_fingerprint']}: {sizes} frames (train / val / test)")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return a manifest whose values passed the checks of a trial's parameters.
+
+    Exit code 2 where it cannot be used, because 1 says that a file divides otherwise.
+    """
+    try:
+        given = json.loads(path.read_text())
+        problems = _manifest_problems(given)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror or error}; amc-data split writes one") from error
+    except ValueError as error:
+        raise click.UsageError(f"{path}: no manifest of amc-data split ({error})") from error
+    if problems:
+        raise click.UsageError(f"{path}: no manifest of amc-data split: {'; '.join(problems)}")
+    return dict(given)
+
+
+def _manifest_problems(given: Any) -> list[str]:
+    if not isinstance(given, dict):
+        return ["no JSON object"]
+    needed = ("label_set", "levels_db", "split", "split_seed", "parts")  # manifest_differences compares the rest
+    if problems := [f"{name} is missing" for name in needed if name not in given]:
+        return problems
+    values = [(name, given[name]) for name in ("label_set", "split", "split_seed")]
+    problems = [problem for name, value in values if (problem := check_value(name, value)[1]) is not None]
+    levels_db = given["levels_db"]
+    if not isinstance(levels_db, list) or not levels_db or any(check_value("snr_min_db", db)[1] for db in levels_db):
+        problems.append(f"levels_db: {levels_db!r} is no list of SNR levels in dB")
+    parts = given["parts"]
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        problems.append("parts: no object of objects")
+    return problems

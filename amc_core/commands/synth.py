@@ -1,0 +1,92 @@
+"""amc-data synth: write synthetic frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from amc_core.commands.parameters import Span, classes_option, levels_option, rings_option
+from amc_core.commands.terminal import progress_bar
+
+__all__ = ["synth_command"]
+
+
+@click.command("synth")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.hdf5")
+@click.option(
+    "--frames-per-cell", type=click.IntRange(1), default=256, show_default=True, help="Frames of a class and SNR."
+)
+@levels_option
+@classes_option
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same file.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Their number changes no byte.")
+@click.option(
+    "--fading",
+    type=click.Choice(["none", "rayleigh", "rician"]),
+    default="none",
+    show_default=True,
+    help="Channel besides the noise: three taps.",
+)
+@click.option(
+    "--gain-db", type=float, default=0.0, show_default=True, help="Receiver gain, uniform in +- this; 0: unit power."
+)
+@click.option("--roll-off", type=Span(float), default="0.1:0.5", show_default=True, help="Of the RRC pulse.")
+@click.option(
+    "--half-span", type=Span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
+)
+@click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles a sample.")
+@rings_option
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def synth_command(
+    out: Path,
+    frames_per_cell: int,
+    levels_db: tuple[int, ...],
+    modulations: tuple[str, ...],
+    seed: int,
+    processes: int,
+    fading: str,
+    gain_db: float,
+    roll_off: tuple[float, float],
+    half_span: tuple[int, int],
+    cfo_sd: float,
+    rings: tuple[tuple[str, tuple[float, ...]], ...],
+    force: bool,
+) -> None:
+    """Write synthetic frames in the layout of RadioML 2018.01A."""
+    from amc_core.synthesis.file import write_file
+    from amc_core.synthesis.frames import Recipe
+
+    try:
+        recipe = Recipe(
+            roll_off=roll_off,
+            half_span=half_span,
+            cfo_sd=cfo_sd,
+            fading=fading,
+            gain_db=gain_db,
+            radii=dict(rings),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if out.exists() and not force:
+        raise click.ClickException(f"{out} exists; use --force to replace it, or another name")
+    n_frames = len(modulations) * len(levels_db) * frames_per_cell
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with progress_bar(f"writing {out.name}", "frames", n_frames) as advance:
+            write_file(
+                out,
+                modulations=modulations,
+                levels_db=levels_db,
+                frames_per_cell=frames_per_cell,
+                seed=seed,
+                recipe=recipe,
+                processes=processes,
+                advance=advance,
+            )
+    except OSError as error:
+        raise click.ClickException(f"{out}: {error.strerror or error}; nothing was written") from error
+    click.echo(
+        f"{out}: {n_frames:,} frames, {len(modulations)} classes x {len(levels_db)} SNR levels, "
+        f"{out.stat().st_size / 2**20:.0f} MiB"
+    )

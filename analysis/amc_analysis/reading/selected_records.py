@@ -1,0 +1,147 @@
+"""The records that the options of amc-analyze select: from a server, from the cache, or from a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from amc_analysis.reading.options import ReadingOptions, check, selections, server_url
+from amc_analysis.reading.sources import Progress, Selection
+from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.keys import CLOUD_URL
+from amc_sweeps.backend.options import INTERRUPTED, connect, refuse
+from amc_sweeps.runs.records import MetricError, SweepRecord
+
+if TYPE_CHECKING:
+    from amc_analysis.runs.confusion import FetchConfusions
+
+
+def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions | None]:
+    """Read the selected records, with progress on stderr, and save them where --save says.
+
+    Returns:
+        The records, and a function that reads confusion matrices of other machines' runs; None for a file.
+
+    Raises:
+        Refusal: for runs that do not exist, or options that cannot be used.
+        click.ClickException: when the server does not answer as it should, or the file of --save cannot be written.
+    """
+    check(options)
+    fetch: FetchConfusions | None = None
+    try:
+        if options.from_file is not None:
+            records = _read_file(options.from_file, options)
+        elif options.offline:
+            records, fetch = _read_cache(options)
+        else:
+            records, fetch = _read_server(options)
+    except (BackendError, MetricError, SweepUnreadableError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        click.echo("interrupted: no report was written; the runs read so far are cached", err=True)
+        os._exit(INTERRUPTED)  # a plain exit would wait for open requests, which may take minutes
+    if options.save is not None:
+        from amc_analysis.reading.parquet_file import save
+
+        try:
+            save(options.save, records)
+        except OSError as error:
+            raise click.ClickException(f"{options.save} could not be written: {error.strerror or error}") from error
+        click.echo(f"wrote {options.save}", err=True)
+    return records, fetch
+
+
+def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
+    from amc_analysis.reading.cache import Cache, cache_folder, cache_path
+    from amc_analysis.reading.evaluations import fetch_confusions
+    from amc_analysis.reading.reader import read
+    from amc_analysis.reading.server import ServerSource
+    from amc_analysis.reading.wandb_api import translate_errors
+
+    selected = selections(options)
+    backend = connect(options.choice.or_at(server_url(options)))
+    cache_file = None if options.no_cache else cache_path(backend.base_url, cache_folder())
+    server = ServerSource(backend, public_api=options.public_api)
+    records = []
+    with ExitStack() as stack:
+        cache = None
+        if cache_file is not None:
+            try:
+                cache = stack.enter_context(Cache(cache_file))
+            except OSError as error:
+                click.echo(f"nothing is cached: {error}", err=True)
+        stack.enter_context(translate_errors(backend))
+        for selection in selected:
+            with _shown_progress(selection) as progress:
+                record = read(
+                    server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress
+                )
+            records.append(record)
+    return records, partial(fetch_confusions, server.files, cache_file, report=partial(click.echo, err=True))
+
+
+def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
+    from amc_analysis.reading.cache import Cache, cache_folder, cache_path
+    from amc_analysis.reading.evaluations import cached_confusions
+    from amc_analysis.reading.reader import read_offline
+
+    folder = cache_folder()
+    url = CLOUD_URL if options.choice.cloud else server_url(options)
+    files = sorted(folder.glob("*.sqlite3")) if url is None else [cache_path(url, folder)]
+    files = [file for file in files if file.is_file()]
+    with ExitStack() as stack:
+        caches = [stack.enter_context(Cache(file)) for file in files]
+        records = [
+            read_offline(caches, selection, metric=options.metric, goal=options.goal)
+            for selection in selections(options)
+        ]
+    for record in records:
+        path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
+        click.echo(f"{path} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC", err=True)
+    return records, partial(cached_confusions, files)
+
+
+def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
+    from amc_analysis.reading.parquet_file import MAGIC, ParquetFileError, load
+
+    with path.open("rb") as file:
+        is_parquet = file.read(len(MAGIC)) == MAGIC
+    if is_parquet:
+        try:
+            return load(path, metric=options.metric, goal=options.goal)
+        except ParquetFileError as error:
+            raise SweepUnreadableError(str(error)) from error
+    from amc_analysis.reading.export_file import records_of
+    from amc_sweeps.runs import export_file
+
+    try:
+        export = export_file.read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SweepUnreadableError(f"{path} is neither Parquet of --save nor an export: {error}") from error
+    return records_of(export, read_at=datetime.now(UTC), metric=options.metric, goal=options.goal)
+
+
+@contextmanager
+def _shown_progress(selection: Selection) -> Iterator[Progress]:
+    """Show on stderr how much is read: a bar on a terminal, else one line."""
+    if not sys.stderr.isatty():
+        click.echo(f"reading {selection.path}", err=True)
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(f"reading {selection.path}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("runs", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

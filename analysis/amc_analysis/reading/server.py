@@ -1,0 +1,83 @@
+"""One W&B server as a source of runs: by the bulk operation where the server has it, else by the public API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from amc_analysis.reading.bulk import BulkSource, NoBulkError
+from amc_analysis.reading.public_api import PublicApiSource
+from amc_analysis.reading.sources import FileSource, HistoryPosition, NotFoundError, Selection, SourceReply
+from amc_analysis.reading.wandb_api import open_api
+from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.backend.choose import Backend
+from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.references import Reference, find_sweep
+
+
+class ServerSource:
+    """A W&B server."""
+
+    def __init__(self, backend: Backend, *, public_api: bool = False) -> None:
+        """Take a server; ``public_api`` leaves the bulk operation unused."""
+        self._backend = backend
+        self._has_bulk = backend.kind == "embedded" and not public_api
+
+    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
+        """Start reading the selected runs, see RunSource; a sweep of an unknown project is looked for.
+
+        Raises:
+            BackendError: when no sweep, or more than one, has the id; the message lists what else is there.
+            wandb.Error: when the server does not answer as it should.
+        """
+        if self._has_bulk:
+            try:
+                return self._bulk.read(selection, positions)
+            except NoBulkError:
+                self._has_bulk = False
+            except NotFoundError:
+                pass  # the public API knows what else is there
+        complete = self._completed(selection)
+        try:
+            return PublicApiSource(self._api).read(complete, positions)
+        except (NotFoundError, SweepUnreadableError) as error:
+            reason = f"{complete.path} cannot be found" if isinstance(error, NotFoundError) else str(error)
+            raise SweepUnreadableError(f"{reason}\n{self._other_sweeps(complete)}".rstrip()) from error
+
+    def files(self) -> FileSource:
+        """Return the source of the runs' files."""
+        return self._bulk if self._has_bulk else PublicApiSource(self._api)
+
+    @cached_property
+    def _bulk(self) -> BulkSource:
+        return BulkSource(self._backend.base_url, self._backend.api_key or "")
+
+    @cached_property
+    def _api(self) -> Any:
+        return open_api(self._backend)
+
+    def _completed(self, selection: Selection) -> Selection:
+        """Return the selection with its entity and project."""
+        if selection.sweep_id is None:
+            entity = selection.entity or self._api.default_entity
+            if not entity:
+                raise BackendError("no entity is known here: give --entity")
+            return Selection(entity, selection.project, run_ids=selection.run_ids)
+        reference = Reference(selection.sweep_id, selection.project, selection.entity)
+        entity, project, sweep_id = find_sweep(reference, self._api).split("/")
+        return Selection(entity, project, sweep_id)
+
+    def _other_sweeps(self, selection: Selection) -> str:
+        """Return where else a sweep with this id is; an empty text without one."""
+        import wandb
+
+        if selection.sweep_id is None:
+            return ""
+        try:
+            path = find_sweep(Reference(selection.sweep_id), self._api, entity=selection.entity, environ={})
+        except BackendError as error:
+            return str(error)
+        except (wandb.Error, ValueError):
+            return ""
+        return f"there is a sweep of this id elsewhere:\n  {path}" if path != selection.path else ""
