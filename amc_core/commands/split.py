@@ -11,6 +11,7 @@ import click
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import check_value
+from amc_core.files import write_whole
 from amc_core.modulations import LABEL_SETS
 
 __all__ = ["split_command"]
@@ -67,7 +68,7 @@ def split_command(
             raise click.ClickException(f"{file} does not divide as {manifest_path} says:\n" + "\n".join(differences))
     else:
         try:
-            manifest_path.write_text(json.dumps(facts, indent=2) + "\n")
+            write_whole(manifest_path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise click.ClickException(f"{manifest_path}: {error.strerror or error}") from error
     sizes = " / ".join(f"{part['frames']:,}" for part in facts["parts"].values())

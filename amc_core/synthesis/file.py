@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.files import whole_file
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
@@ -77,7 +77,7 @@ def write_file(
         "samples_per_symbol": SAMPLES_PER_SYMBOL,
         **recipe.to_mapping(),
     }
-    with _complete_or_absent(path) as partial:
+    with whole_file(path) as partial:
         _require_space(partial, n_rows)
         offset = _write_labels(partial, np.repeat(cells, frames_per_cell, axis=0), facts)
         blocks = _blocks(cells, frames_per_cell, seed, offset)
@@ -178,24 +178,3 @@ def _require_space(file: Path, n_rows: int) -> None:
             os.posix_fallocate(partial.fileno(), 0, n_rows * _LABEL_BYTES)  # HDF5's own part; quotas have theirs
     except OSError as error:
         raise OSError(error.errno, f"{needed} cannot be had: {error.strerror} (see df, quota, ulimit -f)") from error
-
-
-@contextlib.contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
-    """Lend a temporary file beside the target; rename it at the end, remove it on any error or interrupt."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

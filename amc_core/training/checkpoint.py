@@ -1,24 +1,21 @@
 """Checkpoints: written whole or not at all, and readable without running code from the file.
 
-Which ones a run's folder keeps:
+A run's folder keeps:
 
-- ``last.pt``: after every epoch, and where a stop was asked for, in the middle of one too
-- ``best_combined_acc.pt``, ``best_loss.pt``: of the epoch of the highest val/combined_acc and of the lowest val/loss;
-  the earliest where several are equal
-- ``best.pt``: that one of the two that ``select_by`` names: the test row is about it
-- ``before_N/``: all of these as an earlier trial left them in the same folder; a new trial never overwrites them
+- ``last.pt``: written after every epoch, and in the middle of one where a stop was asked for
+- ``best_combined_acc.pt``, ``best_loss.pt``: the epoch of the highest val/combined_acc, and of the lowest val/loss; of
+  equal epochs the earliest
+- ``best.pt``: the one of these two that ``select_by`` names; the test is computed from it
+- ``before_N/``: the checkpoints of an earlier trial in the same folder; a new trial never overwrites them
 
-Each is whole: ``init_from`` takes the weights of any. ``resume_from`` continues ``last.pt`` and ``best.pt``; the best
-one by the criterion that ``select_by`` does not name, only as long as the one that was best by the other at its time is
-still beside it, for the test would need that one. An epoch is written once; the best ones are further names of that
-file.
+``init_from`` takes the weights of any of them. ``resume_from`` continues ``last.pt`` and ``best.pt``. It continues the
+best one by the other criterion only while the checkpoint that was then the best by ``select_by`` is beside it, because
+the test needs that one. An epoch is written once; the best checkpoints are further names of that file.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +24,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from amc_core.files import link_whole, whole_file
 
 __all__ = [
     "BEST",
@@ -55,7 +54,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a trial leaves of itself."""
+    """One file's content: weights, and everything that a continued trial needs."""
 
     run: str  # name of the run's folder, which is W&B's run id where there is one
     config: Mapping[str, Any]  # TrialConfig.to_mapping()
@@ -75,32 +74,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full; the old checkpoint stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": _FORMAT, **vars(checkpoint)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with whole_file(path, durable=True) as partial:
+        torch.save({"format": _FORMAT, **vars(checkpoint)}, partial)
 
 
 def keep_as(path: Path, name: str) -> None:
-    """Give a checkpoint a second name in its folder, replacing what had it; replacing the first leaves the second."""
-    partial = path.with_name(f".{name}.{os.getpid()}")
-    try:
-        try:
-            partial.hardlink_to(path)
-        except OSError:  # no hard links on this file system
-            shutil.copyfile(path, partial)
-        partial.replace(path.with_name(name))
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    """Give a checkpoint a second name in its folder; a later checkpoint under the first name leaves the second."""
+    link_whole(path, path.with_name(name))
 
 
 def set_aside(run_dir: Path) -> Path | None:
@@ -116,16 +96,8 @@ def set_aside(run_dir: Path) -> Path | None:
     return folder
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself must survive a power cut, too
-    finally:
-        os.close(descriptor)
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint into the host's memory; nothing but tensors and plain values is unpickled.
+    """Read a checkpoint into the host's memory; only tensors and plain values are unpickled.
 
     Raises:
         CheckpointError: missing, truncated, or not a checkpoint of this program.
@@ -136,11 +108,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
         cause = type(error).__name__
-        if not isinstance(error, pickle.UnpicklingError):  # whose text advises to run code from the file
+        if not isinstance(error, pickle.UnpicklingError):  # its text advises to run code from the file
             cause += f" {error}".splitlines()[0]
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes that are not a complete checkpoint ({cause}); it was cut off, "
-            "damaged in copying, or written by another program: take another one"
+            "damaged in copying, or written by another program: use another checkpoint"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of format {_FORMAT} of this program")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from amc_core.files import write_whole
 from amc_core.training.evaluation import Evaluation
 
 __all__ = ["FileRecorder", "write_evaluation"]
@@ -102,16 +102,10 @@ def _line(metrics: Mapping[str, float]) -> str:
 
 
 def _replace(path: Path, values: Mapping[str, Any]) -> None:
-    _replace_text(path, json.dumps(dict(values), indent=2) + "\n")
+    write_whole(path, json.dumps(dict(values), indent=2) + "\n")
 
 
 def _replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    _replace_text(path, text.getvalue())
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text.getvalue())
