@@ -21,6 +21,11 @@ def is_number(value: Any) -> TypeGuard[int | float]:
         return False
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an int; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def as_number(value: Any) -> float | None:
     """Read a logged value: a number, or one of the words that JSON carries for what is not finite; else None."""
     if isinstance(value, str):

@@ -12,7 +12,10 @@ import optuna
 import pytest
 
 from amc_server.scheduling.search import Observation, believed_values, possible_values, suggest
-from amc_sweeps.grammar.sweep_config import Range, SweepConfig, parse, value_key
+from amc_sweeps.grammar.configurations import value_key
+from amc_sweeps.grammar.distributions import Range
+from amc_sweeps.grammar.parse import parse
+from amc_sweeps.grammar.sweep_config import SweepConfig
 
 MIXED = """
 method: {method}

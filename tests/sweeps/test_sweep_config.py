@@ -9,21 +9,11 @@ from typing import Any
 
 import pytest
 
-from amc_sweeps.grammar.distributions import DISTRIBUTIONS, ends
+from amc_sweeps.grammar.configurations import count_configurations, grid, sample
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range, ends
 from amc_sweeps.grammar.hyperband import HyperbandConfig
-from amc_sweeps.grammar.sweep_config import (
-    Choice,
-    Constant,
-    Metric,
-    Nested,
-    Range,
-    SweepConfigError,
-    count_configurations,
-    examine,
-    grid,
-    parse,
-    sample,
-)
+from amc_sweeps.grammar.parse import parse, parse_leniently
+from amc_sweeps.grammar.sweep_config import Choice, Constant, Metric, Nested, SweepConfigError
 
 FULL = """
 method: bayes
@@ -48,7 +38,7 @@ parameters:
 
 
 def problems_of(source: Any) -> list[str]:
-    return examine(source)[1]
+    return parse_leniently(source)[1]
 
 
 def of(method: str = "random", **parameters: Any) -> dict[str, Any]:
@@ -159,7 +149,7 @@ parameters:
     ],
 )
 def test_a_text_that_is_no_sweep_at_all_is_one_clear_problem(text: str, expected: str) -> None:
-    sweep, problems = examine(text)
+    sweep, problems = parse_leniently(text)
     assert sweep is None
     assert len(problems) == 1
     assert expected in problems[0]
@@ -411,7 +401,7 @@ def test_whatever_is_given_is_read_or_refused_in_words(seed: int) -> None:
         source |= {"method": "random"} if rng.random() < 0.8 else {}
         source |= {"parameters": {name: tree(rng, 1) for name in "ab"}} if rng.random() < 0.5 else {}
         source |= {"parameters": {"a": {"values": [tree(rng)]}}} if rng.random() < 0.5 else {}
-        sweep, problems = examine(source)
+        sweep, problems = parse_leniently(source)
         assert sweep is not None
         assert all(": " in problem for problem in problems)
         if not problems:

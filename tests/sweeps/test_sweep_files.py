@@ -10,8 +10,10 @@ import yaml
 
 from amc_agents.preflight.check import check_sweep
 from amc_core.config import MODEL_ALIASES, TrialConfig
+from amc_sweeps.grammar.configurations import grid
+from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.strict_yaml import number_in_text
-from amc_sweeps.grammar.sweep_config import Choice, grid, parse
+from amc_sweeps.grammar.sweep_config import Choice
 
 FOLDER = Path(__file__).parents[2] / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))

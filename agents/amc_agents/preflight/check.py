@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from amc_agents.preflight.flat_sweep import Check, FlatSweep
 from amc_agents.preflight.problems import OTHER_PROGRAM_PROBLEMS, TRIAL_PROBLEMS
 from amc_agents.preflight.warnings import OTHER_PROGRAM_WARNINGS, TRIAL_WARNINGS, WARNINGS
+from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.hyperband import bands
-from amc_sweeps.grammar.sweep_config import SweepConfig, count_configurations, examine
+from amc_sweeps.grammar.sweep_config import SweepConfig
 
 _LONGEST_TRIAL = 10_000  # logged values; the limit for bands of a program whose epochs are unknown
 
@@ -37,7 +38,7 @@ def check_sweep(text: str, *, source: str) -> Preflight:
         text: the content of the file.
         source: where it came from, for the report.
     """
-    config, problems = examine(text)
+    config, problems = parse_leniently(text)
     if config is None:
         return Preflight(source, problems, [])
     sweep = FlatSweep(config, None if problems else count_configurations(config))

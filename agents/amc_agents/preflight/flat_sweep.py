@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from amc_core.config import FIELDS, check_value
+from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range, ends
-from amc_sweeps.grammar.sweep_config import Constant, Leaf, Path, SweepConfig, flatten, value_key
+from amc_sweeps.grammar.sweep_config import Constant, Leaf, Path, SweepConfig, flatten
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.values import is_number
 

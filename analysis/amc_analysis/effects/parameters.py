@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.runs.findings import Findings
-from amc_sweeps.grammar.sweep_config import Choice, Leaf, Range, examine, flatten, value_key
+from amc_sweeps.grammar.configurations import value_key
+from amc_sweeps.grammar.distributions import Range, is_log_spaced, is_logarithmic
+from amc_sweeps.grammar.parse import parse_leniently
+from amc_sweeps.grammar.sweep_config import Choice, Leaf, flatten
 from amc_sweeps.values import look_up
 
 Floats = NDArray[np.float64]
 
-WIDE = 20.0  # from this ratio of its largest to its smallest value on a positive parameter is thought of in decades
 PARTS = 4  # into which a range is cut for display
 LISTED = 6  # distinct values up to which each gets its own line
 _RECORDED = re.compile(
@@ -51,9 +53,9 @@ class Parameter:
         if self.kind == "nominal":
             return None
         if isinstance(self.spec, Range):
-            return "log" if "log" in self.spec.distribution else "linear"
+            return "log" if is_logarithmic(self.spec) else "linear"
         low, high = float(min(self.levels)), float(max(self.levels))
-        return "log" if low > 0 and high / low >= WIDE else "linear"
+        return "log" if is_log_spaced(low, high) else "linear"
 
     @cached_property
     def levels(self) -> tuple[Any, ...]:
@@ -170,7 +172,7 @@ def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Par
 
 def specs_of(config: Mapping[str, Any]) -> dict[str, Leaf]:
     """Return dotted name -> what a sweep's file says of the parameter, as far as it can be read."""
-    parsed, _ = examine(config)
+    parsed, _ = parse_leniently(config)
     return {} if parsed is None else {".".join(path): leaf for path, leaf in flatten(parsed.parameters)}
 
 

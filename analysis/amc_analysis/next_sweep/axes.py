@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from amc_analysis.effects.parameters import is_seed
 from amc_analysis.runs.findings import Findings
-from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
+from amc_sweeps.grammar.configurations import value_key
+from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.strict_yaml import number_in_text
-from amc_sweeps.grammar.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten, value_key
+from amc_sweeps.grammar.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten
 from amc_sweeps.runs.claims import ClaimKind
-
-WIDE = 8.0  # listed positive numbers of at least this ratio are placed by their logarithm
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,13 @@ def _listed(path: tuple[str, ...], leaf: Choice) -> Axis | None:
     if not all(is_number(value) for value in values):
         return Axis(path, leaf, values, ordered=False, log=False, low=0.0, high=1.0)
     low, high = float(min(values)), float(max(values))
-    log = low > 0 and high / low >= WIDE
+    log = is_log_spaced(low, high)
     return Axis(path, leaf, values, True, log, math.log(low) if log else low, math.log(high) if log else high)
 
 
 def _range(path: tuple[str, ...], leaf: Range, findings: Findings) -> Axis | None:
     low, high = ends(leaf)
-    log = "log" in leaf.distribution
+    log = is_logarithmic(leaf)
     bounded = math.isfinite(low) and math.isfinite(high) and (low > 0 or not log)
     if not bounded:
         ran = [as_meant(look_for(entry.run.config, path)) for entry in findings.ranked]

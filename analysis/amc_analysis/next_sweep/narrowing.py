@@ -25,7 +25,8 @@ from amc_analysis.next_sweep.surrogate import Belief, Points, believe
 from amc_analysis.next_sweep.yaml_text import literal, number
 from amc_analysis.rules.finding import Firing, Rule
 from amc_analysis.runs.findings import Findings
-from amc_sweeps.grammar.sweep_config import Choice, SweepConfig, examine
+from amc_sweeps.grammar.parse import parse_leniently
+from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.ranking import RankedRun
 
@@ -102,7 +103,7 @@ def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: floa
     """
     if findings.sweep.kind != "sweep":
         raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep; give --next a SWEEP")
-    sweep, problems = examine(findings.sweep.config)
+    sweep, problems = parse_leniently(findings.sweep.config)
     if sweep is None or not sweep.parameters:
         told = "; ".join(problems) or "it has no parameters"
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {told}")

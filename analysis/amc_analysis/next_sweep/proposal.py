@@ -25,8 +25,10 @@ from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
 from amc_analysis.rules.finding import Firing
 from amc_analysis.runs.findings import Findings
 from amc_analysis.runs.wording import Scale, scale_of
-from amc_sweeps.grammar.distributions import DISTRIBUTIONS
-from amc_sweeps.grammar.sweep_config import Constant, Leaf, Range, count_configurations, examine, flatten
+from amc_sweeps.grammar.configurations import count_configurations
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range
+from amc_sweeps.grammar.parse import parse_leniently
+from amc_sweeps.grammar.sweep_config import Constant, Leaf, flatten
 from amc_sweeps.runs.evidence import epochs_planned
 
 SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
@@ -73,7 +75,7 @@ def next_sweep(findings: Findings, firings: Sequence[Firing] = ()) -> NextSweep:
     lines += _top_level(findings, narrowing)
     lines += [*comment(why), f"run_cap: {run_cap}", "", "parameters:", *parameters(sections, comments)]
     text = "\n".join(lines) + "\n"
-    _, problems = examine(text)
+    _, problems = parse_leniently(text)
     if problems:
         raise NoNextSweepError("no valid sweep follows from this one: " + "; ".join(problems))
     return NextSweep(text, summary, configurations, run_cap, epochs, at_most, narrowing)
@@ -225,7 +227,7 @@ def _count(findings: Findings, method: str, sections: Sections) -> int | None:
             inner = inner.setdefault(piece, {"parameters": {}})["parameters"]
         inner[path[-1]] = dict(section)
     metric = {"name": findings.metric.name, "goal": findings.metric.goal}
-    sweep, problems = examine({"method": method, "metric": metric, "parameters": nested})
+    sweep, problems = parse_leniently({"method": method, "metric": metric, "parameters": nested})
     if sweep is None or problems:
         raise NoNextSweepError("no valid sweep follows from this one: " + "; ".join(problems))
     return count_configurations(sweep)

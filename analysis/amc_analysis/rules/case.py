@@ -13,7 +13,7 @@ from amc_analysis.effects.effects import Effect
 from amc_analysis.effects.outcomes import Outcomes
 from amc_analysis.effects.parameters import Parameter
 from amc_analysis.runs.findings import Findings, shown_as_percentage
-from amc_sweeps.grammar.sweep_config import value_key
+from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.values import look_up

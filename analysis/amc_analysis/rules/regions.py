@@ -10,8 +10,8 @@ import numpy as np
 from amc_analysis.effects.parameters import Floats, Parameter, text_of
 from amc_analysis.rules.case import Case
 from amc_analysis.rules.finding import Firing, Rule, Severity
-from amc_sweeps.grammar.distributions import ends
-from amc_sweeps.grammar.sweep_config import Choice, Range
+from amc_sweeps.grammar.distributions import Range, ends
+from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.runs.statistics import wilson_interval
 
 LEAST_LEVELS = 5  # of a list; the best of a null list of 3 lies at an end two times in three

@@ -8,7 +8,8 @@ from typing import Any
 from amc_analysis.effects.parameters import is_seed, text_of
 from amc_analysis.rules.case import Case, counted, listed
 from amc_analysis.rules.finding import Firing, Rule, Severity
-from amc_sweeps.grammar.sweep_config import Choice, value_key
+from amc_sweeps.grammar.configurations import value_key
+from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.values import look_up

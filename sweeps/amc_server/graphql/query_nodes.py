@@ -21,7 +21,7 @@ from amc_server.ids import global_id, read_global_id
 from amc_server.scheduling.coordinator import ENTITY, read_config
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Sweep
-from amc_sweeps.grammar.sweep_config import count_configurations
+from amc_sweeps.grammar.configurations import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
 

@@ -14,7 +14,8 @@ from amc_server.scheduling.coordinator import Coordinator, chosen_from, metric_v
 from amc_server.store.reader import Reader
 from amc_server.store.records import Line, Project, Run, Sweep
 from amc_server.store.writer import Writer
-from amc_sweeps.grammar.sweep_config import SweepConfigError, parse
+from amc_sweeps.grammar.parse import parse
+from amc_sweeps.grammar.sweep_config import SweepConfigError
 from amc_sweeps.runs.export_file import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
 from amc_sweeps.runs.run_states import RunState, SweepState
 

@@ -21,7 +21,8 @@ from amc_server.scheduling.states import Facts, Limits, infer, is_abandoned
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Run, Sweep
 from amc_server.store.writer import Writer
-from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError, flatten, parse
+from amc_sweeps.grammar.parse import parse
+from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError, flatten
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 logger = logging.getLogger(__name__)

@@ -17,19 +17,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from amc_sweeps.grammar.distributions import ends, steps
-from amc_sweeps.grammar.sweep_config import (
-    Choice,
-    Constant,
-    Range,
-    SweepConfig,
-    count_configurations,
-    flatten,
-    grid,
-    parse,
-    sample,
-    value_key,
-)
+from amc_sweeps.grammar.configurations import count_configurations, grid, sample, value_key
+from amc_sweeps.grammar.distributions import Range, ends, steps
+from amc_sweeps.grammar.parse import parse
+from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, flatten
 
 if TYPE_CHECKING:
     import optuna

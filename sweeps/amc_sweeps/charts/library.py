@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["chart_library"]
-
 
 @cache
 def chart_library() -> str:

@@ -10,8 +10,6 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["DISTRIBUTIONS", "EXPONENT_OF_E", "Range", "draw", "ends", "steps"]
-
 _BOUNDS: Mapping[str, float | None] = {"min": None, "max": None}  # None: has to be given
 _NORMAL: Mapping[str, float | None] = {"mu": 0.0, "sigma": 1.0}
 _BETA: Mapping[str, float | None] = {"a": 1.0, "b": 1.0}
@@ -44,6 +42,9 @@ EXPONENT_OF_E: Mapping[str, str] = {
 }
 
 
+LOG_FROM_RATIO = 8.0  # largest / smallest, see is_log_spaced
+
+
 @dataclass(frozen=True)
 class Range:
     """A parameter drawn from a distribution; only the attributes that ``DISTRIBUTIONS`` names for it mean anything."""
@@ -68,6 +69,19 @@ class Range:
         """``max`` of a distribution that has one."""
         assert self.max is not None, f"{self.distribution} has no max"
         return self.max
+
+
+def is_logarithmic(spec: Range) -> bool:
+    """Return whether values are drawn on a logarithmic scale."""
+    return "log" in spec.distribution
+
+
+def is_log_spaced(low: float, high: float) -> bool:
+    """Return whether listed numbers from ``low`` to ``high`` belong on a logarithmic scale.
+
+    People list batch sizes (128 to 1024) and learning rates (1e-4 to 1e-3) by factors, dropouts (0.1 to 0.5) by steps.
+    """
+    return low > 0 and high / low >= LOG_FROM_RATIO
 
 
 def ends(spec: Range) -> tuple[float, float]:

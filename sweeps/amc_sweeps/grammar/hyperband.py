@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["HyperbandConfig", "Stop", "bands", "runs_to_stop", "thresholds"]
-
 _MAX_BANDS = 100  # as many as W&B's engine lays out from min_iter
 _LONGEST_CURVE = 10**9  # no run logs more values than this; bands above it would only be noise
 

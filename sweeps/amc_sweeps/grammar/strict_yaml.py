@@ -8,8 +8,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["number_in_text", "read_mapping"]
-
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader (the client's dialect, YAML 1.1) that also collects keys given twice."""

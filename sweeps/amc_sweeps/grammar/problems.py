@@ -1,0 +1,42 @@
+"""The problems of a sweep, collected while it is read: where, what was given, what is allowed, and what was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from amc_sweeps.grammar.strict_yaml import number_in_text
+
+
+class Problems(list[str]):
+    """One sentence for every problem."""
+
+    def missing(self, path: str, allowed: str) -> None:
+        """Add that nothing was given."""
+        self.append(f"{path}: missing; allowed: {allowed}")
+
+    def refuse(self, path: str, given: Any, allowed: str, words: Iterable[str] = ()) -> None:
+        """Add that a value is not allowed; the hint names the one of ``words`` that is spelt most like it."""
+        close = difflib.get_close_matches(str(given), list(words), n=1)
+        hint = number_in_text(given) or (f"; did you mean {close[0]}?" if close else "")
+        shown = repr(given)
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        self.append(f"{path}: {shown} is not allowed; allowed: {allowed}{hint}")
+
+    def refuse_key(self, section: Mapping[str, Any], path: str, allowed: str, words: Iterable[str] = ()) -> None:
+        """Add that a key of a section, the last word of ``path``, has a value that is not allowed, or is missing."""
+        key = path.rpartition(".")[2]
+        if key in section:
+            self.refuse(path, section[key], allowed, words)
+        else:
+            self.missing(path, allowed)
+
+    def refuse_unknown_keys(self, section: Mapping[str, Any], prefix: str, keys: Iterable[str], of: str = "") -> None:
+        """Add every key of a section that is not one of ``keys``."""
+        keys = tuple(keys)
+        for key in section:
+            if key not in keys:
+                close = difflib.get_close_matches(str(key), keys, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(keys)}"
+                self.append(f"{prefix}{key}: no such key{f' of {of}' if of else ''}; {hint}")
