@@ -13,6 +13,7 @@ from amc_agents.preflight.problems import OTHER_PROGRAM_PROBLEMS, TRIAL_PROBLEMS
 from amc_agents.preflight.warnings import OTHER_PROGRAM_WARNINGS, TRIAL_WARNINGS, WARNINGS
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.hyperband import bands
+from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import SweepConfig
 
 _LONGEST_TRIAL = 10_000  # logged values; the limit for bands of a program whose epochs are unknown
