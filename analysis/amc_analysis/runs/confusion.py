@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 from amc_core.training.evaluation_files import epoch_file
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.records import SweepRecord
+from amc_sweeps.values import as_finite
 
 MAX_RUNS = 6
 MAX_CLASSES = 100  # of one matrix; a larger one cannot be read on a page
@@ -60,8 +60,8 @@ def read_confusions(
 
 def peak_epoch(entry: RankedRun) -> int | None:
     """Return the epoch of a run's peak; None where it is unknown."""
-    epoch = entry.peak_epoch
-    return None if epoch is None or not math.isfinite(epoch) else int(epoch)
+    epoch = as_finite(entry.peak_epoch)
+    return None if epoch is None else int(epoch)
 
 
 def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusion | None:

@@ -1,4 +1,4 @@
-"""The whole history of one run by column: which rows hold a metric, and what they hold. Numbers only."""
+"""The whole history of one run by column: the rows that hold a metric, and its values. Only numbers are kept."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from amc_sweeps.values import as_number
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One metric as it was logged."""
+    """The logged values of one metric."""
 
     rows: NDArray[np.int64]  # (N,) positions of the rows that hold it, ascending
     values: NDArray[np.float64]  # (N,) NaN and infinities included
 
     def __len__(self) -> int:
-        """Return how many rows hold it."""
+        """Return the number of rows that hold the metric."""
         return len(self.rows)
 
 
@@ -32,39 +32,39 @@ EMPTY = Column(np.empty(0, np.int64), np.empty(0, np.float64))
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Every logged row of one run, in the order of logging."""
+    """The logged rows of one run, in the order of logging."""
 
     length: int = 0
-    columns: Mapping[str, Column] = field(default_factory=dict)  # nested values under their dotted path
+    columns: Mapping[str, Column] = field(default_factory=dict)  # a nested value has a dotted name
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> History:
-        """Sort logged rows into columns; what is no number is left out."""
-        gathered: dict[str, tuple[list[int], list[float]]] = {}
+        """Return the history of some rows; values that are not numbers are left out."""
+        lists: dict[str, tuple[list[int], list[float]]] = {}
         length = 0
         for row in rows:
-            _gather(row, "", length, gathered)
+            _append(row, "", length, lists)
             length += 1
         columns = {
             name: Column(np.asarray(positions, np.int64), np.asarray(values, np.float64))
-            for name, (positions, values) in gathered.items()
+            for name, (positions, values) in lists.items()
         }
         return cls(length, columns)
 
     @classmethod
     def from_json(cls, text: bytes) -> History:
-        """Read a JSON array of logged rows; the bare NaN and Infinity that W&B's own JSON has are understood.
+        """Return the history of a JSON array of rows, in which NaN and Infinity may stand bare as W&B writes them.
 
-        Rows that all hold the same plain numbers, as most loops log them, are taken as one table: ten times as fast.
+        Rows with the same names and only numbers, as most loops log them, are read as one table: ten times as fast.
         """
         try:
             rows = orjson.loads(text)
         except orjson.JSONDecodeError:  # bare NaN
             rows = json.loads(text)
-        return _table(rows) or cls.from_rows(rows)
+        return _from_table(rows) or cls.from_rows(rows)
 
     def extended(self, later: History) -> History:
-        """Return this history with rows that were logged after it."""
+        """Return this history with the rows of a later one after it."""
         columns = dict(self.columns)
         for name, column in later.columns.items():
             before = self.column(name)
@@ -75,11 +75,11 @@ class History:
         return History(self.length + later.length, columns)
 
     def column(self, name: str) -> Column:
-        """Return a metric's column; an empty one where it was never logged."""
+        """Return a metric's column; it is empty where the metric was never logged."""
         return self.columns.get(name, EMPTY)
 
     def aligned(self, *names: str) -> tuple[NDArray[np.float64], ...]:
-        """Return the values of several metrics over the rows that hold all of them, each (N,)."""
+        """Return the values of several metrics in the rows that hold all of them, each (N,)."""
         columns = [self.column(name) for name in names]
         shared = columns[0].rows
         for column in columns[1:]:
@@ -87,31 +87,34 @@ class History:
         return tuple(column.values[np.searchsorted(column.rows, shared)] for column in columns)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> History | None:
-    """Return rows of one shape as a history; None where they are of several, or hold more than plain numbers."""
+def _from_table(rows: Sequence[Mapping[str, Any]]) -> History | None:
+    """Return the history of rows with the same names; None where names differ, or a value is not a plain number."""
     if not rows:
         return History()
-    shapes = {tuple(row) for row in rows}  # names in their order: the values are taken by place
+    name_orders = {tuple(row) for row in rows}  # also their order is the same: values are taken by position
     flat = list(chain.from_iterable(row.values() for row in rows))
-    if len(shapes) > 1 or not set(map(type, flat)) <= {float, int}:
+    if len(name_orders) > 1 or not set(map(type, flat)) <= {float, int}:
         return None
     try:
         values = np.array(flat, np.float64).reshape(len(rows), -1).T.copy()
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer larger than every float
         return None
     positions = np.arange(len(rows))
     return History(
-        len(rows), {name: Column(positions, column) for name, column in zip(shapes.pop(), values, strict=True)}
+        len(rows), {name: Column(positions, column) for name, column in zip(name_orders.pop(), values, strict=True)}
     )
 
 
-def _gather(row: Mapping[str, Any], prefix: str, position: int, into: dict[str, tuple[list[int], list[float]]]) -> None:
+def _append(
+    row: Mapping[str, Any], prefix: str, position: int, lists: dict[str, tuple[list[int], list[float]]]
+) -> None:
+    """Append a row's numbers and its position to the lists of their metrics."""
     for name, value in row.items():
         if isinstance(value, Mapping):
-            _gather(value, f"{prefix}{name}.", position, into)
+            _append(value, f"{prefix}{name}.", position, lists)
             continue
         number = as_number(value)
         if number is not None:
-            positions, values = into.setdefault(prefix + name, ([], []))
+            positions, values = lists.setdefault(prefix + name, ([], []))
             positions.append(position)
             values.append(number)
