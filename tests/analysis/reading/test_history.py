@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from amc_analysis.runs.history import History
 
 
-def test_a_column_knows_which_rows_hold_it() -> None:
+def test_a_column_has_the_rows_that_hold_its_metric() -> None:
     history = History.from_rows([{"epoch": 1, "a": 0.5}, {"b": 2.0}, {"epoch": 2, "a": "NaN", "note": "text"}])
 
     assert history.length == 3
@@ -22,7 +22,7 @@ def test_a_column_knows_which_rows_hold_it() -> None:
     assert len(history.column("never")) == 0
 
 
-def test_aligned_columns_share_their_rows() -> None:
+def test_aligned_values_are_of_the_shared_rows() -> None:
     history = History.from_rows([{"epoch": 1, "a": 5}, {"epoch": 2}, {"epoch": 3, "a": 7}, {"a": 9}])
 
     epoch, a = history.aligned("epoch", "a")
@@ -31,21 +31,21 @@ def test_aligned_columns_share_their_rows() -> None:
     np.testing.assert_array_equal(a, [5, 7])
 
 
-def test_nested_values_lie_under_their_dotted_path_and_truth_values_are_no_numbers() -> None:
+def test_a_nested_value_has_a_dotted_name_and_true_is_no_number() -> None:
     history = History.from_rows([{"acc": {"snr": {"0": 0.5}}, "done": True}])
 
     assert set(history.columns) == {"acc.snr.0"}
 
 
-def same(one: History, other: History) -> bool:
-    """Return whether two histories hold the same, NaN equal to NaN."""
+def same(first: History, second: History) -> bool:
+    """Return whether two histories are equal; NaN equals NaN."""
     return (
-        one.length == other.length
-        and one.columns.keys() == other.columns.keys()
+        first.length == second.length
+        and first.columns.keys() == second.columns.keys()
         and all(
-            np.array_equal(one.column(name).rows, other.column(name).rows)
-            and np.array_equal(one.column(name).values, other.column(name).values, equal_nan=True)
-            for name in one.columns
+            np.array_equal(first.column(name).rows, second.column(name).rows)
+            and np.array_equal(first.column(name).values, second.column(name).values, equal_nan=True)
+            for name in first.columns
         )
     )
 
@@ -56,17 +56,19 @@ ROWS = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES | st.dictionaries
 
 @settings(deadline=None)
 @given(ROWS)
-def test_json_is_read_as_the_rows_it_stands_for(rows: list[dict[str, Any]]) -> None:
+def test_json_gives_the_same_history_as_its_rows(rows: list[dict[str, Any]]) -> None:
     assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
 
 
 @pytest.mark.parametrize("odd", [True, "NaN", None, math.nan, {"deep": 1.0}, 10**400])
-def test_rows_of_one_shape_with_one_odd_value_are_read_all_the_same(odd: object) -> None:
+def test_one_odd_value_among_plain_numbers_changes_nothing_else(odd: object) -> None:
     rows: list[dict[str, Any]] = [{"a": 1.0, "b": 2}, {"a": 0.5, "b": odd}]
     assert same(History.from_json(json.dumps(rows).encode()), History.from_rows(rows))
 
 
 @settings(deadline=None)
 @given(ROWS, ROWS)
-def test_a_history_that_grew_is_the_whole_one(before: list[dict[str, Any]], later: list[dict[str, Any]]) -> None:
+def test_an_extended_history_equals_the_history_of_all_rows(
+    before: list[dict[str, Any]], later: list[dict[str, Any]]
+) -> None:
     assert same(History.from_rows(before).extended(History.from_rows(later)), History.from_rows(before + later))
