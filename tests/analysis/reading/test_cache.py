@@ -1,4 +1,4 @@
-"""What is kept of a reading: only what is new is asked for, and neither Ctrl-C nor a second process harms it."""
+"""The cache: only new rows are read again, and neither Ctrl-C nor a second process damages it."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
 CONFIG = {"metric": {"name": "acc", "goal": "maximize"}}
-WANTED = Selection("e", "p", "s")
+SELECTION = Selection("e", "p", "s")
 
 
 @dataclass
-class Memory:
-    """A source whose runs a test changes, and that notes how many rows it was asked for."""
+class MemorySource:
+    """A source in memory that counts the rows it sends; a test changes its runs."""
 
     rows: dict[str, list[dict[str, Any]]]
     tokens: dict[str, str] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     breaks_after: int | None = None
 
-    def read(self, wanted: Selection, known: Mapping[str, HistoryPosition]) -> SourceReply:
+    def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
         self.sent = {}
         sweep = SweepMetadata("e", "p", "s", config=CONFIG, state="RUNNING", name="a sweep")
-        return SourceReply(sweep, len(self.rows), self._updates(known))
+        return SourceReply(sweep, len(self.rows), self._updates(positions))
 
-    def _updates(self, known: Mapping[str, HistoryPosition]) -> Generator[RunUpdate]:
+    def _updates(self, positions: Mapping[str, HistoryPosition]) -> Generator[RunUpdate]:
         for count, (run_id, rows) in enumerate(self.rows.items()):
             if count == self.breaks_after:
                 raise KeyboardInterrupt
-            mark, token = known.get(run_id), self.tokens.get(run_id, "t")
-            is_known = mark is not None and mark.token == token and mark.lines <= len(rows)
-            first = mark.lines if mark is not None and is_known else 0
+            position, token = positions.get(run_id), self.tokens.get(run_id, "t")
+            is_same = position is not None and position.token == token and position.lines <= len(rows)
+            first = position.lines if position is not None and is_same else 0
             self.sent[run_id] = len(rows) - first
             new = None if first and first == len(rows) else History.from_rows(rows[first:])
             run = RunRecord(run_id, run_id, "finished", config={"a": count}, summary={"n": len(rows)})
@@ -66,41 +66,41 @@ def curves(record: Any) -> dict[str, Sequence[float]]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Generator[Cache]:
-    with Cache(tmp_path / "kept.sqlite3") as opened:
+    with Cache(tmp_path / "cache.sqlite3") as opened:
         yield opened
 
 
-def test_a_second_reading_asks_for_new_rows_only(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1, 0.2), "b": rows(0.3)})
-    read(source, WANTED, cache=cache)
+def test_a_second_reading_reads_only_new_rows(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1, 0.2), "b": rows(0.3)})
+    read(source, SELECTION, cache=cache)
     assert source.sent == {"a": 2, "b": 1}
     source.rows["a"] += rows(0.1, 0.2, 0.9)[2:]
     source.rows["c"] = rows(0.5)
-    record = read(source, WANTED, cache=cache)
+    record = read(source, SELECTION, cache=cache)
     assert source.sent == {"a": 1, "b": 0, "c": 1}
     assert curves(record) == {"a": [0.1, 0.2, 0.9], "b": [0.3], "c": [0.5]}
     assert [point.epoch for point in record.runs[0].points] == [1, 2, 3]
 
 
-def test_a_run_that_was_begun_anew_under_its_id_is_read_anew(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1, 0.2)})
-    read(source, WANTED, cache=cache)
+def test_a_run_that_started_again_under_its_id_is_read_whole(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1, 0.2)})
+    read(source, SELECTION, cache=cache)
     source.rows["a"], source.tokens["a"] = rows(0.7, 0.8, 0.9), "another"
-    assert curves(read(source, WANTED, cache=cache)) == {"a": [0.7, 0.8, 0.9]}
+    assert curves(read(source, SELECTION, cache=cache)) == {"a": [0.7, 0.8, 0.9]}
 
 
-def test_a_run_that_was_deleted_vanishes(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1), "b": rows(0.2)})
-    read(source, WANTED, cache=cache)
+def test_a_deleted_run_leaves_the_cache(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1), "b": rows(0.2)})
+    read(source, SELECTION, cache=cache)
     del source.rows["a"]
-    assert curves(read(source, WANTED, cache=cache)) == {"b": [0.2]}
+    assert curves(read(source, SELECTION, cache=cache)) == {"b": [0.2]}
     assert cache.positions("e/p").keys() == {"b"}
-    assert curves(read_offline([cache], WANTED)) == {"b": [0.2]}
+    assert curves(read_offline([cache], SELECTION)) == {"b": [0.2]}
 
 
-def test_offline_shows_what_was_read_last(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1), "b": rows(0.2, float("nan"))})
-    before = read(source, WANTED, cache=cache)
+def test_offline_gives_the_last_reading(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1), "b": rows(0.2, float("nan"))})
+    before = read(source, SELECTION, cache=cache)
     after = read_offline([cache], Selection(sweep_id="s"))
     assert (after.name, after.state, after.read_at) == (before.name, before.state, before.read_at)
     assert curves(after) == curves(before)
@@ -108,58 +108,58 @@ def test_offline_shows_what_was_read_last(cache: Cache) -> None:
     assert after.runs[1].not_finite == ("acc",)
 
 
-def test_offline_refuses_what_was_never_read_and_what_is_not_clear(cache: Cache, tmp_path: Path) -> None:
+def test_offline_refuses_a_selection_of_no_reading_or_of_several_places(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(SweepUnreadableError, match="never read"):
-        read_offline([cache], WANTED)
-    read(Memory({}), WANTED, cache=cache)
+        read_offline([cache], SELECTION)
+    read(MemorySource({}), SELECTION, cache=cache)
     with Cache(tmp_path / "other.sqlite3") as other:
-        read(Memory({}), WANTED, cache=other)
+        read(MemorySource({}), SELECTION, cache=other)
         with pytest.raises(SweepUnreadableError, match="several places"):
             read_offline([cache, other], Selection(sweep_id="s"))
 
 
-def test_ctrl_c_keeps_what_was_read(cache: Cache) -> None:
-    source = Memory({f"r{number}": rows(number / 10) for number in range(6)}, breaks_after=4)
+def test_runs_read_before_ctrl_c_stay_in_the_cache(cache: Cache) -> None:
+    source = MemorySource({f"r{number}": rows(number / 10) for number in range(6)}, breaks_after=4)
     with pytest.raises(KeyboardInterrupt):
-        read(source, WANTED, cache=cache)
+        read(source, SELECTION, cache=cache)
     source.breaks_after = None
     with pytest.raises(SweepUnreadableError, match="never read"):
-        read_offline([cache], WANTED)
+        read_offline([cache], SELECTION)
     assert len(read(source, Selection(sweep_id="s"), cache=cache).runs) == 6
     assert source.sent == {"r0": 0, "r1": 0, "r2": 0, "r3": 0, "r4": 1, "r5": 1}
 
 
-def test_a_damaged_history_is_read_anew(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1, 0.2)})
-    read(source, WANTED, cache=cache)
+def test_a_damaged_history_is_read_again(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1, 0.2)})
+    read(source, SELECTION, cache=cache)
     with sqlite3.connect(cache.path) as connection:
         connection.execute("UPDATE runs SET history = substr(history, 1, length(history) - 8)")
     connection.close()
-    assert curves(read(source, WANTED, cache=cache)) == {"a": [0.1, 0.2]}
-    assert curves(read_offline([cache], WANTED)) == {"a": [0.1, 0.2]}
+    assert curves(read(source, SELECTION, cache=cache)) == {"a": [0.1, 0.2]}
+    assert curves(read_offline([cache], SELECTION)) == {"a": [0.1, 0.2]}
 
 
-def test_a_history_that_another_process_has_let_grow_is_not_doubled(cache: Cache) -> None:
-    source = Memory({"a": rows(0.1)})
-    read(source, WANTED, cache=cache)
+def test_a_history_that_another_process_extended_is_not_extended_twice(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1)})
+    read(source, SELECTION, cache=cache)
     source.rows["a"] = rows(0.1, 0.2)
-    marks = cache.positions("e/p")
-    read(source, WANTED, cache=cache)  # the other process
-    assert cache.history("e/p", "a", marks["a"]) is None
+    positions = cache.positions("e/p")
+    read(source, SELECTION, cache=cache)  # the other process
+    assert cache.history("e/p", "a", positions["a"]) is None
 
 
 @pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + bytes(200)])
-def test_a_file_that_is_no_cache_is_thrown_away(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "kept.sqlite3"
+def test_a_file_that_is_no_cache_is_replaced(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cache.sqlite3"
     path.write_bytes(content)
     with Cache(path) as opened:
         assert opened.positions("e/p") == {}
 
 
-def test_a_cache_of_another_version_begins_anew(tmp_path: Path) -> None:
-    path = tmp_path / "kept.sqlite3"
+def test_a_cache_of_another_version_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite3"
     with Cache(path) as opened:
-        read(Memory({"a": rows(0.1)}), WANTED, cache=opened)
+        read(MemorySource({"a": rows(0.1)}), SELECTION, cache=opened)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -167,58 +167,58 @@ def test_a_cache_of_another_version_begins_anew(tmp_path: Path) -> None:
         assert opened.positions("e/p") == {}
 
 
-def test_every_server_has_a_file_of_its_own_that_only_its_user_reads(
+def test_every_server_has_its_own_file_readable_only_by_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = (cache_path(f"http://127.0.0.1:{port}", tmp_path) for port in (1, 2))
-    assert one != other
-    assert cache_path("http://127.0.0.1:1/", tmp_path) == one
+    first, second = (cache_path(f"http://127.0.0.1:{port}", tmp_path) for port in (1, 2))
+    assert first != second
+    assert cache_path("http://127.0.0.1:1/", tmp_path) == first
     monkeypatch.setenv("HOME", "/h")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert cache_folder() == Path("/h/.cache/amc-analyze")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_folder() == Path("/x/amc-analyze")
-    with Cache(one):
-        assert one.stat().st_mode & 0o077 == 0
+    with Cache(first):
+        assert first.stat().st_mode & 0o077 == 0
 
 
 PROCESS = """
 import sys
 from pathlib import Path
-from test_cache import Memory, WANTED, rows
+from test_cache import MemorySource, SELECTION, rows
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.reader import read
 from amc_analysis.runs.records import history_of
 first = int(sys.argv[2])
 for turn in range(8):
     with Cache(Path(sys.argv[1])) as cache:
-        source = Memory({f"r{n}": rows(*(k / 10 for k in range(1 + (n + turn + first) % 5))) for n in range(40)})
-        record = read(source, WANTED, cache=cache)
+        source = MemorySource({f"r{n}": rows(*(k / 10 for k in range(1 + (n + turn + first) % 5))) for n in range(40)})
+        record = read(source, SELECTION, cache=cache)
         lengths = {run.run_id: history_of(run).length for run in record.runs}
         assert lengths == {name: len(logged) for name, logged in source.rows.items()}
 """
 
 
 def test_two_processes_may_read_at_once(tmp_path: Path) -> None:
-    """Each sees its own source whole, whatever the other writes in between."""
+    """Each process reads its own source whole, whatever the other one writes meanwhile."""
     folders = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
-    command = [sys.executable, "-c", folders + PROCESS, str(tmp_path / "kept.sqlite3")]
+    command = [sys.executable, "-c", folders + PROCESS, str(tmp_path / "cache.sqlite3")]
     processes = [subprocess.Popen([*command, str(first)], stderr=subprocess.PIPE, text=True) for first in (0, 2)]
     for process in processes:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
 
 
 @given(ROWS)
 @settings(deadline=None)
-def test_any_history_survives_packing(given_rows: list[dict[str, Any]]) -> None:
+def test_any_history_is_unpacked_as_it_was_packed(given_rows: list[dict[str, Any]]) -> None:
     history = History.from_rows(given_rows)
-    again = unpack_history(pack_history(history))
-    assert again is not None
-    assert same(again, history)
+    unpacked = unpack_history(pack_history(history))
+    assert unpacked is not None
+    assert same(unpacked, history)
 
 
-def test_a_head_survives_as_json() -> None:
+def test_a_run_is_read_from_json_as_it_was_written() -> None:
     run = RunRecord(
         "r",
         "name",
@@ -232,17 +232,17 @@ def test_a_head_survives_as_json() -> None:
         log_tail="",
         notes="n",
     )
-    again = run_from_json(run_to_json(run))
+    copy = run_from_json(run_to_json(run))
     for name in ("config", "summary", "exit_code", "stop_recorded", "stop_decision", "heartbeat_at", "notes", "state"):
-        assert getattr(again, name) == getattr(run, name), name
+        assert getattr(copy, name) == getattr(run, name), name
 
 
-# --- the public API, which has no line numbers
+# --- the public API, which selects rows by step
 
 
 @dataclass
-class Listed:
-    """A run of ``wandb.Api`` that counts what is scanned."""
+class ApiRun:
+    """A run of ``wandb.Api`` that counts the scanned rows."""
 
     rows: list[dict[str, Any]]
     lines: int | None
@@ -262,24 +262,24 @@ class Listed:
         return {} if self.lines is None else {"historyLineCount": self.lines}
 
     def scan_history(self, min_step: int = 0) -> list[dict[str, Any]]:
-        found = [row for row in self.rows if row["_step"] >= min_step]
-        self.scanned.append(len(found))
-        return found
+        rows = [row for row in self.rows if row["_step"] >= min_step]
+        self.scanned.append(len(rows))
+        return rows
 
     def console_logs(self, last: int) -> list[Any]:
         return []
 
 
 class Api:
-    """What of ``wandb.Api`` a reading needs."""
+    """The part of ``wandb.Api`` that a reading needs."""
 
-    def __init__(self, run: Listed) -> None:
+    def __init__(self, run: ApiRun) -> None:
         self._run = run
 
     def sweep(self, _path: str) -> Any:
         return type("S", (), {"name": "s", "state": "running", "config": CONFIG})()
 
-    def runs(self, _path: str, **_: Any) -> list[Listed]:
+    def runs(self, _path: str, **_: Any) -> list[ApiRun]:
         return [self._run]
 
 
@@ -287,30 +287,30 @@ def stepped(*values: float, first: int = 0) -> list[dict[str, Any]]:
     return [{"acc": value, "_step": step} for step, value in enumerate(values, start=first)]
 
 
-def test_of_a_growing_run_only_later_steps_are_scanned(cache: Cache) -> None:
-    run = Listed(stepped(0.1, 0.2), lines=2)
-    read(PublicApiSource(Api(run)), WANTED, cache=cache)
-    read(PublicApiSource(Api(run)), WANTED, cache=cache)
+def test_only_the_later_steps_of_a_growing_run_are_scanned(cache: Cache) -> None:
+    run = ApiRun(stepped(0.1, 0.2), lines=2)
+    read(PublicApiSource(Api(run)), SELECTION, cache=cache)
+    read(PublicApiSource(Api(run)), SELECTION, cache=cache)
     run.rows, run.lines = stepped(0.1, 0.2, 0.3), 3
-    record = read(PublicApiSource(Api(run)), WANTED, cache=cache)
+    record = read(PublicApiSource(Api(run)), SELECTION, cache=cache)
     assert run.scanned == [2, 1]
     assert curves(record) == {"a": [0.1, 0.2, 0.3]}
 
 
-def test_a_run_whose_steps_began_anew_is_scanned_whole(cache: Cache) -> None:
-    run = Listed(stepped(0.1, 0.2), lines=2)
-    read(PublicApiSource(Api(run)), WANTED, cache=cache)
+def test_a_run_whose_steps_restarted_is_scanned_whole(cache: Cache) -> None:
+    run = ApiRun(stepped(0.1, 0.2), lines=2)
+    read(PublicApiSource(Api(run)), SELECTION, cache=cache)
     run.rows, run.lines = [*stepped(0.1, 0.2), *stepped(0.5, 0.6, 0.7)], 5
-    assert curves(read(PublicApiSource(Api(run)), WANTED, cache=cache)) == {"a": [0.1, 0.2, 0.5, 0.6, 0.7]}
+    assert curves(read(PublicApiSource(Api(run)), SELECTION, cache=cache)) == {"a": [0.1, 0.2, 0.5, 0.6, 0.7]}
     assert run.scanned == [2, 1, 5]
 
 
-def test_where_lines_are_not_counted_a_living_run_is_scanned_whole_and_an_ended_one_once(cache: Cache) -> None:
-    run = Listed(stepped(0.1), lines=None)
-    read(PublicApiSource(Api(run)), WANTED, cache=cache)
+def test_without_row_counts_a_living_run_is_scanned_whole_and_an_ended_run_once(cache: Cache) -> None:
+    run = ApiRun(stepped(0.1), lines=None)
+    read(PublicApiSource(Api(run)), SELECTION, cache=cache)
     run.rows = stepped(0.1, 0.2)
-    assert curves(read(PublicApiSource(Api(run)), WANTED, cache=cache)) == {"a": [0.1, 0.2]}
+    assert curves(read(PublicApiSource(Api(run)), SELECTION, cache=cache)) == {"a": [0.1, 0.2]}
     run.state = "finished"
     for _ in range(2):
-        assert curves(read(PublicApiSource(Api(run)), WANTED, cache=cache)) == {"a": [0.1, 0.2]}
+        assert curves(read(PublicApiSource(Api(run)), SELECTION, cache=cache)) == {"a": [0.1, 0.2]}
     assert run.scanned == [1, 2, 2]

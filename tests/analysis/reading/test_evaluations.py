@@ -1,4 +1,4 @@
-"""Confusion matrices of runs that were trained elsewhere: put up by the trial, fetched for the page, kept for later."""
+"""Confusion matrices of runs of other machines: uploaded by the trial, read for the page, cached."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PEAK = "val/combined_acc"
 
 
 def evaluation(epoch: Any, **more: Any) -> dict[str, Any]:
-    """Return one as a trial writes it, as far as anybody reads it."""
-    found = {"epoch": epoch, "modulations": ["BPSK", "QPSK"], "modulation_confusion": [[9, 1], [3, 7]]}
-    return {**found, "snr_levels_db": [0, 10], "snr_confusion": [[5, 5], [0, 10]], **more}
+    """Return the part of a trial's evaluation that is read."""
+    content = {"epoch": epoch, "modulations": ["BPSK", "QPSK"], "modulation_confusion": [[9, 1], [3, 7]]}
+    return {**content, "snr_levels_db": [0, 10], "snr_confusion": [[5, 5], [0, 10]], **more}
 
 
 def findings_of(*runs: Any) -> Findings:
@@ -52,7 +52,7 @@ def findings_of(*runs: Any) -> Findings:
     )
 
 
-# --- what a file must be
+# --- the content of a file
 
 
 @pytest.mark.parametrize(
@@ -71,33 +71,33 @@ def findings_of(*runs: Any) -> Findings:
         json.dumps(evaluation(1, snr_levels_db=[0] * 101, snr_confusion=[[1] * 101] * 101)).encode(),
     ],
 )
-def test_what_is_no_evaluation_is_no_picture_and_no_error(text: bytes) -> None:
+def test_a_file_that_is_no_evaluation_gives_no_confusion_and_no_error(text: bytes) -> None:
     assert confusion_of("a", text) is None
 
 
-def test_only_the_best_runs_that_are_not_here_are_asked_for(tmp_path: Path) -> None:
+def test_only_the_best_runs_without_a_local_file_are_fetched(tmp_path: Path) -> None:
     findings = findings_of(*(run(f"r{n}", [0.9 - n / 100]) for n in range(MAX_RUNS + 2)))
-    here = tmp_path / "r1" / epoch_file(1)
-    here.parent.mkdir(parents=True)
-    here.write_text(json.dumps(evaluation(1)))
-    asked: list[str] = []
+    local_file = tmp_path / "r1" / epoch_file(1)
+    local_file.parent.mkdir(parents=True)
+    local_file.write_text(json.dumps(evaluation(1)))
+    fetched: list[str] = []
 
     def fetch(_record: SweepRecord, missing: Sequence[Any]) -> dict[str, Confusion]:
-        asked.extend(entry.run.run_id for entry in missing)
-        found = confusion_of("r4", json.dumps(evaluation(7)).encode())
-        assert found is not None
-        return {"r4": found}
+        fetched.extend(entry.run.run_id for entry in missing)
+        confusion = confusion_of("r4", json.dumps(evaluation(7)).encode())
+        assert confusion is not None
+        return {"r4": confusion}
 
-    found = read_confusions(tmp_path, findings.sweep, findings.ranked, fetch)
-    assert asked == ["r0", "r2", "r3", "r4", "r5"]
-    assert [(one.run_id, one.epoch) for one in found] == [("r1", 1), ("r4", 7)]
-
-
-# --- from W&B: real files of a real server
+    confusions = read_confusions(tmp_path, findings.sweep, findings.ranked, fetch)
+    assert fetched == ["r0", "r2", "r3", "r4", "r5"]
+    assert [(confusion.run_id, confusion.epoch) for confusion in confusions] == [("r1", 1), ("r4", 7)]
 
 
-class Shelf:
-    """An embedded server with a project, whose runs get files."""
+# --- from a server: real files of runs
+
+
+class RunFiles:
+    """An embedded server with a project; its runs get files."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
@@ -119,14 +119,14 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    with EmbeddedServer(tmp_path_factory.mktemp("shelf") / "data") as server:
-        found = Shelf(server)
-        found.put("a", BEST_FILE, b"best of a")
-        found.put("b", BEST_FILE, b"best of b")
-        found.put("b", epoch_file(3), b"epoch 3 of b")
-        found.put("c", BEST_FILE, bytes(MAX_FILE_BYTES + 1))
-        yield found
+def run_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFiles]:
+    with EmbeddedServer(tmp_path_factory.mktemp("files") / "data") as server:
+        uploaded = RunFiles(server)
+        uploaded.put("a", BEST_FILE, b"best of a")
+        uploaded.put("b", BEST_FILE, b"best of b")
+        uploaded.put("b", epoch_file(3), b"epoch 3 of b")
+        uploaded.put("c", BEST_FILE, bytes(MAX_FILE_BYTES + 1))
+        yield uploaded
 
 
 def read_all(source: FileSource) -> list[bytes | None]:
@@ -138,18 +138,18 @@ def read_all(source: FileSource) -> list[bytes | None]:
 EXPECTED = [b"best of a", b"epoch 3 of b", None, None]
 
 
-def test_the_embedded_server_is_asked_again_when_it_is_busy(shelf: Shelf) -> None:
-    slept: list[float] = []
-    with LimitingProxy(shelf.server.base_url, lambda path, _: path.endswith(BEST_FILE), retry_after="7") as proxy:
-        assert read_all(BulkSource(proxy.base_url, shelf.server.key, sleep=slept.append)) == EXPECTED
-    assert slept == [7.0] * 3
+def test_a_request_to_the_busy_embedded_server_is_repeated(run_files: RunFiles) -> None:
+    waits_s: list[float] = []
+    with LimitingProxy(run_files.server.base_url, lambda path, _: path.endswith(BEST_FILE), retry_after="7") as proxy:
+        assert read_all(BulkSource(proxy.base_url, run_files.server.key, sleep=waits_s.append)) == EXPECTED
+    assert waits_s == [7.0] * 3
 
 
 @pytest.mark.client
-def test_a_plain_wandb_is_asked_through_the_clients_own_api(shelf: Shelf) -> None:
+def test_files_of_a_plain_wandb_come_through_the_clients_own_api(run_files: RunFiles) -> None:
     import wandb
 
-    with PlainWandb(shelf.server) as plain:
+    with PlainWandb(run_files.server) as plain:
         limited = LimitingProxy(plain.base_url, lambda _, body: b"RunFiles" in body)
         with limited as proxy:
             api = wandb.Api(overrides={"base_url": proxy.base_url}, api_key=KEY)
@@ -160,121 +160,123 @@ def test_a_plain_wandb_is_asked_through_the_clients_own_api(shelf: Shelf) -> Non
 
 
 @pytest.mark.client
-def test_a_trial_that_is_killed_is_on_a_page_that_cannot_see_its_folder(tmp_path: Path, shelf: Shelf) -> None:
+def test_the_page_shows_the_confusion_of_a_killed_trial_of_another_machine(tmp_path: Path, run_files: RunFiles) -> None:
     data = synthetic_file(tmp_path, levels_db=(0, 10, 20), frames_per_cell=5)
-    machine = Machine("gpu-1", tmp_path, shelf.server, data)
+    machine = Machine("gpu-1", tmp_path, run_files.server, data)
     trial = machine.train("gem", {**SMALL, "epochs": 1000, "epochs_per_cycle": 1000, "patience": "null"})
-    source = BulkSource(shelf.server.base_url, shelf.server.key)
-    wait_until(lambda: run_of(shelf.server, "gem")["history"], "a row arrives")
-    wait_until(lambda: source.file("local/demo", "gem", [BEST_FILE]), "so does the best evaluation")
+    source = BulkSource(run_files.server.base_url, run_files.server.key)
+    wait_until(lambda: run_of(run_files.server, "gem")["history"], "a row arrives")
+    wait_until(lambda: source.file("local/demo", "gem", [BEST_FILE]), "the best evaluation arrives")
     signal_everybody(trial, signal.SIGKILL)
     assert trial.wait(timeout=30) == -signal.SIGKILL
 
     page = tmp_path / "page.html"
-    analyse_it = "from amc_analysis.cli import main; main()"
-    told = subprocess.run(
-        [sys.executable, "-c", analyse_it, "--runs", "demo/gem", "--html", page],
-        env={**EmbeddedServer.process_environment(), **shelf.server.environment()},
+    entry = "from amc_analysis.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", entry, "--runs", "demo/gem", "--html", page],
+        env={**EmbeddedServer.process_environment(), **run_files.server.environment()},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "reading the evaluations of 1 run\n" in told.stderr
+    assert "reading the evaluations of 1 run\n" in ended.stderr
     (embedded,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
     (shown,) = json.loads(embedded)["confusions"]
     epoch = int(shown["title"].split()[-1])
-    own = json.loads((machine.runs / "gem" / epoch_file(epoch)).read_text())
-    rows = own["modulation_confusion"]
-    assert shown["modulation"]["names"] == own["modulations"]
+    local = json.loads((machine.runs / "gem" / epoch_file(epoch)).read_text())
+    rows = local["modulation_confusion"]
+    assert shown["modulation"]["names"] == local["modulations"]
     assert shown["modulation"]["shares"] == [[round(count / sum(row), 4) for count in row] for row in rows]
 
 
-# --- what is kept
+# --- the cache
 
 
-class Counting:
-    """A place whose files a test changes, and that notes whose were asked for."""
+class CountingSource:
+    """A source of files that a test changes; it lists the runs that were read."""
 
     def __init__(self, **files: dict[str, Any]) -> None:
         self.files = files
-        self.asked: list[str] = []
+        self.read_runs: list[str] = []
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
         assert project == "e/p"
-        self.asked.append(run_id)
-        found = self.files.get(run_id)
-        if found and "broken" in found:
+        self.read_runs.append(run_id)
+        content = self.files.get(run_id)
+        if content and "broken" in content:
             raise RuntimeError("HTTP 500")
-        return None if found is None else json.dumps(found).encode()
+        return None if content is None else json.dumps(content).encode()
 
 
-def test_a_kept_evaluation_of_the_peak_is_not_asked_for_again_and_is_there_offline(tmp_path: Path) -> None:
+def test_a_cached_evaluation_of_the_peak_is_not_read_again_and_is_used_offline(tmp_path: Path) -> None:
     findings = findings_of(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]), run("c", [0.1]))
-    source = Counting(a=evaluation(2, **{PEAK: 0.3}), b=evaluation(1, **{PEAK: 0.1}))
-    path = tmp_path / "kept.sqlite3"
+    source = CountingSource(a=evaluation(2, **{PEAK: 0.3}), b=evaluation(1, **{PEAK: 0.1}))
+    path = tmp_path / "cache.sqlite3"
 
     def epochs() -> dict[str, int]:
-        source.asked.clear()
-        found = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
-        return {run_id: one.epoch for run_id, one in found.items()}
+        source.read_runs.clear()
+        confusions = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
+        return {run_id: confusion.epoch for run_id, confusion in confusions.items()}
 
-    assert (epochs(), sorted(source.asked)) == ({"a": 2, "b": 1}, ["a", "b", "c"])
+    assert (epochs(), sorted(source.read_runs)) == ({"a": 2, "b": 1}, ["a", "b", "c"])
     source.files["b"] = evaluation(2, **{PEAK: 0.2})
-    assert (epochs(), sorted(source.asked)) == ({"a": 2, "b": 2}, ["b", "c"])
+    assert (epochs(), sorted(source.read_runs)) == ({"a": 2, "b": 2}, ["b", "c"])
     source.files["c"] = {"something": "else"}
-    assert (epochs(), source.asked) == ({"a": 2, "b": 2}, ["c"])
+    assert (epochs(), source.read_runs) == ({"a": 2, "b": 2}, ["c"])
     offline = cached_confusions([tmp_path / "another.sqlite3", path], findings.sweep, findings.ranked)
-    assert {run_id: one.epoch for run_id, one in offline.items()} == {"a": 2, "b": 2}
+    assert {run_id: confusion.epoch for run_id, confusion in offline.items()} == {"a": 2, "b": 2}
 
 
-def test_an_evaluation_of_a_run_that_is_gone_is_not_kept(tmp_path: Path) -> None:
-    from test_cache import WANTED, Memory, rows
+def test_the_evaluation_of_a_deleted_run_leaves_the_cache(tmp_path: Path) -> None:
+    from test_cache import SELECTION, MemorySource, rows
 
     from amc_analysis.reading.reader import read
 
-    with Cache(tmp_path / "kept.sqlite3") as cache:
-        source = Memory({"a": rows(0.1), "b": rows(0.2)})
-        read(source, WANTED, cache=cache)
+    with Cache(tmp_path / "cache.sqlite3") as cache:
+        source = MemorySource({"a": rows(0.1), "b": rows(0.2)})
+        read(source, SELECTION, cache=cache)
         cache.put_evaluation("e/p", "a", b"{}")
         cache.put_evaluation("e/p", "b", b"{}")
         del source.rows["a"]
-        read(source, WANTED, cache=cache)
+        read(source, SELECTION, cache=cache)
         assert [cache.evaluation("e/p", run_id) for run_id in ("a", "b")] == [None, b"{}"]
 
 
-def test_an_error_is_told_once_and_what_was_kept_is_shown_then(tmp_path: Path) -> None:
+def test_an_error_is_reported_once_and_the_cached_evaluation_is_used(tmp_path: Path) -> None:
     findings = findings_of(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]))
-    source = Counting(a=evaluation(1), b=evaluation(2))
-    path, told = tmp_path / "kept.sqlite3", list[str]()
+    source = CountingSource(a=evaluation(1), b=evaluation(2))
+    path, reports = tmp_path / "cache.sqlite3", list[str]()
     fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
     source.files["a"] = {"broken": True}
-    found = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked, report=told.append)
-    assert {run_id: one.epoch for run_id, one in found.items()} == {"a": 1, "b": 2}
-    assert told == [
+    confusions = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked, report=reports.append)
+    assert {run_id: confusion.epoch for run_id, confusion in confusions.items()} == {"a": 1, "b": 2}
+    assert reports == [
         "reading the evaluations of 2 runs",
         "the evaluations of a could not be read: RuntimeError: HTTP 500",
     ]
 
 
-def test_a_server_that_stays_silent_holds_nobody_up() -> None:
+def test_a_server_that_does_not_answer_delays_no_other_run() -> None:
     findings = findings_of(run("a", [0.3]), run("b", [0.2]))
-    told, released = list[str](), threading.Event()
+    reports, released = list[str](), threading.Event()
 
-    class Silent(Counting):
+    class SilentSource(CountingSource):
         def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
             if run_id == "a":
                 released.wait(timeout=60)
             return super().file(project, run_id, names)
 
-    source = Silent(a=evaluation(1), b=evaluation(1))
-    found = fetch_confusions(lambda: source, None, findings.sweep, findings.ranked, report=told.append, limit_s=0.2)
+    source = SilentSource(a=evaluation(1), b=evaluation(1))
+    confusions = fetch_confusions(
+        lambda: source, None, findings.sweep, findings.ranked, report=reports.append, limit_s=0.2
+    )
     released.set()
-    assert list(found) == ["b"]
-    assert told[-1] == "the evaluations of a could not be read: no answer within 0.2 s"
+    assert list(confusions) == ["b"]
+    assert reports[-1] == "the evaluations of a could not be read: no answer within 0.2 s"
 
 
-# --- what a trial puts up
+# --- the trial's uploads
 
 
 def test_the_first_of_equally_good_epochs_is_the_best() -> None:
@@ -287,7 +289,7 @@ def test_the_first_of_equally_good_epochs_is_the_best() -> None:
 
 
 class Client:
-    """A ``wandb.Run`` as far as files are concerned."""
+    """The part of a ``wandb.Run`` that takes files."""
 
     def __init__(self, folder: Path, *, is_gone: bool = False) -> None:
         self.dir = str(folder / "client")
@@ -301,23 +303,23 @@ class Client:
 
 
 def written(folder: Path, *epochs: int) -> list[dict[str, Any]]:
-    """Leave evaluations as a trial does; return the rows of the first four epochs, of which the second is best."""
+    """Write evaluations as a trial does; return the rows of the first four epochs. The second epoch is the best."""
     (folder / "evaluation").mkdir()
     for epoch in epochs:
         (folder / epoch_file(epoch)).write_text(json.dumps({"epoch": epoch}))
     return [{"epoch": epoch, SO_FAR: best} for epoch, best in enumerate([0.1, 0.2, 0.2, 0.2], start=1)]
 
 
-def test_what_cannot_be_uploaded_ends_no_trial_and_is_said_once(
+def test_a_failed_upload_does_not_end_the_trial_and_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     followed = BestEvaluation(Client(tmp_path, is_gone=True), tmp_path)
-    for row in written(tmp_path, 2):  # the first is not even on the disk
+    for row in written(tmp_path, 2):  # the file of the first epoch does not exist
         followed.follow(row)
     assert capsys.readouterr().err.count("is not with W&B") == 1
 
 
-def test_a_trial_that_goes_on_uploads_the_best_again_and_then_only_better_ones(tmp_path: Path) -> None:
+def test_a_resumed_trial_uploads_the_best_again_and_then_only_better_ones(tmp_path: Path) -> None:
     client = Client(tmp_path)
     followed = BestEvaluation(client, tmp_path)
     followed.go_on(written(tmp_path, 1, 2, 3, 4, 5, 6))
@@ -326,7 +328,7 @@ def test_a_trial_that_goes_on_uploads_the_best_again_and_then_only_better_ones(t
     assert client.saved == [{"epoch": 2}, {"epoch": 6}]
 
 
-def test_a_trial_that_goes_on_elsewhere_leaves_the_best_that_w_and_b_has(
+def test_a_trial_resumed_on_another_machine_keeps_the_best_file_on_wandb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = Client(tmp_path)
@@ -356,16 +358,18 @@ run.finish()
 
 
 @pytest.mark.client
-def test_an_offline_run_that_is_carried_elsewhere_keeps_its_best_evaluation(tmp_path: Path, shelf: Shelf) -> None:
+def test_an_offline_run_that_is_synced_from_another_folder_keeps_its_best_evaluation(
+    tmp_path: Path, run_files: RunFiles
+) -> None:
     folder = tmp_path / "gpu"
     folder.mkdir()
-    env = {**EmbeddedServer.process_environment(), **shelf.server.environment(WANDB_DIR=str(folder))}
+    env = {**EmbeddedServer.process_environment(), **run_files.server.environment(WANDB_DIR=str(folder))}
     env["PYTHONPATH"] = EmbeddedServer.process_environment()["PYTHONPATH"]
     subprocess.run([sys.executable, "-c", OFFLINE, str(folder / "runs" / "carried")], env=env, check=True)
-    (left,) = (folder / "wandb").glob("offline-run-*-carried")
-    carried = left.rename(tmp_path / left.name)
+    (offline_run,) = (folder / "wandb").glob("offline-run-*-carried")
+    carried = offline_run.rename(tmp_path / offline_run.name)
     (folder / "runs").rename(tmp_path / "gone")
     wandb = Path(sys.executable).parent / "wandb"
     subprocess.run([wandb, "sync", "--entity", "local", str(carried)], env=env, check=True, capture_output=True)
-    found = BulkSource(shelf.server.base_url, shelf.server.key).file("local/amc", "carried", [BEST_FILE])
-    assert found == b'{"epoch":2}'
+    content = BulkSource(run_files.server.base_url, run_files.server.key).file("local/amc", "carried", [BEST_FILE])
+    assert content == b'{"epoch":2}'

@@ -1,4 +1,4 @@
-"""Reading runs: all at once or one by one, the same either way; whole histories, rate limits, sweeps and projects."""
+"""Reading runs by the bulk operation and by the public API: same records, whole histories, rate limits, projects."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from amc_analysis.reading.reader import assemble, common_metric, read
 from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
+from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.export_file import Export, write
 from amc_sweeps.runs.records import MetricError, RunRecord, SweepRecord
 
@@ -31,40 +32,35 @@ CONFIG = {
     "metric": {"name": "acc", "goal": "maximize"},
     "parameters": {"a": {"min": 0.0, "max": 1.0}},
 }
-SWEEP = {"id": "abcd1234", "state": "FINISHED", "config": CONFIG, "description": "what people write"}
+SWEEP = {"id": "abcd1234", "state": "FINISHED", "config": CONFIG, "description": "a description"}
 
 
 def exported_run(number: int, **more: Any) -> dict[str, Any]:
-    """Return a run with rows of several shapes, and numbers that JSON does not have."""
+    """Return a run of an export file; its rows hold different metrics, a text and NaN."""
     rows: list[dict[str, Any]] = [
         {"_step": step, "_timestamp": 1e9 + step, "epoch": step + 1, "acc": number / 10 + step / 1000}
         for step in range(20)
     ]
-    rows[3] |= {"deep": {"er": step_loss(number)}, "text": "no number", "acc": math.nan if number == 1 else 0.5}
+    rows[3] |= {"deep": {"er": 1.0 / number}, "text": "no number", "acc": math.nan if number == 1 else 0.5}
     rows.append({"_step": 20, "test/acc": 0.25})
-    own = {"id": f"run{number}", "sweep": "abcd1234", "state": "finished", "config": {"a": number / 10, "epochs": 20}}
-    return {**own, "summary": {"acc": 0.5}, "history": rows, "heartbeat_at": "2025-07-01T13:00:00Z", **more}
+    run = {"id": f"run{number}", "sweep": "abcd1234", "state": "finished", "config": {"a": number / 10, "epochs": 20}}
+    return {**run, "summary": {"acc": 0.5}, "history": rows, "heartbeat_at": "2025-07-01T13:00:00Z", **more}
 
 
-def step_loss(number: int) -> float:
-    """Return some number."""
-    return 1.0 / number
-
-
-LONG = [{"_step": step, "acc": step / 10_000} for step in range(5_100)]  # more rows than the server sends at a time
+LONG = [{"_step": step, "acc": step / 10_000} for step in range(5_100)]  # more rows than the server sends in one array
 RUNS = (
     exported_run(1, exit_code=0, host="gpu-1"),
     exported_run(2, state="killed", stop_recorded=True, stop_reason="hyperband", stop_band=3, stop_value=0.1,
                  stop_threshold=0.2, exit_code=255),
     exported_run(3, state="crashed", history=[]),
-    exported_run(4, sweep=None, notes="not of the sweep"),
+    exported_run(4, sweep=None, notes="a note"),
     exported_run(5, sweep=None, state="failed", exit_code=7, history=LONG),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server with runs on it, and the environment that a ``wandb.Api`` wants."""
+class ServerWithRuns:
+    """A server, and the sources that read it."""
 
     server: EmbeddedServer
 
@@ -94,15 +90,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def runs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerWithRuns]:
     with EmbeddedServer(tmp_path_factory.mktemp("reading") / "data") as server:
-        found = Place(server)
-        found.post("/import", write(Export("amc", (SWEEP,), RUNS)).encode())
-        yield found
+        filled = ServerWithRuns(server)
+        filled.post("/import", write(Export("amc", (SWEEP,), RUNS)).encode())
+        yield filled
 
 
 def plain(record: SweepRecord) -> dict[str, Any]:
-    """Return a record as values that can be compared, NaN equal to NaN."""
+    """Return a record as values that can be compared; NaN equals NaN."""
     content = {
         **vars(replace(record, read_at=datetime(2025, 1, 1, tzinfo=UTC), url=None)),
         "runs": [
@@ -119,7 +115,7 @@ def plain(record: SweepRecord) -> dict[str, Any]:
         ],
     }
     for run in content["runs"]:
-        del run["log_tail"]  # the public API's is read only where an end needs explaining
+        del run["log_tail"]  # the public API reads it only for runs whose end is unclear
     return content
 
 
@@ -131,42 +127,44 @@ SELECTIONS = [
 
 
 @pytest.mark.client
-@pytest.mark.parametrize("wanted", SELECTIONS, ids=["sweep", "project", "runs"])
-def test_the_public_api_reads_what_the_bulk_operation_reads(place: Place, wanted: Selection) -> None:
-    all_at_once = plain(read(place.bulk(), wanted))
-    one_by_one = plain(read(place.public(), wanted))
-    if wanted.run_ids is not None:  # W&B orders by creation, whatever the order of the ids
-        for content in (all_at_once, one_by_one):
+@pytest.mark.parametrize("selection", SELECTIONS, ids=["sweep", "project", "runs"])
+def test_the_public_api_and_the_bulk_operation_give_the_same_record(
+    runs_server: ServerWithRuns, selection: Selection
+) -> None:
+    by_bulk = plain(read(runs_server.bulk(), selection))
+    by_public_api = plain(read(runs_server.public(), selection))
+    if selection.run_ids is not None:  # W&B orders by creation, whatever the order of the ids
+        for content in (by_bulk, by_public_api):
             content["runs"].sort(key=lambda run: run["run_id"])
-    assert all_at_once == one_by_one
+    assert by_bulk == by_public_api
 
 
-def test_a_sweep_is_found_by_its_id_alone_and_has_every_row_and_flag(place: Place) -> None:
-    record = read(place.bulk(), Selection(sweep_id="abcd1234"))
+def test_a_sweep_is_found_by_its_id_alone_and_has_every_row_and_flag(runs_server: ServerWithRuns) -> None:
+    record = read(runs_server.bulk(), Selection(sweep_id="abcd1234"))
     assert (record.entity, record.project, record.state, record.description) == (
         "local",
         "amc",
         "FINISHED",
-        "what people write",
+        "a description",
     )
     first, second, third = record.runs
     assert history_of(first).length == 21
     assert history_of(first).column("deep.er").rows.tolist() == [3]
     assert math.isnan(first.points[3].value)
-    assert (second.exit_code, second.stop_reason, second.stop_decision) == (255, "hyperband", second.stop_decision)
-    assert second.stop_decision is not None
+    assert (second.exit_code, second.stop_reason) == (255, "hyperband")
+    assert second.stop_decision == BandDecision(3, 0.1, 0.2)
     assert history_of(third).length == 0
 
 
-def test_a_project_has_the_runs_of_no_sweep(place: Place) -> None:
-    record = read(place.bulk(), Selection("local", "amc"))
+def test_a_project_has_the_runs_without_a_sweep(runs_server: ServerWithRuns) -> None:
+    record = read(runs_server.bulk(), Selection("local", "amc"))
     assert [run.run_id for run in record.runs] == ["run4", "run5"]
     assert (record.kind, record.metric.name, record.metric.goal) == ("project", "acc", "maximize")
-    assert record.runs[0].notes == "not of the sweep"
+    assert record.runs[0].notes == "a note"
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "selection",
     [
         Selection("local", "amc", "nonesuch"),
         Selection("local", "elsewhere", "abcd1234"),
@@ -174,27 +172,27 @@ def test_a_project_has_the_runs_of_no_sweep(place: Place) -> None:
         Selection("local", "nonesuch"),
     ],
 )
-def test_what_is_not_there_is_not_found(place: Place, wanted: Selection) -> None:
+def test_a_missing_sweep_or_project_is_not_found(runs_server: ServerWithRuns, selection: Selection) -> None:
     with pytest.raises(NotFoundError):
-        read(place.bulk(), wanted)
+        read(runs_server.bulk(), selection)
 
 
-def test_a_wrong_key_is_said_so(place: Place) -> None:
+def test_a_wrong_key_is_an_error_with_its_status_code(runs_server: ServerWithRuns) -> None:
     with pytest.raises(SweepUnreadableError, match="401"):
-        read(BulkSource(place.server.base_url, "amc-" + "0" * 40), SELECTIONS[0])
+        read(BulkSource(runs_server.server.base_url, "amc-" + "0" * 40), SELECTIONS[0])
 
 
-def test_progress_is_told_run_by_run(place: Place) -> None:
-    told: list[tuple[int, int]] = []
-    read(place.bulk(), SELECTIONS[0], progress=lambda done, total: told.append((done, total)))
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+def test_progress_is_reported_after_every_run(runs_server: ServerWithRuns) -> None:
+    reports: list[tuple[int, int]] = []
+    read(runs_server.bulk(), SELECTIONS[0], progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
-def test_a_server_without_the_operation_is_told_from_one_that_fails(tmp_path: Path) -> None:
+def test_a_server_without_the_bulk_operation_raises_its_own_error(tmp_path: Path) -> None:
     import http.server
     import threading
 
-    class Older(http.server.BaseHTTPRequestHandler):
+    class WithoutBulk(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_error(404)
@@ -202,7 +200,7 @@ def test_a_server_without_the_operation_is_told_from_one_that_fails(tmp_path: Pa
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Older) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), WithoutBulk) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         with pytest.raises(NoBulkError):
@@ -213,22 +211,22 @@ def test_a_server_without_the_operation_is_told_from_one_that_fails(tmp_path: Pa
 # --- rate limits
 
 
-def test_the_bulk_request_comes_again_when_a_busy_server_says_so(place: Place) -> None:
-    slept: list[float] = []
-    with LimitingProxy(place.server.base_url, lambda path, _: path == "/bulk", retry_after="7") as proxy:
-        source = BulkSource(proxy.base_url, place.server.key, sleep=slept.append)
+def test_the_bulk_request_is_repeated_when_the_busy_server_says(runs_server: ServerWithRuns) -> None:
+    waits_s: list[float] = []
+    with LimitingProxy(runs_server.server.base_url, lambda path, _: path == "/bulk", retry_after="7") as proxy:
+        source = BulkSource(proxy.base_url, runs_server.server.key, sleep=waits_s.append)
         assert len(read(source, SELECTIONS[0]).runs) == 3
-    assert slept == [7.0]
+    assert waits_s == [7.0]
 
 
 @pytest.mark.client
-def test_the_public_api_waits_as_long_as_retry_after_says_and_loses_nothing(place: Place) -> None:
-    with LimitingProxy(place.server.base_url, lambda _, body: b"istory" in body, retry_after="3") as proxy:
-        limited = read(place.public(proxy.base_url), SELECTIONS[0])
+def test_the_public_api_waits_for_retry_after_and_reads_every_row(runs_server: ServerWithRuns) -> None:
+    with LimitingProxy(runs_server.server.base_url, lambda _, body: b"istory" in body, retry_after="3") as proxy:
+        limited = read(runs_server.public(proxy.base_url), SELECTIONS[0])
     assert len(proxy.refused) >= 2
     assert min(proxy.waits_s()) >= 3.0
     assert [run["history"] for run in plain(limited)["runs"]] == [
-        run["history"] for run in plain(read(place.bulk(), SELECTIONS[0]))["runs"]
+        run["history"] for run in plain(read(runs_server.bulk(), SELECTIONS[0]))["runs"]
     ]
 
 
@@ -243,22 +241,20 @@ def test_the_public_api_waits_as_long_as_retry_after_says_and_loses_nothing(plac
         ("soon", 1, 2.0),
     ],
 )
-def test_a_wait_is_what_the_server_says_else_longer_and_longer(
-    header: str | None, attempt: int, seconds: float
-) -> None:
+def test_the_wait_is_the_servers_else_it_doubles(header: str | None, attempt: int, seconds: float) -> None:
     now = datetime(2015, 10, 21, 7, 27, tzinfo=UTC).timestamp()
     assert wait_s(header, attempt, now) == seconds
 
 
-# --- what runs without a sweep are ranked by
+# --- the metric of runs without a sweep
 
 
 def logging(**columns: float) -> RunRecord:
-    """Return a run that logged these once."""
+    """Return a run with one row."""
     return RunWithHistory("r", "r", "finished", history=History.from_rows([columns]))
 
 
-def test_runs_of_no_sweep_are_ranked_by_what_they_log_in_common() -> None:
+def test_runs_without_a_sweep_are_ranked_by_a_metric_that_they_log() -> None:
     ours = logging(**{"val/combined_acc": 0.5, "val/loss": 1.0})
     assert common_metric([ours]).name == "val/combined_acc"
     foreign = logging(**{"loss": 1.0, "val_acc": 0.5, "test_acc": 0.9, "_step": 1.0})
@@ -267,7 +263,7 @@ def test_runs_of_no_sweep_are_ranked_by_what_they_log_in_common() -> None:
     assert (falling.name, falling.goal) == ("eval/loss", "minimize")
 
 
-def test_a_metric_or_goal_that_cannot_be_told_is_asked_for() -> None:
+def test_without_a_fit_metric_or_a_clear_goal_the_error_asks_for_it() -> None:
     with pytest.raises(MetricError, match=r"give --metric NAME .* logged: loss"):
         common_metric([logging(**{"loss": 1.0, "test/acc": 0.5})])
     with pytest.raises(MetricError, match="give --goal"):
@@ -275,7 +271,7 @@ def test_a_metric_or_goal_that_cannot_be_told_is_asked_for() -> None:
     assert common_metric([], "throughput", "maximize").goal == "maximize"
 
 
-# --- servers that tell less than all
+# --- servers without flags
 
 
 @dataclass
@@ -314,7 +310,7 @@ class FakeSweep:
 
 
 class FakeApi:
-    """A server that tells no flags: the bulk operation of the client fails on it."""
+    """A server without flags: it answers no query of its own."""
 
     def __init__(self, *runs: FakeRun) -> None:
         self._runs = runs
@@ -332,16 +328,16 @@ FAKE = Selection("e", "p", "s")
 
 
 def read_fake(*runs: FakeRun) -> SweepRecord:
-    """Read what such a server has."""
+    """Read the runs of such a server."""
     return read(PublicApiSource(FakeApi(*runs)), FAKE)
 
 
-def test_without_the_bulk_operation_flags_are_unknown_and_the_rest_stands() -> None:
-    found = read_fake(FakeRun("a", [{"acc": 0.5}]))
-    (run,) = found.runs
+def test_without_an_answer_flags_are_unknown_and_the_rest_is_read() -> None:
+    record = read_fake(FakeRun("a", [{"acc": 0.5}]))
+    (run,) = record.runs
     assert (run.exit_code, run.stop_recorded) == (None, None)
     assert run.curve == [0.5]
-    assert found.state == "RUNNING"
+    assert record.state == "RUNNING"
 
 
 def test_the_old_and_the_current_word_of_a_setting_are_one_value() -> None:
@@ -356,35 +352,34 @@ def test_the_old_and_the_current_word_of_a_setting_are_one_value() -> None:
     assert sweep.config["parameters"]["snr_loss_scale"] == {"values": ["unit", "levels"]}
 
 
-def test_runs_keep_their_order_and_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
+def test_runs_keep_their_order_and_progress_is_reported() -> None:
+    reports: list[tuple[int, int]] = []
     api = FakeApi(*(FakeRun(f"r{i}") for i in range(20)))
-    found = read(PublicApiSource(api), FAKE, progress=lambda done, total: told.append((done, total)))
-    assert [run.run_id for run in found.runs] == [f"r{i}" for i in range(20)]
-    assert told[-1] == (20, 20)
+    record = read(PublicApiSource(api), FAKE, progress=lambda done, total: reports.append((done, total)))
+    assert [run.run_id for run in record.runs] == [f"r{i}" for i in range(20)]
+    assert reports[-1] == (20, 20)
 
 
 def test_one_unreadable_history_does_not_hide_the_other_runs() -> None:
-    found = read_fake(FakeRun("bad", broken=True), FakeRun("good", [{"acc": 0.5}]))
-    assert [run.unread for run in found.runs] == ["RuntimeError: HTTP 500", None]
-    assert found.runs[1].curve == [0.5]
+    record = read_fake(FakeRun("bad", broken=True), FakeRun("good", [{"acc": 0.5}]))
+    assert [run.unread for run in record.runs] == ["RuntimeError: HTTP 500", None]
+    assert record.runs[1].curve == [0.5]
 
 
-def test_logs_are_read_only_where_an_end_needs_explaining() -> None:
-    crashed, said, fine = (
+def test_logs_are_read_only_for_runs_whose_end_is_unclear() -> None:
+    record = read_fake(
         FakeRun("crashed", state="crashed"),
-        FakeRun("said", state="crashed", summary_metrics={"end_reason": "diverged"}),
-        FakeRun("fine"),
+        FakeRun("diverged", state="crashed", summary_metrics={"end_reason": "diverged"}),
+        FakeRun("finished"),
     )
-    found = read_fake(crashed, said, fine)
-    assert [run.log_tail for run in found.runs] == ["MemoryError", None, None]
+    assert [run.log_tail for run in record.runs] == ["MemoryError", None, None]
 
 
-def test_the_host_is_where_the_client_leaves_it() -> None:
-    nowhere = FakeRun("b", rawconfig={})
-    assert [run.host for run in read_fake(FakeRun("a"), nowhere).runs] == ["gpu-3", None]
+def test_the_host_is_read_from_the_raw_configuration() -> None:
+    without_host = FakeRun("b", rawconfig={})
+    assert [run.host for run in read_fake(FakeRun("a"), without_host).runs] == ["gpu-3", None]
 
 
-def test_a_sweep_that_is_not_there_is_said_so() -> None:
+def test_a_missing_sweep_is_not_found_through_the_public_api() -> None:
     with pytest.raises(NotFoundError):
         read(PublicApiSource(FakeApi()), Selection("e", "p", "other"))
