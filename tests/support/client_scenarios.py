@@ -476,7 +476,7 @@ print(json.dumps({}))
     assert [run["exit_code"] for run in export.runs] == [0, 0]
     assert all(math.isnan(row["broken"]) for run in export.runs for row in run["history"])
     said = researcher.command(*amc_sweep, "import", "demo.yaml", "--base-url", researcher.server.base_url)
-    assert "0 sweeps and 0 runs are new, 3 were there already" in said
+    assert "0 new sweeps, 0 new runs, 3 unchanged" in said
     for prelude, extras in (("", True), (PLAIN_API, False)):
         with EmbeddedServer(researcher.folder / f"other-{extras}", prelude=prelude) as other:
             there = {"WANDB_BASE_URL": other.base_url, "WANDB_API_KEY": other.key}
@@ -488,7 +488,7 @@ print(json.dumps({}))
         assert [differences(one, two) for one, two in pairs] == [[]] * 3
         assert all(("exit_code" in run) is extras for run in again.runs), "what the plain API lacks is unknown"
         said = researcher.command(*amc_sweep, "import", file, "--base-url", researcher.server.base_url)
-        assert "0 sweeps and 0 runs are new, 3 were there already" in said
+        assert "0 new sweeps, 0 new runs, 3 unchanged" in said
     refused = subprocess.run(
         [*amc_sweep, "export", "demo", "demo.yaml"],
         cwd=researcher.folder,

@@ -1,4 +1,4 @@
-"""amc-sweep import: take an exported sweep or project into an embedded server."""
+"""amc-sweep import: put an exported sweep or project into an embedded server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs import export_file
 
 TIMEOUT_S = 600.0
@@ -19,16 +20,13 @@ TIMEOUT_S = 600.0
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @backend_options
-def import_command(
-    file: Path,
-    choice: BackendChoice,
-) -> None:
-    """Take what amc-sweep export saved to FILE into an embedded server: all of it, or nothing.
+def import_command(file: Path, choice: BackendChoice) -> None:
+    """Put what amc-sweep export saved to FILE into an embedded server: all of it, or nothing.
 
-    What is there already with the same contents is left alone, so an import can be repeated; an id that is there with
-    other contents is refused. --project NAME puts everything into a project of that name; a sweep's id is unique on a
-    server, so one that is in another project here is refused. A run that was alive when it was exported comes in as
-    crashed, with that fact: how it ended is not known.
+    An import can be repeated: what the server has with the same contents stays as it is. An id that the server has with
+    other contents is refused. --project NAME puts everything into that project. A sweep's id is unique on a server, so
+    a sweep that is in another project there is refused. A run that was alive when it was exported becomes crashed, and
+    its record says that its end is unknown.
 
     \b
     amc-sweep import sweep.yaml
@@ -41,20 +39,21 @@ def import_command(
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(f"{file} cannot be read: {error}") from error
     except export_file.ExchangeError as error:
-        raise Refusal(f"{file} cannot be imported:\n" + "\n".join(f"  {each}" for each in error.problems)) from error
+        raise Refusal("\n  ".join([f"{file} cannot be imported:", *error.problems])) from error
     if choice.entity not in (None, "local"):
-        refuse(f"an embedded server has one entity, local, and not {choice.entity}")
+        refuse(f"the only entity of an embedded server is local, not {choice.entity}")
     backend = connect(choice)
     if backend.kind != "embedded":
         refuse(
-            f"{backend.base_url} is not an embedded server, and W&B takes no histories in: amc-sweep serve starts one"
+            f"{backend.base_url} is not an embedded server, and other W&B servers import no histories. "
+            "amc-sweep serve starts an embedded server"
         )
     if choice.project is not None:
         text = export_file.write(export_file.Export(choice.project, export.sweeps, export.runs))
     counts = _send(f"{backend.base_url}/import", backend.api_key or "", text.encode())
     click.echo(
-        f"{choice.project or export.project}: {counts['sweeps']} sweeps and {counts['runs']:,} runs are new, "
-        f"{counts['unchanged']:,} were there already",
+        f"{choice.project or export.project}: {counted(counts['sweeps'], 'new sweep')}, "
+        f"{counted(counts['runs'], 'new run')}, {counts['unchanged']:,} unchanged",
         err=True,
     )
 
@@ -67,9 +66,9 @@ def _send(url: str, key: str, body: bytes) -> dict[str, int]:
             return dict(json.loads(response.read()))
     except urllib.error.HTTPError as error:
         try:
-            said = json.loads(error.read())["errors"][0]["message"]
+            message = json.loads(error.read())["errors"][0]["message"]
         except (ValueError, KeyError, IndexError, TypeError):
-            said = f"HTTP {error.code}"
-        raise Refusal(str(said)) from error
+            message = f"HTTP {error.code}"
+        raise Refusal(str(message)) from error
     except OSError as error:
         raise Refusal(f"{url} does not answer: {error}") from error
