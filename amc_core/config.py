@@ -12,19 +12,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-__all__ = [
-    "FIELDS",
-    "MODEL_ALIASES",
-    "OWN_NETWORKS",
-    "REGRESSION_LOSSES",
-    "ConfigError",
-    "FieldSpec",
-    "TrialConfig",
-    "check_value",
-    "current_value",
-    "parse_flag",
-]
-
 # Names of torchvision and of the 2025 research log (sweeps/recorded); any other name must be timm's own.
 MODEL_ALIASES: Mapping[str, str] = {
     "vit_b_16": "vit_base_patch16_224",

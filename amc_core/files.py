@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["LockedError", "link_whole", "lock_file", "whole_file", "write_whole"]
-
 
 class LockedError(RuntimeError):
     """Another process holds the lock; ``holder`` is its process id as text, or ``unknown``."""

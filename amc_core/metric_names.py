@@ -11,15 +11,6 @@ from collections.abc import Iterable
 
 from amc_core.modulations import CLASSES, FAMILIES
 
-__all__ = [
-    "EPOCH_METRICS",
-    "FINAL_METRICS",
-    "OCCASIONAL_METRICS",
-    "detail_metrics",
-    "is_epoch_metric",
-    "level_of",
-]
-
 # Logged once an epoch by every trial, whatever its classes are.
 EPOCH_METRICS: frozenset[str] = frozenset(
     {

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["CLASSES", "DIGITAL17", "FAMILIES", "LABEL_SETS"]
-
 CLASSES: tuple[str, ...] = (
     "OOK",
     "4ASK",

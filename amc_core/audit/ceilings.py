@@ -24,16 +24,6 @@ from amc_core.synthesis.constellations import LINEAR, symbol_table
 from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
-__all__ = [
-    "NOISE_BAND",
-    "Ceiling",
-    "ceilings",
-    "estimate_snr_db",
-    "likelihood_bound",
-    "psd_snr_accuracy",
-    "standard_error",
-]
-
 N_SYMBOLS = FRAME_LENGTH // SAMPLES_PER_SYMBOL
 NOISE_BAND = (
     0.25  # cycles a sample: above it there is noise only; nearer, the sidelobes of truncated pulses look like it

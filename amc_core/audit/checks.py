@@ -23,8 +23,6 @@ from amc_core.synthesis.constellations import LINEAR
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 from amc_core.verdicts import Verdict
 
-__all__ = ["PUBLISHED_ORDER", "Check", "audit_file"]
-
 # The classes.txt in the published archive. It names the columns wrongly: see amc_core.modulations.
 PUBLISHED_ORDER: tuple[str, ...] = (
     *("32PSK", "16APSK", "32QAM", "FM", "GMSK", "32APSK", "OQPSK", "8ASK", "BPSK", "8PSK", "AM-SSB-SC", "4ASK"),

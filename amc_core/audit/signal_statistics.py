@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
 
-__all__ = ["TRAITS", "carrier_offset", "mean_spectrum", "symbol_rate", "traits"]
-
 Complex = npt.NDArray[np.complexfloating]
 
 # What is true of the frames of a class, by physics and not by one generator's choices; a class that is in neither set

@@ -10,8 +10,6 @@ from amc_core.commands.show import show_command
 from amc_core.commands.split import split_command
 from amc_core.commands.synth import synth_command
 
-__all__ = ["main"]
-
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -12,8 +12,6 @@ import click
 
 from amc_core.commands.terminal import progress_bar
 
-__all__ = ["audit_command"]
-
 
 @click.command("audit")
 @click.argument("file", type=click.Path(path_type=Path))

@@ -9,8 +9,6 @@ import click
 from amc_core.commands.parameters import classes_option, levels_option, rings_option
 from amc_core.commands.terminal import progress_bar
 
-__all__ = ["ceiling_command"]
-
 
 @click.command("ceiling")
 @levels_option

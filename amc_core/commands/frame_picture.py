@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["frame_picture"]
-
 _INK, _PAPER, _RULE = (17, 24, 39), (255, 255, 255), (209, 213, 219)
 _IN_PHASE, _QUADRATURE = (30, 64, 175), (217, 119, 6)
 _TILE, _GAP, _TITLE, _CAPTION = 256, 24, 60, 40  # pixels

@@ -11,8 +11,6 @@ import click
 from amc_core.config import FIELDS, check_value, parse_flag
 from amc_core.modulations import CLASSES, LABEL_SETS
 
-__all__ = ["Span", "classes_option", "levels_option", "rings_option", "trial_option"]
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _RINGS_HELP = "APSK radii, such as 16APSK=2.6 (default: 16 and 32 of DVB-S2, rate 3/4, 64 and 128 of liquid-dsp)."
 

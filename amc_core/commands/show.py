@@ -11,8 +11,6 @@ from amc_core.commands.terminal import open_file
 from amc_core.config import FIELDS
 from amc_core.modulations import CLASSES
 
-__all__ = ["show_command"]
-
 
 @click.command("show")
 @click.argument("file", type=click.Path(path_type=Path))

@@ -14,8 +14,6 @@ from amc_core.config import check_value
 from amc_core.files import write_whole
 from amc_core.modulations import LABEL_SETS
 
-__all__ = ["split_command"]
-
 
 @click.command("split")
 @click.argument("file", type=click.Path(path_type=Path))

@@ -9,8 +9,6 @@ import click
 from amc_core.commands.parameters import Span, classes_option, levels_option, rings_option
 from amc_core.commands.terminal import progress_bar
 
-__all__ = ["synth_command"]
-
 
 @click.command("synth")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.hdf5")

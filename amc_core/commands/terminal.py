@@ -12,8 +12,6 @@ import click
 if TYPE_CHECKING:
     from amc_core.data.radioml import RadioMLFile
 
-__all__ = ["open_file", "progress_bar"]
-
 
 @contextmanager
 def progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from amc_core.data.radioml import RadioMLFile, Selection
 
-__all__ = ["Batch", "Feed", "laid_out"]
-
 _AHEAD = 2  # batches: a slow one, such as the first from a cold disk, is caught up with by the next
 
 

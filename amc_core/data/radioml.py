@@ -25,8 +25,6 @@ from amc_core.modulations import CLASSES
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FRAME_LENGTH", "DataError", "RadioMLFile", "Selection", "select"]
-
 FRAME_LENGTH = 1024
 _LAYOUT = (
     f"X float32 (N, {FRAME_LENGTH}, 2), Y one-hot integer (N, {len(CLASSES)}) and Z integer (N, 1): "

@@ -19,8 +19,6 @@ import numpy.typing as npt
 from amc_core.data.radioml import DataError, Selection
 from amc_core.modulations import CLASSES
 
-__all__ = ["Split", "manifest", "manifest_differences", "split_fingerprint", "stratified_split"]
-
 
 @dataclass(frozen=True)
 class Split:

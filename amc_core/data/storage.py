@@ -18,8 +18,6 @@ from amc_core.machine.cgroups import free_memory, memory_groups
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["HeldInRam", "HeldOnDevice", "Room", "choose_storage", "find_room"]
-
 _FRAME_VALUES = 1024 * 2
 _CHUNK = 2048  # rows copied at once
 _AUTO_SHARE = 0.5  # of free memory that auto takes: the model and the other trials of the machine want the rest

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-__all__ = ["MOST_ENERGY", "compiled"]
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Sums may be reordered, which vector instructions need, and a product and a sum become one instruction. NaN and

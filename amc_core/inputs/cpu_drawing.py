@@ -22,8 +22,6 @@ from numpy.polynomial import Chebyshev
 from amc_core.inputs.cpu_compiler import compiled
 from amc_core.inputs.synchronisation import CONTRAST, HIGHEST_PLACE, KEPT, LARGEST, QUADRANT, SEARCH_LENGTH
 
-__all__ = ["CHANNELS", "arctangent", "draw", "log1p", "turns"]
-
 CHANNELS = 3
 
 _Floats = npt.NDArray[np.float32]

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from amc_core.inputs.cpu_compiler import MOST_ENERGY, compiled
 
-__all__ = ["log_histogram"]
-
 _OUTSIDE = 65535  # a bin that puts its point past every cell
 _MOST_POINTS, _MOST_PIXELS = 65535, 255  # what 16 bits count, and number
 

@@ -29,8 +29,6 @@ from amc_core.inputs.synchronisation import (
     SAMPLES_PER_SYMBOL,
 )
 
-__all__ = ["synced_images"]
-
 _TURNS = turns()
 _CHUNK = 64  # frames whose intermediate results stay in a core's own cache
 

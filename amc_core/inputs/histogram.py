@@ -12,8 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["histogram", "power", "reference_images", "scaled", "spread_points", "unit_power"]
-
 
 def unit_power(iq_BTC: Tensor) -> Tensor:
     """Scale every frame to a mean of I^2 + Q^2 of 1; a frame of zeros stays as it is.

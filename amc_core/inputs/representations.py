@@ -31,8 +31,6 @@ from amc_core.inputs.synchronisation import (
     symbols,
 )
 
-__all__ = ["Representation", "channels", "input_shape"]
-
 _CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2}
 
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["PSD_FLOOR", "WELCH_HOP", "WELCH_LENGTH", "log_psd", "log_spectrum", "welch"]
-
 WELCH_LENGTH, WELCH_HOP = 64, 32
 PSD_FLOOR = 1e-6  # of white noise with unit power, that is -60 dB
 

@@ -17,8 +17,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["carrier_free", "carrier_search", "first_quadrant", "matched_filter", "neighbours", "symbols"]
-
 SAMPLES_PER_SYMBOL = 8
 N_SYMBOLS = 128  # of a frame
 ROLL_OFF = 0.25  # of the filter; what signals have differs

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["free_memory", "memory_groups"]
-
 # Of version 2 and of version 1: the limit, what is used of it, and the part of that which the kernel gives back when it
 # must: file pages that nobody has touched lately.
 _ACCOUNTS = (

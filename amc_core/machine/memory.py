@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 
-__all__ = ["is_out_of_memory", "keep_freed_memory"]
-
 # malloc.h of glibc; 32 MiB is the largest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_HEAP_BLOCK, _NEVER = 32 << 20, 2**31 - 1

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["device_name", "git_commit"]
-
 
 def git_commit() -> str | None:
     """Return the commit of the checkout that this code runs from, with ``+dirty`` after local changes.

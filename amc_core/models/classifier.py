@@ -17,8 +17,6 @@ from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfi
 from amc_core.inputs.representations import channels, input_shape
 from amc_core.models.iq_networks import AmcConvNet, IqConvNet
 
-__all__ = ["Classifier", "build_model"]
-
 _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 
 

@@ -11,8 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AmcConvNet", "IqConvNet"]
-
 
 class AmcConvNet(nn.Module):
     """Images (B, C, H, W) to 192 features; 117 thousand parameters, 123 thousand with two linear heads (C = 3).

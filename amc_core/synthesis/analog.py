@@ -14,8 +14,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ANALOG", "analog_signal", "phasor"]
-
 ANALOG = ("AM-SSB-WC", "AM-SSB-SC", "AM-DSB-WC", "AM-DSB-SC", "FM")
 
 _BANDWIDTH = (0.01, 0.05)  # of the message, cycles a sample

@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from amc_core.modulations import CLASSES
 
-__all__ = ["APSK_RADII", "LINEAR", "checked_radii", "symbol_table"]
-
 # Radii of the rings from the inside out; only their ratios matter.
 # 16 and 32: DVB-S2, ETSI EN 302 307-1, tables 9 and 10, code rate 3/4; its rate 8/9 has 2.60, and 2.54 and 4.33.
 # 64 and 128: the tables of liquid-dsp (J. Gaeddert).

@@ -10,8 +10,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FADING", "LONGEST_DELAY", "fade"]
-
 FADING = ("none", "rayleigh", "rician")
 
 # Three taps one sample (an eighth of a symbol) apart, with decaying mean powers.

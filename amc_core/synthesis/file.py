@@ -30,8 +30,6 @@ from amc_core.modulations import CLASSES
 from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
-__all__ = ["write_file"]
-
 _BLOCK = 1024  # frames with one random stream
 _FRAME_BYTES = FRAME_LENGTH * 2 * 4
 _LABEL_BYTES = len(CLASSES) * 8 + 8

@@ -32,8 +32,6 @@ from amc_core.synthesis.pulses import (
     shape,
 )
 
-__all__ = ["Recipe", "synthesise_frames"]
-
 _BATCH = 64  # frames computed at once: what they need then stays in the processor's cache
 _LEAD = SAMPLES_PER_SYMBOL  # samples before the frame: what a channel's longest delay reaches back to
 _GMSK_BANDWIDTHS_PERCENT = (20, 25, 30, 35, 40, 45, 50)  # times the symbol's duration; GSM has 0.3

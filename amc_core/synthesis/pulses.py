@@ -14,17 +14,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "MAX_HALF_SPAN",
-    "SAMPLES_PER_SYMBOL",
-    "gaussian_bank",
-    "gaussian_frequency_pulse",
-    "n_symbols_for",
-    "root_raised_cosine",
-    "root_raised_cosine_bank",
-    "shape",
-]
-
 SAMPLES_PER_SYMBOL = 8
 MAX_HALF_SPAN = 8  # symbols that a pulse may reach to either side
 _STEPS = 64 * SAMPLES_PER_SYMBOL  # of the table, a symbol

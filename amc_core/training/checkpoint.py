@@ -27,18 +27,6 @@ from torch import Tensor
 
 from amc_core.files import link_whole, whole_file
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "Checkpoint",
-    "CheckpointError",
-    "best_by",
-    "keep_as",
-    "load_checkpoint",
-    "save_checkpoint",
-    "set_aside",
-]
-
 BEST, LAST = "best.pt", "last.pt"
 _FORMAT = 3
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from amc_core.config import TrialConfig
 
-__all__ = ["epoch_positions", "level_weights"]
-
 
 def level_weights(config: TrialConfig, *, epoch: int, n_levels: int) -> tuple[float, ...]:
     """Return the share of each level, lowest SNR first, in ``epoch`` (1 is the first).

@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from amc_core.modulations import FAMILIES
 
-__all__ = ["Attractor", "Evaluation", "Score", "attractors", "scores"]
-
 Counts = npt.NDArray[np.int64]
 
 # An attractor is the commonest guess for at least so many other levels, and is guessed at least so many times as often

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["BEST_FILE", "epoch_file"]
-
 BEST_FILE = "evaluation/best.json"  # a copy of the one with the highest val/combined_acc so far; W&B's only
 
 

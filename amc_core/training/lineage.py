@@ -22,8 +22,6 @@ from amc_core.data.splits import Split, stratified_split
 from amc_core.modulations import LABEL_SETS
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 
-__all__ = ["Lineage", "SplitFacts", "find_parent", "load_weights", "require_same_trial", "trace_lineage"]
-
 # What a continued trial may have otherwise: where things lie, and when to end.
 _MAY_DIFFER = frozenset(
     {

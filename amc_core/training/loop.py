@@ -28,8 +28,6 @@ from amc_core.training.resume import resume, save_last
 from amc_core.training.state import Diverged, TrainingState
 from amc_core.training.steps import evaluate, train_epoch
 
-__all__ = ["Diverged", "Recorder", "TrialResult", "train"]
-
 _NATURAL_ENDS = frozenset({"completed", "patience"})
 
 

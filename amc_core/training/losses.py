@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from amc_core.config import REGRESSION_LOSSES, TrialConfig
 
-__all__ = ["MultiTaskLoss", "SnrLoss"]
-
 
 class SnrLoss(nn.Module):
     """The loss of the SNR task.

@@ -18,8 +18,6 @@ from amc_core.data.feed import laid_out
 from amc_core.machine.memory import is_out_of_memory
 from amc_core.training.state import Precision
 
-__all__ = ["divide_batch", "largest_that_fits", "micro_batch_frames", "too_few_frames"]
-
 _SPARE = 0.1  # of what a pass takes: the representation's temporaries, and what the allocator cannot use
 
 

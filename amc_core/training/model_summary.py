@@ -19,8 +19,6 @@ from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.training.state import Precision
 
-__all__ = ["Layer", "Summary", "count_macs", "summarise"]
-
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _FRAMES = 64  # a batch for the timing: enough to fill a core, few enough for a large network
 _SECONDS = 1.0  # of each timing at least

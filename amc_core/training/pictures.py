@@ -13,8 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from amc_core.training.evaluation import Counts, Evaluation
 
-__all__ = ["accuracy_picture", "confusion_picture", "draw_pictures"]
-
 _CELL = 44  # pixels
 _INK, _PAPER, _RULE = (17, 24, 39), (255, 255, 255), (209, 213, 219)
 _FULL = (30, 64, 175)  # colour of a share of 1

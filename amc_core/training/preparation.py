@@ -32,8 +32,6 @@ from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import micro_batch_frames
 from amc_core.training.state import TrainingContext
 
-__all__ = ["PreparedTrial", "prepare"]
-
 
 @dataclass(frozen=True)
 class PreparedTrial:

@@ -9,8 +9,6 @@ from typing import Any
 from amc_core.config import TrialConfig
 from amc_core.training.schedules import Plateau
 
-__all__ = ["BestEpoch", "Progress", "is_exhausted", "protected_epochs"]
-
 
 @dataclass(frozen=True)
 class BestEpoch:

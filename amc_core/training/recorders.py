@@ -13,8 +13,6 @@ from typing import Any
 from amc_core.files import write_whole
 from amc_core.training.evaluation import Evaluation
 
-__all__ = ["FileRecorder", "write_evaluation"]
-
 
 class FileRecorder:
     """Write config.json, history.jsonl (a line an epoch) and summary.json; tell stderr what starts, and every epoch.

@@ -18,8 +18,6 @@ from amc_core.training.checkpoint import (
 from amc_core.training.preparation import PreparedTrial
 from amc_core.training.state import TrainingState
 
-__all__ = ["resume", "save_last"]
-
 
 def save_last(trial: PreparedTrial, state: TrainingState, run_dir: Path) -> None:
     """Write ``last.pt``.

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 from amc_core.config import TrialConfig
 
-__all__ = ["Plateau", "learning_rate", "triangular2"]
-
 _THRESHOLD = 1e-4  # torch's: an improvement by less than this share counts as none
 
 

@@ -22,8 +22,6 @@ from amc_core.training.evaluation import Evaluation
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.progress import Progress
 
-__all__ = ["Diverged", "EpochTally", "Precision", "TrainingContext", "TrainingState"]
-
 
 class Diverged(RuntimeError):  # noqa: N818 - what happened, not what was done wrong
     """The loss or a weight is NaN or infinite; no checkpoint of that state was written."""

@@ -20,8 +20,6 @@ from amc_core.training.micro_batches import divide_batch, too_few_frames
 from amc_core.training.schedules import learning_rate
 from amc_core.training.state import Diverged, EpochTally, TrainingState
 
-__all__ = ["evaluate", "train_epoch"]
-
 Positions = npt.NDArray[np.int64]
 
 # Steps between two checks for NaN. A check waits for the GPU, so it is rare there; on the CPU it is free.

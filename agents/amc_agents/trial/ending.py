@@ -101,7 +101,7 @@ def reason_of(error: BaseException) -> EndReason:
     if is_out_of_memory(error):
         return EndReason.OUT_OF_MEMORY
     from amc_core.training.checkpoint import CheckpointError
-    from amc_core.training.loop import Diverged
+    from amc_core.training.state import Diverged
 
     if isinstance(error, CheckpointError):  # init_from or resume_from names a file that cannot be started from
         return EndReason.CONFIG_REFUSED

@@ -19,7 +19,7 @@ from amc_agents.trial.ending import reason_of
 from amc_agents.trial.main import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError
-from amc_core.training.loop import Diverged
+from amc_core.training.state import Diverged
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 SMALL = {

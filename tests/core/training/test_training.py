@@ -22,9 +22,10 @@ from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
 from amc_core.training import steps
 from amc_core.training.checkpoint import load_checkpoint
-from amc_core.training.loop import Diverged, train
+from amc_core.training.loop import train
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.recorders import FileRecorder
+from amc_core.training.state import Diverged
 
 
 @pytest.fixture(scope="module")
