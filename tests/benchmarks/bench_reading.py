@@ -1,12 +1,12 @@
-"""Reading 1,000 runs x 150 epochs x 40 metrics: all at once, from the cache, and by the plain loop of the public API.
+"""Time to read 1,000 runs x 150 epochs x 40 metrics: by the bulk operation, from the cache, and by W&B's plain loop.
 
     python tests/benchmarks/bench_reading.py [--runs 1000] [--sample 50] [--write]
 
-The runs are put into a data folder through the server's own storage; everything after that is the real server, real
-HTTP and, for the loop, the real client. Reading means every row of every column as numbers in memory, after imports.
-The loop is what W&B's documentation shows, ``for run in sweep.runs: list(run.scan_history())``, timed on the first
-runs of the same sweep and scaled up. The analyses are whole commands, with the start of Python and the report. Prints a
-Markdown table; --write keeps it in results/reading.md.
+The runs are written into a data folder through the server's own storage. Everything after that uses the real server,
+real HTTP and, for the loop, the real client. Reading means that every row of every column is in memory as numbers; the
+imports are not timed. The loop is the one in W&B's documentation, ``for run in sweep.runs: list(run.scan_history())``.
+It is timed on the first runs of the same sweep and scaled up. The analyses are whole commands, with the start of Python
+and the report. The script prints a Markdown table; --write saves it in results/reading.md.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ COMMAND = [sys.executable, "-c", "from amc_analysis.cli import main; main()", "l
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--sample", type=int, default=50, help="runs that the plain loop reads")
+    parser.add_argument("--sample", type=int, default=50, help="number of runs that the plain loop reads")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,12 +61,12 @@ def main() -> None:
         rows = measured(Path(folder), arguments.runs, arguments.sample)
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
     lines = [
-        f"{arguments.runs:,} runs x {EPOCHS} epochs x {METRICS} metrics, and W&B's own three columns. "
+        f"{arguments.runs:,} runs x {EPOCHS} epochs x {METRICS} metrics, and W&B's three columns. "
         f"{describe_machine()} Load average at the end {load}.",
         "",
-        "| what | measured | wanted |",
+        "| what | measured | target |",
         "|---|---|---|",
-        *(f"| {what} | {value} | {wanted} |" for what, value, wanted in rows),
+        *(f"| {what} | {value} | {target} |" for what, value, target in rows),
     ]
     print("\n".join(lines))
     if arguments.write:
@@ -77,14 +77,14 @@ def main() -> None:
 
 
 def measured(folder: Path, runs: int, sample: int) -> list[tuple[str, str, str]]:
-    """Return (what, measured, wanted)."""
+    """Return rows of (what, measured, target)."""
     with EmbeddedServer(folder / "data") as server:
         source = BulkSource(server.base_url, server.key)
-        wanted = Selection("local", "bench", "bench001")
-        record = read(source, wanted)
+        selection = Selection("local", "bench", "bench001")
+        record = read(source, selection)
         values = sum(len(column) for run in record.runs for column in history_of(run).columns.values())
         assert values == runs * EPOCHS * (METRICS + 3), values
-        at_once_s = [timed(lambda: read(source, wanted)) for _ in range(REPEATS)]
+        bulk_s = [timed(lambda: read(source, selection)) for _ in range(REPEATS)]
         names = {f"WANDB_{name}": str(folder / name.lower()) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}
         os.environ.update({**server.environment(WANDB_SILENT="true", HOME=str(folder)), **names})
         loop_s = plain_loop_s(sample)
@@ -99,22 +99,22 @@ def measured(folder: Path, runs: int, sample: int) -> list[tuple[str, str, str]]
         first_s = timed(analyse)
         second_s = [timed(analyse) for _ in range(REPEATS)]
         offline_s = timed(lambda: analyse("--offline"))
-        kept = sum(path.stat().st_size for path in (folder / "cache").rglob("*.sqlite3"))
-    at_once, second = statistics.median(at_once_s), statistics.median(second_s)
+        cache_bytes = sum(path.stat().st_size for path in (folder / "cache").rglob("*.sqlite3"))
+    bulk, second = statistics.median(bulk_s), statistics.median(second_s)
     return [
-        ("all at once, after imports, every column", f"{at_once:.2f} s (median of {REPEATS})", ""),
+        ("bulk operation, after imports, every column", f"{bulk:.2f} s (median of {REPEATS})", ""),
         (f"plain loop of the public API, {sample} runs", f"{1000 * loop_s / sample:.1f} ms a run", ""),
         (f"the same for {runs:,} runs", f"{loop_s / sample * runs:.1f} s", ""),
-        ("times as fast", f"{loop_s / sample * runs / at_once:.0f}", "at least 20"),
+        ("bulk operation against the loop", f"{loop_s / sample * runs / bulk:.0f} times as fast", "at least 20"),
         ("amc-analyze, whole command, first time", f"{first_s:.2f} s", ""),
-        ("amc-analyze again: nothing new", f"{second:.2f} s (median of {REPEATS})", "under 3 s"),
+        ("amc-analyze again, without new rows", f"{second:.2f} s (median of {REPEATS})", "under 3 s"),
         ("amc-analyze --offline", f"{offline_s:.2f} s", ""),
-        ("cache on disk", f"{kept / 1e6:.0f} MB", ""),
+        ("cache on disk", f"{cache_bytes / 1e6:.0f} MB", ""),
     ]
 
 
 def plain_loop_s(sample: int) -> float:
-    """Return how long the loop takes for the first runs, without the import and the login."""
+    """Return how long the loop takes for the first runs, without import and login."""
     import wandb
 
     api = wandb.Api()
@@ -129,14 +129,14 @@ def plain_loop_s(sample: int) -> float:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Return seconds."""
+    """Return the seconds that an action takes."""
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin
 
 
 def fill(folder: Path, runs: int) -> None:
-    """Put a sweep into a data folder."""
+    """Write a sweep with finished runs into a data folder."""
     rng = random.Random(1)
     others = [f"metric_{number:02}" for number in range(METRICS - 4)]
     storage = Storage(folder)

@@ -1,6 +1,6 @@
-"""How a run ended, for 66 real runs whose end is known: the real client, the real server, the command itself.
+"""The cause of 70 real runs with a known end, as amc-analyze gives it, with the real client and the real server.
 
-Half of the runs say in their summary how they ended, as amc-train does; half are of a script that knows nothing of it.
+Half of the runs log their end reason, as amc-train does. The other half are of a script without end reasons.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 
 TRIAL = Path(__file__).with_name("trial_with_known_end.py")
 AT_ONCE = 6
-# known end -> (what is to be concluded, copies of each flavour)
+# known end -> (expected cause, copies of each flavour)
 ENDS = {
     "completed": ("completed", 4),
     "patience": ("patience", 4),
@@ -54,8 +54,8 @@ print("ID", wandb.sweep(json.loads(sys.argv[1]), project="ends"))
 HYPERBAND = {"type": "hyperband", "min_iter": 3, "eta": 3}
 
 
-class Stage:
-    """A server, a folder, and the trials on them."""
+class Trials:
+    """Starts sweeps, trials and agents on one server, in one folder."""
 
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self.server = server
@@ -85,7 +85,7 @@ class Stage:
         name = f"{known_end}-{flavour}-{copy}"
         return subprocess.Popen(
             [sys.executable, str(TRIAL), f"--known_end={known_end}", f"--flavour={flavour}", f"--copy={copy}"],
-            # Several machines: many runs of one that fall silent together would be its fault, and said to be.
+            # Several hosts: the loss of many runs of one host at a time would count as a fault of that host.
             env={**self.environment, "WANDB_SWEEP_ID": sweep, "WANDB_RUN_ID": name, "WANDB_HOST": f"gpu-{copy}"},
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -100,8 +100,8 @@ class Stage:
 
     def rows(self, run: str) -> int:
         document = 'query R($run: String!) { project(name: "ends", entityName: "local") { run(name: $run) {'
-        found = self.server.graphql(document + " historyLineCount } } }", run=run)["project"]["run"]
-        return int(found["historyLineCount"]) if found else 0
+        node = self.server.graphql(document + " historyLineCount } } }", run=run)["project"]["run"]
+        return int(node["historyLineCount"]) if node else 0
 
     def analyze(self, sweep: str, *options: str) -> list[dict[str, object]]:
         command = [sys.executable, "-c", "from amc_analysis.cli import main; main()", f"local/ends/{sweep}", "--json"]
@@ -112,28 +112,26 @@ class Stage:
         return list(json.loads(done.stdout)["runs"])
 
 
-def run_to_its_end(stage: Stage, sweep: str, known_end: str, flavour: str, copy: int) -> None:
-    trial = stage.trial(sweep, known_end, flavour, copy)
+def run_to_its_end(trials: Trials, sweep: str, known_end: str, flavour: str, copy: int) -> None:
+    trial = trials.trial(sweep, known_end, flavour, copy)
     assert trial.stdout is not None
     with trial.stdout:
         if known_end == "lost":
             assert any("LOGGED" in line for line in trial.stdout)
             deadline = time.monotonic() + 60
-            while stage.rows(f"{known_end}-{flavour}-{copy}") < 5 and time.monotonic() < deadline:
+            while trials.rows(f"{known_end}-{flavour}-{copy}") < 5 and time.monotonic() < deadline:
                 time.sleep(0.5)
             trial.send_signal(signal.SIGKILL)
         trial.wait(timeout=400)
 
 
-def test_the_end_of_at_least_95_percent_of_real_runs_is_told_and_no_early_stop_is_called_a_crash(
-    tmp_path: Path,
-) -> None:
+def test_95_percent_of_causes_are_right_and_no_early_stop_is_called_a_crash(tmp_path: Path) -> None:
     limits = ("silence_s=25", "unlisted_s=10", "stop_told_s=5", "stop_untold_s=12")
     options = tuple(word for limit in limits for word in ("--limit", limit))
     with EmbeddedServer(tmp_path / "data", options=options) as server:
-        stage = Stage(server, tmp_path)
-        free = stage.create_sweep(early_terminate=HYPERBAND)
-        told = stage.create_sweep(
+        trials = Trials(server, tmp_path)
+        free = trials.create_sweep(early_terminate=HYPERBAND)
+        by_agents = trials.create_sweep(
             early_terminate=HYPERBAND,
             parameters={
                 "known_end": {"value": "hyperband_agent"},
@@ -141,35 +139,35 @@ def test_the_end_of_at_least_95_percent_of_real_runs_is_told_and_no_early_stop_i
                 "copy": {"values": ["1", "2", "3"]},
             },
         )
-        cancelled = stage.create_sweep()
+        cancelled = trials.create_sweep()
         flavours = ("own", "foreign")
-        soon = [
+        short_jobs = [
             (free, end, flavour, copy)
             for end, (_, copies) in {**ENDS, **FOREIGN_ONLY}.items()
             if end not in {"hyperband_agent", "hyperband_stream", "cancelled"}
             for flavour in (flavours if end in ENDS else ("foreign",))
             for copy in range(copies)
         ]
-        soon += [(told, "completed", flavour, copy) for flavour in flavours for copy in (10, 11)]
-        soon += [(cancelled, "completed", "foreign", 12)]
-        random.Random(1).shuffle(soon)
-        soon.sort(key=lambda job: job[1] != "completed")  # bands need somebody to be compared with
-        long = [
+        short_jobs += [(by_agents, "completed", flavour, copy) for flavour in flavours for copy in (10, 11)]
+        short_jobs += [(cancelled, "completed", "foreign", 12)]
+        random.Random(1).shuffle(short_jobs)
+        short_jobs.sort(key=lambda job: job[1] != "completed")  # Hyperband compares a run with earlier runs
+        long_jobs = [
             (sweep, end, flavour, copy)
             for sweep, end in ((free, "hyperband_stream"), (cancelled, "cancelled"))
             for flavour in flavours
             for copy in range(ENDS[end][1])
         ]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda job: run_to_its_end(stage, *job), soon))
-        agents = [stage.agent(told) for _ in range(2 * ENDS["hyperband_agent"][1])]
-        threads = [threading.Thread(target=run_to_its_end, args=(stage, *job)) for job in long]
+            list(pool.map(lambda job: run_to_its_end(trials, *job), short_jobs))
+        agents = [trials.agent(by_agents) for _ in range(2 * ENDS["hyperband_agent"][1])]
+        threads = [threading.Thread(target=run_to_its_end, args=(trials, *job)) for job in long_jobs]
         for thread in threads:
             thread.start()
-        _wait_until_alive(stage, [job for job in long if job[1] == "cancelled"])
+        _wait_until_alive(trials, [job for job in long_jobs if job[1] == "cancelled"])
         subprocess.run(
             [str(Path(sys.executable).with_name("wandb")), "sweep", "--cancel", f"local/ends/{cancelled}"],
-            env=stage.environment,
+            env=trials.environment,
             cwd=tmp_path,
             check=True,
             capture_output=True,
@@ -178,17 +176,17 @@ def test_the_end_of_at_least_95_percent_of_real_runs_is_told_and_no_early_stop_i
             thread.join()
         for agent in agents:
             agent.wait(timeout=300)
-        _wait_until_over(stage, (free, told, cancelled))
-        withheld = [run for sweep in (free, told, cancelled) for run in without_flags(server, sweep)]
-        verdicts = {
-            source: [run for sweep in (free, told, cancelled) for run in stage.analyze(sweep, *options)]
-            for source, options in (("all at once", ()), ("public API", ("--public-api", "--no-cache")))
+        _wait_until_over(trials, (free, by_agents, cancelled))
+        without_facts = [run for sweep in (free, by_agents, cancelled) for run in causes_without_flags(server, sweep)]
+        causes = {
+            source: [run for sweep in (free, by_agents, cancelled) for run in trials.analyze(sweep, *options)]
+            for source, options in (("bulk operation", ()), ("public API", ("--public-api", "--no-cache")))
         }
-    _judge(verdicts, withheld)
+    _check(causes, without_facts)
 
 
-def without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, object]]:
-    """Return what is concluded where a server tells neither stops nor exit codes, and calls a stopped run crashed."""
+def causes_without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, object]]:
+    """Return the causes as for a server without stop flags and exit codes, where a stopped run is in state crashed."""
     record = read(BulkSource(server.base_url, server.key), Selection(sweep_id=sweep))
     unknown = {"stop_recorded": None, "stop_reason": None, "stop_decision": None, "exit_code": None, "agent": None}
     runs = [
@@ -199,31 +197,31 @@ def without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, object]]
     return [{"config": dict(entry.run.config), "cause": str(entry.cause)} for entry in ranked]
 
 
-def _wait_until_alive(stage: Stage, jobs: list[tuple[str, str, str, int]]) -> None:
+def _wait_until_alive(trials: Trials, jobs: list[tuple[str, str, str, int]]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if all(stage.rows(f"{end}-{flavour}-{copy}") >= 3 for _, end, flavour, copy in jobs):
+        if all(trials.rows(f"{end}-{flavour}-{copy}") >= 3 for _, end, flavour, copy in jobs):
             return
         time.sleep(1.0)
-    raise AssertionError("the runs to be cancelled did not begin")
+    raise AssertionError("the runs that will be cancelled did not start")
 
 
-def _wait_until_over(stage: Stage, sweeps: tuple[str, ...]) -> None:
-    """Wait until the server has concluded from silence what it will conclude."""
+def _wait_until_over(trials: Trials, sweeps: tuple[str, ...]) -> None:
+    """Wait until the server has given every silent run its final state."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        states = Counter(str(run["state"]) for sweep in sweeps for run in stage.analyze(sweep))
+        states = Counter(str(run["state"]) for sweep in sweeps for run in trials.analyze(sweep))
         if not states.keys() & {"running", "pending", "preempting"}:
             return
         time.sleep(3.0)
     raise AssertionError(f"runs are still alive: {states}")
 
 
-def _judge(verdicts: dict[str, list[dict[str, object]]], withheld: list[dict[str, object]]) -> None:
+def _check(causes: dict[str, list[dict[str, object]]], without_facts: list[dict[str, object]]) -> None:
     figures: dict[str, object] = {}
     expected = {end: cause for end, (cause, _) in {**ENDS, **FOREIGN_ONLY}.items()}
     wrong: list[str] = []
-    for source, runs in verdicts.items():
+    for source, runs in causes.items():
         table: dict[tuple[str, str], Counter[str]] = {}
         for run in runs:
             config = run["config"]
@@ -241,19 +239,18 @@ def _judge(verdicts: dict[str, list[dict[str, object]]], withheld: list[dict[str
             if expected[end] in CUT_SHORT and cause in CRASHES
         )
         for (end, flavour), counts in sorted(table.items()):
-            told = ", ".join(f"{count} {cause}" for cause, count in counts.items())
-            figures[f"{source}: {end}, {flavour}"] = told
-    right = sum(run["cause"] == expected[str(run["config"]["known_end"])] for run in withheld)  # type: ignore[index]
-    figures["with all flags and exit codes withheld, for comparison: right"] = f"{right} of {len(withheld)}"
-    mistaken = Counter(
+            figures[f"{source}: {end}, {flavour}"] = ", ".join(f"{count} {cause}" for cause, count in counts.items())
+    right = sum(run["cause"] == expected[str(run["config"]["known_end"])] for run in without_facts)  # type: ignore[index]
+    figures["without flags and exit codes, for comparison: right"] = f"{right} of {len(without_facts)}"
+    mistakes = Counter(
         f"{run['config']['known_end']} of {run['config']['flavour']} called {run['cause']}"  # type: ignore[index]
-        for run in withheld
+        for run in without_facts
         if run["cause"] != expected[str(run["config"]["known_end"])]  # type: ignore[index]
     )
-    figures["the same: mistaken"] = ", ".join(f"{count} {what}" for what, count in mistaken.items()) or "none"
+    figures["the same: wrong"] = ", ".join(f"{count} {what}" for what, count in mistakes.items()) or "none"
     keep("causes", full=True, figures=figures)
     print("\n".join(wrong), os.linesep)
-    for source, runs in verdicts.items():
+    for source, runs in causes.items():
         assert len(runs) >= 60
         assert sum(line.startswith(source) for line in wrong) <= 0.05 * len(runs), wrong
         assert figures[f"{source}: early stops, cancellations, preemptions called a crash"] == 0
