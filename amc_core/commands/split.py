@@ -12,7 +12,6 @@ from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import check_value
 from amc_core.files import write_whole
-from amc_core.modulations import LABEL_SETS
 
 
 @click.command("split")
@@ -53,13 +52,7 @@ def split_command(
         label_set, split, split_seed = given["label_set"], tuple(given["split"]), int(given["split_seed"])
         snr_min_db, snr_max_db = min(given["levels_db"]), max(given["levels_db"])
     with open_file(file) as data:
-        selection = select(
-            data,
-            label_set=label_set,
-            columns=LABEL_SETS[label_set],
-            snr_min_db=snr_min_db,
-            snr_max_db=snr_max_db,
-        )
+        selection = select(data, label_set, snr_min_db, snr_max_db)
         facts = manifest(data.fingerprint, selection, split, split_seed, with_rows=with_rows)
     if check:
         if differences := manifest_differences(given, facts):

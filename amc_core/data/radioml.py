@@ -9,7 +9,6 @@ In names: N all rows of the file, B the rows asked for, K = 24 columns of Y.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.data.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
-from amc_core.modulations import CLASSES
+from amc_core.modulations import CLASSES, LABEL_SETS
 
 if TYPE_CHECKING:
     import torch
@@ -163,14 +162,15 @@ class Selection:
     snr: npt.NDArray[np.int64]  # index into levels_db
 
 
-def select(data: RadioMLFile, *, label_set: str, columns: Sequence[int], snr_min_db: int, snr_max_db: int) -> Selection:
-    """Choose rows by label (columns increasing); the SNR classes are the levels that occur in the range.
+def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) -> Selection:
+    """Choose rows by label; the SNR classes are the levels that occur in the range.
 
     Raises:
         DataError: the range is empty in this file, or a class has no frame at one of its levels.
     """
+    columns = LABEL_SETS[label_set]
     in_range_N = (data.snr_db_N >= snr_min_db) & (data.snr_db_N <= snr_max_db)
-    rows_M = np.flatnonzero(in_range_N & np.isin(data.column_N, list(columns)))
+    rows_M = np.flatnonzero(in_range_N & np.isin(data.column_N, columns))
     if not len(rows_M):
         present = sorted({int(level) for level in np.unique(data.snr_db_N)})
         raise DataError(
@@ -190,7 +190,7 @@ def select(data: RadioMLFile, *, label_set: str, columns: Sequence[int], snr_min
         )
     return Selection(
         label_set=label_set,
-        columns=tuple(columns),
+        columns=columns,
         levels_db=tuple(int(level) for level in levels_db),
         rows=rows_M.astype(np.int64),
         modulation=modulation_M.astype(np.int64),

@@ -19,7 +19,6 @@ from torch import nn
 from amc_core.config import ConfigError, TrialConfig, current_value
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
-from amc_core.modulations import LABEL_SETS
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 
 # What a continued trial may have otherwise: where things lie, and when to end.
@@ -44,14 +43,6 @@ class SplitFacts:
     levels_db: tuple[int, ...]  # the SNR classes: the levels of the file in that range
     split: tuple[float, float, float]
     split_seed: int
-
-    @classmethod
-    def of(
-        cls, config: TrialConfig, *, levels_db: tuple[int, ...], split_fingerprint: str, data_fingerprint: str
-    ) -> SplitFacts:
-        """Take them from a configuration, and from the levels and fingerprints that it led to."""
-        own = {name: getattr(config, name) for name in _OF_THE_SPLIT}
-        return cls(levels_db=levels_db, split_fingerprint=split_fingerprint, data_fingerprint=data_fingerprint, **own)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SplitFacts:
@@ -211,13 +202,7 @@ def _share_trained_on(
         return None
     seen_M = np.zeros(len(heldout_rows_M), dtype=bool)
     for facts in foreign:
-        selection = select(
-            data,
-            label_set=facts.label_set,
-            columns=LABEL_SETS[facts.label_set],
-            snr_min_db=facts.snr_min_db,
-            snr_max_db=facts.snr_max_db,
-        )
+        selection = select(data, facts.label_set, facts.snr_min_db, facts.snr_max_db)
         train = stratified_split(selection, facts.split, facts.split_seed).train
         seen_M |= np.isin(heldout_rows_M, selection.rows[train])
     return float(seen_M.mean())

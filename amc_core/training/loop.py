@@ -22,7 +22,7 @@ from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_chec
 from amc_core.training.curriculum import epoch_positions, level_weights
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.pictures import draw_pictures
-from amc_core.training.preparation import PreparedTrial, prepare
+from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.recorders import write_evaluation
 from amc_core.training.resume import resume, save_last
 from amc_core.training.state import Diverged, TrainingState
@@ -98,54 +98,53 @@ def train(
     outputs = _Outputs(run_dir, record)
     test: Evaluation | None = None
     with RadioMLFile(config.data, storage=config.storage) as data:
-        trial = prepare(config, data)
-        state = TrainingState(trial.context)
-        if trial.resumed is None:
-            set_aside(run_dir)
+        context, parent = prepare(config, data)
+        state = TrainingState(context)
+        if parent and config.resume_from:
+            resume(state, run_dir, *parent)
         else:
-            resume(trial, state, run_dir, *trial.resumed)
-        record.config(trial.facts)
+            set_aside(run_dir)
+        record.config(run_facts(context))
         with _progress_bar(config.epochs, enabled=progress) as show:
-            end = _run_epochs(trial, state, outputs, should_stop, show)
+            end = _run_epochs(state, outputs, should_stop, show)
             if end in _NATURAL_ENDS:
-                outcome = _test(trial, state, outputs, should_stop)
+                outcome = _test(state, outputs, should_stop)
                 end, test = (outcome, None) if isinstance(outcome, str) else (end, outcome)
     return _finish(state, outputs, end, test)
 
 
 def _run_epochs(
-    trial: PreparedTrial,
     state: TrainingState,
     outputs: _Outputs,
     should_stop: Callable[[], str | None],
     show: Callable[[float], None],
 ) -> str:
     """Train and validate epoch by epoch; return why that ended."""
-    config = trial.context.config
+    config = state.context.config
     warned = False
     while (end := state.progress.natural_end(config)) is None:
-        positions_M = _training_positions(trial, state)
+        positions_M = _training_positions(state)
         if reason := train_epoch(state, positions_M, should_stop=should_stop, show=show):
-            save_last(trial, state, outputs.run_dir)
+            save_last(state, outputs.run_dir)
             state.bad_frames.finish("train")
             return reason
         bad_train = state.bad_frames.finish("train")
-        validation = evaluate(state, trial.split.val, should_stop=should_stop)  # always on every level
+        validation = evaluate(state, state.context.split.val, should_stop=should_stop)  # always on every level
         if isinstance(validation, str):
-            save_last(trial, state, outputs.run_dir)
+            save_last(state, outputs.run_dir)
             return validation
         bad_val = state.bad_frames.finish("val")
         _require_finite_validation(state, validation)
 
-        training, seconds = state.tally.evaluation(), state.tally.seconds
+        training = state.tally.evaluation()
         state.progress = state.progress.after_epoch(config, combined_acc=validation.combined_acc, loss=validation.loss)
         bad = {"train/bad_frames": bad_train, "val/bad_frames": bad_val}
         state.metrics = {
-            **_epoch_metrics(state, training, validation, seconds),
+            **_epoch_metrics(state, training, validation),
             **{name: count for name, count in bad.items() if count},
         }
         state.start_epoch()
-        _save_epoch(trial, state, outputs, validation)
+        _save_epoch(state, outputs, validation)
         if any(bad.values()) and not warned:
             warned = True
             sys.stderr.write(
@@ -156,12 +155,12 @@ def _run_epochs(
     return end
 
 
-def _training_positions(trial: PreparedTrial, state: TrainingState) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _training_positions(state: TrainingState) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the next epoch's training frames in their order.
 
     Every epoch has its own random stream, so that its frames depend on (seed, epoch) alone.
     """
-    config, selection, train_M = trial.context.config, trial.context.selection, trial.split.train
+    config, selection, train_M = state.context.config, state.context.selection, state.context.split.train
     epoch = state.progress.epoch + 1
     rng = np.random.default_rng([config.seed, epoch])
     weights = level_weights(config, epoch=epoch, n_levels=len(selection.levels_db))
@@ -177,9 +176,7 @@ def _require_finite_validation(state: TrainingState, validation: Evaluation) -> 
         )
 
 
-def _epoch_metrics(
-    state: TrainingState, training: Evaluation, validation: Evaluation, seconds: float
-) -> dict[str, float]:
+def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evaluation) -> dict[str, float]:
     """Return a row of metrics under the names of metric_names."""
     weight_mod, weight_snr = state.context.criterion.weights().tolist()
     return {
@@ -191,16 +188,16 @@ def _epoch_metrics(
         "gap/combined_acc": training.combined_acc - validation.combined_acc,
         "weight/mod": weight_mod,
         "weight/snr": weight_snr,
-        "throughput/frames_per_s": training.n_frames / seconds,
+        "throughput/frames_per_s": training.n_frames / state.tally.seconds,
         "best/combined_acc": state.progress.combined_acc.value or 0.0,
     }
 
 
-def _save_epoch(trial: PreparedTrial, state: TrainingState, outputs: _Outputs, validation: Evaluation) -> None:
+def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation) -> None:
     """Write the checkpoints first and log last: what was logged can be found on disk."""
-    run_dir, select_by = outputs.run_dir, trial.context.config.select_by
+    run_dir, select_by = outputs.run_dir, state.context.config.select_by
     epoch, improved = state.progress.epoch, state.progress.improved()
-    save_last(trial, state, run_dir)
+    save_last(state, run_dir)
     for criterion in improved:
         keep_as(run_dir / LAST, best_by(criterion))
         if criterion == select_by:
@@ -211,15 +208,13 @@ def _save_epoch(trial: PreparedTrial, state: TrainingState, outputs: _Outputs, v
     outputs.record.log(state.metrics)
 
 
-def _test(
-    trial: PreparedTrial, state: TrainingState, outputs: _Outputs, should_stop: Callable[[], str | None]
-) -> Evaluation | str:
+def _test(state: TrainingState, outputs: _Outputs, should_stop: Callable[[], str | None]) -> Evaluation | str:
     """Evaluate the selected checkpoint on the test part, once; return the evaluation, or a reason to stop."""
-    context = trial.context
+    context = state.context
     checkpoint = load_checkpoint(outputs.run_dir / BEST)
     context.model.load_state_dict(checkpoint.model)
     context.criterion.load_state_dict(checkpoint.criterion)
-    test = evaluate(state, trial.split.test, should_stop=should_stop)
+    test = evaluate(state, state.context.split.test, should_stop=should_stop)
     if isinstance(test, Evaluation):
         state.bad_frames.finish("test")
         facts = {"checkpoint": BEST, "checkpoint_epoch": checkpoint.epoch, "select_by": context.config.select_by}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.data.feed import laid_out
 from amc_core.machine.memory import is_out_of_memory
-from amc_core.training.state import Precision
+from amc_core.training.precision import Precision
 
 _SPARE = 0.1  # of what a pass takes: the representation's temporaries, and what the allocator cannot use
 

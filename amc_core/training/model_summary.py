@@ -17,7 +17,7 @@ from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.inputs.representations import Representation, input_shape
 from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
-from amc_core.training.state import Precision
+from amc_core.training.precision import Precision
 
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _FRAMES = 64  # a batch for the timing: enough to fill a core, few enough for a large network

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +16,15 @@ from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
 from amc_core.models.classifier import build_model
-from amc_core.modulations import LABEL_SETS
 from amc_core.training.checkpoint import Checkpoint
-from amc_core.training.lineage import (
-    Lineage,
-    SplitFacts,
-    find_parent,
-    load_weights,
-    require_same_trial,
-    trace_lineage,
-)
+from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import micro_batch_frames
 from amc_core.training.state import TrainingContext
 
 
-@dataclass(frozen=True)
-class PreparedTrial:
-    """What ``prepare`` makes of a configuration."""
-
-    context: TrainingContext
-    split: Split
-    split_facts: SplitFacts
-    lineage: Lineage
-    resumed: tuple[Path, Checkpoint] | None  # the checkpoint that is continued
-    facts: Mapping[str, Any]  # what the run's configuration records besides the configuration itself
-
-
-def prepare(config: TrialConfig, data: RadioMLFile) -> PreparedTrial:
-    """Select and divide the frames, build the model, and load the parent's weights.
+def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
+    """Select and divide the frames, build the model, and load the parent's weights; return the parent, too.
 
     Raises:
         DataError: the file does not have the frames.
@@ -56,9 +34,8 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> PreparedTrial:
     selection, split, split_facts = _divide(config, data)
     parent = find_parent(config)
     lineage = trace_lineage(config, split_facts, parent[1] if parent else None, data, selection, split)
-    resumed = parent if config.resume_from else None
-    if resumed is not None:
-        require_same_trial(config, resumed[1], split_facts)
+    if parent and config.resume_from:
+        require_same_trial(config, parent[1], split_facts)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -66,7 +43,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> PreparedTrial:
     frames_in = data.hold(selection.rows, device)
     torch.manual_seed(config.seed)  # before the first weight is drawn
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
-    if parent is not None:
+    if parent:
         load_weights(model, parent[1], parent[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,56 +51,65 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> PreparedTrial:
     representation = Representation(config).to(device)
     example_1X = representation(torch.zeros(1, 1024, 2, device=device))
     micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
+    if parent and config.resume_from:
+        micro_frames = _as_before(config, parent[1], micro_frames)
     context = TrainingContext(
         config=config,
         device=device,
         selection=selection,
+        split=split,
+        split_facts=split_facts,
+        lineage=lineage,
+        frames_in=frames_in,
         representation=representation,
         feed=Feed(data, selection, representation, device),
         model=model,
         forward=forward,
         criterion=MultiTaskLoss(config, selection.levels_db).to(device),
-        micro_batch_frames=_as_before(config, resumed[1], micro_frames) if resumed else micro_frames,
+        micro_batch_frames=micro_frames,
     )
-    facts = {
-        "split_fingerprint": split_facts.split_fingerprint,
-        "data_fingerprint": data.fingerprint,
+    return context, parent
+
+
+def run_facts(context: TrainingContext) -> dict[str, Any]:
+    """Return what the run's configuration records besides the trial's own."""
+    config, split = context.config, context.split
+    return {
+        "split_fingerprint": context.split_facts.split_fingerprint,
+        "data_fingerprint": context.split_facts.data_fingerprint,
         "label_set": config.label_set,
         "n_train": len(split.train),
         "n_val": len(split.val),
         "n_test": len(split.test),
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "n_parameters": sum(parameter.numel() for parameter in context.model.parameters()),
         "micro_batch_frames": context.micro_batch_frames,
-        "frames_in": frames_in,
+        "frames_in": context.frames_in,
         "seed": config.seed,
         "select_by": config.select_by,
-        "device_name": device_name(device),
+        "device_name": device_name(context.device),
         "git_commit": git_commit(),
-        **lineage.facts(),
+        **context.lineage.facts(),
     }
-    return PreparedTrial(context, split, split_facts, lineage, resumed, facts)
 
 
 def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, SplitFacts]:
-    selection = select(
-        data,
-        label_set=config.label_set,
-        columns=LABEL_SETS[config.label_set],
-        snr_min_db=config.snr_min_db,
-        snr_max_db=config.snr_max_db,
-    )
+    selection = select(data, config.label_set, config.snr_min_db, config.snr_max_db)
     split = stratified_split(selection, config.split, config.split_seed)
-    facts = SplitFacts.of(
-        config,
-        levels_db=selection.levels_db,
+    facts = SplitFacts(
         split_fingerprint=split_fingerprint(data.fingerprint, selection, config.split, config.split_seed),
         data_fingerprint=data.fingerprint,
+        label_set=config.label_set,
+        snr_min_db=config.snr_min_db,
+        snr_max_db=config.snr_max_db,
+        levels_db=selection.levels_db,
+        split=config.split,
+        split_seed=config.split_seed,
     )
     return selection, split, facts
 
 
 def _as_before(config: TrialConfig, resumed: Checkpoint, micro_frames: int) -> int:
-    """Return the frames a forward pass of the continued trial: batch norm must see batches of the same size.
+    """Return the frames of a forward pass in the continued trial, so that batch norm sees batches of the same size.
 
     A GPU with less room takes fewer, with a warning.
     """

@@ -15,11 +15,10 @@ from amc_core.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from amc_core.training.preparation import PreparedTrial
 from amc_core.training.state import TrainingState
 
 
-def save_last(trial: PreparedTrial, state: TrainingState, run_dir: Path) -> None:
+def save_last(state: TrainingState, run_dir: Path) -> None:
     """Write ``last.pt``.
 
     Raises:
@@ -27,40 +26,29 @@ def save_last(trial: PreparedTrial, state: TrainingState, run_dir: Path) -> None
         OSError: the folder cannot be written or the disk is full; the old checkpoint stays.
     """
     state.require_finite()
-    checkpoint = Checkpoint(
-        run=run_dir.name,
-        config=trial.context.config.to_mapping(),
-        split_fingerprint=trial.split_facts.split_fingerprint,
-        trained_on=[facts.to_mapping() for facts in trial.lineage.trained_on],
-        **state.state_dict(),
-    )
-    save_checkpoint(run_dir / LAST, checkpoint)
+    save_checkpoint(run_dir / LAST, Checkpoint(run=run_dir.name, **state.state_dict()))
 
 
-def resume(trial: PreparedTrial, state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
+def resume(state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
     """Put everything back as it was when ``checkpoint`` was written to ``path``.
 
     Raises:
-        CheckpointError: the checkpoint's best one is not beside it.
+        CheckpointError: the best checkpoint by ``select_by`` is not beside it.
     """
     state.load_state_dict(vars(checkpoint))
-    if checkpoint.split_fingerprint == trial.split_facts.split_fingerprint:
-        _copy_best(trial, state, run_dir, path, checkpoint)
+    if checkpoint.split_fingerprint == state.context.split_facts.split_fingerprint:
+        _copy_best(state, run_dir, path, checkpoint)
         return
     # Other frames validate, and the interrupted epoch has other ones.
     set_aside(run_dir)
     state.progress = state.progress.on_another_split()
     state.start_counting()
-    save_last(trial, state, run_dir)  # at once: the checkpoints were moved away, and a crash must still be resumable
+    save_last(state, run_dir)  # at once: the checkpoints were moved away, and a crash must still be resumable
 
 
-def _copy_best(trial: PreparedTrial, state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
-    """Copy the best checkpoints so far into the run's folder: the continued trial may never beat them.
-
-    Raises:
-        CheckpointError: the one that select_by names is not beside the checkpoint that is continued.
-    """
-    select_by = trial.context.config.select_by
+def _copy_best(state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
+    """Copy the best checkpoints so far into the run's folder: the continued trial may never beat them."""
+    select_by = state.context.config.select_by
     epochs = {criterion: getattr(state.progress, criterion).epoch for criterion in ("combined_acc", "loss")}
     best: dict[str, Checkpoint] = {}
     for criterion, epoch in epochs.items():

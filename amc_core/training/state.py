@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from amc_core.config import TrialConfig
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import Selection
+from amc_core.data.splits import Split
 from amc_core.inputs.representations import Representation
 from amc_core.modulations import CLASSES
 from amc_core.training.evaluation import Evaluation
+from amc_core.training.lineage import Lineage, SplitFacts
 from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.precision import Precision
 from amc_core.training.progress import Progress
 
 
@@ -34,28 +37,16 @@ class TrainingContext:
     config: TrialConfig
     device: torch.device
     selection: Selection
+    split: Split  # positions in the selection
+    split_facts: SplitFacts
+    lineage: Lineage
+    frames_in: str  # see RadioMLFile.hold
     representation: Representation
     feed: Feed
     model: nn.Module  # owns the weights
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # the model, or its compiled form
     criterion: MultiTaskLoss
     micro_batch_frames: int  # frames a forward pass
-
-
-class Precision:
-    """Mixed precision on CUDA: bfloat16 where the GPU computes in it, else float16 with a scaled loss."""
-
-    def __init__(self, config: TrialConfig, device: torch.device) -> None:
-        self.enabled = config.amp and device.type == "cuda"
-        native_bfloat16 = self.enabled and torch.cuda.get_device_capability(device) >= (8, 0)
-        self._device_type = device.type
-        self.dtype = torch.bfloat16 if native_bfloat16 or not self.enabled else torch.float16
-        # Only float16 has so little range that gradients vanish in it.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.enabled and not native_bfloat16)
-
-    def autocast(self) -> torch.autocast:
-        """Return the context of a forward pass."""
-        return torch.autocast(self._device_type, dtype=self.dtype, enabled=self.enabled)
 
 
 class EpochTally:
@@ -181,12 +172,15 @@ class TrainingState:
         self.tally = EpochTally(self.context.selection, self.context.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fields of a ``Checkpoint`` that change from step to step.
+        """Return the fields of a ``Checkpoint``, but for the name of the run.
 
         ``standing`` and ``pass`` are the names that checkpoints of format 3 have for progress and tally.
         """
         context = self.context
         return {
+            "config": context.config.to_mapping(),
+            "split_fingerprint": context.split_facts.split_fingerprint,
+            "trained_on": [facts.to_mapping() for facts in context.lineage.trained_on],
             "epoch": self.progress.epoch,
             "steps_done": self.tally.steps_done,
             "metrics": self.metrics,

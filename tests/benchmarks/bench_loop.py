@@ -24,13 +24,12 @@ from machine import add_write_options, describe_machine, keep_table, unlike_comm
 
 from amc_core.config import TrialConfig
 from amc_core.data.feed import Batch, Feed
-from amc_core.data.radioml import RadioMLFile, Selection, select
-from amc_core.inputs.representations import Representation
+from amc_core.data.radioml import RadioMLFile
 from amc_core.machine.memory import keep_freed_memory
-from amc_core.models.classifier import build_model
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
-from amc_core.training.losses import MultiTaskLoss
+from amc_core.training import preparation
+from amc_core.training.preparation import prepare
 from amc_core.training.state import EpochTally, TrainingContext, TrainingState
 from amc_core.training.steps import train_epoch
 
@@ -54,7 +53,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < READY:
         parser.error(f"--steps {options.steps}: give at least {READY}")
-    if not options.plain:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on the CPU, whatever the machine has
+    if options.plain:
+        preparation.keep_freed_memory = lambda: False
+    else:
         keep_freed_memory()  # before anything is freed, as train() does
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -81,13 +83,10 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         max_lr=1e-3,
     )
     data = RadioMLFile(path)
-    selection = select(
-        data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=LEVELS_DB[-1]
-    )
-    state = build(config, data, selection)
+    state = TrainingState(prepare(config, data)[0])
     context = state.context
     rng = np.random.default_rng(0)
-    positions_M = rng.permutation(len(selection.rows))[:n_frames]
+    positions_M = rng.permutation(len(context.selection.rows))[:n_frames]
     ready = list(context.feed.batches([positions_M[k * options.batch : (k + 1) * options.batch] for k in range(READY)]))
 
     def epoch() -> None:
@@ -142,25 +141,6 @@ def train_first_epoch(state: TrainingState, positions_M: np.ndarray[tuple[int], 
     """Train one epoch, as often as it is called."""
     state.start_epoch()
     train_epoch(state, positions_M, should_stop=lambda: None, show=lambda _: None)
-
-
-def build(config: TrialConfig, data: RadioMLFile, selection: Selection) -> TrainingState:
-    """Make what train() makes."""
-    device = torch.device("cpu")
-    model = build_model(config, n_modulations=17, n_levels=16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    representation = Representation(config)
-    context = TrainingContext(
-        config=config,
-        device=device,
-        selection=selection,
-        representation=representation,
-        feed=Feed(data, selection, representation, device),
-        model=model,
-        forward=model,
-        criterion=MultiTaskLoss(config, selection.levels_db),
-        micro_batch_frames=config.batch_size,
-    )
-    return TrainingState(context)
 
 
 def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:

@@ -41,14 +41,17 @@ def test_a_chunked_file_gives_the_same_frames_and_the_same_fingerprint(tmp_path:
         RadioMLFile(chunked, storage="memmap")
 
 
-def test_labels_come_from_y_and_z_and_not_from_the_order_of_rows(tmp_path: Path) -> None:
+def test_labels_come_from_y_and_z_and_not_from_the_order_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LABEL_SETS, "two", (3, 4))  # type: ignore[call-overload]
     with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
         assert [CLASSES[column] for column in data.column_N] == ["BPSK", "QPSK", "QPSK", "OQPSK"]
         assert data.snr_db_N.tolist() == [0, 2, 0, 2]
-        chosen = select(data, label_set="two", columns=(3, 4), snr_min_db=0, snr_max_db=0)
-    assert chosen.rows.tolist() == [0, 2]
-    assert chosen.modulation.tolist() == [0, 1]
-    assert chosen.levels_db == (0,)
+        selection = select(data, "two", 0, 0)
+    assert selection.rows.tolist() == [0, 2]
+    assert selection.modulation.tolist() == [0, 1]
+    assert selection.levels_db == (0,)
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
@@ -111,9 +114,9 @@ def test_a_wrong_layout_is_refused_with_what_was_found_and_expected(
 def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path: Path) -> None:
     with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
         with pytest.raises(DataError, match=r"holds the SNR levels \[0, 2\]"):
-            select(data, label_set="two", columns=(3, 4), snr_min_db=10, snr_max_db=20)
+            select(data, "digital17", 10, 20)
         with pytest.raises(DataError, match="4ASK"):
-            select(data, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=2)
+            select(data, "digital17", 0, 2)
 
 
 GIB = 1 << 30

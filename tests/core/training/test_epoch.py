@@ -14,18 +14,14 @@ import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
 from amc_core.config import TrialConfig
-from amc_core.data.feed import Feed
-from amc_core.data.radioml import RadioMLFile, select
-from amc_core.inputs.representations import Representation
-from amc_core.models.classifier import build_model
-from amc_core.modulations import LABEL_SETS
+from amc_core.data.radioml import RadioMLFile
 from amc_core.training.checkpoint import load_checkpoint
 from amc_core.training.loop import train
-from amc_core.training.losses import MultiTaskLoss
-from amc_core.training.state import Precision, TrainingContext, TrainingState
+from amc_core.training.precision import Precision
+from amc_core.training.preparation import prepare
+from amc_core.training.state import TrainingState
 from amc_core.training.steps import train_epoch
 
-CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
@@ -36,27 +32,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def ready(config: TrialConfig, device: torch.device = CPU) -> Iterator[TrainingState]:
-    """Build what train() builds."""
-    columns = LABEL_SETS[config.label_set]
+def prepared(config: TrialConfig) -> Iterator[TrainingState]:
+    """Lend what train() begins with."""
     with RadioMLFile(config.data, storage=config.storage) as file:
-        chosen = select(file, label_set=config.label_set, columns=columns, snr_min_db=0, snr_max_db=30)
-        file.hold(chosen.rows, device)
-        torch.manual_seed(config.seed)
-        model = build_model(config, n_modulations=len(columns), n_levels=len(chosen.levels_db)).to(device)
-        representation = Representation(config).to(device)
-        context = TrainingContext(
-            config=config,
-            device=device,
-            selection=chosen,
-            representation=representation,
-            feed=Feed(file, chosen, representation, device),
-            model=model,
-            forward=model,
-            criterion=MultiTaskLoss(config, chosen.levels_db).to(device),
-            micro_batch_frames=config.batch_size,
-        )
-        yield TrainingState(context)
+        yield TrainingState(prepare(config, file)[0])
 
 
 def train_first_epoch(state: TrainingState, show: Callable[[float], None] = lambda epochs_done: None) -> None:
@@ -74,7 +53,7 @@ class Scaled(Precision):
 
 
 def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
-    with ready(tiny_trial(data, model_type="amc_convnet", weight_decay=0.25)) as state:
+    with prepared(tiny_trial(data, model_type="amc_convnet", weight_decay=0.25)) as state:
         context, optimiser = state.context, state.optimiser
         named = dict([*context.model.named_parameters(), *context.criterion.named_parameters()])
         before = {name: parameter.detach().clone() for name, parameter in named.items()}
@@ -102,8 +81,8 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for(
         norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
         norms.append(norm if scale is None else norm / float(scale))
 
-    with ready(tiny_trial(data, grad_clip_norm=largest)) as state:
-        state.precision = kind(state.context.config, CPU)
+    with prepared(tiny_trial(data, grad_clip_norm=largest)) as state:
+        state.precision = kind(state.context.config, state.context.device)
         state.optimiser.register_step_pre_hook(note)
         train_first_epoch(state)
     assert len(norms) == 5
@@ -144,10 +123,9 @@ def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(
 def test_no_step_on_cuda_waits_for_the_gpu_between_two_looks_of_the_guard(
     data: Path, storage: str, representation: str
 ) -> None:
-    device = torch.device("cuda")
     changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34}
     config = tiny_trial(data, storage=storage, representation=representation, **changes)  # 340 frames: 10 steps
-    with ready(config, device) as state:
+    with prepared(config) as state:
         train_first_epoch(state)  # plans, handles and moments are made in the first one
 
         def forbid(part: float) -> None:  # NaN is checked at the first step and at the last

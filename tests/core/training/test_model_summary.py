@@ -14,7 +14,7 @@ from amc_core.config import TrialConfig
 from amc_core.models.classifier import build_model
 from amc_core.training import model_summary as summary
 from amc_core.training.model_summary import count_macs
-from amc_core.training.state import Precision
+from amc_core.training.precision import Precision
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 

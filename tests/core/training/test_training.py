@@ -18,7 +18,7 @@ from amc_core.config import ConfigError
 from amc_core.data.radioml import DataError, RadioMLFile, select
 from amc_core.data.splits import stratified_split
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
-from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
 from amc_core.training import steps
 from amc_core.training.checkpoint import load_checkpoint
@@ -324,7 +324,7 @@ def test_bad_frames_are_counted_once_each_and_not_trained_on_as_nan(
     spoiled = tmp_path / "spoiled.hdf5"
     spoiled.write_bytes(data.read_bytes())
     with RadioMLFile(spoiled) as file:
-        selection = select(file, label_set="digital17", columns=LABEL_SETS["digital17"], snr_min_db=0, snr_max_db=30)
+        selection = select(file, "digital17", 0, 30)
     split = stratified_split(selection, (0.8, 0.1, 0.1), 0)
     with h5py.File(spoiled, "r+") as raw:
         for row in [*split.train[:3], *split.val[:2], split.test[0]]:
