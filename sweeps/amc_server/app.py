@@ -102,7 +102,7 @@ class _Server:
     def _take_in(self, body: bytes) -> Response:
         try:
             export = export_file.read(body.decode())
-        except (UnicodeDecodeError, export_file.ExchangeError) as error:
+        except (UnicodeDecodeError, export_file.ExportFileError) as error:
             raise Refused(f"this is no export: {error}", status=400) from error
         with self.storage.write() as store:
             counts = take_in(store, self.coordinator, export)

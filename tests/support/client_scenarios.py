@@ -19,7 +19,7 @@ from typing import Any
 
 from embedded_server import EmbeddedServer
 
-from amc_sweeps.runs.export_file import differences
+from amc_sweeps.runs.export_file import differing_fields
 from amc_sweeps.runs.export_file import read as read_export
 
 Disturbance = Callable[[], None]
@@ -485,7 +485,7 @@ print(json.dumps({}))
             researcher.command(*amc_sweep, "export", sweep.rsplit("/", 1)[1], file, **there)
         again = read_export((researcher.folder / file).read_text())
         pairs = zip(export.sweeps + export.runs, again.sweeps + again.runs, strict=True)
-        assert [differences(one, two) for one, two in pairs] == [[]] * 3
+        assert [differing_fields(one, two) for one, two in pairs] == [[]] * 3
         assert all(("exit_code" in run) is extras for run in again.runs), "what the plain API lacks is unknown"
         said = researcher.command(*amc_sweep, "import", file, "--base-url", researcher.server.base_url)
         assert "0 new sweeps, 0 new runs, 3 unchanged" in said

@@ -17,7 +17,7 @@ import numpy as np
 from amc_analysis.runs.findings import Findings, early_stops, failure_rate, searched_parameters
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import RunWithHistory
-from amc_sweeps.runs.causes import Cause, Verdict
+from amc_sweeps.runs.causes import Cause, Diagnosis
 from amc_sweeps.runs.ranking import rank
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
@@ -147,14 +147,14 @@ def findings_of(
         **(config or {}),
     }
     records = tuple(_record(f"run{index:04d}", run, metric) for index, run in enumerate(runs))
-    verdicts = {
-        record.run_id: Verdict(run.cause, "certain", "simulated") for record, run in zip(records, runs, strict=True)
+    diagnoses = {
+        record.run_id: Diagnosis(run.cause, "certain", "simulated") for record, run in zip(records, runs, strict=True)
     }
     record = SweepRecord(
         sweep_id="simulated", entity="local", project="simulated", config=full, state="FINISHED", metric=metric,
         runs=records, read_at=START, **fields,
     )  # fmt: skip
-    ranked = rank(records, verdicts, metric)
+    ranked = rank(records, diagnoses, metric)
     return Findings(
         sweep=record, ranked=ranked, failure_rate=failure_rate(ranked), early_stops=early_stops(ranked),
         parameters=searched_parameters(full),

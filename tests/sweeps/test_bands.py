@@ -8,7 +8,7 @@ import pytest
 from sweep_records import run
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, runs_to_stop
-from amc_sweeps.runs.bands import STOP_SLACK_S, Decisions
+from amc_sweeps.runs.bands import STOP_DELAY_S, HyperbandDecisions
 from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import Goal, RunRecord
 
@@ -25,7 +25,7 @@ def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: R
     if not asked or not passed:
         return None
     timed = {other.run_id: [(point.time_s or 0.0, point.value) for point in other.points] for other in runs}
-    begin, end = timed[one.run_id][passed[0] - 1][0], timed[one.run_id][-1][0] + STOP_SLACK_S
+    begin, end = timed[one.run_id][passed[0] - 1][0], timed[one.run_id][-1][0] + STOP_DELAY_S
     moments = {curve[band - 1][0] for curve in timed.values() for band in bands(config) if band <= len(curve)}
     for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
         then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
@@ -45,7 +45,7 @@ def test_a_decision_is_the_one_that_hyperband_would_have_made(goal: Goal, strict
             run(f"r{number}", [rng.random() for _ in range(rng.randint(0, 14))], start_s=rng.uniform(0, 1500))
             for number in range(rng.randint(1, 12))
         ]
-        decisions = Decisions(config, goal, runs)
+        decisions = HyperbandDecisions(config, goal, runs)
         for one in runs:
             for asked in (False, True):
                 found = decisions.decision(one, asked=asked)
@@ -60,5 +60,5 @@ def test_without_times_only_the_present_is_judged() -> None:
         run(f"r{number}", points=tuple(type(point)(point.value) for point in run("x", [value] * 3).points))
         for number, value in enumerate([0.1, 0.5, 0.9])
     ]
-    decisions = Decisions(config, "maximize", timeless)
+    decisions = HyperbandDecisions(config, "maximize", timeless)
     assert [decisions.decision(one, asked=True) is not None for one in timeless] == [True, False, False]

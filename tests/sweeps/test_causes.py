@@ -8,10 +8,10 @@ import pytest
 
 from amc_sweeps.runs.causes import (
     CENSORED,
+    ENDED_WELL,
     EXIT_CODES,
     FAILURES,
     STALE_AFTER_S,
-    WHOLE,
     BandDecision,
     Cause,
     EndReason,
@@ -114,15 +114,15 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
     ],
 )
 def test_the_first_rule_that_applies_decides(evidence: Evidence, cause: str) -> None:
-    verdict = classify(evidence)
-    assert verdict.cause == cause, verdict
-    assert verdict.because
+    diagnosis = classify(evidence)
+    assert diagnosis.cause == cause, diagnosis
+    assert diagnosis.because
 
 
 @pytest.mark.parametrize("reason", list(EndReason))
 def test_a_trials_own_word_is_certain(reason: EndReason) -> None:
-    verdict = classify(Evidence("crashed", end_reason=reason))
-    assert (verdict.cause, verdict.confidence) == (Cause(reason.value), "certain")
+    diagnosis = classify(Evidence("crashed", end_reason=reason))
+    assert (diagnosis.cause, diagnosis.confidence) == (Cause(reason.value), "certain")
 
 
 @pytest.mark.parametrize("reason", [reason for reason, code in EXIT_CODES.items() if code])
@@ -132,14 +132,14 @@ def test_our_exit_codes_are_understood_without_a_summary(reason: EndReason) -> N
 
 def test_after_a_traceback_nothing_before_it_counts() -> None:
     log = "warning: No such file or directory: cache\nTraceback (most recent call last):\n  ...\nKeyError: 'lr'\n"
-    verdict = classify(Evidence("failed", exit_code=1, log_tail=log))
-    assert verdict.cause is Cause.ERROR
-    assert "KeyError: 'lr'" in verdict.because
+    diagnosis = classify(Evidence("failed", exit_code=1, log_tail=log))
+    assert diagnosis.cause is Cause.ERROR
+    assert "KeyError: 'lr'" in diagnosis.because
 
 
 def test_the_line_of_the_log_that_decides_is_quoted() -> None:
-    verdict = classify(Evidence("failed", exit_code=1, log_tail="epoch 1\n" + CUDA_OOM + "\nbye\n"))
-    assert "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB." in verdict.because
+    diagnosis = classify(Evidence("failed", exit_code=1, log_tail="epoch 1\n" + CUDA_OOM + "\nbye\n"))
+    assert "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB." in diagnosis.because
 
 
 def test_an_inferred_early_stop_is_less_sure_than_a_recorded_one() -> None:
@@ -149,13 +149,13 @@ def test_an_inferred_early_stop_is_less_sure_than_a_recorded_one() -> None:
 
 
 def test_a_stop_that_a_trial_did_not_live_to_see_is_not_certain() -> None:
-    verdict = classify(Evidence("killed", stop_recorded=True, stop_reason="hyperband", end_reason="completed"))
-    assert (verdict.cause, verdict.confidence) == (Cause.EARLY_STOPPED, "likely")
-    assert "the trial says completed" in verdict.because
+    diagnosis = classify(Evidence("killed", stop_recorded=True, stop_reason="hyperband", end_reason="completed"))
+    assert (diagnosis.cause, diagnosis.confidence) == (Cause.EARLY_STOPPED, "likely")
+    assert "the trial says completed" in diagnosis.because
 
 
 def test_every_cause_is_whole_or_censored_or_a_failure_or_open() -> None:
-    groups = [WHOLE, CENSORED, FAILURES, frozenset({Cause.RUNNING, Cause.UNKNOWN})]
+    groups = [ENDED_WELL, CENSORED, FAILURES, frozenset({Cause.RUNNING, Cause.UNKNOWN})]
     assert sorted(cause for group in groups for cause in group) == sorted(Cause)
 
 

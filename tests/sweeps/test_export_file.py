@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_sweeps.runs.export_file import (
-    ExchangeError,
     Export,
-    differences,
-    parse_time,
+    ExportFileError,
+    differing_fields,
     read,
-    same,
+    same_value,
+    unix_time,
     was_alive,
     with_steps,
     without_unknown,
@@ -45,13 +45,13 @@ def test_what_is_written_is_read_back() -> None:
     again = read(write(export))
     assert again.project == "radioml"
     assert again.sweeps == (SWEEP,)
-    assert same(again.runs[0], RUN)
+    assert same_value(again.runs[0], RUN)
 
 
 @given(st.dictionaries(st.text(max_size=8), _VALUES, max_size=5))
 def test_any_configuration_survives(config: dict[str, Any]) -> None:
     run = {"id": "r", "state": "finished", "config": config, "history": [config]}
-    assert same(read(write(Export("p", (), (run,)))).runs[0], run)
+    assert same_value(read(write(Export("p", (), (run,)))).runs[0], run)
 
 
 def test_absent_is_not_null() -> None:
@@ -73,7 +73,7 @@ def test_a_history_may_also_be_a_list_as_in_version_1() -> None:
         "format: amc-sweep-export\nversion: 1\nproject: p\n"
         "runs: [{id: r, state: failed, history: [{_step: 0, acc: .nan}, {}]}]"
     )
-    assert same(read(text).runs[0]["history"], [{"_step": 0, "acc": math.nan}, {}])
+    assert same_value(read(text).runs[0]["history"], [{"_step": 0, "acc": math.nan}, {}])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_history_may_also_be_a_list_as_in_version_1() -> None:
     ],
 )
 def test_a_history_that_is_none_is_refused(history: str, what: str) -> None:
-    with pytest.raises(ExchangeError, match=what):
+    with pytest.raises(ExportFileError, match=what):
         read(f"format: amc-sweep-export\nversion: 2\nproject: p\nruns: [{{id: r, state: failed, history: {history}}}]")
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_people_read_has_no_anchors() -> None:
 
 def test_all_faults_come_together() -> None:
     text = write(Export("p", (SWEEP,), ({**RUN, "sweep": "other", "exit_code": "one", "colour": 1}, {"id": "r1"})))
-    with pytest.raises(ExchangeError) as refusal:
+    with pytest.raises(ExportFileError) as refusal:
         read(text)
     said = "\n".join(refusal.value.problems)
     for part in ("exit_code is 'one'", "unknown field 'colour'", "r1 has no state", "r1 is there twice", "sweep other"):
@@ -122,21 +122,21 @@ def test_all_faults_come_together() -> None:
     ],
 )
 def test_a_faulty_file_is_refused_with_the_reason(text: str, what: str) -> None:
-    with pytest.raises(ExchangeError, match=what):
+    with pytest.raises(ExportFileError, match=what):
         read(text)
 
 
 def test_a_field_that_one_side_lacks_is_unknown_and_not_other() -> None:
-    assert differences({"id": "a", "notes": "x"}, {"id": "a", "exit_code": 1}) == []
-    assert differences({"id": "a", "notes": "x"}, {"id": "a", "notes": None}) == ["notes"]
-    assert differences({"a": math.nan, "b": True}, {"a": math.nan, "b": 1}) == ["b"]
+    assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "exit_code": 1}) == []
+    assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "notes": None}) == ["notes"]
+    assert differing_fields({"a": math.nan, "b": True}, {"a": math.nan, "b": 1}) == ["b"]
 
 
 def test_times_are_compared_as_times() -> None:
-    assert parse_time("2024-05-06T07:08:09Z") == parse_time("2024-05-06T07:08:09+00:00") == 1714979289.0
-    assert parse_time("soon") is None
-    assert same("2024-05-06T07:08:09Z", "2024-05-06T07:08:09.000000+00:00")
-    assert not same("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z")
+    assert unix_time("2024-05-06T07:08:09Z") == unix_time("2024-05-06T07:08:09+00:00") == 1714979289.0
+    assert unix_time("soon") is None
+    assert same_value("2024-05-06T07:08:09Z", "2024-05-06T07:08:09.000000+00:00")
+    assert not same_value("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z")
 
 
 def test_a_run_that_had_not_ended_when_it_was_exported_is_told_from_one_that_had() -> None:

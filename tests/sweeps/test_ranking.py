@@ -7,16 +7,16 @@ import math
 import pytest
 from sweep_records import MAXIMISE, run
 
-from amc_sweeps.runs.causes import Cause, Verdict
-from amc_sweeps.runs.ranking import RankedRun, name_of_test, rank
+from amc_sweeps.runs.causes import Cause, Diagnosis
+from amc_sweeps.runs.ranking import RankedRun, matching_test_metric, rank
 from amc_sweeps.runs.records import Metric, RunRecord
 
 NAN = math.nan
 
 
 def ranked(*pairs: tuple[RunRecord, Cause], metric: Metric = MAXIMISE) -> tuple[RankedRun, ...]:
-    verdicts = {record.run_id: Verdict(cause, "certain", "as given") for record, cause in pairs}
-    return rank([record for record, _ in pairs], verdicts, metric)
+    diagnoses = {record.run_id: Diagnosis(cause, "certain", "as given") for record, cause in pairs}
+    return rank([record for record, _ in pairs], diagnoses, metric)
 
 
 def order(entries: tuple[RankedRun, ...]) -> list[tuple[str, int | None]]:
@@ -131,7 +131,7 @@ def test_an_equal_peak_does_not_beat() -> None:
     ],
 )
 def test_the_test_value_belongs_to_the_validation_metric(metric: str, test: str | None) -> None:
-    assert name_of_test(metric) == test
+    assert matching_test_metric(metric) == test
 
 
 def test_test_values_are_shown_and_never_rank() -> None:

@@ -38,7 +38,7 @@ def import_command(file: Path, choice: BackendChoice) -> None:
         export = export_file.read(text)
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(f"{file} cannot be read: {error}") from error
-    except export_file.ExchangeError as error:
+    except export_file.ExportFileError as error:
         raise Refusal("\n  ".join([f"{file} cannot be imported:", *error.problems])) from error
     if choice.entity not in (None, "local"):
         refuse(f"the only entity of an embedded server is local, not {choice.entity}")

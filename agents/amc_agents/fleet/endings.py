@@ -13,7 +13,7 @@ from amc_agents.fleet.evidence import NO_RECORD, WandbRecord, classify_end, last
 from amc_agents.fleet.policy import Blame, EndedTrial, blame
 from amc_agents.fleet.watch import Watcher
 from amc_sweeps.number_formats import duration
-from amc_sweeps.runs.causes import Verdict
+from amc_sweeps.runs.causes import Diagnosis
 
 ANNOUNCE_WITHIN_S = 20.0  # a good end is announced with W&B's cause, or after this time without it
 CORRECT_WITHIN_S = 600.0
@@ -32,7 +32,7 @@ class _OpenEnding:
     fleet_is_ending: bool
     announced: bool
 
-    def classify(self, exit_code: int | None, run: str | None, record: WandbRecord = NO_RECORD) -> Verdict:
+    def classify(self, exit_code: int | None, run: str | None, record: WandbRecord = NO_RECORD) -> Diagnosis:
         return classify_end(
             exit_code,
             self.log,
@@ -79,11 +79,11 @@ class Endings:
             fleet_is_ending: whether the fleet had asked it to end.
         """
         ending = _OpenEnding(len(self.trials), slot, log, memory_kill, fleet_is_ending, announced=exit_code != 0)
-        verdict = ending.classify(exit_code, trial.run, self._watcher.record(trial.run))
+        diagnosis = ending.classify(exit_code, trial.run, self._watcher.record(trial.run))
         ended = EndedTrial(
             device=slot.device.name,
-            cause=verdict.cause,
-            because=verdict.because,
+            cause=diagnosis.cause,
+            because=diagnosis.because,
             began_s=trial.began_s,
             ended_s=time.monotonic(),
             run=trial.run,
@@ -105,10 +105,10 @@ class Endings:
             age_s = now_s - ended.ended_s
             record = self._watcher.record(ended.run)
             if record.is_final:
-                verdict = ending.classify(ended.exit_code, ended.run, record)
-                self.trials[ending.index] = replace(ended, cause=verdict.cause, because=verdict.because)
-                if ending.announced and verdict.cause is not ended.cause:
-                    text = f"{ended.run}: {verdict.cause} ({verdict.because})"
+                diagnosis = ending.classify(ended.exit_code, ended.run, record)
+                self.trials[ending.index] = replace(ended, cause=diagnosis.cause, because=diagnosis.because)
+                if ending.announced and diagnosis.cause is not ended.cause:
+                    text = f"{ended.run}: {diagnosis.cause} ({diagnosis.because})"
                     self._display.report(Event("corrected", ending.slot.name, text))
             if not ending.announced and (record.is_final or age_s > ANNOUNCE_WITHIN_S):
                 ending.announced = True

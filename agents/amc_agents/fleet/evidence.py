@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_core.machine.cgroups import memory_groups
-from amc_sweeps.runs.causes import UNSEEN, EndReason, Evidence, Verdict, classify
+from amc_sweeps.runs.causes import UNKNOWN_STATE, Diagnosis, EndReason, Evidence, classify
 from amc_sweeps.runs.run_states import RunState
 
 TAIL_BYTES = 16_384
@@ -45,7 +45,7 @@ def classify_end(
     memory_kill: str | None,
     fleet_is_ending: bool = False,
     record: WandbRecord = NO_RECORD,
-) -> Verdict:
+) -> Diagnosis:
     """Return how a trial ended, and why we think so.
 
     Args:
@@ -81,7 +81,7 @@ def _wandb_asked_to_stop(run: str | None, log: str) -> bool:
 
 def _state(exit_code: int | None, record: WandbRecord) -> str:
     if exit_code is None:
-        return str(record.state) if record.is_final else UNSEEN
+        return str(record.state) if record.is_final else UNKNOWN_STATE
     if exit_code == 0:
         return RunState.FINISHED
     return RunState.FAILED if exit_code > 0 else RunState.CRASHED

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.runs.findings import Findings
-from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.ranking import RankedRun
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Outcomes:
     @cached_property
     def _whole(self) -> NDArray[np.bool_]:
         """Runs that ended as they were meant to: they have nothing more to show."""
-        return np.array([entry.cause in WHOLE for entry in self.entries], dtype=bool)
+        return np.array([entry.cause in ENDED_WELL for entry in self.entries], dtype=bool)
 
     @cached_property
     def _lasting(self) -> Floats:

@@ -72,5 +72,5 @@ def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
 
 
 def _time(value: Any) -> datetime | None:
-    seconds = export_file.parse_time(value)
+    seconds = export_file.unix_time(value)
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -15,7 +15,7 @@ from amc_analysis.reading.sources import Progress, RunSource, Selection, SweepMe
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history, with_metric
 from amc_core.config import current_value
-from amc_sweeps.runs.claims import ClaimError, Recorded, read_recorded
+from amc_sweeps.runs.claims import ClaimError, RecordedClaims, read_recorded
 from amc_sweeps.runs.records import Metric, MetricError, RunRecord, SweepRecord, choose_metric
 from amc_sweeps.values import as_number
 
@@ -184,7 +184,7 @@ def _with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "parameters": current}
 
 
-def _recorded(text: str, run_id: str | None = None) -> Recorded | None:
+def _recorded(text: str, run_id: str | None = None) -> RecordedClaims | None:
     """Return the claims in a text; None for an ordinary text, also where it begins like a record by accident."""
     try:
         return read_recorded(text, run_id=run_id)

@@ -55,8 +55,8 @@ def to_markdown(report: Report) -> str:
                 scale.text(entry.test),
                 epochs_text(entry),
                 entry.run.state,
-                f"{entry.cause} ({entry.verdict.confidence})",
-                entry.verdict.because,
+                f"{entry.cause} ({entry.diagnosis.confidence})",
+                entry.diagnosis.because,
             ]
         )
         for entry in findings.ranked

@@ -6,7 +6,7 @@ from amc_analysis.effects.parameters import text_of
 from amc_analysis.report.sections import Block, Command, Report, Section, Table, Warned, table
 from amc_analysis.runs.findings import Findings
 from amc_analysis.runs.wording import GEMS_SHOWN, early_stop_text, failed, failure_text, group_of, label, scale_of
-from amc_sweeps.runs.commands import commands_of
+from amc_sweeps.runs.commands import repeat_commands
 from amc_sweeps.runs.ranking import RankedRun
 
 RUNS_NAMED = 6
@@ -30,7 +30,7 @@ def _failures(findings: Findings) -> list[Block]:
     """List what failed, runs with the same evidence together."""
     alike: dict[tuple[str, str, str], list[str]] = {}
     for entry in failed(findings):
-        key = (str(entry.cause), str(entry.verdict.confidence), entry.verdict.because)
+        key = (str(entry.cause), str(entry.diagnosis.confidence), entry.diagnosis.because)
         alike.setdefault(key, []).append(entry.run.run_id)
     rows = [[cause, str(len(runs)), sure, because, _few(runs)] for (cause, sure, because), runs in alike.items()]
     return [table(("failed by", "runs", "sure?", "because", "which"), rows)] if rows else []
@@ -73,7 +73,7 @@ def following(report: Report) -> Section | None:
     findings = report.findings
     blocks: list[Block] = []
     for entry in findings.gems[:GEMS_SHOWN]:
-        blocks += [_gem(entry, findings), *map(Command, commands_of(findings.sweep, entry))]
+        blocks += [_gem(entry, findings), *map(Command, repeat_commands(findings.sweep, entry))]
     if report.following is not None:
         blocks += [f"Next sweep: {report.following.summary}.", _kept(report)]
     elif findings.parameters and findings.best is not None:

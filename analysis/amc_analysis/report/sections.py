@@ -11,7 +11,7 @@ from amc_analysis.report.conclusions import Conclusions, conclude
 from amc_analysis.rules.finding import Rule
 from amc_analysis.runs.confusion import Confusion
 from amc_analysis.runs.findings import Findings
-from amc_sweeps.runs.ranking import set_aside
+from amc_sweeps.runs.ranking import exclude
 
 _LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
 _NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
@@ -31,7 +31,7 @@ def report_of(findings: Findings, *, seed: int = 0) -> Report:
     """Conclude what there is to conclude, and set aside the runs whose values belong in no comparison by a rule."""
     conclusions = conclude(findings, seed=seed)
     broken = {one.subjects[0]: one.rule.value for one in reversed(conclusions.firings) if one.rule in _LEAKS}
-    ranked = set_aside(findings.ranked, broken, findings.metric.goal)
+    ranked = exclude(findings.ranked, broken, findings.metric.goal)
     return Report(replace(findings, ranked=ranked), conclusions)
 
 

@@ -62,9 +62,9 @@ def print_report(report: Report, console: Console, rows: int | None = ROWS) -> N
     notes = [f"{hidden} more runs: --top 0 shows all"] if hidden else []
     if findings.gems:
         notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
-    if any(entry.set_aside for entry in findings.ranked):
+    if any(entry.excluded_by for entry in findings.ranked):
         notes.append(SET_ASIDE_LEGEND)
-    if any(entry.verdict.confidence != "certain" for entry in findings.ranked):
+    if any(entry.diagnosis.confidence != "certain" for entry in findings.ranked):
         notes.append("? not certain; --html and --markdown give the evidence")
     for note in notes:
         console.print(Text(note, style="dim"))
@@ -141,7 +141,7 @@ def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[s
     """Return title -> cells of the ranking; a column of test values only where there are any."""
     scale = scale_of(findings)
     columns = {
-        "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.set_aside else "  ") for entry in shown],
+        "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
         "run": [entry.run.run_id for entry in shown],
         "peak": [scale.text(entry.peak) for entry in shown],
         "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
@@ -150,7 +150,7 @@ def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[s
         "test": [scale.text(entry.test) for entry in shown],
         "epochs": [epochs_text(entry) for entry in shown],
         "state": [entry.run.state for entry in shown],
-        "cause": [f"{entry.cause}{'' if entry.verdict.confidence == 'certain' else '?'}" for entry in shown],
+        "cause": [f"{entry.cause}{'' if entry.diagnosis.confidence == 'certain' else '?'}" for entry in shown],
     }
     if all(entry.test is None for entry in findings.ranked):
         del columns["test"]

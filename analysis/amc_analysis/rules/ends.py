@@ -10,7 +10,7 @@ from itertools import groupby
 from amc_analysis.rules.case import Case, counted, listed, number_in
 from amc_analysis.rules.finding import Firing, Rule, Severity
 from amc_sweeps.grammar.hyperband import bands
-from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranking import RankedRun
 
@@ -128,11 +128,11 @@ def nan_never_stopped(case: Case) -> Iterator[Firing]:
 
 
 def _ended_oddly(entry: RankedRun) -> bool:
-    if entry.cause in WHOLE or entry.cause is Cause.RUNNING:
+    if entry.cause in ENDED_WELL or entry.cause is Cause.RUNNING:
         return False
     if entry.epochs_planned is not None and entry.epochs >= entry.epochs_planned:
         return False
-    return entry.cause not in CENSORED or entry.verdict.confidence == "guess"
+    return entry.cause not in CENSORED or entry.diagnosis.confidence == "guess"
 
 
 def _reason(case: Case, epoch: int, runs: list[RankedRun]) -> str:

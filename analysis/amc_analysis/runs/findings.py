@@ -10,7 +10,7 @@ from typing import Any
 
 from amc_sweeps.runs.causes import CENSORED, FAILURES, Cause, classify
 from amc_sweeps.runs.evidence import epochs_planned, evidence_of
-from amc_sweeps.runs.ranking import RankedRun, best_whole, rank
+from amc_sweeps.runs.ranking import RankedRun, best_ended_well, rank
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord, summary_number
 from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.runs.statistics import wilson_interval
@@ -76,12 +76,12 @@ class Findings:
     def best(self) -> RankedRun | None:
         """The run with the best peak; one that was set aside only where there is no other."""
         valued = [entry for entry in self.ranked if entry.peak is not None]
-        return next((entry for entry in valued if entry.set_aside is None), valued[0] if valued else None)
+        return next((entry for entry in valued if entry.excluded_by is None), valued[0] if valued else None)
 
     @property
     def best_whole(self) -> RankedRun | None:
         """The best run that ended as it was meant to."""
-        return best_whole(self.ranked)
+        return best_ended_well(self.ranked)
 
     @property
     def gems(self) -> tuple[RankedRun, ...]:

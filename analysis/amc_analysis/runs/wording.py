@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from amc_analysis.runs.findings import SMALL_GROUP, Findings, logged_metrics, nobody_logged, shown_as_percentage
-from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
-from amc_sweeps.runs.ranking import GEM_AMONG_BEST, RankedRun
+from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
+from amc_sweeps.runs.ranking import GEM_TOP_RANKS, RankedRun
 
 ROWS = 20  # of the ranking in the terminal, unless asked for more
 FAILURES_SHOWN = 8
@@ -17,7 +17,7 @@ LARGEST_IN_FULL = 1e6  # from here on values are written as powers of ten
 SHORTEST_NAME = 8  # characters of a display name under which its column is left out
 
 GEM_LEGEND = (
-    f"hidden gem: cut short, yet better than every run that ended well, or among the best {GEM_AMONG_BEST} of all"
+    f"hidden gem: cut short, yet better than every run that ended well, or among the best {GEM_TOP_RANKS} of all"
 )
 
 SET_ASIDE_LEGEND = "! set aside: its values belong in no comparison, see Integrity"
@@ -59,7 +59,7 @@ def scale_of(findings: Findings) -> Scale:
 
 def group_of(cause: Cause) -> str:
     """Sort a cause into what it means for the reader."""
-    if cause in WHOLE:
+    if cause in ENDED_WELL:
         return "ended well"
     if cause in CENSORED:
         return "cut short"
@@ -87,15 +87,15 @@ def headline(findings: Findings) -> str:
     """Say who won by peak among the runs that can be compared, and which better ones cannot."""
     best, told = findings.best, [_winner(findings)]
     for entry in findings.ranked:
-        if entry.set_aside is None or entry.peak is None or best is None or (entry.rank or 0) > (best.rank or 0):
+        if entry.excluded_by is None or entry.peak is None or best is None or (entry.rank or 0) > (best.rank or 0):
             continue
-        told.append(f"{label(entry)} with {scale_of(findings).text(entry.peak)} is set aside: {entry.set_aside}.")
+        told.append(f"{label(entry)} with {scale_of(findings).text(entry.peak)} is set aside: {entry.excluded_by}.")
     return " ".join(told)
 
 
 def rank_text(entry: RankedRun, gem: str = "◆") -> str:
     """Write a run's place and its mark: a gem, or one whose values belong in no comparison."""
-    mark = f" {gem}" if entry.is_gem else " !" if entry.set_aside else ""
+    mark = f" {gem}" if entry.is_gem else " !" if entry.excluded_by else ""
     return f"{entry.rank or ''}{mark}"
 
 
@@ -112,12 +112,12 @@ def _winner(findings: Findings) -> str:
     if best.cause is Cause.RUNNING:
         return f"{label(best)} leads with a peak {metric.name} of {scale.text(best.peak)}{where}; it is still running."
     text = f"{label(best)} has the best peak: {metric.name} {scale.text(best.peak)}{where} ({best.cause})."
-    if best.cause in WHOLE:
+    if best.cause in ENDED_WELL:
         return text
     if whole is None or whole.peak is None:
         return f"{text} No run has ended as it was meant to."
     gap = best.peak - whole.peak
-    if best.set_aside:
+    if best.excluded_by:
         return text
     if gap == 0:
         return f"{text} {label(whole)}, which ended well, reached the same."

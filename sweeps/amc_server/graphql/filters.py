@@ -11,7 +11,7 @@ from typing import Any
 
 from amc_server.errors import Refused
 from amc_server.store.records import Run
-from amc_sweeps.runs.export_file import parse_time
+from amc_sweeps.runs.export_file import unix_time
 
 Predicate = Callable[["Fields"], bool]
 
@@ -169,7 +169,7 @@ def _in_unix_time(key: str, value: Any) -> Any:
         return {name: inner if name == "$exists" else _in_unix_time(key, inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_in_unix_time(key, each) for each in value]
-    seconds = parse_time(value)
+    seconds = unix_time(value)
     if seconds is None and value is not None:
         raise Refused(
             f"{key} is compared with {str(value)[:60]!r}: a time in ISO 8601 is needed, as 2025-07-01T12:00:00Z"

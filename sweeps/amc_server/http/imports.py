@@ -16,7 +16,15 @@ from amc_server.store.records import Line, Project, Run, Sweep
 from amc_server.store.writer import Writer
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfigError
-from amc_sweeps.runs.export_file import Export, Record, differences, parse_time, was_alive, with_steps, without_unknown
+from amc_sweeps.runs.export_file import (
+    Export,
+    Record,
+    differing_fields,
+    unix_time,
+    was_alive,
+    with_steps,
+    without_unknown,
+)
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 UNKNOWN_REASON = "unknown"  # a stop is recorded, and nobody says who asked
@@ -86,11 +94,11 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
             elsewhere.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
-        elif sweep is not None and (other := differences(sweep_record(sweep), record)):
+        elif sweep is not None and (other := differing_fields(sweep_record(sweep), record)):
             conflicts.append(f"sweep {record['id']} ({', '.join(other)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
-        if run is not None and (other := differences(run_record(store, run), with_steps(record))):
+        if run is not None and (other := differing_fields(run_record(store, run), with_steps(record))):
             conflicts.append(f"run {record['id']} ({', '.join(other)})")
     if elsewhere:
         raise Refused(
@@ -131,7 +139,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         seed=coordinator.sweep_seed(store),
         display_name=record.get("name"),
         description=record.get("description"),
-        created_at=parse_time(record.get("created_at")) or now,
+        created_at=unix_time(record.get("created_at")) or now,
         updated_at=now,
         unknown=_unknown(record, _MAY_BE_UNKNOWN_OF_SWEEPS),
     )
@@ -141,8 +149,8 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
     sweep = store.sweep(project.pk, record["sweep"]) if record.get("sweep") is not None else None
     config = read_config(sweep.config) if sweep else None
     values = record.get("config", {})
-    created_at = parse_time(record.get("created_at"))
-    heartbeat_at = parse_time(record.get("heartbeat_at"))
+    created_at = unix_time(record.get("created_at"))
+    heartbeat_at = unix_time(record.get("heartbeat_at"))
     columns = {column: record[name] for name, column in _RUN_COLUMNS.items() if record.get(name) is not None}
     if record.get("stop_recorded"):
         columns.setdefault("stop_reason", UNKNOWN_REASON)

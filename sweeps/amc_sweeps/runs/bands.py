@@ -1,4 +1,4 @@
-"""Hyperband's decisions about the runs of one sweep, worked out again from their curves: as of now, and at the time."""
+"""Hyperband's decisions about the runs of one sweep, worked out again from their curves."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, thresholds
 from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import Goal, RunRecord
 
-STOP_SLACK_S = 60.0  # a stop that was decided now ends the run within this time
+STOP_DELAY_S = 60.0  # a run ends within this time after the decision to stop it
 
-_Timed = list[tuple[float, float]]  # (time, value) of a run's finite points
+_TimedCurve = list[tuple[float, float]]  # (time, value) of a run's finite points
 
 
-class Decisions:
-    """What Hyperband decides, for any run of the sweep.
+class HyperbandDecisions:
+    """What Hyperband decides about any run of the sweep.
 
-    Thresholds are those of hyperband.py: once for all runs as of now, and for every band after each run
-    that reached it, so that asking for one run costs no look at the others.
+    Thresholds are computed once: those of all runs so far, and those after each run that reached a band. So the
+    decision about one run does not look at all the others again.
     """
 
     def __init__(self, config: HyperbandConfig, goal: Goal, runs: Sequence[RunRecord]) -> None:
@@ -28,50 +28,54 @@ class Decisions:
         self._goal = goal
         self._sign = -1 if goal == "maximize" else 1
         self._curves = {run.run_id: run.curve for run in runs}
-        self._limits = thresholds(config, self._curves.values(), goal)
-        self._timed = {run.run_id: timed for run in runs if (timed := _timed(run)) is not None}
-        self._then = {band: self._after_each(band) for band in bands(config)}
+        self._thresholds = thresholds(config, self._curves.values(), goal)
+        self._timed = {run.run_id: timed for run in runs if (timed := _timed_curve(run)) is not None}
+        self._threshold_history = {band: self._thresholds_over_time(band) for band in bands(config)}
 
     def decision(self, run: RunRecord, *, asked: bool) -> BandDecision | None:
-        """Return the decision that would have ended the run, from the highest band it passed downwards.
+        """Return the decision that would have ended the run, from the highest band that it passed downwards.
 
-        A run that nobody is known to have asked to stop is judged at its highest band alone: it may have survived a
-        lower one whose threshold rose later. For one that was asked, thresholds are also taken as they stood while it
-        was alive: later, worse runs may have lowered them since.
+        A run without a recorded stop is judged at its highest band alone: it may have survived a lower band whose
+        threshold rose later. A run that was asked to stop is also judged by the thresholds during its life: later and
+        worse runs may have lowered them since.
+
+        Args:
+            run: one of the sweep's runs.
+            asked: whether it is known that the run was asked to stop.
         """
         curve = self._curves[run.run_id]
         passed = [band for band in bands(self._config) if band <= len(curve)]
         for band in reversed(passed) if asked else passed[-1:]:
             length = len(curve) if band == passed[-1] else band
-            found = self._judged(band, curve[:length], self._limits[band])
-            if found is not None:
-                return found
-        return self._at_the_time(run, passed) if asked and passed else None
+            decision = self._judge(band, curve[:length], self._thresholds[band])
+            if decision is not None:
+                return decision
+        return self._decision_in_lifetime(run, passed) if asked and passed else None
 
-    def _judged(self, band: int, curve: Sequence[float], limit: float) -> BandDecision | None:
+    def _judge(self, band: int, curve: Sequence[float], threshold: float) -> BandDecision | None:
         best = max if self._goal == "maximize" else min
         value = curve[band - 1] if self._config.strict else best(curve)
-        worse = self._sign * value > self._sign * limit
-        return BandDecision(band, value, limit) if worse else None
+        worse = self._sign * value > self._sign * threshold
+        return BandDecision(band, value, threshold) if worse else None
 
-    def _at_the_time(self, run: RunRecord, passed: Sequence[int]) -> BandDecision | None:
-        own = self._timed.get(run.run_id)
-        if own is None:
+    def _decision_in_lifetime(self, run: RunRecord, passed: Sequence[int]) -> BandDecision | None:
+        timed = self._timed.get(run.run_id)
+        if timed is None:
             return None
-        begins = [own[band - 1][0] for band in passed]
-        ends = [*begins[1:], own[-1][0] + STOP_SLACK_S]
+        begins = [timed[band - 1][0] for band in passed]
+        ends = [*begins[1:], timed[-1][0] + STOP_DELAY_S]
         for band, begin, end in reversed(list(zip(passed, begins, ends, strict=True))):
-            times, limits = self._then[band]
+            times, limits = self._threshold_history[band]
             first, last = bisect_right(times, begin) - 1, bisect_right(times, end) - 1
-            for place in range(last, first - 1, -1):
-                until = [value for time, value in own if time <= times[place]]
-                found = self._judged(band, until, limits[place]) if len(until) >= band else None
-                if found is not None:
-                    return found
+            for index in range(last, first - 1, -1):
+                curve = [value for time, value in timed if time <= times[index]]
+                decision = self._judge(band, curve, limits[index]) if len(curve) >= band else None
+                if decision is not None:
+                    return decision
         return None
 
-    def _after_each(self, band: int) -> tuple[list[float], list[float]]:
-        """Return when runs reached a band, in order, and the threshold after each of them."""
+    def _thresholds_over_time(self, band: int) -> tuple[list[float], list[float]]:
+        """Return the times at which runs reached a band, in order, and the threshold after each of them."""
         reached = sorted(timed[band - 1] for timed in self._timed.values() if len(timed) >= band)
         ordered: list[float] = []
         limits = []
@@ -81,10 +85,10 @@ class Decisions:
         return [time for time, _ in reached], limits
 
 
-def _timed(run: RunRecord) -> _Timed | None:
-    """Return (time, value) of the finite points; None where a time is missing, or time goes back."""
-    finite = [(point.time_s, point.value) for point in run.points if math.isfinite(point.value)]
-    known = [(time, value) for time, value in finite if time is not None]
-    if len(known) < len(finite) or any(later < earlier for (earlier, _), (later, _) in pairwise(known)):
+def _timed_curve(run: RunRecord) -> _TimedCurve | None:
+    """Return (time, value) of the finite points; None where a time is missing or times decrease."""
+    finite = [point for point in run.points if math.isfinite(point.value)]
+    timed = [(point.time_s, point.value) for point in finite if point.time_s is not None]
+    if len(timed) < len(finite) or any(later < earlier for (earlier, _), (later, _) in pairwise(timed)):
         return None
-    return known
+    return timed

@@ -66,7 +66,7 @@ class Cause(StrEnum):
 # Endings that say nothing against the configuration: the run was cut short from outside, so what it would have reached
 # is not known (censored). They are outside the failure rate's numerator and named in its denominator.
 CENSORED = frozenset({Cause.EARLY_STOPPED, Cause.STOPPED, Cause.CANCELLED, Cause.INTERRUPTED, Cause.PREEMPTED})
-WHOLE = frozenset({Cause.COMPLETED, Cause.PATIENCE})  # the trial ended as it was meant to
+ENDED_WELL = frozenset({Cause.COMPLETED, Cause.PATIENCE})  # the trial ended as it was meant to
 FAILURES = frozenset(
     {
         Cause.DIVERGED,
@@ -83,7 +83,7 @@ FAILURES = frozenset(
 Confidence = Literal["certain", "likely", "guess"]
 
 # The state of a run whose end nobody saw: "failed" would claim an exit code that is not 0.
-UNSEEN = "unknown"
+UNKNOWN_STATE = "unknown"
 # A heartbeat comes at least every 30 s; W&B itself calls a run crashed after about five silent minutes.
 STALE_AFTER_S = 300.0
 # A stop takes some epochs to arrive: the client asks every 15 s and posts every 15 s.
@@ -125,7 +125,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """How a run ended, how sure that is, and the evidence in a few words."""
 
     cause: Cause
@@ -162,7 +162,7 @@ _TRACEBACK = "Traceback (most recent call last)"
 _CLIENT_STOP_CODE = 255  # what the wandb client sends for a KeyboardInterrupt, its own stop's or Ctrl-C's
 
 
-def classify(evidence: Evidence) -> Verdict:
+def classify(evidence: Evidence) -> Diagnosis:
     """Conclude how a run ended. The order is the order of evidence: the first rule that applies decides.
 
     0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. a copy of a run that was alive, preemption;
@@ -181,24 +181,24 @@ def classify(evidence: Evidence) -> Verdict:
         _ends_at_a_band,
         _silent,
     ):
-        verdict = rule(evidence)
-        if verdict is not None:
-            return verdict
+        diagnosis = rule(evidence)
+        if diagnosis is not None:
+            return diagnosis
     return _nothing_else(evidence)
 
 
-def _not_ended(e: Evidence) -> Verdict | None:
+def _not_ended(e: Evidence) -> Diagnosis | None:
     if e.state not in {RunState.PENDING, RunState.RUNNING} or e.alive_when_exported:
         return None
     if e.heartbeat_age_s is not None and e.heartbeat_age_s > STALE_AFTER_S:
         return None
     if e.state == RunState.PENDING:
-        return Verdict(Cause.RUNNING, "certain", "handed out to an agent, has not reported yet")
+        return Diagnosis(Cause.RUNNING, "certain", "handed out to an agent, has not reported yet")
     asked = "; it was asked to stop" if e.stop_recorded else ""
-    return Verdict(Cause.RUNNING, "certain", f"state running{asked}")
+    return Diagnosis(Cause.RUNNING, "certain", f"state running{asked}")
 
 
-def _stop_recorded(e: Evidence) -> Verdict | None:
+def _stop_recorded(e: Evidence) -> Diagnosis | None:
     if not e.stop_recorded and e.state != RunState.KILLED:
         return None
     if e.stop_reason is not None:
@@ -208,100 +208,102 @@ def _stop_recorded(e: Evidence) -> Verdict | None:
     return _who_stopped(e, "a stop was recorded" if e.stop_recorded else "state killed")
 
 
-def _stopped_for(e: Evidence, reason: str) -> Verdict:
+def _stopped_for(e: Evidence, reason: str) -> Diagnosis:
     causes = {"hyperband": Cause.EARLY_STOPPED, "cancelled": Cause.CANCELLED}
     told = f"stop recorded: {reason}" + ("" if e.band is None else f"; {_at_band(e.band)}")
     if e.end_reason in {EndReason.COMPLETED, EndReason.PATIENCE}:
         # The stop came when the trial was about done.
-        return Verdict(causes.get(reason, Cause.STOPPED), "likely", f"{told}; yet the trial says {e.end_reason}")
-    return Verdict(causes.get(reason, Cause.STOPPED), "certain", told)
+        return Diagnosis(causes.get(reason, Cause.STOPPED), "likely", f"{told}; yet the trial says {e.end_reason}")
+    return Diagnosis(causes.get(reason, Cause.STOPPED), "certain", told)
 
 
-def _who_stopped(e: Evidence, what: str) -> Verdict:
+def _who_stopped(e: Evidence, what: str) -> Diagnosis:
     if e.band is not None:
-        return Verdict(Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{what}; {_at_band(e.band)}")
+        return Diagnosis(Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{what}; {_at_band(e.band)}")
     if not e.hyperband:
         sure: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
-        return Verdict(Cause.STOPPED, sure, f"{what}; the sweep has no early_terminate")
-    return Verdict(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
+        return Diagnosis(Cause.STOPPED, sure, f"{what}; the sweep has no early_terminate")
+    return Diagnosis(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
 
 
 def _at_band(band: BandDecision) -> str:
     return f"{band.value:.4g} at band {band.band} is worse than Hyperband's threshold {band.threshold:.4g}"
 
 
-def _cancelled(e: Evidence) -> Verdict | None:
+def _cancelled(e: Evidence) -> Diagnosis | None:
     asked = bool(e.stop_recorded) or e.state == RunState.KILLED or e.end_reason == EndReason.STOPPED
     ended_by_itself = e.state in {RunState.FINISHED, RunState.FAILED} and not asked
     if not e.sweep_cancelled or ended_by_itself or e.alive_at_cancel is False:
         return None
     if e.alive_at_cancel:
-        return Verdict(Cause.CANCELLED, "certain", "its sweep was cancelled while it was alive")
+        return Diagnosis(Cause.CANCELLED, "certain", "its sweep was cancelled while it was alive")
     if asked:
-        return Verdict(Cause.CANCELLED, "likely", "it was stopped, and its sweep is cancelled")
+        return Diagnosis(Cause.CANCELLED, "likely", "it was stopped, and its sweep is cancelled")
     return None
 
 
-def _alive_when_exported(e: Evidence) -> Verdict | None:
+def _alive_when_exported(e: Evidence) -> Diagnosis | None:
     if not e.alive_when_exported or e.end_reason in set(EndReason):
         return None
-    return Verdict(Cause.UNKNOWN, "guess", "was alive when exported; how it ended is not known")
+    return Diagnosis(Cause.UNKNOWN, "guess", "was alive when exported; how it ended is not known")
 
 
-def _preempted(e: Evidence) -> Verdict | None:
+def _preempted(e: Evidence) -> Diagnosis | None:
     if e.state in {RunState.PREEMPTING, RunState.PREEMPTED}:
-        return Verdict(Cause.PREEMPTED, "certain", f"state {e.state}")
+        return Diagnosis(Cause.PREEMPTED, "certain", f"state {e.state}")
     return None
 
 
-def _said_so_itself(e: Evidence) -> Verdict | None:
+def _said_so_itself(e: Evidence) -> Diagnosis | None:
     if e.end_reason not in set(EndReason):
         return None
     if e.end_reason == EndReason.STOPPED:
         return _who_stopped(e, "end_reason stopped")
-    return Verdict(Cause(e.end_reason), "certain", f"end_reason {e.end_reason}")
+    return Diagnosis(Cause(e.end_reason), "certain", f"end_reason {e.end_reason}")
 
 
-def _clean_exit(e: Evidence) -> Verdict | None:
+def _clean_exit(e: Evidence) -> Diagnosis | None:
     if e.state != RunState.FINISHED or e.exit_code not in {0, None}:
         return None
     if e.epochs_planned is None or e.epochs is None:
         unknown = "were planned" if e.epochs_planned is None else "it took"
-        return Verdict(Cause.COMPLETED, "likely", f"finished; how many epochs {unknown} is not known")
+        return Diagnosis(Cause.COMPLETED, "likely", f"finished; how many epochs {unknown} is not known")
     told = f"finished after {e.epochs} of {e.epochs_planned} epochs"
     if e.epochs >= e.epochs_planned:
-        return Verdict(Cause.COMPLETED, "certain", told)
+        return Diagnosis(Cause.COMPLETED, "certain", told)
     if e.patience is None or e.epochs_since_best is None:
-        return Verdict(Cause.PATIENCE, "guess", told)
+        return Diagnosis(Cause.PATIENCE, "guess", told)
     if e.epochs_since_best >= e.patience:
-        return Verdict(
+        return Diagnosis(
             Cause.PATIENCE, "likely", f"{told}, {e.epochs_since_best} after its best (patience {e.patience})"
         )
-    return Verdict(Cause.STOPPED, "guess", f"{told}, only {e.epochs_since_best} after its best (patience {e.patience})")
+    return Diagnosis(
+        Cause.STOPPED, "guess", f"{told}, only {e.epochs_since_best} after its best (patience {e.patience})"
+    )
 
 
-def _failed_with_traces(e: Evidence) -> Verdict | None:
-    if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNSEEN}:
+def _failed_with_traces(e: Evidence) -> Diagnosis | None:
+    if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNKNOWN_STATE}:
         return None
     own = _OWN_CODES.get(e.exit_code) if e.exit_code is not None else None
     if own is not None:
-        return Verdict(own, "likely", f"exit code {e.exit_code}")
+        return Diagnosis(own, "likely", f"exit code {e.exit_code}")
     found = _search_log(e.log_tail or "")
     if found is not None and found[0] is not Cause.ERROR:
-        return Verdict(found[0], "likely", f"log: {found[1]}")
+        return Diagnosis(found[0], "likely", f"log: {found[1]}")
     if e.not_finite:
-        return Verdict(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
+        return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
     signal = _signal_of(e.exit_code)
     if _may_infer(e) and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
-        return Verdict(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
+        return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == _CLIENT_STOP_CODE:
-        return Verdict(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
+        return Diagnosis(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
     if signal is not None:
-        return Verdict(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
+        return Diagnosis(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
     if e.neighbours_lost is not None:
-        return Verdict(Cause.NODE_FAILURE, "guess", e.neighbours_lost)
+        return Diagnosis(Cause.NODE_FAILURE, "guess", e.neighbours_lost)
     if found is not None:
-        return Verdict(found[0], "likely", f"log: {found[1]}")
+        return Diagnosis(found[0], "likely", f"log: {found[1]}")
     return None
 
 
@@ -327,10 +329,10 @@ def _signal_of(exit_code: int | None) -> str | None:
     return _SIGNALS.get(number)
 
 
-def _ends_at_a_band(e: Evidence) -> Verdict | None:
+def _ends_at_a_band(e: Evidence) -> Diagnosis | None:
     if not _may_infer(e) or e.band is None or not 0 <= e.points - e.band.band <= FEW_POINTS_PAST_A_BAND:
         return None
-    return Verdict(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
+    return Diagnosis(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
 
 
 def _may_infer(e: Evidence) -> bool:
@@ -338,18 +340,18 @@ def _may_infer(e: Evidence) -> bool:
     return e.stop_recorded is None
 
 
-def _silent(e: Evidence) -> Verdict | None:
+def _silent(e: Evidence) -> Diagnosis | None:
     if e.state == RunState.CRASHED:
-        return Verdict(Cause.LOST, "likely", "its heartbeat stopped and nothing else is known")
+        return Diagnosis(Cause.LOST, "likely", "its heartbeat stopped and nothing else is known")
     if e.state in {RunState.RUNNING, RunState.PENDING}:
         silent = "" if e.heartbeat_age_s is None else f" for {e.heartbeat_age_s / 60:.0f} min"
-        return Verdict(Cause.LOST, "likely", f"state {e.state}, but silent{silent}")
+        return Diagnosis(Cause.LOST, "likely", f"state {e.state}, but silent{silent}")
     return None
 
 
-def _nothing_else(e: Evidence) -> Verdict:
+def _nothing_else(e: Evidence) -> Diagnosis:
     if e.exit_code not in {0, None}:
-        return Verdict(Cause.ERROR, "guess", f"exit code {e.exit_code}, no log to say why")
+        return Diagnosis(Cause.ERROR, "guess", f"exit code {e.exit_code}, no log to say why")
     if e.state == RunState.FAILED:  # W&B's word for an exit code that is not 0
-        return Verdict(Cause.ERROR, "guess", "state failed, neither an exit code nor a log to say why")
-    return Verdict(Cause.UNKNOWN, "guess", f"state {e.state}, nothing else is known")
+        return Diagnosis(Cause.ERROR, "guess", "state failed, neither an exit code nor a log to say why")
+    return Diagnosis(Cause.UNKNOWN, "guess", f"state {e.state}, nothing else is known")

@@ -68,7 +68,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedClaims:
     """What a description or notes hold."""
 
     claims: tuple[Claim, ...] = ()
@@ -80,7 +80,7 @@ class ClaimError(ValueError):
     """A text that begins like a record and is none; the message says where."""
 
 
-def read_recorded(text: str | None, *, run_id: str | None = None) -> Recorded | None:
+def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedClaims | None:
     """Read a description or notes; None for an ordinary text.
 
     Args:
@@ -99,7 +99,7 @@ def read_recorded(text: str | None, *, run_id: str | None = None) -> Recorded | 
         raise ClaimError(f"the record cannot be read: {error}") from error
     if run_id is not None:
         claims = tuple(claim if claim.runs else replace(claim, runs=(run_id,)) for claim in claims)
-    return Recorded(claims=claims, runs_total=content.get("runs_total"), source=str(content.get("source") or ""))
+    return RecordedClaims(claims=claims, runs_total=content.get("runs_total"), source=str(content.get("source") or ""))
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:

@@ -1,4 +1,4 @@
-"""The command lines that repeat a run or take it up where it ended."""
+"""The commands that repeat a run or resume it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.runs.causes import CENSORED, Cause
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.records import RunRecord, SweepRecord
 
-OWN_PROGRAM = "amc-train"
-OWN_CONFIG = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # that no other script has together
-# What ended these runs was no fault of theirs, and their last checkpoint may be taken up.
+TRIAL_SETTINGS = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # only amc-train has all four
+# The configuration is not to blame for these ends, and the last checkpoint can be used.
 RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE}
 
 
-def commands_of(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
-    """Return the command lines that repeat a run and, where it was cut short, take it up where it ended.
+def repeat_commands(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
+    """Return the commands that repeat a run and, where it was cut short, resume it.
 
-    None where neither the program is known nor what of the configuration it was given and what it only wrote down.
+    Empty for another program's run whose sweep does not say what was on its command line.
     """
     run = entry.run
-    if not is_own(sweep, run):
-        command = command_of(sweep, run.config)
+    if not is_trial_run(sweep, run):
+        command = agent_command(sweep, run.config)
         return () if command is None else (command,)
     path = f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}"
     repeat = f"amc-sweep repeat {path}"
     return (repeat, f"amc-sweep resume {path}") if entry.cause in RESUMABLE else (repeat,)
 
 
-def is_own(sweep: SweepRecord, run: RunRecord) -> bool:
-    """Tell whether this toolkit's trial made a run: its program is named, or its whole configuration is there."""
-    program = str(sweep.config.get("program") or "")
-    return program == OWN_PROGRAM or (not program and run.config.keys() >= OWN_CONFIG)
+def is_trial_run(sweep: SweepRecord, run: RunRecord) -> bool:
+    """Return whether amc-train made a run: the sweep names it, or names no program and the run has its settings."""
+    program = sweep.config.get("program")
+    return is_trial_program(program) if program else run.config.keys() >= TRIAL_SETTINGS
 
 
-def command_of(sweep: SweepRecord, config: Mapping[str, Any]) -> str | None:
-    """Return the command line that repeats a run outside the sweep, as its agent started it; None for unknown."""
+def agent_command(sweep: SweepRecord, config: Mapping[str, Any]) -> str | None:
+    """Return the command with which the sweep's agent started a run; None where the sweep does not say it."""
     program, parameters = sweep.config.get("program"), sweep.config.get("parameters")
     if not program or not isinstance(parameters, Mapping):
         return None

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig
-from amc_sweeps.runs.bands import Decisions
+from amc_sweeps.runs.bands import HyperbandDecisions
 from amc_sweeps.runs.causes import EndReason, Evidence
 from amc_sweeps.runs.records import Goal, RunRecord, SweepRecord
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -26,7 +26,7 @@ FEWEST_TOGETHER = 3
 def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
     """Return run id -> evidence, for every run of the sweep."""
     early = hyperband_of(sweep.config)
-    decisions = None if early is None else Decisions(early, sweep.metric.goal, sweep.runs)
+    decisions = None if early is None else HyperbandDecisions(early, sweep.metric.goal, sweep.runs)
     cancelled = sweep.state in {SweepState.CANCELED, "CANCELLED"}
     last_heartbeat = max((run.heartbeat_at for run in sweep.runs if run.heartbeat_at), default=None)
     neighbours = _lost_together(sweep.runs)

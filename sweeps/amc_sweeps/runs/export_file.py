@@ -44,7 +44,7 @@ VERSION = 2
 Record = Mapping[str, Any]
 
 
-class ExchangeError(ValueError):
+class ExportFileError(ValueError):
     """A file that is no such export; ``problems`` lists every violation."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -102,7 +102,7 @@ def _texts(value: Any) -> bool:
 
 
 def _time_or_null(value: Any) -> bool:
-    return value is None or parse_time(value) is not None
+    return value is None or unix_time(value) is not None
 
 
 def _id(value: Any) -> bool:
@@ -190,20 +190,20 @@ def read(text: str) -> Export:
     """Return what a file's text holds.
 
     Raises:
-        ExchangeError: with every violation.
+        ExportFileError: with every violation.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         document = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ExchangeError([f"this is not YAML: {error}"]) from error
+        raise ExportFileError([f"this is not YAML: {error}"]) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ExchangeError([f"this is no export of a sweep: it does not begin with 'format: {FORMAT}'"])
+        raise ExportFileError([f"this is no export of a sweep: it does not begin with 'format: {FORMAT}'"])
     version = document.get("version")
     if version not in (1, VERSION):
         newer = isinstance(version, int) and version > VERSION
         hint = ": it was written by a newer amc-sweep, install that one" if newer else ""
-        raise ExchangeError([f"version {version!r} of the format is not known here, {VERSION} is{hint}"])
+        raise ExportFileError([f"version {version!r} of the format is not known here, {VERSION} is{hint}"])
     problems = [f"unknown: {key}" for key in document if key not in ("format", "version", "project", "sweeps", "runs")]
     project = document.get("project")
     if not _id(project):
@@ -217,7 +217,7 @@ def read(text: str) -> Export:
         if run.get("sweep") is not None and run["sweep"] not in known
     ]
     if problems:
-        raise ExchangeError(problems)
+        raise ExportFileError(problems)
     return Export(str(project), tuple(sweeps), tuple(runs))
 
 
@@ -248,7 +248,7 @@ def _records(
     return given
 
 
-def parse_time(value: Any) -> float | None:
+def unix_time(value: Any) -> float | None:
     """Return Unix time of an ISO 8601 text, or of what YAML makes of one that is not quoted; None for anything else."""
     if isinstance(value, str):
         try:
@@ -297,22 +297,22 @@ def without_unknown(record: Record, unknown: Container[str]) -> Record:
     }
 
 
-def differences(known: Record, given: Record) -> list[str]:
+def differing_fields(known: Record, given: Record) -> list[str]:
     """Return in which of the given fields two records differ; a field that one of them lacks is unknown, not other."""
-    return [name for name, value in given.items() if name in known and not same(known[name], value)]
+    return [name for name, value in given.items() if name in known and not same_value(known[name], value)]
 
 
-def same(one: Any, other: Any) -> bool:
+def same_value(one: Any, other: Any) -> bool:
     """Return whether two values are equal; NaN equals NaN, and times that name the same microsecond are equal."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(same_value(value, other[key]) for key, value in one.items())
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
         return True
     if isinstance(one, bool) is not isinstance(other, bool):
         return False
     if one == other:
         return True
-    times = parse_time(one), parse_time(other)
+    times = unix_time(one), unix_time(other)
     return times[0] is not None and times[1] is not None and abs(times[0] - times[1]) < 2e-6

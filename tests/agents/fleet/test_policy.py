@@ -18,7 +18,7 @@ from amc_agents.fleet.policy import (
     quarantine_reason,
     restart_delay_s,
 )
-from amc_sweeps.runs.causes import CENSORED, FAILURES, WHOLE, Cause
+from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 
 GPUS = ("gpu0", "gpu1", "gpu2", "gpu3")
 
@@ -75,7 +75,7 @@ def test_two_bad_devices_of_four_are_both_taken_out() -> None:
     assert quarantine_reason("gpu1", bad + good, [], 40)
 
 
-@pytest.mark.parametrize("between", sorted(WHOLE | CENSORED))
+@pytest.mark.parametrize("between", sorted(ENDED_WELL | CENSORED))
 def test_a_trial_that_did_not_fail_breaks_the_row(between: Cause) -> None:
     row = [*failures("gpu0", 2), ended("gpu0", between, 20), *failures("gpu0", 2, first_s=25)]
     assert quarantine_reason("gpu0", row, BUSY, 40) is None

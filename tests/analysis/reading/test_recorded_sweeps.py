@@ -199,7 +199,7 @@ def test_an_export_has_no_fact_that_the_imported_file_lacks(tmp_path: Path) -> N
         exported = export_file.read((tmp_path / f"{name}.yaml").read_text())
         runs = {run["id"]: run for run in exported.runs}
         for run in original.runs:
-            assert export_file.differences(runs[run["id"]], export_file.with_steps(run)) == []
+            assert export_file.differing_fields(runs[run["id"]], export_file.with_steps(run)) == []
             assert runs[run["id"]].keys() == run.keys()
         sweeps = {sweep["id"]: sweep for sweep in exported.sweeps}
         assert all(sweeps[sweep["id"]].keys() == sweep.keys() for sweep in original.sweeps)

@@ -6,7 +6,7 @@ from sweep_records import completed, run, sweep
 
 from amc_analysis.runs.findings import Findings, analyse
 from amc_sweeps.runs.causes import Cause
-from amc_sweeps.runs.commands import commands_of
+from amc_sweeps.runs.commands import repeat_commands
 from amc_sweeps.runs.records import RunRecord
 
 OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}, "epochs": {"value": 20}}}
@@ -45,7 +45,7 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_taken_up() -> None:
         run("diverged", [0.2], "failed", exit_code=80, config={"max_lr": 2e-3}),
     ]
     found = analyse(sweep(*runs, config=OWN))
-    commands = {entry.run.run_id: commands_of(found.sweep, entry) for entry in found.ranked}
+    commands = {entry.run.run_id: repeat_commands(found.sweep, entry) for entry in found.ranked}
     assert commands["lost"] == (
         "amc-sweep repeat local/amc-sweeps/lost",
         "amc-sweep resume local/amc-sweeps/lost",
@@ -58,14 +58,14 @@ def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:
     found = analyse(
         sweep(run("a", [0.1], "crashed", config={"max_lr": 1e-3, "epochs": 20, "note": "x"}), config=foreign)
     )
-    assert commands_of(found.sweep, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
+    assert repeat_commands(found.sweep, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
 
 
 def test_a_run_of_no_sweep_is_ours_if_it_has_our_whole_configuration() -> None:
     config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
     ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
     found = analyse(sweep(ours, others))
-    commands = [commands_of(found.sweep, entry) for entry in found.ranked]
+    commands = [repeat_commands(found.sweep, entry) for entry in found.ranked]
     assert commands == [("amc-sweep repeat local/amc-sweeps/ours", "amc-sweep resume local/amc-sweeps/ours"), ()]
 
 

@@ -19,7 +19,7 @@ from amc_analysis.report.sections import Table, Warned, report_of, table
 from amc_analysis.report.terminal import print_report
 from amc_analysis.runs.findings import analyse, searched_parameters, shown_as_percentage
 from amc_analysis.runs.wording import epochs_text, failure_text, headline
-from amc_sweeps.runs.commands import command_of
+from amc_sweeps.runs.commands import agent_command
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
 
 
@@ -154,14 +154,14 @@ def test_percentages_are_for_accuracies_kept_as_fractions() -> None:
 def test_the_command_of_a_gem_is_what_its_agent_started() -> None:
     record = sweep(config={"program": "train.py", "parameters": {"lr": {"value": 1}, "opt": {"parameters": {}}}})
     assert (
-        command_of(record, {"lr": 0.1, "opt": {"b": 1}, "other": 2})
+        agent_command(record, {"lr": 0.1, "opt": {"b": 1}, "other": 2})
         == "python train.py --lr=0.1 '--opt={'\"'\"'b'\"'\"': 1}'"
     )
 
 
 def test_no_command_is_made_up_for_a_run_of_no_sweep() -> None:
     record = sweep(config={"metric": {"name": "val/acc"}})
-    assert command_of(record, {"lr": 0.1, "n_train": 500, "parent_run": "abc", "layers": [1, 2]}) is None
+    assert agent_command(record, {"lr": 0.1, "n_train": 500, "parent_run": "abc", "layers": [1, 2]}) is None
 
 
 def test_searched_parameters_leave_constants_out() -> None:

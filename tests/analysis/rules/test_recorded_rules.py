@@ -109,7 +109,7 @@ def test_a_leaked_run_is_no_gem_and_does_not_lead() -> None:
     findings = recorded("single_runs")
     report = report_of(findings)
     entry = next(entry for entry in report.findings.ranked if entry.run.run_id == "0ecx68oy")
-    assert entry.set_aside
+    assert entry.excluded_by
     assert not entry.is_gem
     text = headline(report.findings)
     assert not text.startswith("vocal-glade-228")
