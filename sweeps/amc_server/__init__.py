@@ -1,1 +1,1 @@
-"""An embedded server that speaks the W&B sweep protocol to the unmodified wandb client."""
+"""An embedded server that speaks the W&B sweep protocol with the unmodified wandb client."""

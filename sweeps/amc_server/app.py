@@ -1,4 +1,4 @@
-"""The application: which door is where, what the doors share, and what the server does while nobody asks."""
+"""The application: the routes, what their handlers share, and what the server does between requests."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ import psutil
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from amc_server.auth import Gate
 from amc_server.clients import WANDB_RANGE
 from amc_server.clock import Clock, SystemClock
 from amc_server.errors import Refused
-from amc_server.graphql.endpoint import MAX_GRAPHQL_BYTES, GraphqlDoor
+from amc_server.graphql.context import Context
+from amc_server.graphql.endpoint import MAX_GRAPHQL_BYTES, GraphqlEndpoint
+from amc_server.graphql.mutations import MutationRoot
+from amc_server.graphql.query_nodes import NODES, QueryRoot
 from amc_server.http import bulk
 from amc_server.http.file_stream import apply_post, read_post
-from amc_server.http.files import FileDoors, run_at
+from amc_server.http.files import FileEndpoints, run_at
 from amc_server.http.guard import guarded, guarded_page
-from amc_server.http.imports import take_in
-from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json
-from amc_server.http.write_queue import PostBox, Work
+from amc_server.http.imports import import_
+from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json_body
+from amc_server.http.write_queue import Store, WriteQueue
 from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.pages.browser import Pages
 from amc_server.scheduling import search
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.states import Limits
 from amc_server.store.blobs import Blobs
+from amc_server.store.reader import Reader
 from amc_server.store.storage import Storage
+from amc_server.store.writer import Writer
 from amc_sweeps.runs import export_file
 
 logger = logging.getLogger(__name__)
@@ -43,7 +48,7 @@ logger = logging.getLogger(__name__)
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
 MAX_IMPORT_BYTES = 512 * 1024**2
-LOOK_AROUND_S = 1.0
+TIMEOUT_CHECK_S = 1.0  # between two looks for timeouts
 
 
 class _Server:
@@ -54,22 +59,31 @@ class _Server:
         self.coordinator = coordinator
         self.gate = gate
         self.instance = instance
-        blobs = Blobs(storage.folder / "blobs")
-        self.graphql = GraphqlDoor(storage, coordinator, gate, blobs)
-        self.files = FileDoors(storage, coordinator.clock, gate, blobs)
-        self.post_box = PostBox(storage)
-        self.pages = Pages(storage, gate)
+        self.blobs = Blobs(storage.folder / "blobs")
+        self.graphql = GraphqlEndpoint(storage, self.blobs, self._query_root, self._mutation_root)
+        self.files = FileEndpoints(storage, coordinator.clock, gate, self.blobs)
+        self.write_queue = WriteQueue(storage)
+        self.pages = Pages(storage)
         self.metrics = Metrics()
 
-    # --- the client's doors
+    def _context(self, store: Reader, base_url: str) -> Context:
+        return Context(store, self.gate, base_url, NODES, self.coordinator.agent_is_alive)
+
+    def _query_root(self, store: Reader, base_url: str) -> QueryRoot:
+        return QueryRoot(self._context(store, base_url))
+
+    def _mutation_root(self, store: Writer, base_url: str, discarded: list[str]) -> MutationRoot:
+        return MutationRoot(self._context(store, base_url), store, self.coordinator, self.blobs, discarded)
+
+    # --- handlers
 
     async def health(self, request: Request) -> Response:
         return Json({"service": SERVICE, "instance": self.instance, "version": own_version(), "wandb": WANDB_RANGE})
 
     async def show_metrics(self, request: Request) -> Response:
-        return PlainTextResponse(await run_in_threadpool(self._metrics_text), media_type=CONTENT_TYPE)
+        return Response(await run_in_threadpool(self._metrics_text), media_type=CONTENT_TYPE)
 
-    def _metrics_text(self) -> str:
+    def _metrics_text(self) -> bytes:
         with self.storage.read() as store:
             runs, sweeps = store.count_states("runs"), store.count_states("sweeps")
         return self.metrics.text(
@@ -85,63 +99,63 @@ class _Server:
         path = request.path_params
         rows = 0
 
-        def read() -> Work:
+        def read() -> Store:
             nonlocal rows
             post = read_post(body)
             rows = len(post.history_rows)
             return lambda store: apply_post(store, self.coordinator, run_at(store, path), post)
 
-        reply = await self.post_box.write(len(body), read)
+        reply = await self.write_queue.write(len(body), read)
         self.metrics.rows(rows)
         return Json(reply)
 
-    async def take_in(self, request: Request) -> Response:
+    async def import_(self, request: Request) -> Response:
         body = await read_body(request, MAX_IMPORT_BYTES)
-        return await run_in_threadpool(self._take_in, body)
+        return await run_in_threadpool(self._import, body)
 
-    def _take_in(self, body: bytes) -> Response:
+    def _import(self, body: bytes) -> Response:
         try:
             export = export_file.read(body.decode())
         except (UnicodeDecodeError, export_file.ExportFileError) as error:
-            raise Refused(f"this is no export: {error}", status=400) from error
+            raise Refused(f"this is not an export file: {error}", status=400) from error
         with self.storage.write() as store:
-            counts = take_in(store, self.coordinator, export)
+            counts = import_(store, self.coordinator, export)
         return Json(counts)
 
     async def bulk(self, request: Request) -> Response:
-        wanted = bulk.read_request(read_json(await read_body(request, MAX_GRAPHQL_BYTES)))
-        return StreamingResponse(bulk.reply(self.storage, wanted), media_type=bulk.CONTENT_TYPE)
+        content = bulk.read_request(read_json_body(await read_body(request, MAX_GRAPHQL_BYTES)))
+        return StreamingResponse(bulk.reply(self.storage, content), media_type=bulk.CONTENT_TYPE)
 
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)
 
-    # --- what nobody asks for
+    # --- between requests
 
-    async def look_around_for_ever(self) -> None:
-        """Conclude from silence, once a second."""
+    async def check_timeouts_for_ever(self) -> None:
+        """Check the timeouts once a second."""
         while True:
-            await asyncio.sleep(LOOK_AROUND_S)
+            await asyncio.sleep(TIMEOUT_CHECK_S)
             try:
-                await run_in_threadpool(self.look_around)
+                await run_in_threadpool(self.check_timeouts)
             except Exception:
-                logger.exception("looking around failed; it is tried again")
+                logger.exception("the check of timeouts failed; it is tried again")
 
-    def warm_up(self) -> None:
-        """Do what the first agent would otherwise have to wait for."""
-        try:
-            search.warm_up()
-            with self.storage.write_unsettled(in_a_hurry=False) as store:
-                self.coordinator.remember(store)
-        except Exception:
-            logger.exception("warming up failed; the first suggestions will take longer")
-
-    def look_around(self) -> None:
-        """Record what follows from silence; the writer is only taken when something does."""
+    def check_timeouts(self) -> None:
+        """Record which runs have timed out. The writer is taken only if one has."""
         with self.storage.read() as reader:
-            if not self.coordinator.has_something_to_conclude(reader):
+            if not self.coordinator.has_timeouts(reader):
                 return
         with self.storage.write() as store:
-            self.coordinator.look_around(store)
+            self.coordinator.check_timeouts(store)
+
+    def warm_up(self) -> None:
+        """Load the search, so that the first agent need not wait for it."""
+        try:
+            search.warm_up()
+            with self.storage.write_unflushed(urgent=False) as store:
+                self.coordinator.load_searches(store)
+        except Exception:
+            logger.exception("warming up failed; the first suggestions will take longer")
 
 
 def create_app(
@@ -156,15 +170,15 @@ def create_app(
     """Return the server as an ASGI application over an open data folder.
 
     Args:
-        key: None lets everybody in.
-        instance: tells this server from others at the same address.
+        key: None asks for no key.
+        instance: differs from that of other servers at the same address.
     """
     coordinator = Coordinator(clock or SystemClock(), limits=limits, seed=seed)
     server = _Server(storage, coordinator, Gate(key, signing_secret(storage)), instance or secrets.token_hex(16))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(server.look_around_for_ever())
+        watching = asyncio.create_task(server.check_timeouts_for_ever())
         warming = asyncio.create_task(run_in_threadpool(server.warm_up))
         try:
             yield
@@ -185,7 +199,7 @@ def create_app(
             Route("/metrics", either(server.show_metrics)),
             Route("/graphql", key_only(server.graphql.answer), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
-            Route("/import", key_only(server.take_in), methods=["POST"]),
+            Route("/import", key_only(server.import_), methods=["POST"]),
             Route("/bulk", key_only(server.bulk), methods=["POST"]),
             Route("/storage/{token}", files.upload, methods=["PUT"]),
             Route("/storage/{token}", files.signed_download, methods=["GET"]),
@@ -202,7 +216,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.metrics = server.metrics
-    app.state.look_around = server.look_around  # for a test, whose clock does not tick by itself
+    app.state.check_timeouts = server.check_timeouts  # for tests, whose clock they move themselves
     return app
 
 
@@ -215,10 +229,10 @@ def own_version() -> str:
 
 
 def signing_secret(storage: Storage) -> bytes:
-    """Return what upload URLs are signed with; it outlives restarts, so that URLs do."""
+    """Return the key that signs upload URLs. It is stored, so that URLs stay valid after a restart."""
     with storage.write() as store:
-        found = store.meta("signing_secret")
-        if found is None:
-            found = secrets.token_hex(32)
-            store.set_meta("signing_secret", found)
-    return bytes.fromhex(found)
+        secret = store.meta("signing_secret")
+        if secret is None:
+            secret = secrets.token_hex(32)
+            store.set_meta("signing_secret", secret)
+    return bytes.fromhex(secret)

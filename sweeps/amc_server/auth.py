@@ -1,7 +1,7 @@
-"""Who may come in: one key, made at the first start, sent as W&B's clients send theirs.
+"""Access by one key, made at the first start and sent as W&B's clients send theirs.
 
-The wandb client sends ``Authorization: Basic base64("api:" + key)`` with everything but file uploads and the downloads
-of artifacts, whose URLs are signed instead. A browser logs in once with the key and then carries a cookie that is not
+The wandb client sends ``Authorization: Basic base64("api:" + key)`` with every request except uploads of files and
+downloads of artifacts; their URLs are signed. A browser logs in once with the key and then sends a cookie that is not
 the key.
 """
 
@@ -11,12 +11,13 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 import time
 from pathlib import Path
 from typing import Any
+
+from amc_core.files import write_whole
 
 KEY_FORM = re.compile(r"amc-[0-9a-f]{40}")
 COOKIE = "amc_session"
@@ -28,24 +29,22 @@ class KeyFileError(RuntimeError):
 
 
 def read_or_make_key(path: Path) -> str:
-    """Return the key in the file, making one (0600) where there is none.
+    """Return the key in the file, making the file (0600) if it does not exist.
 
     Raises:
-        KeyFileError: when it cannot be read or written, others may read it, or what it holds is no key.
+        KeyFileError: the file cannot be read or written, others may read it, or it does not hold a key.
     """
+    if path.exists():
+        return _read_key(path)
+    key = f"amc-{secrets.token_hex(20)}"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_whole(path, f"{key}\n", replace=False, durable=True, mode=0o600)
     except FileExistsError:
         return _read_key(path)
     except OSError as error:
         raise KeyFileError(
             f"the key file {path} cannot be written ({error.strerror}): name another by --key-file"
         ) from error
-    key = f"amc-{secrets.token_hex(20)}"
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{key}\n")
-        file.flush()
-        os.fsync(file.fileno())
     return key
 
 
@@ -63,7 +62,7 @@ def _read_key(path: Path) -> str:
 
 
 class Gate:
-    """Checks credentials against the one key; ``key=None`` lets everybody in."""
+    """Checks credentials against the key, and signs URLs; with ``key=None`` no key is asked for."""
 
     def __init__(self, key: str | None, signing_secret: bytes) -> None:
         self._key = key
@@ -76,7 +75,7 @@ class Gate:
 
     def admits_key(self, key: str) -> bool:
         """Return whether this is the key."""
-        return self._key is None or _same(key, self._key)
+        return self._key is None or _equal(key, self._key)
 
     def admits_header(self, authorization: str | None) -> bool:
         """Return whether an Authorization header carries the key."""
@@ -84,52 +83,43 @@ class Gate:
             return True
         scheme, _, value = (authorization or "").partition(" ")
         if scheme.lower() == "bearer":
-            return _same(value.strip(), self._key)
+            return _equal(value.strip(), self._key)
         if scheme.lower() != "basic":
             return False
         try:
             user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
         except (ValueError, UnicodeDecodeError):
             return False
-        return _same(password, self._key) and user == "api"
+        return _equal(password, self._key) and user == "api"
 
     def admits_cookie(self, cookie: str | None) -> bool:
-        """Return whether a browser's cookie was given out for the present key."""
-        return self._key is None or (cookie is not None and _same(cookie, self.cookie()))
+        """Return whether a browser's cookie belongs to the present key."""
+        return self._key is None or (cookie is not None and _equal(cookie, self.cookie()))
 
     def cookie(self) -> str:
-        """Return what a browser carries instead of the key."""
+        """Return the cookie that a browser sends instead of the key."""
         return self._sign(f"session/{self._key}")
 
-    def sign_upload(self, *, run: int, name: str, now: float | None = None) -> str:
-        """Return a token that allows one file of one run to be uploaded for a day."""
-        return self.sign("run-file", run, name, now=now)
-
-    def read_upload(self, token: str, *, now: float | None = None) -> tuple[int, str] | None:
-        """Return (run, file name) of a token that is ours and has not expired."""
-        claim = self.read("run-file", token, now=now)
-        return None if claim is None else (claim[0], claim[1])
-
-    def sign(self, what: str, *claim: int | str, now: float | None = None) -> str:
-        """Return a token that allows one thing, and no other, for a day."""
+    def sign(self, action: str, *claim: int | str, now: float | None = None) -> str:
+        """Return a token that allows one action on one thing for a day: ``sign("run-file", run, file name)``."""
         expires = (time.time() if now is None else now) + SIGNATURE_LIFETIME_S
-        payload = _encode(json.dumps([what, *claim, round(expires)]).encode())
+        payload = _encode(json.dumps([action, *claim, round(expires)]).encode())
         return f"{payload}.{self._sign(payload)}"
 
-    def read(self, what: str, token: str, *, now: float | None = None) -> list[Any] | None:
-        """Return what a token claims, if it is ours, for this very thing, and has not expired."""
+    def read(self, action: str, token: str, *, now: float | None = None) -> list[Any] | None:
+        """Return the claim of a token; None if it is not from this server, is for another action, or has expired."""
         payload, _, signature = token.partition(".")
-        if not _same(signature, self._sign(payload)):
+        if not _equal(signature, self._sign(payload)):
             return None
-        found, *claim, expires = json.loads(_decode(payload))
-        return claim if found == what and (time.time() if now is None else now) <= expires else None
+        signed_action, *claim, expires = json.loads(_decode(payload))
+        return claim if signed_action == action and (time.time() if now is None else now) <= expires else None
 
     def _sign(self, text: str) -> str:
         return _encode(hmac.new(self._secret, text.encode(), hashlib.sha256).digest())
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def _encode(data: bytes) -> str:

@@ -1,7 +1,6 @@
-"""Which wandb client speaks, as far as it says so, and whether this server has been tested with it.
+"""The version of a wandb client, and whether this server was tested with it.
 
-The public API and the command line send ``W&B Public Client 0.31.0``; the client's side-car, which speaks for runs,
-sends its name alone.
+The public API and the command line send ``W&B Public Client 0.31.0``. wandb-core, which sends for runs, has none.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _USER_AGENT = re.compile(r"W&B Public Client (\d{1,6})\.(\d{1,6})([\w.+\-]{0,40}
 
 
 def version_of(user_agent: str | None) -> str | None:
-    """Return the version in a User-Agent, or None where it says none."""
+    """Return the version in a User-Agent, or None."""
     match = _USER_AGENT.match(user_agent or "")
     return match[0].rsplit(" ", 1)[1] if match else None
 
@@ -27,7 +26,7 @@ def is_tested(version: str) -> bool:
 
 
 def range_hint(user_agent: str | None) -> str:
-    """Return what to add to an error about something that is not understood."""
+    """Return a hint for errors about a request that the server does not understand."""
     version = version_of(user_agent)
-    said = f"this client says it is {version}" if version and not is_tested(version) else ""
-    return f"this server is tested with wandb {WANDB_RANGE}" + (f", {said}" if said else "")
+    hint = f"this server is tested with wandb {WANDB_RANGE}"
+    return f"{hint}, this client says it is {version}" if version and not is_tested(version) else hint

@@ -1,7 +1,7 @@
-"""What time it is: wall time for records, monotonic time for ages.
+"""Wall time for records, monotonic time for ages.
 
-A host clock that is stepped (NTP, a suspended laptop) must not make a run look silent for an hour, so no age is ever
-the difference of two wall times.
+An age is never the difference of two wall times: when NTP or a suspended laptop sets the host's clock forward, every
+run would look silent.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the server reads the time; tests bring their own."""
+    """The source of the time; tests have their own."""
 
     def wall(self) -> float:
         """Return Unix time in seconds."""
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment, never going back."""
+        """Return seconds since a fixed moment; it never goes back."""
 
 
 class SystemClock:
@@ -29,7 +29,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment, never going back."""
+        """Return seconds since a fixed moment; it never goes back."""
         return time.monotonic()
 
 

@@ -1,14 +1,28 @@
-"""The ids that GraphQL clients hand back to the server."""
+"""Ids: of sweeps, agents and runs, and the global ids that GraphQL clients send back."""
 
 from __future__ import annotations
 
 import base64
+import secrets
+import string
 
 from amc_server.errors import Refused
 
+_ALPHABET = string.ascii_lowercase + string.digits
+
+
+def new_id() -> str:
+    """Return a random id like the client's own: eight letters and digits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+def is_plain_name(text: str) -> bool:
+    """Return whether a text can name a project or a run: 1 to 128 printable characters without a slash."""
+    return "/" not in text and bool(text.strip()) and len(text) <= 128 and text.isprintable()
+
 
 def global_id(kind: str, pk: int | str) -> str:
-    """Return the id that a client hands back to us: of what kind of record, and its key."""
+    """Return the id that a client sends back: the kind of record, and its key."""
     return base64.b64encode(f"{kind}:{pk}".encode()).decode()
 
 
@@ -16,11 +30,11 @@ def read_global_id(kind: str, text: str) -> int:
     """Return the key in a global id.
 
     Raises:
-        Refused: when it is of something else, or of nothing here.
+        Refused: it is the id of another kind, or no id at all.
     """
     try:
-        found, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
-        if found == kind:
+        given_kind, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
+        if given_kind == kind:
             return int(pk)
     except ValueError:
         pass

@@ -1,18 +1,18 @@
-"""Counts since the start, and what the database holds now, in Prometheus' text format."""
+"""Counters since the start, and the present state of the database, in Prometheus' text format."""
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MOST_OPERATIONS = 200  # names are the clients' choice: what comes after these counts as "other"
+MOST_OPERATIONS = 200  # clients choose the names; further ones count as "other"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
-# Path templates are few; the paths themselves hold ids of runs without end.
-_DOORS = (
+# A label for every kind of path: the paths themselves hold the ids of any number of runs.
+_ENDPOINTS = (
     ("/graphql", "graphql"),
     ("/healthz", "healthz"),
     ("/metrics", "metrics"),
@@ -23,12 +23,14 @@ _DOORS = (
     ("/bulk", "bulk"),
 )
 
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
-def door_of(path: str) -> str:
-    """Return which kind of request a path is."""
+
+def endpoint_of(path: str) -> str:
+    """Return the label of a path's endpoint."""
     if path.endswith("/file_stream"):
         return "file_stream"
-    return next((door for prefix, door in _DOORS if path.startswith(prefix)), "page")
+    return next((endpoint for prefix, endpoint in _ENDPOINTS if path.startswith(prefix)), "page")
 
 
 class Metrics:
@@ -36,30 +38,39 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: Counter[tuple[str, str, int]] = Counter()
-        self._durations: dict[str, list[int]] = {}
-        self._seconds: dict[str, float] = {}
         self._operations: set[str] = set()
-        self._rows = 0
+        self._registry = registry = CollectorRegistry()
+        labels = ("endpoint", "operation", "status")
+        self._requests = Counter("amc_requests", "Requests answered.", labels, registry=registry)
+        self._durations = Histogram(
+            "amc_request_duration_seconds",
+            "From the request's arrival to its answer.",
+            ("endpoint",),
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._rows = Counter("amc_history_rows", "History rows written.", registry=registry)
+        self._runs = Gauge("amc_runs", "Runs by state.", ("state",), registry=registry)
+        self._sweeps = Gauge("amc_sweeps", "Sweeps by state.", ("state",), registry=registry)
+        self._agents = Gauge("amc_living_agents", "Agents heard within the last minute.", registry=registry)
+        self._memory = Gauge("process_resident_memory_bytes", "Memory of the server process.", registry=registry)
+        self._database = Gauge("amc_database_bytes", "Size of the database with its log.", registry=registry)
 
     def request(self, path: str, operation: str | None, status: int, seconds: float) -> None:
         """Count a request that has been answered."""
-        door = door_of(path)
-        with self._lock:
-            if operation is not None and operation not in self._operations:
-                if len(self._operations) < MOST_OPERATIONS:
+        endpoint = endpoint_of(path)
+        if operation is not None:
+            with self._lock:
+                if operation in self._operations or len(self._operations) < MOST_OPERATIONS:
                     self._operations.add(operation)
                 else:
                     operation = "other"
-            self._requests[door, operation or "", status] += 1
-            buckets = self._durations.setdefault(door, [0] * (len(BUCKETS_S) + 1))
-            buckets[bisect_left(BUCKETS_S, seconds)] += 1
-            self._seconds[door] = self._seconds.get(door, 0.0) + seconds
+        self._requests.labels(endpoint, operation or "", str(status)).inc()
+        self._durations.labels(endpoint).observe(seconds)
 
     def rows(self, count: int) -> None:
         """Count history rows that are on disk."""
-        with self._lock:
-            self._rows += count
+        self._rows.inc(count)
 
     def text(
         self,
@@ -69,51 +80,14 @@ class Metrics:
         living_agents: int,
         resident_bytes: int,
         database_bytes: int,
-    ) -> str:
+    ) -> bytes:
         """Return everything in Prometheus' text format."""
         with self._lock:
-            requests, rows = dict(self._requests), self._rows
-            durations = {door: list(counts) for door, counts in self._durations.items()}
-            seconds = dict(self._seconds)
-        lines = _family("amc_requests_total", "counter", "Requests answered.")
-        for (door, operation, status), count in sorted(requests.items()):
-            lines.append(_sample("amc_requests_total", count, door=door, operation=operation, status=str(status)))
-        lines += _family("amc_request_duration_seconds", "histogram", "From the request's arrival to its answer.")
-        for door, counts in sorted(durations.items()):
-            below = 0
-            for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
-                below += count
-                lines.append(_sample("amc_request_duration_seconds_bucket", below, door=door, le=bound))
-            lines.append(_sample("amc_request_duration_seconds_sum", round(seconds[door], 6), door=door))
-            lines.append(_sample("amc_request_duration_seconds_count", below, door=door))
-        lines += [
-            *_family("amc_history_rows_total", "counter", "History rows written."),
-            f"amc_history_rows_total {rows}",
-        ]
-        lines += _states("amc_runs", "Runs by state.", runs)
-        lines += _states("amc_sweeps", "Sweeps by state.", sweeps)
-        for name, help_text, value in (
-            ("amc_living_agents", "Agents heard within the last minute.", living_agents),
-            ("process_resident_memory_bytes", "Memory of the server process.", resident_bytes),
-            ("amc_database_bytes", "Size of the database with its log.", database_bytes),
-        ):
-            lines += [*_family(name, "gauge", help_text), f"{name} {value}"]
-        return "\n".join(lines) + "\n"
-
-
-def _states(name: str, help_text: str, counts: Mapping[str, int]) -> Iterable[str]:
-    samples = [_sample(name, count, state=state) for state, count in sorted(counts.items())]
-    return [*_family(name, "gauge", help_text), *samples]
-
-
-def _family(name: str, kind: str, help_text: str) -> list[str]:
-    return [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
-
-
-def _sample(name: str, value: float, **labels: str) -> str:
-    shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-    return f"{name}{{{shown}}} {value}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+            for gauge, counts in ((self._runs, runs), (self._sweeps, sweeps)):
+                gauge.clear()
+                for state, count in counts.items():
+                    gauge.labels(state).set(count)
+            self._agents.set(living_agents)
+            self._memory.set(resident_bytes)
+            self._database.set(database_bytes)
+            return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The serving process: its options, its data folder and key, certificate, listener, log, and its end by a signal."""
+"""The server's process: options, data folder, key, certificate, listener, log, and the end by a signal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from amc_server.server_log import RequestLog, log_to
 from amc_server.store.storage import Storage, StorageError
 
 DEFAULT_PORT = 8418
-GRACE_S = 5  # for requests under way when the server is told to end
+GRACE_S = 5  # for running requests when the server ends
 
 
 class ServerError(RuntimeError):
@@ -39,7 +39,7 @@ class ServerOptions:
 
     data: Path
     host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT  # 0: a free one
+    port: int = DEFAULT_PORT  # 0: any free port
     key_file: Path | None = None  # default: api.key in the data folder
     auth: bool = True
     tls_cert: Path | None = None  # PEM, with tls_key
@@ -50,17 +50,17 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Started:
-    """What a server says of itself once it listens."""
+    """The address and the files of a server that listens."""
 
     base_url: str
-    key_file: Path | None  # None: no key is asked for
+    key_file: Path | None  # None: the server asks for no key
     data: Path
     instance: str
 
 
 @contextlib.contextmanager
 def _files_for_this_user_alone() -> Iterator[None]:
-    """Whatever the folder's own mode is: the database holds what upload URLs are signed with."""
+    """Make files that only this user may read: the database holds the key that signs upload URLs."""
     before = os.umask(0o077)
     try:
         yield
@@ -73,15 +73,15 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        announce: called once the server listens.
-        ended: called when it no longer does.
+        announce: called when the server listens.
+        ended: called when it no longer listens.
 
     Raises:
         ServerError: when it cannot start.
     """
     if not options.auth and options.host not in LOOPBACK:
         raise ServerError(
-            f"--no-auth would let anybody on the network in who reaches {options.host}: it is for 127.0.0.1 only. "
+            f"--no-auth would give access to everybody who reaches {options.host}: it is for 127.0.0.1 only. "
             "Leave it out; the key is in the key file."
         )
     _check_tls(options)
@@ -111,17 +111,17 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
 
 
 def _check_tls(options: ServerOptions) -> None:
-    """Find faults of certificate and key before anything is begun.
+    """Check the certificate and its key before the server starts.
 
     Raises:
-        ServerError: when one is missing, cannot be read, or does not belong to the other.
+        ServerError: one is missing, cannot be read, or does not belong to the other.
     """
     if options.tls_cert is None and options.tls_key is None:
         return
     if options.tls_cert is None or options.tls_key is None:
         raise ServerError("--tls-cert and --tls-key belong together: give the certificate and its private key, in PEM")
     try:
-        # No password prompt: a server in the background has nobody to ask.
+        # The empty password avoids a prompt: a server in the background cannot show one.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ServerError(
@@ -132,10 +132,10 @@ def _check_tls(options: ServerOptions) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # IPPROTO_TCP is spelled out because asyncio turns Nagle's algorithm off only where it reads that: otherwise every
-    # reply on a kept connection waits 40 ms for the client's delayed acknowledgement.
+    # IPPROTO_TCP is given because asyncio turns Nagle's algorithm off only for such sockets. Otherwise every reply on a
+    # kept connection waits 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # A server that is started again at once takes its old port back although connections to it linger.
+    # A restarted server takes its port again although old connections to it have not timed out.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -169,7 +169,7 @@ def _serve(app: ASGIApp, listener: socket.socket, options: ServerOptions) -> Non
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End in peace on SIGTERM and SIGINT; uvicorn's own way ends by the signal, and its caller with it."""
+        """Shut down on SIGTERM and SIGINT; uvicorn would then raise the signal again and end the caller, too."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.should_exit = True

@@ -1,4 +1,4 @@
-"""The server's log: one JSON object a line, one line a request, in a file that is begun anew at 10 MB."""
+"""The server's log: one JSON object a line, one line a request, in a file that is rotated at 10 MB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amc_server.metrics import Metrics
 
 
 class RequestLog:
-    """Writes one JSON line a request to the server's log. The query string is left out: it may hold the key."""
+    """Writes one line a request to the log, and counts it. The query string is left out: it may hold the key."""
 
     def __init__(self, app: ASGIApp, log: logging.Logger, metrics: Metrics) -> None:
         self._app = app
@@ -30,14 +30,14 @@ class RequestLog:
             return
         begin, status = time.perf_counter(), 500
 
-        async def sending(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_and_note)
         finally:
             path, seconds = scope["path"], time.perf_counter() - begin
             self._metrics.request(path, scope.get("amc_operation") if status == 200 else None, status, seconds)
@@ -68,17 +68,17 @@ class _JsonLines(logging.Formatter):
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Log to a file, 10 MB at a time, the last five kept."""
+    """Log to a file, which is rotated at 10 MB; five old files are kept."""
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5)
     handler.setFormatter(_JsonLines())
     loggers = [logging.getLogger(name) for name in ("amc_server", "uvicorn.error")]
-    for each in loggers:
-        each.addHandler(handler)
-        each.setLevel(logging.INFO)
-        each.propagate = False
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     try:
         yield
     finally:
-        for each in loggers:
-            each.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
         handler.close()

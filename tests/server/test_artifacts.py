@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.graphql.artifact_mutations import missing_files
 from amc_server.store.records import ArtifactFile
-from amc_server.store.schema import MIGRATIONS
-from amc_server.store.storage import Storage
 
 CREATE = """mutation CreateArtifact($input: CreateArtifactInput!) { createArtifact(input: $input) {
     artifact { id state artifactSequence { latestArtifact { id } } } } }"""
@@ -243,31 +240,3 @@ def test_references_to_elsewhere_need_no_bytes() -> None:
     announced = ArtifactFile(2, 1, "b", "m", None, 0, 0.0)
     manifest = {"contents": {"a": {}, "b": {}, "far": {"ref": "s3://x"}}}
     assert missing_files(manifest, [here, announced]) == ["b"]
-
-
-def test_a_database_of_the_first_schema_keeps_its_data_and_takes_artifacts(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    connection = sqlite3.connect(folder / "amc.sqlite3")
-    connection.executescript(f"BEGIN; {MIGRATIONS[0]} PRAGMA user_version = 1; COMMIT;")
-    connection.execute("INSERT INTO projects (entity, name, created_at) VALUES ('local', 'p', 1.0)")
-    connection.execute(
-        "INSERT INTO runs (project, id, origin, state, exit_code, history_lines, started, created_at)"
-        " VALUES (1, 'old', 'trial', 'finished', 0, 2, 1, 2.0)"
-    )
-    connection.executemany(
-        "INSERT INTO history (run, line, step, body) VALUES (1, ?, ?, ?)",
-        [(line, line, json.dumps({"_step": line, "acc": line / 10})) for line in range(2)],
-    )
-    connection.commit()
-    connection.close()
-
-    Storage(folder).close()
-    connection = sqlite3.connect(folder / "amc.sqlite3")
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
-    connection.close()
-    server = InProcessServer(folder)
-    assert [row["acc"] for row in server.history("old")] == [0.0, 0.1]
-    log(server, b"weights", runName="old")
-    assert read(server, "model")["versionIndex"] == 0
-    server.close()

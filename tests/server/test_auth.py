@@ -136,14 +136,14 @@ def test_without_a_key_no_foreign_name_leads_to_the_server(tmp_path: Path) -> No
 
 
 def test_an_upload_url_is_good_for_one_file_for_a_day() -> None:
-    token = GATE.sign_upload(run=3, name="a/b.txt", now=1000.0)
-    assert GATE.read_upload(token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == (3, "a/b.txt")
-    assert GATE.read_upload(token, now=1000.0 + SIGNATURE_LIFETIME_S + 1) is None
-    assert Gate(KEY, b"other").read_upload(token, now=1000.0) is None
+    token = GATE.sign("run-file", 3, "a/b.txt", now=1000.0)
+    assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == [3, "a/b.txt"]
+    assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S + 1) is None
+    assert Gate(KEY, b"other").read("run-file", token, now=1000.0) is None
     payload, signature = token.split(".")
-    assert GATE.read_upload(f"{payload}A.{signature}", now=1000.0) is None
+    assert GATE.read("run-file", f"{payload}A.{signature}", now=1000.0) is None
     for forged in ("", ".", "x", f"{payload}.", f".{signature}"):
-        assert GATE.read_upload(forged, now=1000.0) is None
+        assert GATE.read("run-file", forged, now=1000.0) is None
 
 
 def test_a_file_goes_up_and_comes_down_and_stays_in_the_data_folder(server: InProcessServer) -> None:

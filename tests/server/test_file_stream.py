@@ -12,7 +12,8 @@ from in_process_server import InProcessServer
 
 from amc_server.errors import Refused
 from amc_server.http.file_stream import read_post
-from amc_server.scheduling.coordinator import metric_value
+from amc_server.store.logged_values import metric_points
+from amc_sweeps.grammar.parse import parse
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
     running.begin("r")
     yield running
     running.close()
+
+
+def logged_value(row: dict[str, Any], metric: str) -> float | None:
+    config = {"method": "random", "metric": {"name": metric}, "parameters": {"a": {"min": 0.0, "max": 1.0}}}
+    points = metric_points([(0, row)], parse(config))
+    return points[0][1] if points else None
 
 
 def steps(server: InProcessServer) -> list[float]:
@@ -135,13 +142,13 @@ def test_a_row_without_a_step_still_counts_as_a_line() -> None:
     ],
 )
 def test_only_finite_numbers_are_values_of_a_metric(row: dict[str, Any], value: float | None) -> None:
-    assert metric_value(row, "val/acc") == value
+    assert logged_value(row, "val/acc") == value
 
 
 def test_a_dot_in_a_metrics_name_may_stand_for_nesting() -> None:
-    assert metric_value({"val.acc": 0.25}, "val.acc") == 0.25
-    assert metric_value({"val": {"acc": 0.5}}, "val.acc") == 0.5
-    assert metric_value({"val": 3}, "val.acc") is None
+    assert logged_value({"val.acc": 0.25}, "val.acc") == 0.25
+    assert logged_value({"val": {"acc": 0.5}}, "val.acc") == 0.5
+    assert logged_value({"val": 3}, "val.acc") is None
 
 
 def test_a_bad_exit_code_is_named() -> None:

@@ -193,7 +193,7 @@ def test_a_file_that_is_no_export_is_refused(server: InProcessServer) -> None:
     for body in (b"", b"\xff", b"method: grid", b"format: amc-sweep-export\nversion: 9\n"):
         reply = server.request("POST", "/import", body)
         assert reply.status == 400
-        assert "no export" in reply.json()["errors"][0]["message"]
+        assert "not an export file" in reply.json()["errors"][0]["message"]
     assert server.request("POST", "/import", b"", auth=False).status == 401
     status, answer = send(server, sweep={**SWEEP, "config": {"method": "gird"}})
     assert status == 400
@@ -246,7 +246,7 @@ def test_a_backup_overwrites_nothing_and_says_where_there_is_nothing(server: InP
     with pytest.raises(BackupError, match="not overwritten"):
         back_up(server.folder, tmp_path / "mine")
     assert (tmp_path / "mine").read_text() == "keep"
-    with pytest.raises(BackupError, match="no data folder"):
+    with pytest.raises(BackupError, match="not the data folder"):
         back_up(tmp_path, tmp_path / "new")
     result = CliRunner().invoke(backup_command, [str(tmp_path / "mine"), "--data", str(server.folder)])
     assert result.exit_code == 2

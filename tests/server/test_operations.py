@@ -11,7 +11,7 @@ import pytest
 from in_process_server import InProcessServer
 
 from amc_server.clients import is_tested, range_hint, version_of
-from amc_server.metrics import MOST_OPERATIONS, Metrics, door_of
+from amc_server.metrics import MOST_OPERATIONS, Metrics, endpoint_of
 from amc_server.server_log import RequestLog
 
 
@@ -78,13 +78,13 @@ def test_metrics_are_behind_the_key_and_count_what_happened(server: InProcessSer
     reply = server.request("GET", "/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = reply.body.decode().splitlines()
-    assert "amc_history_rows_total 2" in lines
-    assert 'amc_runs{state="running"} 1' in lines
-    assert 'amc_sweeps{state="RUNNING"} 1' in lines
-    assert "amc_living_agents 1" in lines
-    assert 'amc_requests_total{door="file_stream",operation="",status="200"} 1' in lines
-    assert 'amc_requests_total{door="graphql",operation="UpsertBucket",status="200"} 1' in lines
-    assert 'amc_request_duration_seconds_bucket{door="graphql",le="+Inf"} 1' in lines
+    assert "amc_history_rows_total 2.0" in lines
+    assert 'amc_runs{state="running"} 1.0' in lines
+    assert 'amc_sweeps{state="RUNNING"} 1.0' in lines
+    assert "amc_living_agents 1.0" in lines
+    assert 'amc_requests_total{endpoint="file_stream",operation="",status="200"} 1.0' in lines
+    assert 'amc_requests_total{endpoint="graphql",operation="UpsertBucket",status="200"} 1.0' in lines
+    assert 'amc_request_duration_seconds_bucket{endpoint="graphql",le="+Inf"} 1.0' in lines
     assert run not in reply.body.decode(), "ids would make series without end"
 
 
@@ -92,15 +92,15 @@ def test_operations_that_clients_invent_do_not_make_series_without_end() -> None
     metrics = Metrics()
     for number in range(MOST_OPERATIONS + 50):
         metrics.request("/graphql", f"Op{number}", 200, 0.001)
-    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1)
+    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1).decode()
     assert text.count("amc_requests_total{") == MOST_OPERATIONS + 1
-    assert 'operation="other",status="200"} 50' in text
+    assert 'operation="other",status="200"} 50.0' in text
 
 
 def test_label_values_are_escaped() -> None:
     metrics = Metrics()
     metrics.request("/graphql", 'a"\\\n', 200, 99.0)
-    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1)
+    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1).decode()
     assert r'operation="a\"\\\n"' in text
-    assert door_of("/files/local/p/r/file_stream") == "file_stream"
-    assert door_of("/local/p/runs/r") == "page"
+    assert endpoint_of("/files/local/p/r/file_stream") == "file_stream"
+    assert endpoint_of("/local/p/runs/r") == "page"

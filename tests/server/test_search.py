@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from amc_server.scheduling.search import Observation, believed_values, possible_values, suggest
+from amc_server.scheduling.search import Observation, objective_values, possible_values, suggest
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.parse import parse
@@ -160,12 +160,12 @@ def test_impute_says_what_a_crashed_run_is_worth(impute: str, crashed_is_worth: 
         Observation({}, "running", [0.9]),
         Observation({}, "pending", []),
     ]
-    assert believed_values(config, runs) == [0.8, crashed_is_worth, 0.1, None, None]
+    assert objective_values(config, runs) == [0.8, crashed_is_worth, 0.1, None, None]
 
 
 def test_without_any_ended_run_a_failed_one_is_worth_nothing_known() -> None:
     config = parse(MIXED.format(method="bayes", impute="worst"))
-    assert believed_values(config, [Observation({}, "failed", [])]) == [None]
+    assert objective_values(config, [Observation({}, "failed", [])]) == [None]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.store.schema import MIGRATIONS
+from amc_server.store.backup import BackupError, back_up
+from amc_server.store.schema import VERSION
 from amc_server.store.storage import Storage, StorageError
 from amc_server.store.writer import Writer
 
@@ -84,9 +85,7 @@ def test_nothing_is_acknowledged_that_the_disk_has_refused(tmp_path: Path, monke
     server.close()
 
 
-def test_those_who_wait_for_the_disk_at_the_same_time_wait_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_flush_at_the_same_time_share_one_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(tmp_path / "data")
     may_go, flushes = threading.Event(), []
 
@@ -95,10 +94,10 @@ def test_those_who_wait_for_the_disk_at_the_same_time_wait_once(
         assert may_go.wait(30)
 
     monkeypatch.setattr(os, "fdatasync", flush)
-    threads = [threading.Thread(target=storage.settle) for _ in range(8)]
+    threads = [threading.Thread(target=storage.flush) for _ in range(8)]
     for thread in threads:
         thread.start()
-    _wait_until(lambda: storage._log._asked == 8)
+    _wait_until(lambda: storage._log._requested == 8)
     may_go.set()
     for thread in threads:
         thread.join(30)
@@ -106,12 +105,12 @@ def test_those_who_wait_for_the_disk_at_the_same_time_wait_once(
     storage.close()
 
 
-def test_who_is_in_a_hurry_writes_before_those_that_came_earlier(tmp_path: Path) -> None:
+def test_urgent_writes_go_before_others_that_came_earlier(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "data")
     order: list[str] = []
 
-    def write(name: str, in_a_hurry: bool) -> None:
-        with storage.write_unsettled(in_a_hurry=in_a_hurry):
+    def write(name: str, urgent: bool) -> None:
+        with storage.write_unflushed(urgent=urgent):
             order.append(name)
 
     threads = []
@@ -119,7 +118,7 @@ def test_who_is_in_a_hurry_writes_before_those_that_came_earlier(tmp_path: Path)
         for name in ("post 1", "post 2", "heartbeat"):
             threads.append(threading.Thread(target=write, args=(name, name == "heartbeat")))
             threads[-1].start()
-            _wait_until(lambda: len(storage._turns._waiting) == len(threads))
+            _wait_until(lambda: len(storage._lock._waiting) == len(threads))
     for thread in threads:
         thread.join(30)
     assert order == ["heartbeat", "post 1", "post 2"]
@@ -147,16 +146,22 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         Storage(tmp_path / "file" / "data")
 
 
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [(VERSION + 1, "newer.*pip install -U"), (VERSION - 1, "older.*amc-sweep export"), (1, "older.*amc-sweep import")],
+)
+def test_the_schema_of_another_version_is_refused_and_left_alone(tmp_path: Path, version: int, advice: str) -> None:
     Storage(tmp_path / "data").close()
     path = tmp_path / "data" / "amc.sqlite3"
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    with pytest.raises(StorageError, match="newer"):
+    with pytest.raises(StorageError, match=advice):
         Storage(tmp_path / "data")
+    with pytest.raises(BackupError, match=advice):
+        back_up(tmp_path / "data", tmp_path / "backup.tar")
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS) + 1
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == version
     connection.close()
 
 

@@ -89,7 +89,7 @@ class InProcessServer:
     def advance(self, seconds: float) -> None:
         """Let time pass and let the server look around, once a second at most as it does."""
         self.clock.advance(seconds)
-        self.app.state.look_around()
+        self.app.state.check_timeouts()
 
     def request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, auth: bool = True

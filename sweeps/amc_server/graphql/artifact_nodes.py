@@ -1,6 +1,6 @@
-"""The nodes of artifacts, which are versions of a named collection of files, such as a model's checkpoints.
+"""The nodes of artifacts. An artifact is a version of a named collection of files, such as a model's checkpoints.
 
-Files and manifests go up and come down by URLs that are signed for them: the client sends no key there.
+The client uploads and downloads files and manifests at signed URLs, without the key.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from amc_server.graphql.context import Context, page
 from amc_server.graphql.filters import read_filters
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
-from amc_server.store.records import Artifact, ArtifactFile, Project
+from amc_server.store.records import LATEST, Artifact, ArtifactFile, Project
 
-LATEST = "latest"  # the alias that every commit takes over
 VERSION = re.compile(r"v(\d{1,15})")
 
 
-def by_name(store: Reader, project: int, name: str) -> Artifact | None:
-    """Return what ``collection:v3``, ``collection:alias`` or ``collection`` (the latest) means."""
+def find_artifact(store: Reader, project: int, name: str) -> Artifact | None:
+    """Return the artifact that ``collection:v3``, ``collection:alias`` or ``collection`` (the latest) names."""
     collection, _, alias = name.partition(":")
     return _version(store, project, collection, alias or LATEST)
 
@@ -31,8 +30,9 @@ def by_name(store: Reader, project: int, name: str) -> Artifact | None:
 def _version(store: Reader, project: int, collection: str, alias: str) -> Artifact | None:
     if match := VERSION.fullmatch(alias):
         index = int(match[1])
-        return next((each for each in store.artifacts(project, collection) if each.version == index), None)
-    pk = store.aliased(project, collection, alias)
+        versions = store.artifacts(project, collection)
+        return next((version for version in versions if version.version == index), None)
+    pk = store.artifact_with_alias(project, collection, alias)
     return None if pk is None else store.artifact(pk)
 
 
@@ -88,16 +88,16 @@ class ArtifactNode:
         return self._context.nodes.run(self._context, run) if run else None
 
     def used_by(self) -> dict[str, Any]:
-        found = self._context.store.runs_using(self._artifact.pk)
-        return page(found, after=None, first=None, wrap=lambda run: self._context.nodes.run(self._context, run))
+        runs = self._context.store.runs_using(self._artifact.pk)
+        return page(runs, after=None, first=None, wrap=lambda run: self._context.nodes.run(self._context, run))
 
     def files(
         self, names: list[str] | None = None, after: str | None = None, first: int | None = None
     ) -> dict[str, Any]:
-        every = self._context.store.artifact_files(self._artifact.pk)
-        found = [file for file in every if names is None or file.name in names]
+        stored = self._context.store.artifact_files(self._artifact.pk)
+        files = [file for file in stored if names is None or file.name in names]
         return page(
-            found, after=after, first=first, wrap=lambda file: ArtifactFileNode(self._context, self._artifact, file)
+            files, after=after, first=first, wrap=lambda file: ArtifactFileNode(self._context, self._artifact, file)
         )
 
 
@@ -110,7 +110,7 @@ def _alias(artifact: Artifact, alias: str, collection: CollectionNode) -> dict[s
 
 
 class ArtifactTypeNode:
-    """What kind of thing a collection holds: model, dataset ..."""
+    """The type of a collection: model, dataset ..."""
 
     description = None
 
@@ -122,22 +122,21 @@ class ArtifactTypeNode:
         self.created_at = iso_time(project.created_at)
 
     def artifact_collection(self, name: str) -> CollectionNode | None:
-        return next((each for each in self._collections() if each.name == name), None)
+        return next((collection for collection in self._collections() if collection.name == name), None)
 
     def artifact_collections(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        return page(self._collections(), after=after, first=first, wrap=lambda each: each)
+        return page(self._collections(), after=after, first=first, wrap=lambda collection: collection)
 
     def _collections(self) -> list[CollectionNode]:
-        known = self._context.store.collections(self._project.pk)
-        return [
-            CollectionNode(self._context, self._project, self.name, name) for kind, name in known if kind == self.name
-        ]
+        collections = self._context.store.collections(self._project.pk)
+        names = [name for kind, name in collections if kind == self.name]
+        return [CollectionNode(self._context, self._project, self.name, name) for name in names]
 
 
 class CollectionNode:
     """The versions of one name."""
 
-    __typename = "ArtifactSequence"  # where the schema allows several
+    __typename = "ArtifactSequence"  # for fields of the interface ArtifactCollection
     description = None
     digest_algorithm = "MANIFEST_MD5"
 
@@ -150,8 +149,8 @@ class CollectionNode:
         self.tags: dict[str, Any] = {"edges": []}
 
     def _versions(self) -> list[Artifact]:
-        every = self._context.store.artifacts(self._project.pk, self.name)
-        return [each for each in every if each.is_committed]
+        versions = self._context.store.artifacts(self._project.pk, self.name)
+        return [version for version in versions if version.is_committed]
 
     def created_at(self) -> str | None:
         versions = self._versions()
@@ -168,10 +167,9 @@ class CollectionNode:
         return ArtifactTypeNode(self._context, self._project, self._kind)
 
     def aliases(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        found = [
-            _alias(each, alias, self) for each in self._versions() for alias in self._context.store.aliases(each.pk)
-        ]
-        return page(found, after=after, first=first, wrap=lambda each: each)
+        store = self._context.store
+        aliases = [(version, alias) for version in self._versions() for alias in store.aliases(version.pk)]
+        return page(aliases, after=after, first=first, wrap=lambda pair: _alias(pair[0], pair[1], self))
 
     def artifacts(
         self,
@@ -182,21 +180,21 @@ class CollectionNode:
     ) -> dict[str, Any]:
         """Return the versions, newest first."""
         if read_filters(filters) not in ({}, {"state": "COMMITTED"}):
-            raise Refused("versions of an artifact cannot be filtered here: read them all")
-        versions = sorted(self._versions(), key=lambda each: each.version or 0, reverse=order != "+created_at")
-        found = page(versions, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
-        for edge in found["edges"]:
+            raise Refused("versions of an artifact cannot be filtered on this server: read them all")
+        versions = sorted(self._versions(), key=lambda item: item.version or 0, reverse=order != "+created_at")
+        result = page(versions, after=after, first=first, wrap=lambda item: ArtifactNode(self._context, item))
+        for edge in result["edges"]:
             edge["version"] = f"v{edge['node'].version_index}"
-        return found
+        return result
 
     def artifact_membership(self, alias_name: str) -> dict[str, Any] | None:
-        found = _version(self._context.store, self._project.pk, self.name, alias_name)
-        if found is None:
+        version = _version(self._context.store, self._project.pk, self.name, alias_name)
+        if version is None:
             return None
-        node = ArtifactNode(self._context, found)
+        node = ArtifactNode(self._context, version)
         return {
-            "id": global_id("ArtifactCollectionMembership", found.pk),
-            "version_index": found.version,
+            "id": global_id("ArtifactCollectionMembership", version.pk),
+            "version_index": version.version,
             "created_at": node.created_at,
             "aliases": node.aliases,
             "artifact_collection": self,
@@ -205,8 +203,8 @@ class CollectionNode:
         }
 
     def latest_artifact(self) -> ArtifactNode | None:
-        found = _version(self._context.store, self._project.pk, self.name, LATEST)
-        return ArtifactNode(self._context, found) if found else None
+        version = _version(self._context.store, self._project.pk, self.name, LATEST)
+        return ArtifactNode(self._context, version) if version else None
 
 
 class ArtifactFileNode:
@@ -231,15 +229,15 @@ class ArtifactFileNode:
         return ArtifactNode(self._context, self._artifact)
 
     def direct_url(self) -> str | None:
-        return _signed(self._context, "blob", self._file.blob, self._file.name) if self._file.blob else None
+        return self._context.signed_url("blob", self._file.blob, self._file.name) if self._file.blob else None
 
     def upload_url(self) -> str | None:
-        """Return where the bytes go; None when they are here already."""
-        return None if self._file.blob else _signed(self._context, "artifact-file", self._file.pk)
+        """Return the URL for the bytes; None if they have arrived."""
+        return None if self._file.blob else self._context.signed_url("artifact-file", self._file.pk)
 
 
 class ManifestFileNode:
-    """The list of a version's files, itself a file."""
+    """The file that lists a version's files."""
 
     name = display_name = "wandb_manifest.json"
     url = storage_path = upload_multipart_urls = md5 = digest = size_bytes = None
@@ -257,11 +255,7 @@ class ManifestFileNode:
 
     def direct_url(self) -> str | None:
         blob = self._artifact.manifest
-        return _signed(self._context, "blob", blob, self.name) if blob else None
+        return self._context.signed_url("blob", blob, self.name) if blob else None
 
     def upload_url(self) -> str:
-        return _signed(self._context, "manifest", self._artifact.pk)
-
-
-def _signed(context: Context, what: str, *claim: int | str) -> str:
-    return f"{context.base_url}/storage/{context.gate.sign(what, *claim)}"
+        return self._context.signed_url("manifest", self._artifact.pk)

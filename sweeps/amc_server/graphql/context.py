@@ -1,53 +1,48 @@
-"""What the nodes of one GraphQL request share: the transaction, the pages of lists, the check of the entity."""
+"""What the nodes of one GraphQL request share: the snapshot, signed URLs, pages of lists, the user and the entity."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from amc_server.auth import Gate
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import ENTITY, Coordinator
-from amc_server.store.blobs import Blobs
+from amc_server.ids import global_id
 from amc_server.store.reader import Reader
-from amc_server.store.records import Project, Run
-from amc_server.store.writer import Writer
+from amc_server.store.records import ENTITY, Artifact, Project, Run
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """How the nodes are made that others point back to.
+    """How to make the nodes that nodes of other modules point to.
 
-    Artifacts, runs and projects point to each other in circles, and their modules import each other one way: what a
-    module cannot import it reaches through here.
+    Artifacts, runs and projects point to each other in circles. Their modules do not import each other: they make each
+    other's nodes through this.
     """
 
     project: Callable[[Context, Project], object]
     run: Callable[[Context, Run], object]
+    artifact: Callable[[Context, Artifact], object]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Context:
-    """What one request works with."""
+    """What the nodes of one request work with."""
 
     store: Reader
-    coordinator: Coordinator
     gate: Gate
-    blobs: Blobs
     base_url: str
     nodes: Nodes
-    discarded: list[str] = field(default_factory=list)  # blobs that belong to nothing once this is committed
+    agent_is_alive: Callable[[int], bool]
 
-    @property
-    def writer(self) -> Writer:
-        """The transaction of a mutation."""
-        assert isinstance(self.store, Writer), "only mutations write"
-        return self.store
+    def signed_url(self, action: str, *claim: int | str) -> str:
+        """Return a URL where the client, without the key, may upload or download one file."""
+        return f"{self.base_url}/storage/{self.gate.sign(action, *claim)}"
 
 
 def page(nodes: Sequence[Any], *, after: str | None, first: int | None, wrap: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return one page of a list and the number of all; cursors are positions in it."""
+    """Return one page of a list and the length of the list; cursors are positions in it."""
     start = int(after) + 1 if after is not None and after.isdecimal() else 0
     end = len(nodes) if first is None else min(len(nodes), start + max(first, 0))
     edges = [{"node": wrap(nodes[index]), "cursor": str(index)} for index in range(start, end)]
@@ -59,10 +54,10 @@ def page(nodes: Sequence[Any], *, after: str | None, first: int | None, wrap: Ca
 
 
 def check_entity(input: Mapping[str, Any]) -> None:  # noqa: A002 - the schema's name
-    """Refuse a mutation for another entity than the one that there is.
+    """Refuse a mutation for any entity but the server's own.
 
     Raises:
-        Refused: with HTTP 400, which the client does not try again.
+        Refused: with HTTP 400, which the client does not retry.
     """
     name = input.get("entityName")
     if name not in (None, "", ENTITY):
@@ -71,3 +66,28 @@ def check_entity(input: Mapping[str, Any]) -> None:  # noqa: A002 - the schema's
             "(unset WANDB_ENTITY), or name another W&B with WANDB_BASE_URL.",
             status=400,
         )
+
+
+class UserNode:
+    """The only user."""
+
+    id = global_id("User", 1)
+    name = username = entity = ENTITY
+    email = deleted_at = None
+    admin = True
+    flags = "{}"
+
+    def api_keys(self) -> dict[str, Any]:
+        return {"edges": []}
+
+    def teams(self) -> dict[str, Any]:
+        return {"edges": [{"node": EntityNode()}]}
+
+
+class EntityNode:
+    """The only entity."""
+
+    id = global_id("Entity", 1)
+    name = ENTITY
+    organization = None
+    xxhash_digests_enabled = False

@@ -1,24 +1,27 @@
-"""W&B's run filters (MongoDB's query language, the part that the client documents) and orders, over run records."""
+"""W&B's filters and orders of runs: the part of MongoDB's query language that the client documents."""
 
 from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from amc_server.errors import Refused
-from amc_server.store.records import Run
+from amc_server.json_texts import read_json_object
+from amc_server.store.reader import Reader
+from amc_server.store.records import Project, Run
 from amc_sweeps.runs.export_file import unix_time
+from amc_sweeps.values import MISSING, look_up
 
 Predicate = Callable[["Fields"], bool]
 
-LONGEST_SEARCHED = 1000  # letters of a text that $regex looks at
+LONGEST_SEARCHED = 1000  # characters of a text that $regex searches
 MOST_REPETITIONS = 4  # in a pattern
 
-_MISSING = object()
 _COLUMNS = {
     "name": "id",
     "run_id": "id",
@@ -39,7 +42,7 @@ _COLUMNS = {
     "description": "description",
     "commit": "git_commit",
 }
-_TIMES = frozenset({"created_at", "heartbeat_at"})  # columns in Unix time, which clients write as ISO 8601
+_TIMES = frozenset({"created_at", "heartbeat_at"})  # columns in Unix time; clients write ISO 8601
 
 
 class Fields:
@@ -58,17 +61,21 @@ class Fields:
         return dict(json.loads(self.run.summary))
 
     def get(self, path: str) -> Any:
-        """Return the value at a path, or ``_MISSING``."""
+        """Return the value at a path, or ``MISSING``.
+
+        Raises:
+            Refused: the path is no field of a run.
+        """
         section, _, rest = path.partition(".")
         if section == "config":
-            return _look_up(self._config, rest.removesuffix(".value"))
+            return look_up(self._config, rest.removesuffix(".value"), MISSING)
         if section in ("summary_metrics", "summary", "summaryMetrics"):
-            return _look_up(self._summary, rest)
+            return look_up(self._summary, rest, MISSING)
         if section == "tags":
             tags = json.loads(self.run.tags)
             return tags if not rest else rest in tags
         if path == "sweep":
-            return _MISSING if self._sweep_id is None else self._sweep_id
+            return MISSING if self._sweep_id is None else self._sweep_id
         column = _COLUMNS.get(path.lower())
         if column is None:
             raise Refused(
@@ -77,60 +84,49 @@ class Fields:
             )
         value = getattr(self.run, column)
         if value is None:
-            return _MISSING
-        return round(value, 6) if column in _TIMES else value  # an ISO text says no less than a microsecond
-
-
-def _look_up(values: Any, path: str) -> Any:
-    """Return the value of a key that may itself hold dots, or of a nested one."""
-    if not isinstance(values, Mapping):
-        return _MISSING
-    if path in values:
-        return values[path]
-    first, _, rest = path.partition(".")
-    while rest:
-        if first in values:
-            found = _look_up(values[first], rest)
-            if found is not _MISSING:
-                return found
-        more, _, rest = rest.partition(".")
-        first = f"{first}.{more}"
-    return _MISSING
+            return MISSING
+        return round(value, 6) if column in _TIMES else value  # an ISO text has microseconds
 
 
 def read_filters(text: str | None) -> dict[str, Any]:
-    """Return the filters in a JSON text.
+    """Return the filters in a JSON text; none for no text and for ``null``.
 
     Raises:
-        Refused: when it is no JSON object.
+        Refused: the text is not a JSON object.
     """
-    try:
-        filters = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"filters are not JSON: {error}") from error
-    if filters is None:
-        return {}
-    if not isinstance(filters, dict):
-        raise Refused('filters are a JSON object, such as {"state": "finished"}')
-    return filters
+    return {} if text in (None, "", "null") else read_json_object(text or "", "filters")
 
 
-def sweep_of(filters: Mapping[str, Any]) -> str | None:
+def find_runs(store: Reader, project: Project, filters: Mapping[str, Any]) -> list[Fields]:
+    """Return the project's runs that match, oldest first."""
+    matches = predicate(filters)
+    sweeps = {sweep.pk: sweep.id for sweep in store.sweeps(project.pk)}
+    sweep_id = _sweep_in(filters)
+    if sweep_id is None:
+        runs = store.runs(project.pk)
+    else:
+        sweep = store.sweep(project.pk, sweep_id)
+        runs = store.runs_of_sweep(sweep.pk) if sweep else []
+    candidates = (Fields(run, sweeps.get(run.sweep or 0)) for run in runs)
+    return [fields for fields in candidates if matches(fields)]
+
+
+def _sweep_in(filters: Mapping[str, Any]) -> str | None:
     """Return the one sweep that filters ask for, so that only its runs are read."""
     if isinstance(filters.get("sweep"), str):
         return str(filters["sweep"])
     parts = filters.get("$and")
     if isinstance(parts, list):
-        found = (sweep_of(part) for part in parts if isinstance(part, Mapping))
-        return next((sweep for sweep in found if sweep is not None), None)
+        sweeps = (_sweep_in(part) for part in parts if isinstance(part, Mapping))
+        return next((sweep for sweep in sweeps if sweep is not None), None)
     return None
 
 
 def predicate(filters: Mapping[str, Any]) -> Predicate:
-    """Return the test that filters amount to.
+    """Return the function that tells whether a run matches the filters.
 
     Raises:
-        Refused: for an operator that is not W&B's.
+        Refused: an operator is not W&B's.
     """
     tests = [_clause(key, value) for key, value in filters.items()]
     return lambda fields: all(test(fields) for test in tests)
@@ -158,17 +154,17 @@ def _clause(key: str, value: Any) -> Predicate:
 
 
 def _in_unix_time(key: str, value: Any) -> Any:
-    """Return a condition on a time with every ISO 8601 text in it as Unix time.
+    """Return a condition on a time with its ISO 8601 texts replaced by Unix time.
 
     Raises:
-        Refused: where it compares with what is no time, which would match nothing without a word.
+        Refused: it compares with something that is not a time, which would silently match nothing.
     """
     if isinstance(value, Mapping):
         if "$regex" in value:
             raise Refused(f"{key} is a time and cannot be searched by $regex; compare it with $gte and $lt")
         return {name: inner if name == "$exists" else _in_unix_time(key, inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_in_unix_time(key, each) for each in value]
+        return [_in_unix_time(key, item) for item in value]
     seconds = unix_time(value)
     if seconds is None and value is not None:
         raise Refused(
@@ -180,23 +176,23 @@ def _in_unix_time(key: str, value: Any) -> Any:
 def _condition(value: Any) -> Callable[[Any], bool]:
     if isinstance(value, Mapping) and any(str(key).startswith("$") for key in value):
         tests = [_operator(str(key), operand) for key, operand in value.items()]
-        return lambda found: all(test(found) for test in tests)
-    return lambda found: _equals(found, value)
+        return lambda actual: all(test(actual) for test in tests)
+    return lambda actual: _equals(actual, value)
 
 
 def _operator(name: str, operand: Any) -> Callable[[Any], bool]:
     if name == "$not":
         inner = _condition(operand)
-        return lambda found: not inner(found)
+        return lambda actual: not inner(actual)
     if name == "$regex":
         pattern = _pattern(str(operand))
-        return lambda found: isinstance(found, str) and pattern.search(found[:LONGEST_SEARCHED]) is not None
+        return lambda actual: isinstance(actual, str) and pattern.search(actual[:LONGEST_SEARCHED]) is not None
     if name not in _OPERATORS:
         raise Refused(_unknown(name))
     if name in ("$in", "$nin") and not isinstance(operand, list):
         raise Refused(f"{name} takes a list")
     test = _OPERATORS[name]
-    return lambda found: test(found, operand)
+    return lambda actual: test(actual, operand)
 
 
 def _unknown(name: str) -> str:
@@ -204,17 +200,17 @@ def _unknown(name: str) -> str:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Compile a pattern of which no text can make a search that never ends.
+    """Compile a pattern whose search always ends soon.
 
     Raises:
-        Refused: for one that is no pattern, or that repeats what itself repeats or branches: ``(a+)+``, ``(a|ab)*``.
+        Refused: the pattern is invalid, or repeats a group that repeats or branches, such as ``(a+)+``, ``(a|ab)*``.
     """
     try:
         pattern = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise Refused(f"$regex {text[:100]!r}: {error}") from error
     plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text, flags=re.DOTALL)  # without escapes and character sets
-    groups: list[bool] = []  # of every open group: whether something in it repeats or branches
+    groups: list[bool] = []  # for every open group, whether something in it repeats or branches
     unlimited = 0
     for index, letter in enumerate(plain):
         if letter == "(":
@@ -222,32 +218,30 @@ def _pattern(text: str) -> re.Pattern[str]:
         elif letter == ")" and groups:
             repeats = groups.pop()
             if repeats and plain[index + 1 : index + 2] in ("*", "+", "{"):
-                raise Refused(
-                    f"$regex {text[:100]!r} repeats what itself repeats or branches: that could take for ever"
-                )
+                raise Refused(f"$regex {text[:100]!r} repeats a group that repeats or branches: it could run for ever")
             groups = [group or repeats for group in groups]
         elif letter in "*+{|":
             groups = [True] * len(groups)
             unlimited += letter != "|"
     if unlimited > MOST_REPETITIONS:
-        raise Refused(f"$regex {text[:100]!r} has {unlimited} repetitions, {MOST_REPETITIONS} are possible")
+        raise Refused(f"$regex {text[:100]!r} has {unlimited} repetitions, {MOST_REPETITIONS} are allowed")
     return pattern
 
 
-def _equals(found: Any, wanted: Any) -> bool:
-    if found is _MISSING:
-        return wanted is None
-    if isinstance(found, list) and not isinstance(wanted, list):
-        return wanted in found
-    if isinstance(found, bool) is not isinstance(wanted, bool):
+def _equals(actual: Any, operand: Any) -> bool:
+    if actual is MISSING:
+        return operand is None
+    if isinstance(actual, list) and not isinstance(operand, list):
+        return operand in actual
+    if isinstance(actual, bool) is not isinstance(operand, bool):
         return False
-    return bool(found == wanted)
+    return bool(actual == operand)
 
 
 def _compares(order: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def test(found: Any, wanted: Any) -> bool:
+    def test(actual: Any, operand: Any) -> bool:
         try:
-            return found is not _MISSING and order(found, wanted)
+            return actual is not MISSING and order(actual, operand)
         except TypeError:  # a number and a text have no order
             return False
 
@@ -256,21 +250,21 @@ def _compares(order: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$eq": _equals,
-    "$ne": lambda found, wanted: not _equals(found, wanted),
-    "$gt": _compares(lambda found, wanted: found > wanted),
-    "$gte": _compares(lambda found, wanted: found >= wanted),
-    "$lt": _compares(lambda found, wanted: found < wanted),
-    "$lte": _compares(lambda found, wanted: found <= wanted),
-    "$in": lambda found, wanted: any(_equals(found, item) for item in wanted),
-    "$nin": lambda found, wanted: not any(_equals(found, item) for item in wanted),
-    "$exists": lambda found, wanted: (found is not _MISSING) is bool(wanted),
+    "$ne": lambda actual, operand: not _equals(actual, operand),
+    "$gt": _compares(operator.gt),
+    "$gte": _compares(operator.ge),
+    "$lt": _compares(operator.lt),
+    "$lte": _compares(operator.le),
+    "$in": lambda actual, operand: any(_equals(actual, item) for item in operand),
+    "$nin": lambda actual, operand: not any(_equals(actual, item) for item in operand),
+    "$exists": lambda actual, operand: (actual is not MISSING) is bool(operand),
 }
 
 
 def sort(runs: Sequence[Fields], order: str | None) -> list[Fields]:
     """Return the runs in W&B's order, such as ``+created_at`` or ``-summary_metrics.val/loss,+name``.
 
-    Runs without the value, or with one that has no order (NaN, a mapping), come last either way.
+    Runs without the value, or with a value that has no order (NaN, a mapping), come last in both directions.
     """
     ordered = list(runs)
     for key in reversed([part.strip() for part in (order or "+created_at").split(",") if part.strip()]):

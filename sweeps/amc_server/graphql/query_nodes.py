@@ -1,26 +1,22 @@
-"""The nodes of queries: the root, projects, sweeps and agents.
+"""The root of queries, and the nodes of projects, sweeps and agents.
 
-Names are the schema's in snake case. A node is made for one request and lives as long as its snapshot or transaction.
+Names are the schema's in snake case. A node is made for one request and uses that request's snapshot or transaction.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.graphql import filters
-from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, by_name
-from amc_server.graphql.context import Context, Nodes, page
-from amc_server.graphql.owner_nodes import EntityNode, UserNode
+from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, find_artifact
+from amc_server.graphql.context import Context, EntityNode, Nodes, UserNode, page
+from amc_server.graphql.filters import Fields, find_runs, read_filters, sort
 from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_global_id
-from amc_server.scheduling.coordinator import ENTITY, read_config
-from amc_server.store.reader import Reader
-from amc_server.store.records import Agent, Project, Sweep
+from amc_server.store.records import ENTITY, LATEST, Agent, Project, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
@@ -39,26 +35,26 @@ class QueryRoot:
         return {"features": [{"name": name, "is_enabled": True} for name in FEATURES]}
 
     def entity(self, name: str | None = None) -> EntityNode | None:
-        return EntityNode(ENTITY) if name in (None, "", ENTITY) else None
+        return EntityNode() if name in (None, "", ENTITY) else None
 
     def project(self, name: str | None = None, entity_name: str | None = None) -> ProjectNode | None:
         if entity_name not in (None, "", ENTITY):
             return None
-        found = self._context.store.project(ENTITY, name or "uncategorized")
-        return ProjectNode(self._context, found) if found else None
+        project = self._context.store.project(ENTITY, name or "uncategorized")
+        return ProjectNode(self._context, project) if project else None
 
     def model(self, name: str | None = None, entity_name: str | None = None) -> ProjectNode | None:
         return self.project(name, entity_name)
 
     def artifact(self, id: str) -> ArtifactNode | None:  # noqa: A002 - the schema's name
-        found = self._context.store.artifact(read_global_id("Artifact", id))
-        return ArtifactNode(self._context, found) if found else None
+        artifact = self._context.store.artifact(read_global_id("Artifact", id))
+        return ArtifactNode(self._context, artifact) if artifact else None
 
     def models(
         self, entity_name: str | None = None, after: str | None = None, first: int | None = None
     ) -> dict[str, Any]:
-        found = self._context.store.projects(ENTITY) if entity_name in (None, "", ENTITY) else []
-        return page(found, after=after, first=first, wrap=lambda project: ProjectNode(self._context, project))
+        projects = self._context.store.projects(ENTITY) if entity_name in (None, "", ENTITY) else []
+        return page(projects, after=after, first=first, wrap=lambda project: ProjectNode(self._context, project))
 
 
 class ProjectNode:
@@ -78,103 +74,94 @@ class ProjectNode:
         self.created_at = iso_time(project.created_at)
 
     def entity(self) -> EntityNode:
-        return EntityNode(self._project.entity)
+        return EntityNode()
 
     def user(self) -> UserNode:
         return UserNode()
 
     def run(self, name: str) -> RunNode | None:
-        found = self._context.store.run(self._project.pk, name)
-        return RunNode(self._context, found) if found else None
+        run = self._context.store.run(self._project.pk, name)
+        return RunNode(self._context, run) if run else None
 
     def bucket(self, name: str, missing_ok: bool | None = None) -> RunNode | None:
-        """Return the run for a resume. One that was only handed out has nothing to resume."""
-        found = self._context.store.run(self._project.pk, name)
-        # Preempted in its first epoch, it has no history; that its trial wrote its own config tells it from a new one.
-        has_begun = found and (found.started or found.history_lines or "_wandb" in json.loads(found.config))
-        return RunNode(self._context, found) if found and has_begun else None
+        """Return the run for a resume; None for a run that was only handed out."""
+        run = self._context.store.run(self._project.pk, name)
+        # A run that was preempted in its first epoch has no history, but its trial has written its config.
+        has_begun = run and (run.started or run.history_lines or "_wandb" in json.loads(run.config))
+        return RunNode(self._context, run) if run and has_begun else None
 
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
-        return page(
-            self._sorted(filters, order), after=after, first=first, wrap=lambda found: RunNode(self._context, found.run)
-        )
+        return _run_page(self._context, self.matching_runs(filters), order, after, first)
 
     def run_count(self, filters: str | None = None) -> int:
-        return len(self._found(filters))
+        return len(self.matching_runs(filters))
 
-    def _sorted(self, text: str | None, order: str | None) -> list[filters.Fields]:
-        return filters.sort(self._found(text), order)
-
-    def _found(self, text: str | None) -> list[filters.Fields]:
-        if text not in self._found_runs:
-            self._found_runs[text] = find_runs(self._context.store, self._project, filters.read_filters(text))
-        return self._found_runs[text]
+    def matching_runs(self, text: str | None) -> list[Fields]:
+        """Return the runs that match the filters, oldest first."""
+        if text not in self._matching_runs:
+            self._matching_runs[text] = find_runs(self._context.store, self._project, read_filters(text))
+        return self._matching_runs[text]
 
     @cached_property
-    def _found_runs(self) -> dict[str | None, list[filters.Fields]]:
-        return {}  # the client asks for a page and for the number of all in one document
+    def _matching_runs(self) -> dict[str | None, list[Fields]]:
+        return {}  # the client asks for a page and for the number of all runs in one document
 
     def sweep(self, sweep_name: str) -> SweepNode | None:
-        found = self._context.store.sweep(self._project.pk, sweep_name)
-        return SweepNode(self._context, found) if found else None
+        sweep = self._context.store.sweep(self._project.pk, sweep_name)
+        return SweepNode(self._context, sweep) if sweep else None
 
     def sweeps(self, after: str | None = None, first: int | None = None, filters: str | None = None) -> dict[str, Any]:
         return page(self._sweeps(filters), after=after, first=first, wrap=lambda sweep: SweepNode(self._context, sweep))
 
     def artifact_type(self, name: str) -> ArtifactTypeNode | None:
-        known = {kind for kind, _ in self._context.store.collections(self._project.pk)}
-        return ArtifactTypeNode(self._context, self._project, name) if name in known else None
+        return ArtifactTypeNode(self._context, self._project, name) if name in self._artifact_types() else None
 
     def artifact_types(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        known = sorted({kind for kind, _ in self._context.store.collections(self._project.pk)})
+        types = sorted(self._artifact_types())
         return page(
-            known, after=after, first=first, wrap=lambda kind: ArtifactTypeNode(self._context, self._project, kind)
+            types, after=after, first=first, wrap=lambda kind: ArtifactTypeNode(self._context, self._project, kind)
         )
 
+    def _artifact_types(self) -> set[str]:
+        return {kind for kind, _ in self._context.store.collections(self._project.pk)}
+
     def artifact_collection(self, name: str) -> CollectionNode | None:
-        kinds = [kind for kind, found in self._context.store.collections(self._project.pk) if found == name]
+        collections = self._context.store.collections(self._project.pk)
+        kinds = [kind for kind, collection in collections if collection == name]
         return CollectionNode(self._context, self._project, kinds[0], name) if kinds else None
 
     def artifact_collection_membership(self, name: str) -> dict[str, Any] | None:
-        collection, _, alias = name.partition(":")
-        found = self.artifact_collection(collection)
-        return found.artifact_membership(alias or "latest") if found else None
+        collection_name, _, alias = name.partition(":")
+        collection = self.artifact_collection(collection_name)
+        return collection.artifact_membership(alias or LATEST) if collection else None
 
     def artifact(self, name: str) -> ArtifactNode | None:
-        found = by_name(self._context.store, self._project.pk, name)
-        return ArtifactNode(self._context, found) if found else None
+        artifact = find_artifact(self._context.store, self._project.pk, name)
+        return ArtifactNode(self._context, artifact) if artifact else None
 
     def total_sweeps(self) -> int:
         return len(self._sweeps(None))
 
     def _sweeps(self, text: str | None) -> list[Sweep]:
-        wanted = filters.read_filters(text)
-        unknown = set(wanted) - {"state", "name", "displayName"}
+        filters = read_filters(text)
+        unknown = set(filters) - {"state", "name", "displayName"}
         if unknown:
             raise Refused(f"sweeps can be filtered by state, name and displayName, not by {', '.join(sorted(unknown))}")
         return [
             sweep
             for sweep in self._context.store.sweeps(self._project.pk)
-            if str(wanted.get("state", sweep.state)).upper() == sweep.state
-            and wanted.get("name", sweep.id) == sweep.id
-            and wanted.get("displayName", sweep.display_name) == sweep.display_name
+            if str(filters.get("state", sweep.state)).upper() == sweep.state
+            and filters.get("name", sweep.id) == sweep.id
+            and filters.get("displayName", sweep.display_name) == sweep.display_name
         ]
 
 
-def find_runs(store: Reader, project: Project, wanted: Mapping[str, Any]) -> list[filters.Fields]:
-    """Return the project's runs that filters let through, oldest first."""
-    test = filters.predicate(wanted)
-    sweeps = {sweep.pk: sweep.id for sweep in store.sweeps(project.pk)}
-    sweep_id = filters.sweep_of(wanted)
-    if sweep_id is None:
-        runs = store.runs(project.pk)
-    else:
-        sweep = store.sweep(project.pk, sweep_id)
-        runs = store.runs_of_sweep(sweep.pk) if sweep else []
-    every = (filters.Fields(run, sweeps.get(run.sweep or 0)) for run in runs)
-    return [fields for fields in every if test(fields)]
+def _run_page(
+    context: Context, runs: list[Fields], order: str | None, after: str | None, first: int | None
+) -> dict[str, Any]:
+    return page(sort(runs, order), after=after, first=first, wrap=lambda fields: RunNode(context, fields.run))
 
 
 class SweepNode:
@@ -200,10 +187,10 @@ class SweepNode:
         self.unknown_facts = sweep.unknown_facts
 
     def method(self) -> str:
-        return read_config(self._sweep.config).method
+        return self._sweep.parsed_config().method
 
     def best_loss(self) -> float | None:
-        metric = read_config(self._sweep.config).metric
+        metric = self._sweep.parsed_config().metric
         values = [value for curve in self._context.store.curves(self._sweep.pk).values() for value in curve]
         if metric is None or not values:
             return None
@@ -213,7 +200,7 @@ class SweepNode:
         return self._context.store.count_runs_of_sweep(self._sweep.pk)
 
     def run_count_expected(self) -> int | None:
-        config = read_config(self._sweep.config)
+        config = self._sweep.parsed_config()
         bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
         return min((bound for bound in bounds if bound is not None), default=None)
 
@@ -223,23 +210,18 @@ class SweepNode:
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
-        found = [f for f in self.project()._found(filters) if f.run.sweep == self._sweep.pk]
-        return page(
-            _in_order(found, order), after=after, first=first, wrap=lambda each: RunNode(self._context, each.run)
-        )
+        matching = self.project().matching_runs(filters)
+        own_runs = [fields for fields in matching if fields.run.sweep == self._sweep.pk]
+        return _run_page(self._context, own_runs, order, after, first)
 
     def agents(self) -> dict[str, Any]:
-        found = self._context.store.agents(self._sweep.pk)
-        return {"edges": [{"node": AgentNode(self._context, agent)} for agent in found]}
+        agents = self._context.store.agents(self._sweep.pk)
+        return {"edges": [{"node": AgentNode(self._context, agent)} for agent in agents]}
 
     def agent(self, agent_name: str) -> AgentNode | None:
-        found = self._context.store.agents(self._sweep.pk)
-        named = (agent for agent in found if agent_name in (agent.name, global_id("Agent", agent.pk)))
+        agents = self._context.store.agents(self._sweep.pk)
+        named = (agent for agent in agents if agent_name in (agent.name, global_id("Agent", agent.pk)))
         return next((AgentNode(self._context, agent) for agent in named), None)
-
-
-def _in_order(found: list[filters.Fields], order: str | None) -> list[filters.Fields]:
-    return filters.sort(found, order)
 
 
 class AgentNode:
@@ -255,8 +237,7 @@ class AgentNode:
         self.heartbeat_at = iso_time(agent.heartbeat_at)
 
     def state(self) -> str:
-        age = self._context.coordinator.presence.agent_silent_s(self._agent.pk)
-        return "RUNNING" if age is not None and age < self._context.coordinator.limits.unlisted_s else "FINISHED"
+        return "RUNNING" if self._context.agent_is_alive(self._agent.pk) else "FINISHED"
 
     def total_runs(self) -> int:
         return self._context.store.count_runs_of_agent(self._agent.pk)
@@ -269,13 +250,13 @@ class AgentNode:
         last: int | None = None,
         order: str | None = None,
     ) -> dict[str, Any]:
-        every = self._context.store.runs_of_sweep(self._agent.sweep)
-        mine = _in_order([filters.Fields(run, None) for run in every if run.agent == self._agent.pk], order)
+        runs = self._context.store.runs_of_sweep(self._agent.sweep)
+        own_runs = sort([Fields(run, None) for run in runs if run.agent == self._agent.pk], order)
         if before is not None and before.isdecimal():
-            mine = mine[: int(before)]
+            own_runs = own_runs[: int(before)]
         if last is not None and first is None:
-            after = str(len(mine) - last - 1) if last < len(mine) else None
-        return page(mine, after=after, first=first, wrap=lambda each: RunNode(self._context, each.run))
+            after = str(len(own_runs) - last - 1) if last < len(own_runs) else None
+        return page(own_runs, after=after, first=first, wrap=lambda fields: RunNode(self._context, fields.run))
 
 
-NODES = Nodes(project=ProjectNode, run=RunNode)
+NODES = Nodes(project=ProjectNode, run=RunNode, artifact=ArtifactNode)

@@ -1,4 +1,4 @@
-"""The nodes of runs and of their files: what the fields of the schema's ``Run`` and ``File`` mean."""
+"""The nodes of runs and of their files: the schema's ``Run`` and ``File``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.graphql.artifact_nodes import ArtifactNode
-from amc_server.graphql.context import Context, page
-from amc_server.graphql.owner_nodes import UserNode
+from amc_server.graphql.context import Context, UserNode, page
 from amc_server.ids import global_id
-from amc_server.store.logged_values import at_path, log_line, sampled, without_bare_nan
-from amc_server.store.records import Run, StoredFile
+from amc_server.json_texts import read_json_object
+from amc_server.store.logged_values import log_line, sampled, without_bare_nan
+from amc_server.store.records import Artifact, Run, StoredFile
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import look_up
 
-LINES = 10_000  # of console log in one reply, at most
-KEY_ROWS = 1000  # rows of history that historyKeys looks at
+MOST_LINES = 10_000  # of console log in one reply
+KEY_ROWS = 1000  # rows of history that historyKeys reads
 
 
 class RunNode:
     """A run."""
 
-    __typename = "Run"  # where the schema allows several
+    __typename = "Run"  # for fields whose type may be Run or User
     read_only = False
 
     def __init__(self, context: Context, run: Run) -> None:
@@ -50,9 +50,9 @@ class RunNode:
         self.heartbeat_at = iso_time(run.heartbeat_at)
         self.exitcode = run.exit_code
         self.should_stop = run.stop_recorded
-        self.stopped = run.where is RunState.KILLED and run.stop_recorded
-        self.failed = run.where in (RunState.FAILED, RunState.CRASHED)
-        self.running = run.where in (RunState.RUNNING, RunState.PREEMPTING)
+        self.stopped = run.state is RunState.KILLED and run.stop_recorded
+        self.failed = run.state in (RunState.FAILED, RunState.CRASHED)
+        self.running = run.state in (RunState.RUNNING, RunState.PREEMPTING)
         self.stop_reason = run.stop_reason
         self.stop_band = run.stop_band
         self.stop_value = run.stop_value
@@ -88,7 +88,7 @@ class RunNode:
         return json.dumps([tail] if tail else [])
 
     def wandb_config(self, keys: list[str] | None = None) -> str | None:
-        """Return the client's own part of the config; its ``t`` tells the client that the run has been begun."""
+        """Return the client's own part of the config; from its ``t`` the client sees that the run has begun."""
         own = json.loads(self._run.config).get("_wandb")
         value = own.get("value", own) if isinstance(own, Mapping) else {}
         return json.dumps({key: value[key] for key in keys or value if key in value})
@@ -110,7 +110,7 @@ class RunNode:
     def history(
         self, samples: int | None = None, min_step: int | None = None, max_step: int | None = None
     ) -> list[str]:
-        """Return rows as JSON texts: a sample of all, or every one of ``min_step <= _step < max_step``."""
+        """Return rows as JSON texts: a sample of all, or all with ``min_step <= _step < max_step``."""
         if min_step is None and max_step is None:
             return sampled(self._context.store.history(self._run.pk), samples)
         limit = -1 if samples is None else samples
@@ -120,7 +120,7 @@ class RunNode:
         return sampled(self._context.store.events(self._run.pk), samples)
 
     def sampled_history(self, specs: list[str]) -> list[list[dict[str, Any]]]:
-        """Return, for every spec, rows that hold all of its keys."""
+        """Return for every spec the rows that have all of its keys."""
         return [self._sample(_spec(text)) for text in specs]
 
     def _sample(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,16 +129,16 @@ class RunNode:
         texts = self._context.store.history(
             self._run.pk, min_step=spec.get("minStep"), max_step=None if max_step is None else max_step + 1
         )
-        found = []
+        rows = []
         for text in texts:
             row = json.loads(text)
-            values = {key: at_path(row, key) for key in keys} if keys else row
+            values = {key: look_up(row, key) for key in keys} if keys else row
             if all(value is not None for value in values.values()):
-                found.append(without_bare_nan(values))
-        return sampled(found, spec.get("samples"))
+                rows.append(without_bare_nan(values))
+        return sampled(rows, spec.get("samples"))
 
     def parquet_history(self, live_keys: list[str]) -> dict[str, Any]:
-        """Return that nothing has been exported to Parquet: the client then reads the history itself."""
+        """Return no Parquet files, so that the client reads the history itself."""
         return {"parquet_urls": [], "live_data": []}
 
     def log_lines(
@@ -150,11 +150,11 @@ class RunNode:
     ) -> dict[str, Any]:
         store = self._context.store
         if last is not None:
-            lines = store.console_tail(self._run.pk, min(max(last, 0), LINES))
+            lines = store.console_tail(self._run.pk, min(max(last, 0), MOST_LINES))
             has_more = False
         else:
             start = int(after) if after is not None and after.isdecimal() else -1
-            count = LINES if first is None else min(max(first, 0), LINES)
+            count = MOST_LINES if first is None else min(max(first, 0), MOST_LINES)
             lines = store.console(self._run.pk, after=start, limit=count + 1)
             lines, has_more = lines[:count], len(lines) > count
         edges = [{"node": log_line(line), "cursor": str(line.number)} for line in lines]
@@ -164,12 +164,15 @@ class RunNode:
         }
 
     def output_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        found = [each for each in self._context.store.artifacts_of_run(self._run.pk) if each.is_committed]
-        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+        logged = self._context.store.artifacts_of_run(self._run.pk)
+        return self._artifacts([artifact for artifact in logged if artifact.is_committed], after, first)
 
     def input_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        found = self._context.store.artifacts_used_by(self._run.pk)
-        return page(found, after=after, first=first, wrap=lambda each: ArtifactNode(self._context, each))
+        return self._artifacts(self._context.store.artifacts_used_by(self._run.pk), after, first)
+
+    def _artifacts(self, artifacts: Sequence[Artifact], after: str | None, first: int | None) -> dict[str, Any]:
+        context = self._context
+        return page(artifacts, after=after, first=first, wrap=lambda item: context.nodes.artifact(context, item))
 
     def file_count(self) -> int:
         return len(self._context.store.files(self._run.pk))
@@ -181,28 +184,23 @@ class RunNode:
         first: int | None = None,
         pattern: str | None = None,
     ) -> dict[str, Any]:
-        found = self._context.store.files(self._run.pk)
+        files = self._context.store.files(self._run.pk)
         if names:
-            found = [file for file in found if file.name in names]
+            files = [file for file in files if file.name in names]
         if pattern:  # SQL's LIKE
-            globbed = re.sub(r"([\[\]?*])", r"[\1]", pattern).replace("%", "*").replace("_", "?")
-            found = [file for file in found if fnmatch.fnmatchcase(file.name, globbed)]
-        return page(found, after=after, first=first, wrap=lambda file: FileNode(self._context, self._run, file))
+            glob = re.sub(r"([\[\]?*])", r"[\1]", pattern).replace("%", "*").replace("_", "?")
+            files = [file for file in files if fnmatch.fnmatchcase(file.name, glob)]
+        return page(files, after=after, first=first, wrap=lambda file: FileNode(self._context, self._run, file))
 
 
 def _spec(text: str) -> Mapping[str, Any]:
-    try:
-        spec = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"a history spec is not JSON: {error}") from error
-    if not isinstance(spec, dict):
-        raise Refused("a history spec is a JSON object with keys and samples")
+    spec = read_json_object(text, "a history spec")
     for name in ("minStep", "maxStep", "samples"):
         if not isinstance(spec.get(name, 0), int | None):
-            raise Refused(f"{name} of a history spec is a whole number")
+            raise Refused(f"{name} of a history spec must be a whole number")
     keys = spec.get("keys") or []
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise Refused("keys of a history spec is a list of names")
+        raise Refused("keys of a history spec must be a list of names")
     return spec
 
 
@@ -226,15 +224,10 @@ class FileNode:
 
     def url(self, upload: bool | None = None) -> str:
         if upload:
-            return upload_url(self._context, self._file.run, self._file.name)
+            return self._context.signed_url("run-file", self._file.run, self._file.name)
         project = self._context.store.project_by_key(self._run.project)
         path = "/".join(urllib.parse.quote(part, safe="") for part in (project.entity, project.name, self._run.id))
         return f"{self._context.base_url}/files/{path}/{urllib.parse.quote(self._file.name)}"
 
     def direct_url(self) -> str:
         return self.url()
-
-
-def upload_url(context: Context, run: int, name: str) -> str:
-    """Return where the client may put one file; it sends no key there."""
-    return f"{context.base_url}/storage/{context.gate.sign_upload(run=run, name=name)}"

@@ -2,26 +2,26 @@
 
 The request, ``POST /bulk``, is a JSON object::
 
-    entity, project     where to look; a sweep is found by its id alone
+    entity, project     where to look; the id of a sweep is enough
     sweep               the id of a sweep, or
-    runs                a list of run ids; without either every run of the project that belongs to no sweep
-    known               {run id: [token, lines]} of what the asker has kept: only rows after it are sent
+    runs                a list of run ids; without either, every run of the project that belongs to no sweep
+    known               {run id: [token, lines]} of the rows that the client has: only later rows are sent
 
-The reply is a line of JSON, then for every run with rows, in the order of that line, its rows in JSON arrays, each
-after a line with its number of bytes. Rows go out as the text that was stored, so the server spends no time on them,
-and who asks has to understand NaN and Infinity. The first line::
+The reply is a line of JSON, then the rows of every run that has any, in the order of that line: JSON arrays, each after
+a line with its number of bytes. Rows are sent as the text that was stored, so the server spends no time on them, and
+the client must accept NaN and Infinity. The first line::
 
     format, version     "amc-bulk", 1
-    entity, project     null where what was asked for is not here
-    sweep               null where none was asked for, or {id, name, state, config (YAML), description, created_at,
+    entity, project     null if the request names nothing that exists
+    sweep               null if none was asked for, or {id, name, state, config (YAML), description, created_at,
                         updated_at}
     runs                [{the fields of RUN_COLUMNS, id, name, sweep, tags, config, summary, stop_recorded, agent,
-                        agent_host, created_at, heartbeat_at, log: its last lines where the run did not finish,
+                        agent_host, created_at, heartbeat_at, log: the last lines of a run that did not finish,
                         history: {first, lines, rows, token}}]
 
-A fact that an import could not tell is null; ``state_when_exported`` is the state of an imported run that was alive.
-``first`` is the number of the first row that is sent, 0 where what the asker knows is not this run's beginning: it was
-deleted and begun again, or rewritten.
+A fact that an import lacked is null. ``state_when_exported`` is the state of an imported run that was alive. ``first``
+is the number of the first row that is sent. It is 0 if the client's rows are not the beginning of this run, because the
+run was deleted and begun again, or rewritten.
 """
 
 from __future__ import annotations
@@ -34,18 +34,17 @@ from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import ENTITY
 from amc_server.store.logged_values import log_line
 from amc_server.store.reader import Reader
-from amc_server.store.records import Project, Run, Sweep, unwrap_config
+from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
 from amc_server.store.storage import Storage
 from amc_sweeps.runs.run_states import RunState
 
 FORMAT, VERSION = "amc-bulk", 1
 CONTENT_TYPE = "application/vnd.amc-bulk"
 LOG_LINES = 100
-ROWS_AN_ARRAY = 5_000  # a history of any length takes little memory here
-CHUNK_BYTES = 1 << 20  # of the reply at a time: few enough hops between threads, little memory
+ROWS_AN_ARRAY = 5_000  # so that a long history takes little memory
+CHUNK_BYTES = 1 << 20  # of the reply at a time: little memory, and few hops between threads
 
 RUN_COLUMNS = (
     "state",
@@ -68,19 +67,19 @@ def read_request(content: Any) -> dict[str, Any]:
     """Check a request's JSON.
 
     Raises:
-        Refused: when it is no such request.
+        Refused: it is not such a request.
     """
     if not isinstance(content, dict):
-        raise Refused("the body is a JSON object", status=400)
+        raise Refused("the body must be a JSON object", status=400)
     for name in ("entity", "project", "sweep"):
         if not isinstance(content.get(name), str | None):
-            raise Refused(f"{name} is a text", status=400)
+            raise Refused(f"{name} must be a text", status=400)
     runs, known = content.get("runs"), content.get("known")
     known = {} if known is None else known
     if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
-        raise Refused("runs is a list of run ids", status=400)
+        raise Refused("runs must be a list of run ids", status=400)
     if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
-        raise Refused("known is {run id: [token, lines]}", status=400)
+        raise Refused("known must be {run id: [token, lines]}", status=400)
     return {**content, "known": known}
 
 
@@ -92,49 +91,49 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
     """Yield the reply piece by piece, all from one snapshot of the database."""
     with ExitStack() as open_until_the_end:
         store = open_until_the_end.enter_context(storage.read())
-        sweep, project, runs = _wanted(store, request)
+        sweep, project, runs = _select(store, request)
         entries = _Entries(store, project)
         known = request["known"]
-        heads = [entries.entry(run, known.get(run.id)) for run in runs]
+        described = [entries.entry(run, known.get(run.id)) for run in runs]
         first_line = {
             "format": FORMAT,
             "version": VERSION,
             "entity": project.entity if project else None,
             "project": project.name if project else None,
             "sweep": _sweep(sweep) if sweep else None,
-            "runs": heads,
+            "runs": described,
         }
         yield json.dumps(first_line).encode() + b"\n"
-        gathered, size = [], 0
-        for run, head in zip(runs, heads, strict=True):
-            first, end = head["history"]["first"], head["history"]["lines"]
-            for start in range(first, end if head["history"]["rows"] else first, ROWS_AN_ARRAY):
+        chunk, size = [], 0
+        for run, entry in zip(runs, described, strict=True):
+            first, end = entry["history"]["first"], entry["history"]["lines"]
+            for start in range(first, end if entry["history"]["rows"] else first, ROWS_AN_ARRAY):
                 rows = store.history_as_array(run.pk, start, start + ROWS_AN_ARRAY) or b""
-                gathered += [b"%d\n" % len(rows), rows] if rows else []
+                chunk += [b"%d\n" % len(rows), rows] if rows else []
                 size += len(rows)
                 if size >= CHUNK_BYTES:
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-        yield b"".join(gathered)
+                    yield b"".join(chunk)
+                    chunk, size = [], 0
+        yield b"".join(chunk)
 
 
-def _wanted(store: Reader, request: Mapping[str, Any]) -> tuple[Sweep | None, Project | None, Sequence[Run]]:
-    owner = request.get("entity")
-    named = None if owner not in (None, "", ENTITY) else store.project(ENTITY, request.get("project") or "")
+def _select(store: Reader, request: Mapping[str, Any]) -> tuple[Sweep | None, Project | None, Sequence[Run]]:
+    nothing = None, None, ()
+    if request.get("entity") not in (None, "", ENTITY):
+        return nothing
     if request.get("sweep") is not None:
         sweep = store.sweep_by_id(request["sweep"])
-        if sweep is None or owner not in (None, "", ENTITY):
-            return None, None, ()
-        project = store.project_by_key(sweep.project)
-        if request.get("project") not in (None, "", project.name):
-            return None, None, ()
+        project = store.project_by_key(sweep.project) if sweep else None
+        if sweep is None or project is None or request.get("project") not in (None, "", project.name):
+            return nothing
         return sweep, project, store.runs_of_sweep(sweep.pk)
-    if named is None:
-        return None, None, ()
+    project = store.project(ENTITY, request.get("project") or "")
+    if project is None:
+        return nothing
     if request.get("runs") is None:
-        return None, named, [run for run in store.runs(named.pk) if run.sweep is None]
-    found = (store.run(named.pk, run_id) for run_id in request["runs"])
-    return None, named, [run for run in found if run is not None]
+        return None, project, [run for run in store.runs(project.pk) if run.sweep is None]
+    runs = (store.run(project.pk, run_id) for run_id in request["runs"])
+    return None, project, [run for run in runs if run is not None]
 
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def _sweep(sweep: Sweep) -> dict[str, Any]:
 
 
 class _Entries:
-    """Runs as the first line has them."""
+    """Describes runs for the first line."""
 
     def __init__(self, store: Reader, project: Project | None) -> None:
         self._store = store
@@ -159,7 +158,7 @@ class _Entries:
         self._sweeps = {sweep.pk: sweep.id for sweep in store.sweeps(project.pk)} if project else {}
 
     def entry(self, run: Run, mark: Sequence[Any] | None) -> dict[str, Any]:
-        """Return what is said of a run, its rows apart."""
+        """Return everything about a run except its rows; ``mark`` is [token, lines] of the client's rows."""
         agent = self._agent(run.agent)
         return {
             **{name: getattr(run, name) for name in RUN_COLUMNS},
@@ -169,9 +168,7 @@ class _Entries:
             "tags": json.loads(run.tags),
             "config": unwrap_config(json.loads(run.config)),
             "summary": json.loads(run.summary),
-            "stop_recorded": None
-            if "stop_recorded" in run.unknown_facts and not run.stop_recorded
-            else run.stop_recorded,
+            "stop_recorded": run.stop_recorded or (None if "stop_recorded" in run.unknown_facts else False),
             "agent": agent.name if agent else None,
             "agent_host": agent.host if agent else None,
             "created_at": iso_time(run.began_at),
@@ -186,7 +183,7 @@ class _Entries:
         return self._agents.get(pk) if pk is not None else None
 
     def _log(self, run: Run) -> list[str] | None:
-        if run.where is RunState.FINISHED or not run.console_lines:
+        if run.state is RunState.FINISHED or not run.console_lines:
             return None
         return [log_line(line)["line"] for line in self._store.console_tail(run.pk, LOG_LINES)]
 
@@ -202,6 +199,6 @@ class _Entries:
         }
 
     def _token(self, run: Run, lines: int) -> str:
-        """Return what tells this run's first so many rows from another's, or from the same rewritten."""
+        """Return a text that changes when the run's first ``lines`` rows belong to another run or were rewritten."""
         last = self._store.history_line(run.pk, lines - 1) if lines else None
         return f"{run.pk}-{run.created_at!r}-{zlib.crc32(last.encode()) if last is not None else 0}"

@@ -1,19 +1,20 @@
-"""What a trial posts while it runs: history, summary, system metrics, console lines, and how it ends.
+"""The posts of a trial while it runs: history, summary, system metrics, console lines, and how it ends.
 
 A body is ``{"files": {NAME: {"offset": N, "content": [line, ...]}}, "uploaded": [...], "preempting": true,
-"complete": true, "exitcode": N}``, everything optional. Lines go to ``offset, offset + 1, ...`` and replace what is
+"complete": true, "exitcode": N}``, everything optional. Lines go to ``offset, offset + 1, ...`` and replace the lines
 there, so a post that is sent again changes nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import Coordinator, metric_value, read_config
+from amc_server.json_texts import read_json_object
+from amc_server.scheduling.coordinator import Coordinator
+from amc_server.store.logged_values import history_line, metric_points
 from amc_server.store.records import Line, Run
 from amc_server.store.writer import Writer
 
@@ -26,7 +27,7 @@ class Post:
     """A checked body."""
 
     lines: Mapping[str, list[Line]] = field(default_factory=dict)
-    history_rows: list[Mapping[str, Any]] = field(default_factory=list)  # parsed, beside their lines
+    history_rows: list[Mapping[str, Any]] = field(default_factory=list)  # the parsed lines of history
     summary: str | None = None
     preempting: bool = False
     complete: bool = False
@@ -34,33 +35,32 @@ class Post:
 
 
 def read_post(body: bytes) -> Post:
-    """Return what a body says.
+    """Return the content of a body.
 
     Raises:
-        Refused: when it is not such a body; nothing of it may then be stored.
+        Refused: some of it is wrong; then nothing of it may be stored.
     """
-    content = _json(body, "the body")
-    if not isinstance(content, dict):
-        raise Refused("the body of a file_stream post is a JSON object")
+    content = read_json_object(body, "the body of a file_stream post")
     files = content.get("files")
     files = {} if files is None else files
     if not isinstance(files, dict):
-        raise Refused("files is a JSON object of file names")
+        raise Refused("files must be a JSON object of file names")
     lines = {name: _lines(name, chunk) for name, chunk in files.items()}
-    rows = [_row(line) for line in lines.get(HISTORY, [])]
-    for name in (EVENTS, SUMMARY):
-        for line in lines.get(name, []):
-            _row(line)
+    rows = {
+        name: [read_json_object(line.body, f"line {line.number} of {name}") for line in lines.get(name, [])]
+        for name in (HISTORY, EVENTS, SUMMARY)
+    }
     lines[HISTORY] = [
-        Line(line.number, line.body, _step(row)) for line, row in zip(lines.get(HISTORY, []), rows, strict=True)
+        history_line(line.number, line.body, row)
+        for line, row in zip(lines.get(HISTORY, []), rows[HISTORY], strict=True)
     ]
     summary = lines.get(SUMMARY)
     exit_code = content.get("exitcode", 0)
     if isinstance(exit_code, bool) or not isinstance(exit_code, int) or abs(exit_code) > 2**31:
-        raise Refused(f"exitcode is a whole number, not {exit_code!r}")
+        raise Refused(f"exitcode must be a whole number, not {exit_code!r}")
     return Post(
         lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
-        history_rows=rows,
+        history_rows=list(rows[HISTORY]),
         summary=summary[-1].body if summary else None,
         preempting=bool(content.get("preempting")),
         complete=bool(content.get("complete")),
@@ -69,7 +69,7 @@ def read_post(body: bytes) -> Post:
 
 
 def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> dict[str, Any]:
-    """Store a post and return the reply; a trial that should end is told so here."""
+    """Store a post and return the reply, which tells the trial to stop if a stop is recorded."""
     changes: dict[str, Any] = {}
     for name, counter in ((HISTORY, "history_lines"), (EVENTS, "event_lines"), (CONSOLE, "console_lines")):
         lines = post.lines.get(name)
@@ -81,14 +81,14 @@ def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) ->
         changes["preempting"] = 1
     if post.complete:
         changes |= {"exit_code": post.exit_code, "started": 1}
-    else:  # whoever posts is alive, whatever was concluded before
+    else:  # a trial that posts is alive, whatever was inferred before
         changes |= {"exit_code": None, "started": 1, "given_up": 0}
     store.put_history(run.pk, post.lines.get(HISTORY, []))
     store.put_lines("events", run.pk, post.lines.get(EVENTS, []))
     store.put_lines("console", run.pk, post.lines.get(CONSOLE, []))
-    run = coordinator.conclude(store, coordinator.heard(store, run, **changes))
+    run = coordinator.runs.trial_reported(store, run, **changes)
     if run.sweep is not None:
-        _note_metric(store, coordinator, run, post)
+        _record_metric(store, coordinator, run, post)
         run = store.run_by_key(run.pk) or run
     if run.stop_recorded and not post.complete:
         coordinator.presence.stop_told(run.pk)
@@ -96,56 +96,32 @@ def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) ->
     return {}
 
 
-def _note_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:
+def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:
+    """Store the values of the sweep's metric, and let the coordinator act on them."""
     sweep = store.sweep_by_key(run.sweep or 0)
     lines = post.lines.get(HISTORY)
-    if sweep is None or not lines:
+    if sweep is None or not lines or sweep.parsed_config().metric is None:
         return
-    metric = read_config(sweep.config).metric
-    if metric is None:
-        return
-    values = [
-        (line.number, value)
-        for line, row in zip(lines, post.history_rows, strict=True)
-        if (value := metric_value(row, metric.name)) is not None
-    ]
-    store.put_points(sweep.pk, run.pk, lines[0].number, lines[-1].number + 1, values)
-    if values:
-        coordinator.metric_logged(store, sweep, [value for _, value in values])
+    numbers = (line.number for line in lines)
+    points = metric_points(zip(numbers, post.history_rows, strict=True), sweep.parsed_config())
+    store.put_points(sweep.pk, run.pk, lines[0].number, lines[-1].number + 1, points)
+    if points:
+        coordinator.metric_logged(store, sweep, [value for _, value in points])
 
 
 def _lines(name: str, chunk: Any) -> list[Line]:
     if not isinstance(chunk, dict):
-        raise Refused(f"files.{name} is an object with offset and content")
+        raise Refused(f"files.{name} must be an object with offset and content")
     offset, content = chunk.get("offset", 0), chunk.get("content", [])
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < MAX_LINE:
-        raise Refused(f"files.{name}.offset is a line number from 0, not {offset!r}")
+        raise Refused(f"files.{name}.offset must be a line number from 0, not {offset!r}")
     if isinstance(content, str):
         content = [content]
     if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
-        raise Refused(f"files.{name}.content is a list of texts")
+        raise Refused(f"files.{name}.content must be a list of texts")
     return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]
 
 
 def _storable(text: str) -> str:
-    """Return the text without lone surrogates, which JSON can write and UTF-8 cannot."""
+    """Return the text without lone surrogates, which JSON can hold and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _row(line: Line) -> Mapping[str, Any]:
-    row = _json(line.body, f"line {line.number}")
-    if not isinstance(row, dict):
-        raise Refused(f"line {line.number} is a JSON object, not {line.body[:80]!r}")
-    return row
-
-
-def _json(text: str | bytes, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{what} is not JSON: {error}") from error
-
-
-def _step(row: Mapping[str, Any]) -> int | None:
-    step = row.get("_step")
-    return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**62 else None

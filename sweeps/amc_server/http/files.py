@@ -1,4 +1,4 @@
-"""The doors that the bytes of files go through: up to a signed URL, down by a signed URL or by a run's path."""
+"""Uploads of files to signed URLs, and downloads from signed URLs or from a run's path."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from starlette.responses import FileResponse, Response
 from amc_server.auth import Gate
 from amc_server.clock import Clock
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import ENTITY
 from amc_server.store.blobs import Blob, Blobs
 from amc_server.store.reader import Reader
 from amc_server.store.records import Run
 from amc_server.store.storage import Storage
 
 
-class FileDoors:
-    """Takes and gives the bytes of runs' files and of artifacts."""
+class FileEndpoints:
+    """Uploads and downloads of runs' files and of artifacts."""
 
     def __init__(self, storage: Storage, clock: Clock, gate: Gate, blobs: Blobs) -> None:
         self._storage = storage
@@ -33,7 +32,9 @@ class FileDoors:
         token = request.path_params["token"]
         record = self._recorder(token)
         if record is None:
-            raise Refused("this upload URL is not ours or has expired: ask for another (createRunFiles)", status=403)
+            raise Refused(
+                "this upload URL is not from this server or has expired: ask for another (createRunFiles)", status=403
+            )
         blob = await self._blobs.receive(request.stream())
         try:
             discarded = await run_in_threadpool(record, blob)
@@ -45,12 +46,12 @@ class FileDoors:
         return Response(status_code=200)
 
     def _recorder(self, token: str) -> Callable[[Blob], str | None] | None:
-        """Return what records the bytes that a token allows: it takes them and returns the blob that is now nobody's.
+        """Return the function that records an uploaded blob and returns the blob that it replaces.
 
-        None for a token that allows nothing.
+        None for a token that allows no upload.
         """
-        if allowed := self._gate.read_upload(token):
-            return functools.partial(self._record_file, *allowed)
+        if claim := self._gate.read("run-file", token):
+            return functools.partial(self._record_file, *claim)
         if claim := self._gate.read("artifact-file", token):
             return functools.partial(self._record_artifact_file, *claim)
         if claim := self._gate.read("manifest", token):
@@ -87,14 +88,14 @@ class FileDoors:
             return artifact.manifest
 
     async def signed_download(self, request: Request) -> Response:
-        """Give the bytes that a signed URL names; the client fetches artifacts without the key."""
+        """Send the file that a signed URL names; the client fetches artifacts without the key."""
         claim = self._gate.read("blob", request.path_params["token"])
         if claim is None:
-            raise Refused("this download URL is not ours or has expired: ask for another", status=403)
+            raise Refused("this download URL is not from this server or has expired: ask for another", status=403)
         path = self._blobs.path(claim[0])
         if not path.is_file():
             raise Refused("the file has been deleted", status=404)
-        return FileResponse(path, filename=claim[1].rsplit("/", 1)[-1], headers={"X-Content-Type-Options": "nosniff"})
+        return _attachment(path, claim[1])
 
     async def download(self, request: Request) -> Response:
         def find() -> tuple[Path, str]:
@@ -103,21 +104,23 @@ class FileDoors:
                 file = store.file(run.pk, request.path_params["name"])
             if file is None:
                 raise Refused(f"the run has no file {request.path_params['name'][:200]!r}", status=404)
-            return self._blobs.path(file.blob), file.name.rsplit("/", 1)[-1]
+            return self._blobs.path(file.blob), file.name
 
-        path, name = await run_in_threadpool(find)
-        # As an attachment: a file that a trial wrote is never shown as a page of ours.
-        return FileResponse(path, filename=name, headers={"X-Content-Type-Options": "nosniff"})
+        return _attachment(*await run_in_threadpool(find))
+
+
+def _attachment(path: Path, name: str) -> Response:
+    """Send a file as a download: a browser must not show a trial's file as a page of this server."""
+    return FileResponse(path, filename=name.rsplit("/", 1)[-1], headers={"X-Content-Type-Options": "nosniff"})
 
 
 def run_at(store: Reader, path: dict[str, str]) -> Run:
     """Return the run that a path names.
 
     Raises:
-        Refused: when there is none (404).
+        Refused: there is no such run (404).
     """
-    project = store.project(ENTITY, path["project"]) if path["entity"] == ENTITY else None
-    run = store.run(project.pk, path["run"]) if project else None
+    run = store.run_at(path["entity"], path["project"], path["run"])
     if run is None:
         raise Refused(f"there is no run {path['entity']}/{path['project']}/{path['run']}", status=404)
     return run

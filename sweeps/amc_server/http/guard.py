@@ -1,4 +1,4 @@
-"""Who is let in: programs by the key, browsers by a cookie that they get for it, and nobody from another site."""
+"""Access: programs send the key, browsers a cookie that they got for it; requests from other sites are refused."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
-    """Let only those in who have the key. Cookies do for reading alone: another site's page could send them too."""
+    """Return a handler that asks for the key. Cookies are enough only for reading: other sites send them, too."""
 
-    async def guard(request: Request) -> Response:
+    async def check(request: Request) -> Response:
         _refuse_other_sites(request, gate)
         header_is_good = gate.admits_header(request.headers.get("authorization"))
         if header_is_good or (cookies and gate.admits_cookie(request.cookies.get(COOKIE))):
@@ -40,14 +40,15 @@ def guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
             status_code=401,
         )
 
-    return guard
+    return check
 
 
 def _refuse_other_sites(request: Request, gate: Gate) -> None:
-    """Refuse what a page of another site makes a browser of ours send: a browser adds the password that it knows.
+    """Refuse what a page of another site makes a browser send: the browser adds the password that it knows.
 
-    The wandb client sends no Origin. Where no key is asked for, a name that somebody else points to 127.0.0.1 (DNS
-    rebinding) must not do either: then the page would not even be of another site.
+    The wandb client sends no Origin. A server without a key also refuses host names that somebody else points to
+    127.0.0.1 (DNS rebinding): the browser then takes the other page for one of this site. Starlette's
+    TrustedHostMiddleware would answer 400 and not say why.
 
     Raises:
         Refused: with HTTP 403.
@@ -60,7 +61,7 @@ def _refuse_other_sites(request: Request, gate: Gate) -> None:
 
 
 def guarded_page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
-    """Serve HTML to a browser that has logged in, by ``?key=`` once or by a password box."""
+    """Return a handler that gives HTML to a browser that logged in, by ``?key=`` once or by the password box."""
 
     async def serve(request: Request) -> Response:
         _refuse_other_sites(request, gate)
@@ -89,6 +90,6 @@ def guarded_page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
 
 
 def _log_in(response: Response, request: Request, gate: Gate) -> None:
-    """Let the browser be known from now on, by something that is not the key."""
+    """Give the browser a cookie that is not the key."""
     secure = forwarded_scheme(request) == "https"
     response.set_cookie(COOKIE, gate.cookie(), httponly=True, samesite="lax", secure=secure, max_age=90 * 86400)

@@ -1,18 +1,19 @@
-"""Takes an export in: every sweep and run with its history, or nothing at all."""
+"""Imports an export file: every sweep and run with its history, or nothing at all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import Coordinator, chosen_from, metric_value, read_config
+from amc_server.scheduling.coordinator import Coordinator
+from amc_server.store.logged_values import history_line, metric_points, swept_values
 from amc_server.store.reader import Reader
-from amc_server.store.records import Line, Project, Run, Sweep
+from amc_server.store.records import Project, Run, Sweep
 from amc_server.store.writer import Writer
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfigError
@@ -27,8 +28,8 @@ from amc_sweeps.runs.export_file import (
 )
 from amc_sweeps.runs.run_states import RunState, SweepState
 
-UNKNOWN_REASON = "unknown"  # a stop is recorded, and nobody says who asked
-SHOWN = 5  # conflicts in a message
+UNKNOWN_REASON = "unknown"  # for a recorded stop whose reason the file lacks
+MOST_SHOWN = 5  # conflicts in a message
 
 _RUN_COLUMNS = {
     "name": "display_name",
@@ -44,8 +45,7 @@ _RUN_COLUMNS = {
     "stop_threshold": "stop_threshold",
 }
 
-
-# What an export may lack though the database has something in its place.
+# The fields that an export may lack although the database has a value for them.
 _MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at")
 _MAY_BE_UNKNOWN_OF_RUNS = (
     "name",
@@ -60,13 +60,13 @@ _MAY_BE_UNKNOWN_OF_RUNS = (
 )
 
 
-def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str, int]:
+def import_(store: Writer, coordinator: Coordinator, export: Export) -> dict[str, int]:
     """Store an export and return how much of it was new.
 
     Raises:
-        Refused: when an id is there already with other contents (409), or a sweep's config is none (400).
+        Refused: an id exists with other contents (409), or a sweep's config is invalid (400).
     """
-    project = coordinator.project(store, export.project)
+    project = store.project_or_new(export.project, coordinator.clock.wall())
     _refuse_conflicts(store, project, export)
     counts = {"sweeps": 0, "runs": 0, "unchanged": 0}
     for record in export.sweeps:
@@ -84,7 +84,7 @@ def take_in(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
     for record in export.sweeps:
         sweep = store.sweep(project.pk, record["id"])
         if sweep is not None:
-            coordinator.look_for_target(store, sweep)
+            coordinator.check_target(store, sweep)
     return counts
 
 
@@ -94,12 +94,12 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
             elsewhere.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
-        elif sweep is not None and (other := differing_fields(sweep_record(sweep), record)):
-            conflicts.append(f"sweep {record['id']} ({', '.join(other)})")
+        elif sweep is not None and (fields := differing_fields(sweep_record(sweep), record)):
+            conflicts.append(f"sweep {record['id']} ({', '.join(fields)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
-        if run is not None and (other := differing_fields(run_record(store, run), with_steps(record))):
-            conflicts.append(f"run {record['id']} ({', '.join(other)})")
+        if run is not None and (fields := differing_fields(run_record(store, run), with_steps(record))):
+            conflicts.append(f"run {record['id']} ({', '.join(fields)})")
     if elsewhere:
         raise Refused(
             f"nothing was imported into project {project.name}: a sweep's id is unique on a server, and another "
@@ -116,8 +116,9 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
         )
 
 
-def _shown(found: list[str]) -> str:
-    return "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+def _shown(conflicts: list[str]) -> str:
+    more = len(conflicts) - MOST_SHOWN
+    return "; ".join(conflicts[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
@@ -147,7 +148,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
 
 def _insert_run(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
     sweep = store.sweep(project.pk, record["sweep"]) if record.get("sweep") is not None else None
-    config = read_config(sweep.config) if sweep else None
+    config = sweep.parsed_config() if sweep else None
     values = record.get("config", {})
     created_at = unix_time(record.get("created_at"))
     heartbeat_at = unix_time(record.get("heartbeat_at"))
@@ -162,8 +163,8 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         sweep=sweep.pk if sweep else None,
         origin="search" if sweep else "trial",
         number=store.count_runs_of_sweep(sweep.pk) if sweep else None,
-        parameters=json.dumps(chosen_from(values, config)) if config else None,
-        # Nobody will hear of it here, so in this copy it is not alive; the fact is kept.
+        parameters=json.dumps(swept_values(values, config)) if config else None,
+        # A run that was alive elsewhere never reports to this server. Its state is kept in state_when_exported.
         state=RunState.CRASHED.value if was_alive(record) else record["state"],
         state_when_exported=record["state"] if was_alive(record) else None,
         unknown=_unknown(record, _MAY_BE_UNKNOWN_OF_RUNS),
@@ -177,24 +178,17 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         ended_at=heartbeat_at,
         **columns,
     )
-    store.put_history(pk, [Line(number, json.dumps(row), _step(row)) for number, row in enumerate(rows)])
-    if sweep is not None and config is not None and config.metric is not None:
-        logged = [(number, metric_value(row, config.metric.name)) for number, row in enumerate(rows)]
-        points = [(number, value) for number, value in logged if value is not None]
-        store.put_points(sweep.pk, pk, 0, len(rows), points)
+    store.put_history(pk, [history_line(number, json.dumps(row), row) for number, row in enumerate(rows)])
+    if sweep is not None and config is not None:
+        store.put_points(sweep.pk, pk, 0, len(rows), metric_points(enumerate(rows), config))
 
 
 def _unknown(record: Record, facts: Sequence[str]) -> str:
     return json.dumps([fact for fact in facts if fact not in record])
 
 
-def _step(row: Mapping[str, Any]) -> int | None:
-    step = row.get("_step")
-    return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**62 else None
-
-
 def sweep_record(sweep: Sweep) -> Record:
-    """Return a stored sweep in the words of an export; where it is changes by itself and is left out."""
+    """Return a stored sweep as an export record, without its state, which changes by itself."""
     record = {
         "id": sweep.id,
         "config": yaml.safe_load(sweep.config),
@@ -206,7 +200,7 @@ def sweep_record(sweep: Sweep) -> Record:
 
 
 def run_record(store: Reader, run: Run) -> Record:
-    """Return a stored run in the words of an export."""
+    """Return a stored run as an export record."""
     sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
     record: dict[str, Any] = {
         "id": run.id,

@@ -1,6 +1,6 @@
-"""What requests bring and what is answered: bodies within their limits, JSON, the client's view of our address, errors.
+"""Parts of requests and replies: bodies within their limits, JSON, the server's address as the client sees it, errors.
 
-Every refusal has the same form, a JSON object with ``errors``, or a page where a browser asked.
+Every refusal has the same form: a JSON object with ``errors``, or a page for a browser.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from amc_server.errors import Refused
-from amc_server.pages.browser import Pages
+from amc_server.json_texts import read_json
+from amc_server.pages.templates import message_page
 
 
 class Json(JSONResponse):
-    """JSON in plain ASCII: what a client sent may hold half a surrogate pair, which UTF-8 cannot."""
+    """JSON in ASCII: a client's text may hold half a surrogate pair, which UTF-8 cannot."""
 
     def render(self, content: Any) -> bytes:
-        """Return the text; a NaN that should have been taken care of raises ValueError."""
+        """Return the text; a NaN raises ValueError."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
@@ -28,7 +29,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """Return the body.
 
     Raises:
-        Refused: when it is larger than the limit (413).
+        Refused: the body is larger than the limit (413).
     """
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -39,46 +40,43 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def read_json(body: bytes) -> Any:
-    """Return what a JSON body holds.
+def read_json_body(body: bytes) -> Any:
+    """Return the value that a JSON body holds.
 
     Raises:
-        Refused: when it is no JSON, or holds text that cannot be stored.
+        Refused: the body is not JSON, or holds text that cannot be stored.
     """
+    content = read_json(body, "the body", status=400)
     try:
-        content = json.loads(body)
         if b"\\ud" in body.lower():
             json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise Refused("the body holds half a surrogate pair, which is no text", status=400) from error
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"the body is not JSON: {error}", status=400) from error
+        raise Refused("the body holds half a surrogate pair, which UTF-8 cannot store", status=400) from error
     return content
 
 
 def forwarded_scheme(request: Request) -> str:
-    """Return http or https as the client sees it, TLS may end in front of us."""
+    """Return http or https as the client sees it: a proxy in front of the server may end TLS."""
     return request.headers.get("x-forwarded-proto", request.url.scheme)
 
 
 def base_url_of(request: Request) -> str:
-    """Return the server's address as this client reaches it, through a tunnel perhaps."""
+    """Return the server's address as this client reaches it, perhaps through a tunnel."""
     return f"{forwarded_scheme(request)}://{request.headers.get('host', request.url.netloc)}"
 
 
 async def _refused(request: Request, error: Refused) -> Response:
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(
-            Pages.message(error.message.encode("utf-8", "replace").decode()), status_code=error.status or 400
-        )
+        text = error.message.encode("utf-8", "replace").decode()
+        return HTMLResponse(message_page(text), status_code=error.status or 400)
     return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
 
 
-async def _nothing_there(request: Request, error: HTTPException) -> Response:
-    """Answer what no route takes, in the words of every other refusal."""
-    where = f"{request.method[:20]} {request.url.path[:200]}"
+async def _no_route(request: Request, error: HTTPException) -> Response:
+    """Answer a request that no route takes, in the form of every other refusal."""
+    target = f"{request.method[:20]} {request.url.path[:200]}"
     allowed = (error.headers or {}).get("Allow", "")
-    message = f"{where} is not possible here, {allowed} is" if allowed else f"there is nothing at {where}"
+    message = f"{target} is not possible here, {allowed} is" if allowed else f"there is nothing at {target}"
     return await _refused(request, Refused(message, status=error.status_code))
 
 
@@ -86,4 +84,4 @@ async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)
 
 
-EXCEPTION_HANDLERS: dict[Any, Any] = {Refused: _refused, ClientDisconnect: _disconnected, HTTPException: _nothing_there}
+EXCEPTION_HANDLERS: dict[Any, Any] = {Refused: _refused, ClientDisconnect: _disconnected, HTTPException: _no_route}

@@ -1,8 +1,8 @@
-"""Where trials' posts wait to be written, and are written in groups.
+"""The queue of trials' posts: one thread writes them in groups.
 
-Every post is a transaction of its own; those that wait at the same time share one wait for the disk, and one thread
-writes them all, so that forty need not take turns at the interpreter. They are in no hurry: whatever else wants to
-write, an agent's heartbeat above all, goes first and waits for one post at most.
+Every post is a transaction of its own. Posts that wait at the same time share one flush to disk. One thread writes them
+all, so that forty threads need not take turns at the interpreter. Posts are not urgent: any other write, such as an
+agent's heartbeat, goes first and waits for one post at most.
 """
 
 from __future__ import annotations
@@ -18,72 +18,72 @@ from amc_server.store.storage import Storage
 from amc_server.store.writer import Writer
 
 MOST_POSTS = 16  # in a group
-MOST_BYTES = 1024**2  # of a group; the last post of it may be of any size
+MOST_BYTES = 1024**2  # of a group, its last post apart
 
-Work = Callable[[Writer], dict[str, Any]]  # stores a post and returns the reply to it
 Reply = dict[str, Any]
+Store = Callable[[Writer], Reply]  # stores a post and returns the reply to it
 
 
 @dataclass
-class _Letter:
+class _PendingWrite:
     size: int
-    read: Callable[[], Work]
+    read: Callable[[], Store]
     reply: Future[Reply] = field(default_factory=Future)
 
 
-class PostBox:
-    """Takes posts from any event loop and writes them in the order of their arrival."""
+class WriteQueue:
+    """Takes posts from any event loop and writes them in the order of arrival."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._waiting: queue.SimpleQueue[_Letter] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_PendingWrite] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posts")
 
-    async def write(self, size: int, read: Callable[[], Work]) -> Reply:
+    async def write(self, size: int, read: Callable[[], Store]) -> Reply:
         """Return the reply to a post once it is on disk.
 
         Args:
-            size: of its body in bytes.
-            read: checks the body, before the writer is taken, and returns what stores it.
+            size: of the body in bytes.
+            read: checks the body before the writer is taken, and returns the function that stores it.
 
         Raises:
-            Refused: what either of the two refused.
+            Refused: ``read`` or the function that it returned refused the post.
         """
-        letter = _Letter(size, read)
-        self._waiting.put(letter)
+        pending = _PendingWrite(size, read)
+        self._waiting.put(pending)
         self._thread.submit(self._write_group)
-        return await asyncio.wrap_future(letter.reply)
+        return await asyncio.wrap_future(pending.reply)
 
     def _write_group(self) -> None:
-        written: list[tuple[_Letter, Reply]] = []
-        for letter in self._take():
+        written: list[tuple[_PendingWrite, Reply]] = []
+        for pending in self._next_group():
             try:
-                work = letter.read()
-                with self._storage.write_unsettled(in_a_hurry=False) as store:
-                    reply = work(store)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever sent the post
-                letter.reply.set_exception(error)
+                store_post = pending.read()
+                with self._storage.write_unflushed(urgent=False) as store:
+                    reply = store_post(store)
+            except BaseException as error:  # noqa: BLE001 - the request that waits for this post gets it
+                pending.reply.set_exception(error)
             else:
-                written.append((letter, reply))
+                written.append((pending, reply))
         if not written:
             return
         try:
-            self._storage.settle()
+            self._storage.flush()
         except BaseException as error:  # noqa: BLE001
-            for letter, _ in written:
-                letter.reply.set_exception(error)
+            for pending, _ in written:
+                pending.reply.set_exception(error)
             return
-        for letter, reply in written:
-            letter.reply.set_result(reply)
+        for pending, reply in written:
+            pending.reply.set_result(reply)
 
-    def _take(self) -> Iterator[_Letter]:
-        """Yield what waits, up to a group; a post whose sender has hung up is dropped."""
+    def _next_group(self) -> Iterator[_PendingWrite]:
+        """Yield the waiting posts of one group; a post whose client has disconnected is dropped."""
         count = size = 0
         while count < MOST_POSTS and size < MOST_BYTES:
             try:
-                letter = self._waiting.get_nowait()
+                pending = self._waiting.get_nowait()
             except queue.Empty:
                 return
-            if letter.reply.set_running_or_notify_cancel():
-                count, size = count + 1, size + letter.size
-                yield letter
+            if pending.reply.set_running_or_notify_cancel():
+                count, size = count + 1, size + pending.size
+                yield pending

@@ -1,38 +1,28 @@
-"""A plain page at every address that the client prints, so that no link is dead."""
+"""The pages at every address that the client prints, so that no link is dead."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jinja2
 from starlette.requests import Request
 
-from amc_server.auth import Gate
-from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.scheduling.coordinator import ENTITY, metric_value, read_config
+from amc_server.pages.templates import render
 from amc_server.store.reader import Reader
-from amc_server.store.records import Project, Run
+from amc_server.store.records import ENTITY, Project, Run
 from amc_server.store.storage import Storage
-from amc_sweeps.runs.run_states import SweepState
+from amc_sweeps.values import as_finite, look_up
 
 CONSOLE_LINES = 200
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
-MOST_CURVES, MOST_ROWS = 6, 5000  # of a run of no sweep: drawn, and looked at
-
-_templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("amc_server.pages", "."), autoescape=True, undefined=jinja2.StrictUndefined
-)
-_templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
-_templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
+MOST_CURVES, MOST_ROWS = 6, 5000  # curves that are drawn, and rows that are read, of a run without a sweep
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One learning curve, drawn."""
+    """A drawn learning curve."""
 
     name: str
     points: str  # of an SVG polyline
@@ -64,28 +54,22 @@ class Row:
 class Pages:
     """The pages; every method returns HTML."""
 
-    def __init__(self, storage: Storage, gate: Gate) -> None:
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._gate = gate
-
-    @staticmethod
-    def message(text: str) -> str:
-        """Return a page that says one thing."""
-        return _render("message.html", title="amc-sweep", text=text)
 
     def projects(self, request: Request) -> str:
         """Return the list of projects."""
         with self._storage.read() as store:
             rows = [(project, store.sweeps(project.pk)) for project in store.projects(ENTITY)]
-        return _render("projects.html", title="Projects", rows=rows)
+        return render("projects.html", title="Projects", rows=rows)
 
     def project(self, request: Request) -> str:
-        """Return a project's sweeps and the runs of no sweep."""
+        """Return a project's sweeps, and its runs without a sweep."""
         with self._storage.read() as store:
             project = _project(store, request)
             sweeps = [(sweep, store.count_runs_of_sweep(sweep.pk)) for sweep in store.sweeps(project.pk)]
             alone = [Row(run, None, None) for run in store.runs(project.pk) if run.sweep is None]
-        return _render("project.html", title=project.name, project=project, sweeps=sweeps, rows=alone, metric=None)
+        return render("project.html", title=project.name, project=project, sweeps=sweeps, rows=alone, metric=None)
 
     def sweep(self, request: Request) -> str:
         """Return a sweep's runs, best peak first."""
@@ -94,34 +78,34 @@ class Pages:
             sweep = store.sweep(project.pk, request.path_params["sweep"])
             if sweep is None:
                 raise Refused(f"there is no sweep {request.path_params['sweep']} in {project.name}", status=404)
-            metric = read_config(sweep.config).metric
+            metric = sweep.parsed_config().metric
             goal = metric.goal if metric else "minimize"
             curves = store.curves(sweep.pk)
             name = metric.name if metric else None
             rows = [_row(run, curves.get(run.pk, []), goal, name) for run in store.runs_of_sweep(sweep.pk)]
         sign = -1 if goal == "maximize" else 1
         rows.sort(key=lambda row: (row.peak is None, sign * (row.peak or 0.0)))
-        return _render(
+        return render(
             "sweep.html",
             title=sweep.display_name or sweep.id,
             project=project,
             sweep=sweep,
             rows=rows,
             metric=metric,
-            takes_agents=sweep.where not in (SweepState.FINISHED, SweepState.CANCELED),
+            takes_agents=not sweep.is_closed,
         )
 
     def run(self, request: Request) -> str:
-        """Return what is known of a run."""
+        """Return the page of a run."""
         with self._storage.read() as store:
             project = _project(store, request)
             run = store.run(project.pk, request.path_params["run"])
             if run is None:
                 raise Refused(f"there is no run {request.path_params['run']} in {project.name}", status=404)
             sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
-            metric = read_config(sweep.config).metric if sweep else None
+            metric = sweep.parsed_config().metric if sweep else None
             curve = store.curve(run.pk)
-            curves = {metric.name: curve} if metric else _curves_of_no_sweep(store, run)
+            curves = {metric.name: curve} if metric else _curves_without_sweep(store, run)
             facts = {
                 "row": _row(run, curve, metric.goal if metric else "minimize", metric.name if metric else None),
                 "sweep": sweep,
@@ -130,7 +114,7 @@ class Pages:
                 "files": store.files(run.pk),
                 "console": [line.body.rstrip("\n") for line in store.console_tail(run.pk, CONSOLE_LINES)],
             }
-        return _render(
+        return render(
             "run.html",
             title=run.display_name or run.id,
             project=project,
@@ -149,21 +133,17 @@ def _project(store: Reader, request: Request) -> Project:
 
 
 def _row(run: Run, curve: Sequence[float], goal: str, metric: str | None) -> Row:
-    """Return a run's row; without a curve, as records of old sweeps are, the one value in its summary stands for it."""
+    """Return a run's row. Imported runs may lack a curve; then the value in the summary is shown."""
     if not curve:
-        value = metric_value(json.loads(run.summary), metric) if metric else None
+        value = as_finite(look_up(json.loads(run.summary), metric)) if metric else None
         return Row(run, value, value)
     return Row(run, max(curve) if goal == "maximize" else min(curve), curve[-1])
 
 
-def _curves_of_no_sweep(store: Reader, run: Run) -> dict[str, list[float]]:
-    """Return the first few numbers that a run logs: without a sweep nobody says which of them matters."""
+def _curves_without_sweep(store: Reader, run: Run) -> dict[str, list[float]]:
+    """Return the first few numbers that a run logs: without a sweep no metric is the chosen one."""
     rows = [json.loads(text) for text in store.history(run.pk, limit=MOST_ROWS)]
     names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("_")))
-    curves = {name: [value for row in rows if (value := metric_value(row, name)) is not None] for name in names}
+    curves = {name: [value for row in rows if (value := as_finite(look_up(row, name))) is not None] for name in names}
     drawn = [name for name in names if len(curves[name]) > 1 and name != "epoch"]
     return {name: curves[name] for name in drawn[:MOST_CURVES]}
-
-
-def _render(template: str, **values: Any) -> str:
-    return _templates.get_template(template).render(**values)

@@ -1,7 +1,7 @@
-"""Who has been heard from and when, on the monotonic clock.
+"""How long ago each run and each agent gave a sign of life, on the monotonic clock.
 
-Kept in memory on purpose: what was not heard while the server was down is not the runs' silence, so after a restart
-every age begins anew.
+The times are in memory on purpose: all timeouts restart when the server starts, because it heard nobody while it was
+down.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Presence:
         self._stopped: dict[int, float] = {}
 
     def run_heard(self, run: int) -> None:
-        """Note a sign of life of the run's trial."""
+        """Record a sign of life of the run's trial."""
         self._heard[run] = self._clock.monotonic()
 
     def handed_out(self, run: int) -> None:
-        """Note that the run begins a new life with another agent."""
+        """Restart the timeouts of a run that was handed out."""
         self.run_heard(run)
         self._listed.pop(run, None)
         self._unlisted.pop(run, None)
 
     def agent_heard(self, agent: int, listed: Collection[int], unlisted: Collection[int]) -> None:
-        """Note an agent's heartbeat: which of its runs it lists as living, and which living ones it leaves out."""
+        """Record an agent's heartbeat: which of its living runs it lists as alive, and which it does not."""
         now = self._clock.monotonic()
         self._agents[agent] = now
         for run in listed:
@@ -45,28 +45,28 @@ class Presence:
             self._unlisted.setdefault(run, now)
 
     def stop_recorded(self, run: int) -> None:
-        """Note that the run has been asked to end."""
+        """Record that a stop was recorded for the run."""
         self._stopped[run] = self._clock.monotonic()
 
     def stop_told(self, run: int) -> None:
-        """Note that the run's trial has been told so."""
+        """Record that the run's trial was told to stop."""
         self._told.setdefault(run, self._clock.monotonic())
 
     def forget(self, run: int) -> None:
-        """Drop everything about a run that has ended."""
+        """Drop everything about a run that was deleted."""
         for ages in (self._heard, self._listed, self._unlisted, self._told, self._stopped):
             ages.pop(run, None)
 
     def silent_s(self, run: int) -> float:
-        """Return the age of the run's last sign of life, or of the server."""
+        """Return the age of the run's last sign of life; without one, of the server."""
         return self._clock.monotonic() - self._heard.get(run, self._begin)
 
     def listed_s(self, run: int) -> float | None:
-        """Return the age of the agent's last word that the run lives."""
+        """Return the age of the last heartbeat in which the agent listed the run."""
         return self._age(self._listed, run)
 
     def unlisted_s(self, run: int) -> float | None:
-        """Return for how long the living agent has left the run out."""
+        """Return for how long the agent has sent heartbeats without the run."""
         return self._age(self._unlisted, run)
 
     def agents_heard_within(self, seconds: float) -> int:
@@ -79,11 +79,11 @@ class Presence:
         return self._age(self._agents, agent)
 
     def stop_s(self, run: int) -> float:
-        """Return the age of the stop that is recorded for the run, or of the server."""
+        """Return the age of the stop that is recorded for the run; after a restart, of the server."""
         return self._clock.monotonic() - self._stopped.get(run, self._begin)
 
     def told_s(self, run: int) -> float | None:
-        """Return for how long the trial has known that it should stop."""
+        """Return the time since the trial was told to stop."""
         return self._age(self._told, run)
 
     def _age(self, since: dict[int, float], key: int) -> float | None:

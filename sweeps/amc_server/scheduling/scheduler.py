@@ -1,6 +1,6 @@
-"""What follows for a sweep and its agents: who gets a run, who waits, who leaves, which runs are stopped.
+"""Decisions about a sweep and its agents: which agent gets a run, waits or leaves, and which runs are stopped.
 
-Decisions only, over records; the coordinator carries them out.
+The functions are pure; the coordinator carries out what they return.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from amc_sweeps.runs.run_states import RunState, SweepState
 
 
 class SearchEnd(StrEnum):
-    """Why a search has nothing more to propose."""
+    """Why a search has ended."""
 
     EXHAUSTED = "exhausted"  # every point of a grid has been handed out
     RUN_CAP = "run_cap"
@@ -26,7 +26,7 @@ class SearchEnd(StrEnum):
 
 @dataclass(frozen=True)
 class Wait:
-    """The agent has nothing to do now and should ask again."""
+    """There is nothing to do now; the agent should ask again."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Leave:
 
 @dataclass(frozen=True)
 class HandOut:
-    """A run that is there already: queued by a person, preempted, or never taken up."""
+    """An existing run: queued by a user, preempted, or never started."""
 
     run: Run
 
 
 @dataclass(frozen=True)
 class Begin:
-    """A new run with what the search proposes."""
+    """A new run with the configuration that the search proposes."""
 
     number: int
 
@@ -57,7 +57,7 @@ def decide(
     """Return what an agent that works on no run should do.
 
     Args:
-        search_ended: the search has nothing more to propose.
+        search_ended: the search proposes nothing more.
         waiting: the oldest run that may be handed out.
         begun: how many runs the sweep itself has begun.
         is_over: no run is alive and none may be handed out again.
@@ -86,7 +86,7 @@ def early_stops(config: SweepConfig, runs: Sequence[Member], curves: Mapping[int
     """Return which running runs Hyperband ends now; ``Stop.run`` is the run's key as text."""
     if config.early_terminate is None or config.metric is None:
         return []
-    running = {str(run.pk) for run in runs if run.where is RunState.RUNNING and not run.stop_recorded}
+    running = {str(run.pk) for run in runs if run.state is RunState.RUNNING and not run.stop_recorded}
     if not running:
         return []
     by_name = {str(pk): curve for pk, curve in curves.items()}
@@ -94,10 +94,14 @@ def early_stops(config: SweepConfig, runs: Sequence[Member], curves: Mapping[int
 
 
 def agent_must_stop(*, stop_s: float, told_s: float | None, limits: Limits) -> bool:
-    """Return whether a run that was asked to stop has had its time, so that its agent must end it.
+    """Return whether a run with a recorded stop has had enough time to end, so that its agent must end it.
 
-    The first way is the softer one: told through its own stream, a trial flushes everything and says goodbye, while
-    the agent's SIGTERM kills a script without a handler together with what it had not sent yet.
+    Telling the trial through its own stream comes first: the trial then sends everything and ends. The agent's SIGTERM
+    kills a script without a handler, and what the script had not sent yet is lost.
+
+    Args:
+        stop_s: since the stop was recorded.
+        told_s: since the trial was told; None if it was not.
     """
     if told_s is not None and told_s >= limits.stop_told_s:
         return True

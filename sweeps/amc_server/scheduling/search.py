@@ -1,26 +1,28 @@
 """The next configuration of a sweep: grid, random, or bayes by Optuna's TPE.
 
-Pure in what it answers: the same runs and the same seed give the same configuration.
+The same runs and the same seed give the same configuration.
 
-In a finite space no configuration comes twice before all have come once: an engine by itself repeats itself (of the
-first 12 draws in a space of 12, TPE's hold 7 or 8 different ones), and a repeated training is a wasted one.
+In a finite space no configuration comes twice before all have come once. A sampler alone repeats itself: of the first
+12 draws in a space of 12, TPE's hold 7 or 8 different ones, and a repeated training is wasted.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
+import operator
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from amc_sweeps.grammar.configurations import count_configurations, grid, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, flatten
+from amc_sweeps.values import nest
 
 if TYPE_CHECKING:
     import optuna
@@ -28,20 +30,20 @@ if TYPE_CHECKING:
 Configuration = dict[str, Any]
 Path = tuple[str, ...]
 
-DRAWS = 200  # of a sampler for something new, before the rest of a finite space is enumerated
-TPE_DRAWS = 16  # the same of TPE, of which one costs milliseconds
-LARGEST_ENUMERATION = 100_000  # configurations; a larger space is as good as infinite to a sweep
-STARTUP_TRIALS = 10  # ended runs that TPE wants before it stops drawing at random; Optuna's default
+DRAWS = 200  # of a random sampler for a new configuration, before the rest of a finite space is enumerated
+TPE_DRAWS = 16  # the same for TPE, whose draws cost milliseconds
+LARGEST_ENUMERATION = 100_000  # configurations; no sweep tries a larger space completely
+STARTUP_TRIALS = 10  # ended runs before TPE stops drawing at random; Optuna's default
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A run of the sweep, as far as the search cares."""
+    """The part of a run that the search needs."""
 
     configuration: Mapping[str, Any]
     state: str  # RunState
     curve: Sequence[float]  # logged finite values of the metric
-    key: str = field(default="", compare=False)  # of the configuration: equal ones have equal keys
+    key: str = field(default="", compare=False)  # of the configuration; equal configurations have equal keys
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -54,25 +56,25 @@ class Observation:
         return cls(configuration, state, curve, key)
 
 
-@lru_cache(maxsize=10_000)
+@functools.lru_cache(maxsize=10_000)
 def _configuration(text: str) -> tuple[Configuration, str]:
-    """Return a stored configuration and its key; the search asks for the same thousands again at every suggestion."""
+    """Return a stored configuration and its key. Every suggestion asks for the same thousands again."""
     configuration = dict(json.loads(text))
     return configuration, value_key(configuration)
 
 
 class Seen:
-    """Which configurations a sweep has had, and how far along its grid that is."""
+    """The configurations that a sweep has had, and its position in the grid."""
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
-        self.newest = 0  # key of the newest run that is counted in
+        self.newest = 0  # key of the newest run that was added
         self.keys: set[str] = set()
         self._walk = grid(config) if config.method == "grid" else iter(())
         self._ahead = next(self._walk, None)
 
     def add(self, run: int, parameters: str | None) -> None:
-        """Count a run in, whose parameters are a JSON text or None; runs come in the order of their keys."""
+        """Add a run, whose parameters are a JSON text or None. Runs come in the order of their keys."""
         self.newest = run
         self.keys.add(value_key(json.loads(parameters or "{}")))
 
@@ -83,7 +85,7 @@ class Seen:
         return self._ahead
 
     def is_exhausted(self) -> bool:
-        """Return whether the search has proposed all that it ever will; only a grid comes to an end."""
+        """Return whether the search has proposed everything; only a grid ends."""
         return self.config.method == "grid" and self.next_of_grid() is None
 
 
@@ -93,8 +95,7 @@ def suggest(
     """Return the configuration of the sweep's run ``number``, or None when a grid is exhausted.
 
     Args:
-        runs: every run of the sweep, those that are alive too, in the order of their beginning. Only bayes looks at
-            them where ``seen`` is given.
+        runs: every run of the sweep, living ones included, oldest first. With ``seen`` only bayes uses them.
         seen: every configuration that the sweep has had; by default those of ``runs``.
         seed: of the sweep.
         number: how many runs the sweep has begun before.
@@ -114,22 +115,22 @@ def suggest(
         first = first or point
         if size is not None and len(seen.keys) >= size:
             break
-    left = _unseen(config, seen.keys, size)
-    return rng.choice(left) if left else first
+    remaining = _unseen(config, seen.keys, size)
+    return rng.choice(remaining) if remaining else first
 
 
 def _unseen(config: SweepConfig, seen: set[str], size: int | None) -> list[Configuration]:
-    """Return what is left of a small finite space."""
+    """Return the configurations of a small finite space that the sweep has not had."""
     if size is None or size > LARGEST_ENUMERATION:
         return []
     leaves = flatten(config.parameters)
     axes = [[(path, value) for value in possible_values(leaf)] for path, leaf in leaves]
-    points = (_nest(dict(point)) for point in itertools.product(*axes))
+    points = (nest(point) for point in itertools.product(*axes))
     return [point for point in points if value_key(point) not in seen]
 
 
 def possible_values(leaf: Constant | Choice | Range) -> list[Any]:
-    """Return every value of a parameter that has finitely many."""
+    """Return every value of a finite parameter."""
     if isinstance(leaf, Constant):
         return [leaf.value]
     if isinstance(leaf, Choice):
@@ -153,7 +154,7 @@ def _step_value(leaf: Range, index: int) -> float:
 
 
 class _Axis:
-    """One searched parameter as an Optuna distribution, and the way there and back."""
+    """One searched parameter as an Optuna distribution; converts its values both ways."""
 
     def __init__(self, path: Path, leaf: Choice | Range) -> None:
         from optuna import distributions
@@ -164,7 +165,7 @@ class _Axis:
         self._keys: list[str] = []
         self.distribution: optuna.distributions.BaseDistribution
         if isinstance(leaf, Choice):
-            # By index: Optuna warns of choices that are no plain scalars, and takes 1, 1.0 and True as one.
+            # By index: Optuna warns about choices that are not scalars, and treats 1, 1.0 and True as equal.
             self._keys = [value_key(value) for value in leaf.values]
             self.distribution = distributions.CategoricalDistribution(list(range(len(leaf.values))))
         elif leaf.distribution == "q_uniform":
@@ -173,14 +174,14 @@ class _Axis:
             self.distribution = distributions.IntDistribution(int(leaf.low), int(leaf.high))
         elif leaf.distribution == "uniform":
             self.distribution = distributions.FloatDistribution(leaf.low, leaf.high)
-        else:  # log_uniform_values, q_log_uniform_values: the grammar lets bayes have no others
+        else:  # log_uniform_values, q_log_uniform_values: the grammar allows bayes no others
             self.distribution = distributions.FloatDistribution(leaf.low, leaf.high, log=True)
 
-    def to_engine(self, value: Any) -> Any:
-        """Return the value in Optuna's terms.
+    def to_optuna(self, value: Any) -> Any:
+        """Return Optuna's value for a value of the sweep.
 
         Raises:
-            ValueError: when the sweep as it is now does not have the value.
+            ValueError: the sweep's present config does not allow the value.
         """
         if self._keys:
             return self._keys.index(value_key(value))
@@ -194,8 +195,8 @@ class _Axis:
             raise ValueError(value)
         return value
 
-    def from_engine(self, value: Any) -> Any:
-        """Return Optuna's value in the sweep's terms."""
+    def from_optuna(self, value: Any) -> Any:
+        """Return the sweep's value for a value of Optuna."""
         leaf = self._leaf
         if isinstance(leaf, Choice):
             return leaf.values[value]
@@ -209,37 +210,38 @@ class _Axis:
 
 
 class _Space:
-    """A sweep's parameters in Optuna's terms, and its runs as Optuna's trials.
+    """A sweep's parameters as Optuna's distributions, and its runs as Optuna's trials.
 
-    What is kept between suggestions follows from the runs alone: it saves the making of a thousand trials anew and
-    changes no answer.
+    Trials are kept between suggestions, so that a thousand need not be made again. They follow from the runs alone, so
+    this changes no suggestion.
     """
 
     def __init__(self, config: SweepConfig) -> None:
         leaves = flatten(config.parameters)
         self.axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
-        self.constants = {path: leaf.value for path, leaf in leaves if isinstance(leaf, Constant)}
+        self.constants = [(path, leaf.value) for path, leaf in leaves if isinstance(leaf, Constant)]
         self.distributions = {axis.name: axis.distribution for axis in self.axes}
-        self._known: dict[int, tuple[str, float | None, optuna.trial.FrozenTrial | None]] = {}
+        self._cache: dict[int, tuple[str, float | None, optuna.trial.FrozenTrial | None]] = {}
 
     def trials(self, config: SweepConfig, runs: Sequence[Observation]) -> list[optuna.trial.FrozenTrial]:
-        """Return the runs that lie in the space, numbered from 1 as they began."""
-        found = []
-        for number, (run, value) in enumerate(zip(runs, believed_values(config, runs), strict=True), start=1):
-            known = self._known.get(number)
-            if known is None or known[0] != run.key or known[1] != value:
-                known = self._known[number] = (run.key, value, self._trial(number, run, value))
-            if known[2] is not None:
-                found.append(known[2])
-        return found
+        """Return the runs that lie in the space, numbered from 1, oldest first."""
+        trials = []
+        for number, (run, value) in enumerate(zip(runs, objective_values(config, runs), strict=True), start=1):
+            cached = self._cache.get(number)
+            if cached is None or cached[:2] != (run.key, value):
+                cached = self._cache[number] = (run.key, value, self._trial(number, run, value))
+            if cached[2] is not None:
+                trials.append(cached[2])
+        return trials
 
     def _trial(self, number: int, run: Observation, value: float | None) -> optuna.trial.FrozenTrial | None:
         from optuna.trial import TrialState, create_trial
 
         try:
-            params = {axis.name: axis.to_engine(_at(run.configuration, axis.path)) for axis in self.axes}
+            values = ((axis, functools.reduce(operator.getitem, axis.path, run.configuration)) for axis in self.axes)
+            params = {axis.name: axis.to_optuna(value) for axis, value in values}
         except (ValueError, KeyError):
-            return None  # a prior run, or one from before an update of the sweep, outside today's space
+            return None  # a prior run, or one from before an update of the sweep, outside the present space
         trial = create_trial(
             state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
             params=params,
@@ -250,47 +252,49 @@ class _Space:
         return trial
 
     def configuration(self, params: Mapping[str, Any]) -> Configuration:
-        """Return what Optuna suggests in the sweep's terms."""
-        return _nest({**self.constants, **{axis.path: axis.from_engine(params[axis.name]) for axis in self.axes}})
+        """Return the configuration for what Optuna suggests."""
+        searched = [(axis.path, axis.from_optuna(params[axis.name])) for axis in self.axes]
+        return nest([*self.constants, *searched])
 
 
-_SPACES_KEPT = 64
-_spaces: dict[int, tuple[SweepConfig, _Space]] = {}  # by id; the config is held so that its id stays its own
+_MOST_SPACES = 64
+_spaces: dict[int, tuple[SweepConfig, _Space]] = {}  # by the id of the config, which is kept so that the id stays valid
 
 
 def _space(config: SweepConfig) -> _Space:
-    known = _spaces.get(id(config))
-    if known is None:
-        while len(_spaces) >= _SPACES_KEPT:
+    cached = _spaces.get(id(config))
+    if cached is None:
+        while len(_spaces) >= _MOST_SPACES:
             _spaces.pop(next(iter(_spaces)), None)
-        known = _spaces[id(config)] = (config, _Space(config))
-    return known[1]
+        cached = _spaces[id(config)] = (config, _Space(config))
+    return cached[1]
 
 
 def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random) -> Iterator[Configuration]:
-    """Yield one TPE suggestion after another, all from the same evidence."""
+    """Yield TPE suggestions, all from the same runs."""
     import optuna
     from optuna.study import StudyDirection
 
-    from amc_server.scheduling.preset_storage import Evidence, TreeParzen
+    from amc_server.scheduling.preset_storage import PresetStorage, TreeParzen
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    assert config.metric is not None, "the grammar wants a metric for bayes"
+    assert config.metric is not None, "the grammar requires a metric for bayes"
     space = _space(config)
     trials = space.trials(config, runs)
     direction = StudyDirection.MAXIMIZE if config.metric.goal == "maximize" else StudyDirection.MINIMIZE
     while True:
         sampler = TreeParzen(space.distributions, startup_trials=STARTUP_TRIALS, seed=rng.getrandbits(32))
-        study = optuna.create_study(storage=Evidence(trials), sampler=sampler, direction=direction)
+        study = optuna.create_study(storage=PresetStorage(trials), sampler=sampler, direction=direction)
         yield space.configuration(study.ask(space.distributions).params)
 
 
-def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[float | None]:
-    """Return what the search believes each run is worth; None where that is not known yet.
+def objective_values(config: SweepConfig, runs: Sequence[Observation]) -> list[float | None]:
+    """Return the value of each run for the search; None if it is not known yet.
 
-    W&B's semantics: a finished run is worth its peak; one that failed, crashed or was killed what ``metric.impute``
-    says: its own peak (best), its own last value (latest), or the worst value of any ended run (worst). One that
-    logged nothing is worth the worst as well. Living runs are unknown, unless ``impute_while_running`` says otherwise.
+    W&B's semantics: a finished run counts with its peak. For a run that failed, crashed or was killed,
+    ``metric.impute`` decides: its own peak (best), its own last value (latest), or the worst value of any ended run
+    (worst). A run that logged nothing counts with the worst value, too. Living runs are unknown, unless
+    ``impute_while_running`` gives them a value.
     """
     assert config.metric is not None
     metric = config.metric
@@ -298,7 +302,7 @@ def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[fl
     ended = ("finished", "failed", "crashed", "killed")
     worst = worse((worse(run.curve) for run in runs if run.state in ended and run.curve), default=math.nan)
 
-    def worth(run: Observation) -> float | None:
+    def objective(run: Observation) -> float | None:
         rule = metric.impute
         if run.state == "finished":
             rule = "best"
@@ -310,28 +314,11 @@ def believed_values(config: SweepConfig, runs: Sequence[Observation]) -> list[fl
             return None if math.isnan(worst) else worst
         return better(run.curve) if rule == "best" else run.curve[-1]
 
-    return [worth(run) for run in runs]
-
-
-def _at(configuration: Mapping[str, Any], path: Path) -> Any:
-    value: Any = configuration
-    for name in path:
-        value = value[name]
-    return value
-
-
-def _nest(values: Mapping[Path, Any]) -> Configuration:
-    nested: Configuration = {}
-    for path, value in values.items():
-        inner = nested
-        for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-        inner[path[-1]] = value
-    return nested
+    return [objective(run) for run in runs]
 
 
 def warm_up() -> None:
-    """Load Optuna now, so that the first agent does not wait seconds for its first configuration."""
+    """Load Optuna, so that the first agent does not wait seconds for its first configuration."""
     config = parse({"method": "bayes", "metric": {"name": "warm"}, "parameters": {"a": {"min": 0.0, "max": 1.0}}})
     runs = [Observation({"a": index / 32}, "finished", [index / 32]) for index in range(STARTUP_TRIALS + 1)]
     suggest(config, runs, seed=0, number=0)

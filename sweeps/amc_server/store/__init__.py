@@ -1,1 +1,1 @@
-"""The data folder: one SQLite database and the bytes of files beside it."""
+"""The data folder: one SQLite database, and the bytes of files beside it."""

@@ -1,4 +1,4 @@
-"""The bytes of files: below ``blobs/`` under names of our own, so that no name from outside ever becomes a path."""
+"""The bytes of files, below ``blobs/`` under random names: a client's name never becomes a path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_NAME_LENGTH = 1024
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes that are on disk, not yet belonging to anything."""
+    """Bytes that are on disk; no record names them yet."""
 
     name: str
     size: int
@@ -28,10 +28,10 @@ class Blob:
 
 
 def check_name(name: str) -> str:
-    """Return a file name that a client may give.
+    """Return the file name that a client gave.
 
     Raises:
-        Refused: for one that would leave a folder when somebody downloads it by its name.
+        Refused: the name would lead out of the folder that somebody downloads the file to.
     """
     parts = name.split("/")
     if not name or len(name) > MAX_NAME_LENGTH or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
@@ -49,14 +49,14 @@ class Blobs:
         folder.mkdir(exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:
-        """Return where the bytes are; ``name`` is one of ours."""
+        """Return the path of a blob."""
         return self._folder / name[:2] / name
 
     async def receive(self, body: AsyncIterator[bytes]) -> Blob:
-        """Write bytes to disk as they arrive; they are there for good when this returns.
+        """Write bytes to disk as they arrive; they survive a power cut once this returns.
 
         Raises:
-            Refused: when there are too many (413).
+            Refused: there are too many bytes (413).
         """
         name = secrets.token_hex(16)
         path = self.path(name)
@@ -69,20 +69,20 @@ class Blobs:
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
-                # In a thread: while a busy disk takes its time, everybody else's requests go on.
-                await run_in_threadpool(_to_disk, file.fileno(), (path.parent, self._folder))
+                # In a thread, so that other requests go on while the disk is busy.
+                await run_in_threadpool(_flush, file.fileno(), (path.parent, self._folder))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return Blob(name=name, size=size, md5=base64.b64encode(digest.digest()).decode())
 
     def remove(self, name: str) -> None:
-        """Delete bytes that belong to nothing any more."""
+        """Delete a blob that no record names."""
         self.path(name).unlink(missing_ok=True)
 
 
-def _to_disk(file: int, folders: Iterable[Path]) -> None:
-    """Wait until a file is on disk, and under its name: the folders hold that."""
+def _flush(file: int, folders: Iterable[Path]) -> None:
+    """Return once a file is on disk, and its name in the folders, too."""
     os.fsync(file)
     for folder in folders:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What the database holds, as frozen records; JSON columns are read when they are asked for."""
+"""The rows of the database as frozen records. JSON and YAML columns are parsed when a method asks for them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any, Self
+from functools import cache, lru_cache
+from typing import Any, ClassVar, Self
 
+from amc_sweeps.grammar.parse import parse
+from amc_sweeps.grammar.sweep_config import SweepConfig
 from amc_sweeps.runs.run_states import RunState, SweepState
 
+ENTITY = "local"  # the only one
+LATEST = "latest"  # the alias that every committed artifact version takes over
 
-class _Record:
+
+@lru_cache(maxsize=256)
+def read_config(text: str) -> SweepConfig:
+    """Return a stored sweep's config. The cache keeps a heartbeat from parsing it again."""
+    return parse(text)
+
+
+class Record:
+    """A row of one table."""
+
+    table: ClassVar[str]
+
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
         """Build the record from a row of ``columns()``."""
@@ -21,13 +36,32 @@ class _Record:
     @classmethod
     @cache
     def columns(cls) -> str:
-        """Return what to select for it."""
+        """Return the columns to select."""
         return ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
 
 
+class _Imported:
+    """A record whose import may have lacked facts."""
+
+    unknown: str  # JSON list
+    created_at: float
+
+    @property
+    def unknown_facts(self) -> list[str]:
+        """The fields that the imported file lacked."""
+        return list(json.loads(self.unknown))
+
+    @property
+    def began_at(self) -> float | None:
+        """The time of creation; None for an import that lacked it, whose ``created_at`` is the time of the import."""
+        return None if "created_at" in self.unknown_facts else self.created_at
+
+
 @dataclass(frozen=True)
-class Project(_Record):
+class Project(Record):
     """A namespace of runs and sweeps."""
+
+    table = "projects"
 
     pk: int
     entity: str
@@ -37,13 +71,15 @@ class Project(_Record):
 
 
 @dataclass(frozen=True)
-class Sweep(_Record):
-    """A sweep as it was registered and where it is."""
+class Sweep(_Imported, Record):
+    """A sweep as it was registered, and its state."""
+
+    table = "sweeps"
 
     pk: int
     project: int
     id: str
-    state: str
+    state: SweepState
     config: str  # YAML
     seed: int
     search_end: str | None
@@ -54,27 +90,26 @@ class Sweep(_Record):
     created_at: float
     updated_at: float
     heartbeat_at: float | None
-    unknown: str  # JSON list
+    unknown: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", SweepState(self.state))
 
     @property
-    def unknown_facts(self) -> list[str]:
-        """The fields that its import could not tell."""
-        return list(json.loads(self.unknown))
+    def is_closed(self) -> bool:
+        """Whether it is finished or cancelled."""
+        return self.state in (SweepState.FINISHED, SweepState.CANCELED)
 
-    @property
-    def began_at(self) -> float | None:
-        """When it was created, if that is known: an import may not say, and its own time is another."""
-        return None if "created_at" in self.unknown_facts else self.created_at
-
-    @property
-    def where(self) -> SweepState:
-        """The state as a word that can be asked things."""
-        return SweepState(self.state)
+    def parsed_config(self) -> SweepConfig:
+        """Return the config; the same object for the same text."""
+        return read_config(self.config)
 
 
 @dataclass(frozen=True)
-class Agent(_Record):
+class Agent(Record):
     """A ``wandb agent`` that has registered with a sweep."""
+
+    table = "agents"
 
     pk: int
     sweep: int
@@ -85,15 +120,17 @@ class Agent(_Record):
 
 
 @dataclass(frozen=True)
-class Member(_Record):
-    """A run as its sweep sees it: what was chosen, and what its state follows from."""
+class Member(Record):
+    """The part of a run that its sweep needs: the parameters, and the facts that the state follows from."""
+
+    table = "runs"
 
     pk: int
     id: str
     origin: str
     number: int | None
     parameters: str | None  # JSON
-    state: str
+    state: RunState
     agent: int | None
     hand_outs: int
     started: int
@@ -102,14 +139,12 @@ class Member(_Record):
     given_up: int
     stop_reason: str | None
 
-    @property
-    def where(self) -> RunState:
-        """The state as a word that can be asked things."""
-        return RunState(self.state)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", RunState(self.state))
 
     @property
     def stop_recorded(self) -> bool:
-        """Whether somebody has asked the run to end."""
+        """Whether a user, Hyperband or a cancellation has asked the run to end."""
         return self.stop_reason is not None
 
     @property
@@ -117,16 +152,16 @@ class Member(_Record):
         """Whether the run may be handed out to the next agent that asks."""
         if self.stop_recorded or self.given_up:
             return False
-        return self.where is RunState.PREEMPTED or (self.where is RunState.PENDING and self.agent is None)
+        return self.state is RunState.PREEMPTED or (self.state is RunState.PENDING and self.agent is None)
 
-    def chosen(self) -> dict[str, Any]:
-        """Return what the sweep chose for the run; nested parameters stay nested."""
+    def swept_values(self) -> dict[str, Any]:
+        """Return the parameter values that the sweep chose for the run; nested parameters stay nested."""
         return dict(json.loads(self.parameters)) if self.parameters else {}
 
 
 @dataclass(frozen=True)
-class Run(Member):
-    """A run with what its trial says of itself."""
+class Run(_Imported, Member):
+    """A run with everything that its trial reported."""
 
     project: int
     sweep: int | None
@@ -153,17 +188,7 @@ class Run(Member):
     heartbeat_at: float | None
     ended_at: float | None
     state_when_exported: str | None
-    unknown: str  # JSON list
-
-    @property
-    def unknown_facts(self) -> list[str]:
-        """The fields that its import could not tell."""
-        return list(json.loads(self.unknown))
-
-    @property
-    def began_at(self) -> float | None:
-        """When it was created, if that is known: an import may not say, and its own time is another."""
-        return None if "created_at" in self.unknown_facts else self.created_at
+    unknown: str
 
     def config_values(self) -> dict[str, Any]:
         """Return the trial's own config without W&B's wrapping of every value."""
@@ -180,8 +205,10 @@ def unwrap_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class StoredFile(_Record):
-    """A file of a run; its bytes lie apart."""
+class StoredFile(Record):
+    """A file of a run; ``blob`` names its bytes."""
+
+    table = "files"
 
     pk: int
     run: int
@@ -193,8 +220,10 @@ class StoredFile(_Record):
 
 
 @dataclass(frozen=True)
-class Artifact(_Record):
+class Artifact(Record):
     """A version of a named collection of files."""
+
+    table = "artifacts"
 
     pk: int
     project: int
@@ -215,13 +244,15 @@ class Artifact(_Record):
 
     @property
     def is_committed(self) -> bool:
-        """Whether all of it is here."""
+        """Whether the version is complete."""
         return self.state == "COMMITTED"
 
 
 @dataclass(frozen=True)
-class ArtifactFile(_Record):
-    """A file of an artifact; ``blob`` is None until its bytes are here."""
+class ArtifactFile(Record):
+    """A file of an artifact; ``blob`` is None until its bytes have arrived."""
+
+    table = "artifact_files"
 
     pk: int
     artifact: int
@@ -234,7 +265,7 @@ class ArtifactFile(_Record):
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a stream, to be written: its number, its text, and of history the ``_step`` in it."""
+    """One line of a stream: its number, its text, and for history the ``_step`` in it."""
 
     number: int
     body: str

@@ -1,16 +1,16 @@
 """The data folder: one SQLite database, written through one connection, and the bytes of files beside it.
 
-A request that changes something is one transaction, and it is on disk before its reply is sent: a trial never sends an
-acknowledged row again. ``synchronous=FULL`` would have every commit wait for the disk while it holds the writer. With
-NORMAL a commit is in the write-ahead log, which the kernel has and the disk may not; so ``Storage.settle`` has the log
-flushed (``fdatasync``) before anything is acknowledged, once for all that were committed meanwhile. What somebody else
-reads in between may, after a power cut, never have been; what was acknowledged stays.
+A request that changes something is one transaction, and it is on disk before its reply is sent, because a trial never
+sends an acknowledged row again. With ``synchronous=FULL`` every commit would wait for the disk while it holds the
+writer. With ``NORMAL`` a committed transaction is in the write-ahead log, which the kernel has and the disk may not.
+``Storage.flush`` writes the log to disk (``fdatasync``) before anything is acknowledged, once for all transactions that
+were committed meanwhile. A reader may see a row that a power cut then loses. The client was not told that the row was
+stored, so it sends it again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import itertools
 import os
@@ -21,23 +21,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from amc_core.files import LockedError, lock_file
 from amc_server.store.reader import Reader
-from amc_server.store.schema import SchemaError, migrate
+from amc_server.store.schema import SchemaError, prepare
 from amc_server.store.writer import Writer
 
 BUSY_TIMEOUT_S = 10.0
-STATEMENTS_KEPT = 512  # compiled SQL a connection; there are more than sqlite3's own 128
+CACHED_STATEMENTS = 512  # compiled SQL a connection; the 128 of sqlite3 are too few
 
 
 class StorageError(RuntimeError):
     """The data folder cannot be used; the message says what to do."""
 
 
-class _Turns:
-    """A lock for the writer that is given in the order of asking, those in a hurry before the others.
+class _FairLock:
+    """A lock that is given in the order of asking, to urgent callers first.
 
-    A plain lock goes to whoever happens to be awake: the thread that writes posts without end would take it back
-    before an agent's heartbeat, which is small and waited for, had woken up.
+    A plain lock goes to whichever thread is awake. The thread that writes posts would take it back before the thread of
+    an agent's heartbeat had woken up.
     """
 
     def __init__(self) -> None:
@@ -47,8 +48,8 @@ class _Turns:
         self._is_taken = False
 
     @contextlib.contextmanager
-    def take(self, *, in_a_hurry: bool) -> Iterator[None]:
-        ticket = (not in_a_hurry, next(self._numbers))
+    def take(self, *, urgent: bool) -> Iterator[None]:
+        ticket = (not urgent, next(self._numbers))
         with self._changed:
             heapq.heappush(self._waiting, ticket)
             self._changed.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
@@ -62,40 +63,40 @@ class _Turns:
                 self._changed.notify_all()
 
 
-class _Log:
-    """The write-ahead log as a file that is flushed: whoever comes while it is being flushed shares the next time.
+class _WriteAheadLog:
+    """The log as a file that is flushed. Threads that come during a flush share the next one.
 
-    It is there as long as a connection is, and SQLite only ever writes into it. (A second descriptor is harmless:
-    SQLite locks the database and the shared memory, never the log.)
+    The file exists as long as a connection does. (A second descriptor is harmless: SQLite locks the database and the
+    shared memory, never the log.)
 
-    Once a flush has failed, none will do: Linux tells of lost pages a single time, and takes them for clean then.
+    After a failed flush every later one fails, too: Linux reports lost pages once, and then takes them for clean.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY)
         self._changed = threading.Condition()
-        self._asked = self._flushed = 0
+        self._requested = self._flushed = 0
         self._is_busy = False
         self._failure: OSError | None = None
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # or a power cut could take the log's name
         os.close(folder)
 
-    def settle(self) -> None:
-        """Return once all that is in the log by now is on disk.
+    def flush(self) -> None:
+        """Return once everything that is in the log by now is on disk.
 
         Raises:
-            OSError: when the disk has failed; nothing may be acknowledged until the server is started again.
+            OSError: the disk has failed; nothing may be acknowledged until the server is started again.
         """
         with self._changed:
-            self._asked = mine = self._asked + 1
-            while self._flushed < mine:
+            self._requested = ticket = self._requested + 1
+            while self._flushed < ticket:
                 if self._failure is not None:
                     raise self._failure
                 if self._is_busy:
                     self._changed.wait()
                     continue
-                self._is_busy, until = True, self._asked
+                self._is_busy, until = True, self._requested
                 self._changed.release()
                 failure = None
                 try:
@@ -114,23 +115,23 @@ class _Log:
 
 
 class Storage:
-    """One writer connection behind a lock, and as many readers as there are requests at once."""
+    """One writer connection behind a lock, and a reader connection for every request at the same time."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the data folder, making it where there is none.
+        """Open the data folder, making it if it does not exist.
 
         Raises:
-            StorageError: when the folder cannot be written, another server uses it, or it is from a newer version.
+            StorageError: the folder cannot be written, another server uses it, or another version wrote it.
         """
         self.folder = folder
         self._path = folder / "amc.sqlite3"
         with contextlib.ExitStack() as opened:
-            claim = opened.enter_context(_claim(folder))
+            self._folder_lock = opened.enter_context(_lock_folder(folder))
             try:
                 self._connection = self._connect()
                 opened.callback(self._connection.close)
-                migrate(self._connection)
-                self._log = _Log(self._path.with_name(f"{self._path.name}-wal"))
+                prepare(self._connection)
+                self._log = _WriteAheadLog(self._path.with_name(f"{self._path.name}-wal"))
             except SchemaError as error:
                 raise StorageError(f"{self._path}: {error}") from error
             except sqlite3.Error as error:
@@ -138,8 +139,7 @@ class Storage:
                     f"{self._path} cannot be opened: {error}. Restore a backup, or choose another --data folder."
                 ) from error
             opened.pop_all()
-        self._claim = claim
-        self._turns = _Turns()
+        self._lock = _FairLock()
         self._writer = Writer(self._connection)
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
@@ -149,12 +149,12 @@ class Storage:
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
-            cached_statements=STATEMENTS_KEPT,
+            cached_statements=CACHED_STATEMENTS,
         )
         connection.row_factory = sqlite3.Row
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")  # why: see the top of this module
+            connection.execute("PRAGMA synchronous = NORMAL")  # the top of this module says why
             connection.execute("PRAGMA foreign_keys = ON")
         except sqlite3.Error:
             connection.close()
@@ -163,19 +163,19 @@ class Storage:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Writer]:
-        """Give a transaction, committed and on disk when this ends, undone when the block raises."""
-        with self.write_unsettled(in_a_hurry=True) as writer:
+        """Give a transaction. It is committed and on disk when the block ends, and undone when the block raises."""
+        with self.write_unflushed(urgent=True) as writer:
             yield writer
-        self.settle()
+        self.flush()
 
     @contextlib.contextmanager
-    def write_unsettled(self, *, in_a_hurry: bool) -> Iterator[Writer]:
-        """Give a transaction that may be acknowledged only after ``settle``.
+    def write_unflushed(self, *, urgent: bool) -> Iterator[Writer]:
+        """Give a transaction that may be acknowledged only after ``flush``.
 
         Args:
-            in_a_hurry: go before those that are in none.
+            urgent: go before those that are not.
         """
-        with self._turns.take(in_a_hurry=in_a_hurry):
+        with self._lock.take(urgent=urgent):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -186,13 +186,13 @@ class Storage:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Return once everything that has been committed is on disk."""
-        self._log.settle()
+        self._log.flush()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
-        """Give a snapshot that no writer disturbs."""
+        """Give a snapshot that no writer changes."""
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
@@ -210,34 +210,26 @@ class Storage:
         return sum(path.stat().st_size for path in paths if path.exists())
 
     def close(self) -> None:
-        """Close every connection and leave the folder to others."""
-        with self._turns.take(in_a_hurry=True):
+        """Close every connection and unlock the folder."""
+        with self._lock.take(urgent=True):
             while not self._idle.empty():
                 self._idle.get_nowait().close()
             self._log.close()
             self._connection.close()
-        self._claim.close()
+        self._folder_lock.close()
 
 
-def _claim(folder: Path) -> BinaryIO:
-    """Make the folder ours as long as the process lives; the kernel frees it however the process ends."""
+def _lock_folder(folder: Path) -> BinaryIO:
+    """Lock the folder for this process, making it if it does not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "lock").open("a+b")
+        return lock_file(folder / "lock")
+    except LockedError as error:
+        raise StorageError(
+            f"another server (process {error.holder}) uses the data folder {folder}. "
+            "Stop it, or choose another with --data."
+        ) from error
     except OSError as error:
         raise StorageError(
             f"the data folder {folder} cannot be written ({error.strerror}). Choose another with --data."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().decode(errors="replace").strip() or "unknown"
-        lock.close()
-        raise StorageError(
-            f"another server (process {holder}) uses the data folder {folder}. Stop it, or choose another with --data."
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    lock.flush()
-    return lock

@@ -1,4 +1,4 @@
-"""What is changed in the database: every statement in SQL that writes, within one transaction.
+"""Every SQL statement that writes.
 
 ``storage.Storage.write`` gives out the one ``Writer`` for a transaction. The learning curves that it keeps in memory
 stay equal to the database.
@@ -10,13 +10,15 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from amc_server.errors import Refused
+from amc_server.ids import is_plain_name
 from amc_server.store.curves import CurveCache
 from amc_server.store.reader import Reader
-from amc_server.store.records import Artifact, Line
+from amc_server.store.records import ENTITY, LATEST, Artifact, Line, Project
 
 
 class Writer(Reader):
-    """Questions and changes, within one transaction."""
+    """Queries and changes within one transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
@@ -25,16 +27,16 @@ class Writer(Reader):
 
     def invalidate_copies(self) -> None:
         """Drop the curves in memory, and begin a generation: an undone transaction or a deletion took rows away."""
-        self._cache.drop()
+        self._cache.clear()
         self.generation += 1
 
     def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
-        known = self._cache.curves(sweep)
-        if known is None:
+        curves = self._cache.curves(sweep)
+        if curves is None:
             self._cache.keep(sweep, self._points(sweep))
-            known = self._cache.curves(sweep) or {}
-        return known
+            curves = self._cache.curves(sweep) or {}
+        return curves
 
     def insert(self, table: str, **values: Any) -> int:
         """Add a row and return its key."""
@@ -49,7 +51,7 @@ class Writer(Reader):
             self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
 
     def delete(self, table: str, pk: int) -> None:
-        """Remove the row with that key and all that belongs to it."""
+        """Remove the row with that key and everything that belongs to it."""
         if table == "runs":
             self.invalidate_copies()
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
@@ -72,16 +74,40 @@ class Writer(Reader):
 
     def put_points(self, sweep: int, run: int, first: int, end: int, points: Sequence[tuple[int, float]]) -> None:
         """Replace the metric's values of the history rows ``first <= line < end`` by (line, value) pairs."""
-        if not self._cache.grow(sweep, run, first, points):
-            self._cache.drop()
+        if not self._cache.append(sweep, run, first, points):
+            self._cache.clear()
         self._connection.execute("DELETE FROM points WHERE run = ? AND line >= ? AND line < ?", (run, first, end))
         self._connection.executemany(
             "INSERT INTO points (run, line, value) VALUES (?, ?, ?)", [(run, line, value) for line, value in points]
         )
 
+    def project_or_new(self, name: str | None, now: float) -> Project:
+        """Return the project of that name, creating it if there is none.
+
+        Raises:
+            Refused: the name cannot be a project's.
+        """
+        name = name or "uncategorized"
+        project = self.project(ENTITY, name)
+        if project is not None:
+            return project
+        if not is_plain_name(name):
+            raise Refused(f"{name!r} cannot be a project: 1 to 128 printable characters without a slash")
+        return self.project_by_key(self.insert("projects", entity=ENTITY, name=name, created_at=now))
+
+    def delete_artifact(self, artifact: Artifact) -> list[str]:
+        """Remove an artifact and return the blobs that nothing names any more; ``latest`` goes to the newest left."""
+        blobs = [artifact.manifest, *(file.blob for file in self.artifact_files(artifact.pk))]
+        had_latest = self.artifact_with_alias(artifact.project, artifact.collection, LATEST) == artifact.pk
+        self.delete("artifacts", artifact.pk)
+        remaining = [other for other in self.artifacts(artifact.project, artifact.collection) if other.is_committed]
+        if had_latest and remaining:
+            self.put_alias(max(remaining, key=lambda other: other.version or 0), LATEST)
+        return [blob for blob in blobs if blob is not None]
+
     def numbered_history(self, run: int) -> list[Line]:
         """Return the run's history with its row numbers."""
-        return [Line(row[0], row[1]) for row in self._all("SELECT line, body FROM history WHERE run = ?", run)]
+        return [Line(row[0], row[1]) for row in self._rows("SELECT line, body FROM history WHERE run = ?", run)]
 
     def put_file(self, run: int, *, name: str, blob: str, size: int, md5: str, updated_at: float) -> None:
         """Record a file; one of the same name is replaced."""
@@ -93,7 +119,7 @@ class Writer(Reader):
         )
 
     def put_alias(self, artifact: Artifact, alias: str) -> None:
-        """Let a name point to this version, and to no other of its collection."""
+        """Let an alias name this version instead of any other of its collection."""
         self._connection.execute(
             "INSERT INTO artifact_aliases (artifact, project, collection, alias) VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET artifact = excluded.artifact",
@@ -101,7 +127,7 @@ class Writer(Reader):
         )
 
     def remove_alias(self, artifact: Artifact, alias: str) -> None:
-        """Let a name no longer point to this version."""
+        """Remove an alias of this version."""
         self._connection.execute("DELETE FROM artifact_aliases WHERE artifact = ? AND alias = ?", (artifact.pk, alias))
 
     def put_use(self, run: int, artifact: int) -> None:

@@ -1,0 +1,36 @@
+"""JSON that clients send, with refusals that name what was wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from amc_server.errors import Refused
+
+
+def read_json(text: str | bytes, name: str, *, status: int | None = None) -> Any:
+    """Return the value that a JSON text holds.
+
+    Args:
+        name: what the text is, for the message.
+        status: of the refusal.
+
+    Raises:
+        Refused: the text is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refused(f"{name}: this is not JSON: {error}", status=status) from error
+
+
+def read_json_object(text: str | bytes, name: str) -> dict[str, Any]:
+    """Return the object that a JSON text holds.
+
+    Raises:
+        Refused: the text is not JSON, or holds something else.
+    """
+    value = read_json(text, name)
+    if not isinstance(value, dict):
+        raise Refused(f"{name}: a JSON object is needed, not {str(text)[:80]!r}")
+    return value

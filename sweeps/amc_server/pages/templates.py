@@ -1,0 +1,25 @@
+"""The templates of the pages, and the page that shows one message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+
+from amc_server.clock import iso_time
+
+_templates = jinja2.Environment(
+    loader=jinja2.PackageLoader("amc_server.pages", "."), autoescape=True, undefined=jinja2.StrictUndefined
+)
+_templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
+_templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the HTML of a template."""
+    return _templates.get_template(template).render(**values)
+
+
+def message_page(text: str) -> str:
+    """Return a page that shows one message."""
+    return render("message.html", title="amc-sweep", text=text)

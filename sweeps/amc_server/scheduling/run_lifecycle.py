@@ -1,0 +1,113 @@
+"""The state of single runs: infers it from the recorded facts, records it, and records that a run should stop.
+
+Every method runs within the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+from amc_server.clock import Clock
+from amc_server.scheduling.presence import Presence
+from amc_server.scheduling.states import Facts, Limits, infer, is_abandoned
+from amc_server.store.records import Run
+from amc_server.store.writer import Writer
+from amc_sweeps.runs.run_states import RunState
+
+logger = logging.getLogger(__name__)
+
+
+class RunLifecycle:
+    """Changes of a run's state."""
+
+    def __init__(self, clock: Clock, presence: Presence, limits: Limits) -> None:
+        self._clock = clock
+        self._presence = presence
+        self._limits = limits
+
+    def update(self, store: Writer, run: Run, **changes: Any) -> Run:
+        """Change columns of a run and return the run as it is then."""
+        store.update("runs", run.pk, **changes)
+        return replace(run, **changes)
+
+    def trial_reported(self, store: Writer, run: Run, **changes: Any) -> Run:
+        """Record that the run's trial is alive, with the columns that it changes, and update the state."""
+        self._presence.run_heard(run.pk)
+        run = self.update(store, run, heartbeat_at=self._clock.wall(), **changes)
+        return self.update_state(store, run)
+
+    def update_state(self, store: Writer, run: Run) -> Run:
+        """Infer the run's state again, and record it if it has changed."""
+        state = infer(self._facts(run), self._limits)
+        if state is run.state:
+            return run
+        ended_at = self._clock.wall() if state.is_terminal else None
+        logger.info("run %s is %s (was %s)", run.id, state, run.state)
+        # This server has seen how the run went on. Of what the import lacked only the time of creation stays unknown.
+        unknown = json.dumps([fact for fact in run.unknown_facts if fact == "created_at"])
+        return self.update(store, run, state=state.value, ended_at=ended_at, state_when_exported=None, unknown=unknown)
+
+    def stop(
+        self,
+        store: Writer,
+        run: Run,
+        reason: str,
+        *,
+        band: int | None = None,
+        value: float | None = None,
+        threshold: float | None = None,
+    ) -> Run:
+        """Record that a run should end; the first reason stays."""
+        if run.stop_recorded or (run.state.is_terminal and not run.is_waiting):
+            return run
+        self._presence.stop_recorded(run.pk)
+        logger.info("run %s should stop: %s", run.id, reason)
+        run = self.update(
+            store,
+            run,
+            stop_reason=reason,
+            stop_at=self._clock.wall(),
+            stop_band=band,
+            stop_value=value,
+            stop_threshold=threshold,
+        )
+        if run.state.is_terminal:  # it was preempted, and is not handed out again
+            return self.update(store, run, state=RunState.KILLED.value)
+        return self.update_state(store, run)
+
+    def check_timeout(self, store: Writer, run: Run) -> None:
+        """Reissue the run if nobody started it after its hand-out, else update its state."""
+        if not self._needs_reissue(run):
+            self.update_state(store, run)
+            return
+        logger.info("run %s was handed out %d times and never began", run.id, run.hand_outs)
+        if run.stop_recorded:
+            self.update_state(store, run)
+        elif run.hand_outs >= self._limits.hand_outs:
+            self.update_state(store, self.update(store, run, given_up=1))
+        else:
+            self.update(store, run, agent=None)
+
+    def has_timeout(self, run: Run) -> bool:
+        """Return whether ``check_timeout`` would change the run."""
+        return infer(self._facts(run), self._limits) is not run.state or self._needs_reissue(run)
+
+    def _needs_reissue(self, run: Run) -> bool:
+        is_pending = run.state is RunState.PENDING and run.sweep is not None
+        return is_pending and is_abandoned(self._facts(run), self._limits)
+
+    def _facts(self, run: Run) -> Facts:
+        return Facts(
+            started=bool(run.started),
+            exit_code=run.exit_code,
+            preempting=bool(run.preempting),
+            stop_recorded=run.stop_recorded,
+            given_up=bool(run.given_up),
+            handed_out=run.agent is not None,
+            silent_s=self._presence.silent_s(run.pk),
+            listed_s=self._presence.listed_s(run.pk),
+            unlisted_s=self._presence.unlisted_s(run.pk),
+        )
