@@ -1,7 +1,7 @@
-"""The names of everything that a trial logs: what a sweep may name as its metric (free of torch).
+"""Names of everything that a trial logs, any of which a sweep may name as its metric (free of torch).
 
-Names use slashes, because W&B reads a dot as a path. Accuracies, F1 scores, shares and weights are fractions in 0..1;
-"combined" counts a frame as right when its modulation and its SNR level both are.
+Names use slashes, because W&B reads a dot as a path. Accuracies, F1 scores, shares and weights are fractions in 0..1.
+"Combined" counts a frame as right when both its modulation and its SNR level are right.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ EPOCH_METRICS: frozenset[str] = frozenset(
         "val/mod_acc",
         "val/snr_acc",
         "val/snr_mae_db",
-        "gap/combined_acc",  # train minus val: above 0 where frames are learnt by heart
-        "attractor/share",  # of the frames of other levels that the greediest attractor swallows; 0 without one
+        "gap/combined_acc",  # train minus val: above 0 where the network overfits
+        "attractor/share",  # of the other levels' frames that are mistaken for the strongest attractor; 0 without one
         "weight/mod",  # normalised task weights: the two sum to 1
         "weight/snr",
         "throughput/frames_per_s",  # of the training phase
@@ -34,11 +34,11 @@ EPOCH_METRICS: frozenset[str] = frozenset(
     }
 )
 
-# Logged in the epochs in which there is something to say.
+# Logged in some epochs only.
 OCCASIONAL_METRICS: frozenset[str] = frozenset(
     {
-        "attractor/snr_db",  # the level that swallows most; absent where none does
-        "train/bad_frames",  # frames with NaN or infinite samples that the epoch met; absent where there are none
+        "attractor/snr_db",  # the strongest attractor; absent without one
+        "train/bad_frames",  # frames with NaN or infinite samples; absent where there are none
         "val/bad_frames",
     }
 )
@@ -50,15 +50,15 @@ _OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
 
 
 def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> frozenset[str]:
-    """Return what a trial with these classes logs once an epoch besides EPOCH_METRICS, all of it of the val part.
+    """Return what a trial with these classes logs once an epoch besides EPOCH_METRICS, all about the val part.
 
     ``f1/mod/QPSK``, ``f1/family/PSK``, ``f1/snr/12`` and ``acc/snr/12``: the last is the combined accuracy at 12 dB.
     """
-    known, levels = set(modulations), list(levels_db)
-    families = [name for name, members in FAMILIES.items() if known & set(members)]
+    names, levels = set(modulations), list(levels_db)
+    families = [family for family, members in FAMILIES.items() if names & set(members)]
     return frozenset(
         [
-            *(f"f1/mod/{modulation}" for modulation in known),
+            *(f"f1/mod/{modulation}" for modulation in names),
             *(f"f1/family/{family}" for family in families),
             *(f"f1/snr/{level}" for level in levels),
             *(f"acc/snr/{level}" for level in levels),
@@ -67,11 +67,11 @@ def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> froz
 
 
 def is_epoch_metric(name: str) -> bool:
-    """Whether some trial logs this name once an epoch, so that a search may steer by it."""
+    """Whether some trial logs this name once an epoch, so that a search can use it."""
     return name in EPOCH_METRICS or name in detail_metrics(CLASSES, ()) or level_of(name) is not None
 
 
 def level_of(name: str) -> int | None:
-    """Return the SNR in dB that a metric of one level is about, None for any other name."""
-    found = _OF_LEVEL.fullmatch(name)
-    return int(found[1]) if found else None
+    """Return the SNR in dB of a metric about one level, None for any other name."""
+    match = _OF_LEVEL.fullmatch(name)
+    return int(match[1]) if match else None

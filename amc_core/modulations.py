@@ -1,7 +1,7 @@
 """The 24 classes of RadioML 2018.01A, in the order of the columns of ``Y``, and the subsets that trials use.
 
-The order is the corrected one ("classes-fixed"). The ``classes.txt`` that is shipped with the archive names the columns
-wrongly; a loader that believes it permutes every per-class score without any visible error.
+The order is the corrected one ("classes-fixed"). The ``classes.txt`` in the archive names the columns wrongly. A loader
+that uses it permutes every per-class score without any visible error.
 
 Source: T. O'Shea, T. Roy, T. C. Clancy, "Over-the-Air Deep Learning Based Radio Signal Classification",
 IEEE Journal of Selected Topics in Signal Processing 12(1), 2018.
@@ -12,30 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 CLASSES: tuple[str, ...] = (
-    "OOK",
-    "4ASK",
-    "8ASK",
-    "BPSK",
-    "QPSK",
-    "8PSK",
-    "16PSK",
-    "32PSK",
-    "16APSK",
-    "32APSK",
-    "64APSK",
-    "128APSK",
-    "16QAM",
-    "32QAM",
-    "64QAM",
-    "128QAM",
-    "256QAM",
-    "AM-SSB-WC",
-    "AM-SSB-SC",
-    "AM-DSB-WC",
-    "AM-DSB-SC",
-    "FM",
-    "GMSK",
-    "OQPSK",
+    *("OOK", "4ASK", "8ASK", "BPSK", "QPSK", "8PSK", "16PSK", "32PSK", "16APSK", "32APSK", "64APSK", "128APSK"),
+    *("16QAM", "32QAM", "64QAM", "128QAM", "256QAM", "AM-SSB-WC", "AM-SSB-SC", "AM-DSB-WC", "AM-DSB-SC", "FM"),
+    *("GMSK", "OQPSK"),
 )
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from amc_core.commands.parameters import Span, classes_option, levels_option, rings_option
+from amc_core.commands.parameters import classes_option, levels_option, rings_option, span
 from amc_core.commands.terminal import progress_bar
 
 
@@ -29,9 +29,9 @@ from amc_core.commands.terminal import progress_bar
 @click.option(
     "--gain-db", type=float, default=0.0, show_default=True, help="Receiver gain, uniform in +- this; 0: unit power."
 )
-@click.option("--roll-off", type=Span(float), default="0.1:0.5", show_default=True, help="Of the RRC pulse.")
+@click.option("--roll-off", type=span(float), default="0.1:0.5", show_default=True, help="Of the RRC pulse.")
 @click.option(
-    "--half-span", type=Span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
+    "--half-span", type=span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
 )
 @click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles a sample.")
 @rings_option

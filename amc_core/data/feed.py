@@ -1,4 +1,4 @@
-"""From the file to what the model sees, read in the background while the model computes.
+"""Batches of model input, read from the file in the background while the model computes.
 
 In names: B frames of a batch, T = 1024 samples, C = I and Q, X the shape of one frame's model input, M frames of the
 selection.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amc_core.data.radioml import RadioMLFile, Selection
 
-_AHEAD = 2  # batches: a slow one, such as the first from a cold disk, is caught up with by the next
+_AHEAD = 2  # batches that are read ahead, so that one slow read (a cold disk) does not stop the model
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What the thread has made of a batch."""
+    """What the reading thread returns."""
 
     rows: npt.NDArray[np.int64]
     frames: Tensor | None  # (B, T, 2), pinned for a GPU; None where the GPU holds the frames
@@ -41,12 +41,11 @@ class _Loaded:
 
 
 class Feed:
-    """Frames of a selection as model input, batch by batch, in the order that is asked for.
+    """Frames of a selection as model input, in batches.
 
-    A thread reads ahead; only pinned memory is copied to a GPU without waiting. The representation is computed between
-    two steps of the model, on the CPU too: the model keeps every core busy there, so that a thread beside it makes its
-    threads wait for each other, and gains nothing. Nothing in here draws a random number, so that reading ahead changes
-    none.
+    A thread reads ahead into pinned memory, which a GPU copies without waiting. The representation is computed between
+    two steps of the model, on the CPU too: there the model uses every core, and a second thread would only slow it
+    down. No random number is drawn here, so reading ahead changes none.
 
     Args:
         data: the open file.
@@ -80,7 +79,7 @@ class Feed:
                     future.cancel()
 
     def _load(self, positions_B: npt.NDArray[np.int64]) -> _Loaded:
-        """Do what the model need not wait for; this runs in the thread."""
+        """Read a batch; this runs in the thread."""
         index_B, rows_B = torch.from_numpy(positions_B), self._rows_M[positions_B]
         modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
         if self._data.is_on_device:
@@ -91,7 +90,7 @@ class Feed:
         return _Loaded(rows_B, iq_BTC, modulation_B, snr_B)
 
     def _finish(self, loaded: _Loaded) -> Batch:
-        """Do the rest in the model's own order of work."""
+        """Copy a batch to the device and compute its representation."""
         modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
         if loaded.frames is None:
             iq_BTC = self._data.frames_on_device(loaded.rows)
@@ -101,5 +100,5 @@ class Feed:
 
 
 def laid_out(input_BX: Tensor) -> Tensor:
-    """Convolutions on tensor cores and in oneDNN want images with the channels last."""
+    """Return images with the channels last, which convolutions on tensor cores and in oneDNN want."""
     return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX

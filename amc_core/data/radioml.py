@@ -1,7 +1,7 @@
-"""The HDF5 file in the layout of RadioML 2018.01A: check it, know every row's label, gather rows.
+"""The HDF5 file in the layout of RadioML 2018.01A: checks, labels of all rows, and gathering of rows.
 
 Layout: ``X`` float32 (N, 1024, 2) holding I and Q, ``Y`` one-hot integers (N, 24), ``Z`` integers (N, 1), SNR in dB.
-Rows are found by Y and Z and never by an assumed order.
+Rows are found by Y and Z, because files have different orders.
 
 In names: N all rows of the file, B the rows asked for, K = 24 columns of Y.
 """
@@ -46,8 +46,8 @@ class RadioMLFile:
 
     Args:
         path: the HDF5 file.
-        storage: where ``hold`` puts frames: ``memmap``, which refuses a file that cannot be mapped, ``ram``,
-            ``ram_float16``, ``device``, or ``auto`` by what fits.
+        storage: where ``hold`` puts frames: ``memmap`` (refuses a file that cannot be mapped), ``ram``,
+            ``ram_float16``, ``device``, or ``auto``: whatever fits.
 
     Raises:
         DataError: the file is missing, truncated, not HDF5, or not in the layout.
@@ -81,7 +81,7 @@ class RadioMLFile:
         return self._gather(rows_B) if self._ram is None else self._ram.frames(rows_B)
 
     def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None) -> str:
-        """Put these rows where ``storage`` says, once; from then on only they may be asked for, unless on disk.
+        """Copy these rows to where ``storage`` says. After that only these rows are available, unless they are on disk.
 
         Returns:
             memmap, file (through h5py), ram, ram_float16 or device.
@@ -90,20 +90,20 @@ class RadioMLFile:
             ConfigError: no room there, or no GPU.
             DataError: reading failed.
         """
-        chosen = choose_storage(
+        storage = choose_storage(
             self._storage, n_frames=len(rows_M), is_contiguous=self.is_memory_mapped, room=find_room(device)
         )
-        if chosen == "device":
-            assert device is not None  # otherwise there would have been no room
+        if storage == "device":
+            assert device is not None  # without a device there is no room on it
             self._device = HeldOnDevice(self._gather, rows_M, self.n_frames, device)
-        elif chosen in {"ram", "ram_float16"}:
-            dtype = np.float32 if chosen == "ram" else np.float16
+        elif storage in {"ram", "ram_float16"}:
+            dtype = np.float32 if storage == "ram" else np.float16
             self._ram = HeldInRam(self._gather, rows_M, self.n_frames, dtype)
-        return chosen
+        return storage
 
     @property
     def is_on_device(self) -> bool:
-        """Whether ``frames_on_device`` may be asked."""
+        """Whether ``frames_on_device`` may be called."""
         return self._device is not None
 
     def frames_on_device(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -113,7 +113,6 @@ class RadioMLFile:
         return self._device.frames(rows_B)
 
     def _gather(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Gather rows from the file."""
         try:
             if self.is_memory_mapped:
                 return np.ascontiguousarray(self._frames[rows_B], dtype=np.float32)
@@ -126,7 +125,7 @@ class RadioMLFile:
             return gathered_BTC
 
     def close(self) -> None:
-        """Close the file; a memory map goes with its last user."""
+        """Close the file; a memory map ends with its last user."""
         self._file.close()
 
     def __enter__(self) -> RadioMLFile:
@@ -138,9 +137,9 @@ class RadioMLFile:
         self.close()
 
     def _fingerprint(self) -> str:
-        """Name the content in 16 hex digits: the same on every machine, whatever the path, and cheap on 20 GB.
+        """Return 16 hex digits that depend on the number of rows, every label and a fixed sample of frames.
 
-        It covers the number of rows, every label, and a fixed sample of frames.
+        They do not depend on the path, and are quick to compute for 20 GB.
         """
         digest = hashlib.sha256(f"radioml:{self.n_frames}x{FRAME_LENGTH}x2".encode())
         digest.update(self.column_N.astype("<i2").tobytes())
@@ -152,7 +151,7 @@ class RadioMLFile:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that a label set and an SNR range leave, with the targets a model is trained on (M rows)."""
+    """The M rows of a label set and an SNR range, with the targets that a model learns."""
 
     label_set: str
     columns: tuple[int, ...]  # column of Y of every modulation class
@@ -220,27 +219,23 @@ def _open(path: Path) -> Any:
 
 def _checked_datasets(path: Path, file: Any) -> tuple[Any, Any, Any]:
     problems = []
-    found = {}
-    for name in ("X", "Y", "Z"):
+    datasets = {}
+    for name, shape in (("X", (FRAME_LENGTH, 2)), ("Y", (len(CLASSES),)), ("Z", (1,))):
         dataset = file.get(name)
-        if isinstance(dataset, h5py.Dataset):
-            found[name] = dataset
-        else:
+        if not isinstance(dataset, h5py.Dataset):
             problems.append(f"no dataset {name}")
-    if "X" in found and (found["X"].ndim != 3 or found["X"].shape[1:] != (FRAME_LENGTH, 2) or found["X"].dtype != "f4"):
-        problems.append(f"X is {found['X'].dtype} {found['X'].shape}")
-    if "Y" in found and (found["Y"].shape[1:] != (len(CLASSES),) or found["Y"].dtype.kind not in "iu"):
-        problems.append(f"Y is {found['Y'].dtype} {found['Y'].shape}")
-    if "Z" in found and (found["Z"].shape[1:] != (1,) or found["Z"].dtype.kind not in "iu"):
-        problems.append(f"Z is {found['Z'].dtype} {found['Z'].shape}")
-    if len(found) == 3 and len({dataset.shape[0] for dataset in found.values()}) != 1:
-        lengths = ", ".join(f"{name} {dataset.shape[0]}" for name, dataset in found.items())
+            continue
+        datasets[name] = dataset
+        if dataset.shape[1:] != shape or (dataset.dtype != "f4" if name == "X" else dataset.dtype.kind not in "iu"):
+            problems.append(f"{name} is {dataset.dtype} {dataset.shape}")
+    if len(datasets) == 3 and len({dataset.shape[0] for dataset in datasets.values()}) != 1:
+        lengths = ", ".join(f"{name} {dataset.shape[0]}" for name, dataset in datasets.items())
         problems.append(f"different numbers of rows: {lengths}")
-    elif "X" in found and found["X"].shape[0] == 0:
+    elif "X" in datasets and datasets["X"].shape[0] == 0:
         problems.append("no rows")
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}; expected {_LAYOUT}; {_REMEDY}")
-    return found["X"], found["Y"], found["Z"]
+    return datasets["X"], datasets["Y"], datasets["Z"]
 
 
 def _columns(path: Path, dataset: Any) -> npt.NDArray[np.int16]:
@@ -261,7 +256,7 @@ def _snr_levels(path: Path, dataset: Any) -> npt.NDArray[np.int16]:
     snr_db_N = _read(path, dataset, slice(None))[:, 0]
     if abs(snr_db_N).max() > 1000:
         raise DataError(
-            f"{path}: Z reaches {abs(snr_db_N).max()}, which is no SNR in dB; expected {_LAYOUT}; {_REMEDY}"
+            f"{path}: Z reaches {abs(snr_db_N).max()}, too far for an SNR in dB; expected {_LAYOUT}; {_REMEDY}"
         )
     return np.asarray(snr_db_N, dtype=np.int16)
 

@@ -1,8 +1,8 @@
 """Divide the selected frames into train, validation and test parts, the same way on every machine.
 
-Every (modulation, SNR) cell is divided in the same ratios. A row's place in its cell is decided by a hash of its number
-in the file and the seed, not by a random generator whose stream a library may change: the fingerprint must keep meaning
-the same rows for years.
+Every (modulation, SNR) cell is divided in the same ratios. A hash of the row's number in the file and the seed decides
+its place in the cell. A library may change the stream of its random generator, and a fingerprint must name the same
+rows for years.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amc_core.modulations import CLASSES
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in a Selection (0..M-1, increasing), without overlap and without a rest."""
+    """Positions in a Selection (0..M-1, increasing); every position is in exactly one part."""
 
     train: npt.NDArray[np.int64]
     val: npt.NDArray[np.int64]
@@ -30,14 +30,14 @@ class Split:
 
 
 def stratified_split(selection: Selection, fractions: tuple[float, float, float], seed: int) -> Split:
-    """Cut every cell at the cumulative fractions.
+    """Return three parts, every cell cut at the cumulative fractions.
 
-    The cuts run on from cell to cell, so that rounding never adds up: whole parts have the size that the fractions say,
-    to a frame (891,289 / 111,411 / 111,412 for 80/10/10 of the 1,114,112 digital frames at 0..30 dB), and a cell's
-    parts differ from them by less than one.
+    Rounding carries over from cell to cell, so that it never adds up: a whole part has the size that the fractions give
+    to one frame (891,289 / 111,411 / 111,412 for 80/10/10 of the 1,114,112 digital frames at 0..30 dB). In a cell a
+    part differs by less than one frame.
 
     Raises:
-        DataError: too few frames, so that a part would be empty.
+        DataError: too few frames: a part would be empty.
     """
     cell_M = selection.modulation * len(selection.levels_db) + selection.snr
     order_M = np.lexsort((_hash(selection.rows, seed), cell_M))  # by cell, within a cell by hash
@@ -59,14 +59,9 @@ def stratified_split(selection: Selection, fractions: tuple[float, float, float]
 def split_fingerprint(
     data_fingerprint: str, selection: Selection, fractions: tuple[float, float, float], seed: int
 ) -> str:
-    """Name a split in 16 hex digits: equal for the same file, classes, SNR levels, fractions and seed."""
-    facts = [
-        data_fingerprint,
-        selection.label_set,
-        selection.levels_db,
-        [f"{part:.9f}" for part in fractions],
-        seed,
-    ]
+    """Return 16 hex digits, equal for the same file, classes, SNR levels, fractions and seed."""
+    parts = [f"{part:.9f}" for part in fractions]
+    facts = [data_fingerprint, selection.label_set, selection.levels_db, parts, seed]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -78,10 +73,10 @@ def manifest(
     *,
     with_rows: bool = False,
 ) -> dict[str, Any]:
-    """Describe a split in plain JSON types, the same on every machine, whatever the file's path.
+    """Return a description of a split in plain JSON types, the same on every machine and for every path of the file.
 
-    Every part has its number of frames and a SHA-256 of its row numbers (increasing, little-endian int64), and with
-    ``with_rows`` the row numbers themselves, for programs that cannot compute them.
+    Every part has its number of frames and a SHA-256 of its row numbers (increasing, little-endian int64);
+    ``with_rows`` adds the row numbers, for programs that cannot compute them.
 
     Raises:
         DataError: too few frames for three parts.
@@ -106,36 +101,30 @@ def manifest(
 
 
 def manifest_differences(given: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
-    """Say in what a manifest differs from one that was computed anew; row numbers count through their SHA-256."""
+    """Return how a manifest differs from one that was computed here; row numbers are compared by their SHA-256."""
     names = ("data_fingerprint", "label_set", "modulations", "levels_db", "split", "split_seed", "split_fingerprint")
-    found = [
-        f"{name}: {given.get(name)!r} in the manifest, {computed[name]!r} here"
-        for name in names
-        if given.get(name) != computed[name]
-    ]
+    pairs = [(name, given.get(name), computed[name]) for name in names]
     for part, facts in computed["parts"].items():
-        for name in ("frames", "sha256"):
-            there = given.get("parts", {}).get(part, {}).get(name)
-            if there != facts[name]:
-                found.append(f"{part}, {name}: {there!r} in the manifest, {facts[name]!r} here")
-    return found
+        given_facts = given.get("parts", {}).get(part, {})
+        pairs += [(f"{part}, {name}", given_facts.get(name), facts[name]) for name in ("frames", "sha256")]
+    return [f"{name}: {old!r} in the manifest, {new!r} here" for name, old, new in pairs if old != new]
 
 
 def _quota(n_frames: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:
-    """How many of the first n frames belong before a cut; the slack forgives 0.7 + 0.2 = 0.8999999."""
+    """Return how many of the first n frames lie before a cut; the slack allows for 0.7 + 0.2 = 0.8999999."""
     return np.floor(n_frames * fraction + 1e-6)
 
 
 def _cell_bounds(
     sorted_cell_M: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where the cell of every position starts and ends."""
+    """Return where the cell of every position starts and ends."""
     _, start, count = np.unique(sorted_cell_M, return_index=True, return_counts=True)
     return np.repeat(start, count).astype(np.float64), np.repeat(start + count, count).astype(np.float64)
 
 
 def _hash(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
-    """Splitmix64 of (row, seed): Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014."""
+    """Return splitmix64 of (row, seed): Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014."""
     seed_hash = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:8], "little")
     z = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed_hash)  # wraps modulo 2**64
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""Where the frames of a trial live: in the file, in memory, or on the GPU.
+"""Where the frames of a trial are kept: in the file, in memory, or on the GPU.
 
 In names: N all rows of the file, M the rows of the selection, B the rows asked for, T = 1024 samples, C = I and Q.
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _FRAME_VALUES = 1024 * 2
 _CHUNK = 2048  # rows copied at once
-_AUTO_SHARE = 0.5  # of free memory that auto takes: the model and the other trials of the machine want the rest
-_ASKED_SHARE = 0.9  # of free memory that a storage named by the user may take
+_AUTO_SHARE = 0.5  # of free memory that auto takes: the model and other trials on this machine need the rest
+_NAMED_SHARE = 0.9  # of free memory that a storage named by the user may take
 
 _Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
@@ -34,18 +34,18 @@ class Room:
     device: int | None
 
 
-def choose_storage(wanted: str, *, n_frames: int, is_contiguous: bool, room: Room) -> str:
+def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Room) -> str:
     """Return memmap, ram, ram_float16, device, or ``file`` (through h5py) for so many frames.
 
-    ``auto`` prefers the GPU, where a batch costs no copy. Where the file can be mapped and the whole selection fits
-    into memory, the map is as fast as a copy, and all trials of a machine share it; a copy in half the bytes beats a
-    map that does not fit, and any copy beats a chunked or compressed file.
+    ``auto`` prefers the GPU, where a batch needs no copy. A map of a file that fits into memory is as fast as a copy,
+    and all trials of a machine share it. A float16 copy is faster than a map that does not fit, and any copy is faster
+    than a chunked or compressed file.
 
     Raises:
         ConfigError: the named storage has no room, or there is no GPU.
     """
     half, full = 2 * _FRAME_VALUES * n_frames, 4 * _FRAME_VALUES * n_frames
-    if wanted == "auto":
+    if storage == "auto":
         ram = room.ram * _AUTO_SHARE
         if room.device is not None and half <= room.device * _AUTO_SHARE:
             return "device"
@@ -54,19 +54,21 @@ def choose_storage(wanted: str, *, n_frames: int, is_contiguous: bool, room: Roo
         if half <= ram:
             return "ram_float16"
         return "memmap" if is_contiguous else "file"
-    if wanted == "device":
+    if storage == "device":
         if room.device is None:
-            raise ConfigError(["storage: device needs an NVIDIA GPU that torch can use, and there is none; use auto"])
-        _require(wanted, half, room.device, "on the GPU; use auto, or a narrower SNR range")
-    elif wanted == "ram":
-        _require(wanted, full, room.ram, "in memory; use ram_float16, which takes half of it, or memmap")
-    elif wanted == "ram_float16":
-        _require(wanted, half, room.ram, "in memory; use memmap, or a narrower SNR range")
-    return wanted
+            raise ConfigError(
+                ["storage: device needs an NVIDIA GPU that torch can use, and there is none here; use auto"]
+            )
+        _require(storage, half, room.device, "on the GPU; use auto, or a narrower SNR range")
+    elif storage == "ram":
+        _require(storage, full, room.ram, "in memory; use ram_float16, which takes half of it, or memmap")
+    elif storage == "ram_float16":
+        _require(storage, half, room.ram, "in memory; use memmap, or a narrower SNR range")
+    return storage
 
 
 def find_room(device: torch.device | None) -> Room:
-    """Ask the machine, and the container or cluster job that may allow less of it."""
+    """Return the free memory of the machine, or what its container or cluster job allows of it."""
     import psutil
 
     ram = psutil.virtual_memory().available
@@ -80,7 +82,7 @@ def find_room(device: torch.device | None) -> Room:
 
 
 class HeldInRam:
-    """A copy of the selected frames: as float32, or as float16 at unit power, which keeps -66 dB of the peak."""
+    """A copy of the selected frames: as float32, or as float16 at unit power (rounding 66 dB below the peak)."""
 
     def __init__(self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating]) -> None:
         self._position_N = _positions(rows_M, n_rows)
@@ -91,7 +93,7 @@ class HeldInRam:
 
     def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Gather rows: float32 (B, 1024, 2), at unit power if they are held as float16."""
-        return self._frames_MTC[_found(self._position_N, rows_B)].astype(np.float32, copy=False)
+        return self._frames_MTC[_held_positions(self._position_N, rows_B)].astype(np.float32, copy=False)
 
 
 class HeldOnDevice:
@@ -110,7 +112,7 @@ class HeldOnDevice:
         """Gather rows: float32 (B, 1024, 2) at unit power on the device; only the row numbers travel."""
         import torch
 
-        position_B = torch.from_numpy(_found(self._position_N, rows_B))
+        position_B = torch.from_numpy(_held_positions(self._position_N, rows_B))
         if self._device.type == "cuda":
             position_B = position_B.pin_memory().to(self._device, non_blocking=True)
         frames: torch.Tensor = self._frames_MTC.index_select(0, position_B).float()
@@ -118,31 +120,31 @@ class HeldOnDevice:
 
 
 def _require(storage: str, n_bytes: int, free: int, advice: str) -> None:
-    if n_bytes > free * _ASKED_SHARE:
+    if n_bytes > free * _NAMED_SHARE:
         raise ConfigError([f"storage: {storage} needs {n_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free {advice}"])
 
 
 def _in_half(frames_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Bring frames to unit power, then to float16, which ends at 65504 and has few digits below 6e-5.
+    """Return frames at unit power in float16, which ends at 65504 and has few digits below 6e-5.
 
-    Every representation does the first anyway: nothing is lost but a receiver's gain. A silent frame and one with NaN
-    or infinite samples keep their scale.
+    Every representation scales to unit power anyway, so only the receiver's gain is lost. Silent and bad frames keep
+    their scale.
     """
     power_B = np.einsum("btc,btc->b", frames_BTC, frames_BTC, dtype=np.float64) / frames_BTC.shape[1]
     gain_B = np.ones(len(power_B))
     np.divide(1.0, np.sqrt(power_B), out=gain_B, where=np.isfinite(power_B) & (power_B > 0))
-    with np.errstate(over="ignore"):  # of a bad frame's good samples: the frame stays bad
+    with np.errstate(over="ignore"):  # good samples of a bad frame may overflow: the frame stays bad
         return (frames_BTC * gain_B[:, None, None]).astype(np.float16)
 
 
 def _positions(rows_M: npt.NDArray[np.int64], n_rows: int) -> npt.NDArray[np.int64]:
-    """Where every row of the file is held; -1: nowhere."""
+    """Return where every row of the file is held; -1: nowhere."""
     position_N = np.full(n_rows, -1, dtype=np.int64)
     position_N[rows_M] = np.arange(len(rows_M))
     return position_N
 
 
-def _found(position_N: npt.NDArray[np.int64], rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _held_positions(position_N: npt.NDArray[np.int64], rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     position_B: npt.NDArray[np.int64] = position_N[rows_B]
     if len(position_B) and position_B.min() < 0:
         missing = rows_B[position_B < 0]

@@ -1,4 +1,4 @@
-"""What the kernel allows this process's control group of memory, cgroups version 1 or 2 (free of torch)."""
+"""Memory that this process's control group allows it, cgroups version 1 or 2 (free of torch)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# Of version 2 and of version 1: the limit, what is used of it, and the part of that which the kernel gives back when it
-# must: file pages that nobody has touched lately.
+# Files of version 2 and of version 1: the limit, the use, and the part of the use that the kernel can free: file pages
+# that were not read lately.
 _ACCOUNTS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -15,7 +15,7 @@ _ACCOUNTS = (
 
 
 def memory_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """Return the folders of the memory groups that this process is in, its own first, then those around it."""
+    """Return the folders of this process's memory group and of the groups around it, its own first."""
     try:
         lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
     except OSError:
@@ -30,21 +30,21 @@ def memory_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
             continue
         own = mounted / path.lstrip("/")
         around = [folder for folder in (own, *own.parents) if folder.is_relative_to(mounted)]
-        # Within a container the path is the host's, and the container's own group is mounted at the root.
+        # In a container the path is the host's, and the container's own group is mounted at the root.
         inside = [mounted] if ".." in own.parts else around
         folders += [folder for folder in inside if folder.is_dir() and folder not in folders]
     return folders
 
 
 def free_memory(groups: Sequence[Path]) -> int | None:
-    """Return the bytes that the tightest of these groups still allows, None where none of them has a limit."""
+    """Return the bytes that the tightest of these groups still allows, None where no group has a limit."""
     allowed = []
     for folder in groups:
         for limit_name, used_name, reclaimable_name in _ACCOUNTS:
             limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
             if limit is not None and used is not None:
-                found = re.search(rf"^{reclaimable_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                allowed.append(max(0, limit - used + (int(found[1]) if found else 0)))
+                match = re.search(rf"^{reclaimable_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                allowed.append(max(0, limit - used + (int(match[1]) if match else 0)))
     return min(allowed, default=None)
 
 
@@ -56,5 +56,5 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> int | None:
-    """Read a figure; a limit is the word max where there is none."""
+    """Return a number; a group without a limit has the word max."""
     return int(text) if text.strip().isdigit() else None

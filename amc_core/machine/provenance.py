@@ -12,7 +12,7 @@ import torch
 def git_commit() -> str | None:
     """Return the commit of the checkout that this code runs from, with ``+dirty`` after local changes.
 
-    None for an installed wheel, and where git is missing: a wheel inside somebody's repository is not part of it.
+    None for an installed wheel, even inside somebody's repository, and where git is missing.
     """
     source = Path(__file__)
     tracked = _git(source.parent, "ls-files", "--error-unmatch", source.name)
