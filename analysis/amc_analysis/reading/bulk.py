@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ from amc_analysis.reading.sources import (
     Selection,
     SourceReply,
     SweepMetadata,
-    band_decision,
+    run_record,
 )
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
@@ -176,23 +177,8 @@ def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
 
 
 def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
-    return RunRecord(
-        run_id=run["id"],
-        name=run["name"] or run["id"],
-        state=run["state"],
-        config=run["config"],
-        summary=run["summary"],
-        exit_code=run["exit_code"],
-        stop_recorded=run["stop_recorded"],
-        stop_reason=run["stop_reason"],
-        stop_decision=band_decision(run["stop_band"], run["stop_value"], run["stop_threshold"]),
-        host=run["host"] or run["agent_host"],
-        agent=run["agent"],
-        created_at=parse_time(run["created_at"]),
-        heartbeat_at=parse_time(run["heartbeat_at"]),
+    return replace(
+        run_record(run, project),
         log_tail=None if run["log"] is None else "\n".join(map(str.rstrip, run["log"])),
         alive_when_exported=run["state_when_exported"] is not None or None,
-        project=project,
-        notes=run["notes"] or "",
-        sweep_id=run["sweep"],
     )

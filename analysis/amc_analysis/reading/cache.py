@@ -7,17 +7,16 @@ cannot be used is deleted, because everything in it can be read again from its s
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import sqlite3
-import time
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -32,8 +31,6 @@ from amc_sweeps.runs.records import RunRecord
 VERSION = 2  # of the tables and their content; a file of another version is emptied
 BUSY_TIMEOUT_S = 30.0
 NEVER_READ = 0.0  # `read_at` of a selection that was never read to its end
-COMMIT_EVERY_S = 0.5  # while runs arrive in a burst
-BURST_GAP_S = 0.02  # a longer pause between two runs ends the burst
 
 _TABLES = """
 CREATE TABLE runs (
@@ -178,85 +175,52 @@ class Cache:
         sql = "INSERT OR REPLACE INTO evaluations (project, id, content) VALUES (?, ?, ?)"
         self._connection.execute(sql, (project, run_id, content))
 
-    @contextlib.contextmanager
-    def writer(self, selection: Selection, sweep: SweepMetadata) -> Iterator[CacheWriter]:
-        """Lend a writer for the runs of a selection; runs put before an error or Ctrl-C are stored, too."""
-        writer = CacheWriter(self._connection, selection, sweep)
-        try:
-            writer.begin()
-            yield writer
-        finally:
-            writer.commit()
-
-
-class CacheWriter:
-    """Writes the runs of one selection into a cache."""
-
-    def __init__(self, connection: sqlite3.Connection, selection: Selection, sweep: SweepMetadata) -> None:
-        self._connection = connection
-        self._key = selection.key
-        self._sweep = json.dumps(sweep_to_json(sweep), default=str)
-        self._project = f"{sweep.entity}/{sweep.project}"
-        self._begun_at: float | None = None  # of the open transaction
-        self._last_put_at = 0.0
-
-    def begin(self) -> None:
-        """Store the selection without runs, so that the runs of an interrupted reading are found again."""
-        self._begin()
+    def begin(self, selection: Selection, sweep: SweepMetadata) -> None:
+        """Store a selection without runs, so that the runs of an interrupted reading are found again."""
         self._connection.execute(
             "INSERT OR IGNORE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, '[]', ?)",
-            (self._project, self._key, self._sweep, NEVER_READ),
+            (*_key_of(selection, sweep), _to_text(sweep_to_json(sweep)), NEVER_READ),
         )
-        self.commit()
 
-    def put(self, update: RunUpdate, history: History) -> None:
+    def put(self, project: str, update: RunUpdate, history: History) -> None:
         """Store a run with its whole history; a run that could not be read is left as it was."""
         if update.run.unread is not None:
             return
-        self._begin()
-        run = json.dumps(run_to_json(update.run), default=str)
-        key = (self._project, update.run.run_id)
-        updated = 0
-        if update.rows is None:
-            sql = "UPDATE runs SET head = ? WHERE project = ? AND id = ?"
-            updated = self._connection.execute(sql, (run, *key)).rowcount
-        if not updated:
-            position = update.position
-            self._connection.execute(
-                "INSERT OR REPLACE INTO runs (project, id, head, token, lines, last_step, history)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, run, position.token, position.lines, position.last_step, pack_history(history)),
-            )
-        now = time.monotonic()
-        if now - self._last_put_at > BURST_GAP_S or now - (self._begun_at or now) > COMMIT_EVERY_S:
-            self.commit()  # other processes want to write too
-        self._last_put_at = now
+        key, run, position = (project, update.run.run_id), _to_text(run_to_json(update.run)), update.position
+        row = self._connection.execute("SELECT head FROM runs WHERE project = ? AND id = ?", key).fetchone()
+        if update.rows is None and row is not None:
+            if row[0] != run:
+                self._connection.execute("UPDATE runs SET head = ? WHERE project = ? AND id = ?", (run, *key))
+            return
+        self._connection.execute(
+            "INSERT OR REPLACE INTO runs (project, id, head, token, lines, last_step, history)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, run, position.token, position.lines, position.last_step, pack_history(history)),
+        )
 
-    def finish(self, run_ids: list[str], read_at: datetime) -> None:
-        """Store which runs the selection has, and delete its earlier runs that are not among them."""
-        self._begin()
-        sql = "SELECT runs FROM selections WHERE project = ? AND key = ?"
-        row = self._connection.execute(sql, (self._project, self._key)).fetchone()
+    def finish(self, selection: Selection, sweep: SweepMetadata, run_ids: list[str], read_at: datetime) -> None:
+        """Store which runs a selection has, and delete its earlier runs that are not among them."""
+        key = _key_of(selection, sweep)
+        self._connection.execute("BEGIN IMMEDIATE")
+        row = self._connection.execute("SELECT runs FROM selections WHERE project = ? AND key = ?", key).fetchone()
         deleted = set(json.loads(row[0])) - set(run_ids) if row else set()
         for table in ("runs", "evaluations"):
             self._connection.executemany(
-                f"DELETE FROM {table} WHERE project = ? AND id = ?", [(self._project, run_id) for run_id in deleted]
+                f"DELETE FROM {table} WHERE project = ? AND id = ?", [(key[0], run_id) for run_id in deleted]
             )
         self._connection.execute(
             "INSERT OR REPLACE INTO selections (project, key, head, runs, read_at) VALUES (?, ?, ?, ?, ?)",
-            (self._project, self._key, self._sweep, json.dumps(run_ids), read_at.timestamp()),
+            (*key, _to_text(sweep_to_json(sweep)), json.dumps(run_ids), read_at.timestamp()),
         )
+        self._connection.execute("COMMIT")
 
-    def commit(self) -> None:
-        """Make what was put visible to other processes."""
-        if self._begun_at is not None:
-            self._connection.execute("COMMIT")
-            self._begun_at = None
 
-    def _begin(self) -> None:
-        if self._begun_at is None:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._begun_at = time.monotonic()
+def _key_of(selection: Selection, sweep: SweepMetadata) -> tuple[str, str]:
+    return f"{sweep.entity}/{sweep.project}", selection.key
+
+
+def _to_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, default=str)
 
 
 def pack_history(history: History) -> bytes:

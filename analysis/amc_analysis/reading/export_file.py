@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from amc_analysis.reading.reader import assemble
-from amc_analysis.reading.sources import Selection, SweepMetadata, band_decision
+from amc_analysis.reading.sources import Selection, SweepMetadata, run_record
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import with_history
 from amc_sweeps.runs import export_file
@@ -50,27 +51,5 @@ def records_of(
 
 
 def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
-    record = RunRecord(
-        run_id=run["id"],
-        name=run.get("name") or run["id"],
-        state=run["state"],
-        config=run.get("config", {}),
-        summary=run.get("summary", {}),
-        exit_code=run.get("exit_code"),
-        stop_recorded=run.get("stop_recorded"),
-        stop_reason=run.get("stop_reason"),
-        stop_decision=band_decision(run.get("stop_band"), run.get("stop_value"), run.get("stop_threshold")),
-        host=run.get("host"),
-        created_at=_time(run.get("created_at")),
-        heartbeat_at=_time(run.get("heartbeat_at")),
-        alive_when_exported=export_file.was_alive(run) or None,
-        project=project,
-        sweep_id=run.get("sweep"),
-        notes=run.get("notes") or "",
-    )
+    record = replace(run_record(run, project), alive_when_exported=export_file.was_alive(run) or None)
     return with_history(record, History.from_rows(run.get("history", ())))
-
-
-def _time(value: Any) -> datetime | None:
-    seconds = export_file.unix_time(value)
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

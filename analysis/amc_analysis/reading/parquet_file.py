@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,17 +97,7 @@ def load(path: Path, *, metric: str | None = None, goal: str | None = None) -> l
 
 
 def _record_to_json(record: SweepRecord) -> dict[str, Any]:
-    sweep = SweepMetadata(
-        entity=record.entity,
-        project=record.project,
-        sweep_id=record.sweep_id,
-        config=record.config,
-        state=record.state,
-        name=record.name,
-        url=record.url,
-        description=record.description,
-        updated_at=record.updated_at,
-    )
+    sweep = SweepMetadata(**{field.name: getattr(record, field.name) for field in fields(SweepMetadata)})
     return {
         "kind": record.kind,
         "head": sweep_to_json(sweep),

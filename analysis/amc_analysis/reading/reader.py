@@ -77,10 +77,10 @@ def _read_runs(
     reply = source.read(selection, positions)
     project = f"{reply.sweep.entity}/{reply.sweep.project}"
     runs: list[RunRecord] = []
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(cache.writer(selection, reply.sweep)) if cache is not None else None
-        stack.callback(reply.updates.close)
-        progress(0, reply.run_count)
+    if cache is not None:
+        cache.begin(selection, reply.sweep)
+    progress(0, reply.run_count)
+    with contextlib.closing(reply.updates):
         for update in reply.updates:
             history = update.rows or History()
             if not update.is_whole:
@@ -89,13 +89,13 @@ def _read_runs(
                 if cached is None:
                     raise _StaleCacheError
                 history = cached.extended(history) if update.rows is not None else cached
-            if writer is not None:
-                writer.put(update, history)
+            if cache is not None:
+                cache.put(project, update, history)
             runs.append(with_history(update.run, history))
             progress(len(runs), reply.run_count)
-        read_at = datetime.now(UTC)
-        if writer is not None:
-            writer.finish([run.run_id for run in runs], read_at)
+    read_at = datetime.now(UTC)
+    if cache is not None:
+        cache.finish(selection, reply.sweep, [run.run_id for run in runs], read_at)
     return reply.sweep, runs, read_at
 
 
@@ -143,29 +143,21 @@ def assemble(
         ranked_by = choose_metric(config, metric, goal)
     described = _recorded(sweep.description)
     texts = [described, *(_recorded(run.notes, run.run_id) for run in runs)]
+    metadata = {**vars(sweep), "config": config, "name": sweep.name or (sweep.project if kind == "project" else "")}
     return SweepRecord(
-        sweep_id=sweep.sweep_id,
-        entity=sweep.entity,
-        project=sweep.project,
-        config=config,
-        state=sweep.state,
+        **metadata,
         metric=ranked_by,
-        runs=tuple(
-            with_metric(
-                replace(run, config={name: current_value(name, value) for name, value in run.config.items()}),
-                ranked_by.name,
-            )
-            for run in runs
-        ),
+        runs=tuple(with_metric(_with_current_values(run), ranked_by.name) for run in runs),
         read_at=read_at,
-        name=sweep.name or (sweep.project if kind == "project" else ""),
-        url=sweep.url,
-        updated_at=sweep.updated_at,
         kind=kind,
-        description=sweep.description,
         claims=tuple(claim for text in texts if text is not None for claim in text.claims),
         runs_total=described.runs_total if described else None,
     )
+
+
+def _with_current_values(run: RunRecord) -> RunRecord:
+    """Return a run in whose configuration renamed values have their current words."""
+    return replace(run, config={name: current_value(name, value) for name, value in run.config.items()})
 
 
 def _with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:

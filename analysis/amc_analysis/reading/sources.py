@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from amc_analysis.runs.history import History
 from amc_sweeps.runs.causes import BandDecision
-from amc_sweeps.runs.records import RunRecord
+from amc_sweeps.runs.records import RunRecord, parse_time
 
 MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read
 
@@ -125,3 +125,25 @@ def band_decision(band: int | None, value: float | None, threshold: float | None
     if band is None or value is None or threshold is None:
         return None
     return BandDecision(int(band), float(value), float(threshold))
+
+
+def run_record(content: Mapping[str, Any], project: str) -> RunRecord:
+    """Return a run of a bulk reply or an export file, which have the same names; what is absent is unknown."""
+    return RunRecord(
+        run_id=content["id"],
+        name=content.get("name") or content["id"],
+        state=content["state"],
+        config=content.get("config") or {},
+        summary=content.get("summary") or {},
+        exit_code=content.get("exit_code"),
+        stop_recorded=content.get("stop_recorded"),
+        stop_reason=content.get("stop_reason"),
+        stop_decision=band_decision(*(content.get(f"stop_{part}") for part in ("band", "value", "threshold"))),
+        host=content.get("host") or content.get("agent_host"),
+        agent=content.get("agent"),
+        created_at=parse_time(content.get("created_at")),
+        heartbeat_at=parse_time(content.get("heartbeat_at")),
+        project=project,
+        sweep_id=content.get("sweep"),
+        notes=content.get("notes") or "",
+    )
