@@ -148,7 +148,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
     if door == "upload":
         return draw(st.sampled_from(["PUT", "GET"])), f"/storage/{quoted(draw(NAME))}", draw(st.binary(max_size=60))
     if door == "import":
-        known = st.sampled_from(["format: amc-sweep-export\nversion: 1\nproject: p\n"])
+        known = st.sampled_from(["format: amc-sweep-export\nversion: 2\nproject: p\n"])
         tail = st.sampled_from(["runs: [{id: r, state: finished}]", "sweeps: [{id: s, config: {}}]", "runs: 1", ""])
         body = draw(st.tuples(known, tail).map("".join) | TEXT)
         return "POST", "/import", body.encode("utf-8", "surrogatepass")

@@ -68,9 +68,9 @@ def test_absent_is_not_null() -> None:
     assert rows == [{"a": None}, {}]
 
 
-def test_a_history_may_also_be_a_list_as_in_version_1() -> None:
+def test_a_history_may_also_be_a_list() -> None:
     text = (
-        "format: amc-sweep-export\nversion: 1\nproject: p\n"
+        "format: amc-sweep-export\nversion: 2\nproject: p\n"
         "runs: [{id: r, state: failed, history: [{_step: 0, acc: .nan}, {}]}]"
     )
     assert same_value(read(text).runs[0]["history"], [{"_step": 0, "acc": math.nan}, {}])
@@ -102,23 +102,24 @@ def test_all_faults_come_together() -> None:
     with pytest.raises(ExportFileError) as refusal:
         read(text)
     said = "\n".join(refusal.value.problems)
-    for part in ("exit_code is 'one'", "unknown field 'colour'", "r1 has no state", "r1 is there twice", "sweep other"):
+    for part in ("exit_code is 'one'", "unknown field 'colour'", "r1 has no state", "r1 occurs twice", "sweep other"):
         assert part in said
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "no export"),
-        ("method: grid", "no export"),
-        ("- a", "no export"),
+        ("", "not an export"),
+        ("method: grid", "not an export"),
+        ("- a", "not an export"),
+        ("format: amc-sweep-export\nversion: 1\nproject: p", "write 'version: 2' in its place"),
         ("format: amc-sweep-export\nversion: 3\nproject: p", "newer"),
         ("format: amc-sweep-export\nproject: p", "version None"),
-        ("format: amc-sweep-export\nversion: 1\nproject: a/b", "project"),
-        ("format: amc-sweep-export\nversion: 1\nproject: p\nruns: 3", "list of mappings"),
-        ("format: amc-sweep-export\nversion: 1\nproject: p\nextra: 3", "unknown: extra"),
+        ("format: amc-sweep-export\nversion: 2\nproject: a/b", "project"),
+        ("format: amc-sweep-export\nversion: 2\nproject: p\nruns: 3", "not a list of mappings"),
+        ("format: amc-sweep-export\nversion: 2\nproject: p\nextra: 3", "unknown: extra"),
         ("format: [", "not YAML"),
-        ("format: amc-sweep-export\nversion: 1\nproject: p\nruns: [{id: a, state: done}]", "state is 'done'"),
+        ("format: amc-sweep-export\nversion: 2\nproject: p\nruns: [{id: a, state: done}]", "state is 'done'"),
     ],
 )
 def test_a_faulty_file_is_refused_with_the_reason(text: str, what: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple
 
 from amc_sweeps.runs.causes import BandDecision
@@ -119,12 +119,15 @@ def summary_number(summary: Mapping[str, Any], name: str, goal: Goal) -> float |
     return as_number(found)
 
 
-def parse_time(text: Any) -> datetime | None:
-    """Read W&B's time stamps, which are UTC whether they say so or not."""
-    if isinstance(text, datetime):
-        return text if text.tzinfo else text.replace(tzinfo=UTC)
-    try:
-        parsed = datetime.fromisoformat(str(text))
-    except ValueError:
+def parse_time(value: Any) -> datetime | None:
+    """Read an ISO 8601 text, or the date that YAML makes of one; without a time zone it is UTC, as W&B's are."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
         return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
