@@ -1,7 +1,6 @@
-"""Where a sweep stands: what ran, what is alive, what failed where, and how long it may still take.
+"""The state of a sweep: its runs, agents, failures by host, and an estimate of the time left.
 
-Reading it is one analysis by peak (``amc_analysis``) and one question for the agents; every conclusion here is a pure
-function of what was read, so that it can be tested without a server.
+``read_status`` reads the sweep's runs and its agents; the conclusions are pure functions of what was read.
 """
 
 from __future__ import annotations
@@ -15,38 +14,40 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amc_agents.sweep_control import fresh_sweep
+from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.values import as_finite
 
 if TYPE_CHECKING:
     from amc_analysis.reading.sources import RunSource
     from amc_analysis.runs.findings import Findings
-    from amc_sweeps.runs.records import SweepRecord
+    from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 Progress = Callable[[int, int], None]
 
-# An agent reports every 5 s; W&B keeps no word of its end, so silence may be either.
+# An agent reports every 5 s. W&B does not record its end, so a silent agent has ended or is lost.
 AGENT_SILENT_AFTER_S = 60.0
 
 
 @dataclass(frozen=True)
-class AgentSeen:
-    """An agent of the sweep. None stands for unknown."""
+class SweepAgent:
+    """An agent of the sweep."""
 
     name: str
     host: str
     runs: int  # handed out to it in all
-    silent_s: float | None  # since its last heartbeat
+    silent_s: float | None  # since its last heartbeat; None: unknown
 
     @property
     def is_alive(self) -> bool:
-        """Whether it reported lately."""
+        """Whether it reported within the last minute."""
         return self.silent_s is not None and self.silent_s < AGENT_SILENT_AFTER_S
 
 
 @dataclass(frozen=True)
 class HostFailures:
-    """What failed on one host."""
+    """The failures on one host."""
 
     host: str
     failed: int
@@ -55,7 +56,7 @@ class HostFailures:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestRun:
     """The run with the best peak so far."""
 
     run_id: str
@@ -68,7 +69,7 @@ class Best:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """An estimate with what it rests on; ``seconds`` is None where it cannot be told, and ``because`` says why."""
+    """An estimate and its reason; ``seconds`` is None where the time is unknown."""
 
     seconds: float | None
     because: str
@@ -76,7 +77,7 @@ class TimeLeft:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that ``amc-sweep status`` says."""
+    """Everything that ``amc-sweep status`` shows."""
 
     path: str
     name: str
@@ -89,30 +90,33 @@ class Status:
     runs_expected: int | None  # None: the sweep has no end of its own
     by_state: Mapping[str, int]
     by_cause: Mapping[str, int]
-    best: Best | None
-    agents: tuple[AgentSeen, ...]
+    best: BestRun | None
+    agents: tuple[SweepAgent, ...]
     failures: tuple[HostFailures, ...]
     epochs_spent: int
-    epochs_saved: int | None  # by Hyperband, against every stopped run going to its planned end
+    epochs_saved: int | None  # by Hyperband, compared with every stopped run going to its planned end
     time_left: TimeLeft
-    unread: int  # runs whose history the server did not give
+    unread: int  # runs whose history could not be read
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen by itself."""
-        living = sum(self.by_state.get(state.value, 0) for state in RunState if state.is_alive)
-        return self.state in {SweepState.FINISHED, SweepState.CANCELED} and living == 0
+        alive = sum(self.by_state.get(state.value, 0) for state in RunState if state.is_alive)
+        return self.state in {SweepState.FINISHED, SweepState.CANCELED} and alive == 0
+
+    @property
+    def agents_alive(self) -> int:
+        """How many agents are alive."""
+        return sum(agent.is_alive for agent in self.agents)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain JSON types: the schema of ``--json``."""
+        sweep = {name: getattr(self, name) for name in ("path", "name", "state", "url", "metric", "goal")}
         return {
             "schema": "amc-sweep status",
             "version": 1,
             "read_at": self.read_at.isoformat(),
-            "sweep": {
-                **{name: getattr(self, name) for name in ("path", "name", "state", "url", "metric", "goal")},
-                "is_over": self.is_over,
-            },
+            "sweep": {**sweep, "is_over": self.is_over},
             "runs": {
                 "total": self.runs,
                 "expected": self.runs_expected,
@@ -128,35 +132,33 @@ class Status:
         }
 
 
-def read_status(
-    api: Any, path: str, progress: Progress = lambda _done, _total: None, *, sources: Sequence[RunSource]
-) -> Status:
-    """Read a sweep anew and say where it stands.
+def read_status(api: Any, path: str, progress: Progress, *, sources: Sequence[RunSource]) -> Status:
+    """Read a sweep from its server and return its state.
 
     Args:
         api: a ``wandb.Api``.
         path: ENTITY/PROJECT/ID.
-        sources: where the histories come from, the best first: one that a server does not know is passed over.
-        progress: told (runs read, runs in all) after every run, from any thread.
+        progress: called with (runs read, all runs) after every run, from any thread.
+        sources: where to read histories, the best source first; a source that the server lacks is skipped.
 
     Raises:
-        NoSuchSweepError: when there is no such sweep.
-        SweepUnreadableError: when its runs cannot be read.
-        wandb.Error: when the server does not answer as it should.
+        NoSuchSweepError: there is no such sweep.
+        SweepUnreadableError: its runs cannot be read.
+        wandb.Error: the server does not answer as it should.
     """
     from amc_analysis.runs.findings import analyse
     from amc_sweeps.runs.records import MetricError
 
     sweep = fresh_sweep(api, path)
     try:
-        record, has_metric = _record(sources, path, progress), True
-    except MetricError:  # a sweep may do without: then nothing is best, and epochs are counted by their own name
-        record, has_metric = _record(sources, path, progress, metric="epoch", goal="maximize"), False
-    agents = agents_seen(sweep.agents(), record.read_at)
-    return conclude(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
+        record, has_metric = _read_record(sources, path, progress), True
+    except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
+        record, has_metric = _read_record(sources, path, progress, metric="epoch", goal="maximize"), False
+    agents = read_agents(sweep.agents(), record.read_at)
+    return summarise(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
 
 
-def _record(
+def _read_record(
     sources: Sequence[RunSource], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
 ) -> SweepRecord:
     from amc_analysis.reading.bulk import NoBulkError
@@ -164,37 +166,33 @@ def _record(
     from amc_analysis.reading.sources import Selection
 
     entity, project, sweep_id = path.split("/")
-    wanted = Selection(entity, project, sweep_id)
+    selection = Selection(entity, project, sweep_id)
     *better, last = sources
     for source in better:
         with suppress(NoBulkError):
-            return read(source, wanted, metric=metric, goal=goal, progress=progress)
-    return read(last, wanted, metric=metric, goal=goal, progress=progress)
+            return read(source, selection, metric=metric, goal=goal, progress=progress)
+    return read(last, selection, metric=metric, goal=goal, progress=progress)
 
 
-def agents_seen(agents: Iterable[Any], now: datetime) -> tuple[AgentSeen, ...]:
-    """Return what is known of W&B's agents, those heard last first."""
+def read_agents(agents: Iterable[Any], now: datetime) -> tuple[SweepAgent, ...]:
+    """Return W&B's agents of a sweep, the last heard first."""
     from amc_sweeps.runs.records import parse_time
 
-    seen = []
+    result = []
     for agent in agents:
-        heard = parse_time(getattr(agent, "heartbeatAt", None))
-        silent_s = None if heard is None else max((now - heard).total_seconds(), 0.0)
-        seen.append(AgentSeen(agent.name, agent.host, int(agent.totalRuns or 0), silent_s))
-    return tuple(sorted(seen, key=lambda agent: (agent.silent_s is None, agent.silent_s or 0.0, agent.host)))
+        heard_at = parse_time(getattr(agent, "heartbeatAt", None))
+        silent_s = None if heard_at is None else max((now - heard_at).total_seconds(), 0.0)
+        result.append(SweepAgent(agent.name, agent.host, int(agent.totalRuns or 0), silent_s))
+    return tuple(sorted(result, key=lambda agent: (agent.silent_s is None, agent.silent_s or 0.0, agent.host)))
 
 
-def conclude(
-    path: str, findings: Findings, agents: tuple[AgentSeen, ...], *, expected: int | None, has_metric: bool = True
+def summarise(
+    path: str, findings: Findings, agents: tuple[SweepAgent, ...], *, expected: int | None, has_metric: bool = True
 ) -> Status:
-    """Put together what was read."""
-    from amc_analysis.runs.findings import shown_as_percentage
-
+    """Return the state of an analysed sweep."""
     record, ranked = findings.sweep, findings.ranked
-    best = findings.best if has_metric else None
     running = [entry.run for entry in ranked if entry.cause is Cause.RUNNING]
     ended = [entry.run for entry in ranked if entry.cause is not Cause.RUNNING]
-    percentage = shown_as_percentage(findings)
     return Status(
         path=path,
         name=record.name or path.rpartition("/")[2],
@@ -205,18 +203,9 @@ def conclude(
         read_at=record.read_at,
         runs=len(ranked),
         runs_expected=expected,
-        by_state=dict(sorted(_counts(entry.run.state for entry in ranked).items(), key=_in_a_runs_life)),
+        by_state=dict(sorted(_counts(entry.run.state for entry in ranked).items(), key=_state_order)),
         by_cause=_counts(entry.cause.value for entry in ranked if entry.cause is not Cause.RUNNING),
-        best=None
-        if best is None or best.peak is None
-        else Best(
-            run_id=best.run.run_id,
-            name=best.run.name,
-            peak=best.peak,
-            peak_epoch=best.peak_epoch,
-            cause=best.cause.value,
-            shown=f"{best.peak:.2%}" if percentage else f"{best.peak:.5g}",
-        ),
+        best=_best_run(findings) if has_metric else None,
         agents=agents,
         failures=failures_by_host([(entry.run.host, entry.cause) for entry in ranked]),
         epochs_spent=sum(entry.epochs for entry in ranked),
@@ -225,85 +214,85 @@ def conclude(
             state=record.state,
             expected=expected,
             begun=len(ranked),
-            ended_s=[seconds for run in ended if (seconds := _duration_s(run)) is not None],
-            running_s=[_duration_s(run) or 0.0 for run in running],
+            ended_s=[seconds for run in ended if (seconds := _run_time_s(run)) is not None],
+            running_s=[_run_time_s(run) or 0.0 for run in running],
             agents=sum(agent.is_alive for agent in agents),
         ),
         unread=len(findings.unread),
     )
 
 
+def _best_run(findings: Findings) -> BestRun | None:
+    from amc_analysis.runs.findings import shown_as_percentage
+
+    best = findings.best
+    if best is None or best.peak is None:
+        return None
+    shown = percent(best.peak, 2) if shown_as_percentage(findings) else f"{best.peak:.5g}"
+    return BestRun(best.run.run_id, best.run.name, best.peak, best.peak_epoch, best.cause.value, shown)
+
+
 def failures_by_host(ends: Sequence[tuple[str | None, Cause]]) -> tuple[HostFailures, ...]:
-    """Count failures among the runs that ended, host by host; the host with most of them first."""
+    """Count failures among the runs that ended, by host; the host with most failures first."""
     by_host: dict[str, list[Cause]] = {}
     for host, cause in ends:
         if cause is not Cause.RUNNING:
             by_host.setdefault(host or "unknown host", []).append(cause)
-    found = [
+    hosts = [
         HostFailures(host, len(failed), len(causes), _counts(cause.value for cause in failed))
         for host, causes in by_host.items()
         if (failed := [cause for cause in causes if cause in FAILURES])
     ]
-    return tuple(sorted(found, key=lambda host: (-host.failed, host.host)))
+    return tuple(sorted(hosts, key=lambda host: (-host.failed, host.host)))
 
 
 def time_left(
     *, state: str, expected: int | None, begun: int, ended_s: Sequence[float], running_s: Sequence[float], agents: int
 ) -> TimeLeft:
-    """Estimate how long a sweep will still take: what is to come takes the median of what has ended.
+    """Estimate the time that a sweep still needs: each run takes the median time of the ended runs.
 
     Args:
         state: the sweep's.
-        expected: how many runs it will begin in all; None for no end.
-        begun: how many it has begun.
-        ended_s: how long each run took that has ended, failed and stopped ones too: so will some of those to come.
-        running_s: for how long each living run has been running.
+        expected: how many runs the sweep will start in all; None for no end.
+        begun: how many it has started.
+        ended_s: how long each ended run took, failed and stopped ones included, since later runs may fail, too.
+        running_s: how long each living run has been running.
         agents: how many are alive.
     """
-    to_come = 0 if state in {SweepState.FINISHED, SweepState.CANCELED} else None
-    if to_come == 0 and not running_s:
+    is_over = state in {SweepState.FINISHED, SweepState.CANCELED}
+    if is_over and not running_s:
         return TimeLeft(0.0, "the sweep is over")
     if state == SweepState.PAUSED:
         return TimeLeft(None, "the sweep is paused")
-    if to_come is None and expected is None:
-        return TimeLeft(None, "the sweep has no run_cap and its search no end")
+    if not is_over and expected is None:
+        return TimeLeft(None, "the sweep has no run_cap, and its search has no end")
     if not ended_s:
         return TimeLeft(None, "no run has ended yet")
     if not agents:
         return TimeLeft(None, "no agent is alive")
-    to_come = max(expected - begun, 0) if to_come is None and expected is not None else 0
+    to_come = 0 if is_over or expected is None else max(expected - begun, 0)
     median_s = statistics.median(ended_s)
-    rest_s = [max(median_s - seconds, 0.0) for seconds in running_s]
-    seconds = max((to_come * median_s + sum(rest_s)) / agents, *rest_s, 0.0)
-    plural = "s" if agents > 1 else ""
+    remaining_s = [max(median_s - seconds, 0.0) for seconds in running_s]
+    seconds = max((to_come * median_s + sum(remaining_s)) / agents, *remaining_s, 0.0)
     return TimeLeft(
         seconds,
-        f"{to_come} runs to come and {len(running_s)} alive, if each takes {duration(median_s)}, the median of the "
-        f"{len(ended_s)} that ended, on {agents} agent{plural}",
+        f"{counted(to_come, 'run')} to come and {len(running_s)} alive, at {duration(median_s)} each "
+        f"(median of {counted(len(ended_s), 'ended run')}), on {counted(agents, 'agent')}",
     )
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it: two units at most."""
-    whole = round(seconds)
-    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= unit_s:
-            rest = whole % unit_s // part_s
-            return f"{whole // unit_s} {unit}" + (f" {rest} {part}" if rest and whole < 10 * unit_s else "")
-    return f"{whole} s"
-
-
-def _duration_s(run: Any) -> float | None:
-    """Return for how long a run's trial ran: its own clock, else from its creation to its last sign of life."""
-    own = run.summary.get("_runtime")
-    if isinstance(own, int | float) and own >= 0:
-        return float(own)
+def _run_time_s(run: RunRecord) -> float | None:
+    """Return how long a run's trial ran: by its own clock, else from its creation to its last heartbeat."""
+    by_own_clock = as_finite(run.summary.get("_runtime"))
+    if by_own_clock is not None and by_own_clock >= 0:
+        return by_own_clock
     if run.created_at is None or run.heartbeat_at is None:
         return None
-    return max(float((run.heartbeat_at - run.created_at).total_seconds()), 0.0)
+    return max((run.heartbeat_at - run.created_at).total_seconds(), 0.0)
 
 
-def _in_a_runs_life(count: tuple[str, int]) -> int:
+def _state_order(count: tuple[str, int]) -> int:
+    """Order states as a run passes through them, unknown ones last."""
     states = [state.value for state in RunState]
     return states.index(count[0]) if count[0] in states else len(states)
 

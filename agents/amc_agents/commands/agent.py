@@ -14,7 +14,7 @@ from typing import Any
 import click
 import yaml
 
-from amc_agents.commands.targets import open_sweep
+from amc_agents.commands.targets import open_target
 from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Event, open_display
@@ -150,7 +150,7 @@ def agent_command(
 
 def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
     """Return the sweep's path and a watcher for its runs."""
-    target = open_sweep(sweep, choice)
+    target = open_target(sweep, choice, "sweep")
     reader = SweepReader(target.api, target.path)
     with translate_errors(target.backend):
         facts = reader.sweep()

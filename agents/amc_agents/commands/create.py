@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,36 @@ import click
 from amc_agents.preflight.check import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.number_formats import counted
 
 DEFAULT_PROJECT = "amc-sweeps"
 
 
-@click.command("create", short_help="Check a sweep file, register it, name the agent.")
+@click.command("create", short_help="Check a sweep file, register it, print the agent command.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Check the file and say what it would do; register nothing.")
+@click.option("--dry-run", is_flag=True, help="Check the file and show what it would do; register nothing.")
 @click.option("--name", help="Name of the sweep (default: the file's own).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the agent command.")
 @backend_options
-def create_command(
-    file: Path,
-    dry_run: bool,
-    name: str | None,
-    as_json: bool,
-    choice: BackendChoice,
-) -> None:
+def create_command(file: Path, dry_run: bool, name: str | None, as_json: bool, choice: BackendChoice) -> None:
     """Check the sweep FILE, register it with W&B, and print the agent command.
 
-    The file is checked against W&B's grammar and against what amc-train accepts; all violations are reported at once,
-    with exit code 2, and nothing is registered. The agent command is all that goes to stdout:
+    The file is checked against W&B's grammar and against what amc-train accepts. All problems are reported at once,
+    with exit code 2, and nothing is registered. Only the agent command goes to stdout:
 
     \b
     amc-sweep create sweeps/resnet50_focused.yaml --dry-run
     amc-sweep create sweeps/resnet50_focused.yaml
     eval "$(amc-sweep create sweeps/smoke.yaml)"      # register, and be its first agent
 
-    It goes into --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
+    The project is --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
 
-    Exit codes: 0 registered (or, with --dry-run, fit to be), 2 refused.
+    Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
-    text = _read(file)
-    preflight = check_sweep(text, source=str(file))
+    preflight = check_sweep(_read(file), source=str(file))
     if preflight.sweep is None or preflight.problems:
         _report(preflight, file)
-        refuse(f"{file}: {_count(len(preflight.problems), 'problem')}; nothing was registered")
+        refuse(f"{file}: {counted(len(preflight.problems), 'problem')}; nothing was registered")
     if dry_run:
         _report(preflight, file)
         if as_json:
@@ -58,13 +51,10 @@ def create_command(
         return
     backend = connect(choice)
     _report(preflight, file)
-    raw: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
-    registered = _register(
-        raw,
-        backend,
-        entity=choice.entity or os.environ.get("WANDB_ENTITY") or raw.get("entity"),
-        project=choice.project or os.environ.get("WANDB_PROJECT") or raw.get("project") or DEFAULT_PROJECT,
-    )
+    sweep: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
+    entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
+    project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
+    registered = _register(sweep, backend, entity, project)
     agent = f"{backend.shell_prefix()}wandb agent {registered['path']}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)
     if as_json:
@@ -86,18 +76,19 @@ def _report(preflight: Preflight, file: Path) -> None:
         click.secho(f"{file}: problem: {problem}", fg="red", err=True)
     for warning in preflight.warnings:
         click.secho(f"{file}: warning: {warning}", fg="yellow", err=True)
-    if preflight.sweep is not None and not preflight.problems:
-        number = "infinitely many" if preflight.configurations is None else f"{preflight.configurations:,}"
-        cap = f", run_cap {preflight.sweep.run_cap}" if preflight.sweep.run_cap else ""
-        click.echo(f"{file}: {number} configurations, searched by {preflight.sweep.method}{cap}", err=True)
-        if preflight.epochs_at_most is not None:
-            click.echo(f"{file}: at most {preflight.epochs_at_most:,} epochs in all", err=True)
-        if preflight.bands_epochs:
-            bands = ", ".join(map(str, preflight.bands_epochs))
-            click.echo(f"{file}: Hyperband judges runs at epochs {bands}", err=True)
+    if preflight.sweep is None or preflight.problems:
+        return
+    count = preflight.configurations
+    size = "infinitely many configurations" if count is None else counted(count, "configuration")
+    cap = f", run_cap {preflight.sweep.run_cap}" if preflight.sweep.run_cap else ""
+    click.echo(f"{file}: {size}, searched by {preflight.sweep.method}{cap}", err=True)
+    if preflight.epochs_at_most is not None:
+        click.echo(f"{file}: at most {counted(preflight.epochs_at_most, 'epoch')} in all", err=True)
+    if preflight.bands_epochs:
+        click.echo(f"{file}: Hyperband judges runs at epochs {', '.join(map(str, preflight.bands_epochs))}", err=True)
 
 
-def _facts(preflight: Preflight) -> Mapping[str, Any]:
+def _facts(preflight: Preflight) -> dict[str, Any]:
     return {
         "configurations": preflight.configurations,
         "bands_epochs": list(preflight.bands_epochs),
@@ -105,29 +96,24 @@ def _facts(preflight: Preflight) -> Mapping[str, Any]:
     }
 
 
-def _register(raw: dict[str, Any], backend: Backend, *, entity: str | None, project: str) -> dict[str, str]:
-    os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
+def _register(sweep: dict[str, Any], backend: Backend, entity: str | None, project: str) -> dict[str, str]:
     import wandb
 
+    from amc_analysis.reading.wandb_api import open_api
     from amc_analysis.reading.wandb_private import page_address
 
     try:
-        # wandb.sweep prints lines of its own on stdout, which is kept for the agent command; ours say the same.
+        # wandb.sweep prints its own lines on stdout, which is for the agent command alone.
         with contextlib.redirect_stdout(io.StringIO()):
-            sweep_id = wandb.sweep(raw, entity=entity, project=project)
-            owner = entity or wandb.Api().default_entity
+            api = open_api(backend)
+            sweep_id = wandb.sweep(sweep, entity=entity, project=project)
+            owner = entity or api.default_entity
     except (wandb.Error, ValueError) as error:
-        raise Refusal(f"{backend.base_url} did not take the sweep: {error}") from error
-    path = f"{owner}/{project}/{sweep_id}"
-    page = page_address(backend.base_url)
+        raise Refusal(f"{backend.base_url} refused the sweep: {error}") from error
     return {
         "sweep_id": sweep_id,
         "entity": str(owner),
         "project": project,
-        "path": path,
-        "url": f"{page}/{owner}/{project}/sweeps/{sweep_id}",
+        "path": f"{owner}/{project}/{sweep_id}",
+        "url": f"{page_address(backend.base_url)}/{owner}/{project}/sweeps/{sweep_id}",
     }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -16,7 +16,7 @@ from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
 from amc_sweeps.values import as_number
 
-RUNS_A_PAGE = 500  # without configuration and summary a run is small
+RUNS_A_PAGE = 500  # runs are read without configuration and summary, so they are small
 
 _SWEEPS_QUERY = """
 query ListedSweeps($entity: String!, $project: String!, $after: String) {
@@ -31,22 +31,18 @@ query ListedSweeps($entity: String!, $project: String!, $after: String) {
 @click.argument("project_name", metavar="[PROJECT]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
 @backend_options
-def list_command(
-    project_name: str | None,
-    as_json: bool,
-    choice: BackendChoice,
-) -> None:
+def list_command(project_name: str | None, as_json: bool, choice: BackendChoice) -> None:
     """List the sweeps of PROJECT, or of every project, newest first.
 
-    PROJECT is a name or ENTITY/PROJECT; WANDB_PROJECT names one, too. The best value is the server's own: the embedded
-    server gives the peak of all histories, W&B the best last value; `amc-sweep status` ranks by peak everywhere.
+    PROJECT is a name or ENTITY/PROJECT (default: WANDB_PROJECT). The best value is the server's own: the embedded
+    server gives the peak of all histories, W&B the best last value; `amc-sweep status` always ranks by peak.
 
     \b
     amc-sweep list
     amc-sweep list radioml
     amc-sweep list --json | jq -r '.[] | select(.state == "RUNNING") | .path'
 
-    Exit codes: 0 listed (also where there is none), 1 the server does not answer, 2 refused.
+    Exit codes: 0 listed (also where there are none), 1 the server does not answer, 2 refused.
     """
     if project_name is not None and choice.project is not None:
         refuse("give the project once: as PROJECT or with --project")
@@ -58,10 +54,10 @@ def list_command(
         owner = owner or choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if not owner:
             refuse("no entity is known here: give --entity, or write ENTITY/PROJECT")
-        names = sorted(found.name for found in api.projects(owner))
+        names = sorted(project.name for project in api.projects(owner))
         if name and name not in names:
             refuse(f"{owner} has no project {name}; it has: {', '.join(names) or 'none'}")
-        rows = [row for each in ([name] if name else names) for row in _sweeps(api, owner, each)]
+        rows = [row for project in ([name] if name else names) for row in _read_sweeps(api, owner, project)]
     rows.sort(key=lambda row: str(row["created_at"]), reverse=True)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -72,46 +68,41 @@ def list_command(
         click.echo(f"there is no sweep in {where}; amc-sweep create FILE registers one", err=True)
 
 
-def _sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
+def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
     """Yield the sweeps of a project, each with its runs by state."""
-    nodes = _nodes(api, owner, project)
+    sweeps = _query_sweeps(api, owner, project)
     states: dict[str, Counter[str]] = {}
-    if nodes:
-        every = api.runs(f"{owner}/{project}", per_page=RUNS_A_PAGE)
-        for run in every:
-            states.setdefault(run.sweep_name or "", Counter())[str(run.state)] += 1
-    for node in nodes:
+    for run in api.runs(f"{owner}/{project}", per_page=RUNS_A_PAGE) if sweeps else ():
+        states.setdefault(run.sweep_name or "", Counter())[str(run.state)] += 1
+    for sweep in sweeps:
         yield {
-            "path": f"{owner}/{project}/{node['name']}",
-            "sweep_id": node["name"],
-            "name": node["displayName"] or node["name"],
-            "state": node["state"].upper(),
-            "method": node["method"],
-            "runs": node["runCount"],
-            "runs_expected": node["runCountExpected"],
-            "by_state": dict(states.get(node["name"], Counter()).most_common()),
-            "best": as_number(node["bestLoss"]),
-            "created_at": node["createdAt"],
+            "path": f"{owner}/{project}/{sweep['name']}",
+            "sweep_id": sweep["name"],
+            "name": sweep["displayName"] or sweep["name"],
+            "state": sweep["state"].upper(),
+            "method": sweep["method"],
+            "runs": sweep["runCount"],
+            "runs_expected": sweep["runCountExpected"],
+            "by_state": dict(states.get(sweep["name"], Counter()).most_common()),
+            "best": as_number(sweep["bestLoss"]),
+            "created_at": sweep["createdAt"],
         }
 
 
-def _nodes(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
-    """Return a project's sweeps as the server lists them, a page a request.
-
-    The client's own list sends one more request for every sweep.
-    """
+def _query_sweeps(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
+    """Return a project's sweeps under W&B's names, in one request a page; the client's list needs one a sweep, too."""
     from amc_analysis.reading.wandb_private import send_query
 
-    nodes: list[dict[str, Any]] = []
+    sweeps: list[dict[str, Any]] = []
     after, has_more = None, True
     while has_more:
         answer = send_query(api, _SWEEPS_QUERY, entity=owner, project=project, after=after)
-        page = (answer["project"] or {"sweeps": None})["sweeps"]
+        page = (answer["project"] or {}).get("sweeps")
         if page is None:
             break
-        nodes += [edge["node"] for edge in page["edges"]]
+        sweeps += [edge["node"] for edge in page["edges"]]
         after, has_more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
-    return nodes
+    return sweeps
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -122,10 +113,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for title in ("Sweep", "Name", "State", "Runs", "Best", "Created"):
         table.add_column(title, justify="right" if title == "Best" else "left", overflow="fold")
     for row in rows:
-        of = "" if row["runs_expected"] is None else f" of {row['runs_expected']}"
+        expected = "" if row["runs_expected"] is None else f" of {row['runs_expected']}"
         states = ", ".join(f"{number} {state}" for state, number in row["by_state"].items())
         best = "" if row["best"] is None else f"{row['best']:.5g}"
         created = str(row["created_at"])[:16].replace("T", " ")
-        runs = f"{row['runs']}{of}" + (f": {states}" if states else "")
+        runs = f"{row['runs']}{expected}" + (f": {states}" if states else "")
         table.add_row(row["path"], row["name"], row["state"].lower(), runs, best, created)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

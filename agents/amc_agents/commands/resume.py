@@ -1,4 +1,4 @@
-"""amc-sweep resume: a sweep hands out runs again, or a run goes on from its checkpoint."""
+"""amc-sweep resume: a sweep hands out runs again, or a run continues from its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.commands.steering import change, say
-from amc_agents.commands.targets import SweepTarget, open_target
+from amc_agents.commands.steering import change_sweep
+from amc_agents.commands.targets import OpenTarget, open_target
 from amc_agents.sweep_control import Action
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.config import check_value, parse_flag
-from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
-from amc_sweeps.backend.references import Target
 
 if TYPE_CHECKING:
     from amc_agents.trial.relaunch import TrialCommand
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="RUN|SWEEP")
 @click.option("--epochs", metavar="N", help="Of a run: train so many epochs in all, instead of as many as recorded.")
 @click.option("--patience", metavar="N", help="Of a run: another patience than recorded; null: never.")
-@click.option("--data", metavar="FILE", help="Of a run: where its frames are here (default: AMC_DATA, or as recorded).")
+@click.option("--data", metavar="FILE", help="Of a run: its data file here (default: AMC_DATA, or as recorded).")
 @click.option(
     "--runs-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -51,9 +49,9 @@ def resume_command(
 ) -> None:
     """Continue a RUN from its checkpoint, as the same run, or let a SWEEP hand out runs again.
 
-    A run goes on here, in the foreground, whether it crashed, was killed, preempted or stopped: with the checkpoint in
-    its folder, or the one that W&B keeps of it, whichever is further on. Nothing is logged twice, and its numbers are
-    those of an uninterrupted run. One that ended by itself needs another end: --epochs, --patience.
+    A run continues here, in the foreground, whether it crashed, was killed, preempted or stopped. It starts from the
+    later of two checkpoints: in its folder, or with W&B. Nothing is logged twice, and its numbers are those of an
+    uninterrupted run. A run that ended by itself needs another end: --epochs, --patience.
 
     \b
     amc-sweep resume 94fqx0gz                         # a sweep that was paused or stopped
@@ -63,20 +61,20 @@ def resume_command(
     Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
     given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
-    backend, api, found = open_target(target, choice)
+    found = open_target(target, choice, "run", "sweep")
     if found.kind == "sweep":
         if given or data or only_print:
             refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")
-        say(change(SweepTarget(backend, api, found.path), Action.RESUME), as_json=as_json)
+        change_sweep(found, Action.RESUME, as_json=as_json)
         return
-    trial = _prepared(found, backend, given, data, runs_dir)
+    trial = _prepare_trial(found, given, data, runs_dir)
     if only_print:
-        click.echo(trial.shell_line(backend))
+        click.echo(trial.shell_line(found.backend))
         return
     click.echo(f"continuing run {found.path}; its page: {found.api_object.url}", err=True)
-    environment = trial.process_environment(backend)
-    sys.modules["wandb"].teardown()  # its side process would outlive this one
-    os.execve(sys.executable, trial.command(), environment)  # signals are the trial's from here on
+    environment = trial.process_environment(found.backend)
+    sys.modules["wandb"].teardown()  # the client's own process would outlive this one
+    os.execve(sys.executable, trial.command(), environment)  # from here on, signals reach the trial
 
 
 def _value(name: str, text: str) -> Any:
@@ -86,46 +84,37 @@ def _value(name: str, text: str) -> Any:
     return value
 
 
-def _prepared(
-    target: Target, backend: Backend, given: dict[str, Any], data: str | None, runs_dir: Path
-) -> TrialCommand:
-    """Look into everything that could refuse the trial while its run is still untouched, and return the trial."""
+def _prepare_trial(run: OpenTarget, given: dict[str, Any], data: str | None, runs_dir: Path) -> TrialCommand:
+    """Return the trial, after every check that could refuse it: nothing has changed the run yet."""
     from amc_agents.trial import relaunch
 
-    entity, project, run_id = target.path.split("/")
-    run = target.api_object
-    config = dict(run.config)
+    entity, project, run_id = run.path.split("/")
+    config = dict(run.api_object.config)
     try:
-        settings = relaunch.settings_of(config)
-        relaunch.require_ended(target.path, run.state, getattr(run, "heartbeat_at", None))
-        relaunch.require_something_left(dict(run.summary_metrics), settings, given)
-        with translate_errors(backend):
-            _require_checkpoint(target.path, runs_dir / run_id)
-        relaunch.require_same_frames(relaunch.data_here(settings["data"], data), config)
+        settings = relaunch.recorded_settings(config)
+        relaunch.require_ended(run.path, run.api_object.state, getattr(run.api_object, "heartbeat_at", None))
+        relaunch.require_epochs_left(dict(run.api_object.summary_metrics), settings, given)
+        with translate_errors(run.backend):
+            _require_checkpoint(run, runs_dir / run_id)
+        relaunch.require_same_frames(relaunch.choose_data_file(settings["data"], data), config)
     except relaunch.RelaunchError as error:
-        raise Refusal(f"{target.path} cannot be continued: {error}") from error
-    flags = [f"--{name}={'null' if value is None else value}" for name, value in given.items()]
+        raise Refusal(f"{run.path} cannot be continued: {error}") from error
+    flags = {"runs_dir": runs_dir, **({"data": data} if data else {}), **given}
     return relaunch.TrialCommand(
-        flags=(f"--runs_dir={runs_dir}", *([f"--data={data}"] if data else []), *flags),
-        environment={
-            "WANDB_ENTITY": entity,
-            "WANDB_PROJECT": project,
-            "WANDB_RUN_ID": run_id,
-            "WANDB_RESUME": "must",
-        },
+        tuple(relaunch.as_flag(name, value) for name, value in flags.items()),
+        {"WANDB_ENTITY": entity, "WANDB_PROJECT": project, "WANDB_RUN_ID": run_id, "WANDB_RESUME": "must"},
     )
 
 
-def _require_checkpoint(path: str, folder: Path) -> None:
-    from amc_agents.trial.artifacts import find_uploaded
+def _require_checkpoint(run: OpenTarget, folder: Path) -> None:
+    from amc_agents.trial.checkpoints import find_artifact
     from amc_agents.trial.relaunch import RelaunchError
 
-    if (folder / "last.pt").is_file():
+    if (folder / "last.pt").is_file() or find_artifact(run.api, run.path) is not None:
         return
-    entity, project, run_id = path.split("/")
-    if find_uploaded(entity, project, run_id) is None:
-        raise RelaunchError(
-            f"no checkpoint of it: not {(folder / 'last.pt').resolve()}, and W&B keeps no artifact "
-            f"{entity}/{project}/checkpoint-{run_id}. Run it on the machine that has the folder, name its parent with "
-            f"--runs-dir or AMC_RUNS_DIR, or train it anew: amc-sweep repeat {run_id}"
-        )
+    project, _, run_id = run.path.rpartition("/")
+    raise RelaunchError(
+        f"no checkpoint of it: not {(folder / 'last.pt').resolve()}, and W&B keeps no artifact "
+        f"{project}/checkpoint-{run_id}. Run it on the machine that has the folder, name its parent with "
+        f"--runs-dir or AMC_RUNS_DIR, or train it anew: amc-sweep repeat {run_id}"
+    )

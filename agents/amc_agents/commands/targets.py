@@ -9,23 +9,18 @@ from amc_analysis.reading.wandb_api import open_api, translate_errors
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, connect
-from amc_sweeps.backend.references import (
-    Kind,
-    Target,
-    TargetNotFoundError,
-    find_sweep,
-    find_target,
-    parse_reference,
-)
+from amc_sweeps.backend.references import Kind, TargetNotFoundError, find_target, parse_reference
 
 
 @dataclass(frozen=True)
-class SweepTarget:
-    """A sweep, the W&B that holds it, and the client for it."""
+class OpenTarget:
+    """A sweep or run, the W&B that holds it, and the client for that W&B."""
 
     backend: Backend
     api: Any  # a wandb.Api
+    kind: Kind
     path: str  # ENTITY/PROJECT/ID
+    api_object: Any  # the client's run or sweep
 
 
 def open_client(choice: BackendChoice) -> tuple[Backend, Any]:
@@ -40,38 +35,21 @@ def open_client(choice: BackendChoice) -> tuple[Backend, Any]:
         return backend, open_api(backend)
 
 
-def open_sweep(sweep: str, choice: BackendChoice) -> SweepTarget:
-    """Find a sweep given as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; a URL names the W&B, too.
+def open_target(text: str, choice: BackendChoice, *kinds: Kind) -> OpenTarget:
+    """Find a sweep or run given as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; a URL names the W&B, too.
 
     Raises:
-        Refusal: the text names no sweep, or no W&B is known.
+        Refusal: the text names nothing of these kinds, or no W&B is known.
         click.ClickException: the server does not answer as it should.
     """
     try:
-        reference = parse_reference(sweep)
+        reference = parse_reference(text, kinds)
         backend, api = open_client(choice.or_at(reference.base_url))
         with translate_errors(backend):
-            path = find_sweep(reference, api, entity=choice.entity, project=choice.project)
+            target = find_target(reference, api, entity=choice.entity, project=choice.project)
     except TargetNotFoundError as error:
-        raise Refusal(f"{error}\namc-sweep list shows all") from error
+        hint = "\namc-sweep list shows all sweeps" if "sweep" in kinds else ""
+        raise Refusal(f"{error}{hint}") from error
     except BackendError as error:
         raise Refusal(str(error)) from error
-    return SweepTarget(backend, api, path)
-
-
-def open_target(
-    target: str, choice: BackendChoice, *, kinds: tuple[Kind, ...] = ("run", "sweep")
-) -> tuple[Backend, Any, Target]:
-    """Find a run or a sweep; return its W&B, the client and the target.
-
-    Raises:
-        Refusal: the text names neither, or no W&B is known.
-        click.ClickException: the server does not answer as it should.
-    """
-    try:
-        reference = parse_reference(target, kinds)
-        backend, api = open_client(choice.or_at(reference.base_url))
-        with translate_errors(backend):
-            return backend, api, find_target(reference, api, entity=choice.entity, project=choice.project)
-    except BackendError as error:
-        raise Refusal(str(error)) from error
+    return OpenTarget(backend, api, target.kind, target.path, target.api_object)

@@ -1,6 +1,6 @@
-"""What the training loop says: into the run's folder first, then to W&B.
+"""Writes what the training loop reports: into the run's folder first, then to W&B.
 
-An epoch has ``_step`` = epoch - 1 in W&B's history, so that a continued run neither doubles nor skips one.
+An epoch has ``_step`` = epoch - 1 in W&B's history, so that a continued run repeats no epoch and skips none.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from amc_agents.trial.best_evaluation import BestEvaluation
-from amc_agents.trial.reopen import log_missing_rows
-from amc_agents.trial.run_folder import Row, append_row, keep_rows, write_rows
+from amc_agents.trial.evaluations import BestEvaluation
+from amc_agents.trial.run_folder import Row, append_row, truncate_rows, write_rows
 
-_OF_A_PARENT = ("parent_run", "parent_split_fingerprint")
+_PARENT_FIELDS = ("parent_run", "parent_split_fingerprint")
 
 
 class ClientLostError(RuntimeError):
-    """The wandb client's side process is gone: W&B can be told nothing more by this trial."""
+    """The wandb client's own process is gone, so this trial can send nothing more to W&B."""
 
 
 @contextlib.contextmanager
-def telling_wandb() -> Iterator[None]:
-    """Raise ClientLostError where the client finds its side process dead."""
+def detect_lost_client() -> Iterator[None]:
+    """Raise ClientLostError where the client finds its own process dead."""
     try:
         yield
     except ConnectionError as error:
@@ -31,7 +30,7 @@ def telling_wandb() -> Iterator[None]:
 
 
 class RunRecorder:
-    """Writes and passes on one run's facts and rows."""
+    """The Recorder of a trial with W&B."""
 
     def __init__(self, run: Any, folder: Path) -> None:
         """Take a ``wandb.Run`` and the folder of that run."""
@@ -42,36 +41,43 @@ class RunRecorder:
         self._best = BestEvaluation(run, folder)
 
     def begin(self) -> None:
-        """Start the folder's history anew."""
+        """Start with an empty history in the folder."""
         write_rows(self._folder, [])
 
-    def go_on(self, *, epochs: int, last: Row) -> None:
-        """Go on after so many epochs of a checkpoint, whose last row is given, and log what W&B lacks of them."""
-        rows = keep_rows(self._folder, epochs=epochs, last=last)
+    def resume(self, *, epochs: int, last: Row) -> None:
+        """Continue after the epochs of a checkpoint, the last of which logged this row; log what W&B lacks of them."""
+        rows = truncate_rows(self._folder, epochs=epochs, last=last)
         self.epoch = epochs or None
-        with telling_wandb():
+        with detect_lost_client():
             log_missing_rows(self._run, rows)
-            if "end_reason" in self._run.summary.keys():  # noqa: SIM118 - no mapping; its ``in`` would ask for numbers
-                del self._run.summary["end_reason"]  # how an earlier attempt ended is not how this one will
-        self._best.go_on(rows)
+            if "end_reason" in self._run.summary.keys():  # noqa: SIM118 - not a mapping: its ``in`` takes numbers
+                del self._run.summary["end_reason"]  # it is an earlier attempt's
+        self._best.resume(rows)
 
     def config(self, facts: Mapping[str, Any]) -> None:
-        """Take what holds for the whole run; a run that continues itself keeps the parent that it began with."""
-        itself = facts.get("parent_run") == self._run.id
-        told = {name: value for name, value in facts.items() if not (itself and name in _OF_A_PARENT)}
-        with telling_wandb():
-            self._run.config.update(told, allow_val_change=True)
+        """Record facts of the whole run. A run that continues itself keeps the parent that it started with."""
+        is_own_parent = facts.get("parent_run") == self._run.id
+        kept = {name: value for name, value in facts.items() if not (is_own_parent and name in _PARENT_FIELDS)}
+        with detect_lost_client():
+            self._run.config.update(kept, allow_val_change=True)
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Take an epoch; one that W&B has from an earlier attempt, beyond the checkpoint, is not logged twice."""
+        """Record an epoch, but not twice with W&B: it may have epochs of an earlier attempt after the checkpoint."""
         append_row(self._folder, metrics)
         self.epoch = int(metrics["epoch"])
-        with telling_wandb():
+        with detect_lost_client():
             log_missing_rows(self._run, [dict(metrics)])
-        self._best.follow(metrics)
+        self._best.update(metrics)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Take what is known at the end. A lost client is no reason to end otherwise: the caller tells W&B next."""
+        """Record final values. A lost client does not end the trial here: the caller finds it next."""
         self.facts.update(facts)
-        with contextlib.suppress(ClientLostError), telling_wandb():
+        with contextlib.suppress(ClientLostError), detect_lost_client():
             self._run.summary.update(dict(facts))
+
+
+def log_missing_rows(run: Any, rows: list[dict[str, Any]]) -> None:
+    """Log the epochs that W&B lacks of a resumed run."""
+    for row in rows:
+        if int(row["epoch"]) > run.starting_step:
+            run.log(row, step=int(row["epoch"]) - 1, commit=True)

@@ -1,4 +1,4 @@
-"""Training a run again: what W&B has recorded of it, as flags and an environment for ``amc-train``."""
+"""Train a run again: its recorded settings as flags and an environment for ``amc-train``, and what forbids it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amc_agents.trial.reopen import OF_A_TRIAL
 from amc_core.config import FIELDS
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import RunState
 
+# Variables of one trial's process, which must not reach another trial.
+TRIAL_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+
 
 class RelaunchError(RuntimeError):
-    """The run cannot be trained again here; the message says why, and what would help. Nothing was changed."""
+    """The run cannot be trained again here; the message says why and what would help. Nothing was changed."""
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for another trial's process, with this one's import path: a checkout works uninstalled."""
+    inherited = {name: value for name, value in environ.items() if name not in TRIAL_VARIABLES}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @dataclass(frozen=True)
 class TrialCommand:
-    """A command, and what it needs besides this process's environment."""
+    """Flags of ``amc-train``, and the variables that it needs besides this process's environment."""
 
     flags: tuple[str, ...]
     environment: Mapping[str, str]
 
     def command(self) -> list[str]:
-        """Return what to execute; the interpreter's own way, so that a checkout that is not installed works too."""
+        """Return what to execute."""
         return [sys.executable, "-m", "amc_agents.trial.main", *self.flags]
 
     def process_environment(self, backend: Backend) -> dict[str, str]:
-        """Return this process's environment, pointed at a W&B and at a run."""
-        inherited = {name: value for name, value in os.environ.items() if name not in OF_A_TRIAL}
-        path = os.pathsep.join(filter(None, sys.path))
-        return {**inherited, "PYTHONPATH": path, **backend.environment(), **self.environment}
+        """Return the whole environment of the trial at a W&B."""
+        return {**child_environment(os.environ), **backend.environment(), **self.environment}
 
     def shell_line(self, backend: Backend) -> str:
         """Return a line to paste into a shell, with no key shown."""
@@ -43,8 +49,8 @@ class TrialCommand:
         return f"{backend.shell_prefix()}{variables} {shlex.join(['amc-train', *self.flags])}"
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trial's settings among all that its run's config records.
+def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trial's settings among everything in its run's config.
 
     Raises:
         RelaunchError: the run is not one of amc-train.
@@ -58,30 +64,35 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def continued_values(
     recorded: Mapping[str, Any], machine: Mapping[str, Any], flags: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the settings of a run that goes on: as recorded with it, but for the place of its frames and for flags.
+    """Return the settings of a continued run: flags first, then this machine's data file, then the recorded values.
 
-    A flag that an exact continuation cannot have otherwise is refused by ``require_same_trial``, when it differs.
+    ``require_same_trial`` later refuses a changed setting that an exact continuation does not allow.
 
     Args:
-        recorded: the run's config with W&B, which holds facts besides settings.
-        machine: where this machine has its frames: the recorded path may be another machine's.
-        flags: as given, by an agent or by hand.
+        recorded: the run's config with W&B, which has facts besides settings.
+        machine: where this machine has the frames; the recorded path may be another machine's.
+        flags: as given by an agent or by hand.
     """
     settings = {name: value for name, value in recorded.items() if name in FIELDS}
     return {**settings, **machine, **flags}
 
 
 def as_flags(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return flags for the settings that are not the default's."""
+    """Return a flag for every setting that differs from the default."""
     return tuple(
-        f"--{name}={'null' if value is None else value}"
+        as_flag(name, value)
         for name, value in settings.items()
         if value != FIELDS[name].default and not (name == "split" and tuple(value) == FIELDS[name].default)
     )
 
 
-def data_here(recorded: str, given: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Return where this machine has the frames: as given, AMC_DATA, or the path that the run recorded."""
+def as_flag(name: str, value: Any) -> str:
+    """Return ``--NAME=VALUE``."""
+    return f"--{name}={'null' if value is None else value}"
+
+
+def choose_data_file(recorded: str, given: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where this machine has the frames: the given file, AMC_DATA, or the path that the run recorded."""
     return given or environ.get("AMC_DATA") or recorded
 
 
@@ -89,7 +100,7 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
     """Refuse another data file than the run's.
 
     Raises:
-        RelaunchError: it is not there, unusable, or another one.
+        RelaunchError: the file is missing, unusable, or another one.
     """
     from amc_core.data.radioml import DataError, RadioMLFile
 
@@ -98,38 +109,38 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
         raise RelaunchError(f"{path}: no such data file on this machine; {remedy}")
     try:
         with RadioMLFile(path) as data:
-            own = data.fingerprint
+            fingerprint = data.fingerprint
     except DataError as error:
         raise RelaunchError(f"{error}; {remedy}") from error
     recorded = config.get("data_fingerprint")
-    if recorded is not None and own != recorded:
+    if recorded is not None and fingerprint != recorded:
         raise RelaunchError(
-            f"{path}: another data file (fingerprint {own}) than the run was trained on ({recorded}, there "
+            f"{path}: another data file (fingerprint {fingerprint}) than the run was trained on ({recorded}, there "
             f"{config.get('data')}); {remedy}"
         )
 
 
-def require_ended(path: str, state: str, heard: str | None) -> None:
+def require_ended(path: str, state: str, heard_at: str | None) -> None:
     """Refuse a run that may still have a trial.
 
     Raises:
-        RelaunchError: it is alive, as far as W&B knows.
+        RelaunchError: W&B has the run as alive.
     """
     if state == RunState.PENDING:
-        raise RelaunchError(f"run {path} is pending: an agent has it, or will; it need not be resumed")
+        raise RelaunchError(f"run {path} is pending: an agent has it or will get it; it need not be resumed")
     if state in {RunState.RUNNING, RunState.PREEMPTING}:
-        last = f", last heard at {heard}" if heard else ""
+        last = f", last heard at {heard_at}" if heard_at else ""
         raise RelaunchError(
-            f"run {path} is {state}{last}: two trials would write into one history. Stop it first; where its trial is "
+            f"run {path} is {state}{last}: two trials would write into one history. Stop it first; if its trial is "
             "dead already, W&B notices after about five minutes of silence"
         )
 
 
-def require_something_left(summary: Mapping[str, Any], settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse to continue a trial that ended by itself, unless its end is moved.
+def require_epochs_left(summary: Mapping[str, Any], settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a trial that ended by itself, unless the given settings move its end.
 
     Raises:
-        RelaunchError: naming what would move it.
+        RelaunchError: with the flag that would move the end.
     """
     reason, epoch = summary.get("end_reason"), int(summary.get("epoch") or 0)
     if reason == "completed" and int(given.get("epochs", settings["epochs"])) <= epoch:

@@ -1,19 +1,19 @@
-"""What a trial leaves in its run's folder besides checkpoints: how it ended, and every row that it logged.
+"""What a trial writes into its run's folder besides checkpoints: how it ended, and every row that it logged.
 
-Both are written before W&B is told, so that whoever finds the folder can say it in the trial's place. Free of torch and
+Both are written before W&B gets them, so that another process can report them if the trial cannot. Free of torch and
 wandb.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amc_core.files import write_whole
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 END_FILE = "end.json"
@@ -24,15 +24,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class End:
-    """How a trial ended, by its own word."""
+    """How a trial says that it ended."""
 
     reason: EndReason
     run: str | None  # ENTITY/PROJECT/ID; None without W&B
-    at: float  # seconds since 1970, of this machine
+    at: float  # seconds since 1970, by this machine's clock
 
 
-def leave_end(folder: Path, reason: EndReason, *, run: str | None = None) -> None:
-    """Write ``end.json`` whole or not at all.
+def write_end(folder: Path, reason: EndReason, *, run: str | None = None) -> None:
+    """Write ``end.json`` in one step.
 
     Raises:
         OSError: the folder cannot be written.
@@ -41,11 +41,11 @@ def leave_end(folder: Path, reason: EndReason, *, run: str | None = None) -> Non
     content: dict[str, Any] = {"end_reason": str(reason), "exit_code": EXIT_CODES[reason], "ended_at": time.time()}
     if run is not None:
         content["run"] = run
-    _replace(folder / END_FILE, json.dumps(content))
+    write_whole(folder / END_FILE, json.dumps(content))
 
 
 def read_end(folder: Path) -> End | None:
-    """Return how the last trial in this folder ended; None where it left no word."""
+    """Return how the last trial in this folder ended; None where it left no readable ``end.json``."""
     try:
         content = json.loads((folder / END_FILE).read_text(encoding="utf-8"))
         return End(EndReason(content["end_reason"]), content.get("run"), float(content["ended_at"]))
@@ -53,8 +53,8 @@ def read_end(folder: Path) -> End | None:
         return None
 
 
-def forget_end(folder: Path) -> None:
-    """Take back the word of an earlier trial: this one has not ended."""
+def remove_end(folder: Path) -> None:
+    """Remove the ``end.json`` of an earlier trial, if there is one."""
     (folder / END_FILE).unlink(missing_ok=True)
 
 
@@ -65,7 +65,7 @@ def append_row(folder: Path, row: Row) -> None:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the folder's history; a line that was cut off by a crash is left out."""
+    """Return the folder's history without lines that a crash cut off."""
     try:
         lines = (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -81,12 +81,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def keep_rows(folder: Path, *, epochs: int, last: Row) -> list[dict[str, Any]]:
+def truncate_rows(folder: Path, *, epochs: int, last: Row) -> list[dict[str, Any]]:
     """Cut the folder's history back to the epochs of a checkpoint, and return it.
 
     Args:
-        epochs: how many complete ones the checkpoint holds.
-        last: its metrics of the last one, which a crash may have kept from the history; empty before the first one.
+        folder: of the run.
+        epochs: how many complete epochs the checkpoint has.
+        last: the checkpoint's metrics of the last one, empty before the first: after a crash the history may lack it.
     """
     by_epoch = {int(row["epoch"]): row for row in read_rows(folder)}
     if last:
@@ -99,10 +100,4 @@ def keep_rows(folder: Path, *, epochs: int, last: Row) -> list[dict[str, Any]]:
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Replace the folder's history."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / HISTORY_FILE, "".join(json.dumps(dict(row)) + "\n" for row in rows))
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(folder / HISTORY_FILE, "".join(json.dumps(dict(row)) + "\n" for row in rows))

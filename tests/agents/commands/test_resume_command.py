@@ -13,7 +13,7 @@ from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_everybody
 from tiny_files import synthetic_file
 
-from amc_agents.trial.relaunch import RelaunchError, as_flags, require_ended, require_something_left, settings_of
+from amc_agents.trial.relaunch import RelaunchError, as_flags, recorded_settings, require_ended, require_epochs_left
 from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
 from amc_sweeps.backend.errors import BackendError
@@ -153,13 +153,13 @@ def test_a_trial_that_ended_by_itself_needs_another_end() -> None:
     settings = {"epochs": 5, "patience": 2}
     completed, patience = {"end_reason": "completed", "epoch": 5}, {"end_reason": "patience", "epoch": 3}
     with pytest.raises(RelaunchError, match="more with --epochs"):
-        require_something_left(completed, settings, {"epochs": 5})
+        require_epochs_left(completed, settings, {"epochs": 5})
     with pytest.raises(RelaunchError, match="--patience"):
-        require_something_left(patience, settings, {"epochs": 9})
-    require_something_left(completed, settings, {"epochs": 6})
-    require_something_left(patience, settings, {"patience": None})
-    require_something_left({"end_reason": "stopped", "epoch": 3}, settings, {})
-    require_something_left({}, settings, {})
+        require_epochs_left(patience, settings, {"epochs": 9})
+    require_epochs_left(completed, settings, {"epochs": 6})
+    require_epochs_left(patience, settings, {"patience": None})
+    require_epochs_left({"end_reason": "stopped", "epoch": 3}, settings, {})
+    require_epochs_left({}, settings, {})
 
 
 def test_flags_of_recorded_settings_give_the_same_configuration() -> None:
@@ -169,9 +169,9 @@ def test_flags_of_recorded_settings_give_the_same_configuration() -> None:
         {"split": [0.7, 0.2, 0.1], "max_lr": 1e-3, "curriculum": True, "patience": None, "histogram_range": "auto"}
     )
     recorded = {**config.to_mapping(), "split_fingerprint": "x", "n_train": 3}
-    flags = dict(flag[2:].split("=", 1) for flag in as_flags(settings_of(recorded)))
+    flags = dict(flag[2:].split("=", 1) for flag in as_flags(recorded_settings(recorded)))
     again = TrialConfig.from_mapping({name: parse_flag(name, text) for name, text in flags.items()})
     assert again == config
     assert "epochs" not in flags, "what is the default's is not said"
     with pytest.raises(RelaunchError, match="not a run of amc-train"):
-        settings_of({"lr": 0.1})
+        recorded_settings({"lr": 0.1})

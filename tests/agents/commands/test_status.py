@@ -16,34 +16,32 @@ from sweep_records import START, completed, run, sweep
 from amc_agents.commands import main
 from amc_agents.commands import status as command
 from amc_agents.sweep_status import (
-    AgentSeen,
     Status,
-    agents_seen,
-    conclude,
-    duration,
+    SweepAgent,
     failures_by_host,
+    read_agents,
+    summarise,
     time_left,
 )
 from amc_analysis.runs.findings import analyse
 from amc_sweeps.backend.options import INTERRUPTED
+from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Cause
 
-ALIVE = AgentSeen("a", "gpu-1", runs=3, silent_s=4.0)
-SILENT = AgentSeen("b", "gpu-2", runs=2, silent_s=600.0)
+ALIVE = SweepAgent("a", "gpu-1", runs=3, silent_s=4.0)
+SILENT = SweepAgent("b", "gpu-2", runs=2, silent_s=600.0)
 
 
 def _status(
-    *runs: Any, agents: tuple[AgentSeen, ...] = (ALIVE, SILENT), expected: int | None = 8, **more: Any
+    *runs: Any, agents: tuple[SweepAgent, ...] = (ALIVE, SILENT), expected: int | None = 8, **more: Any
 ) -> Status:
-    return conclude("local/amc/94fqx0gz", analyse(sweep(*runs, **more)), agents, expected=expected)
+    return summarise("local/amc/94fqx0gz", analyse(sweep(*runs, **more)), agents, expected=expected)
 
 
 def test_the_estimate_is_the_work_to_come_shared_among_living_agents() -> None:
     left = time_left(state="RUNNING", expected=10, begun=6, ended_s=[60, 120, 600], running_s=[30, 500], agents=2)
     assert left.seconds == (4 * 120 + 90) / 2
-    assert (
-        left.because == "4 runs to come and 2 alive, if each takes 2 min, the median of the 3 that ended, on 2 agents"
-    )
+    assert left.because == "4 runs to come and 2 alive, at 2 min each (median of 3 ended runs), on 2 agents"
 
 
 def test_no_estimate_is_shorter_than_the_run_that_has_longest_to_go() -> None:
@@ -55,7 +53,7 @@ def test_no_estimate_is_shorter_than_the_run_that_has_longest_to_go() -> None:
     ("changes", "because"),
     [
         ({"state": "PAUSED"}, "the sweep is paused"),
-        ({"expected": None}, "the sweep has no run_cap and its search no end"),
+        ({"expected": None}, "the sweep has no run_cap, and its search has no end"),
         ({"ended_s": []}, "no run has ended yet"),
         ({"agents": 0}, "no agent is alive"),
     ],
@@ -91,7 +89,7 @@ def test_an_agent_is_alive_while_it_was_heard_within_a_minute() -> None:
         return SimpleNamespace(name=host, host=host, totalRuns=1, heartbeatAt=heard)
 
     given = [agent("never", None), agent("old", "2025-07-01T11:00:00Z"), agent("new", "2025-07-01T11:59:30")]
-    seen = agents_seen([*given, agent("ahead", "2025-07-01T12:00:05Z")], START)
+    seen = read_agents([*given, agent("ahead", "2025-07-01T12:00:05Z")], START)
     assert [(one.host, one.silent_s, one.is_alive) for one in seen] == [
         ("ahead", 0.0, True),  # its server's clock is ahead of ours
         ("new", 30.0, True),
@@ -108,11 +106,11 @@ def test_the_whole_is_said_in_lines_and_in_json() -> None:
         run("early", [0.1, 0.1], state="killed", host="gpu-1", **early),
         run("alive", [0.2], state="running", heartbeat_at=START + timedelta(hours=1)),
     )
-    lines = command.lines_of(status)
+    lines = command.as_lines(status)
     assert lines[0] == "a sweep (local/amc/94fqx0gz): running, maximize val/combined_acc"
     assert "Runs      4 of 8: 1 running, 1 finished, 1 crashed, 1 killed" in lines
     assert "Best      90.00% peak at epoch 2 of clear-sweep-2 (lost), lost" in lines
-    assert "Agents    1 alive, 1 silent (ended, or lost)" in lines
+    assert "Agents    1 alive, 1 silent (ended or lost)" in lines
     assert "            silent  gpu-2: heard 10 min ago, 2 runs" in lines
     assert "Failures  gpu-2: 1 of 1 ended runs (1 lost)" in lines
     assert "Epochs    8 spent, about 6 saved by Hyperband" in lines
@@ -127,11 +125,11 @@ def test_the_whole_is_said_in_lines_and_in_json() -> None:
 
 def test_a_sweep_without_anything_is_said_too() -> None:
     status = _status(agents=(), expected=None, state="PENDING")
-    lines = command.lines_of(status)
+    lines = command.as_lines(status)
     assert "Runs      0" in lines
     assert "Agents    none yet" in lines
     assert "Best      no run has logged val/combined_acc yet" in lines
-    assert lines[-1] == "Left      cannot be told: the sweep has no run_cap and its search no end"
+    assert lines[-1] == "Left      unknown: the sweep has no run_cap, and its search has no end"
 
 
 def test_only_nan_logged_is_nothing_to_be_best() -> None:
@@ -151,7 +149,7 @@ def test_watching_in_a_log_says_only_what_is_new_and_ends_with_the_sweep(capsys:
     def statuses() -> Iterator[Status]:
         yield from (going, going, over)
 
-    command._watch_in_lines(statuses(), as_json=False)
+    command._watch_in_log(statuses(), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "running: 1 of 8: 1 finished; best 50.00%; 1 agent alive; about" in lines[0]
@@ -165,7 +163,7 @@ def test_watching_ends_at_ctrl_c_with_130_and_waits_for_no_request(monkeypatch: 
     def at_once(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(command, "open_sweep", lambda *_, **__: None)
+    monkeypatch.setattr(command, "open_target", lambda *_, **__: None)
     monkeypatch.setattr(command, "_read", interrupted)
     monkeypatch.setattr(command.os, "_exit", at_once)
     assert CliRunner().invoke(main, ["status", "94fqx0gz", "--watch"]).exit_code == INTERRUPTED

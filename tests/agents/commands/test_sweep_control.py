@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main, steering
-from amc_agents.commands.targets import SweepTarget
+from amc_agents.commands.targets import OpenTarget
 from amc_agents.sweep_control import Action, Change, refusal
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import SweepState
@@ -46,15 +46,15 @@ def test_on_a_terminal_cancel_asks_before_it_ends_living_runs(
 ) -> None:
     changed: list[Action] = []
 
-    def change(chosen: SweepTarget, action: Action) -> Change:
+    def change_state(_api: object, path: str, action: Action) -> Change:
         changed.append(action)
-        return Change(chosen.path, action, "RUNNING", "CANCELED", alive=2)
+        return Change(path, action, "RUNNING", "CANCELED", alive=2)
 
-    chosen = SweepTarget(Backend("embedded", "http://127.0.0.1:9", "for a test"), None, "local/amc/x")
-    monkeypatch.setattr(steering, "open_sweep", lambda *_, **__: chosen)
+    target = OpenTarget(Backend("embedded", "http://127.0.0.1:9", "for a test"), None, "sweep", "local/amc/x", None)
+    monkeypatch.setattr(steering, "open_target", lambda *_, **__: target)
     monkeypatch.setattr(steering, "living_runs", lambda *_: 2)
-    monkeypatch.setattr(steering, "_somebody_can_answer", lambda: True)
-    monkeypatch.setattr(steering, "change", change)
+    monkeypatch.setattr(steering, "_is_interactive", lambda: True)
+    monkeypatch.setattr(steering, "change_state", change_state)
     ended = CliRunner().invoke(main, ["cancel", "x", *options], input=typed)
     assert ended.exit_code == (0 if cancelled else 1), ended.output
     assert changed == ([Action.CANCEL] if cancelled else [])

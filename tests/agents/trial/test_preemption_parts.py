@@ -12,11 +12,10 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
-from amc_agents.trial.artifacts import Uploaded
-from amc_agents.trial.continuation import find_checkpoint
+from amc_agents.trial.checkpoints import CheckpointArtifact, find_resume_point
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.reopen import Reopened, reopen_preempted
-from amc_agents.trial.run_folder import append_row, forget_end, keep_rows, leave_end, read_end, read_rows
+from amc_agents.trial.run_folder import append_row, read_end, read_rows, remove_end, truncate_rows, write_end
 from amc_core.training.checkpoint import CheckpointError
 from amc_core.training.loop import train
 from amc_sweeps.runs.causes import EndReason
@@ -52,16 +51,16 @@ def _nothing() -> None:
 
 def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Callable[[int], Path]) -> None:
     folder = tmp_path / "gem"
-    assert find_checkpoint("gem", folder, _nothing) is None
+    assert find_resume_point("gem", folder, _nothing) is None
     shutil.copytree(trained(1), folder)
-    own = find_checkpoint("gem", folder, _nothing)
+    own = find_resume_point("gem", folder, _nothing)
     assert own is not None
     assert (own.epoch, own.source, int(own.metrics["epoch"])) == (1, "the run's folder", 1)
 
-    older = Uploaded(_Artifact(trained(1)), epoch=1, steps_done=0)
-    assert find_checkpoint("gem", folder, lambda: older) == own
-    newer = Uploaded(_Artifact(trained(2)), epoch=2, steps_done=0)
-    fetched = find_checkpoint("gem", folder, lambda: newer)
+    older = CheckpointArtifact(_Artifact(trained(1)), epoch=1, steps_done=0)
+    assert find_resume_point("gem", folder, lambda: older) == own
+    newer = CheckpointArtifact(_Artifact(trained(2)), epoch=2, steps_done=0)
+    fetched = find_resume_point("gem", folder, lambda: newer)
     assert fetched is not None
     assert (fetched.epoch, fetched.path, fetched.source) == (2, folder / "last.pt", "W&B's artifact checkpoint-gem:v0")
     assert (folder / "before_1" / "last.pt").is_file(), "what lay there is set aside"
@@ -69,12 +68,12 @@ def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Cal
 
 
 def test_wandb_is_not_needed_where_the_folder_has_a_checkpoint(tmp_path: Path, trained: Callable[[int], Path]) -> None:
-    def down() -> Uploaded | None:
+    def down() -> CheckpointArtifact | None:
         raise ConnectionError("no route to host")
 
     with pytest.raises(ConnectionError):
-        find_checkpoint("gem", tmp_path / "gem", down)
-    found = find_checkpoint("gem", trained(1), down)
+        find_resume_point("gem", tmp_path / "gem", down)
+    found = find_resume_point("gem", trained(1), down)
     assert found is not None
     assert found.epoch == 1
 
@@ -82,7 +81,7 @@ def test_wandb_is_not_needed_where_the_folder_has_a_checkpoint(tmp_path: Path, t
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, trained: Callable[[int], Path]) -> None:
     shutil.copytree(trained(1), tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"of run gem, not of other: .*--init_from="):
-        find_checkpoint("other", tmp_path / "other", _nothing)
+        find_resume_point("other", tmp_path / "other", _nothing)
 
 
 def test_the_settings_of_a_continued_run_are_its_own_but_for_the_machine_and_flags() -> None:
@@ -99,24 +98,24 @@ def test_a_folders_history_is_cut_back_to_its_checkpoint_and_never_lacks_its_las
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 4, "val/lo')  # a crash in the middle
     assert read_rows(tmp_path) == rows
-    assert keep_rows(tmp_path, epochs=2, last=rows[1]) == rows[:2] == read_rows(tmp_path)
-    assert keep_rows(tmp_path, epochs=3, last=rows[2]) == rows, "saved, and killed before it was logged"
-    assert keep_rows(tmp_path, epochs=0, last={}) == []
+    assert truncate_rows(tmp_path, epochs=2, last=rows[1]) == rows[:2] == read_rows(tmp_path)
+    assert truncate_rows(tmp_path, epochs=3, last=rows[2]) == rows, "saved, and killed before it was logged"
+    assert truncate_rows(tmp_path, epochs=0, last={}) == []
 
 
 def test_the_last_word_is_read_back_and_can_be_taken_back(tmp_path: Path) -> None:
     assert read_end(tmp_path) is None
-    leave_end(tmp_path / "run", EndReason.PREEMPTED, run="e/p/r")
+    write_end(tmp_path / "run", EndReason.PREEMPTED, run="e/p/r")
     end = read_end(tmp_path / "run")
     assert end is not None
     assert (end.reason, end.run) == (EndReason.PREEMPTED, "e/p/r")
     assert json.loads((tmp_path / "run" / "end.json").read_text())["exit_code"] == 75
-    forget_end(tmp_path / "run")
+    remove_end(tmp_path / "run")
     assert read_end(tmp_path / "run") is None
 
 
 def test_only_a_preempted_trial_is_reopened_and_any_other_needs_no_server(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     assert reopen_preempted("e/p/r", tmp_path, environ=nowhere) is Reopened.NOT_PREEMPTED
-    leave_end(tmp_path, EndReason.STOPPED)
+    write_end(tmp_path, EndReason.STOPPED)
     assert reopen_preempted("e/p/r", tmp_path, environ=nowhere) is Reopened.NOT_PREEMPTED

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amc_agents.trial.ending import reason_of
+from amc_agents.trial.end_reason import reason_of
 from amc_agents.trial.main import main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError

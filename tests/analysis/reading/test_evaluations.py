@@ -25,7 +25,7 @@ from preempted_trials import SMALL, Machine, run_of, signal_everybody
 from sweep_records import run, sweep
 from tiny_files import synthetic_file
 
-from amc_agents.trial.best_evaluation import SO_FAR, BestEvaluation, best_epoch, is_better
+from amc_agents.trial.evaluations import RUNNING_BEST, BestEvaluation, best_epoch, is_better
 from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.evaluations import cached_confusions, fetch_confusions
@@ -280,7 +280,7 @@ def test_a_server_that_does_not_answer_delays_no_other_run() -> None:
 
 
 def test_the_first_of_equally_good_epochs_is_the_best() -> None:
-    rows = [{"epoch": epoch, SO_FAR: best} for epoch, best in enumerate([0.0, 0.2, 0.2, 0.3, 0.3], start=1)]
+    rows = [{"epoch": epoch, RUNNING_BEST: best} for epoch, best in enumerate([0.0, 0.2, 0.2, 0.3, 0.3], start=1)]
     assert best_epoch(rows) == 4
     assert best_epoch([]) is None
     assert is_better(rows[0], None)
@@ -307,7 +307,7 @@ def written(folder: Path, *epochs: int) -> list[dict[str, Any]]:
     (folder / "evaluation").mkdir()
     for epoch in epochs:
         (folder / epoch_file(epoch)).write_text(json.dumps({"epoch": epoch}))
-    return [{"epoch": epoch, SO_FAR: best} for epoch, best in enumerate([0.1, 0.2, 0.2, 0.2], start=1)]
+    return [{"epoch": epoch, RUNNING_BEST: best} for epoch, best in enumerate([0.1, 0.2, 0.2, 0.2], start=1)]
 
 
 def test_a_failed_upload_does_not_end_the_trial_and_is_reported_once(
@@ -315,16 +315,16 @@ def test_a_failed_upload_does_not_end_the_trial_and_is_reported_once(
 ) -> None:
     followed = BestEvaluation(Client(tmp_path, is_gone=True), tmp_path)
     for row in written(tmp_path, 2):  # the file of the first epoch does not exist
-        followed.follow(row)
+        followed.update(row)
     assert capsys.readouterr().err.count("is not with W&B") == 1
 
 
 def test_a_resumed_trial_uploads_the_best_again_and_then_only_better_ones(tmp_path: Path) -> None:
     client = Client(tmp_path)
     followed = BestEvaluation(client, tmp_path)
-    followed.go_on(written(tmp_path, 1, 2, 3, 4, 5, 6))
-    followed.follow({"epoch": 5, SO_FAR: 0.2})
-    followed.follow({"epoch": 6, SO_FAR: 0.3})
+    followed.resume(written(tmp_path, 1, 2, 3, 4, 5, 6))
+    followed.update({"epoch": 5, RUNNING_BEST: 0.2})
+    followed.update({"epoch": 6, RUNNING_BEST: 0.3})
     assert client.saved == [{"epoch": 2}, {"epoch": 6}]
 
 
@@ -333,8 +333,8 @@ def test_a_trial_resumed_on_another_machine_keeps_the_best_file_on_wandb(
 ) -> None:
     client = Client(tmp_path)
     followed = BestEvaluation(client, tmp_path)
-    followed.go_on(written(tmp_path, 5))
-    followed.follow({"epoch": 5, SO_FAR: 0.2})
+    followed.resume(written(tmp_path, 5))
+    followed.update({"epoch": 5, RUNNING_BEST: 0.2})
     assert client.saved == []
     assert capsys.readouterr().err == ""
 

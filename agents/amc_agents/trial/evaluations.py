@@ -1,0 +1,100 @@
+"""The evaluations that W&B keeps of a run: of its best epoch while it trains, of the test and pictures at its end.
+
+``evaluation/best.json`` is replaced at every better epoch, so a run that is killed later still has it. The client
+collects uploads for some seconds, so fast epochs do not cost an upload each. The file lies in the client's own folder,
+not behind a link: an offline run is often carried to another machine before it is synchronised.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from amc_agents.trial.run_folder import Row
+from amc_core.files import write_whole
+from amc_core.training.evaluation_files import BEST_FILE, epoch_file
+
+RUNNING_BEST = "best/combined_acc"  # in every row: the highest val/combined_acc so far
+PICTURES = ("modulation_confusion", "snr_confusion", "accuracy_by_snr")
+
+
+class BestEvaluation:
+    """Uploads the evaluation of every new best epoch. A failure is printed once and does not end the trial."""
+
+    def __init__(self, run: Any, folder: Path) -> None:
+        """Take a ``wandb.Run`` and the folder of that run."""
+        self._run = run
+        self._folder = folder
+        self._best: float | None = None
+        self._has_complained = False
+
+    def resume(self, rows: Sequence[Row]) -> None:
+        """Continue after these rows, and upload their best evaluation again: an earlier upload may have failed."""
+        if rows:
+            self._best = rows[-1].get(RUNNING_BEST)
+        epoch = best_epoch(rows)
+        if epoch is not None and (self._folder / epoch_file(epoch)).is_file():  # else it is on another machine
+            self._upload(epoch)
+
+    def update(self, row: Row) -> None:
+        """Upload an epoch's evaluation from the folder, if the epoch is the best so far."""
+        if is_better(row, self._best):
+            self._best = row[RUNNING_BEST]
+            self._upload(int(row["epoch"]))
+
+    def _upload(self, epoch: int) -> None:
+        try:
+            upload_best(self._run, self._folder / epoch_file(epoch))
+        except Exception as error:  # noqa: BLE001 - the client may be dead; the next row reports that
+            if not self._has_complained:
+                sys.stderr.write(f"amc-train: the evaluation of epoch {epoch} is not with W&B: {error}\n")
+            self._has_complained = True
+
+
+def is_better(row: Row, best: float | None) -> bool:
+    """Return whether an epoch is the best so far; of equal epochs the first is, as in the ranking."""
+    return RUNNING_BEST in row and (best is None or row[RUNNING_BEST] > best)
+
+
+def best_epoch(rows: Sequence[Row]) -> int | None:
+    """Return the best epoch of rows in their order, None without rows."""
+    best: Row | None = None
+    for row in rows:
+        if is_better(row, None if best is None else best[RUNNING_BEST]):
+            best = row
+    return None if best is None else int(best["epoch"])
+
+
+def upload_best(run: Any, path: Path) -> None:
+    """Give an evaluation to the client as the best one; about 2 ms, since the upload happens later.
+
+    Raises:
+        OSError: the file cannot be read, or the client's folder not be written; or the client is gone.
+        ValueError: the file is not JSON.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    target = Path(run.dir) / BEST_FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, json.dumps(content, separators=(",", ":")))  # an upload in progress must read a whole file
+    # "now" uploads what has changed at every call; "live" would also poll the file.
+    run.save(str(target), base_path=run.dir, policy="now", glob=False)
+
+
+def upload_evaluations(run: Any, folder: Path, epochs: Iterable[int | None], *, pictures: bool) -> None:
+    """Upload the evaluations of the test and of these epochs from ``evaluation/``, and the pictures.
+
+    The pictures go into the summary: a history row for them would take the ``_step`` of a later epoch.
+    """
+    import wandb
+
+    evaluation = folder / "evaluation"
+    for name in PICTURES if pictures else ():
+        if (path := evaluation / f"{name}.png").is_file():
+            run.summary[f"evaluation/{name}"] = wandb.Image(str(path))
+    stems = ["test", *(f"epoch_{epoch:04d}" for epoch in sorted({epoch for epoch in epochs if epoch}))]
+    for stem in stems:
+        for path in sorted([*evaluation.glob(f"{stem}.json"), *evaluation.glob(f"{stem}_*.csv")]):
+            run.save(str(path), base_path=str(folder), policy="now")

@@ -1,0 +1,129 @@
+"""A trial with a W&B run: what it trains, and how W&B gets its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from amc_agents.trial.checkpoints import (
+    CheckpointArtifact,
+    UploadWhen,
+    find_artifact,
+    find_resume_point,
+    upload_checkpoint,
+)
+from amc_agents.trial.evaluations import upload_evaluations
+from amc_agents.trial.recorder import ClientLostError, RunRecorder, detect_lost_client
+from amc_agents.trial.relaunch import continued_values
+from amc_agents.trial.run_folder import write_end
+from amc_core.config import TrialConfig, current_value
+from amc_sweeps.runs.causes import EXIT_CODES, EndReason
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class WandbTrial:
+    """One run and its folder, from its configuration to its end."""
+
+    def __init__(self, run: wandb.Run, folder: Path, upload: UploadWhen) -> None:
+        self._run = run
+        self._upload = upload
+        self.folder = folder
+        self.path = f"{run.entity}/{run.project}/{run.id}"
+        self.recorder = RunRecorder(run, folder)
+
+    def resolve_config(self, given: Mapping[str, Any], notes: Mapping[str, Any]) -> TrialConfig:
+        """Return what to train, a new trial or the rest of the run's; write it and the notes to the run's config."""
+        run = self._run
+        recorded = dict(run.config)  # from the sweep; ${args} repeats it as flags
+        machine = data_of_machine()
+        values = continued_values(recorded, machine, given) if run.resumed else {**machine, **given, **recorded}
+        config = TrialConfig.from_mapping(values)
+        with detect_lost_client():
+            changed = {
+                name: value
+                for name, value in config.to_mapping().items()
+                if current_value(name, recorded.get(name)) != value
+            }
+            run.config.update({**changed, **notes}, allow_val_change=run.resumed)
+        point = find_resume_point(str(run.id), self.folder, self._find_artifact)
+        if point is None:
+            self.recorder.begin()
+            if run.resumed:
+                click.echo(
+                    f"amc-train: run {run.id} starts over: no checkpoint in {self.folder}, none with W&B", err=True
+                )
+            return config
+        click.echo(
+            f"amc-train: run {run.id} goes on after epoch {point.epoch} and {point.steps_done} steps, "
+            f"from {point.source}",
+            err=True,
+        )
+        self.recorder.resume(epochs=point.epoch, last=point.metrics)
+        return replace(config, init_from=None, resume_from=str(point.path))
+
+    def _find_artifact(self) -> CheckpointArtifact | None:
+        import wandb
+
+        may_exist = self._run.resumed and self._upload is not UploadWhen.NEVER
+        return find_artifact(wandb.Api(), self.path) if may_exist else None
+
+    def finish(self, reason: EndReason) -> None:
+        """Report the end to W&B and upload what belongs to it; if that fails, exit at once with the reason's code."""
+        try:
+            self._finish(reason)
+        except Exception as error:  # noqa: BLE001 - the reason stays the same whatever happened to the client
+            click.echo(f"amc-train: {reason}, but W&B was not informed: {type(error).__name__} {error}", err=True)
+            sys.stderr.flush()
+            os._exit(EXIT_CODES[reason])  # the client's exit handler would wait for the dead process, or fail
+
+    def abandon(self) -> None:
+        """End as preempted in the middle of a long step or load, with the last checkpoint or none; never returns."""
+        click.echo("amc-train: preempted: no safe moment came in time; what came after last.pt is lost", err=True)
+        with contextlib.suppress(OSError):
+            write_end(self.folder, EndReason.PREEMPTED, run=self.path)
+        try:
+            self._finish(EndReason.PREEMPTED)
+        finally:
+            os._exit(EXIT_CODES[EndReason.PREEMPTED])
+
+    def _finish(self, reason: EndReason) -> None:
+        """Report the end, the most urgent part first: there may be only seconds left."""
+        run, is_preempted = self._run, reason is EndReason.PREEMPTED
+        run.summary["end_reason"] = str(reason)
+        if is_preempted:
+            run.mark_preempting()
+        is_wanted = self._upload is UploadWhen.END or (is_preempted and self._upload is UploadWhen.PREEMPTION)
+        if is_wanted and (self.folder / "last.pt").is_file():  # before run.finish: it lets the run be handed out again
+            _try("upload the checkpoint", lambda: upload_checkpoint(run, self.folder))
+        epochs = (self.recorder.facts.get("best_epoch"), self.recorder.epoch)
+        # No pictures of a preempted trial: its continuation will draw them.
+        _try(
+            "upload the evaluation",
+            lambda: upload_evaluations(run, self.folder, epochs, pictures=not is_preempted),
+        )
+        run.finish(exit_code=EXIT_CODES[reason])
+
+
+def data_of_machine() -> dict[str, str]:
+    """Return the setting that AMC_DATA stands for, empty without it."""
+    return {"data": path} if (path := os.environ.get("AMC_DATA")) else {}
+
+
+def _try(action: str, act: Callable[[], None]) -> None:
+    """Do what may fail without changing how the trial ended; only a lost client is raised."""
+    try:
+        with detect_lost_client():
+            act()
+    except ClientLostError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        click.echo(f"amc-train: could not {action}: {type(error).__name__} {error}", err=True)
