@@ -266,9 +266,9 @@ def data_check(path: Path | None) -> Check:
     failed = [check for check in checks if check.verdict is Verdict.FAIL]
     whole = f"amc-data audit {path} reads every frame and says more"
     if len(checks) == 1 and failed:
-        return Check("data", Verdict.FAIL, failed[0].said, "copy the file again; " + whole)
+        return Check("data", Verdict.FAIL, failed[0].text, "copy the file again; " + whole)
     if failed:
-        return Check("data", Verdict.WARN, f"{path}: " + "; ".join(f"{c.name}: {c.said}" for c in failed), whole)
+        return Check("data", Verdict.WARN, f"{path}: " + "; ".join(f"{c.name}: {c.text}" for c in failed), whole)
     passed = sum(check.verdict is Verdict.PASS for check in checks)
     return Check(
         "data", Verdict.PASS, f"{path}: {passed} checks passed by samples ({path.stat().st_size / 1e9:.1f} GB)"

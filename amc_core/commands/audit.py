@@ -42,6 +42,6 @@ def audit_command(file: Path, as_json: bool) -> None:
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            click.echo(f"{check.verdict:4}  {check.name:{width}}  {check.said}")
+            click.echo(f"{check.verdict:4}  {check.name:{width}}  {check.text}")
     if not passed:
         sys.exit(1)

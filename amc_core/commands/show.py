@@ -47,9 +47,13 @@ def show_command(
         if row is not None:
             matches_N &= np.arange(data.n_frames) == row
         if not matches_N.any():
-            asked = {"row": row, "modulation": modulation, "snr-db": snr_db}
-            flags = " ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
-            raise click.ClickException(f"{file}: none of its {data.n_frames:,} rows fits {flags}")
+            given = {"row": row, "modulation": modulation, "snr-db": snr_db}
+            flags = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+            classes = ", ".join(CLASSES[column] for column in np.unique(data.column_N))
+            raise click.ClickException(
+                f"{file}: no frame with {flags}; {data.n_frames:,} rows here, SNR levels "
+                f"{np.unique(data.snr_db_N).tolist()} dB, classes {classes}"
+            )
         row = int(np.flatnonzero(matches_N)[0])
         frame_BTC = data.frames(np.array([row]))
         label = f"{CLASSES[data.column_N[row]]} at {data.snr_db_N[row]} dB"

@@ -136,7 +136,7 @@ def test_show_draws_the_frame_that_was_asked_for(frames: Path, tmp_path: Path) -
     assert len(colours) > 50
     none = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "10")
     assert none.exit_code == 1
-    assert "none of its 576 rows" in none.stderr
+    assert "no frame with --modulation 8PSK --snr-db 10; 576 rows here, SNR levels [0, 20] dB" in none.stderr
     assert data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3").exit_code == 1
 
 
