@@ -1,4 +1,4 @@
-"""amc-analyze: read a sweep, say who really won and how each run ended."""
+"""amc-analyze: read a sweep, rank its runs by peak, and give the cause of every run's end."""
 
 from __future__ import annotations
 
@@ -33,50 +33,50 @@ if TYPE_CHECKING:
     from amc_analysis.report.sections import Report
     from amc_analysis.runs.confusion import FetchConfusions
 
-PIPED_WIDTH = 100  # columns where no terminal tells its own
+PIPED_WIDTH = 100  # columns of a report that goes to a file or another program
 
 _FIELDS = "\n".join(f"  {name:<15}{meaning}" for name, meaning in RUN_FIELDS.items())
 
 EPILOG = f"""\b
 Examples:
-  amc-analyze 94fqx0gz                                   the report, on the terminal
-  amc-analyze me/amc/94fqx0gz --html sweep.html          and as a page with learning curves
-  amc-analyze 94fqx0gz --json | jq .summary.hidden_gems  for other programs
-  amc-analyze 94fqx0gz --csv - > runs.csv                one line a run
-  amc-analyze 94fqx0gz --next next.yaml                  the next sweep, with the evidence on every line
-  amc-analyze 94fqx0gz --metric val/loss --goal minimize
-  amc-analyze 94fqx0gz bapdavm5                          two sweeps, side by side
-  amc-analyze --project radioml                          its runs that belong to no sweep
-  amc-analyze --from sweeps/recorded/94fqx0gz.yaml       a file instead of a server
+  amc-analyze 94fqx0gz                                    print the report
+  amc-analyze me/amc/94fqx0gz --html sweep.html           also write it as a page with learning curves
+  amc-analyze 94fqx0gz --json | jq .summary.hidden_gems   give it to another program
+  amc-analyze 94fqx0gz --csv - > runs.csv                 one row per run
+  amc-analyze 94fqx0gz --next next.yaml                   write the next sweep, with its evidence in comments
+  amc-analyze 94fqx0gz --metric val/loss --goal minimize  rank by another metric
+  amc-analyze 94fqx0gz bapdavm5                           compare two sweeps
+  amc-analyze --project radioml                           the project's runs without a sweep
+  amc-analyze --from sweeps/recorded/94fqx0gz.yaml        read a file, no server
 
 \b
-Hidden gem: a run that neither completed nor ended by patience, whose peak beats the best run that did,
-or is among the best 3 of all. A cause with a question mark is not certain; --html says the evidence.
+A hidden gem is a run that neither completed nor ended by patience, but has a better peak than every run that did,
+or one of the 3 best peaks of all. A cause with a question mark is not certain; --html shows its evidence.
 Early-stopped, stopped, cancelled, interrupted and preempted runs are not counted as failures.
 
 \b
---json is version {SCHEMA_VERSION} of the schema that --json-schema prints; rates and accuracies are fractions, null is
-unknown or not finite. Of several sweeps it is amc-analyze-comparison, version {COMPARISON_VERSION}: what differs,
-a line for each side, and in `sweeps` the document of every one. A run (and a line of --csv) has:
+--json follows version {SCHEMA_VERSION} of the schema that --json-schema prints. Rates and accuracies are fractions;
+null means unknown or not finite. Several sweeps give an amc-analyze-comparison, version {COMPARISON_VERSION}: the
+differences, one entry per side, and every sweep's document in `sweeps`. A run (and a row of --csv) has:
 {_FIELDS}
   config         its configuration (--csv: config.NAME for every searched parameter)
 
 \b
-Exit codes: 0 report written (also for a sweep without runs), 1 it could not be written or read,
-2 what was given cannot be used, 130 interrupted.
+Exit codes: 0 the report is written (also for a sweep without runs), 1 a server or a file failed,
+2 an argument cannot be used, 130 interrupted.
 """
 
 
 class _Command(EndsLikeAShell):
-    """A command whose epilog keeps its lines."""
+    """A command whose epilog keeps its line breaks."""
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog as it stands."""
+        """Write the epilog as it is."""
         formatter.write("\n" + (self.epilog or "").replace("\b\n", ""))
 
 
-def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_schema(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    if is_given:
         import json
 
         from amc_analysis.report.json_schema import json_schemas
@@ -89,12 +89,14 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
 @reading_options
-@click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 shows all.")
+@click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 prints all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON instead of the report.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write one line a run; - prints it instead of the report.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write one row per run; - prints it instead of the report.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the report as Markdown.")
-@click.option("--html", "html_file", metavar="FILE", help="Write the report as a self-contained page.")
-@click.option("--next", "next_file", metavar="FILE", help="Write the next sweep: what these runs cannot exclude.")
+@click.option("--html", "html_file", metavar="FILE", help="Write the report as one page without other files.")
+@click.option(
+    "--next", "next_file", metavar="FILE", help="Write the next sweep, without the values that these runs exclude."
+)
 @click.option(
     "--evaluations",
     type=click.Path(path_type=Path, file_okay=False),
@@ -102,7 +104,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     envvar="AMC_RUNS_DIR",
     show_default=True,
     metavar="FOLDER",
-    help="Where trials of this machine left their evaluations; the page's matrices of other runs come from W&B.",
+    help="Evaluations of this machine's trials, for the page's confusion matrices; W&B has those of other machines.",
 )
 @click.option(
     "--json-schema",
@@ -110,7 +112,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool
     is_eager=True,
     expose_value=False,
     callback=_print_schema,
-    help="Print the schema of --json, of one sweep and of several.",
+    help="Print the schema of --json, for one sweep and for several.",
 )
 def main(
     reading: ReadingOptions,
@@ -122,12 +124,12 @@ def main(
     next_file: str | None,
     evaluations: Path,
 ) -> None:
-    """Read W&B sweeps and say who really won and how each run ended.
+    """Read W&B sweeps, rank their runs by peak, and give the cause of every run's end.
 
-    SWEEP is an id, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page. Runs are ranked by the peak of their
-    whole history, not by their last value; crashed runs that beat the others are shown as hidden gems, and early
-    stops are told from crashes. Several sweeps are compared. Without SWEEP, --project reads the runs of a project that
-    belong to no sweep, and --runs names some.
+    SWEEP is an id, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page. The peak is the best value in a run's
+    whole history; W&B's table shows the last value. Crashed runs that beat the others are listed as hidden gems, and
+    early stops are not mistaken for crashes. Several sweeps are compared. Without SWEEP, --project reads a project's
+    runs without a sweep, and --runs reads single runs.
     """
     if as_json and csv_file == "-":
         refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")
@@ -144,8 +146,8 @@ def main(
             others = ", ".join(logged_metrics(findings.sweep)) or "nothing"
             refuse(f"no run of {title_of(findings.sweep)} has logged {reading.metric}; logged: {others}")
     if len(found) > 1 and (html_file is not None or next_file is not None):
-        what = "--html shows" if html_file is not None else "--next follows"
-        refuse(f"{what} one sweep: give one, or --markdown FILE for the comparison")
+        use = "--html shows" if html_file is not None else "--next follows"
+        refuse(f"{use} one sweep: give one, or --markdown FILE for the comparison")
     from amc_analysis.report.sections import report_of
 
     reports = [report_of(findings) for findings in found]
@@ -170,7 +172,7 @@ def main(
 
 
 def _with_next(report: Report) -> tuple[list[Report], str | None]:
-    """Return the report with the next sweep, or as it was and why there can be none: the rest is of use without."""
+    """Return the report with the next sweep; without one the report as it is, and the reason."""
     from amc_analysis.next_sweep.narrowing import NoNextSweepError
     from amc_analysis.next_sweep.proposal import next_sweep
 
@@ -184,7 +186,7 @@ def _print(reports: Sequence[Report], rows: int | None) -> None:
     from amc_analysis.report.terminal import print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a run's name may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="replace")  # a run's name may have a character that the terminal's encoding lacks
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     console = Console(width=width, highlight=False, emoji=False)
     if len(reports) > 1:

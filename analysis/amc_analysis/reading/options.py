@@ -48,7 +48,9 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--public-api", is_flag=True, help="Read run by run, also from a server that sends all at once."),
         click.option("--no-cache", is_flag=True, help="Read everything again, and cache nothing."),
         click.option("--offline", is_flag=True, help="Use what was read last; ask no server."),
-        click.option("--goal", type=click.Choice(["maximize", "minimize"]), help="The goal of --metric."),
+        click.option(
+            "--goal", type=click.Choice(["maximize", "minimize"]), help="Its goal (default: the sweep's own)."
+        ),
         click.option("--metric", metavar="NAME", help="Rank by this metric (default: the sweep's own)."),
         click.option("--runs", is_flag=True, help="The arguments are runs, in or outside a sweep."),
         click.argument("sweeps", metavar="[SWEEP]...", nargs=-1),
