@@ -1,15 +1,13 @@
-"""amc-analyze as a command: what it refuses, what it imports, and what it says of a real sweep."""
+"""The command amc-analyze: what it refuses, what it imports, and its report of a real sweep."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from sweep_records import completed, sweep
 
@@ -28,7 +27,7 @@ from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
 from amc_analysis.runs.findings import analyse
 
 
-def test_help_is_free_of_heavy_imports() -> None:
+def test_help_imports_no_heavy_library() -> None:
     program = (
         "import sys\nfrom amc_analysis.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
@@ -39,14 +38,14 @@ def test_help_is_free_of_heavy_imports() -> None:
 
 
 def test_help_documents_every_field_of_the_tables() -> None:
-    shown = CliRunner().invoke(main, ["--help"]).output
+    text = CliRunner().invoke(main, ["--help"]).output
     for name, meaning in RUN_FIELDS.items():
-        assert name in shown
-        assert meaning in shown
-    assert "Examples:" in shown
+        assert name in text
+        assert meaning in text
+    assert "Examples:" in text
 
 
-def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_code_130_and_no_half_written_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -59,7 +58,7 @@ def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "nothing to read: give a SWEEP"),
         (["94fqx0gz", "--json", "--csv", "-"], "both print to standard output"),
@@ -82,13 +81,13 @@ def test_ctrl_c_ends_like_a_shell_whatever_is_being_done(monkeypatch: pytest.Mon
         (["94fqx0gz"], "no W&B to talk to"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_code_2(arguments: list[str], says: str) -> None:
+def test_unusable_arguments_are_refused_with_code_2(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert says in result.output
+    assert message in result.output
 
 
-# --- a real sweep: the real client, the real server, runs that end in three ways
+# --- a real sweep: the real client, the real server, runs with three different ends
 
 CREATE = """
 import wandb
@@ -98,13 +97,13 @@ print("ID", wandb.sweep({
 }, project="elsewhere"))
 """
 
-# Somebody else's training script: it knows nothing of this toolkit.
+# A training script that does not use this toolkit.
 FOREIGN_TRIAL = """
 import math, sys, time
 import wandb
 way = sys.argv[1]
 with wandb.init(config={"lr": 0.1, "epochs": 1200}) as run:
-    if way == "completes":  # its peak is one row of 1200: a sampled history would miss it
+    if way == "completes":  # its peak is one row of 1200, which a sampled history would miss
         for epoch in range(1, 1201):
             run.log({"epoch": epoch, "val/acc": 0.55 if epoch == 777 else 0.3})
         run.summary["test/acc"] = 0.2
@@ -119,37 +118,33 @@ with wandb.init(config={"lr": 0.1, "epochs": 1200}) as run:
         time.sleep(600)
 """
 
-# The command itself, with less patience: a lost run is told by its silence, and a test does not wait five minutes.
-HURRIED = "import amc_sweeps.runs.causes as c; c.STALE_AFTER_S = 2.0; from amc_analysis.cli import main; main()"
+# The command with a shorter time limit, after which a silent run counts as lost: a test does not wait five minutes.
+SHORT_LIMIT = "import amc_sweeps.runs.causes as c; c.STALE_AFTER_S = 2.0; from amc_analysis.cli import main; main()"
 
 
 @dataclass(frozen=True)
 class RealSweep:
-    """A sweep on an embedded server and how to ask about it."""
+    """A sweep on an embedded server, and the command to analyse it."""
 
     sweep_id: str
     server: EmbeddedServer
     folder: Path
 
     def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", HURRIED, *arguments]
+        command = [sys.executable, "-c", SHORT_LIMIT, *arguments]
         environment = self.server.environment()
         return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
 
 
 def wait_for_history(server: EmbeddedServer, run_id: str, rows: int) -> None:
-    """Wait until the server has a run's rows: what a killed trial has not posted is lost."""
-    query = f'{{ project(name: "elsewhere", entityName: "local") {{ run(name: "{run_id}") {{ historyLineCount }} }} }}'
-    key = base64.b64encode(f"api:{server.key}".encode()).decode()
-    headers = {"Authorization": f"Basic {key}", "Content-Type": "application/json"}
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        body = json.dumps({"query": query}).encode()
-        with urllib.request.urlopen(urllib.request.Request(f"{server.base_url}/graphql", body, headers)) as reply:
-            if json.load(reply)["data"]["project"]["run"]["historyLineCount"] >= rows:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"{run_id} did not post {rows} rows")
+    """Wait until the server has a run's rows: a killed trial loses the rows that it has not sent."""
+    document = 'query R($run: String!) { project(name: "elsewhere", entityName: "local") { run(name: $run) {'
+
+    def has_rows() -> bool:
+        node = server.graphql(document + " historyLineCount } } }", run=run_id)["project"]["run"]
+        return node is not None and node["historyLineCount"] >= rows
+
+    wait_until(has_rows, f"{run_id} has {rows} rows")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +178,7 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSweep]:
         wait_for_history(server, "vanishes", rows=3)
         vanishing.kill()
         assert [trials[way].wait(timeout=120) for way in trials] == [-9, 1, 0]
-        time.sleep(2)  # longer than the hurried patience
+        time.sleep(2)  # as long as the short limit
         for trial in trials.values():
             if trial.stdout is not None:
                 trial.stdout.close()
@@ -191,7 +186,7 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSweep]:
 
 
 @pytest.mark.client
-def test_a_real_sweep_is_ranked_by_peak_and_every_end_is_told(real_sweep: RealSweep) -> None:
+def test_a_real_sweep_is_ranked_by_peak_and_every_end_has_its_cause(real_sweep: RealSweep) -> None:
     ended = real_sweep.analyze(real_sweep.sweep_id, "--json", "--csv", "runs.csv", "--html", "page.html")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.splitlines()[0] == (f"W&B: embedded server at {real_sweep.server.base_url} (by WANDB_BASE_URL)")
@@ -218,7 +213,7 @@ def test_a_real_sweep_is_ranked_by_peak_and_every_end_is_told(real_sweep: RealSw
 
 
 @pytest.mark.client
-def test_the_public_api_tells_the_same_ends_and_named_runs_are_read_alone(real_sweep: RealSweep) -> None:
+def test_the_public_api_gives_the_same_causes_and_single_runs_can_be_read(real_sweep: RealSweep) -> None:
     def causes(*arguments: str) -> dict[str, str]:
         ended = real_sweep.analyze(*arguments, "--json")
         assert ended.returncode == 0, ended.stderr
@@ -233,12 +228,12 @@ def test_the_public_api_tells_the_same_ends_and_named_runs_are_read_alone(real_s
     assert causes("--runs", f"{real_sweep.server.base_url}/local/elsewhere/runs/completes") == {
         "completes": "completed"
     }
-    nobody = real_sweep.analyze("--project", "nonesuch")
-    assert (nobody.returncode, "Traceback" in nobody.stderr) == (2, False)
+    missing = real_sweep.analyze("--project", "nonesuch")
+    assert (missing.returncode, "Traceback" in missing.stderr) == (2, False)
 
 
 @pytest.mark.client
-def test_the_report_of_a_real_sweep_reads_at_100_columns(real_sweep: RealSweep) -> None:
+def test_the_report_of_a_real_sweep_fits_in_100_columns(real_sweep: RealSweep) -> None:
     url = f"{real_sweep.server.base_url}/local/elsewhere/sweeps/{real_sweep.sweep_id}"
     ended = real_sweep.analyze(url, "--markdown", "report.md")
     assert ended.returncode == 0, ended.stderr
@@ -251,26 +246,26 @@ def test_the_report_of_a_real_sweep_reads_at_100_columns(real_sweep: RealSweep) 
 
 @pytest.mark.client
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "message"),
     [
-        (["nonesuch"], 2, "no sweep nonesuch"),
-        (["local/elsewhere/nonesuch"], 2, "nearest:\n  local/elsewhere/"),
-        (["SWEEP", "--metric", "val/loss"], 2, "give its --goal"),
-        (["SWEEP", "--metric", "val/nothing", "--goal", "minimize"], 2, "val/acc"),
+        (["nonesuch"], "no sweep nonesuch"),
+        (["local/elsewhere/nonesuch"], "nearest:\n  local/elsewhere/"),
+        (["SWEEP", "--metric", "val/loss"], "give its --goal"),
+        (["SWEEP", "--metric", "val/nothing", "--goal", "minimize"], "val/acc"),
     ],
 )
-def test_what_is_not_there_is_refused_with_candidates(
-    real_sweep: RealSweep, arguments: list[str], code: int, says: str
+def test_a_missing_sweep_or_metric_is_refused_with_candidates(
+    real_sweep: RealSweep, arguments: list[str], message: str
 ) -> None:
     ended = real_sweep.analyze(*(real_sweep.sweep_id if word == "SWEEP" else word for word in arguments))
-    assert ended.returncode == code
-    assert says in ended.stderr
+    assert ended.returncode == 2
+    assert message in ended.stderr
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.client
-def test_a_sweep_without_runs_says_so(real_sweep: RealSweep) -> None:
+def test_the_report_says_that_a_sweep_has_no_runs(real_sweep: RealSweep) -> None:
     created = subprocess.run(
         [sys.executable, "-c", CREATE],
         env={**real_sweep.server.environment(), "WANDB_SILENT": "true"},
@@ -294,7 +289,7 @@ def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -
     assert check_sweep((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
 
 
-def test_a_next_sweep_that_cannot_be_written_costs_neither_the_report_nor_the_other_files(tmp_path: Path) -> None:
+def test_without_a_next_sweep_the_report_and_the_other_files_are_written(tmp_path: Path) -> None:
     files = {option: tmp_path / option.strip("-") for option in ("--markdown", "--html", "--csv", "--next")}
     given = [str(word) for pair in files.items() for word in pair]
     result = CliRunner().invoke(main, ["--from", "sweeps/recorded/single_runs.yaml", *given])
@@ -309,12 +304,12 @@ def test_the_schema_of_json_is_printed_without_any_server() -> None:
     assert result.exit_code == 0
     schema = json.loads(result.output)
     assert schema["title"].startswith(f"amc-analyze, version {SCHEMA_VERSION};")
-    judge = jsonschema.Draft202012Validator(schema)
-    judge.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
     found = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
     documents = [to_json(report_of(findings)) for findings in found]
     several = json.loads(comparison_json(compare(found), documents))
     for document in (json.loads(documents[0]), several):
-        assert [error.message for error in judge.iter_errors(document)] == []
-    assert not judge.is_valid({**several, "version": 0})
-    assert not judge.is_valid({**several, "sides": [{"title": "only a name"}]})
+        assert [error.message for error in validator.iter_errors(document)] == []
+    assert not validator.is_valid({**several, "version": 0})
+    assert not validator.is_valid({**several, "sides": [{"title": "only a name"}]})
