@@ -43,7 +43,10 @@ ROOMS: dict[str, list[str]] = {
         *("sweep_control", "sweep_status", "preflight", "doctor"),
         *("trial", "fleet", "commands"),
     ],
-    "amc_analysis": ["runs", "reading", "effects", "dynamics", "rules", "next_sweep", "report", "cli"],
+    "amc_analysis": [
+        *("runs", "reading", "results", "effects", "dynamics", "rules", "next_sweep"),
+        *("analyse", "report", "cli"),
+    ],
 }
 MOST_MODULES = 20  # in one folder
 # What every wing may take of amc_core: it needs the standard library alone.

@@ -21,7 +21,7 @@ from amc_sweeps.values import as_finite
 
 if TYPE_CHECKING:
     from amc_analysis.reading.sources import RunSource
-    from amc_analysis.runs.findings import Findings
+    from amc_analysis.results.analysed_sweep import AnalysedSweep
     from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 Progress = Callable[[int, int], None]
@@ -146,7 +146,7 @@ def read_status(api: Any, path: str, progress: Progress, *, sources: Sequence[Ru
         SweepUnreadableError: its runs cannot be read.
         wandb.Error: the server does not answer as it should.
     """
-    from amc_analysis.runs.findings import analyse
+    from amc_analysis.analyse import rank_runs
     from amc_sweeps.runs.records import MetricError
 
     sweep = fresh_sweep(api, path)
@@ -155,7 +155,7 @@ def read_status(api: Any, path: str, progress: Progress, *, sources: Sequence[Ru
     except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
         record, has_metric = _read_record(sources, path, progress, metric="epoch", goal="maximize"), False
     agents = read_agents(sweep.agents(), record.read_at)
-    return summarise(path, analyse(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
+    return summarise(path, rank_runs(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
 
 
 def _read_record(
@@ -187,10 +187,10 @@ def read_agents(agents: Iterable[Any], now: datetime) -> tuple[SweepAgent, ...]:
 
 
 def summarise(
-    path: str, findings: Findings, agents: tuple[SweepAgent, ...], *, expected: int | None, has_metric: bool = True
+    path: str, analysed: AnalysedSweep, agents: tuple[SweepAgent, ...], *, expected: int | None, has_metric: bool = True
 ) -> Status:
     """Return the state of an analysed sweep."""
-    record, ranked = findings.sweep, findings.ranked
+    record, ranked = analysed.record, analysed.ranked
     running = [entry.run for entry in ranked if entry.cause is Cause.RUNNING]
     ended = [entry.run for entry in ranked if entry.cause is not Cause.RUNNING]
     return Status(
@@ -205,11 +205,11 @@ def summarise(
         runs_expected=expected,
         by_state=dict(sorted(_counts(entry.run.state for entry in ranked).items(), key=_state_order)),
         by_cause=_counts(entry.cause.value for entry in ranked if entry.cause is not Cause.RUNNING),
-        best=_best_run(findings) if has_metric else None,
+        best=_best_run(analysed) if has_metric else None,
         agents=agents,
         failures=failures_by_host([(entry.run.host, entry.cause) for entry in ranked]),
         epochs_spent=sum(entry.epochs for entry in ranked),
-        epochs_saved=findings.early_stops.epochs_saved,
+        epochs_saved=analysed.early_stops.epochs_saved,
         time_left=time_left(
             state=record.state,
             expected=expected,
@@ -218,17 +218,15 @@ def summarise(
             running_s=[_run_time_s(run) or 0.0 for run in running],
             agents=sum(agent.is_alive for agent in agents),
         ),
-        unread=len(findings.unread),
+        unread=len(analysed.unread),
     )
 
 
-def _best_run(findings: Findings) -> BestRun | None:
-    from amc_analysis.runs.findings import shown_as_percentage
-
-    best = findings.best
+def _best_run(analysed: AnalysedSweep) -> BestRun | None:
+    best = analysed.best
     if best is None or best.peak is None:
         return None
-    shown = percent(best.peak, 2) if shown_as_percentage(findings) else f"{best.peak:.5g}"
+    shown = percent(best.peak, 2) if analysed.scale.percentage else f"{best.peak:.5g}"
     return BestRun(best.run.run_id, best.run.name, best.peak, best.peak_epoch, best.cause.value, shown)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from amc_analysis.analyse import add_conclusions, rank_runs
 from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import (
@@ -22,15 +24,13 @@ from amc_analysis.report.comparison import (
     comparison_json,
     comparison_markdown,
     print_comparison,
-    title_of,
 )
-from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
-from amc_analysis.runs.findings import Findings, analyse, logged_metrics, nobody_logged
+from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, json_schemas, to_csv, to_json
 from amc_core.files import write_whole
 from amc_sweeps.backend.options import EndsLikeAShell, refuse
 
 if TYPE_CHECKING:
-    from amc_analysis.report.sections import Report
+    from amc_analysis.results.analysed_sweep import AnalysedSweep
     from amc_analysis.runs.confusion import FetchConfusions
 
 PIPED_WIDTH = 100  # columns of a report that goes to a file or another program
@@ -77,10 +77,6 @@ class _Command(EndsLikeAShell):
 
 def _print_schema(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
     if is_given:
-        import json
-
-        from amc_analysis.report.json_schema import json_schemas
-
         click.echo(json.dumps(json_schemas(), indent=2))
         context.exit()
 
@@ -140,93 +136,88 @@ def main(
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
     records, fetch = read_records(reading)
-    found = [analyse(record) for record in records]
-    for findings in found:
-        if reading.metric is not None and nobody_logged(findings):
-            others = ", ".join(logged_metrics(findings.sweep)) or "nothing"
-            refuse(f"no run of {title_of(findings.sweep)} has logged {reading.metric}; logged: {others}")
-    if len(found) > 1 and (html_file is not None or next_file is not None):
+    ranked = [rank_runs(record) for record in records]
+    for sweep in ranked:
+        if reading.metric is not None and not sweep.has_metric:
+            logged = ", ".join(sweep.logged_metrics) or "nothing"
+            refuse(f"no run of {sweep.title} has logged {reading.metric}; logged: {logged}")
+    if len(ranked) > 1 and (html_file is not None or next_file is not None):
         use = "--html shows" if html_file is not None else "--next follows"
         refuse(f"{use} one sweep: give one, or --markdown FILE for the comparison")
-    from amc_analysis.report.sections import report_of
-
-    reports = [report_of(findings) for findings in found]
-    found = [report.findings for report in reports]  # with what the rules have set aside
-    impossible = None
+    sweeps = [add_conclusions(sweep) for sweep in ranked]
+    refusal = None
     if next_file is not None:
-        reports, impossible = _with_next(reports[0])
+        sweeps[0], refusal = _with_next(sweeps[0])
     if as_json:
-        click.echo(_json(reports), nl=False)
+        click.echo(_json(sweeps), nl=False)
     elif csv_file == "-":
-        click.echo(_csv(found), nl=False)
+        click.echo(_csv(sweeps), nl=False)
     else:
-        _print(reports, rows=top or None)
+        _print(sweeps, rows=top or None)
     if csv_file in files:
-        _write(files[csv_file], _csv(found))
+        _write(files[csv_file], _csv(sweeps))
     html = partial(_html, evaluations=evaluations, fetch=fetch)
     for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
-        if name is not None and name in files and not (name == next_file and impossible):
-            _write(files[name], render(reports))
-    if impossible:
-        refuse(impossible)
+        if name is not None and name in files and not (name == next_file and refusal):
+            _write(files[name], render(sweeps))
+    if refusal:
+        refuse(refusal)
 
 
-def _with_next(report: Report) -> tuple[list[Report], str | None]:
-    """Return the report with the next sweep; without one the report as it is, and the reason."""
-    from amc_analysis.next_sweep.narrowing import NoNextSweepError
-    from amc_analysis.next_sweep.proposal import next_sweep
+def _with_next(sweep: AnalysedSweep) -> tuple[AnalysedSweep, str | None]:
+    """Return the sweep with its next sweep; without one the sweep as it is, and the reason."""
+    from amc_analysis.next_sweep.plan import NoNextSweepError
+    from amc_analysis.next_sweep.sweep_file import next_sweep
 
     try:
-        return [replace(report, following=next_sweep(report.findings, report.conclusions.firings))], None
+        return replace(sweep, next_sweep=next_sweep(sweep)), None
     except NoNextSweepError as error:
-        return [report], str(error)
+        return sweep, str(error)
 
 
-def _print(reports: Sequence[Report], rows: int | None) -> None:
+def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
     from amc_analysis.report.terminal import print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may have a character that the terminal's encoding lacks
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     console = Console(width=width, highlight=False, emoji=False)
-    if len(reports) > 1:
-        print_comparison(compare([report.findings for report in reports]), console)
-    for report in reports:
-        print_report(report, console, rows)
+    if len(sweeps) > 1:
+        print_comparison(compare(sweeps), console)
+    for sweep in sweeps:
+        print_report(sweep, console, rows)
 
 
-def _json(reports: Sequence[Report]) -> str:
-    documents = [to_json(report) for report in reports]
-    compared = [report.findings for report in reports]
-    return documents[0] if len(documents) == 1 else comparison_json(compare(compared), documents)
+def _json(sweeps: Sequence[AnalysedSweep]) -> str:
+    documents = [to_json(sweep) for sweep in sweeps]
+    return documents[0] if len(documents) == 1 else comparison_json(compare(sweeps), documents)
 
 
-def _csv(found: Sequence[Findings]) -> str:
-    return to_csv(found[0]) if len(found) == 1 else comparison_csv(found, [to_csv(findings) for findings in found])
+def _csv(sweeps: Sequence[AnalysedSweep]) -> str:
+    tables = [to_csv(sweep) for sweep in sweeps]
+    return tables[0] if len(tables) == 1 else comparison_csv(sweeps, tables)
 
 
-def _markdown(reports: Sequence[Report]) -> str:
+def _markdown(sweeps: Sequence[AnalysedSweep]) -> str:
     from amc_analysis.report.markdown import to_markdown
 
-    pages = [to_markdown(report) for report in reports]
-    compared = [report.findings for report in reports]
-    return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(compared)), *pages])
+    pages = [to_markdown(sweep) for sweep in sweeps]
+    return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(sweeps)), *pages])
 
 
-def _html(reports: Sequence[Report], evaluations: Path, fetch: FetchConfusions | None) -> str:
+def _html(sweeps: Sequence[AnalysedSweep], evaluations: Path, fetch: FetchConfusions | None) -> str:
     from amc_analysis.report.page import to_html
     from amc_analysis.runs.confusion import read_confusions
 
-    (report,) = reports
-    findings = report.findings
-    confusions = read_confusions(evaluations, findings.sweep, findings.ranked, fetch)
-    return to_html(replace(report, confusions=confusions))
+    (sweep,) = sweeps
+    confusions = read_confusions(evaluations, sweep.record, sweep.ranked, fetch)
+    return to_html(replace(sweep, confusions=confusions))
 
 
-def _next(reports: Sequence[Report]) -> str:
-    following = reports[0].following
-    assert following is not None
-    return following.text
+def _next(sweeps: Sequence[AnalysedSweep]) -> str:
+    (sweep,) = sweeps
+    assert sweep.next_sweep is not None
+    return sweep.next_sweep.text
 
 
 def _write(path: Path, text: str) -> None:

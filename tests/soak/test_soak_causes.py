@@ -22,10 +22,10 @@ import pytest
 from embedded_server import EmbeddedServer
 from results_file import keep
 
+from amc_analysis.analyse import rank_runs
 from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.reader import read
 from amc_analysis.reading.sources import Selection
-from amc_analysis.runs.findings import analyse
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 
@@ -193,7 +193,7 @@ def causes_without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, o
         replace(run, **unknown, state="crashed" if run.state == "killed" else run.state)  # type: ignore[arg-type]
         for run in record.runs
     ]
-    ranked = analyse(replace(record, runs=tuple(runs))).ranked
+    ranked = rank_runs(replace(record, runs=tuple(runs))).ranked
     return [{"config": dict(entry.run.config), "cause": str(entry.cause)} for entry in ranked]
 
 

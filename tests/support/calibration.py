@@ -17,21 +17,19 @@ from simulated_sweeps import (
     RUN_SD,
     Setting,
     curve,
-    findings_of,
     random_setting,
     simulate,
+    simulated_sweep,
 )
 
+from amc_analysis.analyse import add_effects
 from amc_analysis.dynamics.modes import modes_of
 from amc_analysis.effects.importance import LEAST_RUNS, importance_of
-from amc_analysis.effects.outcomes import outcomes_of
-from amc_analysis.effects.parameters import parameters_of
-from amc_analysis.report.conclusions import case_of
-from amc_analysis.rules.case import Case
-from amc_analysis.rules.finding import Rule
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Rule
 from amc_analysis.rules.groups import MUCH_MORE
 from amc_analysis.rules.registry import RULES
-from amc_analysis.runs.findings import SMALL_GROUP, Findings
+from amc_analysis.runs.failure_rates import SMALL_GROUP
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.statistics import wilson_interval
 
@@ -48,7 +46,7 @@ class Rate:
     n: int = 0
 
     def count(self, happened: bool) -> None:
-        """Add one case."""
+        """Add one analysed."""
         self.k += happened
         self.n += 1
 
@@ -87,25 +85,25 @@ def null_counts(count: int, *, forests: int = 0) -> NullCounts:
     truth = _expected_best_so_far()
     for index in range(count):
         rng = np.random.default_rng([7, index])
-        case = case_of(_clean_sweep(random_setting(rng), rng), seed=index)
-        found.called.count(any(effect.called or effect.failures_called for effect in case.effects))
-        for effect in case.effects:
+        analysed = add_effects(_clean_sweep(random_setting(rng), rng), seed=index)
+        found.called.count(any(effect.called or effect.failures_called for effect in analysed.effects))
+        for effect in analysed.effects:
             if effect.p is not None:
                 found.called_by_look.count(effect.p < 0.05)
-        _count_coverage(case, truth, found.covered)
+        _count_coverage(analysed, truth, found.covered)
         for rule, judge in RULES.items():
-            if IS_CLEAN.get(rule, lambda _case: True)(case):
-                found.fired[rule].count(any(True for _ in judge(case)))
-        reached = case.outcomes.reached[np.isfinite(case.outcomes.reached)].tolist()
-        modes = modes_of(reached, rng) if case.outcomes.is_comparable else None
+            if IS_CLEAN.get(rule, lambda _case: True)(analysed):
+                found.fired[rule].count(any(True for _ in judge(analysed)))
+        reached = analysed.outcomes.reached[np.isfinite(analysed.outcomes.reached)].tolist()
+        modes = modes_of(reached, rng) if analysed.outcomes.is_comparable else None
         if modes is not None:
             found.bimodal.count(modes.bimodal)
-        if index < forests and case.outcomes.n >= LEAST_RUNS:
-            found.importance.count(importance_of(case.outcomes, case.parameters, index).refused is None)
+        if index < forests and analysed.outcomes.n >= LEAST_RUNS:
+            found.importance.count(importance_of(analysed.outcomes, analysed.parameters, index).refused is None)
     for index in range(count):
-        case = _without_effects(continued(np.random.default_rng([8, index])))
+        analysed = continued(np.random.default_rng([8, index]))
         for rule in (Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP):
-            found.fired[rule].count(any(True for _ in RULES[rule](case)))
+            found.fired[rule].count(any(True for _ in RULES[rule](analysed)))
     return found
 
 
@@ -124,7 +122,7 @@ def _clean_sweep(setting: Setting, rng: np.random.Generator) -> Any:
     config["metric"]["impute"] = "best"
     if setting.hyperband:
         config["early_terminate"] = HYPERBAND
-    return findings_of(runs, config, claims=claims, runs_total=len(runs))
+    return simulated_sweep(runs, config, claims=claims, runs_total=len(runs))
 
 
 def _expected_best_so_far() -> np.ndarray:
@@ -136,8 +134,8 @@ def _expected_best_so_far() -> np.ndarray:
     return np.asarray(total / POPULATION)
 
 
-def _count_coverage(case: Case, truth: np.ndarray, covered: dict[str, Rate]) -> None:
-    for effect in case.effects:
+def _count_coverage(analysed: AnalysedSweep, truth: np.ndarray, covered: dict[str, Rate]) -> None:
+    for effect in analysed.effects:
         at = effect.equal_epochs
         what = "peaks of whole runs" if at is None else "best of the first epochs, runs cut short"
         for value in effect.values:
@@ -146,30 +144,32 @@ def _count_coverage(case: Case, truth: np.ndarray, covered: dict[str, Rate]) -> 
                 covered.setdefault(what, Rate()).count(bool(low <= truth[(at or EPOCHS) - 1] <= high))
 
 
-def _all_sampled(case: Case) -> bool:
+def _all_sampled(analysed: AnalysedSweep) -> bool:
     return all(
         len(parameter.levels) == len(PARAMETERS[parameter.name]["values"])
-        for parameter in case.parameters
+        for parameter in analysed.parameters
         if "values" in PARAMETERS[parameter.name]
     )
 
 
-def _all_vary(case: Case) -> bool:
-    return all(len(parameter.levels) > 1 for parameter in case.parameters)
+def _all_vary(analysed: AnalysedSweep) -> bool:
+    return all(len(parameter.levels) > 1 for parameter in analysed.parameters)
 
 
-def _equal_groups(case: Case) -> bool:
-    sizes = [[value.runs for value in effect.values] for effect in case.effects]
+def _equal_groups(analysed: AnalysedSweep) -> bool:
+    sizes = [[value.runs for value in effect.values] for effect in analysed.effects]
     return all(max(runs) < MUCH_MORE * min(runs) for runs in sizes)
 
 
-def _no_small_value(case: Case) -> bool:
-    return all(value.n >= SMALL_GROUP or value.low is not None for effect in case.effects for value in effect.values)
+def _no_small_value(analysed: AnalysedSweep) -> bool:
+    return all(
+        value.n >= SMALL_GROUP or value.low is not None for effect in analysed.effects for value in effect.values
+    )
 
 
 # Rules whose condition is in the data itself, by chance or not: what a sweep without it looks like. The conditions of
 # the others are never in a null sweep.
-IS_CLEAN: Mapping[Rule, Callable[[Case], bool]] = {
+IS_CLEAN: Mapping[Rule, Callable[[AnalysedSweep], bool]] = {
     Rule.NEVER_SAMPLED_VALUE: _all_sampled,
     Rule.ZERO_VARIANCE_PARAM: _all_vary,
     Rule.GROUP_N_TOO_SMALL: _no_small_value,
@@ -187,19 +187,15 @@ READ_EFFECTS = {
 }
 
 
-def _without_effects(findings: Findings) -> Case:
-    return Case(findings, outcomes_of(findings), parameters_of(findings), (), ())
-
-
 def power_of_rules(count: int) -> dict[Rule, Rate]:
     """Return how often each rule names its planted defect."""
     found = {}
     for rule, plant in PLANTED.items():
         rate = found[rule] = Rate()
         for index in range(count):
-            findings = plant(np.random.default_rng([3, index]))
-            case = case_of(findings, seed=index) if rule in READ_EFFECTS else _without_effects(findings)
-            rate.count(any(SUBJECTS[rule] in firing.subjects for firing in RULES[rule](case)))
+            analysed = plant(np.random.default_rng([3, index]))
+            analysed = add_effects(analysed, seed=index) if rule in READ_EFFECTS else analysed
+            rate.count(any(SUBJECTS[rule] in finding.subjects for finding in RULES[rule](analysed)))
     return found
 
 
@@ -221,8 +217,8 @@ def power_of_effects(count: int, n: int = 30) -> dict[str, Rate]:
         rate = found[what] = Rate()
         for index in range(count):
             setting = replace(Setting(n, crash=0.15, shift=shift), hyperband=index % 2 == 0)
-            case = case_of(findings_of(simulate(setting, np.random.default_rng([5, index]))), seed=index)
-            rate.count(any(effect.called and effect.parameter == parameter for effect in case.effects))
+            analysed = add_effects(simulated_sweep(simulate(setting, np.random.default_rng([5, index]))), seed=index)
+            rate.count(any(effect.called and effect.parameter == parameter for effect in analysed.effects))
     return found
 
 

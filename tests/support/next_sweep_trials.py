@@ -1,4 +1,4 @@
-"""Many simulated sweeps, each followed by its next sweep: does that still hold the optimum, and how small is it?"""
+"""Many simulated sweeps and their next sweeps: whether these still hold the optimum, and how small they are."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any
 import yaml
 from training_surface import MIXED, OPTIMUM, SWEEP, Crashes, simulate
 
-from amc_analysis.next_sweep.proposal import next_sweep
-from amc_analysis.report.conclusions import conclude
-from amc_analysis.runs.findings import analyse
+from amc_analysis.analyse import analyse
+from amc_analysis.next_sweep.sweep_file import next_sweep
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one simulated sweep led to, read from the YAML that was written."""
+    """The next sweep of one simulated sweep, read from its YAML."""
 
     holds: Mapping[str, bool]  # parameter -> whether the optimum's value is still in
     shares: Mapping[str, float]  # parameter -> share of its values, or of its logarithmic width, that is kept
 
     @property
     def inside(self) -> bool:
-        """Whether the optimum is still there."""
+        """Whether the next sweep still has the optimum."""
         return all(self.holds.values())
 
     @property
@@ -34,15 +33,14 @@ class Trial:
 
 
 def follow(seed: int, n: int, crashes: Crashes = MIXED) -> Trial:
-    """Simulate one sweep and read the next one's file as W&B would."""
-    findings = analyse(simulate(seed, n, crashes))
-    written = yaml.safe_load(next_sweep(findings, conclude(findings).firings).text)["parameters"]
+    """Return the next sweep of one simulated sweep, read as W&B reads it."""
+    written = yaml.safe_load(next_sweep(analyse(simulate(seed, n, crashes))).text)["parameters"]
     parts = {name: _part(SWEEP["parameters"][name], written[name], value) for name, value in OPTIMUM.items()}
     return Trial({name: part[0] for name, part in parts.items()}, {name: part[1] for name, part in parts.items()})
 
 
 def follow_all(first_seed: int, count: int, crashes: Crashes = MIXED) -> list[Trial]:
-    """Follow ``count`` sweeps of 30 to 60 runs."""
+    """Return the next sweeps of ``count`` simulated sweeps of 30 to 60 runs."""
     return [follow(first_seed + number, 30 + 7 * number % 31, crashes) for number in range(count)]
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from simulated_sweeps import EPOCH_SD, EPOCHS, HYPERBAND, RUN_SD, Setting, findings_of, simulate
+from simulated_sweeps import EPOCH_SD, EPOCHS, HYPERBAND, RUN_SD, Setting, simulate, simulated_sweep
 
-from amc_analysis.rules.finding import Rule
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Rule
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.records import Metric
@@ -19,7 +19,7 @@ N = 30
 MIXED = Setting(N, crash=0.1, hyperband=False)
 
 
-def _resumed(rng: np.random.Generator, jump: float, **fields: Any) -> Findings:
+def _resumed(rng: np.random.Generator, jump: float, **fields: Any) -> AnalysedSweep:
     """A sweep whose last run starts from the weights of its first one."""
     runs = simulate(Setting(N), rng)
     parent, child = runs[0], runs[-1]
@@ -27,87 +27,87 @@ def _resumed(rng: np.random.Generator, jump: float, **fields: Any) -> Findings:
     child.values = (start + jump + rng.normal(0, EPOCH_SD, EPOCHS)).tolist()
     child.config |= {"parent_run": "run0000", "parent_split_fingerprint": "s1", "heldout_trained_on": 0.0, **fields}
     child.summary = {}
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def continued(rng: np.random.Generator) -> Findings:
+def continued(rng: np.random.Generator) -> AnalysedSweep:
     """The same with nothing wrong: same split, first value as good as the weights were."""
     return _resumed(rng, jump=0.0)
 
 
-def _split_changed(rng: np.random.Generator) -> Findings:
+def _split_changed(rng: np.random.Generator) -> AnalysedSweep:
     return _resumed(rng, 0.0, split_fingerprint="s2")
 
 
-def _overlap(rng: np.random.Generator) -> Findings:
+def _overlap(rng: np.random.Generator) -> AnalysedSweep:
     other = {"split": [0.7, 0.2, 0.1], "n_train": 779_878, "n_val": 222_822, "n_test": 111_412}
     return _resumed(rng, 0.0, split_fingerprint="s2", heldout_trained_on=None, **other)
 
 
-def _jump(rng: np.random.Generator) -> Findings:
+def _jump(rng: np.random.Generator) -> AnalysedSweep:
     return _resumed(rng, 6 * EPOCH_SD)
 
 
-def _test_gt_val(rng: np.random.Generator) -> Findings:
+def _test_gt_val(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N), rng)
     runs[3].summary["test/combined_acc"] = max(runs[3].values) + 0.015
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _not_checkpointed(rng: np.random.Generator) -> Findings:
+def _not_checkpointed(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N), rng)
     best = int(np.argmax(runs[5].values))
     runs[5].summary["checkpoint_epoch"] = best - 3 if best > 4 else best + 5
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _select_mismatch(rng: np.random.Generator) -> Findings:
+def _select_mismatch(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
         run.config["select_by"] = "loss"
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _ranked_by_test(rng: np.random.Generator) -> Findings:
-    return findings_of(simulate(MIXED, rng), metric=Metric("test/combined_acc", "maximize"))
+def _ranked_by_test(rng: np.random.Generator) -> AnalysedSweep:
+    return simulated_sweep(simulate(MIXED, rng), metric=Metric("test/combined_acc", "maximize"))
 
 
-def _label_sets(rng: np.random.Generator) -> Findings:
+def _label_sets(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     runs[2].config["snr_min_db"] = -20
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _never_sampled(rng: np.random.Generator) -> Findings:
+def _never_sampled(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
         run.config["dropout"] = min(run.config["dropout"], 0.4)
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _zero_variance(rng: np.random.Generator) -> Findings:
+def _zero_variance(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
         run.config["curriculum"] = True
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _recommendation(rng: np.random.Generator) -> Findings:
+def _recommendation(rng: np.random.Generator) -> AnalysedSweep:
     claim = Claim(ClaimKind.RECOMMENDATION, "use max_lr 5e-2", parameter="max_lr", values=(5e-2,))
-    return findings_of(simulate(MIXED, rng), claims=(claim,), runs_total=N)
+    return simulated_sweep(simulate(MIXED, rng), claims=(claim,), runs_total=N)
 
 
-def _small_group(rng: np.random.Generator) -> Findings:
+def _small_group(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N), rng)
     for run in runs[1:]:
         run.config["curriculum"] = False
     best = int(np.argmax([max(run.values) for run in runs]))
     runs[0].config["curriculum"] = True
     runs[0].values = [value + 0.005 for value in runs[best].values]
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _unequal_n(rng: np.random.Generator) -> Findings:
+def _unequal_n(rng: np.random.Generator) -> AnalysedSweep:
     """24 runs that scatter against 6 that are better and do not: the 24 hold the maximum."""
     runs = simulate(Setting(N), rng)
     for index, run in enumerate(runs):
@@ -115,79 +115,79 @@ def _unequal_n(rng: np.random.Generator) -> Findings:
         level = 0.5 + (rng.normal(0, 0.005) if index < 24 else 0.011)
         run.values = (level + rng.normal(0, 0.001, EPOCHS)).tolist()
     runs[0].values = [0.52] * EPOCHS
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _censored(rng: np.random.Generator) -> Findings:
+def _censored(rng: np.random.Generator) -> AnalysedSweep:
     """Nearly all runs of one value are stopped early, few of the others."""
     runs = simulate(Setting(N), rng)
     for run in runs:
         if rng.random() < (0.95 if run.config["snr_layer"] == "standard" else 0.1):
             run.values, run.cause = run.values[:5], Cause.EARLY_STOPPED
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _same_end(rng: np.random.Generator) -> Findings:
+def _same_end(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N, crash=0.2), rng)
     for run in runs[:8]:
         run.values, run.cause = run.values[:4], Cause.LOST
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _confounded(rng: np.random.Generator) -> Findings:
+def _confounded(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
         if rng.random() < 0.9:
             run.config["curriculum"] = run.config["snr_layer"] == "bottleneck_128"
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _duplicates(rng: np.random.Generator) -> Findings:
+def _duplicates(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     runs[7].config |= {name: runs[8].config[name] for name in ("max_lr", "dropout", "snr_layer", "curriculum")}
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _boundary(rng: np.random.Generator) -> Findings:
+def _boundary(rng: np.random.Generator) -> AnalysedSweep:
     """Performance rises with the learning rate up to the end of its range, by 8 sd of the runs in all."""
 
     def shift(config: Mapping[str, Any]) -> float:
         return 8 * RUN_SD * (np.log10(config["max_lr"]) + 5) / 3
 
-    return findings_of(simulate(replace(MIXED, shift=shift), rng))
+    return simulated_sweep(simulate(replace(MIXED, shift=shift), rng))
 
 
-def _infeasible(rng: np.random.Generator) -> Findings:
+def _infeasible(rng: np.random.Generator) -> AnalysedSweep:
     """Above a learning rate that a third of the runs exceed, nearly all fail."""
     runs = simulate(replace(MIXED, crash=0.05), rng)
     for run in runs:
         if run.config["max_lr"] > 10**-3 and rng.random() < 0.95:
             run.values, run.cause = run.values[: int(rng.integers(1, EPOCHS))], Cause.DIVERGED
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _impute(rng: np.random.Generator) -> Findings:
+def _impute(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     runs[0].cause = Cause.LOST
-    return findings_of(runs, {"method": "bayes", "early_terminate": HYPERBAND})
+    return simulated_sweep(runs, {"method": "bayes", "early_terminate": HYPERBAND})
 
 
-def _host(rng: np.random.Generator) -> Findings:
+def _host(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N, crash=0.1), rng)
     for index, run in enumerate(runs):
         run.host = f"gpu-{index % 3}"
         if run.host == "gpu-0" and rng.random() < 0.95:
             run.values, run.cause = run.values[: int(rng.integers(1, EPOCHS))], Cause.LOST
-    return findings_of(runs)
+    return simulated_sweep(runs)
 
 
-def _nan(rng: np.random.Generator) -> Findings:
+def _nan(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     runs[4].values = runs[4].values[:2] + [float("nan")] * 10
-    return findings_of(runs, {"early_terminate": HYPERBAND})
+    return simulated_sweep(runs, {"early_terminate": HYPERBAND})
 
 
-PLANTED: Mapping[Rule, Callable[[np.random.Generator], Findings]] = {
+PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.SPLIT_CHANGED_ON_RESUME: _split_changed,
     Rule.HELDOUT_OVERLAP_BOUND: _overlap,
     Rule.RESUME_JUMP: _jump,

@@ -1,4 +1,4 @@
-"""The recorded sweeps as findings, read from their files without a server."""
+"""The recorded sweeps with their runs ranked, read from their files without a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from amc_analysis.runs.findings import Findings, analyse
+from amc_analysis.analyse import rank_runs
+from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.runs import export_file
@@ -17,14 +18,14 @@ FOLDER = Path(__file__).parents[2] / "sweeps" / "recorded"
 METRIC = Metric("val/combined_acc", "maximize")
 
 
-def recorded(name: str) -> Findings:
-    """Return the findings of sweeps/recorded/NAME.yaml."""
+def recorded(name: str) -> AnalysedSweep:
+    """Return sweeps/recorded/NAME.yaml with its runs ranked."""
     export = export_file.read((FOLDER / f"{name}.yaml").read_text())
     sweep = export.sweeps[0] if export.sweeps else {}
     told = [read_recorded(sweep.get("description"))]
     told += [read_recorded(run.get("notes"), run_id=run["id"]) for run in export.runs]
     known = [one for one in told if one is not None]
-    return analyse(
+    return rank_runs(
         SweepRecord(
             sweep_id=sweep.get("id", ""),
             entity="local",

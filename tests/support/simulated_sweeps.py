@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.runs.findings import Findings, early_stops, failure_rate, searched_parameters
+from amc_analysis.analyse import rank_by_diagnoses
+from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.runs.causes import Cause, Diagnosis
-from amc_sweeps.runs.ranking import rank
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 METRIC = Metric("val/combined_acc", "maximize")
@@ -129,10 +129,10 @@ def _evaluation(run: Simulated, rng: np.random.Generator) -> dict[str, Any]:
     return {"checkpoint_epoch": best + 1, "test/combined_acc": float(rng.binomial(n_test, truth) / n_test)}
 
 
-def findings_of(
+def simulated_sweep(
     runs: Sequence[Simulated], config: Mapping[str, Any] | None = None, metric: Metric = METRIC, **fields: Any
-) -> Findings:
-    """Return the findings of simulated runs; their ends are taken as concluded.
+) -> AnalysedSweep:
+    """Return a sweep of simulated runs with its runs ranked; the causes of their ends are given.
 
     Args:
         runs: named run0000, run0001, ... in this order.
@@ -154,11 +154,7 @@ def findings_of(
         sweep_id="simulated", entity="local", project="simulated", config=full, state="FINISHED", metric=metric,
         runs=records, read_at=START, **fields,
     )  # fmt: skip
-    ranked = rank(records, diagnoses, metric)
-    return Findings(
-        sweep=record, ranked=ranked, failure_rate=failure_rate(ranked), early_stops=early_stops(ranked),
-        parameters=searched_parameters(full),
-    )  # fmt: skip
+    return rank_by_diagnoses(record, diagnoses)
 
 
 def _record(run_id: str, run: Simulated, metric: Metric) -> RunRecord:

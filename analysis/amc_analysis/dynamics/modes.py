@@ -1,10 +1,9 @@
-"""Do outcomes fall into two groups? A test for more than one mode, and where the gap is.
+"""Whether outcomes fall into two groups: a test for more than one mode, and the gap between the groups.
 
 The statistic is the excess mass that two intervals have over one, at the best density threshold (Müller & Sawitzki,
-JASA 86, 1991), which is twice Hartigan's dip (Hartigan & Hartigan, Annals of Statistics 13, 1985). Its null
-distribution is that of uniform samples of the same size, the unimodal distribution that imitates two modes best,
-simulated here; so no table, and no package under another licence, is needed. The thresholds are those of a grid, the
-same for the sample and for the simulated ones.
+JASA 86, 1991). It is twice Hartigan's dip (Hartigan & Hartigan, Annals of Statistics 13, 1985). Its null distribution
+is simulated with uniform samples of the same size: of all distributions with one mode these look most like two. The
+thresholds are a grid, the same for the sample and for the simulated ones.
 
 In names: S samples, N values of each, T thresholds.
 """
@@ -15,12 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_analysis.dynamics.dynamics import Modes
-from amc_analysis.effects.parameters import Floats
+from amc_analysis.results.dynamics import Modes
+from amc_analysis.runs.parameters import Floats
 
 LEAST_VALUES = 10
 SIMULATIONS = 1000
-MANY = 200  # values from which fewer simulations are drawn, for time
+MANY = 200  # values; above this fewer simulations are drawn, to save time
 SIGNIFICANT = 0.05
 THRESHOLDS_T = np.geomspace(0.3, 100.0, 40)  # of density, where the uniform one over the sample's range is 1
 LEAST_SHARE = 0.1  # of the values, on each side of the gap
@@ -44,7 +43,7 @@ def modes_of(values: Sequence[float], rng: np.random.Generator) -> Modes | None:
 
 
 def excess_mass(sorted_SN: Floats) -> Floats:
-    """Return by how much two intervals hold more excess mass than one, for every sample (ascending, not all equal).
+    """Return the excess mass of two intervals over one, for every sample (ascending, not all equal).
 
     The excess of an interval is its share of the values minus threshold times its length.
     """
@@ -63,7 +62,7 @@ def excess_mass(sorted_SN: Floats) -> Floats:
 
 
 def _widest_gap(sorted_N: Floats) -> int:
-    """Return how many values lie under the widest gap that leaves enough on both sides."""
+    """Return how many values lie below the widest gap that leaves enough values on both sides."""
     n = len(sorted_N)
     least = max(2, int(np.ceil(LEAST_SHARE * n)))
     gaps = np.diff(sorted_N)[least - 1 : n - least]

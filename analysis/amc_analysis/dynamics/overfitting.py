@@ -1,4 +1,4 @@
-"""Train against validation inside runs: the gap by phase, and since when a run learns by heart."""
+"""Train against validation inside runs: the gap by phase, and the epoch from which a run overfits."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amc_analysis.dynamics.dynamics import GapView, RunGap
-from amc_analysis.effects.parameters import Floats
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import GapSummary, RunGap
+from amc_analysis.runs.parameters import Floats
 from amc_analysis.runs.records import history_of
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.statistics import medians_of_3, noise_sd
 
-LEAST_AFTER_PEAK = 5  # epochs: fewer may be a dip
-LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs of a run that never fell: it had the time to
-CLEAR_NOISE_SDS = 2.0  # by which both curves have to move
+LEAST_AFTER_PEAK = 5  # epochs; fewer may be a dip
+LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs from which a run that never fell is judged
+CLEAR_NOISE_SDS = 2.0  # of each curve's noise, by which both have to move
 
 _VALIDATION = re.compile(r"(?<![A-Za-z])(?:val|valid|validation|eval|dev)(?![A-Za-z])")
 
 
-def gap_view(findings: Findings) -> GapView | None:
+def gap_summary(analysed: AnalysedSweep) -> GapSummary | None:
     """Compare the ranking metric with its train counterpart; None where no run logged that."""
-    train = _VALIDATION.sub("train", findings.metric.name, count=1)
-    if train == findings.metric.name:
+    train = _VALIDATION.sub("train", analysed.metric.name, count=1)
+    if train == analysed.metric.name:
         return None
-    sign = 1.0 if findings.metric.goal == "maximize" else -1.0
-    runs = [gap for entry in findings.ranked if (gap := _gap(entry, train, findings.metric.name, sign))]
+    sign = analysed.outcomes.sign
+    runs = [gap for entry in analysed.ranked if (gap := _gap(entry, train, analysed.metric.name, sign))]
     if not runs:
         return None
-    return GapView(
+    return GapSummary(
         train_metric=train,
         runs=tuple(runs),
         overfitting=sum(gap.onset_epoch is not None for gap in runs),
@@ -63,12 +63,12 @@ def _gap(entry: RankedRun, train: str, metric: str, sign: float) -> RunGap | Non
         late=_mean(late),
         at_peak=float(gap_E[value_E.argmax()]),
         onset_epoch=None if onset is None else float(epoch_E[onset]),
-        is_judged=can_tell(train_E, value_E),
+        is_judged=is_judged(train_E, value_E),
     )
 
 
-def can_tell(train_E: Floats, value_E: Floats) -> bool:
-    """Whether a run has the epochs by which ``onset_of`` judges: enough for a noise, and some after the peak."""
+def is_judged(train_E: Floats, value_E: Floats) -> bool:
+    """Return whether a run has the epochs that ``onset_of`` needs: enough for a noise estimate and after the peak."""
     smoothed = medians_of_3(value_E.tolist())
     after = len(value_E) - 2 - int(np.argmax(smoothed)) if smoothed else 0
     known = noise_sd(value_E.tolist()) is not None and noise_sd(train_E.tolist()) is not None
@@ -76,15 +76,15 @@ def can_tell(train_E: Floats, value_E: Floats) -> bool:
 
 
 def onset_of(train_E: Floats, value_E: Floats) -> int | None:
-    """Return the place since which validation falls while train still rises; None where that is not clear.
+    """Return the index from which validation falls while train still rises; None where that is not clear.
 
-    It is the place of the smoothed validation peak, when at least 5 epochs follow and the last third of these lies
-    clearly (2 noise sd of each curve) under it, with the train value clearly above the one it had there. A dip under a
-    rising learning rate takes the train value along, and is none.
+    This is the smoothed validation peak, if at least 5 epochs follow it. Over the last third of these, validation must
+    lie 2 noise sd below the peak, and train 2 noise sd above its value there. In a dip under a rising learning rate
+    train falls too, so it does not count.
 
     Args:
-        train_E: higher is better.
-        value_E: the same of the validation part.
+        train_E: values on the training part; higher is better.
+        value_E: values on the validation part.
     """
     smoothed = medians_of_3(value_E.tolist())
     if not smoothed:

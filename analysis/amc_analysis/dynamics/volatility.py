@@ -1,22 +1,22 @@
-"""How much the ranking metric moves from epoch to epoch, and by how much that flatters a peak."""
+"""How much the ranking metric moves from epoch to epoch, and how much that inflates a peak."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from amc_analysis.dynamics.dynamics import RunVolatility
 from amc_analysis.effects.statistics import expected_inflation
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import RunVolatility
 from amc_sweeps.runs.ranking import RankedRun
 
 
-def volatility(findings: Findings) -> tuple[RunVolatility, ...]:
-    """Return it for every run with enough epochs, in the order of the ranking."""
-    sign = 1.0 if findings.metric.goal == "maximize" else -1.0
-    return tuple(found for entry in findings.ranked if (found := _of(entry, sign)) is not None)
+def volatility(analysed: AnalysedSweep) -> tuple[RunVolatility, ...]:
+    """Return the volatility of every run with enough epochs, in the order of the ranking."""
+    runs = (_volatility(entry, analysed.outcomes.sign) for entry in analysed.ranked)
+    return tuple(run for run in runs if run is not None)
 
 
-def _of(entry: RankedRun, sign: float) -> RunVolatility | None:
+def _volatility(entry: RankedRun, sign: float) -> RunVolatility | None:
     if entry.noise_sd is None:
         return None
     finite = [point for point in entry.run.points if np.isfinite(point.value)]

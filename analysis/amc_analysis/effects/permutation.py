@@ -1,11 +1,11 @@
-"""Permutation tests of many looks at once: what a sweep shows when nothing depends on anything.
+"""Permutation tests, corrected for multiple comparisons.
 
-A *look* is one parameter and one reading of the runs (how they stand, whether they failed). The runs' readings are
-shuffled against their configurations, all looks by the same shuffles, so that looks which overlap are not paid for
-twice. Exact under the hypothesis that nothing depends on the configuration: no distribution is assumed, and crashes
-and early stops travel with their runs.
+One test is of one parameter and one reading of the runs (rank score, failed or not). The readings are shuffled against
+the configurations. All tests use the same shuffles, so that tests which overlap are not corrected for twice. The tests
+are exact if nothing depends on the configuration: no distribution is assumed, and crashes and early stops stay with
+their runs.
 
-In names: N runs, B shuffles, L looks, D columns of a look's basis.
+In names: N runs, B shuffles, L tests, D columns of a parameter's basis.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.effects.parameters import Floats, Parameter
+from amc_analysis.runs.parameters import Floats, Parameter
 
-DIGITS = 10  # beyond which equal shares differ by rounding alone
+DIGITS = 10  # equal shares may differ by rounding after so many
 
 
 def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return (count + 1, n) permutations; the first is the identity, which stands for what was observed."""
+    """Return (count + 1, n) permutations; the first is the identity: the observed order."""
     drawn = np.tile(np.arange(n), (count + 1, 1))
     rng.permuted(drawn[1:], axis=1, out=drawn[1:])
     return drawn
 
 
 def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) -> Floats:
-    """Return, for every shuffle, the share of the variance among the runs that have the parameter which it explains.
+    """Return, for every shuffle, the share of the variance that the parameter explains among the runs that have it.
 
     Args:
         reading_BN: shuffled readings.
@@ -44,10 +44,10 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) ->
 
 
 def scores(shares_B: Floats, columns: int, n: int) -> Floats:
-    """Bring shares of explained variance to one scale, whatever the number of columns: -log of what normal noise says.
+    """Bring shares of explained variance to one scale for any number of columns: -log of the tail for normal noise.
 
-    The scale only decides how looks are weighed against one another; what is significant is left to the shuffles. For
-    normal noise the share has a beta distribution (Fisher, 1924).
+    The scale only weighs tests against one another; the shuffles decide what is significant. For normal noise the share
+    has a beta distribution (Fisher, 1924).
     """
     from scipy.special import betaincc
 
@@ -60,15 +60,14 @@ def scores(shares_B: Floats, columns: int, n: int) -> Floats:
 def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False) -> Floats:
     """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
 
-    An ordered parameter is looked at twice, for a rise or fall alone and for an optimum inside as well, and the
-    stronger of the two counts: in the shuffles too, so that looking twice is paid for. So it is where a nominal
-    parameter is also looked at value by value.
+    An ordered parameter is tested for a rise or fall alone, and with an optimum in the middle as well. The stronger
+    result counts, in the shuffles too, so that the p-value allows for testing twice.
 
     Args:
         reading_BN: shuffled readings.
         parameter: one with a basis.
-        of_each_value: also set each value of a nominal parameter against all others, which finds the one value that
-            stands alone sooner, and costs every other look a little.
+        of_each_value: also compare each value of a nominal parameter with all others. This finds one deviating value
+            sooner and weakens every other test a little.
     """
     n = int(parameter.has.sum())
     bases = [parameter.basis]
@@ -76,26 +75,26 @@ def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool 
         bases.append(parameter.basis[:, :1])
     if of_each_value and parameter.kind == "nominal" and parameter.basis.shape[1] > 1:
         bases.extend(parameter.against_others(level) for level in range(len(parameter.levels)))
-    found = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
-    return np.asarray(np.maximum.reduce(found))
+    candidates_B = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
+    return np.asarray(np.maximum.reduce(candidates_B))
 
 
-def test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return (p, p corrected for the number of looks) of every look: Westfall and Young's step-down maxT.
+def permutation_test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return (p, p corrected for the number of tests) of every test: Westfall and Young's step-down maxT.
 
-    The chance that any look is called at a level when none should be is at most that level, whatever the looks have
-    in common, and the smallest p is 1/B however many looks there are. Source: Westfall & Young, Resampling-Based
-    Multiple Testing (1993), algorithm 4.1; Ge, Dudoit & Speed, Test 12 (2003).
+    The probability of any false positive is at most the level, however the tests depend on one another. The smallest p
+    is 1/B for any number of tests. Source: Westfall & Young, Resampling-Based Multiple Testing (1993), algorithm 4.1;
+    Ge, Dudoit & Speed, Test 12 (2003).
 
     Args:
-        scores_LB: of every look in every shuffle, the observed one first, on one scale.
+        scores_LB: of every test in every shuffle, the observed one first, on one scale.
     """
     if not scores_LB:
         return np.empty(0), np.empty(0)
     score_LB = np.round(np.stack(scores_LB), DIGITS)
     p_L = (score_LB >= score_LB[:, :1]).mean(axis=1)
     order = np.argsort(-score_LB[:, 0], kind="stable")
-    # From the weakest look upwards: the largest score of a shuffle among the looks not yet rejected.
+    # From the weakest test upwards: the largest score of a shuffle among the tests not yet rejected.
     largest_LB = np.maximum.accumulate(score_LB[order][::-1], axis=0)[::-1]
     corrected_L = np.empty(len(score_LB))
     corrected_L[order] = np.maximum.accumulate((largest_LB >= score_LB[order, :1]).mean(axis=1))

@@ -1,4 +1,4 @@
-"""The few statistics that the report needs, as plain functions of numbers."""
+"""Statistics of a list of numbers: the interval of a mean, the expected best of k, the inflation of a peak."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ LEAST_FOR_INTERVAL = 8
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Return Student's interval of the mean; None under LEAST_FOR_INTERVAL values.
+    """Return Student's confidence interval of the mean; None under LEAST_FOR_INTERVAL values.
 
-    It is exact for normal values and holds well for the skewed and two-humped ones of sweeps from 8 on
-    (tests/soak/results/calibration.md), where the percentile bootstrap covers far too little. Under that a range says
-    more than an interval that rests on a guess about the shape.
+    It is exact for normal values. From 8 values on its coverage is also right for the skewed and two-peaked outcomes of
+    sweeps (tests/soak/results/calibration.md); the percentile bootstrap covers far too little there.
     """
     n = len(values)
     if n < LEAST_FOR_INTERVAL:
@@ -30,8 +29,8 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 def expected_best(values: Sequence[float], k: int) -> float:
     """Return the expected highest of k runs drawn without replacement from n.
 
-    The mean of the maximum over all subsets of k: unbiased for the maximum of k independent runs, so that values of
-    unequal n can be compared at one k. The plug-in estimate of Dodge et al. (2019) is biased downwards.
+    This is the mean of the maximum over all subsets of k, an unbiased estimate, so that groups of unequal size compare
+    fairly. The plug-in estimate of Dodge et al. (2019) is biased downwards.
     Source: Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020, equation 3.
 
     Raises:
@@ -40,7 +39,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
     n = len(values)
     if not 1 <= k <= n:
         raise ValueError(f"k = {k} of {n} values: choose 1 to {n}")
-    # The i-th smallest is the highest of C(i - 1, k - 1) of the C(n, k) subsets; as a product of ratios, for C
+    # The i-th smallest is the highest of C(i - 1, k - 1) of the C(n, k) subsets. Use a product of ratios, because C
     # overflows a float at n = 1,030. From the largest downwards: C(n - 1, k - 1) / C(n, k) = k / n.
     total, weight = 0.0, k / n
     for rank, value in zip(range(n, k - 1, -1), sorted(values, reverse=True), strict=False):
@@ -51,7 +50,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def expected_inflation(n: int) -> float:
-    """Return the expected highest of n independent standard normal values: by how many sd a peak flatters.
+    """Return the expected highest of n independent standard normal values.
 
     Source: Blom, "Statistical Estimates and Transformed Beta-Variables" (1958), approximation with alpha = 0.375.
     """

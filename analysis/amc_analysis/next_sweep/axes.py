@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.effects.parameters import is_seed
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.runs.parameters import is_seed
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten
 from amc_sweeps.runs.claims import ClaimKind
+from amc_sweeps.values import is_number, look_up
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched parameter as a coordinate: 0..1 of an ordered one, the number of the value of another one."""
+    """One searched parameter as a coordinate: 0..1 for an ordered one, else the index of the value."""
 
     path: tuple[str, ...]
     leaf: Choice | Range
-    values: tuple[Any, ...] | None  # the distinct listed ones, in the order of the file; None: a range
+    values: tuple[Any, ...] | None  # distinct listed values in the order of the file; None: a range
     ordered: bool
     log: bool
     low: float  # ends of an ordered one, logarithms where ``log``
     high: float
-    bounded: bool = True  # False: a distribution without ends, of which no part can be written
+    bounded: bool = True  # False: a distribution without ends, so no part of it can be written
 
     @property
     def name(self) -> str:
@@ -38,10 +39,10 @@ class Axis:
         return ".".join(self.path)
 
     def coordinate(self, value: Any) -> float | None:
-        """Place a run's value; None where the run lacks it or it is none of the sweep's."""
-        value = as_meant(value)
+        """Return the coordinate of a value; None for a value that is missing or not in the sweep."""
+        value = parse_number(value)
         if self.values is not None:
-            keys = [value_key(one) for one in self.values]
+            keys = [value_key(level) for level in self.values]
             key = value_key(value)
             if key not in keys:
                 return None
@@ -59,61 +60,48 @@ class Axis:
         return ((math.log(value) if self.log else value) - self.low) / (self.high - self.low)
 
 
-def axes_of(sweep: SweepConfig, findings: Findings) -> list[Axis]:
-    """Return an axis for every parameter that is searched; a seed is none: its values repeat a configuration."""
-    found = []
+def axes_of(sweep: SweepConfig, analysed: AnalysedSweep) -> list[Axis]:
+    """Return an axis for every searched parameter; seeds are left out, because they repeat a configuration."""
+    axes = []
     for path, leaf in flatten(sweep.parameters):
         if isinstance(leaf, Choice | Range) and not is_seed(path[-1]):
-            axis = _listed(path, leaf) if isinstance(leaf, Choice) else _range(path, leaf, findings)
+            axis = _listed(path, leaf) if isinstance(leaf, Choice) else _range(path, leaf, analysed)
             if axis is not None:
-                found.append(axis)
-    return found
+                axes.append(axis)
+    return axes
 
 
-def had(axis: Axis, findings: Findings) -> NDArray[np.float64]:
-    """Return (M,) the coordinates that some run had, whatever else is known of it, and those of claims with runs."""
-    values = [look_for(entry.run.config, axis.path) for entry in findings.ranked]
-    for claim in findings.sweep.claims:
-        if claim.kind is ClaimKind.GROUP and claim.parameter == axis.name and claim.numbers.get("n", 1) > 0:
+def tried_coordinates(axis: Axis, analysed: AnalysedSweep) -> NDArray[np.float64]:
+    """Return (M,) the coordinates of all runs with a value of this parameter, and those of claimed runs."""
+    values = [look_up(entry.run.config, axis.name) for entry in analysed.ranked]
+    for claim in analysed.claims(ClaimKind.GROUP):
+        if claim.parameter == axis.name and claim.numbers.get("n", 1) > 0:
             values += claim.values
     return np.array([place for value in values if (place := axis.coordinate(value)) is not None], dtype=np.float64)
 
 
-def unread(given: Any, read: Mapping[str, Parameter], prefix: str = "") -> list[str]:
+def unreadable(given: Any, parsed: Mapping[str, Parameter], prefix: str = "") -> list[str]:
     """Return the dotted names of the parameters that a sweep's file has and the grammar could not read."""
-    found = []
+    names = []
     for name, section in given.items() if isinstance(given, Mapping) else ():
-        known = read.get(str(name))
-        if known is None:
-            found.append(f"{prefix}{name}")
-        elif isinstance(known, Nested):
-            found += unread(section["parameters"], known.parameters, f"{prefix}{name}.")
-    return found
+        parameter = parsed.get(str(name))
+        if parameter is None:
+            names.append(f"{prefix}{name}")
+        elif isinstance(parameter, Nested):
+            names += unreadable(section["parameters"], parameter.parameters, f"{prefix}{name}.")
+    return names
 
 
-def as_meant(value: Any) -> Any:
-    """Return the number that a text such as 1e-4 was meant as (YAML 1.1 reads it as text), else the value."""
+def parse_number(value: Any) -> Any:
+    """Return the number that a text such as 1e-4 stands for (YAML 1.1 reads it as text), else the value."""
     if not number_in_text(value):
         return value
     number = float(value)
     return int(number) if number.is_integer() and "." not in value and "e" not in value.lower() else number
 
 
-def look_for(config: Any, path: Sequence[str]) -> Any:
-    """Return a run's value of a parameter: nested mappings, or the dotted name as it stands."""
-    dotted = ".".join(path)
-    if dotted in config:
-        return config[dotted]
-    found = config
-    for piece in path:
-        if not isinstance(found, dict) or piece not in found:
-            return None
-        found = found[piece]
-    return found
-
-
 def _listed(path: tuple[str, ...], leaf: Choice) -> Axis | None:
-    distinct = {value_key(as_meant(value)): as_meant(value) for value in reversed(leaf.values)}
+    distinct = {value_key(parse_number(value)): parse_number(value) for value in reversed(leaf.values)}
     values = tuple(reversed(distinct.values()))
     if len(values) < 2:
         return None
@@ -124,13 +112,13 @@ def _listed(path: tuple[str, ...], leaf: Choice) -> Axis | None:
     return Axis(path, leaf, values, True, log, math.log(low) if log else low, math.log(high) if log else high)
 
 
-def _range(path: tuple[str, ...], leaf: Range, findings: Findings) -> Axis | None:
+def _range(path: tuple[str, ...], leaf: Range, analysed: AnalysedSweep) -> Axis | None:
     low, high = ends(leaf)
     log = is_logarithmic(leaf)
     bounded = math.isfinite(low) and math.isfinite(high) and (low > 0 or not log)
     if not bounded:
-        ran = [as_meant(look_for(entry.run.config, path)) for entry in findings.ranked]
-        numbers = [float(value) for value in ran if is_number(value) and (value > 0 or not log)]
+        values = [parse_number(look_up(entry.run.config, ".".join(path))) for entry in analysed.ranked]
+        numbers = [float(value) for value in values if is_number(value) and (value > 0 or not log)]
         low, high = min(numbers, default=0.0), max(numbers, default=0.0)
     if not low < high:
         return None
@@ -149,7 +137,7 @@ def part_of_range(axis: Axis, low: float, high: float) -> dict[str, Any]:
     if name == "int_uniform":
         return {"distribution": name, **_apart(max(math.floor(low), int(first)), min(math.ceil(high), int(last)), 1)}
     if leaf.q is not None:
-        start = leaf.low if name == "q_uniform" else 0  # a grid counts from min: what it draws must stay what it was
+        start = leaf.low if name == "q_uniform" else 0  # a grid counts from min, so keep its points
         below, above = (math.floor((low - start) / leaf.q + 1e-9), math.ceil((high - start) / leaf.q - 1e-9))
         top = leaf.high if name == leaf.distribution else last
         ends_ = [float(f"{start + times * leaf.q:.12g}") for times in (below, max(above, below + 1))]
@@ -172,7 +160,7 @@ def round_outwards(value: float, *, down: bool, digits: int = 2) -> float:
 
 
 def kept_share(axis: Axis, section: dict[str, Any]) -> float:
-    """Return which share of the axis a section still has: of its values, or of its linear or logarithmic width."""
+    """Return the share of the axis that a section keeps: of its values, or of its linear or logarithmic width."""
     if axis.values is not None:
         return len(section["values"]) / len(axis.values) if "values" in section else 1 / len(axis.values)
     if not axis.bounded:
@@ -187,8 +175,3 @@ def _apart(low: int, high: int, least: int) -> dict[str, int]:
 
 def _like(value: float, q: float) -> float:
     return int(value) if isinstance(q, int) and float(value).is_integer() else value
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

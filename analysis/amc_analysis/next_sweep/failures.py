@@ -1,56 +1,43 @@
-"""Which end of a range fails: machines fail everywhere, a configuration that cannot be trained fails where it is."""
+"""Values and ends of ranges that failures exclude: most runs fail there, and clearly more than elsewhere."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_sweeps.runs.causes import FAILURES, Cause
+from amc_analysis.results.next_sweep import FailingEnd
+from amc_sweeps.runs.causes import ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.statistics import wilson_interval
 
-# Ends that say nothing of the configuration, whatever it was.
+# Failures that say nothing about the configuration.
 _OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.DATA_ERROR})
 
 LEAST_BEYOND = 4  # runs beyond the place at which a range is cut
-MOST_FAIL = 0.5  # of them the failure rate's lower bound (95 %) has to exceed this
+MOST_FAIL = 0.5  # the lower bound (95%) of their failure rate has to exceed this
 SIGNIFICANT = 0.05  # permutation test against the rest of the range, over all places at which it might be cut
 PERMUTATIONS = 1999
-HOLDS_OPTIMUM = 0.05  # share of the draws beyond the place, from which on performance overrules failures
+HOLDS_OPTIMUM = 0.05  # share of the draws of the optimum from which a place is kept in spite of its failures
 
 
-@dataclass(frozen=True)
-class FailingEnd:
-    """One end of a range in which most runs fail."""
-
-    beyond: float  # coordinate at which it begins
-    upper: bool
-    failures: int
-    n: int
-    interval: tuple[float, float]  # of the failure rate there: Wilson, 95 %
-    failures_elsewhere: int
-    n_elsewhere: int
-    p: float  # permutation test over every place at which either end might begin
+def says_whether_it_fails(cause: Cause) -> bool:
+    """Return whether a run's end says if its configuration fails: it ended by itself, and not with its machine."""
+    return is_own_failure(cause) or cause in ENDED_WELL
 
 
-def may_have_failed(cause: Cause) -> bool:
-    """Tell whether a run's end says something about failures: it ended by itself, and not with its machine."""
-    return cause in FAILURES - _OF_THE_MACHINE or cause in {Cause.COMPLETED, Cause.PATIENCE}
-
-
-def is_its_own_failure(cause: Cause) -> bool:
-    """Tell whether a run failed in a way that its configuration may have caused."""
+def is_own_failure(cause: Cause) -> bool:
+    """Return whether a run failed in a way that its configuration may have caused."""
     return cause in FAILURES - _OF_THE_MACHINE
 
 
 def value_fails(
-    failures: int, ended: int, all_failures: int, all_ended: int, *, looks: int, holds_optimum: float
+    failures: int, ended: int, all_failures: int, all_ended: int, *, tests: int, holds_optimum: float
 ) -> bool:
-    """Tell whether failures exclude a listed value: most of its runs fail, and clearly more than those of the others.
+    """Return whether failures exclude a listed value: most of its runs fail, and clearly more than of the others.
 
-    The test is Fisher's exact one (one-sided), corrected for the number of values (``looks``).
+    The test is Fisher's exact one (one-sided), corrected for the number of values (``tests``).
     """
     if holds_optimum >= HOLDS_OPTIMUM or wilson_interval(failures, ended)[0] <= MOST_FAIL:
         return False
@@ -58,18 +45,18 @@ def value_fails(
         math.comb(ended, k) * math.comb(all_ended - ended, all_failures - k)
         for k in range(failures, min(ended, all_failures) + 1)
     )
-    return sum(ways) / math.comb(all_ended, all_failures) * looks < SIGNIFICANT
+    return sum(ways) / math.comb(all_ended, all_failures) * tests < SIGNIFICANT
 
 
 def failing_end(
     places: NDArray[np.float64], failed: NDArray[np.bool_], optimum: NDArray[np.float64], *, seed: int
 ) -> FailingEnd | None:
-    """Find the largest end of a range that failures exclude: most runs fail there, and clearly more than elsewhere.
+    """Return the largest end of a range that failures exclude: most runs fail there, and clearly more than elsewhere.
 
     Args:
         places: (N,) coordinates of runs that ended by themselves.
         failed: (N,) which of them failed.
-        optimum: draws of the optimum's coordinate; an end that may well hold it is never excluded.
+        optimum: draws of the optimum's coordinate; an end that may hold the optimum is kept.
         seed: of the permutations.
     """
     n, total = len(places), int(failed.sum())
@@ -80,7 +67,7 @@ def failing_end(
     rng = np.random.default_rng(seed)
     shuffled_PN = rng.permuted(np.broadcast_to(fails_N, (PERMUTATIONS, n)), axis=1)
     highest_P = np.maximum(_excess(shuffled_PN).max(axis=1), _excess(shuffled_PN[:, ::-1]).max(axis=1))
-    found = []
+    excluded = []
     for upper in (True, False):
         ends = (place, fails_N) if upper else (-place[::-1], fails_N[::-1])
         for size in range(n - LEAST_BEYOND, LEAST_BEYOND - 1, -1):  # the largest end first
@@ -88,13 +75,13 @@ def failing_end(
             p = (1 + int((highest_P >= _excess(ends[1][None])[0, size - LEAST_BEYOND]).sum())) / (PERMUTATIONS + 1)
             if end is None or p >= SIGNIFICANT or float(((optimum > end.beyond) == upper).mean()) >= HOLDS_OPTIMUM:
                 continue
-            found.append(replace(end, p=p))
+            excluded.append(replace(end, p=p))
             break
-    return min(found, key=lambda end: end.p, default=None)
+    return min(excluded, key=lambda end: end.p, default=None)
 
 
 def _excess(fails_PN: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (P, ends) by how many sd the first LEAST_BEYOND, ... runs hold more failures than their share."""
+    """Return (P, ends) how many sd more failures than their share the first LEAST_BEYOND, ... runs have."""
     n = fails_PN.shape[1]
     sizes = np.arange(LEAST_BEYOND, n - LEAST_BEYOND + 1)
     rate = fails_PN.mean(axis=1, keepdims=True)
@@ -103,7 +90,7 @@ def _excess(fails_PN: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _end(place: NDArray[np.float64], fails: NDArray[np.float64], size: int, *, upper: bool) -> FailingEnd | None:
-    """Return the end of the first ``size`` runs, if most of them failed and it begins among failures."""
+    """Return the end of the first ``size`` runs, if most of them failed and its first runs did too."""
     inner, outer = float(place[size]), float(place[size - 1])
     if inner == outer or fails[size - 1] == 0 or fails[max(size - 3, 0) : size].sum() < 2:
         return None

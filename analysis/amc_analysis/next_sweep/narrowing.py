@@ -1,206 +1,158 @@
-"""The next sweep: what the runs cannot exclude is kept, what they can is dropped, and every range says why.
+"""Which values of every searched parameter the runs leave possible.
 
-Runs are compared at equal epochs (``next_sweep_outcomes``): a run which crashed or was stopped early counts for what
-it had shown by then. A surrogate (``next_sweep_surrogate``) says where the optimum can still be; a value that holds it
-in hardly any draw is dropped, if at least ``LEAST_TO_DROP`` runs had it. What failures alone exclude is a value, or the
-end of a range, with which most runs fail and clearly more than elsewhere: machines crash everywhere.
+Runs are compared at one epoch (``runs.outcomes.carry_to_horizon``): a run that crashed or was stopped early counts with
+what it had reached by then. A surrogate model says where the optimum can still be. A value is dropped if hardly any
+draw of the optimum has it and at least ``LEAST_TO_DROP`` runs had it. Failures alone exclude a value, or the end of a
+range, with which most runs fail and clearly more than elsewhere: machines crash with any configuration.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.next_sweep.axes import Axis, axes_of, had, kept_share, look_for, part_of_range, unread
-from amc_analysis.next_sweep.failures import FailingEnd, failing_end, is_its_own_failure, may_have_failed, value_fails
-from amc_analysis.next_sweep.outcomes import Outcomes, at_equal_epochs
-from amc_analysis.next_sweep.surrogate import Belief, Points, believe
+from amc_analysis.next_sweep.axes import Axis, axes_of, kept_share, part_of_range, tried_coordinates
+from amc_analysis.next_sweep.failures import failing_end, is_own_failure, says_whether_it_fails, value_fails
+from amc_analysis.next_sweep.surrogate import Points, Posterior, draw_optima
 from amc_analysis.next_sweep.yaml_text import literal, number
-from amc_analysis.rules.finding import Firing, Rule
-from amc_analysis.runs.findings import Findings
-from amc_sweeps.grammar.parse import parse_leniently
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Finding, Rule
+from amc_analysis.results.next_sweep import WHOLE, Decision, Narrowing, ValueEvidence
+from amc_analysis.runs.outcomes import CarriedOutcomes, carry_to_horizon
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
-from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.values import look_up
 
-LEAST_RUNS = 8  # with a value; under that nothing is excluded
-LEAST_TO_DROP = 3  # runs of a listed value, under which it is kept whatever they did
-EXCLUDED = (
-    0.01  # share of the draws: a value that holds the optimum in fewer is dropped; of a range so much on each side
-)
+LEAST_RUNS = 8  # with a value; fewer exclude nothing
+LEAST_TO_DROP = 3  # runs of a listed value; with fewer it is kept
+EXCLUDED = 0.01  # share of the draws under which a value is dropped; of a range this share on each side
 MOST_CANDIDATES = 900
-SAME_PLACE = 1e-9  # coordinates closer than this are one
-GRID = 30  # places of a range among the candidates
+SAME_PLACE = 1e-9  # coordinates closer than this are equal
+GRID = 30  # candidates along a range
 SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's), within which two runs count as equal
 SEED = 0
-WHOLE = "all of it"  # the label of a range of which nothing is said
 
 
-class NoNextSweepError(ValueError):
-    """There is nothing from which a sweep could be written; the message says what is missing."""
+def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXCLUDED) -> Narrowing:
+    """Decide which values of every searched parameter to keep.
 
+    The surrogate knows nothing beyond the end of a range. So an end up to which performance rises (BEST_AT_BOUNDARY
+    among the findings) stays, with at least LEAST_TO_DROP runs inside.
 
-@dataclass(frozen=True)
-class ValueEvidence:
-    """One listed value, or one part of a range."""
-
-    label: Any  # the value; of a range "below 0.0013"
-    n: int  # runs with a value of the metric there
-    best: float | None
-    share: float  # of the draws that have the optimum there
-    failures: int  # runs that failed, not by their machine
-    ended: int  # those and the runs that ended as they were meant to
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of one searched parameter."""
-
-    axis: Axis
-    section: dict[str, Any]  # of the YAML
-    share: float  # that is kept
-    kept: tuple[ValueEvidence, ...]
-    dropped: tuple[ValueEvidence, ...]
-    never_ran: tuple[Any, ...]  # kept all the same, as exploration: listed values, or parts of a range as text
-    failing: FailingEnd | None  # an end that failures exclude
-    rises: Firing | None = None  # BEST_AT_BOUNDARY, for which an end is kept
-    ran_apart: tuple[Any, ...] = ()  # listed values that only runs without evidence here had: left out, or claimed
-
-
-@dataclass(frozen=True)
-class Narrowing:
-    """What the runs say of the searched space."""
-
-    sweep: SweepConfig
-    decisions: tuple[Decision, ...]
-    runs: int  # that the surrogate has seen
-    left_out: int  # runs with a value whose configuration is not wholly within the sweep's space
-    outcomes: Outcomes | None  # None: too few runs
-    noise_sd: float | None  # between equal runs
-    equals: int  # runs within noise of the best one, the best one included
-
-    @property
-    def shrinks(self) -> float:
-        """How many times smaller the space becomes."""
-        return 1 / math.prod(decision.share for decision in self.decisions)
-
-
-def narrow(findings: Findings, firings: Sequence[Firing] = (), *, excluded: float = EXCLUDED) -> Narrowing:
-    """Say which values of every searched parameter the runs leave possible.
-
-    An end of a parameter up to which performance rises (BEST_AT_BOUNDARY among ``firings``) stays, with at least
-    LEAST_TO_DROP runs inside: the surrogate knows nothing of what lies beyond it.
-
-    Raises:
-        NoNextSweepError: when the sweep's configuration, or one of its parameters, cannot be read.
+    Args:
+        analysed: the sweep's runs and findings.
+        sweep: its configuration.
+        excluded: the share of draws of the optimum under which a value is dropped.
     """
-    if findings.sweep.kind != "sweep":
-        raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep; give --next a SWEEP")
-    sweep, problems = parse_leniently(findings.sweep.config)
-    if sweep is None or not sweep.parameters:
-        told = "; ".join(problems) or "it has no parameters"
-        raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {told}")
-    lost = unread(findings.sweep.config.get("parameters"), sweep.parameters)
-    if lost:
-        raise NoNextSweepError(
-            f"no next sweep can be written: what this one says of {', '.join(lost)} cannot be read, and it would be "
-            f"missing from the next one: {'; '.join(problems)}"
-        )
-    axes = axes_of(sweep, findings)
-    placed = [(entry, _coordinates(entry, axes)) for entry in findings.ranked]
+    axes = axes_of(sweep, analysed)
+    placed = [(entry, _coordinates(entry, axes)) for entry in analysed.ranked]
     within = [(entry, place) for entry, place in placed if place is not None]
     entries = [entry for entry, _ in within]
     places = np.array([place for _, place in within]).reshape(len(within), len(axes))
     valued = np.array([entry.peak is not None for entry in entries], dtype=bool)
-    left_out = sum(entry.peak is not None for entry in findings.ranked) - int(valued.sum())
+    runs = int(valued.sum())
+    left_out = sum(entry.peak is not None for entry in analysed.ranked) - runs
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
-    rises = {firing.subjects[0]: firing for firing in firings if firing.rule is Rule.BEST_AT_BOUNDARY}
-    seen = [
-        _Seen(axis, entries, places[:, column], rises.get(axis.name), had(axis, findings))
+    rises = {finding.subjects[0]: finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY}
+    along = [
+        _RunsAlongAxis(axis, entries, places[:, column], rises.get(axis.name), tried_coordinates(axis, analysed))
         for column, axis in enumerate(axes)
     ]
-    if valued.sum() < LEAST_RUNS or not varied:
-        return Narrowing(sweep, tuple(map(_kept_whole, seen)), int(valued.sum()), left_out, None, None, 0)
+    if runs < LEAST_RUNS or not varied:
+        return Narrowing(tuple(map(_keep_whole, along)), runs, left_out)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
-    outcomes = at_equal_epochs(curves, maximise=findings.metric.goal == "maximize")
+    outcomes = carry_to_horizon(curves, maximise=analysed.metric.goal == "maximize")
     ran, searched = places[valued][:, varied], [axes[column] for column in varied]
     candidates = _candidates(searched, ran)
-    belief = believe(
+    posterior = draw_optima(
         _points(searched, ran), outcomes.values, outcomes.variances, _points(searched, candidates), seed=SEED
     )
     decisions = []
-    for place, one in enumerate(seen):
-        if place in varied:
-            optimum = candidates[belief.optimum, varied.index(place)]
-            decide = _decide_range if one.axis.values is None else _decide_listed
-            decisions.append(decide(one, optimum, excluded))
-        elif one.axis.values is not None:
-            decisions.append(_decide_listed(one, np.array([one.leader]), excluded))  # failures may exclude others
+    for column, runs_along in enumerate(along):
+        if column in varied:
+            optimum = candidates[posterior.optimum, varied.index(column)]
+            decide = _decide_range if runs_along.axis.values is None else _decide_listed
+            decisions.append(decide(runs_along, optimum, excluded))
+        elif runs_along.axis.values is not None:
+            # All runs with a value had the same one; failures may exclude others.
+            decisions.append(_decide_listed(runs_along, np.array([runs_along.leader]), excluded))
         else:
-            decisions.append(_kept_whole(one))
-    equals = _equals(outcomes, belief)
-    return Narrowing(sweep, tuple(decisions), int(valued.sum()), left_out, outcomes, belief.noise_sd, equals)
+            decisions.append(_keep_whole(runs_along))
+    return Narrowing(
+        decisions=tuple(decisions),
+        runs=runs,
+        left_out=left_out,
+        horizon=outcomes.horizon,
+        carried=outcomes.carried,
+        noise_sd=posterior.noise_sd,
+        equals=_equals(outcomes, posterior),
+    )
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One axis and where on it the runs were, best peak first; those without any value come last."""
+class _RunsAlongAxis:
+    """One axis and the runs' coordinates on it, best peak first; runs without any value come last."""
 
     axis: Axis
     entries: Sequence[RankedRun]
     places: NDArray[np.float64]  # (N,)
-    rises: Firing | None  # BEST_AT_BOUNDARY
-    had: NDArray[np.float64]  # (M,) where some run was, those that were left out and those claimed included
+    rises: Finding | None  # BEST_AT_BOUNDARY
+    tried: NDArray[np.float64]  # (M,) coordinates of all runs, those left out and those claimed included
 
     @property
-    def end(self) -> float | None:
-        """The end up to which performance rises."""
+    def rising_end(self) -> float | None:
+        """The end up to which performance rises: 0 or 1."""
         place = None if self.rises is None else self.axis.coordinate(self.rises.numbers["boundary"])
         return None if place is None else float(round(place))
 
     @property
     def leader(self) -> float:
-        """Where the run with the best peak was."""
+        """The coordinate of the run with the best peak."""
         return float(self.places[0])
 
     @property
-    def asked(self) -> NDArray[np.bool_]:
-        """Which runs say something about failing."""
-        return np.array([may_have_failed(entry.cause) for entry in self.entries], dtype=bool)
+    def judged(self) -> NDArray[np.bool_]:
+        """Which runs say whether their configuration fails."""
+        return np.array([says_whether_it_fails(entry.cause) for entry in self.entries], dtype=bool)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
-        """Which runs failed, and not by their machine."""
-        return np.array([is_its_own_failure(entry.cause) for entry in self.entries], dtype=bool)
+        """Which runs failed, and not because of their machine."""
+        return np.array([is_own_failure(entry.cause) for entry in self.entries], dtype=bool)
 
     def evidence(self, label: Any, low: float, high: float, share: float) -> ValueEvidence:
-        """Gather what the runs between two places came to."""
-        there = (self.places >= low - SAME_PLACE) & (self.places <= high + SAME_PLACE)
-        peaks = [entry.peak for entry, one in zip(self.entries, there, strict=True) if one and entry.peak is not None]
+        """Count the runs between two coordinates, and take their best peak."""
+        inside = (self.places >= low - SAME_PLACE) & (self.places <= high + SAME_PLACE)
+        peaks = [
+            entry.peak
+            for entry, is_inside in zip(self.entries, inside, strict=True)
+            if is_inside and entry.peak is not None
+        ]
         return ValueEvidence(
             label=label,
             n=len(peaks),
             best=peaks[0] if peaks else None,
             share=share,
-            failures=int((there & self.failed).sum()),
-            ended=int((there & self.asked).sum()),
+            failures=int((inside & self.failed).sum()),
+            ended=int((inside & self.judged).sum()),
         )
 
 
 def _coordinates(entry: RankedRun, axes: Sequence[Axis]) -> list[float] | None:
-    found = [axis.coordinate(look_for(entry.run.config, axis.path)) for axis in axes]
-    return None if any(one is None for one in found) else [one for one in found if one is not None]
+    """Return a run's coordinate on every axis; None where it lacks one."""
+    places = [axis.coordinate(look_up(entry.run.config, axis.name)) for axis in axes]
+    complete = [place for place in places if place is not None]
+    return complete if len(complete) == len(axes) else None
 
 
 def _curve(entry: RankedRun) -> list[float]:
-    """Return a run's finite values; its peak all along where the rows of some epochs are missing."""
+    """Return a run's finite values; a flat line at its peak where the rows of some epochs are missing."""
     curve = entry.run.curve
     assert entry.peak is not None
     return curve if curve and entry.epochs <= len(entry.run.points) else [entry.peak] * max(entry.epochs, 1)
@@ -208,14 +160,14 @@ def _curve(entry: RankedRun) -> list[float]:
 
 def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:
     ordered = [column for column, axis in enumerate(axes) if axis.ordered]
-    others = [column for column, axis in enumerate(axes) if not axis.ordered]
-    return Points(places[:, ordered], places[:, others].astype(np.int64))
+    unordered = [column for column, axis in enumerate(axes) if not axis.ordered]
+    return Points(places[:, ordered], places[:, unordered].astype(np.int64))
 
 
 def _candidates(axes: Sequence[Axis], ran: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return configurations among which the optimum is looked for: all, or a drawn part and those that ran."""
+    """Return the configurations among which the optimum is looked for: all, or random ones and those that ran."""
     levels = [_levels(axis) for axis in axes]
-    if math.prod(len(one) for one in levels) <= MOST_CANDIDATES:
+    if math.prod(len(level) for level in levels) <= MOST_CANDIDATES:
         return np.array(list(product(*levels)))
     rng = np.random.default_rng(SEED)
     drawn = [
@@ -232,35 +184,29 @@ def _levels(axis: Axis) -> NDArray[np.float64]:
     return np.array([place for place in places if place is not None])
 
 
-def _equals(outcomes: Outcomes, belief: Belief) -> int:
-    """Count the runs that cannot be told from the best one; 1 is the best one itself."""
-    doubt = np.sqrt(outcomes.variances)
-    known = outcomes.values[doubt <= belief.noise_sd]  # those that were carried far say nothing about ties
-    return int((known.max(initial=-math.inf) - known <= SEPARATE * math.sqrt(2) * belief.noise_sd).sum())
+def _equals(outcomes: CarriedOutcomes, posterior: Posterior) -> int:
+    """Count the runs within noise of the best one, the best one included."""
+    uncertainty = np.sqrt(outcomes.variances)
+    known = outcomes.values[uncertainty <= posterior.noise_sd]  # runs that were carried far are too uncertain
+    return int((known.max(initial=-math.inf) - known <= SEPARATE * math.sqrt(2) * posterior.noise_sd).sum())
 
 
-def _kept_whole(seen: _Seen) -> Decision:
-    """Keep everything; values that nobody ran are exploration."""
-    axis, section = seen.axis, _whole_section(seen.axis)
+def _keep_whole(runs: _RunsAlongAxis) -> Decision:
+    """Keep everything; values that no run had are exploration."""
+    axis = runs.axis
     if axis.values is None:
-        never = _beyond(axis, seen.had, 0.0, 1.0) if len(seen.had) and axis.bounded else ()
-        return Decision(axis, section, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), never, None)
-    found = [seen.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
-    kept = tuple(one for one in found if one.n or one.ended)
-    never, apart = _without_evidence(seen, found)
-    return Decision(axis, section, 1.0, kept, (), never, None, ran_apart=apart)
-
-
-def _whole_section(axis: Axis) -> dict[str, Any]:
-    if axis.values is not None:
-        return _listed_section(axis, axis.values)
-    if axis.bounded:
-        return part_of_range(axis, axis.value_at(0), axis.value_at(1))
-    return {}
+        section = part_of_range(axis, axis.value_at(0), axis.value_at(1)) if axis.bounded else {}
+        never = _untried_ends(axis, runs.tried, 0.0, 1.0) if len(runs.tried) and axis.bounded else ()
+        whole = runs.evidence(WHOLE, -math.inf, math.inf, 1.0)
+        return Decision(axis.path, section, 1.0, (whole,), never_ran=never, is_range=True, is_bounded=axis.bounded)
+    values = [runs.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
+    kept = tuple(value for value in values if value.n or value.ended)
+    never, apart = _without_evidence(runs, values)
+    return Decision(axis.path, _listed_section(axis, axis.values), 1.0, kept, never_ran=never, ran_apart=apart)
 
 
 def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
-    """List values, with their old probabilities where there were any."""
+    """Return a section that lists values, with their old probabilities where there were any."""
     assert axis.values is not None
     assert isinstance(axis.leaf, Choice)
     if axis.leaf.probabilities is None:
@@ -268,58 +214,59 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
     weights = dict.fromkeys(range(len(axis.values)), 0.0)
     for value, weight in zip(axis.leaf.values, axis.leaf.probabilities, strict=True):
         place = axis.coordinate(value)
-        index = int(np.argmin([abs((axis.coordinate(one) or 0.0) - (place or 0.0)) for one in axis.values]))
-        weights[index] += weight
-    chosen = [weights[axis.values.index(value)] for value in values]
-    total = sum(chosen) or 1.0
-    return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in chosen]}
+        distances = [abs((axis.coordinate(level) or 0.0) - (place or 0.0)) for level in axis.values]
+        weights[int(np.argmin(distances))] += weight
+    kept = [weights[axis.values.index(value)] for value in values]
+    total = sum(kept) or 1.0
+    return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in kept]}
 
 
-def _decide_listed(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
-    axis, levels = seen.axis, _levels(seen.axis)
+def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: float) -> Decision:
+    axis, levels = runs.axis, _levels(runs.axis)
     assert axis.values is not None
-    found = [
-        seen.evidence(value, place, place, float((np.abs(optimum - place) < SAME_PLACE).mean()))
+    values = [
+        runs.evidence(value, place, place, float((np.abs(optimum - place) < SAME_PLACE).mean()))
         for value, place in zip(axis.values, levels, strict=True)
     ]
-    leader = int(np.argmin(np.abs(levels - seen.leader)))
-    surest = max(range(len(found)), key=lambda index: found[index].share)
-    failures, ended = sum(one.failures for one in found), sum(one.ended for one in found)
+    leader = int(np.argmin(np.abs(levels - runs.leader)))
+    likeliest = max(range(len(values)), key=lambda index: values[index].share)
+    failures, ended = sum(value.failures for value in values), sum(value.ended for value in values)
     kept: list[ValueEvidence] = []
     dropped: list[ValueEvidence] = []
-    for index, one in enumerate(found):
-        unlikely = one.n >= LEAST_TO_DROP and one.share < excluded and levels[index] != seen.end
-        holds = one.share if one.n else 0.0  # nothing but failures is known of it
-        fails = value_fails(one.failures, one.ended, failures, ended, looks=len(found), holds_optimum=holds)
-        (kept if index in (leader, surest) or not (unlikely or fails) else dropped).append(one)
-    never, apart = _without_evidence(seen, kept)
+    for index, value in enumerate(values):
+        is_unlikely = value.n >= LEAST_TO_DROP and value.share < excluded and levels[index] != runs.rising_end
+        holds_optimum = value.share if value.n else 0.0  # of a value without n only failures are known
+        fails = value_fails(
+            value.failures, value.ended, failures, ended, tests=len(values), holds_optimum=holds_optimum
+        )
+        (kept if index in (leader, likeliest) or not (is_unlikely or fails) else dropped).append(value)
+    never, apart = _without_evidence(runs, kept)
     return Decision(
-        axis=axis,
-        section=_listed_section(axis, [one.label for one in kept]),
-        share=len(kept) / len(found),
-        kept=tuple(one for one in kept if one.n or one.ended),
+        path=axis.path,
+        section=_listed_section(axis, [value.label for value in kept]),
+        share=len(kept) / len(values),
+        kept=tuple(value for value in kept if value.n or value.ended),
         dropped=tuple(dropped),
         never_ran=never,
         ran_apart=apart,
-        failing=None,
-        rises=seen.rises if seen.end in {axis.coordinate(one.label) for one in kept} else None,
+        rises=runs.rises if runs.rising_end in {axis.coordinate(value.label) for value in kept} else None,
     )
 
 
-def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) -> Decision:
-    axis = seen.axis
+def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: float) -> Decision:
+    axis = runs.axis
     if not axis.bounded:
-        return Decision(axis, {}, 1.0, (seen.evidence(WHOLE, -math.inf, math.inf, 1.0),), (), (), None)
+        return replace(_keep_whole(runs), never_ran=())
     half = 0.5 / (GRID - 1)
-    low = min(float(np.quantile(optimum, excluded)) - half, seen.leader)
-    high = max(float(np.quantile(optimum, 1 - excluded)) + half, seen.leader)
-    failing = failing_end(seen.places[seen.asked], seen.failed[seen.asked], optimum, seed=SEED)
-    if failing is not None and (seen.leader > failing.beyond) == failing.upper:
-        failing = None  # the best run of all lies there
-    end = seen.end if failing is None or float(failing.upper) != seen.end else None
-    if end is not None:  # the runs nearest to it come with it
+    low = min(float(np.quantile(optimum, excluded)) - half, runs.leader)
+    high = max(float(np.quantile(optimum, 1 - excluded)) + half, runs.leader)
+    failing = failing_end(runs.places[runs.judged], runs.failed[runs.judged], optimum, seed=SEED)
+    if failing is not None and (runs.leader > failing.beyond) == failing.upper:
+        failing = None  # the best run of all is there
+    end = runs.rising_end if failing is None or float(failing.upper) != runs.rising_end else None
+    if end is not None:  # keep the runs nearest to this end inside
         valued = np.array(
-            [place for entry, place in zip(seen.entries, seen.places, strict=True) if entry.peak is not None]
+            [place for entry, place in zip(runs.entries, runs.places, strict=True) if entry.peak is not None]
         )
         nearest = np.sort(np.abs(valued - end))[:LEAST_TO_DROP]
         low, high = (min(low, 1 - nearest[-1]), 1.0) if end else (0.0, max(high, nearest[-1]))
@@ -331,47 +278,37 @@ def _decide_range(seen: _Seen, optimum: NDArray[np.float64], excluded: float) ->
     dropped = []
     if low > SAME_PLACE:
         share = float((optimum < low).mean())
-        dropped.append(seen.evidence(f"below {number(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
+        dropped.append(runs.evidence(f"below {number(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
     if high < 1 - SAME_PLACE:
         share = float((optimum > high).mean())
-        dropped.append(seen.evidence(f"above {number(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
+        dropped.append(runs.evidence(f"above {number(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
     inside = float(((optimum >= low) & (optimum <= high)).mean())
     return Decision(
-        axis=axis,
+        path=axis.path,
         section=section,
         share=kept_share(axis, section),
-        kept=(seen.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
+        kept=(runs.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
-        never_ran=_beyond(axis, seen.had, low, high),
-        failing=failing,
-        rises=None if end is None else seen.rises,
+        never_ran=_untried_ends(axis, runs.tried, low, high),
+        failing=None if failing is None else replace(failing, beyond=axis.value_at(failing.beyond)),
+        rises=None if end is None else runs.rises,
+        is_range=True,
     )
 
 
-def _without_evidence(seen: _Seen, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the kept values that nobody ran, and those that only runs had which are not compared."""
-    bare = [one.label for one in kept if not (one.n or one.ended)]
-    apart = tuple(label for label in bare if seen.axis.coordinate(label) in seen.had)
+def _without_evidence(runs: _RunsAlongAxis, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the kept values that no run had, and those that only runs had which are not compared."""
+    bare = [value.label for value in kept if not (value.n or value.ended)]
+    apart = tuple(label for label in bare if runs.axis.coordinate(label) in runs.tried)
     return tuple(label for label in bare if label not in apart), apart
 
 
-def _beyond(axis: Axis, ran: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
-    """Name the ends of what is kept that lie clearly outside of what was run."""
-    found = []
+def _untried_ends(axis: Axis, tried: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
+    """Return as text the ends of the kept range that lie clearly outside the runs' values."""
+    ends = []
     reach = 1 / GRID
-    if ran.min() - low > reach:
-        found.append(f"values below {axis.value_at(float(ran.min())):.3g}")
-    if high - ran.max() > reach:
-        found.append(f"values above {axis.value_at(float(ran.max())):.3g}")
-    return tuple(found)
-
-
-def epochs_a_run(findings: Findings) -> float | None:
-    """Return how many epochs a run of the sweep took on average, those cut short included."""
-    taken = [entry.epochs for entry in findings.ranked if entry.epochs and entry.cause is not Cause.RUNNING]
-    return fmean(taken) if taken else None
-
-
-def cut_short_or_failed(findings: Findings) -> int:
-    """Count the runs that bayes would take for as bad as the worst one under ``impute: worst``."""
-    return sum(entry.run.state in {"crashed", "failed", "killed"} for entry in findings.ranked)
+    if tried.min() - low > reach:
+        ends.append(f"values below {axis.value_at(float(tried.min())):.3g}")
+    if high - tried.max() > reach:
+        ends.append(f"values above {axis.value_at(float(tried.max())):.3g}")
+    return tuple(ends)

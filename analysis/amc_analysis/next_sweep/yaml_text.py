@@ -1,4 +1,4 @@
-"""Write a sweep as YAML that PyYAML reads back as it was meant, with a comment on every line that needs one."""
+"""YAML with comments that PyYAML reads back unchanged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 
 from amc_sweeps.grammar.strict_yaml import number_in_text
+from amc_sweeps.values import nest
 
 WIDTH = 118
 
 
 def literal(value: Any) -> str:
-    """Write a value in flow style. YAML 1.1 wants a dot and a signed exponent: 1e-4 would be read as text."""
+    """Write a value in flow style. YAML 1.1 needs a dot and a signed exponent: it reads 1e-4 as text."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int):
@@ -33,11 +34,11 @@ def literal(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """Write a float: short where it is near 1, else with an exponent that YAML 1.1 takes."""
+    """Write a float: plain where it is near 1, else with an exponent that YAML 1.1 reads."""
     if not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     text = repr(value)
-    if value != 0 and not 1e-2 <= abs(value) < 1e4:  # shortest mantissa that says the same
+    if value != 0 and not 1e-2 <= abs(value) < 1e4:  # the shortest mantissa that reads back equal
         text = next(short for digits in range(18) if float(short := f"{value:.{digits}e}") == value)
     mantissa, _, exponent = text.partition("e")
     if not exponent:
@@ -46,7 +47,7 @@ def number(value: float) -> str:
 
 
 def comment(text: str, indent: int = 0) -> list[str]:
-    """Return comment lines; nothing in the text can end the comment."""
+    """Return comment lines; line breaks in the text cannot end the comment."""
     lines = textwrap.wrap(" ".join(text.split()), WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
     return [f"{' ' * indent}# {line}" for line in lines]
 
@@ -56,17 +57,8 @@ def parameters(
 ) -> list[str]:
     """Write the sections of parameters, nested ones under their path, with the comments above each."""
     lines: list[str] = []
-    _write(_tree(sections), sections, comments, (), lines)
+    _write(nest((path, {}) for path in sections), sections, comments, (), lines)
     return lines
-
-
-def _tree(paths: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path in paths:
-        inner = tree
-        for piece in path:
-            inner = inner.setdefault(piece, {})
-    return tree
 
 
 def _write(

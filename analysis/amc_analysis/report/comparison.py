@@ -1,4 +1,4 @@
-"""Several sweeps side by side, and what their numbers must not be compared on."""
+"""Several sweeps side by side, and the differences that make their numbers hard to compare."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amc_analysis.runs.findings import Findings
-from amc_analysis.runs.wording import Scale, scale_of
-from amc_core.modulations import LABEL_SETS
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.rules.lookups import classes_of
+from amc_analysis.runs.metric_scale import MetricScale, interval_text
+from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.evidence import epochs_planned
-from amc_sweeps.runs.records import SweepRecord
 
-SNR_STEP_DB = 2  # between RadioML's levels
-COMPARISON_VERSION = 1  # of what comparison_json writes
-MOST_SHOWN = 3  # different values of one thing in a sentence
+COMPARISON_VERSION = 1  # of the document that comparison_json writes
+MOST_SHOWN = 3  # different values in a sentence
 
 
 @dataclass(frozen=True)
@@ -35,57 +34,50 @@ class Side:
     goal: str
     percentage: bool
     runs: int  # on record
-    runs_total: int | None  # where fewer are on record
+    runs_total: int | None  # all runs, where it is known that only some are on record
     best: str | None  # run id
     best_peak: float | None
-    best_whole: str | None  # run id of the best one that ended as it was meant to
+    best_whole: str | None  # run id of the best run that completed or ended by patience
     best_whole_peak: float | None
     failures: int
     ended: int
-    failure_interval: tuple[float, float]  # Wilson, 95 %
+    failure_interval: tuple[float, float]  # Wilson, 95%
     early_stopped: int
     gems: int
     median_epochs: float | None
     epochs_planned: tuple[int, ...]
     label_sets: tuple[str, ...]
     snr_ranges_db: tuple[str, ...]
-    classes: tuple[int, ...]  # of (modulation, SNR) together: chance is one in so many
-    held_out: tuple[int, ...]  # frames of validation
+    classes: tuple[int, ...]  # modulations times SNR levels; chance level is 1 / classes
+    held_out: tuple[int, ...]  # validation frames
     splits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sweeps side by side. Unequal things that the reader must know of come as sentences."""
+    """Sweeps side by side, and a sentence for every difference that a reader must know."""
 
     sides: tuple[Side, ...]
     caveats: tuple[str, ...]
 
 
-def title_of(sweep: SweepRecord) -> str:
-    """Name what was read."""
-    if sweep.sweep_id:
-        return sweep.sweep_id
-    return sweep.project if sweep.kind == "project" else f"{len(sweep.runs)} runs of {sweep.project}"
-
-
-def compare(found: Sequence[Findings]) -> Comparison:
+def compare(sweeps: Sequence[AnalysedSweep]) -> Comparison:
     """Put analysed sweeps side by side."""
-    sides = tuple(_side(findings) for findings in found)
+    sides = tuple(_side(analysed) for analysed in sweeps)
     return Comparison(sides, tuple(_caveats(sides)))
 
 
-def _side(findings: Findings) -> Side:
-    sweep, best, whole, rate = findings.sweep, findings.best, findings.best_whole, findings.failure_rate
-    configs = [run.config for run in sweep.runs]
-    epochs = [entry.epochs for entry in findings.ranked if entry.epochs]
+def _side(analysed: AnalysedSweep) -> Side:
+    record, best, whole, rate = analysed.record, analysed.best, analysed.best_ended_well, analysed.failure_rate
+    configs = [run.config for run in record.runs]
+    epochs = [entry.epochs for entry in analysed.ranked if entry.epochs]
     return Side(
-        title=title_of(sweep),
-        metric=sweep.metric.name,
-        goal=sweep.metric.goal,
-        percentage=scale_of(findings).percentage,
-        runs=len(sweep.runs),
-        runs_total=sweep.runs_total,
+        title=analysed.title,
+        metric=record.metric.name,
+        goal=record.metric.goal,
+        percentage=analysed.scale.percentage,
+        runs=len(record.runs),
+        runs_total=record.runs_total,
         best=best.run.run_id if best else None,
         best_peak=best.peak if best else None,
         best_whole=whole.run.run_id if whole else None,
@@ -93,27 +85,16 @@ def _side(findings: Findings) -> Side:
         failures=rate.failures,
         ended=rate.ended,
         failure_interval=rate.interval,
-        early_stopped=findings.early_stops.runs,
-        gems=len(findings.gems),
+        early_stopped=analysed.early_stops.runs,
+        gems=len(analysed.gems),
         median_epochs=median(epochs) if epochs else None,
-        epochs_planned=tuple(sorted({found for config in configs if (found := epochs_planned(config))})),
+        epochs_planned=tuple(sorted({planned for config in configs if (planned := epochs_planned(config))})),
         label_sets=_texts(configs, lambda config: config.get("label_set")),
         snr_ranges_db=_texts(configs, _snr_range),
         classes=tuple(sorted({count for config in configs if (count := classes_of(config)) is not None})),
         held_out=tuple(sorted({count for config in configs if isinstance(count := config.get("n_val"), int)})),
         splits=_texts(configs, lambda config: config.get("split_fingerprint") or config.get("split")),
     )
-
-
-def classes_of(config: Mapping[str, Any]) -> int | None:
-    """Return how many classes, modulation and SNR together, a run's configuration makes; None for unknown."""
-    told = config.get("n_classes")
-    if isinstance(told, int) and not isinstance(told, bool):
-        return told
-    low, high, labels = config.get("snr_min_db"), config.get("snr_max_db"), config.get("label_set")
-    if not isinstance(low, int) or not isinstance(high, int) or labels not in LABEL_SETS:
-        return None
-    return len(LABEL_SETS[str(labels)]) * ((high - low) // SNR_STEP_DB + 1)
 
 
 def _snr_range(config: Mapping[str, Any]) -> str | None:
@@ -126,42 +107,42 @@ def _texts(configs: Iterable[Mapping[str, Any]], of: Callable[[Mapping[str, Any]
 
 
 def _caveats(sides: Sequence[Side]) -> list[str]:
-    found = []
+    caveats = []
     for name, what, consequence in (
-        ("metric", "metrics", "their values are not of one kind"),
-        ("goal", "goals", "the better value is not the same way round"),
+        ("metric", "metrics", "the values cannot be compared"),
+        ("goal", "goals", "higher is better in one, lower in the other"),
     ):
         values = list(dict.fromkeys(getattr(side, name) for side in sides))
         if len(values) > 1:
-            found.append(f"The {what} differ ({', '.join(values)}): {consequence}.")
+            caveats.append(f"The {what} differ ({', '.join(values)}): {consequence}.")
     for name, what, consequence in (
         ("classes", "numbers of classes", "chance differs, so equal accuracies do not mean equal skill"),
         ("label_sets", "label sets", "the tasks differ"),
-        ("snr_ranges_db", "SNR ranges in dB", "low SNR cannot be told apart: the tasks differ"),
-        ("splits", "splits", "a frame that one trained on may be held out of the other"),
-        ("held_out", "numbers of validation frames", "their values have different errors"),
+        ("snr_ranges_db", "SNR ranges in dB", "low SNR is harder, so the tasks differ"),
+        ("splits", "splits", "one sweep may train on frames that the other holds out"),
+        ("held_out", "numbers of validation frames", "the standard errors differ"),
         (
             "epochs_planned",
             "planned numbers of epochs",
-            "longer runs have more chances at a peak: compare at equal epochs",
+            "longer runs have more chances of a high peak: compare at equal epochs",
         ),
     ):
         known = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]
         if len({values for _, values in known}) > 1:
             shown = "; ".join(f"{title}: {_listed(values)}" for title, values in known)
-            found.append(f"The {what} differ ({shown}): {consequence}.")
+            caveats.append(f"The {what} differ ({shown}): {consequence}.")
     counts = [side.runs_total or side.runs for side in sides]
     if len(set(counts)) > 1:
         shown = ", ".join(f"{count} in {side.title}" for side, count in zip(sides, counts, strict=True))
-        found.append(
+        caveats.append(
             f"The best of more runs is better by chance alone ({shown}): compare the expected best of equal n."
         )
-    found += [
-        f"Of {side.title} {side.runs} of {side.runs_total} runs are on record."
+    caveats += [
+        f"Only {side.runs} of {counted(side.runs_total, 'run')} of {side.title} are on record."
         for side in sides
         if side.runs_total and side.runs_total != side.runs
     ]
-    return found
+    return caveats
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -170,22 +151,25 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def rows_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Return (what, a text for every side), the lines of the table that people read."""
+    """Return (title, a text for every side), the lines of the table."""
 
     def line(what: str, of: Callable[[Side], str]) -> tuple[str, list[str]]:
         return what, [of(side) for side in comparison.sides]
 
     def value(side: Side, number: float | None, run: str | None) -> str:
-        return "-" if number is None else f"{Scale(side.percentage).text(number)} {run or ''}".rstrip()
+        return "-" if number is None else f"{MetricScale(side.percentage).text(number)} {run or ''}".rstrip()
 
     def failures(side: Side) -> str:
-        low, high = side.failure_interval
-        return "-" if not side.ended else f"{side.failures} of {side.ended} ({low:.0%} to {high:.0%})"
+        return f"{side.failures} of {side.ended} ({interval_text(side.failure_interval)})" if side.ended else "-"
 
+    goals = {side.goal for side in comparison.sides}
     return [
         line("runs", lambda side: str(side.runs) + (f" of {side.runs_total}" if side.runs_total else "")),
         line("metric", lambda side: f"{side.metric}, {side.goal}d"),
-        line("best peak", lambda side: value(side, side.best_peak, side.best)),
+        line(
+            "lowest value" if goals == {"minimize"} else "best peak",
+            lambda side: value(side, side.best_peak, side.best),
+        ),
         line("best that ended well", lambda side: value(side, side.best_whole_peak, side.best_whole)),
         line("failed (95% interval)", failures),
         line("early stopped", lambda side: str(side.early_stopped)),
@@ -194,13 +178,16 @@ def rows_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
         line("epochs planned", lambda side: _listed(side.epochs_planned)),
         line("label set", lambda side: _listed(side.label_sets)),
         line("SNR, dB", lambda side: _listed(side.snr_ranges_db)),
-        line("classes, chance", lambda side: ", ".join(f"{n}, {1 / n:.2%}" for n in side.classes[:1]) or "unknown"),
+        line(
+            "classes, chance",
+            lambda side: ", ".join(f"{n}, {percent(1 / n, 2)}" for n in side.classes[:1]) or "unknown",
+        ),
         line("validation frames", lambda side: _listed(side.held_out)),
     ]
 
 
 def comparison_json(comparison: Comparison, documents: Sequence[str]) -> str:
-    """Return one JSON document: the comparison, then the analysis of every sweep as it is alone."""
+    """Return one JSON document: the comparison, then the document of every sweep."""
     content = {
         "schema": "amc-analyze-comparison",
         "version": COMPARISON_VERSION,
@@ -211,11 +198,11 @@ def comparison_json(comparison: Comparison, documents: Sequence[str]) -> str:
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def comparison_csv(found: Sequence[Findings], tables: Sequence[str]) -> str:
-    """Return the tables of several sweeps as one, with the sweep in front and every column that one of them has."""
+def comparison_csv(sweeps: Sequence[AnalysedSweep], tables: Sequence[str]) -> str:
+    """Return the tables of several sweeps as one; the sweep is the first column, and no column is lost."""
     lines = [
-        {"sweep": title_of(findings.sweep), **line}
-        for findings, table in zip(found, tables, strict=True)
+        {"sweep": analysed.title, **line}
+        for analysed, table in zip(sweeps, tables, strict=True)
         for line in csv.DictReader(io.StringIO(table))
     ]
     names = list(dict.fromkeys(name for table in tables for name in next(csv.reader(io.StringIO(table)))))

@@ -1,53 +1,54 @@
-"""The report as Markdown: an entry to paste into a run log, with what its numbers can carry."""
+"""The report as Markdown: an entry to paste into a research log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amc_analysis.report.section_ends import parts
-from amc_analysis.report.sections import Command, Report, Section, Table, Warned
-from amc_analysis.runs.wording import (
+from amc_analysis.report.blocks import Command, Section, Table, Warned
+from amc_analysis.report.sections import sections
+from amc_analysis.report.wording import (
     GEM_LEGEND,
     epoch_text,
     epochs_text,
     headline,
-    label,
     metric_text,
+    peak_name,
     rank_text,
-    scale_of,
     warnings,
 )
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_sweeps.number_formats import counted
 
-_WEIGHTS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
+_MARKS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
 
 
-def to_markdown(report: Report) -> str:
-    """Return the entry, every run of the sweep in it."""
-    findings = report.findings
-    sweep, scale = findings.sweep, scale_of(findings)
-    name = sweep.name or sweep.sweep_id or sweep.project
-    title = f"Sweep: {sweep.sweep_id} - {name}" if sweep.sweep_id and name != sweep.sweep_id else f"Sweep: {name}"
+def to_markdown(analysed: AnalysedSweep) -> str:
+    """Return the entry, with every run of the sweep."""
+    record, scale, peak = analysed.record, analysed.scale, peak_name(analysed)
+    name = record.name or record.sweep_id or record.project
+    title = f"Sweep: {record.sweep_id} - {name}" if record.sweep_id and name != record.sweep_id else f"Sweep: {name}"
     lines = [
         f"## {_cell(title)}",
         "",
-        f"**Status**: {sweep.state.lower() or 'unknown'}, {len(sweep.runs)} runs, "
-        f"read {sweep.read_at:%Y-%m-%d %H:%M} UTC",
-        f"**Metric**: {_cell(metric_text(findings))}; ranked by the peak of each run's whole history, never by test",
-        f"**Configuration**: {_cell(_configuration(report))}",
-        f"**Result**: **{_cell(headline(findings))}**",
+        f"**Status**: {record.state.lower() or 'unknown'}, {counted(len(record.runs), 'run')}, "
+        f"read {record.read_at:%Y-%m-%d %H:%M} UTC",
+        f"**Metric**: {_cell(metric_text(analysed))}; ranked by each run's {peak} value in its whole "
+        "history, never by test",
+        f"**Configuration**: {_cell(_configuration(analysed))}",
+        f"**Result**: **{_cell(headline(analysed))}**",
         "",
     ]
-    for warning in warnings(findings):
+    for warning in warnings(analysed):
         lines += [f"> {_cell(warning)}", ""]
-    if not findings.ranked:
+    if not analysed.ranked:
         return "\n".join(lines)
-    head = ["#", "run", "peak", "at epoch", "smoothed", "last", "test", "epochs", "state", "cause", "because"]
-    lines += ["### Ranking by peak", "", _row(head), _row(["--:", "---", *["--:"] * 6, "---", "---", "---"])]
+    head = ["#", "run", peak, "at epoch", "smoothed", "last", "test", "epochs", "state", "cause", "because"]
+    lines += [f"### Ranking by {peak}", "", _row(head), _row(["--:", "---", *["--:"] * 6, "---", "---", "---"])]
     lines += [
         _row(
             [
                 rank_text(entry),
-                label(entry),
+                run_label(entry),
                 scale.text(entry.peak),
                 epoch_text(entry.peak_epoch),
                 scale.text(entry.smoothed_peak),
@@ -59,20 +60,18 @@ def to_markdown(report: Report) -> str:
                 entry.diagnosis.because,
             ]
         )
-        for entry in findings.ranked
+        for entry in analysed.ranked
     ]
     lines += ["", f"◆ {GEM_LEGEND}.", ""]
-    for section in parts(report):
+    for section in sections(analysed):
         lines += _section(section)
     return "\n".join(lines)
 
 
-def _configuration(report: Report) -> str:
-    sweep = report.findings.sweep
-    method = sweep.config.get("method")
-    searched = ", ".join(report.findings.parameters) or "nothing"
-    told = f"searched {searched}" + (f" by {method}" if method else "")
-    return told + ("; Hyperband" if isinstance(sweep.config.get("early_terminate"), dict) else "")
+def _configuration(analysed: AnalysedSweep) -> str:
+    method = analysed.config.get("method")
+    text = f"searched {', '.join(analysed.parameter_names) or 'nothing'}" + (f" by {method}" if method else "")
+    return text + ("; Hyperband" if isinstance(analysed.config.get("early_terminate"), dict) else "")
 
 
 def _section(section: Section) -> list[str]:
@@ -83,7 +82,7 @@ def _section(section: Section) -> list[str]:
         elif isinstance(block, Command):
             lines += ["```bash", block.text, "```", ""]
         elif isinstance(block, Warned):
-            lines += [f"- {_WEIGHTS[block.weight]} **{block.name}** {_cell(block.text)}"]
+            lines += [f"- {_MARKS[block.severity]} **{block.name}** {_cell(block.text)}"]
         else:
             lines += [_cell(block), ""]
     return [*lines, ""] if lines[-1] else lines
@@ -92,7 +91,7 @@ def _section(section: Section) -> list[str]:
 def _table(table: Table) -> list[str]:
     lines = [_cell(table.caption), ""] if table.caption else []
     lines.append(_row(table.titles))
-    lines.append(_row(["--:" if table.numeric(number) else "---" for number in range(len(table.titles))]))
+    lines.append(_row(["--:" if table.is_numeric(number) else "---" for number in range(len(table.titles))]))
     return [*lines, *map(_row, table.rows), ""]
 
 
@@ -101,7 +100,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep a text on one line and from being read as markup."""
+    """Return a text on one line, with markup escaped."""
     flat = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;")
     for mark in "|*`[]":
         flat = flat.replace(mark, f"\\{mark}")

@@ -1,11 +1,11 @@
-// Draws the page's charts from the JSON that the page holds. Every number is in the page's tables, too.
+// Draws the page's charts from the JSON in the page. Every number is also in the page's tables.
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
   root.classList.add("scripted");
 
-  // One look for each group of causes: colour, dash and symbol, so that no reader depends on the colour.
+  // Colour, dash and symbol of each group of causes: no reader needs to see colours.
   const COLOURS = ["--well", "--cut", "--failed", "--open"];
   const DASHES = ["solid", "dotted", "dashed", "solid"];
   const SYMBOLS = ["circle", "triangle", "diamond", "rect"];
@@ -47,11 +47,11 @@
     textStyle: { color: css("--ink") },
   });
   const about = (run) =>
-    `<b>${escaped(run.title)}</b><br>peak ${value(run.peak)}` + (run.at === null ? "" : ` at ${run.at}`) +
+    `<b>${escaped(run.title)}</b><br>${data.peakName} ${value(run.peak)}` + (run.at === null ? "" : ` at ${run.at}`) +
     `<br>${escaped(run.cause)}${run.gem ? ", hidden gem" : ""}` +
     data.parameters.map((p, i) => `<br>${escaped(p.name)} ${escaped(run.values[i] ?? "-")}`).join("");
 
-  // Learning curves: one series a group, runs parted by gaps, so that a thousand of them are drawn at once.
+  // Learning curves: one series for each group, with gaps between runs, so that a thousand runs draw fast.
   const hidden = new Set();
   let chosen = null;
   const outlines = (runs) => {
@@ -103,7 +103,7 @@
     if (run === chosen) return;
     chosen = run;
     byId("shown").value = run ? run.id : "";
-    byId("told").textContent = run ? `peak ${value(run.peak)}${run.at === null ? "" : ` at ${run.at}`}, ${run.cause}` : "";
+    byId("shown-run").textContent = run ? `${data.peakName} ${value(run.peak)}${run.at === null ? "" : ` at ${run.at}`}, ${run.cause}` : "";
     curves();
   }
   function nearest(event) {
@@ -245,8 +245,8 @@
       });
       kept.sort((a, b) => (better(a.peak, b.peak) ? -1 : 1));
       byId("brushed").textContent = kept.length
-        ? `${kept.length} of ${seen.length} runs kept; the best is ${kept[0].title}, ${value(kept[0].peak)}.`
-        : "One line a run. Drag along an axis to keep some.";
+        ? `${kept.length} of ${seen.length} runs selected; the best is ${kept[0].title}, ${value(kept[0].peak)}.`
+        : "Each line is a run. Drag along an axis to select runs.";
     });
   }
 
@@ -323,5 +323,5 @@
     cancelAnimationFrame(waiting);
     waiting = requestAnimationFrame(() => Object.values(charts).forEach((chart) => chart.resize()));
   });
-  root.dataset.charts = String(Object.keys(charts).length); // for whoever looks whether everything was drawn
+  root.dataset.charts = String(Object.keys(charts).length); // tests read it to see that everything was drawn
 })();

@@ -1,4 +1,4 @@
-"""What the page's charts draw, in plain numbers: the script in the page knows nothing but this."""
+"""Everything that the page's charts draw, as plain numbers for its script."""
 
 from __future__ import annotations
 
@@ -10,49 +10,48 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.effects.effects import Effect
-from amc_analysis.effects.parameters import Parameter, parameters_of, text_of
-from amc_analysis.next_sweep.axes import look_for
-from amc_analysis.report.sections import Report
+from amc_analysis.report.wording import GROUPS, group_of, peak_name
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.results.effects import Effect
 from amc_analysis.runs.confusion import Confusion, Matrix
-from amc_analysis.runs.findings import Findings
-from amc_analysis.runs.records import history_of
-from amc_analysis.runs.wording import GROUPS, group_of, label, scale_of
+from amc_analysis.runs.parameters import Parameter, text_of
+from amc_analysis.runs.records import history_of, row_of_value
 from amc_core.metric_names import level_of
 from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.values import look_up
 
-DIGITS = 5  # significant ones of a drawn value: finer than a pixel
+DIGITS = 5  # significant ones of a drawn value; finer than a pixel
 MOST_POINTS = 400  # of one drawn curve; the peak always stays
 MOST_PARAMETERS = 10  # axes of the parallel coordinates
 MOST_SLICES = 12
 RUNS_BY_LEVEL = 6  # best ones whose accuracy by SNR is drawn
-FAR_OUT = 3.0  # interquartile ranges beyond which a value is drawn at the edge: one divergence must not flatten all
+FAR_OUT = 3.0  # interquartile ranges beyond which a value is cut off, so that one divergence does not flatten all
 
 Json = dict[str, Any]
 
 
-def chart_data(report: Report) -> Json:
+def chart_data(analysed: AnalysedSweep) -> Json:
     """Return everything that is drawn; values of the metric as they were logged."""
-    findings = report.findings
-    parameters = parameters_of(findings)[:MOST_PARAMETERS]
-    values = [value for entry in findings.ranked for value in entry.run.curve]
-    peaks = [entry.peak for entry in findings.ranked if entry.peak is not None]
-    born = sorted(findings.ranked, key=lambda entry: (str(entry.run.created_at or ""), entry.run.run_id))
-    order = {entry.run.run_id: number for number, entry in enumerate(born, start=1)}
-    named = all(point.epoch is not None for entry in findings.ranked for point in entry.run.points)
+    parameters = analysed.parameters[:MOST_PARAMETERS]
+    values = [value for entry in analysed.ranked for value in entry.run.curve]
+    peaks = [entry.peak for entry in analysed.ranked if entry.peak is not None]
+    started = sorted(analysed.ranked, key=lambda entry: (str(entry.run.created_at or ""), entry.run.run_id))
+    order = {entry.run.run_id: number for number, entry in enumerate(started, start=1)}
+    has_epochs = all(point.epoch is not None for entry in analysed.ranked for point in entry.run.points)
     return {
-        "metric": findings.metric.name,
-        "maximize": findings.metric.goal == "maximize",
-        "percentage": scale_of(findings).percentage,
+        "metric": analysed.metric.name,
+        "maximize": analysed.metric.goal == "maximize",
+        "percentage": analysed.scale.percentage,
+        "peakName": peak_name(analysed),
         "range": _round_range(values),
         "peakRange": _round_range(peaks),
-        "xLabel": "epoch" if named else "logged values",
+        "xLabel": "epoch" if has_epochs else "logged values",
         "groups": list(GROUPS),
         "parameters": [_axis(parameter) for parameter in parameters],
         "runs": [
             {
                 "id": entry.run.run_id,
-                "title": label(entry),
+                "title": run_label(entry),
                 "group": GROUPS.index(group_of(entry.cause)),
                 "cause": str(entry.cause),
                 "gem": entry.is_gem,
@@ -62,22 +61,22 @@ def chart_data(report: Report) -> Json:
                 "values": [_setting(parameter, place) for parameter in parameters],
                 **_curve(entry),
             }
-            for place, entry in enumerate(findings.ranked)
+            for place, entry in enumerate(analysed.ranked)
         ],
-        "slices": [_slice(effect, findings) for effect in report.conclusions.effects[:MOST_SLICES]],
-        "levels": _by_level(findings),
-        "confusions": [_confusion(one, findings) for one in report.confusions],
+        "slices": [_slice(effect, analysed) for effect in analysed.effects[:MOST_SLICES]],
+        "levels": _by_level(analysed),
+        "confusions": [_confusion(confusion, analysed) for confusion in analysed.confusions],
     }
 
 
 def as_script(data: Json) -> str:
-    """Write JSON that nothing in it can leave: no ``<`` of a run's name ends the script element."""
+    """Write JSON for a script element; a ``<`` in a run's name cannot end the element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def visible_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the range of values worth drawing: all of it, unless a few lie far out."""
+    """Return the range of values to draw: all of them, except a few that lie far out."""
     low, high = min(values), max(values)
     if len(values) >= 4:
         lower, _, upper = quantiles(values, n=4)
@@ -99,7 +98,7 @@ def _round_range(values: Sequence[float]) -> list[float]:
 
 
 def _curve(entry: RankedRun) -> Json:
-    """Return x and y of a run's curve; x is left out where it counts 1, 2, 3; None breaks the line."""
+    """Return x and y of a run's curve; x is left out where it is 1, 2, 3, ...; None breaks the line."""
     points = entry.run.points
     x = [float(count) if point.epoch is None else point.epoch for count, point in enumerate(points, start=1)]
     y = [_short(point.value) for point in points]
@@ -126,17 +125,16 @@ def _setting(parameter: Parameter, place: int) -> Any:
     return value if value is None or parameter.is_range else text_of(value)
 
 
-def _slice(effect: Effect, findings: Findings) -> Json:
-    """Return one parameter's runs and the mean of each value with its interval."""
+def _slice(effect: Effect, analysed: AnalysedSweep) -> Json:
+    """Return the runs' outcomes by one parameter, and the mean of each value with its interval."""
     listed = {outcome.label: place for place, outcome in enumerate(effect.values) if outcome.low is None}
-    path = effect.parameter.split(".")
+    reached_N = analysed.outcomes.peak if effect.equal_epochs is None else analysed.outcomes.reached
     points: list[list[Any]] = []
-    for number, entry in enumerate(findings.ranked):
-        value = look_for(dict(entry.run.config), path)
-        reached = _reached(entry, effect.equal_epochs, findings.metric.goal)
+    for number, entry in enumerate(analysed.ranked):
+        value, reached = look_up(entry.run.config, effect.parameter), _short(float(reached_N[number]))
         place = listed.get(text_of(value)) if listed else value
         if value is not None and reached is not None and place is not None:
-            points.append([place, _short(reached), number])
+            points.append([place, reached, number])
     return {
         "name": effect.parameter,
         "called": effect.called,
@@ -147,64 +145,49 @@ def _slice(effect: Effect, findings: Findings) -> Json:
         "points": points,
         "values": [
             {
-                "label": one.label,
-                "low": one.low,
-                "high": one.high,
-                "n": one.n,
-                "mean": _short(one.mean),
-                "interval": None if one.interval is None else [_short(end) for end in one.interval],
+                "label": outcome.label,
+                "low": outcome.low,
+                "high": outcome.high,
+                "n": outcome.n,
+                "mean": _short(outcome.mean),
+                "interval": None if outcome.interval is None else [_short(end) for end in outcome.interval],
             }
-            for one in effect.values
+            for outcome in effect.values
         ],
     }
 
 
-def _reached(entry: RankedRun, epochs: int | None, goal: str) -> float | None:
-    """Return a run's peak, or its best of the first so many epochs; None where it did not get that far."""
-    if epochs is None:
-        return entry.peak
-    best = max if goal == "maximize" else min
-    curve = entry.run.curve
-    return best(curve[:epochs]) if len(curve) >= epochs else None
-
-
-def _by_level(findings: Findings) -> Json | None:
-    """Return accuracy by SNR of the best runs in the epochs of their peaks; None where nobody logged it."""
+def _by_level(analysed: AnalysedSweep) -> Json | None:
+    """Return accuracy by SNR of the best runs in the epochs of their peaks; None where no run logged it."""
     runs: list[Json] = []
-    for number, entry in enumerate(findings.ranked):
+    for number, entry in enumerate(analysed.ranked):
         names = {
             name: level
             for name in history_of(entry.run).columns
             if name.startswith("acc/") and (level := level_of(name)) is not None
         }
-        row = _row_of_peak(entry, findings)
+        row = row_of_value(entry.run, analysed.metric.name, entry.peak)
         if not names or row is None or len(runs) == RUNS_BY_LEVEL:
             continue
         by_level = []
         for name, level in sorted(names.items(), key=lambda item: item[1]):
             column = history_of(entry.run).column(name)
-            there = np.flatnonzero(column.rows == row)
-            if len(there):
-                by_level.append([level, _short(float(column.values[there[0]]))])
+            positions = np.flatnonzero(column.rows == row)
+            if len(positions):
+                by_level.append([level, _short(float(column.values[positions[0]]))])
         if by_level:
             runs.append({"run": number, "points": by_level})
     return {"runs": runs} if runs else None
 
 
-def _row_of_peak(entry: RankedRun, findings: Findings) -> int | None:
-    column = history_of(entry.run).column(findings.metric.name)
-    there = np.flatnonzero(column.values == entry.peak)
-    return int(column.rows[there[0]]) if len(there) else None
-
-
-def _confusion(one: Confusion, findings: Findings) -> Json:
-    names = {entry.run.run_id: label(entry) for entry in findings.ranked}
-    title = f"{names.get(one.run_id, one.run_id)}, epoch {one.epoch}"
-    return {"title": title, "modulation": _matrix(one.modulation), "snr": _matrix(one.snr)}
+def _confusion(confusion: Confusion, analysed: AnalysedSweep) -> Json:
+    names = {entry.run.run_id: run_label(entry) for entry in analysed.ranked}
+    title = f"{names.get(confusion.run_id, confusion.run_id)}, epoch {confusion.epoch}"
+    return {"title": title, "modulation": _matrix(confusion.modulation), "snr": _matrix(confusion.snr)}
 
 
 def _matrix(matrix: Matrix) -> Json:
-    """Return shares of each truth, so that rows of unequal size can be read side by side."""
+    """Return shares of each true class, so that rows of unequal size can be compared."""
     sums = [sum(row) or 1 for row in matrix.counts]
     shares = [[round(count / total, 4) for count in row] for row, total in zip(matrix.counts, sums, strict=True)]
     return {"names": list(matrix.names), "shares": shares}

@@ -1,81 +1,112 @@
-"""A report in parts that every renderer writes in its own way: titles, sentences, tables, commands."""
+"""The sections of a report below its headline and ranking: integrity, ends, effects, dynamics, next steps."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from amc_analysis.report.blocks import Block, Command, Section, Table, Warned, table
+from amc_analysis.report.dynamics_section import dynamics_section
+from amc_analysis.report.effects_section import effects_section
+from amc_analysis.report.wording import (
+    GEMS_SHOWN,
+    early_stop_text,
+    failure_text,
+    group_of,
+)
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.results.next_sweep import NextSweep
+from amc_analysis.runs.metric_scale import interval_text
+from amc_analysis.runs.parameters import text_of
+from amc_sweeps.number_formats import listed, percent
+from amc_sweeps.runs.causes import FAILURES
+from amc_sweeps.runs.commands import repeat_commands
 
-from amc_analysis.next_sweep.proposal import NextSweep
-from amc_analysis.report.conclusions import Conclusions, conclude
-from amc_analysis.rules.finding import Rule
-from amc_analysis.runs.confusion import Confusion
-from amc_analysis.runs.findings import Findings
-from amc_sweeps.runs.ranking import exclude
-
-_LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
-_NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that is told of one sweep."""
-
-    findings: Findings
-    conclusions: Conclusions
-    following: NextSweep | None = None  # where it was asked for
-    confusions: tuple[Confusion, ...] = ()  # of the best runs, where their evaluations were asked for
+RUNS_NAMED = 6
 
 
-def report_of(findings: Findings, *, seed: int = 0) -> Report:
-    """Conclude what there is to conclude, and set aside the runs whose values belong in no comparison by a rule."""
-    conclusions = conclude(findings, seed=seed)
-    broken = {one.subjects[0]: one.rule.value for one in reversed(conclusions.firings) if one.rule in _LEAKS}
-    ranked = exclude(findings.ranked, broken, findings.metric.goal)
-    return Report(replace(findings, ranked=ranked), conclusions)
+def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
+    """Return every section that has something to say, in the order of reading."""
+    written = (
+        _integrity(analysed),
+        _ends(analysed),
+        effects_section(analysed),
+        dynamics_section(analysed),
+        _next_steps(analysed),
+    )
+    return tuple(section for section in written if section is not None)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text."""
-
-    titles: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-
-    def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers, which are aligned to the right."""
-        return all(_NUMBER.match(row[column]) for row in self.rows)
+def _integrity(analysed: AnalysedSweep) -> Section | None:
+    blocks = tuple(
+        Warned(finding.rule.value, finding.severity.value, f"{finding.evidence} {finding.consequence}")
+        for finding in analysed.findings
+    )
+    return Section("integrity", "Integrity", blocks) if blocks else None
 
 
-@dataclass(frozen=True)
-class Command:
-    """A line to be copied."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A sentence that must not be overlooked, with the name of what it is about."""
-
-    name: str
-    weight: str  # error, warning or note
-    text: str
+def _ends(analysed: AnalysedSweep) -> Section | None:
+    if not analysed.ranked:
+        return None
+    rows = [[str(cause), str(count), group_of(cause)] for cause, count in analysed.causes.items()]
+    blocks: list[Block] = [table(("cause", "runs", "meaning"), rows), failure_text(analysed)]
+    stops = early_stop_text(analysed)
+    blocks += [stops] if stops else []
+    blocks += [*_groups(analysed), *_failures(analysed)]
+    return Section("ends", "How they ended", tuple(blocks))
 
 
-Block = str | Table | Command | Warned
+def _groups(analysed: AnalysedSweep) -> list[Block]:
+    """Count failures by host and by agent, where there are several and a run failed."""
+    blocks: list[Block] = []
+    for title, groups in (("host", analysed.hosts), ("agent", analysed.agents)):
+        if len(groups) < 2 or not analysed.failure_rate.failures:
+            continue
+        rows = []
+        for group in groups:
+            causes = ", ".join(f"{count} {cause}" for cause, count in group.causes.items())
+            failed = f"{group.rate.failures}/{group.rate.ended}"
+            rows.append([group.name, failed, interval_text(group.rate.interval), causes or "-"])
+        blocks.append(table((title, "failed", "95% interval", "causes"), rows))
+    return blocks
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of a report."""
+def _failures(analysed: AnalysedSweep) -> list[Block]:
+    """List the failed runs, those with the same evidence in one row."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for entry in analysed.ranked:
+        if entry.cause in FAILURES:
+            key = (str(entry.cause), str(entry.diagnosis.confidence), entry.diagnosis.because)
+            alike.setdefault(key, []).append(entry.run.run_id)
+    rows = [
+        [cause, str(len(runs)), confidence, because, listed(runs, RUNS_NAMED)]
+        for (cause, confidence, because), runs in alike.items()
+    ]
+    return [table(("failed by", "runs", "confidence", "evidence", "which"), rows)] if rows else []
 
-    key: str
-    title: str
-    blocks: tuple[Block, ...]
+
+def _next_steps(analysed: AnalysedSweep) -> Section | None:
+    """List the gems to repeat, and the next sweep."""
+    blocks: list[Block] = []
+    for entry in analysed.gems[:GEMS_SHOWN]:
+        end = "was lost" if entry.cause == "lost" else f"ended: {entry.cause}"
+        blocks.append(f"Repeat {run_label(entry)}: it had {analysed.scale.text(entry.peak)} before it {end}.")
+        blocks += map(Command, repeat_commands(analysed.record, entry))
+    if analysed.next_sweep is not None:
+        blocks += [f"Next sweep: {analysed.next_sweep.summary}.", _kept(analysed.next_sweep)]
+    elif analysed.parameter_names and analysed.best is not None:
+        blocks += [
+            "Write the next sweep: it keeps what these runs cannot exclude, with the evidence on every line.",
+            Command(f"amc-analyze {analysed.record.sweep_id} --next next.yaml"),
+        ]
+    return Section("next", "Where to look next", tuple(blocks)) if blocks else None
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """Return a table."""
-    return Table(tuple(titles), tuple(tuple(row) for row in rows), caption)
+def _kept(next_sweep: NextSweep) -> Table:
+    rows = []
+    for decision in next_sweep.plan.narrowing.decisions:
+        section = decision.section
+        if "values" in section:
+            kept = ", ".join(map(text_of, section["values"]))
+        else:
+            kept = f"{section['min']:.4g} to {section['max']:.4g}" if section else "all"
+        dropped = "; ".join(f"{text_of(value.label)} (n = {value.n})" for value in decision.dropped)
+        rows.append([decision.name, kept, dropped or "-", percent(decision.share)])
+    return table(("parameter", "kept", "dropped", "share kept"), rows)

@@ -1,8 +1,8 @@
-"""The findings for machines: JSON and CSV. Both have one entry a run with the fields of RUN_FIELDS.
+"""The analysis for machines: JSON and CSV. Both have one entry a run with the fields of RUN_FIELDS.
 
-The JSON document's schema is written by ``json_schema`` and printed by ``amc-analyze --json-schema``. A field that is
-taken away or changes its meaning raises SCHEMA_VERSION, a new field does not. Rates and accuracies are fractions; null
-stands for unknown, absent or not finite.
+``schema.json`` describes the JSON document; ``amc-analyze --json-schema`` prints it. Raise SCHEMA_VERSION when a field
+is removed or changes its meaning; a new field needs no new version. Rates and accuracies are fractions; null stands for
+unknown, absent or not finite.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import csv
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import Any
 
-from amc_analysis.runs.findings import Findings, Place, shown_as_percentage
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.next_sweep import NextSweep
+from amc_analysis.runs.failure_rates import RunGroup
 from amc_sweeps.runs.ranking import RankedRun
-from amc_sweeps.values import look_up
-
-if TYPE_CHECKING:
-    from amc_analysis.next_sweep.proposal import NextSweep
-    from amc_analysis.report.sections import Report
+from amc_sweeps.values import as_finite, look_up
 
 SCHEMA_VERSION = 2
 
@@ -86,45 +84,48 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
     }
 
 
-def to_json(report: Report) -> str:
-    """Return the whole analysis as a JSON document, see ``json_schema``."""
-    return json.dumps(document_of(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+def json_schemas() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the document of one sweep and of that of several."""
+    return dict(json.loads((files("amc_analysis.report") / "schema.json").read_text(encoding="utf-8")))
 
 
-def document_of(report: Report) -> dict[str, Any]:
+def to_json(analysed: AnalysedSweep) -> str:
+    """Return the whole analysis as a JSON document."""
+    return json.dumps(document_of(analysed), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
     """Return the whole analysis in plain JSON types."""
-    findings = report.findings
-    sweep, rate, best, whole = findings.sweep, findings.failure_rate, findings.best, findings.best_whole
-    concluded = report.conclusions
+    record, rate, best, whole = analysed.record, analysed.failure_rate, analysed.best, analysed.best_ended_well
     return {
         "schema": "amc-analyze",
         "version": SCHEMA_VERSION,
-        "read_at": sweep.read_at.isoformat(),
+        "read_at": record.read_at.isoformat(),
         "sweep": {
-            "id": sweep.sweep_id,
-            "entity": sweep.entity,
-            "project": sweep.project,
-            "name": sweep.name,
-            "state": sweep.state,
-            "url": sweep.url,
-            "method": sweep.config.get("method"),
+            "id": record.sweep_id,
+            "entity": record.entity,
+            "project": record.project,
+            "name": record.name,
+            "state": record.state,
+            "url": record.url,
+            "method": record.config.get("method"),
         },
         "metric": {
-            "name": findings.metric.name,
-            "goal": findings.metric.goal,
-            "percentage": shown_as_percentage(findings),
+            "name": analysed.metric.name,
+            "goal": analysed.metric.goal,
+            "percentage": analysed.scale.percentage,
         },
         "summary": {
-            "runs": len(findings.ranked),
+            "runs": len(analysed.ranked),
             "best": best.run.run_id if best else None,
             "best_whole": whole.run.run_id if whole else None,
-            "hidden_gems": [entry.run.run_id for entry in findings.gems],
+            "hidden_gems": [entry.run.run_id for entry in analysed.gems],
             "early_stops": {
-                "runs": findings.early_stops.runs,
-                "epochs_saved": findings.early_stops.epochs_saved,
+                "runs": analysed.early_stops.runs,
+                "epochs_saved": analysed.early_stops.epochs_saved,
             },
         },
-        "causes": {str(cause): count for cause, count in findings.causes.items()},
+        "causes": {str(cause): count for cause, count in analysed.causes.items()},
         "failure_rate": {
             "failures": rate.failures,
             "ended": rate.ended,
@@ -134,73 +135,80 @@ def document_of(report: Report) -> dict[str, Any]:
             "unknown": rate.unknown,
             "naive": {"not_finished": rate.not_finished, "rate": rate.naive_rate},
         },
-        "hosts": [_place(place) for place in findings.hosts],
-        "agents": [_place(place) for place in findings.agents],
-        "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in findings.ranked],
+        "hosts": [_group(group) for group in analysed.hosts],
+        "agents": [_group(group) for group in analysed.agents],
+        "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in analysed.ranked],
         "effects": [
             {**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
-            for effect in concluded.effects
+            for effect in analysed.effects
         ],
-        "importance": _fields(concluded.importance),
-        "confounded": [_fields(pair) for pair in concluded.confounded],
-        "dynamics": _fields(concluded.dynamics),
-        "integrity": [_fields(firing) for firing in concluded.firings],
-        "next_sweep": _next(report.following),
+        "importance": _fields(analysed.importance),
+        "confounded": [_fields(pair) for pair in analysed.confounded],
+        "dynamics": _fields(analysed.dynamics),
+        "integrity": [_fields(finding) for finding in analysed.findings],
+        "next_sweep": _next(analysed.next_sweep),
     }
 
 
-def _place(place: Place) -> dict[str, Any]:
+def _group(group: RunGroup) -> dict[str, Any]:
     return {
-        "name": place.name,
-        "failures": place.rate.failures,
-        "ended": place.rate.ended,
-        "interval": list(place.rate.interval),
-        "causes": {str(cause): count for cause, count in place.causes.items()},
+        "name": group.name,
+        "failures": group.rate.failures,
+        "ended": group.rate.ended,
+        "interval": list(group.rate.interval),
+        "causes": {str(cause): count for cause, count in group.causes.items()},
     }
 
 
-def _next(following: NextSweep | None) -> dict[str, Any] | None:
+def _next(next_sweep: NextSweep | None) -> dict[str, Any] | None:
     """Return what the next sweep keeps and drops; None where it was not asked for."""
-    if following is None:
+    if next_sweep is None:
         return None
+    plan = next_sweep.plan
     return {
-        "yaml": following.text,
-        "configurations": following.configurations,
-        "run_cap": following.run_cap,
-        "epochs": following.epochs,
-        "epochs_at_most": following.epochs_at_most,
-        "shrinks": following.narrowing.shrinks,
+        "yaml": next_sweep.text,
+        "configurations": plan.configurations,
+        "run_cap": plan.run_cap,
+        "epochs": plan.epochs,
+        "epochs_at_most": plan.epochs_at_most,
+        "shrinks": plan.narrowing.shrinks,
         "parameters": [
             {
-                "parameter": decision.axis.name,
+                "parameter": decision.name,
                 "section": _plain(decision.section),
                 "share": decision.share,
-                "kept": [_fields(one) for one in decision.kept],
-                "dropped": [_fields(one) for one in decision.dropped],
+                "kept": _fields(decision.kept),
+                "dropped": _fields(decision.dropped),
                 "never_ran": _plain(list(decision.never_ran)),
             }
-            for decision in following.narrowing.decisions
+            for decision in plan.narrowing.decisions
         ],
     }
+
+
+_JSON_NAMES = {"rank_score": "standing"}  # fields whose name in the document differs
 
 
 def _fields(value: Any) -> Any:
     """Return a dataclass, and all that it holds, in plain JSON types."""
     if dataclasses.is_dataclass(value):
-        return {field.name: _fields(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            _JSON_NAMES.get(field.name, field.name): _fields(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
     if isinstance(value, list | tuple):
         return [_fields(item) for item in value]
     return _plain(value)
 
 
-def to_csv(findings: Findings) -> str:
+def to_csv(analysed: AnalysedSweep) -> str:
     """Return one line a run: the fields of RUN_FIELDS, then ``config.NAME`` for every searched parameter."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*RUN_FIELDS, *(f"config.{name}" for name in findings.parameters)])
-    for entry in findings.ranked:
-        chosen = [look_up(entry.run.config, name) for name in findings.parameters]
-        writer.writerow([_cell(value) for value in [*run_fields(entry).values(), *chosen]])
+    writer.writerow([*RUN_FIELDS, *(f"config.{name}" for name in analysed.parameter_names)])
+    for entry in analysed.ranked:
+        settings = [look_up(entry.run.config, name) for name in analysed.parameter_names]
+        writer.writerow([_cell(value) for value in [*run_fields(entry).values(), *settings]])
     return out.getvalue()
 
 
@@ -213,7 +221,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: what is not finite becomes null, what is foreign its text."""
+    """Return a value that JSON can hold: null for what is not finite, the text for other types."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -224,7 +232,7 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return as_finite(value)
 
 
 def _iso(time: datetime | None) -> str | None:

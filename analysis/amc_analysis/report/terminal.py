@@ -10,65 +10,67 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from amc_analysis.report.section_ends import parts
-from amc_analysis.report.sections import Command, Report, Section, Table, Warned
-from amc_analysis.runs.findings import Findings
-from amc_analysis.runs.wording import (
+from amc_analysis.report.blocks import Command, Section, Table, Warned
+from amc_analysis.report.sections import sections
+from amc_analysis.report.wording import (
     FAILURES_SHOWN,
     GEM_LEGEND,
     ROWS,
     SET_ASIDE_LEGEND,
     SHORTEST_NAME,
+    UNCERTAIN_LEGEND,
     epoch_text,
     epochs_text,
     group_of,
     headline,
     metric_text,
+    peak_name,
     rank_text,
-    scale_of,
     shown_rows,
     warnings,
 )
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.ranking import RankedRun
 
 TABLE_ROWS = {"ends": FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
 EFFECTS_SHOWN = 6
 
 _STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "running or unknown": "cyan"}
-_WEIGHTS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def print_report(report: Report, console: Console, rows: int | None = ROWS) -> None:
-    """Print the report: headline, ranking, and every part that has something to say."""
-    findings = report.findings
-    sweep = findings.sweep
-    path = "/".join(piece for piece in (sweep.entity, sweep.project, sweep.sweep_id) if piece)
+def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = ROWS) -> None:
+    """Print the report: headline, ranking, and every section that has something to say."""
+    record = analysed.record
+    path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
+    runs = counted(len(record.runs), "run")
     console.print(
         Text.assemble(
             (path, "bold"),
-            f"  {sweep.name}" if sweep.name and sweep.name != sweep.sweep_id else "",
-            (f"  {len(sweep.runs)} runs, {sweep.state.lower() or 'state unknown'}; {metric_text(findings)}", "dim"),
+            f"  {record.name}" if record.name and record.name != record.sweep_id else "",
+            (f"  {runs}, {record.state.lower() or 'state unknown'}; {metric_text(analysed)}", "dim"),
         )
     )
     console.print()
-    console.print(Text(headline(findings), style="bold"))
-    for warning in warnings(findings):
+    console.print(Text(headline(analysed), style="bold"))
+    for warning in warnings(analysed):
         console.print(Text(warning, style="yellow"))
-    if not findings.ranked:
+    if not analysed.ranked:
         return
     console.print()
-    console.print(_ranking_table(findings, console, rows))
-    hidden = len(findings.ranked) - len(shown_rows(findings, rows))
-    notes = [f"{hidden} more runs: --top 0 shows all"] if hidden else []
-    if findings.gems:
+    console.print(_ranking_table(analysed, console, rows))
+    hidden = len(analysed.ranked) - len(shown_rows(analysed, rows))
+    notes = [f"{counted(hidden, 'more run')}: --top 0 shows all"] if hidden else []
+    if analysed.gems:
         notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
-    if any(entry.excluded_by for entry in findings.ranked):
+    if any(entry.excluded_by for entry in analysed.ranked):
         notes.append(SET_ASIDE_LEGEND)
-    if any(entry.diagnosis.confidence != "certain" for entry in findings.ranked):
-        notes.append("? not certain; --html and --markdown give the evidence")
+    if any(entry.diagnosis.confidence != "certain" for entry in analysed.ranked):
+        notes.append(UNCERTAIN_LEGEND)
     for note in notes:
         console.print(Text(note, style="dim"))
-    for section in parts(report):
+    for section in sections(analysed):
         _print_section(section, console)
     console.print()
 
@@ -84,13 +86,17 @@ def _print_section(section: Section, console: Console) -> None:
                 continue
             _print_table(block, console, TABLE_ROWS.get(section.key))
         elif isinstance(block, Command):
-            console.print(Text("  " + block.text), soft_wrap=True)  # not wrapped: a command line is copied
+            console.print(Text("  " + block.text), soft_wrap=True)  # not wrapped, so that it can be copied
         elif isinstance(block, Warned):
-            console.print(Text.assemble((f"{block.name} ({block.weight})", _WEIGHTS[block.weight]), f"  {block.text}"))
+            console.print(
+                Text.assemble((f"{block.name} ({block.severity})", _SEVERITIES[block.severity]), f"  {block.text}")
+            )
         else:
             console.print(Text(block))
     if section.key == "matters" and tables > EFFECTS_SHOWN:
-        console.print(Text(f"{tables - EFFECTS_SHOWN} more tables: --html and --markdown show all", style="dim"))
+        console.print(
+            Text(f"{counted(tables - EFFECTS_SHOWN, 'more table')}: --html and --markdown show all", style="dim")
+        )
 
 
 def _print_table(table: Table, console: Console, most: int | None) -> None:
@@ -100,19 +106,21 @@ def _print_table(table: Table, console: Console, most: int | None) -> None:
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     last = len(table.titles) - 1
     for number, title in enumerate(table.titles):
-        wraps = number == last and not table.numeric(number)
-        shown.add_column(title, justify="right" if table.numeric(number) else "left", no_wrap=not wraps)
+        wraps = number == last and not table.is_numeric(number)
+        shown.add_column(title, justify="right" if table.is_numeric(number) else "left", no_wrap=not wraps)
     for row in table.rows[:most]:
         shown.add_row(*map(escape, row))
     console.print(shown)
     if most is not None and len(table.rows) > most:
-        console.print(Text(f"{len(table.rows) - most} more: see --markdown or --html", style="dim"))
+        console.print(
+            Text(f"{counted(len(table.rows) - most, 'more row')}: --html and --markdown show all", style="dim")
+        )
 
 
-def _ranking_table(findings: Findings, console: Console, rows: int | None) -> RichTable:
-    """Lay the ranking out within the console's width: first the smoothed peak gives way, then display names."""
-    shown = shown_rows(findings, rows)
-    columns = _columns(findings, shown, gem="◆" if not console.options.ascii_only else "*")
+def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) -> RichTable:
+    """Fit the ranking into the console's width: leave out the smoothed peak first, then display names."""
+    shown = shown_rows(analysed, rows)
+    columns = _columns(analysed, shown, gem="◆" if not console.options.ascii_only else "*")
     names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
     longest = max(map(len, names.values()), default=0)
     needed = sum(_width(title, cells) for title, cells in columns.items())
@@ -137,13 +145,13 @@ def _ranking_table(findings: Findings, console: Console, rows: int | None) -> Ri
     return table
 
 
-def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
+def _columns(analysed: AnalysedSweep, shown: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
     """Return title -> cells of the ranking; a column of test values only where there are any."""
-    scale = scale_of(findings)
+    scale = analysed.scale
     columns = {
         "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
         "run": [entry.run.run_id for entry in shown],
-        "peak": [scale.text(entry.peak) for entry in shown],
+        peak_name(analysed): [scale.text(entry.peak) for entry in shown],
         "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
         "at": [epoch_text(entry.peak_epoch) for entry in shown],
         "last": [scale.text(entry.last) for entry in shown],
@@ -152,7 +160,7 @@ def _columns(findings: Findings, shown: Sequence[RankedRun], gem: str) -> dict[s
         "state": [entry.run.state for entry in shown],
         "cause": [f"{entry.cause}{'' if entry.diagnosis.confidence == 'certain' else '?'}" for entry in shown],
     }
-    if all(entry.test is None for entry in findings.ranked):
+    if all(entry.test is None for entry in analysed.ranked):
         del columns["test"]
     return columns
 

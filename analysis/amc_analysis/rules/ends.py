@@ -1,4 +1,4 @@
-"""How runs ended: at one epoch, on one host, never although they should have, and what the search was told of it."""
+"""How runs ended: many at one epoch or on one host, some never, and how the search counted failures."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from amc_analysis.rules.case import Case, counted, listed, number_in
-from amc_analysis.rules.finding import Firing, Rule, Severity
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Finding, Rule, Severity
+from amc_analysis.rules.lookups import number_in
 from amc_sweeps.grammar.hyperband import bands
+from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranking import RankedRun
 
 SAME_END_LEAST = 4  # runs
-SAME_END_NEAR = 3  # epochs around, in which ends that come by chance would lie as often
+SAME_END_NEAR = 3  # epochs before and after, in which ends by chance are as frequent
 CHANCE = 0.01  # over all epochs, or all hosts
 HOST_LEAST = 3  # failures
 NAN_LEAST = 3  # logged values in a row that are not finite
 
 
-def same_end_epoch(case: Case) -> Iterator[Firing]:
-    """Fire where many runs that did not end as meant ended in one epoch, more than their neighbours in time allow.
+def same_end_epoch(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report an epoch in which many runs were lost or failed, more than the epochs around it explain.
 
-    Runs that are known to have been stopped, by Hyperband or a person, are no surprise and not counted.
+    Runs that Hyperband or a person stopped are not counted.
     """
-    ends = Counter(entry.epochs for entry in case.ranked if entry.epochs and _ended_oddly(entry))
+    ends = Counter(entry.epochs for entry in analysed.ranked if entry.epochs and _ended_oddly(entry))
     for epoch, count in ends.items():
         around = range(max(1, epoch - SAME_END_NEAR), epoch + SAME_END_NEAR + 1)
         near = sum(ends[at] for at in around)
         p = min(1.0, len(ends) * _binomial_tail(count, near, 1 / len(around)))
         if count < SAME_END_LEAST or p >= CHANCE:
             continue
-        runs = [entry for entry in case.ranked if entry.epochs == epoch and _ended_oddly(entry)]
-        reason = _reason(case, epoch, runs)
-        yield Firing(
+        runs = [entry for entry in analysed.ranked if entry.epochs == epoch and _ended_oddly(entry)]
+        reason = _reason(analysed, epoch, runs)
+        yield Finding(
             rule=Rule.SAME_END_EPOCH,
             severity=Severity.WARNING,
             subjects=tuple(entry.run.run_id for entry in runs),
             numbers={"epoch": epoch, "runs": count, "near": near, "p_corrected": p},
             evidence=f"{count} runs ended in epoch {epoch}, {near - count} in the {len(around) - 1} epochs around it"
             f"{reason}: {listed([entry.run.run_id for entry in runs])}.",
-            consequence="Crashes do not keep time: something stopped these runs there, a band or a warmup; count them "
-            "as neither crashed nor bad before that is known.",
+            consequence="Crashes happen at random epochs, so something stopped these runs, such as a Hyperband band or "
+            "the warmup. Do not count them as crashed or bad until you know what.",
         )
 
 
-def host_failures(case: Case) -> Iterator[Firing]:
-    """Fire where the runs of one host failed more often than those of the others, by Fisher's exact test."""
-    ended = [entry for entry in case.ranked if entry.run.host and entry.cause is not Cause.RUNNING]
+def host_failures(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a host whose runs failed more often than those of the other hosts, by Fisher's exact test."""
+    ended = [entry for entry in analysed.ranked if entry.run.host and entry.cause is not Cause.RUNNING]
     by_host: dict[str, list[RankedRun]] = {}
     for entry in ended:
         by_host.setdefault(str(entry.run.host), []).append(entry)
@@ -64,7 +66,7 @@ def host_failures(case: Case) -> Iterator[Firing]:
         if p >= CHANCE:
             continue
         elsewhere = (all_failures - failures, len(ended) - len(runs))
-        yield Firing(
+        yield Finding(
             rule=Rule.HOST_FAILURES,
             severity=Severity.WARNING,
             subjects=(host,),
@@ -77,52 +79,52 @@ def host_failures(case: Case) -> Iterator[Firing]:
             },
             evidence=f"{failures} of {len(runs)} runs on {host} failed, {elsewhere[0]} of {elsewhere[1]} on "
             "other hosts.",
-            consequence=f"The machine, not the configurations, is to blame: take {host} out, and count its failures "
-            "against no value.",
+            consequence=f"The machine is the likely cause. Stop using {host}, and do not count its failures against "
+            "any parameter value.",
         )
 
 
-def impute_worst(case: Case) -> Iterator[Firing]:
-    """Fire where a Bayesian search was told the worst of every run that was cut short or failed."""
-    metric = case.config.get("metric")
-    if case.config.get("method") != "bayes" or not isinstance(metric, Mapping):
+def impute_worst(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a Bayesian search that counted every run that failed or was cut short as the worst result."""
+    metric = analysed.config.get("metric")
+    if analysed.config.get("method") != "bayes" or not isinstance(metric, Mapping):
         return
     impute = metric.get("impute", "worst")
-    cut = [entry for entry in case.ranked if entry.cause in FAILURES or entry.cause in CENSORED]
+    cut = [entry for entry in analysed.ranked if entry.cause in FAILURES or entry.cause in CENSORED]
     if impute != "worst" or not cut:
         return
-    how = "impute: worst" if "impute" in metric else "no impute, which means worst"
-    yield Firing(
+    setting = "impute: worst" if "impute" in metric else "no impute, which means worst"
+    yield Finding(
         rule=Rule.IMPUTE_WORST,
         severity=Severity.WARNING,
         subjects=tuple(entry.run.run_id for entry in cut),
-        numbers={"runs": len(cut), "of": len(case.ranked), "impute": "worst"},
-        evidence=f"The sweep is bayes with {how}; of {counted(len(case.ranked), 'run')} {len(cut)} "
-        "failed or was cut short.",
-        consequence="The search took each of them for the worst result there is and avoided their surroundings: write "
+        numbers={"runs": len(cut), "of": len(analysed.ranked), "impute": "worst"},
+        evidence=f"The method is bayes with {setting}; {len(cut)} of {counted(len(analysed.ranked), 'run')} failed or "
+        "were cut short.",
+        consequence="The search took each of them for the worst result and avoided similar configurations. Write "
         "impute: best.",
     )
 
 
-def nan_never_stopped(case: Case) -> Iterator[Firing]:
-    """Fire where a run logged values that are not finite and went on, out of Hyperband's reach."""
-    early = hyperband_of(case.config)
-    for entry in case.ranked:
+def nan_never_stopped(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a run that logged values that are not finite and went on."""
+    early = hyperband_of(analysed.config)
+    for entry in analysed.ranked:
         finite = [math.isfinite(point.value) for point in entry.run.points]
         longest = max((len(list(run)) for is_finite, run in groupby(finite) if not is_finite), default=0)
         if longest < NAN_LEAST:
             continue
         lowest = bands(early)[0] if early is not None and bands(early) else None
         beyond = lowest is not None and sum(finite) < lowest
-        hyperband = f" Hyperband's first band, {lowest} finite values, was never reached." if beyond else ""
-        yield Firing(
+        hyperband = f" It never reached Hyperband's first band at {lowest} finite values." if beyond else ""
+        yield Finding(
             rule=Rule.NAN_NEVER_STOPPED,
             severity=Severity.WARNING,
             subjects=(entry.run.run_id,),
             numbers={"not_finite": len(finite) - sum(finite), "in_a_row": longest, "finite": sum(finite)},
-            evidence=f"{entry.run.run_id} logged {longest} values of {case.findings.metric.name} in a row that are not "
+            evidence=f"{entry.run.run_id} logged {longest} values of {analysed.metric.name} in a row that are not "
             f"finite, and went on.{hyperband}",
-            consequence="Hyperband counts finite values only and never ends such a run: let the trial end itself when "
+            consequence="Hyperband counts finite values only and never stops such a run. Let the trial end itself when "
             "a loss is not finite.",
         )
 
@@ -135,15 +137,15 @@ def _ended_oddly(entry: RankedRun) -> bool:
     return entry.cause not in CENSORED or entry.diagnosis.confidence == "guess"
 
 
-def _reason(case: Case, epoch: int, runs: list[RankedRun]) -> str:
-    """Name a band or a warmup that ends about there."""
-    early = hyperband_of(case.config)
+def _reason(analysed: AnalysedSweep, epoch: int, runs: list[RankedRun]) -> str:
+    """Return a band or a warmup that ends at about this epoch, as the end of a sentence."""
+    early = hyperband_of(analysed.config)
     near = [band for band in (bands(early) if early is not None else ()) if 0 <= epoch - band <= 1]
     if near:
         return f", at Hyperband's band {near[0]}"
     warmups = [number_in(entry.run.config, "warmup_epochs", "warmup") or 0.0 for entry in runs]
     if sum(warmup >= epoch for warmup in warmups) > len(runs) / 2:
-        return ", most of them inside their warmup"
+        return ", most of them in their warmup"
     return ""
 
 
@@ -154,7 +156,7 @@ def _binomial_tail(at_least: int, n: int, p: float) -> float:
 
 
 def _hypergeometric_tail(at_least: int, n: int, marked: int, drawn: int) -> float:
-    """Return P(X >= at_least) for the number of marked ones among those drawn of n."""
-    every = math.comb(n, drawn)
+    """Return P(X >= at_least) for the number of marked items among those drawn from n."""
+    all_ways = math.comb(n, drawn)
     ways = range(at_least, min(marked, drawn) + 1)
-    return sum(math.comb(marked, k) * math.comb(n - marked, drawn - k) for k in ways) / every
+    return sum(math.comb(marked, k) * math.comb(n - marked, drawn - k) for k in ways) / all_ways

@@ -1,4 +1,4 @@
-"""What runs are judged by: test against validation, the checkpoint that was kept, the labels that were to be told."""
+"""How runs are judged: test against validation, the checkpoint that was kept, the classes to tell apart."""
 
 from __future__ import annotations
 
@@ -7,141 +7,144 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amc_analysis.effects.outcomes import is_gapless
-from amc_analysis.rules.case import Case, counted, label, listed, number_in, text_in
-from amc_analysis.rules.finding import Firing, Rule, Severity
-from amc_core.modulations import LABEL_SETS
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.results.finding import Finding, Rule, Severity
+from amc_analysis.rules.lookups import classes_of, number_in, runs_by_name, text_in, value_at
+from amc_analysis.runs.outcomes import is_gapless
+from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.claims import ClaimKind
 from amc_sweeps.runs.ranking import RankedRun, is_better
 
 TEST_Z = 4.0  # standard errors
 _TEST = re.compile(r"(?<![A-Za-z])test(?![A-Za-z])", re.IGNORECASE)
 _SELECTED_BY = ("select_by", "monitor", "early_stopping_metric", "checkpoint_metric", "metric_for_best_model")
-_LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 
 
-def test_gt_val(case: Case) -> Iterator[Firing]:
-    """Fire where an accuracy on test lies above that of the same checkpoint on validation by 4 standard errors."""
-    for entry in case.ranked:
+def test_gt_val(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a test accuracy that is 4 standard errors above the validation accuracy of the same checkpoint."""
+    for entry in analysed.ranked:
         n_val, n_test = (number_in(entry.run.config, name) for name in ("n_val", "n_test"))
-        val = _value_of_checkpoint(case, entry)
+        val = _value_of_checkpoint(entry)
         if entry.test is None or val is None or not n_val or not n_test:
             continue
-        if not (0 <= entry.test <= 1 and 0 <= val <= 1) or case.findings.metric.goal != "maximize":
-            continue  # no share of frames: a binomial error does not apply
+        if not (0 <= entry.test <= 1 and 0 <= val <= 1) or analysed.metric.goal != "maximize":
+            continue  # not a share of frames, so the binomial error does not apply
         error = math.sqrt(entry.test * (1 - entry.test) / n_test + val * (1 - val) / n_val)
         if error == 0 or (entry.test - val) / error <= TEST_Z:
             continue
         z = (entry.test - val) / error
-        yield Firing(
+        yield Finding(
             rule=Rule.TEST_GT_VAL,
             severity=Severity.ERROR,
             subjects=(entry.run.run_id,),
             numbers={"test": entry.test, "val": val, "z": z, "n_test": n_test, "n_val": n_val},
-            evidence=f"{label(entry)} has {entry.test:.2%} on {n_test:,.0f} test frames and {val:.2%} on {n_val:,.0f} "
-            f"validation frames: z = {z:.1f}.",
-            consequence="Test and validation were not one distribution, one checkpoint and one metric: the test value "
-            "is no record until that is explained.",
+            evidence=f"{run_label(entry)} has {percent(entry.test, 2)} on {n_test:,.0f} test and {percent(val, 2)} on "
+            f"{n_val:,.0f} validation frames: z = {z:.1f}.",
+            consequence="Test beats validation by far more than chance: the data, the checkpoint or the metric differ. "
+            "Do not report the test value until you know which.",
         )
 
 
-def peak_not_checkpointed(case: Case) -> Iterator[Firing]:
-    """Fire where the weights that were kept are of another, worse epoch than the peak."""
-    for entry in case.ranked:
+def peak_not_checkpointed(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a run whose checkpoint is from another, worse epoch than its peak."""
+    for entry in analysed.ranked:
         kept = number_in(entry.run.summary, "checkpoint_epoch", "test_checkpoint_epoch")
         if kept is None or entry.peak is None or entry.peak_epoch is None or kept == entry.peak_epoch:
             continue
-        value = case.value_at(entry, kept)
-        if value is not None and not is_better(entry.peak, value, case.findings.metric.goal):
+        value = value_at(entry, kept)
+        if value is not None and not is_better(entry.peak, value, analysed.metric.goal):
             continue
         lost = None if value is None else abs(entry.peak - value)
         had = (
-            "" if value is None or lost is None else f", where it had {case.text(value)}: {case.difference(lost)} less"
+            ""
+            if value is None or lost is None
+            else f", where it had {analysed.scale.text(value)} ({analysed.scale.difference(lost)} worse)"
         )
-        yield Firing(
+        yield Finding(
             rule=Rule.PEAK_NOT_CHECKPOINTED,
             severity=Severity.WARNING,
             subjects=(entry.run.run_id,),
             numbers={"peak": entry.peak, "peak_epoch": entry.peak_epoch, "kept_epoch": kept, "kept": value},
-            evidence=f"{label(entry)} peaks at {case.text(entry.peak)} in epoch {entry.peak_epoch:g}; its checkpoint "
-            f"is of epoch {kept:g}{had}.",
-            consequence="The weights of the peak are gone, and a test value belongs to the checkpoint: repeat the run "
-            "with the checkpoint chosen by the ranking metric.",
+            evidence=f"{run_label(entry)} peaks at {analysed.scale.text(entry.peak)} in epoch {entry.peak_epoch:g}; "
+            f"its checkpoint is from epoch {kept:g}{had}.",
+            consequence="The weights of the peak are lost, and a test value is that of the checkpoint. Repeat the run "
+            "and choose the checkpoint by the ranking metric.",
         )
 
 
-def select_metric_mismatch(case: Case) -> Iterator[Firing]:
-    """Fire where runs keep their checkpoint, or stop early, by another metric than they are ranked by."""
+def select_metric_mismatch(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report runs that choose their checkpoint, or stop early, by another metric than the ranking."""
     by: dict[str, list[str]] = {}
-    for entry in case.ranked:
+    for entry in analysed.ranked:
         selected = text_in(entry.run.config, *_SELECTED_BY)
-        if selected and not _same_metric(selected, case.findings.metric.name):
+        if selected and not _same_metric(selected, analysed.metric.name):
             by.setdefault(selected, []).append(entry.run.run_id)
     for selected, runs in by.items():
-        yield Firing(
+        yield Finding(
             rule=Rule.SELECT_METRIC_MISMATCH,
             severity=Severity.WARNING,
             subjects=tuple(runs),
-            numbers={"runs": len(runs), "selected_by": selected, "ranked_by": case.findings.metric.name},
-            evidence=f"The checkpoint, or the end, of {counted(len(runs), 'run')} was chosen by {selected}, the "
-            f"rank is by {case.findings.metric.name}: {listed(runs)}.",
-            consequence="Their peaks need not be in their checkpoints, and patience may have ended them while the "
-            "ranking metric still rose.",
+            numbers={"runs": len(runs), "selected_by": selected, "ranked_by": analysed.metric.name},
+            evidence=f"{counted(len(runs), 'run')} chose the checkpoint, or the end of training, by {selected}, but "
+            f"the ranking is by {analysed.metric.name}: {listed(runs)}.",
+            consequence="The checkpoint may miss the peak, and patience may have ended a run while the ranking metric "
+            "still improved.",
         )
 
 
-def test_used_for_ranking(case: Case) -> Iterator[Firing]:
-    """Fire where the sweep, or somebody, chooses by the test part."""
-    metric = case.findings.metric.name
+def test_used_for_ranking(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a sweep that ranks by a test metric, or a claim that compares by one."""
+    metric = analysed.metric.name
     if _TEST.search(metric):
-        yield _ranked_by_test(metric, (case.findings.sweep.sweep_id,), f"The runs are ranked by {metric}.")
-    for claim in case.claims(ClaimKind.RECORD, ClaimKind.COMPARISON, ClaimKind.RECOMMENDATION):
+        yield _ranked_by_test(metric, (analysed.record.sweep_id,), f"The runs are ranked by {metric}.")
+    for claim in analysed.claims(ClaimKind.RECORD, ClaimKind.COMPARISON, ClaimKind.RECOMMENDATION):
         if claim.metric and _TEST.search(claim.metric) and not _TEST.search(metric):
-            subjects = claim.runs or ((claim.parameter,) if claim.parameter else (case.findings.sweep.sweep_id,))
-            yield _ranked_by_test(claim.metric, subjects, f"“{claim.statement}” chooses by {claim.metric}.")
+            subjects = claim.runs or ((claim.parameter,) if claim.parameter else (analysed.record.sweep_id,))
+            yield _ranked_by_test(claim.metric, subjects, f"“{claim.statement}” picks the winner by {claim.metric}.")
 
 
-def _ranked_by_test(metric: str, subjects: tuple[str, ...], evidence: str) -> Firing:
-    return Firing(
+def _ranked_by_test(metric: str, subjects: tuple[str, ...], evidence: str) -> Finding:
+    return Finding(
         rule=Rule.TEST_USED_FOR_RANKING,
         severity=Severity.ERROR,
         subjects=subjects,
         numbers={"metric": metric},
         evidence=evidence,
-        consequence="What is chosen by the test part has no unbiased test value any more: choose by validation, and "
-        "look at test once.",
+        consequence="A test score that picks the winner is no longer an honest estimate: pick by validation, then test "
+        "once.",
     )
 
 
-def label_sets_differ(case: Case) -> Iterator[Firing]:
-    """Fire where runs in one ranking, or in one statement, had other classes to tell apart."""
+def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report runs in one ranking, or in one claim, that had different classes to tell apart."""
     tasks: dict[str, list[str]] = {}
-    for entry in case.ranked:
+    for entry in analysed.ranked:
         task = _task(entry.run.config)
         if task is not None and entry.peak is not None:
             tasks.setdefault(task, []).append(entry.run.run_id)
     if len(tasks) > 1:
-        told = "; ".join(f"{task}: {listed(runs, 3)}" for task, runs in tasks.items())
+        runs_by_task = "; ".join(f"{task}: {listed(runs, 3)}" for task, runs in tasks.items())
         subjects = tuple(run for runs in tasks.values() for run in runs)
-        yield _other_labels(subjects, list(tasks), f"The runs did {len(tasks)} different tasks: {told}.")
-    for claim in case.claims(*ClaimKind):
-        named = [case.by_name[run] for run in claim.runs if run in case.by_name]
-        compared = {task for entry in named if (task := _task(entry.run.config)) is not None}
+        yield _other_labels(subjects, list(tasks), f"The runs did {len(tasks)} different tasks: {runs_by_task}.")
+    by_name = runs_by_name(analysed.ranked)
+    for claim in analysed.claims(*ClaimKind):
+        entries = [by_name[run] for run in claim.runs if run in by_name]
+        compared = {task for entry in entries if (task := _task(entry.run.config)) is not None}
         if len(compared) > 1:
-            told = f"“{claim.statement}” sets {' beside '.join(sorted(compared))}."
-            yield _other_labels(claim.runs, sorted(compared), told)
+            evidence = f"“{claim.statement}” compares {' with '.join(sorted(compared))}."
+            yield _other_labels(claim.runs, sorted(compared), evidence)
         before = claim.numbers.get("n_train_before")
-        total = next((sum(counts) for entry in named if (counts := _counts(entry.run.config))), None)
+        total = next((sum(counts) for entry in entries if (counts := _counts(entry.run.config))), None)
         if before is not None and total is not None and before > total:
-            told = (
-                f"“{claim.statement}”: {before:,.0f} training frames are more than the {total:,.0f} that it has in all."
+            evidence = (
+                f"“{claim.statement}”: it names {before:,.0f} training frames, but has {total:,.0f} frames in all."
             )
-            yield _other_labels(claim.runs, [f"{before:,.0f} frames", f"{total:,.0f} frames"], told)
+            yield _other_labels(claim.runs, [f"{before:,.0f} frames", f"{total:,.0f} frames"], evidence)
 
 
-def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Firing:
-    classes = [int(found[1]) for task in tasks if (found := re.match(r"(\d+) classes", task))]
-    return Firing(
+def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Finding:
+    classes = [int(match[1]) for task in tasks if (match := re.match(r"(\d+) classes", task))]
+    return Finding(
         rule=Rule.LABEL_SETS_DIFFER,
         severity=Severity.ERROR,
         subjects=subjects,
@@ -151,44 +154,39 @@ def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) ->
             "greatest_chance": 1 / min(classes) if classes else None,
         },
         evidence=evidence,
-        consequence="Other classes mean another chance level, another ceiling and other frames: compare within one "
+        consequence="Other classes mean another chance level, another ceiling and other frames. Compare runs of one "
         "task only.",
     )
 
 
 def _task(config: Mapping[str, Any]) -> str | None:
-    """Name what a run had to tell apart; None where that is not known."""
-    name = text_in(config, "label_set")
-    low, high = number_in(config, "snr_min_db"), number_in(config, "snr_max_db")
-    n_classes = number_in(config, "n_classes", "num_classes")
-    if n_classes is None and name is not None and name in LABEL_SETS and low is not None and high is not None:
-        n_classes = len(LABEL_SETS[name]) * (int(high - low) // _LEVEL_STEP_DB + 1)
-    if n_classes is not None:
-        return f"{n_classes:.0f} classes"
+    """Return the number of classes, else the label set or the number of frames; None where all are unknown."""
+    if (n_classes := classes_of(config)) is not None:
+        return f"{n_classes} classes"
     counts = _counts(config)
-    return name or (None if counts is None else f"{sum(counts):,.0f} frames")
+    return text_in(config, "label_set") or (None if counts is None else f"{sum(counts):,.0f} frames")
 
 
 def _counts(config: Mapping[str, Any]) -> list[float] | None:
-    found = [count for part in ("n_train", "n_val", "n_test") if (count := number_in(config, part)) is not None]
-    return found if len(found) == 3 else None
+    counts = [count for part in ("n_train", "n_val", "n_test") if (count := number_in(config, part)) is not None]
+    return counts if len(counts) == 3 else None
 
 
-def _same_metric(one: str, other: str) -> bool:
+def _same_metric(name: str, other: str) -> bool:
     def core(name: str) -> str:
         last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
         return re.sub(r"^(?:val|valid|validation|eval)[_.-]", "", last)
 
-    return core(one) == core(other)
+    return core(name) == core(other)
 
 
-def _value_of_checkpoint(case: Case, entry: RankedRun) -> float | None:
+def _value_of_checkpoint(entry: RankedRun) -> float | None:
     """Return the validation value of the weights that were tested; if unknown the peak, the highest it can be.
 
-    None where epochs are missing, for then the peak may be one of them.
+    None where epochs are missing: the real peak may be in one of them.
     """
     epoch = number_in(entry.run.summary, "test_checkpoint_epoch", "checkpoint_epoch")
-    at = None if epoch is None else case.value_at(entry, epoch)
+    at = None if epoch is None else value_at(entry, epoch)
     if at is not None:
         return at
     is_whole = not entry.run.points or (is_gapless(entry) and entry.epochs <= len(entry.run.points))

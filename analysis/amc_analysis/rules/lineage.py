@@ -1,4 +1,4 @@
-"""Runs that start from another run's weights: on the same split, without having seen what is held out."""
+"""Runs that start from another run's weights: changed splits, held-out frames seen in training, jumps."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from amc_analysis.effects.outcomes import is_gapless
-from amc_analysis.rules.case import Case, counted, label, number_in, text_in
-from amc_analysis.rules.finding import Firing, Rule, Severity
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.results.finding import Finding, Rule, Severity
+from amc_analysis.rules.lookups import number_in, runs_by_name, text_in, value_at
+from amc_analysis.runs.outcomes import is_gapless
+from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.ranking import RankedRun
 
 JUMP_NOISE_SDS = 3.0
-SAME_TOTAL = 1e-3  # relative difference of two splits' totals up to which they divide the same frames
+SAME_TOTAL = 1e-3  # largest relative difference of the totals of two splits of the same frames
 _EPOCH_OF_FILE = re.compile(r"epoch[_=-]?(\d+)")
 
 
 @dataclass(frozen=True)
 class _Split:
-    """How one run divided its frames, as far as it is known."""
+    """How one run divided its frames, as far as the record says."""
 
     fingerprint: str | None
     fractions: tuple[float, ...] | None
     counts: tuple[float, float, float] | None  # train, val, test
 
     def differs_from(self, other: _Split) -> bool:
-        """Whether two runs are known to have divided their frames otherwise."""
+        """Return whether two runs are known to have divided their frames differently."""
         if self.fingerprint and other.fingerprint:
             return self.fingerprint != other.fingerprint
         if self.fractions and other.fractions:
@@ -43,25 +45,25 @@ class _Split:
         return self.fingerprint or "unknown"
 
 
-def split_changed_on_resume(case: Case) -> Iterator[Firing]:
-    """Fire where a run continues another's weights on another split."""
-    for child, parent in _descents(case):
+def split_changed_on_resume(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a run that continues another run's weights on another split."""
+    for child, parent in _descents(analysed):
         own, before = _split(child), _parent_split(child, parent)
         if not own.differs_from(before):
             continue
-        yield Firing(
+        yield Finding(
             rule=Rule.SPLIT_CHANGED_ON_RESUME,
             severity=Severity.ERROR,
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
             numbers={"split": str(own), "parent_split": str(before)},
-            evidence=f"{label(child)} has split {own}, and starts from weights trained on split {before}.",
-            consequence="Its validation and test values are no measure of generalisation: train it anew on one split.",
+            evidence=f"{run_label(child)} has split {own} and starts from weights that were trained on split {before}.",
+            consequence="Its validation and test values do not measure generalisation. Train it again on one split.",
         )
 
 
-def heldout_overlap_bound(case: Case) -> Iterator[Firing]:
-    """Fire where held-out frames are known, by a record or by counting, to have been trained on."""
-    for child, parent in _descents(case):
+def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report held-out frames that were trained on, by the run's record or by counting frames."""
+    for child, parent in _descents(analysed):
         own = _split(child)
         held_out = None if own.counts is None else own.counts[1] + own.counts[2]
         share = number_in(child.run.config, "heldout_trained_on")
@@ -69,55 +71,57 @@ def heldout_overlap_bound(case: Case) -> Iterator[Firing]:
             if share <= 0:
                 continue
             overlap = None if held_out is None else round(share * held_out)
-            how = "by the record of the run"
+            source = "from the run's record"
         else:
             overlap = _least_overlap(own, _parent_split(child, parent))
             if not overlap or not held_out:
                 continue
-            share, how = overlap / held_out, "more frames than there are would be needed otherwise"
+            share, source = overlap / held_out, "by counting: there are too few frames otherwise"
         count = "" if overlap is None else f"at least {overlap:,} of {held_out:,.0f} held-out frames, "
-        yield Firing(
+        yield Finding(
             rule=Rule.HELDOUT_OVERLAP_BOUND,
             severity=Severity.ERROR,
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
             numbers={"overlap": overlap, "held_out": held_out, "share": share},
-            evidence=f"The weights that {label(child)} starts from were trained on {count}{share:.1%} of them ({how}).",
-            consequence="Its validation and test values are too high by what was learnt by heart: this is leakage, and "
-            "they belong in no comparison.",
+            evidence=f"{run_label(child)} starts from weights that were trained on {count}{percent(share, 1)} of all "
+            f"held-out frames ({source}).",
+            consequence="Its validation and test values are inflated: the network has seen these frames. Do not "
+            "compare it with other runs.",
         )
 
 
-def resume_jump(case: Case) -> Iterator[Firing]:
-    """Fire where the first value after a start from weights lies above what these weights had by 3 noise sd."""
-    sign = case.outcomes.sign
-    for child, parent in _descents(case):
+def resume_jump(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a run whose first value lies 3 noise sd above the value that its starting weights had."""
+    sign, scale = analysed.outcomes.sign, analysed.scale
+    for child, parent in _descents(analysed):
         if not child.run.curve:
             continue
         first = child.run.curve[0]
-        before = _value_of_weights(case, child, parent)
-        noise, whose = _noise(case, child, parent)
+        before = _value_of_weights(sign, child, parent)
+        noise, source = _noise(analysed, child, parent)
         if before is None or noise is None or sign * (first - before) <= JUMP_NOISE_SDS * noise:
             continue
         jump = first - before
-        yield Firing(
+        yield Finding(
             rule=Rule.RESUME_JUMP,
             severity=Severity.ERROR,
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
             numbers={"first": first, "parent": before, "jump": jump, "noise_sd": noise, "noise_sds": abs(jump) / noise},
-            evidence=f"{label(child)} begins at {case.text(first)}, its weights had {case.text(before)}: a jump of "
-            f"{case.difference(jump)}, {abs(jump) / noise:.1f} times the epoch-to-epoch noise {whose}.",
-            consequence="One epoch does not do that: the frames, their shuffling or the evaluation changed, so its "
-            "values continue no curve.",
+            evidence=f"{run_label(child)} begins at {scale.text(first)}, but its weights had {scale.text(before)}: a "
+            f"jump of {scale.difference(jump)}, {abs(jump) / noise:.1f} times the epoch-to-epoch noise of {source}.",
+            consequence="One epoch cannot explain this: the frames, their order or the evaluation changed. Do not read "
+            "its values as a continuation of the other run.",
         )
 
 
-def _descents(case: Case) -> Iterator[tuple[RankedRun, RankedRun | None]]:
-    """Yield every run that starts from weights, with the run that they are of where it is among the records."""
-    for entry in case.ranked:
+def _descents(analysed: AnalysedSweep) -> Iterator[tuple[RankedRun, RankedRun | None]]:
+    """Yield every run that starts from weights, with the run that made them where it is on record."""
+    by_name = runs_by_name(analysed.ranked)
+    for entry in analysed.ranked:
         config = entry.run.config
         name = text_in(config, "parent_run")
         if name or text_in(config, "parent_split_fingerprint", "resume_from", "init_from"):
-            parent = case.by_name.get(name) if name else None
+            parent = by_name.get(name) if name else None
             yield entry, (None if parent is entry else parent)
 
 
@@ -133,13 +137,13 @@ def _split(entry: RankedRun) -> _Split:
 
 
 def _parent_split(child: RankedRun, parent: RankedRun | None) -> _Split:
-    """Return the split of the weights: what the child says of it, then what the parent's own record says."""
-    said = child.run.config
-    known = _split(parent) if parent else _Split(None, None, None)
+    """Return the split of the weights: from the child's configuration, else from the parent's record."""
+    config = child.run.config
+    recorded = _split(parent) if parent else _Split(None, None, None)
     return _Split(
-        fingerprint=text_in(said, "parent_split_fingerprint") or known.fingerprint,
-        fractions=_fractions(said.get("parent_split")) or known.fractions,
-        counts=known.counts,
+        fingerprint=text_in(config, "parent_split_fingerprint") or recorded.fingerprint,
+        fractions=_fractions(config.get("parent_split")) or recorded.fractions,
+        counts=recorded.counts,
     )
 
 
@@ -150,13 +154,13 @@ def _fractions(value: object) -> tuple[float, ...] | None:
 
 
 def _least_overlap(own: _Split, before: _Split) -> int | None:
-    """Count by the pigeonhole: frames trained on plus frames held out, beyond all frames that there are."""
+    """Return the least overlap: frames trained on plus frames held out, minus all frames."""
     if own.counts is None or not own.differs_from(before):
         return None
     total = sum(own.counts)
     if before.counts is not None:
         if abs(sum(before.counts) - total) > SAME_TOTAL * total:
-            return None  # other frames altogether: nothing can be counted
+            return None  # the splits divide different frames
         trained = before.counts[0]
     elif before.fractions is not None:
         trained = int(before.fractions[0] * total)
@@ -165,25 +169,25 @@ def _least_overlap(own: _Split, before: _Split) -> int | None:
     return max(0, round(trained + own.counts[1] + own.counts[2] - total)) or None
 
 
-def _value_of_weights(case: Case, child: RankedRun, parent: RankedRun | None) -> float | None:
-    """Return what the weights were worth: at their epoch or, where the parent went on, one later; else its peak."""
+def _value_of_weights(sign: float, child: RankedRun, parent: RankedRun | None) -> float | None:
+    """Return the metric of the weights at their epoch (or one later, where that is better); else the parent's peak."""
     if parent is None:
         return number_in(child.run.config, "parent_value")
     named = _EPOCH_OF_FILE.search(text_in(child.run.config, "resume_from", "init_from") or "")
     epoch = float(named[1]) if named else number_in(parent.run.summary, "checkpoint_epoch")
     if epoch is not None:
-        near = [value for at in (epoch, epoch + 1) if (value := case.value_at(parent, at)) is not None]
+        near = [value for at in (epoch, epoch + 1) if (value := value_at(parent, at)) is not None]
         if near:
-            return max(near, key=lambda value: case.outcomes.sign * value)
+            return max(near, key=lambda value: sign * value)
     return parent.peak
 
 
-def _noise(case: Case, child: RankedRun, parent: RankedRun | None) -> tuple[float | None, str]:
-    """Return the parent's noise, else what is usual among the other runs whose curves are whole; and whose it is.
+def _noise(analysed: AnalysedSweep, child: RankedRun, parent: RankedRun | None) -> tuple[float | None, str]:
+    """Return the parent's noise, else the median noise of the other runs without missing epochs; and its source.
 
-    The child is left out: what is wrong with its values may be in its noise, too.
+    The child is left out, because the same fault may affect its noise.
     """
     if parent is not None and parent.noise_sd and is_gapless(parent):
-        return parent.noise_sd, f"of {label(parent)}"
-    usual = [entry.noise_sd for entry in case.ranked if entry is not child and entry.noise_sd and is_gapless(entry)]
-    return (median(usual), f"of {counted(len(usual), 'other run')} (median)") if usual else (None, "")
+        return parent.noise_sd, run_label(parent)
+    usual = [entry.noise_sd for entry in analysed.ranked if entry is not child and entry.noise_sd and is_gapless(entry)]
+    return (median(usual), f"{counted(len(usual), 'other run')} (median)") if usual else (None, "")

@@ -1,19 +1,19 @@
-"""The integrity rules: each looks at a case and yields what it has to say, or nothing.
+"""The integrity rules: each is a pure function that takes an analysed sweep and yields its findings.
 
-A rule is a pure function. What fires it and what follows is in its docstring and in docs/analysis.md.
+The condition and the consequence of each are in its docstring and in docs/analysis.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules import ends, groups, held_out, lineage, regions, space
-from amc_analysis.rules.case import Case
-from amc_analysis.rules.finding import Firing, Rule, Severity
 
-__all__ = ["RULES", "fire"]
+__all__ = ["RULES", "check_rules"]
 
-RULES: Mapping[Rule, Callable[[Case], Iterator[Firing]]] = {
+RULES: Mapping[Rule, Callable[[AnalysedSweep], Iterator[Finding]]] = {
     Rule.SPLIT_CHANGED_ON_RESUME: lineage.split_changed_on_resume,
     Rule.HELDOUT_OVERLAP_BOUND: lineage.heldout_overlap_bound,
     Rule.RESUME_JUMP: lineage.resume_jump,
@@ -41,7 +41,7 @@ RULES: Mapping[Rule, Callable[[Case], Iterator[Firing]]] = {
 _ORDER = list(Severity)
 
 
-def fire(case: Case) -> tuple[Firing, ...]:
-    """Return what every rule has to say, errors first, then in the order of RULES."""
-    found = [firing for rule in RULES.values() for firing in rule(case)]
-    return tuple(sorted(found, key=lambda firing: _ORDER.index(firing.severity)))
+def check_rules(analysed: AnalysedSweep) -> tuple[Finding, ...]:
+    """Return the findings of every rule, errors first, then in the order of RULES."""
+    findings = [finding for rule in RULES.values() for finding in rule(analysed)]
+    return tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity)))

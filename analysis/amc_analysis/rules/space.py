@@ -1,33 +1,34 @@
-"""The searched space against what was drawn from it: values that nobody ran, and runs that repeat each other."""
+"""The searched space and the runs: values that no run had, parameters that moved together, repeated runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from amc_analysis.effects.parameters import is_seed, text_of
-from amc_analysis.rules.case import Case, counted, listed
-from amc_analysis.rules.finding import Firing, Rule, Severity
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Finding, Rule, Severity
+from amc_analysis.runs.parameters import is_seed, text_of
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.sweep_config import Choice
+from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.values import look_up
 
-DRAWS_EACH = 3  # runs a value, on average, after which one that is missing in a sweep that still runs is worth a word
+DRAWS_EACH = 3  # runs a value, on average, from which a missing value of a running sweep is reported
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}
-NEAR = 1e-9  # relative: a range's end counts as sampled however it was rounded
+NEAR = 1e-9  # relative rounding error of a range's end
 
 
-def never_sampled_value(case: Case) -> Iterator[Firing]:
-    """Fire where the sweep lists a value that no run had."""
-    for parameter in case.parameters:
-        n = case.known_runs(parameter.name)
+def never_sampled_value(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a value that the sweep lists and no run had."""
+    for parameter in analysed.parameters:
+        n = _known_runs(analysed, parameter.name)
         if not isinstance(parameter.spec, Choice) or not n:
             continue
-        if case.findings.sweep.state in _UNFINISHED and n < DRAWS_EACH * len(parameter.spec.values):
-            continue  # it may still come
-        sampled = case.sampled(parameter.name)
+        if analysed.record.state in _UNFINISHED and n < DRAWS_EACH * len(parameter.spec.values):
+            continue  # a later run may have it
+        sampled = _sampled(analysed, parameter.name)
         weights = parameter.spec.probabilities or (1 / len(parameter.spec.values),) * len(parameter.spec.values)
         missing = {
             value_key(value): (value, weight)
@@ -36,76 +37,76 @@ def never_sampled_value(case: Case) -> Iterator[Firing]:
         }
         for value, weight in missing.values():
             by_chance = (1 - weight) ** n
-            yield Firing(
+            yield Finding(
                 rule=Rule.NEVER_SAMPLED_VALUE,
                 severity=Severity.WARNING,
                 subjects=(f"{parameter.name}={text_of(value)}",),
                 numbers={"value": text_of(value), "n": n, "chance": by_chance},
-                evidence=f"None of {n} runs had {parameter.name} = {text_of(value)}, which the sweep lists (by "
-                f"random draws that happens with probability {by_chance:.2g}).",
-                consequence=f"Nothing is known of {text_of(value)}: it may neither be recommended nor ruled out.",
+                evidence=f"None of {n} runs had {parameter.name} = {text_of(value)}, which the sweep lists (the "
+                f"probability of this in random draws is {by_chance:.2g}).",
+                consequence=f"There is no evidence about {text_of(value)}. Do not recommend it or rule it out.",
             )
 
 
-def zero_variance_param(case: Case) -> Iterator[Firing]:
-    """Fire where a searched parameter took one value only."""
-    for parameter in case.parameters:
-        n = case.known_runs(parameter.name)
-        sampled = list(case.sampled(parameter.name).values())
+def zero_variance_param(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a searched parameter that took one value only."""
+    for parameter in analysed.parameters:
+        n = _known_runs(analysed, parameter.name)
+        sampled = list(_sampled(analysed, parameter.name).values())
         if n is None or n < 2 or len(sampled) != 1:
             continue
         value = sampled[0]
-        yield Firing(
+        yield Finding(
             rule=Rule.ZERO_VARIANCE_PARAM,
             severity=Severity.WARNING,
             subjects=(parameter.name,),
             numbers={"value": text_of(value), "n": n},
-            evidence=f"{parameter.name} was to be searched, and all {n} runs had {text_of(value)}.",
+            evidence=f"The sweep searches {parameter.name}, but all {n} runs had {text_of(value)}.",
             consequence=f"This sweep says nothing about {parameter.name}.",
         )
 
 
-def recommendation_outside_data(case: Case) -> Iterator[Firing]:
-    """Fire where somebody recommends what nobody ran, or rests on more runs than there were."""
-    for claim in case.claims(ClaimKind.RECOMMENDATION):
+def recommendation_outside_data(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a claim that recommends a value that no run had, or that counts more runs than there were."""
+    for claim in analysed.claims(ClaimKind.RECOMMENDATION):
         if claim.parameter is None:
             continue
-        sampled = case.sampled(claim.parameter)
+        sampled = _sampled(analysed, claim.parameter)
         outside = _outside(claim, sampled)
         if not sampled or not outside:
             continue
-        ran = listed([text_of(value) for value in sorted(sampled.values(), key=_sorting)])
-        yield Firing(
+        tried = listed([text_of(value) for value in sorted(sampled.values(), key=_sorting)])
+        yield Finding(
             rule=Rule.RECOMMENDATION_OUTSIDE_DATA,
             severity=Severity.ERROR,
             subjects=(claim.parameter, *(f"{claim.parameter}={value}" for value in outside)),
-            numbers={"recommended": ", ".join(outside), "sampled": ran, "runs": len(case.ranked)},
-            evidence=f"“{claim.statement}” recommends {claim.parameter} {' and '.join(outside)}; the runs had {ran}.",
-            consequence="That is a guess, and no finding of these runs: mark it as exploration.",
+            numbers={"recommended": ", ".join(outside), "sampled": tried, "runs": len(analysed.ranked)},
+            evidence=f"“{claim.statement}” recommends {claim.parameter} {' and '.join(outside)}; the runs had {tried}.",
+            consequence="These runs do not support it: mark it as exploration.",
         )
-    total = case.findings.sweep.runs_total or len(case.ranked)
-    for claim in case.claims(ClaimKind.COUNT):
+    total = analysed.record.runs_total or len(analysed.ranked)
+    for claim in analysed.claims(ClaimKind.COUNT):
         n = claim.numbers.get("n")
         if n is not None and n > total:
-            yield Firing(
+            yield Finding(
                 rule=Rule.RECOMMENDATION_OUTSIDE_DATA,
                 severity=Severity.ERROR,
-                subjects=(case.findings.sweep.sweep_id,),
+                subjects=(analysed.record.sweep_id,),
                 numbers={"claimed": n, "runs": total},
-                evidence=f"“{claim.statement}” speaks of {n:.0f} runs; there were {total}.",
-                consequence="What it rests on is not this sweep: ask where the other runs are before using it.",
+                evidence=f"“{claim.statement}” counts {n:.0f} runs; there were {total}.",
+                consequence="It does not rest on this sweep alone. Ask where the other runs are before you use it.",
             )
 
 
-def duplicate_configs(case: Case) -> Iterator[Firing]:
-    """Fire where runs repeat a configuration, seed included, that another one had."""
-    if not case.parameters or case.config.get("method") == "grid":
+def duplicate_configs(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report runs that repeat the configuration of another run, seed included."""
+    if not analysed.parameters or analysed.config.get("method") == "grid":
         return
-    seeds = [name for name in case.findings.parameters if is_seed(name)]
+    seeds = [name for name in analysed.parameter_names if is_seed(name)]
     groups: dict[tuple[str, ...], list[str]] = {}
-    for place, entry in enumerate(case.ranked):
-        if all(parameter.has[place] for parameter in case.parameters):
-            varied = [value_key(parameter.values[place]) for parameter in case.parameters]
+    for place, entry in enumerate(analysed.ranked):
+        if all(parameter.has[place] for parameter in analysed.parameters):
+            varied = [value_key(parameter.values[place]) for parameter in analysed.parameters]
             varied += [value_key(look_up(entry.run.config, name)) for name in seeds or ("seed",)]
             groups.setdefault(tuple(varied), []).append(entry.run.run_id)
     repeated = [runs for runs in groups.values() if len(runs) > 1]
@@ -113,35 +114,35 @@ def duplicate_configs(case: Case) -> Iterator[Firing]:
         return
     n, distinct = sum(map(len, groups.values())), len(groups)
     largest = max(repeated, key=len)
-    yield Firing(
+    yield Finding(
         rule=Rule.DUPLICATE_CONFIGS,
         severity=Severity.NOTE,
         subjects=tuple(run for runs in repeated for run in runs),
         numbers={"runs": n, "distinct": distinct, "most": len(largest)},
-        evidence=f"{n} runs hold {counted(distinct, 'different configuration')}; one was run {len(largest)} "
+        evidence=f"{n} runs have {counted(distinct, 'different configuration')}; one of them was run {len(largest)} "
         f"times ({listed(largest)}).",
-        consequence=f"{counted(n - distinct, 'run')} explored nothing: repeats measure noise at best, and not that of "
-        "seeds where the seed was the same.",
+        consequence=f"{counted(n - distinct, 'run')} tried nothing new. Repeats measure noise, but with the same seed "
+        "not the noise between seeds.",
     )
 
 
-def confounded_pair(case: Case) -> Iterator[Firing]:
-    """Fire for every pair of parameters that moved together."""
-    for pair in case.confounded:
-        yield Firing(
+def confounded_pair(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report every pair of parameters that moved together."""
+    for pair in analysed.confounded:
+        yield Finding(
             rule=Rule.CONFOUNDED_PAIR,
             severity=Severity.WARNING,
             subjects=(pair.first, pair.second),
             numbers={"strength": pair.strength, "measure": pair.measure, "n": pair.n, "p_corrected": pair.p_corrected},
             evidence=f"{pair.first} and {pair.second} moved together over {pair.n} runs ({pair.measure} "
             f"{pair.strength:.2f}).",
-            consequence="What one of them did may have been the other's doing: vary them independently before "
-            "believing either.",
+            consequence="The effect of one may be the effect of the other. Vary them independently before you trust "
+            "either.",
         )
 
 
 def _outside(claim: Claim, sampled: dict[str, Any]) -> list[str]:
-    """Return which recommended values, or parts of a recommended range, lie where no run was."""
+    """Return the recommended values, or the recommended range, that no run had."""
     numbers = [float(value) for value in sampled.values() if isinstance(value, int | float)]
     outside = [text_of(value) for value in claim.values if not _was_run(value, sampled, numbers)]
     low, high = claim.numbers.get("low"), claim.numbers.get("high")
@@ -157,10 +158,41 @@ def _was_run(value: Any, sampled: dict[str, Any], numbers: list[float]) -> bool:
         return True
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # Between values that were run, where there are enough of them to be a range.
+    # A number between the values of the runs counts as tried, where these are enough to be a range.
     return len(numbers) > 2 and min(numbers) <= value <= max(numbers)
 
 
 def _sorting(value: Any) -> tuple[int, float, str]:
-    is_number = isinstance(value, int | float)
-    return (0, float(value), "") if is_number else (1, 0.0, text_of(value))
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, text_of(value))
+
+
+def _sampled(analysed: AnalysedSweep, parameter: str) -> dict[str, Any]:
+    """Return the values of a parameter that some run is known to have had, by their key."""
+    sampled = {value_key(value): value for value in _recorded_values(analysed, parameter)}
+    for claim in analysed.claims(ClaimKind.GROUP):
+        if claim.parameter == parameter and claim.numbers.get("n", 1) > 0:
+            sampled |= {value_key(value): value for value in claim.values}
+    return sampled
+
+
+def _recorded_values(analysed: AnalysedSweep, parameter: str) -> list[Any]:
+    """Return the value of every run that has one; a null that is written down counts."""
+    configs = [entry.run.config for entry in analysed.ranked]
+    values = [(look_up(config, parameter), parameter in config) for config in configs]
+    return [value for value, is_written in values if value is not None or is_written]
+
+
+def _known_runs(analysed: AnalysedSweep, parameter: str) -> int | None:
+    """Return the number of runs whose value is known, if these are all runs of the sweep; else None.
+
+    Where only some runs are on record, claims can complete them: "all 12 runs used 1e-3".
+    """
+    if analysed.is_complete:
+        return len(_recorded_values(analysed, parameter))
+    groups = {
+        tuple(map(value_key, claim.values)): claim.numbers["n"]
+        for claim in analysed.claims(ClaimKind.GROUP)
+        if claim.parameter == parameter and "n" in claim.numbers
+    }
+    total = analysed.record.runs_total
+    return total if total is not None and sum(groups.values()) == total else None

@@ -1,4 +1,4 @@
-"""Runs with their whole histories, and what follows from a history."""
+"""Runs with their whole histories, and values that are taken from a history."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def history_of(run: RunRecord) -> History:
 
 
 def points_of(history: History, metric: str) -> tuple[Point, ...]:
-    """Return the metric's points in the order of logging, with what their rows hold beside it."""
+    """Return the metric's points in the order of logging, with epoch, step and time of their rows."""
     column = history.column(metric)
     epochs, steps, times = (_beside(history, name, column) for name in ("epoch", "_step", "_timestamp"))
     return tuple(
@@ -39,13 +39,20 @@ def points_of(history: History, metric: str) -> tuple[Point, ...]:
 
 
 def _beside(history: History, name: str, column: Column) -> Sequence[float | None]:
-    """Return another metric's values over the rows of a column, None where a row does not hold it."""
+    """Return another metric's values in the rows of a column, None where a row lacks it."""
     other = history.column(name)
     if np.array_equal(other.rows, column.rows):
         values: list[float | None] = other.values.tolist()
         return values
     known = dict(zip(other.rows.tolist(), other.values.tolist(), strict=True))
     return [known.get(row) for row in column.rows.tolist()]
+
+
+def row_of_value(run: RunRecord, metric: str, value: float | None) -> int | None:
+    """Return the row of the history in which a metric first has a value; None where it never has it."""
+    column = history_of(run).column(metric)
+    positions = np.flatnonzero(column.values == value)
+    return int(column.rows[positions[0]]) if len(positions) else None
 
 
 def not_finite_of(history: History) -> tuple[str, ...]:
@@ -60,7 +67,7 @@ def not_finite_of(history: History) -> tuple[str, ...]:
 
 
 def with_history(run: RunRecord, history: History) -> RunWithHistory:
-    """Return a run with its history; its points are still those of before, see with_metric."""
+    """Return a run with its history; ``with_metric`` then sets its points."""
     values = {name.name: getattr(run, name.name) for name in fields(RunRecord)}
     return RunWithHistory(**values, history=history)
 

@@ -23,7 +23,7 @@ from amc_agents.sweep_status import (
     summarise,
     time_left,
 )
-from amc_analysis.runs.findings import analyse
+from amc_analysis.analyse import rank_runs
 from amc_sweeps.backend.options import INTERRUPTED
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Cause
@@ -35,7 +35,7 @@ SILENT = SweepAgent("b", "gpu-2", runs=2, silent_s=600.0)
 def _status(
     *runs: Any, agents: tuple[SweepAgent, ...] = (ALIVE, SILENT), expected: int | None = 8, **more: Any
 ) -> Status:
-    return summarise("local/amc/94fqx0gz", analyse(sweep(*runs, **more)), agents, expected=expected)
+    return summarise("local/amc/94fqx0gz", rank_runs(sweep(*runs, **more)), agents, expected=expected)
 
 
 def test_the_estimate_is_the_work_to_come_shared_among_living_agents() -> None:

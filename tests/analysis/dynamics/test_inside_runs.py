@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_sweeps import Setting, findings_of, simulate
+from simulated_sweeps import Setting, simulate, simulated_sweep
 from sweep_records import completed, sweep
 
-from amc_analysis.dynamics.dynamics import Dynamics
+from amc_analysis.analyse import add_conclusions, analyse
 from amc_analysis.dynamics.modes import excess_mass, modes_of
-from amc_analysis.dynamics.overfitting import can_tell, onset_of
-from amc_analysis.report.conclusions import Conclusions, conclude
-from amc_analysis.runs.findings import analyse
+from amc_analysis.dynamics.overfitting import is_judged, onset_of
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import Dynamics
 from amc_analysis.runs.history import History
 
 METRIC = "val/combined_acc"
@@ -29,7 +29,7 @@ def _dynamics(*runs: Mapping[str, Sequence[float]]) -> Dynamics:
             {"epoch": epoch + 1, **{name: column[epoch] for name, column in columns.items()}} for epoch in range(count)
         ]
         records.append(completed(f"run{index}", columns[METRIC], history=History.from_rows(rows)))
-    return conclude(analyse(sweep(*records))).dynamics
+    return analyse(sweep(*records)).dynamics
 
 
 def _triangle(epochs: int, cycle: int) -> list[float]:
@@ -103,9 +103,9 @@ def test_overfitting_begins_where_validation_falls_and_training_still_rises() ->
     assert onset_of(train, train - 0.05) is None, "validation that rises along is no overfitting"
     together = np.where(epochs < 20, train, train[20] - 0.004 * (epochs - 20))
     assert onset_of(together, together - 0.02) is None, "a dip that takes the train value along is none"
-    assert can_tell(train, value)
-    assert can_tell(train, train - 0.05), "it had the time to fall"
-    assert not can_tell(train[:6], value[:6]), "a few epochs are no proof of health"
+    assert is_judged(train, value)
+    assert is_judged(train, train - 0.05), "it had the time to fall"
+    assert not is_judged(train[:6], value[:6]), "a few epochs are no proof of health"
 
 
 def test_the_gap_is_told_by_phase() -> None:
@@ -158,12 +158,16 @@ def test_volatility_says_where_the_deepest_drop_was() -> None:
     assert run.peak_inflation > run.noise_sd
 
 
-def _everything(seed: int) -> Conclusions:
-    return conclude(findings_of(simulate(Setting(30, crash=0.2, hyperband=True), np.random.default_rng(1))), seed=seed)
+def _everything(seed: int) -> AnalysedSweep:
+    return add_conclusions(
+        simulated_sweep(simulate(Setting(30, crash=0.2, hyperband=True), np.random.default_rng(1))), seed=seed
+    )
 
 
 def test_the_same_seed_gives_the_same_conclusions() -> None:
-    assert _everything(3) == _everything(3)
+    first, second = _everything(3), _everything(3)
+    for name in ("effects", "confounded", "importance", "dynamics", "findings"):
+        assert getattr(first, name) == getattr(second, name)
 
 
 def test_another_sweep_gets_no_views_of_modulation_classification() -> None:
@@ -188,5 +192,5 @@ def test_sweeps_with_nothing_to_conclude_from_are_concluded_from(case: dict[str,
         completed(f"run{index}", values, config={"a": index % 3 + 1, "b": [1]})
         for index, values in enumerate(case["values"])
     ]
-    conclusions = conclude(analyse(sweep(*runs, config=config)))
-    assert all(effect.p is None or 0 < effect.p <= 1 for effect in conclusions.effects)
+    analysed = analyse(sweep(*runs, config=config))
+    assert all(effect.p is None or 0 < effect.p <= 1 for effect in analysed.effects)

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from calibration import NullCounts, Rate, null_counts, power_of_effects, power_of_modes, power_of_rules, wilson_coverage
 
-from amc_analysis.rules.finding import Rule
+from amc_analysis.results.finding import Rule
 
 SWEEPS = 100
 ALMOST_NEVER = 3.7  # standard errors: one in ten thousand, one-sided

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_sweeps import Setting, Simulated, findings_of, simulate
+from simulated_sweeps import Setting, Simulated, simulate, simulated_sweep
 
 from amc_analysis.effects.confounding import confounded_pairs
 from amc_analysis.effects.effects import Effect, effects_of
 from amc_analysis.effects.importance import importance_of
-from amc_analysis.effects.outcomes import outcomes_of
-from amc_analysis.effects.parameters import parameter, parameters_of
-from amc_analysis.effects.permutation import dependence
-from amc_analysis.effects.permutation import test as corrected_p
+from amc_analysis.effects.permutation import dependence, permutation_test
+from amc_analysis.runs.parameters import parameter
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import Metric
 
@@ -28,15 +26,15 @@ def _run(values: list[float], cause: Cause = Cause.COMPLETED, **config: Any) -> 
 
 
 def _effects(runs: list[Simulated], config: Mapping[str, Any], metric: Metric | None = None) -> dict[str, Effect]:
-    findings = findings_of(runs, config, **({} if metric is None else {"metric": metric}))
-    found = effects_of(outcomes_of(findings), parameters_of(findings), np.random.default_rng(0))
+    analysed = simulated_sweep(runs, config, **({} if metric is None else {"metric": metric}))
+    found = effects_of(analysed.outcomes, analysed.parameters, np.random.default_rng(0))
     return {effect.parameter: effect for effect in found}
 
 
-def _standing(runs: list[Simulated]) -> dict[str, float]:
-    outcomes = outcomes_of(findings_of(runs, CHOICES))
+def _rank_score(runs: list[Simulated]) -> dict[str, float]:
+    outcomes = simulated_sweep(runs, CHOICES).outcomes
     ids = [entry.run.run_id for entry in outcomes.entries]
-    return dict(zip(ids, outcomes.standing.tolist(), strict=True))
+    return dict(zip(ids, outcomes.rank_score.tolist(), strict=True))
 
 
 def test_a_value_that_stands_alone_is_seen_sooner_where_each_is_set_against_the_others() -> None:
@@ -53,16 +51,16 @@ def test_a_value_that_stands_alone_is_seen_sooner_where_each_is_set_against_the_
 
 def test_a_stopped_run_is_judged_by_the_epochs_that_it_was_given() -> None:
     slow = [0.1, 0.2, 0.3, 0.8]
-    standing = _standing([_run(slow), _run([0.3, 0.4], Cause.EARLY_STOPPED), _run([0.2, 0.3, 0.5, 0.6])])
-    assert standing["run0001"] == 1.0, "ahead of both after two epochs, whatever they reached later"
-    assert standing["run0000"] == 0.5
-    assert standing["run0002"] == 0.0
+    rank_score = _rank_score([_run(slow), _run([0.3, 0.4], Cause.EARLY_STOPPED), _run([0.2, 0.3, 0.5, 0.6])])
+    assert rank_score["run0001"] == 1.0, "ahead of both after two epochs, whatever they reached later"
+    assert rank_score["run0000"] == 0.5
+    assert rank_score["run0002"] == 0.0
 
 
-def test_without_cut_runs_the_standing_is_the_rank_of_the_peak() -> None:
-    standing = _standing([_run([0.1, 0.5]), _run([0.4, 0.2]), _run([0.3, 0.5]), _run([0.9, 0.1])])
-    assert list(standing.values()) == sorted(standing.values(), reverse=True)
-    assert standing == {"run0003": 1.0, "run0000": 0.5, "run0002": 0.5, "run0001": 0.0}
+def test_without_cut_runs_the_rank_score_is_the_rank_of_the_peak() -> None:
+    rank_score = _rank_score([_run([0.1, 0.5]), _run([0.4, 0.2]), _run([0.3, 0.5]), _run([0.9, 0.1])])
+    assert list(rank_score.values()) == sorted(rank_score.values(), reverse=True)
+    assert rank_score == {"run0003": 1.0, "run0000": 0.5, "run0002": 0.5, "run0001": 0.0}
 
 
 def test_means_are_of_equal_epochs_and_the_best_is_of_any() -> None:
@@ -159,35 +157,35 @@ def test_equal_looks_cost_one_and_independent_looks_cost_more() -> None:
     rng = np.random.default_rng(3)
     score_B = rng.exponential(size=2001)
     score_B[0] = np.quantile(score_B, 0.99)
-    p, once = corrected_p([score_B])
-    _, same = corrected_p([score_B] * 5)
+    p, once = permutation_test([score_B])
+    _, same = permutation_test([score_B] * 5)
     others = [np.concatenate([[0.0], rng.exponential(size=2000)]) for _ in range(4)]
-    _, five = corrected_p([score_B, *others])
+    _, five = permutation_test([score_B, *others])
     assert p[0] == once[0] == same[0] == pytest.approx(0.01, abs=0.001)
     assert five[0] == pytest.approx(1 - 0.99**5, abs=0.015)
 
 
 def test_a_forest_names_the_planted_parameter_and_is_refused_without_one() -> None:
     planted = simulate(Setting(60, shift=lambda config: 0.1 * config["curriculum"]), np.random.default_rng(4))
-    findings = findings_of(planted)
-    importance = importance_of(outcomes_of(findings), parameters_of(findings), seed=0)
+    analysed = simulated_sweep(planted)
+    importance = importance_of(analysed.outcomes, analysed.parameters, seed=0)
     assert importance.refused is None
     assert importance.r2 is not None
     assert importance.r2 > 0.4
     assert importance.shares[0].parameter == "curriculum"
-    nothing = findings_of(simulate(Setting(60), np.random.default_rng(5)))
-    refused = importance_of(outcomes_of(nothing), parameters_of(nothing), seed=0)
+    nothing = simulated_sweep(simulate(Setting(60), np.random.default_rng(5)))
+    refused = importance_of(nothing.outcomes, nothing.parameters, seed=0)
     assert not refused.shares
     assert "out-of-bag R²" in (refused.refused or "")
-    few = findings_of(planted[:12])
-    assert "12 runs" in (importance_of(outcomes_of(few), parameters_of(few), seed=0).refused or "")
+    few = simulated_sweep(planted[:12])
+    assert "12 runs" in (importance_of(few.outcomes, few.parameters, seed=0).refused or "")
 
 
 def test_parameters_that_moved_together_are_named_and_others_are_not() -> None:
     runs = simulate(Setting(30), np.random.default_rng(6))
     for run in runs:
         run.config["curriculum"] = run.config["max_lr"] > 10**-3.5
-    (pair,) = confounded_pairs(parameters_of(findings_of(runs)), np.random.default_rng(0))
+    (pair,) = confounded_pairs(simulated_sweep(runs).parameters, np.random.default_rng(0))
     assert {pair.first, pair.second} == {"max_lr", "curriculum"}
     assert pair.measure == "correlation ratio"
     assert pair.strength == pytest.approx(0.87, abs=0.05), "the rank correlation of a range with its upper half"
@@ -197,5 +195,5 @@ def test_runs_of_a_project_have_the_parameters_in_which_they_differ() -> None:
     runs = [
         _run([0.1 * (index % 2)], lr=[1e-3, 1e-4][index % 2], git_commit=str(index), seed=index) for index in range(12)
     ]
-    findings = findings_of(runs, {"parameters": {}}, kind="project")
-    assert [parameter.name for parameter in parameters_of(findings)] == ["lr"]
+    analysed = simulated_sweep(runs, {"parameters": {}}, kind="project")
+    assert [parameter.name for parameter in analysed.parameters] == ["lr"]

@@ -13,27 +13,28 @@ from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
 from amc_agents.preflight.check import check_sweep
-from amc_analysis.next_sweep.failures import FailingEnd, failing_end, is_its_own_failure
-from amc_analysis.next_sweep.narrowing import NoNextSweepError
-from amc_analysis.next_sweep.outcomes import at_equal_epochs
-from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.analyse import add_conclusions, rank_runs
+from amc_analysis.next_sweep.failures import failing_end, is_own_failure
+from amc_analysis.next_sweep.plan import NoNextSweepError
+from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.next_sweep.yaml_text import literal, number
-from amc_analysis.report.conclusions import conclude
-from amc_analysis.rules.finding import Rule
-from amc_analysis.runs.findings import Findings, analyse
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Rule
+from amc_analysis.results.next_sweep import FailingEnd
+from amc_analysis.runs.outcomes import carry_to_horizon
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import RunRecord
 
 
-def written(findings: Findings) -> dict[str, Any]:
+def written(analysed: AnalysedSweep) -> dict[str, Any]:
     """Return the next sweep as PyYAML reads it, after W&B's grammar and the dry run have passed it."""
-    text = next_sweep(findings).text
+    text = next_sweep(analysed).text
     assert not check_sweep(text, source="next.yaml").problems, text
     return dict(yaml.safe_load(text))
 
 
-def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) -> Findings:
-    """Return the findings of a sweep over some parameters."""
+def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) -> AnalysedSweep:
+    """Return the analysed of a sweep over some parameters."""
     whole = {
         "program": "train.py",
         "command": ["python3", "${program}", "${args}"],
@@ -42,7 +43,7 @@ def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) ->
         "parameters": dict(parameters),
         **config,
     }
-    return analyse(sweep(*runs, config=whole))
+    return rank_runs(sweep(*runs, config=whole))
 
 
 def flat(value: float, epochs: int = 20) -> list[float]:
@@ -76,20 +77,20 @@ PARAMETERS = {"layer": {"values": ["good", "bad"]}, "lr": {"min": 0.0, "max": 1.
 
 
 def test_a_value_that_is_clearly_worse_is_dropped_with_its_n() -> None:
-    findings = made(PARAMETERS, two_valued(8, 8))
-    assert written(findings)["parameters"]["layer"] == {"value": "good"}
-    assert "# Dropped bad (n = 8, best" in next_sweep(findings).text
+    analysed = made(PARAMETERS, two_valued(8, 8))
+    assert written(analysed)["parameters"]["layer"] == {"value": "good"}
+    assert "# Dropped bad (n = 8, best" in next_sweep(analysed).text
 
 
 def test_two_runs_of_a_value_exclude_nothing() -> None:
-    findings = made(PARAMETERS, two_valued(10, 2))
-    assert written(findings)["parameters"]["layer"] == {"values": ["good", "bad"]}
+    analysed = made(PARAMETERS, two_valued(10, 2))
+    assert written(analysed)["parameters"]["layer"] == {"values": ["good", "bad"]}
 
 
 def test_seven_runs_exclude_nothing_and_the_file_says_so() -> None:
-    findings = made(PARAMETERS, two_valued(4, 3))
-    assert written(findings)["parameters"]["layer"] == {"values": ["good", "bad"]}
-    assert "exclude nothing: 8 are needed" in next_sweep(findings).text.replace("\n# ", " ")
+    analysed = made(PARAMETERS, two_valued(4, 3))
+    assert written(analysed)["parameters"]["layer"] == {"values": ["good", "bad"]}
+    assert "Nothing is excluded: this needs 8 runs with a value" in next_sweep(analysed).text.replace("\n# ", " ")
 
 
 def test_noise_alone_narrows_next_to_nothing() -> None:
@@ -98,34 +99,34 @@ def test_noise_alone_narrows_next_to_nothing() -> None:
         completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"layer": layer, "lr": float(rng.uniform())})
         for i, layer in enumerate(["good", "bad"] * 15)
     ]
-    assert next_sweep(made(PARAMETERS, runs)).narrowing.shrinks < 1.3
+    assert next_sweep(made(PARAMETERS, runs)).plan.narrowing.shrinks < 1.3
 
 
 def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
-    findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "new"]}}, two_valued(8, 8))
-    assert written(findings)["parameters"]["layer"] == {"values": ["good", "new"]}
-    assert "EXPLORATION: none of these runs had new" in next_sweep(findings).text
+    analysed = made({**PARAMETERS, "layer": {"values": ["good", "bad", "new"]}}, two_valued(8, 8))
+    assert written(analysed)["parameters"]["layer"] == {"values": ["good", "new"]}
+    assert "EXPLORATION: no run had new" in next_sweep(analysed).text
 
 
 def test_a_value_that_a_left_out_run_had_is_no_exploration() -> None:
     incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # nobody wrote down its learning rate
-    findings = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
-    text = next_sweep(findings).text
+    analysed = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
+    text = next_sweep(analysed).text
     assert "EXPLORATION: none of these runs had old" not in text
     assert "Kept without a comparison: old" in text
 
 
 def test_no_listed_value_is_new_without_being_marked() -> None:
     for seed in range(3):
-        findings = analyse(simulate(seed, 30))
-        ran = {name: {str(entry.run.config[name]) for entry in findings.ranked} for name in ("batch", "snr_layer")}
-        text = next_sweep(findings).text
+        analysed = rank_runs(simulate(seed, 30))
+        ran = {name: {str(entry.run.config[name]) for entry in analysed.ranked} for name in ("batch", "snr_layer")}
+        text = next_sweep(analysed).text
         for name, values in ran.items():
             new = {str(value) for value in yaml.safe_load(text)["parameters"][name].get("values", [])} - values
             assert not new or "EXPLORATION" in text
 
 
-def rising() -> Findings:
+def rising() -> AnalysedSweep:
     """Return runs whose outcome rises up to the end of the range, one of them far ahead."""
     rng = np.random.default_rng(3)
     places = rng.uniform(0, 0.9, 29).tolist()
@@ -137,20 +138,19 @@ def rising() -> Findings:
 
 
 def test_an_end_up_to_which_performance_rises_stays_with_the_runs_next_to_it_and_the_rule_is_quoted() -> None:
-    findings = rising()
-    firings = conclude(findings).firings
-    (firing,) = (one for one in firings if one.rule is Rule.BEST_AT_BOUNDARY)
-    following = next_sweep(findings, firings)
+    analysed = add_conclusions(rising())
+    (finding,) = (finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY)
+    following = next_sweep(analysed)
     kept = yaml.safe_load(following.text)["parameters"]["x"]
     assert kept["max"] == 1.0
-    assert sum(entry.run.config["x"] >= kept["min"] for entry in findings.ranked) >= 3
-    assert firing.consequence in following.text.replace("\n  # ", " ")
+    assert sum(entry.run.config["x"] >= kept["min"] for entry in analysed.ranked) >= 3
+    assert finding.consequence in following.text.replace("\n  # ", " ")
 
 
 def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"lr": 0.1 + i / 50}) for i in range(10)]
     text = next_sweep(made({"lr": {"min": 0.0, "max": 1.0}}, runs)).text
-    assert "EXPLORATION: none of these runs had values above 0.28" in text.replace("\n  # ", " ")
+    assert "EXPLORATION: no run had values above 0.28" in text.replace("\n  # ", " ")
 
 
 def test_a_range_whose_draws_are_all_inside_says_what_is_kept_and_on_what_it_rests() -> None:
@@ -210,28 +210,28 @@ def test_an_end_that_fails_is_cut_in_the_file_with_its_numbers() -> None:
             if ends_well
             else run(f"r{index}", curve[: int(rng.integers(2, 9))], "crashed", config=config)
         )
-    findings = made({"lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-1}}, runs)
-    assert written(findings)["parameters"]["lr"]["max"] < 2e-2
-    assert "Dropped" in next_sweep(findings).text
+    analysed = made({"lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-1}}, runs)
+    assert written(analysed)["parameters"]["lr"]["max"] < 2e-2
+    assert "Dropped" in next_sweep(analysed).text
 
 
 def test_causes_of_the_machine_are_no_evidence_against_a_configuration() -> None:
-    assert not any(is_its_own_failure(cause) for cause in (Cause.NODE_FAILURE, Cause.DATA_ERROR, Cause.EARLY_STOPPED))
-    assert all(is_its_own_failure(cause) for cause in (Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.LOST))
+    assert not any(is_own_failure(cause) for cause in (Cause.NODE_FAILURE, Cause.DATA_ERROR, Cause.EARLY_STOPPED))
+    assert all(is_own_failure(cause) for cause in (Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.LOST))
 
 
 def test_a_value_whose_runs_all_failed_without_a_word_is_dropped_only_by_enough_of_them() -> None:
-    def findings(n: int) -> Findings:
+    def analysed(n: int) -> AnalysedSweep:
         broken = [run(f"x{i}", [], "failed", exit_code=1, config={"layer": "bad", "lr": 0.5}) for i in range(n)]
         return made(PARAMETERS, [*two_valued(12, 0), *broken])
 
-    assert written(findings(3))["parameters"]["layer"] == {"values": ["good", "bad"]}
-    assert written(findings(6))["parameters"]["layer"] == {"value": "good"}
+    assert written(analysed(3))["parameters"]["layer"] == {"values": ["good", "bad"]}
+    assert written(analysed(6))["parameters"]["layer"] == {"value": "good"}
 
 
-def test_runs_that_crashed_early_are_compared_at_equal_epochs() -> None:
+def test_runs_that_crashed_early_are_compared_carry_to_horizon() -> None:
     long, short = flat(0.6, 100), flat(0.9, 100)[:30]
-    outcomes = at_equal_epochs([long, long, long, long, short], maximise=True)
+    outcomes = carry_to_horizon([long, long, long, long, short], maximise=True)
     assert outcomes.carried == 1
     assert outcomes.horizon == 100
     assert outcomes.values[4] > outcomes.values[0]
@@ -242,8 +242,8 @@ def test_runs_that_crashed_early_are_compared_at_equal_epochs() -> None:
 
 
 def test_program_command_and_metric_stay() -> None:
-    findings = made(PARAMETERS, two_valued(8, 8), early_terminate={"type": "hyperband", "min_iter": 4})
-    document = written(findings)
+    analysed = made(PARAMETERS, two_valued(8, 8), early_terminate={"type": "hyperband", "min_iter": 4})
+    document = written(analysed)
     assert document["program"] == "train.py"
     assert document["command"] == ["python3", "${program}", "${args}"]
     assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
@@ -260,9 +260,11 @@ def test_a_given_strict_stays(strict: bool) -> None:
 def test_bayes_is_told_not_to_impute_the_worst() -> None:
     runs = [*two_valued(8, 8), run("gem", flat(0.9)[:15], "crashed", config={"layer": "good", "lr": 0.5})]
     metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "worst"}
-    findings = made(PARAMETERS, runs, method="bayes", metric=metric)
-    assert written(findings)["metric"]["impute"] == "best"
-    assert "the 1 runs of this sweep that crashed" in next_sweep(findings).text.replace("\n  # ", " ")
+    analysed = made(PARAMETERS, runs, method="bayes", metric=metric)
+    assert written(analysed)["metric"]["impute"] == "best"
+    assert "would count 1 run of this sweep that crashed, failed or was killed" in next_sweep(analysed).text.replace(
+        "\n  # ", " "
+    )
 
 
 def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:
@@ -275,7 +277,7 @@ def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:
     ]
     following = next_sweep(made(parameters, runs, method="grid"))
     assert yaml.safe_load(following.text)["method"] == "grid"
-    assert following.configurations == following.run_cap
+    assert following.plan.configurations == following.plan.run_cap
     assert yaml.safe_load(following.text)["parameters"]["layer"] == {"value": "good"}
 
 
@@ -285,11 +287,11 @@ def test_seeds_repeat_what_noise_hides() -> None:
         completed(f"r{i}", flat(float(rng.normal(0.7, 0.02))), config={"max_lr": lr, "seed": 0})
         for i, lr in enumerate([1e-3, 2e-3] * 8)
     ]
-    findings = made({"max_lr": {"values": [1e-3, 2e-3]}}, runs, program="amc-train")
-    following = next_sweep(findings)
+    analysed = made({"max_lr": {"values": [1e-3, 2e-3]}}, runs, program="amc-train")
+    following = next_sweep(analysed)
     assert yaml.safe_load(following.text)["parameters"]["seed"] == {"values": [0, 1, 2]}
     assert not check_sweep(following.text, source="next.yaml").problems
-    assert following.configurations == 6
+    assert following.plan.configurations == 6
 
 
 def test_a_seed_is_searched_for_nothing() -> None:
@@ -297,8 +299,8 @@ def test_a_seed_is_searched_for_nothing() -> None:
         completed(f"r{i}", flat(0.9 if i % 2 else 0.5), config={"seed": i % 2, "layer": "good", "lr": i / 16})
         for i in range(16)
     ]
-    findings = made({**PARAMETERS, "seed": {"values": [0, 1]}}, runs)
-    assert written(findings)["parameters"]["seed"] == {"values": [0, 1]}
+    analysed = made({**PARAMETERS, "seed": {"values": [0, 1]}}, runs)
+    assert written(analysed)["parameters"]["seed"] == {"values": [0, 1]}
 
 
 @pytest.mark.parametrize(
@@ -351,25 +353,25 @@ def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
     unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
     nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
-    with pytest.raises(NoNextSweepError, match=r"says of b, opt\.decay cannot be read"):
+    with pytest.raises(NoNextSweepError, match=r"would lack b, opt\.decay: this sweep's file cannot be read there"):
         next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
 
 
 def test_a_project_without_a_sweep_has_no_next_one() -> None:
     with pytest.raises(NoNextSweepError, match="no next sweep can be written"):
-        next_sweep(analyse(sweep(*two_valued(4, 4))))
+        next_sweep(rank_runs(sweep(*two_valued(4, 4))))
 
 
 def test_what_it_costs_is_said_in_the_file() -> None:
-    following = next_sweep(analyse(simulate(1, 30, Crashes(0.0, 0.0))))
-    assert following.run_cap == 30
-    assert following.epochs == 4500
-    assert following.configurations is None
-    assert "30 runs at most, about 4,500 epochs" in following.text
+    following = next_sweep(rank_runs(simulate(1, 30, Crashes(0.0, 0.0))))
+    assert following.plan.run_cap == 30
+    assert following.plan.epochs == 4500
+    assert following.plan.configurations is None
+    assert "at most 30 runs, about 4,500 epochs" in following.text
 
 
 def test_the_same_runs_give_the_same_file() -> None:
-    assert next_sweep(analyse(simulate(4, 30))).text == next_sweep(analyse(simulate(4, 30))).text
+    assert next_sweep(rank_runs(simulate(4, 30))).text == next_sweep(rank_runs(simulate(4, 30))).text
 
 
 @pytest.mark.parametrize("value", [1e-4, 3.2e-5, 1e4, 123456.0, 0.0, -2e-7, 0.05, 1.0, 1e22, 5e-324, 0.1 + 0.2])

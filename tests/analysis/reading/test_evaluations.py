@@ -26,13 +26,14 @@ from sweep_records import run, sweep
 from tiny_files import synthetic_file
 
 from amc_agents.trial.evaluations import RUNNING_BEST, BestEvaluation, best_epoch, is_better
+from amc_analysis.analyse import rank_runs
 from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.evaluations import cached_confusions, fetch_confusions
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.sources import MAX_FILE_BYTES, FileSource
+from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.confusion import MAX_RUNS, Confusion, confusion_of, read_confusions
-from amc_analysis.runs.findings import Findings, analyse
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 from amc_sweeps.runs.export_file import Export, write
 from amc_sweeps.runs.records import SweepRecord
@@ -46,8 +47,8 @@ def evaluation(epoch: Any, **more: Any) -> dict[str, Any]:
     return {**content, "snr_levels_db": [0, 10], "snr_confusion": [[5, 5], [0, 10]], **more}
 
 
-def findings_of(*runs: Any) -> Findings:
-    return analyse(
+def ranked_sweep(*runs: Any) -> AnalysedSweep:
+    return rank_runs(
         replace(sweep(*runs, config={"metric": {"name": PEAK, "goal": "maximize"}}), entity="e", project="p")
     )
 
@@ -76,7 +77,7 @@ def test_a_file_that_is_no_evaluation_gives_no_confusion_and_no_error(text: byte
 
 
 def test_only_the_best_runs_without_a_local_file_are_fetched(tmp_path: Path) -> None:
-    findings = findings_of(*(run(f"r{n}", [0.9 - n / 100]) for n in range(MAX_RUNS + 2)))
+    analysed = ranked_sweep(*(run(f"r{n}", [0.9 - n / 100]) for n in range(MAX_RUNS + 2)))
     local_file = tmp_path / "r1" / epoch_file(1)
     local_file.parent.mkdir(parents=True)
     local_file.write_text(json.dumps(evaluation(1)))
@@ -88,7 +89,7 @@ def test_only_the_best_runs_without_a_local_file_are_fetched(tmp_path: Path) -> 
         assert confusion is not None
         return {"r4": confusion}
 
-    confusions = read_confusions(tmp_path, findings.sweep, findings.ranked, fetch)
+    confusions = read_confusions(tmp_path, analysed.record, analysed.ranked, fetch)
     assert fetched == ["r0", "r2", "r3", "r4", "r5"]
     assert [(confusion.run_id, confusion.epoch) for confusion in confusions] == [("r1", 1), ("r4", 7)]
 
@@ -210,13 +211,13 @@ class CountingSource:
 
 
 def test_a_cached_evaluation_of_the_peak_is_not_read_again_and_is_used_offline(tmp_path: Path) -> None:
-    findings = findings_of(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]), run("c", [0.1]))
+    analysed = ranked_sweep(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]), run("c", [0.1]))
     source = CountingSource(a=evaluation(2, **{PEAK: 0.3}), b=evaluation(1, **{PEAK: 0.1}))
     path = tmp_path / "cache.sqlite3"
 
     def epochs() -> dict[str, int]:
         source.read_runs.clear()
-        confusions = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
+        confusions = fetch_confusions(lambda: source, path, analysed.record, analysed.ranked)
         return {run_id: confusion.epoch for run_id, confusion in confusions.items()}
 
     assert (epochs(), sorted(source.read_runs)) == ({"a": 2, "b": 1}, ["a", "b", "c"])
@@ -224,7 +225,7 @@ def test_a_cached_evaluation_of_the_peak_is_not_read_again_and_is_used_offline(t
     assert (epochs(), sorted(source.read_runs)) == ({"a": 2, "b": 2}, ["b", "c"])
     source.files["c"] = {"something": "else"}
     assert (epochs(), source.read_runs) == ({"a": 2, "b": 2}, ["c"])
-    offline = cached_confusions([tmp_path / "another.sqlite3", path], findings.sweep, findings.ranked)
+    offline = cached_confusions([tmp_path / "another.sqlite3", path], analysed.record, analysed.ranked)
     assert {run_id: confusion.epoch for run_id, confusion in offline.items()} == {"a": 2, "b": 2}
 
 
@@ -244,12 +245,12 @@ def test_the_evaluation_of_a_deleted_run_leaves_the_cache(tmp_path: Path) -> Non
 
 
 def test_an_error_is_reported_once_and_the_cached_evaluation_is_used(tmp_path: Path) -> None:
-    findings = findings_of(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]))
+    analysed = ranked_sweep(run("a", [0.1, 0.3]), run("b", [0.1, 0.2]))
     source = CountingSource(a=evaluation(1), b=evaluation(2))
     path, reports = tmp_path / "cache.sqlite3", list[str]()
-    fetch_confusions(lambda: source, path, findings.sweep, findings.ranked)
+    fetch_confusions(lambda: source, path, analysed.record, analysed.ranked)
     source.files["a"] = {"broken": True}
-    confusions = fetch_confusions(lambda: source, path, findings.sweep, findings.ranked, report=reports.append)
+    confusions = fetch_confusions(lambda: source, path, analysed.record, analysed.ranked, report=reports.append)
     assert {run_id: confusion.epoch for run_id, confusion in confusions.items()} == {"a": 1, "b": 2}
     assert reports == [
         "reading the evaluations of 2 runs",
@@ -258,7 +259,7 @@ def test_an_error_is_reported_once_and_the_cached_evaluation_is_used(tmp_path: P
 
 
 def test_a_server_that_does_not_answer_delays_no_other_run() -> None:
-    findings = findings_of(run("a", [0.3]), run("b", [0.2]))
+    analysed = ranked_sweep(run("a", [0.3]), run("b", [0.2]))
     reports, released = list[str](), threading.Event()
 
     class SilentSource(CountingSource):
@@ -269,7 +270,7 @@ def test_a_server_that_does_not_answer_delays_no_other_run() -> None:
 
     source = SilentSource(a=evaluation(1), b=evaluation(1))
     confusions = fetch_confusions(
-        lambda: source, None, findings.sweep, findings.ranked, report=reports.append, limit_s=0.2
+        lambda: source, None, analysed.record, analysed.ranked, report=reports.append, limit_s=0.2
     )
     released.set()
     assert list(confusions) == ["b"]

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 
 from amc_agents.commands import main as amc_sweep
+from amc_analysis.analyse import rank_runs
 from amc_analysis.cli import main as amc_analyze
 from amc_analysis.reading.export_file import records_of
-from amc_analysis.runs.findings import analyse
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.claims import Claim, ClaimError, ClaimKind, read_recorded
 from amc_sweeps.runs.records import SweepRecord
@@ -51,11 +51,11 @@ def test_every_sweep_of_the_log_has_a_file_and_its_single_runs_have_one() -> Non
 def test_a_crashed_run_with_a_better_peak_than_all_completed_runs_is_a_hidden_gem(
     name: str, gem: str, peak: float, beats: str
 ) -> None:
-    findings = analyse(recorded(name))
-    assert [entry.run.run_id for entry in findings.gems] == [gem]
-    assert findings.gems[0].peak == peak
-    assert findings.best_whole is not None
-    assert findings.best_whole.run.run_id == beats
+    analysed = rank_runs(recorded(name))
+    assert [entry.run.run_id for entry in analysed.gems] == [gem]
+    assert analysed.gems[0].peak == peak
+    assert analysed.best_ended_well is not None
+    assert analysed.best_ended_well.run.run_id == beats
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_claims_in_the_notes_of_a_run_name_the_run() -> None:
 
 
 def test_noise_is_estimated_only_from_whole_curves() -> None:
-    noise = {entry.run.run_id: entry.noise_sd for entry in analyse(recorded("single_runs")).ranked}
+    noise = {entry.run.run_id: entry.noise_sd for entry in rank_runs(recorded("single_runs")).ranked}
     assert noise["lmp0536i"] == pytest.approx(0.0079, abs=1e-4)
     assert noise["0ecx68oy"] is not None
     assert noise["7h3jifit"] is None, "five of 66 epochs are on record"
@@ -250,7 +250,7 @@ def test_two_sweeps_are_compared_with_a_warning_for_incomplete_records() -> None
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     assert "47.15% cafrw8gz 47.29% stilted-sweep-12" in text
-    assert "Of bapdavm5 4 of 12 runs are on record." in text
+    assert "Only 4 of 12 runs of bapdavm5 are on record." in text
     assert "better by chance alone (3 in 94fqx0gz, 12 in bapdavm5)" in text
     document = json.loads(CliRunner().invoke(amc_analyze, ["94fqx0gz", "bapdavm5", "--json"]).stdout)
     assert [side["best"] for side in document["sides"]] == ["cafrw8gz", "stilted-sweep-12"]

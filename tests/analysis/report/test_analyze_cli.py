@@ -20,11 +20,10 @@ from embedded_server import EmbeddedServer
 from sweep_records import completed, sweep
 
 from amc_agents.preflight.check import check_sweep
+from amc_analysis.analyse import analyse
 from amc_analysis.cli import main
 from amc_analysis.report.comparison import compare, comparison_json
-from amc_analysis.report.sections import report_of
 from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
-from amc_analysis.runs.findings import analyse
 
 
 def test_help_imports_no_heavy_library() -> None:
@@ -49,7 +48,7 @@ def test_ctrl_c_ends_with_code_130_and_no_half_written_file(monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amc_analysis.report.sections.conclude", interrupted)
+    monkeypatch.setattr("amc_analysis.analyse.add_effects", interrupted)
     page = tmp_path / "page.html"
     ended = CliRunner().invoke(main, ["--from", "sweeps/recorded/94fqx0gz.yaml", "--html", str(page)])
     assert ended.exit_code == 130
@@ -284,7 +283,7 @@ def test_the_report_says_that_a_sweep_has_no_runs(real_sweep: RealSweep) -> None
 def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -> None:
     ended = real_sweep.analyze(real_sweep.sweep_id, "--next", "next.yaml")
     assert ended.returncode == 0, ended.stderr
-    assert "Next sweep: 2 configurations, 2 runs at most" in ended.stdout
+    assert "Next sweep: 2 configurations, at most 2 runs" in ended.stdout
     assert "wrote next.yaml" in ended.stderr
     assert check_sweep((real_sweep.folder / "next.yaml").read_text(), source="next.yaml").problems == []
 
@@ -306,9 +305,9 @@ def test_the_schema_of_json_is_printed_without_any_server() -> None:
     assert schema["title"].startswith(f"amc-analyze, version {SCHEMA_VERSION};")
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
-    found = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
-    documents = [to_json(report_of(findings)) for findings in found]
-    several = json.loads(comparison_json(compare(found), documents))
+    sweeps = [analyse(sweep(completed("a", [0.1, 0.2]), completed("b", [0.3]))) for _ in range(2)]
+    documents = [to_json(analysed) for analysed in sweeps]
+    several = json.loads(comparison_json(compare(sweeps), documents))
     for document in (json.loads(documents[0]), several):
         assert [error.message for error in validator.iter_errors(document)] == []
     assert not validator.is_valid({**several, "version": 0})

@@ -6,30 +6,31 @@ from typing import Any
 
 from sweep_records import completed, sweep
 
+from amc_analysis.analyse import rank_runs
 from amc_analysis.report.comparison import classes_of, compare
-from amc_analysis.runs.findings import Findings, analyse
+from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.runs.records import Metric
 
 TASK = {"label_set": "digital17", "snr_min_db": 0, "snr_max_db": 30, "n_val": 111_411, "epochs": 3}
 
 
-def findings(runs: int = 2, metric: Metric | None = None, **config: Any) -> Findings:
+def analysed(runs: int = 2, metric: Metric | None = None, **config: Any) -> AnalysedSweep:
     """Return an analysed sweep of runs with one configuration."""
     records = [completed(f"r{number}", [0.1, 0.2, 0.3], config={**TASK, **config}) for number in range(runs)]
-    return analyse(sweep(*records, **({} if metric is None else {"metric": metric})))
+    return rank_runs(sweep(*records, **({} if metric is None else {"metric": metric})))
 
 
-def caveats(one: Findings, other: Findings) -> str:
+def caveats(one: AnalysedSweep, other: AnalysedSweep) -> str:
     """Return them as one text."""
     return "\n".join(compare([one, other]).caveats)
 
 
 def test_sweeps_that_are_alike_need_no_caveat() -> None:
-    assert caveats(findings(), findings()) == ""
+    assert caveats(analysed(), analysed()) == ""
 
 
 def test_other_label_sets_have_another_chance_level() -> None:
-    said = caveats(findings(), findings(label_set="all24"))
+    said = caveats(analysed(), analysed(label_set="all24"))
     assert "chance differs" in said
     assert "272" in said
     assert "384" in said
@@ -37,14 +38,14 @@ def test_other_label_sets_have_another_chance_level() -> None:
 
 
 def test_other_snr_ranges_are_another_task() -> None:
-    said = caveats(findings(), findings(snr_min_db=-20))
+    said = caveats(analysed(), analysed(snr_min_db=-20))
     assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in said
     assert "442" in said
 
 
 def test_other_metrics_splits_budgets_and_counts_are_said() -> None:
     said = caveats(
-        findings(), findings(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
+        analysed(), analysed(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
     )
     for part in (
         "The metrics differ",
@@ -57,7 +58,7 @@ def test_other_metrics_splits_budgets_and_counts_are_said() -> None:
 
 
 def test_what_is_not_known_of_one_is_not_said_to_differ() -> None:
-    assert "label sets" not in caveats(findings(), analyse(sweep(completed("r", [0.1]), completed("s", [0.2]))))
+    assert "label sets" not in caveats(analysed(), rank_runs(sweep(completed("r", [0.1]), completed("s", [0.2]))))
 
 
 def test_classes_are_counted_over_modulations_and_snr_levels() -> None:

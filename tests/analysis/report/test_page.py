@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
+from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import as_script, chart_data, visible_range
-from amc_analysis.report.sections import report_of
 from amc_analysis.runs.confusion import read_confusions
-from amc_analysis.runs.findings import analyse
 from amc_sweeps.charts.library import chart_library
 from amc_sweeps.runs.records import SweepRecord
 
@@ -28,7 +27,7 @@ EVIL = "</script><script>document.title = 'harmed'</script><img src=x onerror=\"
 
 
 def page_of(record: SweepRecord) -> str:
-    return to_html(report_of(analyse(record)))
+    return to_html(analyse(record))
 
 
 def own(page: str) -> str:
@@ -86,9 +85,9 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
     evaluation = {"modulations": ["BPSK", "QPSK"], "modulation_confusion": [[9, 1], [3, 7]]}
     evaluation |= {"snr_levels_db": [0, 10], "snr_confusion": [[5, 5], [0, 10]]}
     (folder / "epoch_0008.json").write_text(json.dumps(evaluation))
-    findings = analyse(amc_sweep())
-    confusions = read_confusions(tmp_path / "runs", findings.sweep, findings.ranked)
-    report = replace(report_of(findings), confusions=confusions)
+    analysed = rank_runs(amc_sweep())
+    confusions = read_confusions(tmp_path / "runs", analysed.record, analysed.ranked)
+    report = replace(add_conclusions(analysed), confusions=confusions)
     data = chart_data(report)
     assert data["confusions"][0]["modulation"] == {"names": ["BPSK", "QPSK"], "shares": [[0.9, 0.1], [0.3, 0.7]]}
     assert data["levels"]["runs"][0] == {"run": 0, "points": [[0, 0.4], [10, 0.4]]}
@@ -121,8 +120,8 @@ def test_an_unreadable_evaluation_is_left_out(tmp_path: Path, content: str | Non
     folder.mkdir(parents=True)
     if content is not None:
         (folder / "epoch_0008.json").write_text(content)
-    findings = analyse(amc_sweep())
-    assert read_confusions(tmp_path, findings.sweep, findings.ranked) == ()
+    analysed = rank_runs(amc_sweep())
+    assert read_confusions(tmp_path, analysed.record, analysed.ranked) == ()
 
 
 def test_without_scripts_every_run_and_part_is_still_there() -> None:
@@ -139,14 +138,14 @@ def test_the_page_of_a_sweep_without_runs_says_so_and_has_no_script() -> None:
 
 
 def test_a_curve_breaks_where_it_is_not_finite() -> None:
-    findings = analyse(sweep(run("a", [0.1, 0.2, float("nan"), 0.3], "failed")))
-    assert chart_data(report_of(findings))["runs"][0]["y"] == [0.1, 0.2, None, 0.3]
+    analysed = rank_runs(sweep(run("a", [0.1, 0.2, float("nan"), 0.3], "failed")))
+    assert chart_data(add_conclusions(analysed))["runs"][0]["y"] == [0.1, 0.2, None, 0.3]
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_peak() -> None:
     values = [0.3] * 5000
     values[1234] = 0.9
-    drawn_run = chart_data(report_of(analyse(sweep(completed("a", values)))))["runs"][0]
+    drawn_run = chart_data(analyse(sweep(completed("a", values))))["runs"][0]
     assert len(drawn_run["y"]) <= 401
     assert drawn_run["y"][drawn_run["x"].index(1235)] == 0.9
 

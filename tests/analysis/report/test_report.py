@@ -1,4 +1,4 @@
-"""The findings in words, tables and pages: what they say, and that no run's text can break them."""
+"""The analysed in words, tables and pages: what they say, and that no run's text can break them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import pytest
 from rich.console import Console
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
-from amc_analysis.next_sweep.proposal import next_sweep
+from amc_analysis.analyse import add_conclusions, analyse, rank_runs
+from amc_analysis.next_sweep.sweep_file import next_sweep
+from amc_analysis.report.blocks import Table, Warned, table
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.page_data import visible_range
-from amc_analysis.report.section_ends import parts
-from amc_analysis.report.sections import Table, Warned, report_of, table
+from amc_analysis.report.sections import sections
 from amc_analysis.report.terminal import print_report
-from amc_analysis.runs.findings import analyse, searched_parameters, shown_as_percentage
-from amc_analysis.runs.wording import epochs_text, failure_text, headline
+from amc_analysis.report.wording import epochs_text, failure_text, headline
+from amc_analysis.runs.parameters import searched_parameters
 from amc_sweeps.runs.commands import agent_command
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
 
 
 def printed(record: SweepRecord, *, width: int = 100, rows: int | None = None) -> str:
     out = io.StringIO()
-    print_report(report_of(analyse(record)), Console(file=out, width=width, highlight=False), rows)
+    print_report(analyse(record), Console(file=out, width=width, highlight=False), rows)
     return out.getvalue()
 
 
 def test_the_headline_says_who_won_and_that_it_never_finished() -> None:
-    assert headline(analyse(story())) == (
+    assert headline(rank_runs(story())) == (
         "gem has the best peak: val/combined_acc 50.00% at epoch 10 (lost). It is a hidden gem: 10.00 points better "
         "than the best run that ended well, whole (40.00%)."
     )
@@ -39,7 +40,7 @@ def test_the_headline_says_who_won_and_that_it_never_finished() -> None:
 def test_a_gap_within_the_noise_is_called_that() -> None:
     noisy = [0.4 + 0.05 * (-1) ** e for e in range(12)]
     record = sweep(completed("whole", [0.44]), run("gem", noisy, "crashed"))
-    assert "under 2 sd of its own epoch-to-epoch noise" in headline(analyse(record))
+    assert "under 2 sd of its epoch-to-epoch noise" in headline(rank_runs(record))
 
 
 @pytest.mark.parametrize(
@@ -47,42 +48,46 @@ def test_a_gap_within_the_noise_is_called_that() -> None:
     [
         ([], "no runs yet"),
         ([run("a", [math.nan], "failed", exit_code=80)], "No run has logged a finite value of val/combined_acc"),
-        ([run("a", summary={"acc": 0.5, "_step": 3})], "Logged were: acc."),
+        ([run("a", summary={"acc": 0.5, "_step": 3})], "Logged metrics: acc."),
         ([completed("a", [0.5])], "a has the best peak: val/combined_acc 50.00% at epoch 1 (completed)."),
         ([run("a", [0.5] * 59, "running")], "still running"),
-        ([run("a", [0.5], "crashed")], "No run has ended as it was meant to"),
+        ([run("a", [0.5], "crashed")], "No run has ended well"),
     ],
 )
 def test_the_headline_fits_the_sweep(runs: list[RunRecord], says: str) -> None:
-    assert says in headline(analyse(sweep(*runs)))
+    assert says in headline(rank_runs(sweep(*runs)))
 
 
 def test_epochs_that_nobody_told_are_not_none_at_all() -> None:
     told = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
-    assert [epochs_text(entry) for entry in analyse(told).ranked] == ["-/9", "0/9"]
+    assert [epochs_text(entry) for entry in rank_runs(told).ranked] == ["-/9", "0/9"]
 
 
 def test_early_stops_are_in_the_denominator_and_named_but_no_failures() -> None:
-    rate = analyse(story()).failure_rate
+    rate = rank_runs(story()).failure_rate
     assert (rate.failures, rate.ended, dict(rate.censored), rate.not_finished) == (3, 6, {"early_stopped": 1}, 4)
-    text = failure_text(analyse(story()))
+    text = failure_text(rank_runs(story()))
     assert "3 of 6 ended runs failed: 50% (95% interval 19% to 81%)" in text
-    assert "not as failures: 1 early_stopped" in text
-    assert "By state alone it would be 4 of 6, 67%" in text
+    assert "Ended but not counted as failures: 1 early_stopped" in text
+    assert "W&B's states alone would call 4 of 6 failed (67%)" in text
 
 
 def test_few_runs_are_no_rate() -> None:
-    assert "hardly a rate" in failure_text(analyse(sweep(completed("a", [0.5]), run("b", [0.1], "crashed"))))
+    assert "2 runs are too few for a rate" in failure_text(
+        rank_runs(sweep(completed("a", [0.5]), run("b", [0.1], "crashed")))
+    )
 
 
 def test_of_runs_of_which_only_some_are_on_record_no_rate_is_told() -> None:
     chosen = replace(sweep(completed("a", [0.5]), run("b", [0.1], "crashed")), runs_total=12)
-    assert failure_text(analyse(chosen)).startswith("1 of 2 ended runs on record failed. They are not all")
-    assert "%" not in failure_text(analyse(chosen)).split("By state")[0]
+    assert failure_text(rank_runs(chosen)).startswith(
+        "1 of 2 ended runs on record failed. Only 2 of 12 runs are on record"
+    )
+    assert "%" not in failure_text(rank_runs(chosen)).split("W&B's states")[0]
 
 
 def test_epochs_saved_are_those_that_early_stops_did_not_take() -> None:
-    stops = analyse(story()).early_stops
+    stops = rank_runs(story()).early_stops
     assert (stops.runs, stops.epochs_saved) == (1, 17)
 
 
@@ -117,13 +122,13 @@ def test_the_ranking_is_cut_but_never_a_gem() -> None:
 
 def test_an_ascii_terminal_gets_ascii_marks() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")  # raises on anything else
-    print_report(report_of(analyse(story())), Console(file=out, width=100))
+    print_report(analyse(story()), Console(file=out, width=100))
     out.seek(0)
     assert "1 * " in out.read()
 
 
 def test_markdown_tables_survive_a_pipe_in_a_name() -> None:
-    text = to_markdown(report_of(analyse(sweep(completed("a", [0.5], name="evil | name <b>")))))
+    text = to_markdown(analyse(sweep(completed("a", [0.5], name="evil | name <b>"))))
     row = next(line for line in text.splitlines() if "evil" in line and line.startswith("|"))
     assert r"evil \| name &lt;b>" in row
     assert len(re.split(r"(?<!\\)\|", row)) == 13
@@ -142,7 +147,7 @@ def test_equal_values_still_have_a_range() -> None:
 
 def test_percentages_are_for_accuracies_kept_as_fractions() -> None:
     def shown(name: str, value: float) -> bool:
-        return shown_as_percentage(analyse(sweep(completed("a", [value]), metric=Metric(name, "maximize"))))
+        return rank_runs(sweep(completed("a", [value]), metric=Metric(name, "maximize"))).scale.percentage
 
     assert shown("val/combined_acc", 0.5)
     assert shown("accuracy", 1.0)
@@ -174,30 +179,30 @@ def test_searched_parameters_leave_constants_out() -> None:
 
 def test_a_clean_sweep_is_silent_about_integrity() -> None:
     record = sweep(*(completed(f"r{i}", [0.1 * e for e in range(1, 6)], stop_recorded=False) for i in range(3)))
-    assert "integrity" not in [section.key for section in parts(report_of(analyse(record)))]
+    assert "integrity" not in [section.key for section in sections(analyse(record))]
     assert "Integrity" not in printed(record)
 
 
 def test_what_fired_is_shown_with_its_name_in_every_rendering() -> None:
-    report = report_of(analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED")))
-    names = [firing.rule.value for firing in report.conclusions.firings]
+    analysed = analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED"))
+    names = [finding.rule.value for finding in analysed.findings]
     assert names, "a bayes sweep with early stops and no impute fires"
-    shown = [block.name for section in parts(report) for block in section.blocks if isinstance(block, Warned)]
+    shown = [block.name for section in sections(analysed) for block in section.blocks if isinstance(block, Warned)]
     assert shown == names
     out = io.StringIO()
-    print_report(report, Console(file=out, width=100, highlight=False))
+    print_report(analysed, Console(file=out, width=100, highlight=False))
     for name in names:
         assert name in out.getvalue()
-        assert f"**{name}**" in to_markdown(report)
+        assert f"**{name}**" in to_markdown(analysed)
 
 
 def test_a_foreign_sweep_has_no_view_of_modulations() -> None:
-    text = to_markdown(report_of(analyse(story())))
+    text = to_markdown(analyse(story()))
     assert not re.search("modulation|attractor|SNR level", text, re.IGNORECASE)
 
 
 def test_amc_views_come_with_amc_metrics() -> None:
-    text = to_markdown(report_of(analyse(amc_sweep())))
+    text = to_markdown(analyse(amc_sweep()))
     assert "F1 by modulation of best" in text
     assert "F1 by SNR level of best" in text
     assert "Weight of the modulation task" in text
@@ -205,20 +210,20 @@ def test_amc_views_come_with_amc_metrics() -> None:
 
 
 def test_a_gem_comes_with_its_command_and_the_next_sweep_with_its_own() -> None:
-    text = to_markdown(report_of(analyse(story())))
+    text = to_markdown(analyse(story()))
     assert "```bash\namc-sweep repeat local/amc-sweeps/gem" in text
     assert "```bash\namc-analyze 94fqx0gz --next next.yaml\n```" in text
 
 
 def test_a_next_sweep_that_was_asked_for_is_summed_up() -> None:
-    findings = analyse(story())
-    report = replace(report_of(findings), following=next_sweep(findings))
-    assert "Next sweep: infinitely many configurations, 12 runs at most" in to_markdown(report)
+    analysed = rank_runs(story())
+    analysed = replace(add_conclusions(analysed), next_sweep=next_sweep(analysed))
+    assert "Next sweep: infinitely many configurations, at most 12 runs" in to_markdown(analysed)
 
 
 def test_failures_with_the_same_evidence_are_one_line() -> None:
     runs = [run(f"r{i}", [0.1], "crashed") for i in range(9)]
-    (ends,) = (section for section in parts(report_of(analyse(sweep(*runs)))) if section.key == "ends")
+    (ends,) = (section for section in sections(analyse(sweep(*runs))) if section.key == "ends")
     failed = next(block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "failed by")
     assert len(failed.rows) == 1
     assert failed.rows[0][-1] == "r0, r1, r2, r3, r4, r5 and 3 more"
@@ -226,16 +231,16 @@ def test_failures_with_the_same_evidence_are_one_line() -> None:
 
 def test_numbers_are_aligned_to_the_right_and_words_to_the_left() -> None:
     shown = table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
-    assert [shown.numeric(column) for column in range(4)] == [False, True, True, True]
+    assert [shown.is_numeric(column) for column in range(4)] == [False, True, True, True]
 
 
 def test_markdown_is_an_entry_of_a_run_log() -> None:
-    text = to_markdown(report_of(analyse(story())))
+    text = to_markdown(analyse(story()))
     assert text.startswith("## Sweep: 94fqx0gz - a sweep\n\n**Status**: running, 7 runs, read 2025-07-01 13:00 UTC")
     assert "never by test" in text
 
 
 @pytest.mark.parametrize("name", ["`code`", "[link](http://evil)", "*bold*", "a\nb", "<img>"])
 def test_no_name_becomes_markup_in_markdown(name: str) -> None:
-    text = to_markdown(report_of(analyse(sweep(completed("a", [0.5], name=name)))))
+    text = to_markdown(analyse(sweep(completed("a", [0.5], name=name))))
     assert not re.search(r"(?<!\\)`code`|(?<!\\)\[link\]|(?<!\\)\*bold\*|\na\nb|<img>", text)

@@ -1,4 +1,4 @@
-"""The findings for machines: the JSON document keeps to its schema, the CSV has one line a run."""
+"""The analysed for machines: the JSON document keeps to its schema, the CSV has one line a run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ import pytest
 from sweep_records import amc_sweep, run, story, sweep
 from training_surface import simulate
 
-from amc_analysis.next_sweep.proposal import next_sweep
-from amc_analysis.report.json_schema import json_schema
-from amc_analysis.report.sections import report_of
-from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
-from amc_analysis.runs.findings import analyse
+from amc_analysis.analyse import add_conclusions, analyse, rank_runs
+from amc_analysis.next_sweep.sweep_file import next_sweep
+from amc_analysis.report.comparison import COMPARISON_VERSION
+from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, json_schemas, run_fields, to_csv, to_json
 from amc_sweeps.runs.records import SweepRecord
 
 
 def document(record: SweepRecord, *, follow: bool = False) -> dict[str, Any]:
-    findings = analyse(record)
-    report = replace(report_of(findings), following=next_sweep(findings) if follow else None)
+    analysed = rank_runs(record)
+    report = replace(add_conclusions(analysed), next_sweep=next_sweep(analysed) if follow else None)
     return dict(json.loads(to_json(report)))
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema of the document of one sweep."""
+    return dict(json_schemas()["$defs"]["amc-analyze"])
 
 
 SWEEPS = {
@@ -39,17 +43,16 @@ SWEEPS = {
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_document_keeps_to_the_schema(name: str) -> None:
-    schema = json_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator.check_schema(schema())
     errors = [
         f"{list(e.path)}: {e.message[:200]}"
-        for e in jsonschema.Draft202012Validator(schema).iter_errors(SWEEPS[name]())
+        for e in jsonschema.Draft202012Validator(schema()).iter_errors(SWEEPS[name]())
     ]
     assert not errors
 
 
 def test_the_schema_knows_no_other_version_and_no_other_field() -> None:
-    valid = jsonschema.Draft202012Validator(json_schema()).is_valid
+    valid = jsonschema.Draft202012Validator(schema()).is_valid
     whole = document(story())
     assert valid(whole)
     assert not valid(whole | {"version": SCHEMA_VERSION + 1})
@@ -57,14 +60,32 @@ def test_the_schema_knows_no_other_version_and_no_other_field() -> None:
     assert not valid({name: value for name, value in whole.items() if name != "effects"})
 
 
-def test_the_schema_says_what_fields_mean() -> None:
-    effect = json_schema()["properties"]["effects"]["items"]["properties"]
-    assert effect["p_corrected"]["description"].startswith("the same for the number of looks")
-    assert json_schema()["properties"]["runs"]["items"]["properties"]["peak"]["description"] == RUN_FIELDS["peak"]
+def test_the_schema_describes_every_field() -> None:
+    def undescribed(node: Any, path: str) -> list[str]:
+        if isinstance(node, list):
+            return [name for item in node for name in undescribed(item, path)]
+        if not isinstance(node, dict):
+            return []
+        properties = node.get("properties", {})
+        names = [f"{path}.{name}" for name, field in properties.items() if "description" not in field]
+        return names + [name for key, child in node.items() for name in undescribed(child, f"{path}/{key}")]
+
+    assert undescribed(json_schemas(), "") == []
+    runs = schema()["properties"]["runs"]["items"]["properties"]
+    assert {name: runs[name]["description"] for name in RUN_FIELDS} == RUN_FIELDS
+
+
+def test_the_schema_names_the_versions_that_are_written() -> None:
+    documents = json_schemas()["$defs"]
+    versions = {name: document["properties"]["version"]["const"] for name, document in documents.items()}
+    assert versions == {"amc-analyze": SCHEMA_VERSION, "amc-analyze-comparison": COMPARISON_VERSION}
+    assert json_schemas()["title"] == (
+        f"amc-analyze, version {SCHEMA_VERSION}; of several sweeps amc-analyze-comparison, version {COMPARISON_VERSION}"
+    )
 
 
 def test_json_says_what_the_schema_says() -> None:
-    document = json.loads(to_json(report_of(analyse(story()))))
+    document = json.loads(to_json(analyse(story())))
     assert (document["schema"], document["version"]) == ("amc-analyze", 2)
     assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "percentage": True}
     assert document["summary"] == {
@@ -84,12 +105,12 @@ def test_json_says_what_the_schema_says() -> None:
 
 def test_what_is_not_finite_is_null_in_json() -> None:
     record = sweep(run("a", [math.nan], "failed", config={"lr": math.inf}, not_finite=("val/combined_acc",)))
-    (entry,) = json.loads(to_json(report_of(analyse(record))))["runs"]
+    (entry,) = json.loads(to_json(analyse(record)))["runs"]
     assert (entry["last"], entry["config"], entry["not_finite"]) == (None, {"lr": None}, ["val/combined_acc"])
 
 
 def test_csv_has_one_line_a_run_and_the_searched_parameters() -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv(analyse(story())))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(rank_runs(story())))))
     assert [line["run_id"] for line in lines][:2] == ["gem", "whole"]
     assert list(lines[0]) == [*RUN_FIELDS, "config.max_lr", "config.snr_layer", "config.optimizer.beta"]
     assert (lines[0]["hidden_gem"], lines[0]["config.max_lr"], lines[0]["config.optimizer.beta"]) == (
@@ -100,4 +121,4 @@ def test_csv_has_one_line_a_run_and_the_searched_parameters() -> None:
 
 
 def test_every_run_field_is_described() -> None:
-    assert list(run_fields(analyse(story()).ranked[0])) == list(RUN_FIELDS)
+    assert list(run_fields(rank_runs(story()).ranked[0])) == list(RUN_FIELDS)

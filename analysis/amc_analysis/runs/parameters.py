@@ -1,4 +1,4 @@
-"""The searched parameters of a sweep as its runs have them, and the columns that a test of each needs.
+"""The searched parameters of a sweep with their values in the runs, and the columns that a test of each needs.
 
 In names: N runs, D columns of a parameter's basis.
 """
@@ -15,21 +15,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.runs.findings import Findings
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import Choice, Leaf, flatten
-from amc_sweeps.values import look_up
+from amc_sweeps.runs.records import SweepRecord
+from amc_sweeps.values import is_number, look_up
 
 Floats = NDArray[np.float64]
 
-PARTS = 4  # into which a range is cut for display
+PARTS = 4  # of a range for display
 LISTED = 6  # distinct values up to which each gets its own line
 _RECORDED = re.compile(
     r"^_|^n_(?:train|val|test)$|fingerprint|commit|device|host|^parent|_from$|^data$|^storage$|path|dir$|heldout_trained_on"
 )
-DEGREES = 2  # of the polynomial on ranks: a rise or fall, and an optimum inside
+DEGREES = 2  # of the polynomial on ranks: a rise or fall, and an optimum in the middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +38,18 @@ class Parameter:
 
     name: str
     values: tuple[Any, ...]  # one a run, in the order given; None where the run lacks it
-    spec: Leaf | None  # what the sweep says of it; None where the sweep's file cannot be read
+    spec: Leaf | None  # its section of the sweep's file; None where that cannot be read
     has: NDArray[np.bool_]  # which runs have it
 
     @cached_property
     def kind(self) -> Literal["nominal", "ordered"]:
-        """Ordered are numbers, and nothing else."""
+        """Numbers are ordered, everything else is nominal."""
         present = [value for value in self.values if value is not None]
-        return "ordered" if present and all(_is_number(value) for value in present) else "nominal"
+        return "ordered" if present and all(is_number(value) for value in present) else "nominal"
 
     @cached_property
     def scale(self) -> Literal["linear", "log"] | None:
-        """On which scale an ordered parameter is thought of."""
+        """The natural scale of an ordered parameter."""
         if self.kind == "nominal":
             return None
         if isinstance(self.spec, Range):
@@ -66,8 +66,8 @@ class Parameter:
             if value is not None:
                 distinct.setdefault(value_key(value), value)
         present = {value_key(value) for value in self.values if value is not None}
-        found = [value for key, value in distinct.items() if key in present]
-        return tuple(sorted(found)) if self.kind == "ordered" else tuple(found)
+        levels = [value for key, value in distinct.items() if key in present]
+        return tuple(sorted(levels)) if self.kind == "ordered" else tuple(levels)
 
     @cached_property
     def index(self) -> NDArray[np.int64]:
@@ -77,7 +77,7 @@ class Parameter:
 
     @property
     def is_range(self) -> bool:
-        """Whether its values are read in parts of a range: ordered, and too many to list."""
+        """Whether its values are shown in parts of a range: ordered, and too many to list."""
         return self.kind == "ordered" and len(self.levels) > LISTED
 
     @cached_property
@@ -93,10 +93,10 @@ class Parameter:
 
     @cached_property
     def basis(self) -> Floats:
-        """Orthonormal columns that any dependence on the parameter is looked for in; zero where a run lacks it.
+        """Orthonormal columns for a test of dependence on the parameter; zero where a run lacks it.
 
-        Nominal: contrasts between values. Ordered: rank and squared rank, so that a rise, a fall and an optimum
-        inside are seen, whatever the scale. No columns where the runs cannot tell (one value, or nearly one a run).
+        Nominal: contrasts between values. Ordered: rank and squared rank, which show a rise, a fall and an optimum in
+        the middle on any scale. No columns where a test is impossible: one value, or nearly as many as runs.
         """
         basis_ND = np.zeros((len(self.values), 0))
         n_levels, n = len(self.levels), int(self.has.sum())
@@ -119,7 +119,7 @@ class Parameter:
         return basis_ND
 
     def against_others(self, level: int) -> Floats:
-        """Return the one orthonormal column that sets a value against all others; zero where a run lacks it."""
+        """Return the orthonormal column that compares one value with all others; zero where a run lacks it."""
         contrast_N = (self.index == level).astype(np.float64)
         contrast_N[self.has] -= contrast_N[self.has].mean()
         return np.asarray(contrast_N / np.linalg.norm(contrast_N))[:, None]
@@ -132,25 +132,48 @@ class Parameter:
         return text_of(low) if low == high else f"{text_of(low)} to {text_of(high)}"
 
     def ends(self, part: int) -> tuple[Any, Any]:
-        """Return the lowest and the highest value of a part of a range that a run has."""
+        """Return the lowest and the highest value in a part of a range."""
         levels = self.index[self.parts[part]]
         return self.levels[levels.min()], self.levels[levels.max()]
 
 
-def parameters_of(findings: Findings) -> tuple[Parameter, ...]:
-    """Return the searched parameters in the order of the sweep's file; seeds are repeats and not among them.
+def parameters_of(record: SweepRecord, configs: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
+    """Return the searched parameters in the order of the sweep's file; seeds are repeats and left out.
 
-    Runs of a project were searched by nobody: theirs are the entries that all of their configurations have and that
-    differ, without those that record where and on what they ran.
+    Runs of a project have no sweep's file. Their parameters are the entries that all configurations have and that
+    differ, without those that record where a run ran and on what data.
+
+    Args:
+        record: the sweep.
+        configs: the runs' configurations; the parameters' values get their order.
     """
-    specs = specs_of(findings.sweep.config)
-    configs = [entry.run.config for entry in findings.ranked]
-    names = findings.parameters if findings.sweep.kind == "sweep" else _differing(configs)
+    leaves = leaves_of(record.config)
+    names = searched_parameters(record.config) if record.kind == "sweep" else _differing(configs)
     return tuple(
-        parameter(name, [_value(config, name, specs.get(name)) for config in configs], specs.get(name))
+        parameter(name, [_value(config, name, leaves.get(name)) for config in configs], leaves.get(name))
         for name in names
         if not is_seed(name)
     )
+
+
+def searched_parameters(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the dotted names of the parameters that a sweep varies, whether the grammar can read them or not."""
+    return tuple(name for name, section in _sections(config.get("parameters")) if not _is_constant(section))
+
+
+def _sections(parameters: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    sections: list[tuple[str, Mapping[str, Any]]] = []
+    for name, section in parameters.items() if isinstance(parameters, Mapping) else ():
+        if isinstance(section, Mapping) and isinstance(section.get("parameters"), Mapping):
+            sections.extend(_sections(section["parameters"], f"{prefix}{name}."))
+        elif isinstance(section, Mapping):
+            sections.append((prefix + name, section))
+    return sections
+
+
+def _is_constant(section: Mapping[str, Any]) -> bool:
+    values = section.get("values")
+    return "value" in section or (isinstance(values, list) and len(values) == 1)
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -170,14 +193,14 @@ def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Par
     return Parameter(name, known, spec, np.array([value is not None for value in known], dtype=bool))
 
 
-def specs_of(config: Mapping[str, Any]) -> dict[str, Leaf]:
-    """Return dotted name -> what a sweep's file says of the parameter, as far as it can be read."""
+def leaves_of(config: Mapping[str, Any]) -> dict[str, Leaf]:
+    """Return dotted name -> the parameter's section of the sweep's file, as far as the grammar can read it."""
     parsed, _ = parse_leniently(config)
     return {} if parsed is None else {".".join(path): leaf for path, leaf in flatten(parsed.parameters)}
 
 
 def is_seed(name: str) -> bool:
-    """Whether a parameter is a seed: its values repeat a configuration, none is better than another."""
+    """Return whether a parameter is a seed: its values repeat a configuration."""
     return re.search(r"(?:^|[._/-])seed$", name, re.IGNORECASE) is not None
 
 
@@ -191,12 +214,8 @@ def text_of(value: Any) -> str:
 
 
 def _value(config: Mapping[str, Any], name: str, spec: Leaf | None) -> Any:
-    """Return a run's value; a null that the sweep lists is a value of its own, any other one is absent."""
+    """Return a run's value; a null counts as a value only where the sweep lists it."""
     value = look_up(config, name)
     if value is None and name in config and isinstance(spec, Choice) and None in spec.values:
         return "null"
     return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

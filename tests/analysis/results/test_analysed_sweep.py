@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sweep_records import completed, run, sweep
 
-from amc_analysis.runs.findings import Findings, analyse
+from amc_analysis.analyse import rank_runs
+from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.commands import repeat_commands
 from amc_sweeps.runs.records import RunRecord
@@ -12,7 +13,7 @@ from amc_sweeps.runs.records import RunRecord
 OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}, "epochs": {"value": 20}}}
 
 
-def broken_host() -> Findings:
+def broken_host() -> AnalysedSweep:
     """Return a sweep of which one host fails all runs, one the half, and one none."""
     bad = [run(f"bad{i}", [0.1], "failed", exit_code=1, host="gpu-3", agent="a1") for i in range(4)]
     half = [
@@ -20,7 +21,7 @@ def broken_host() -> Findings:
         completed("h2", [0.5], host="gpu-2", agent="a2"),
     ]
     good = [completed("g1", [0.6], host="gpu-1", agent="a2"), completed("nowhere", [0.4])]
-    return analyse(sweep(*bad, *half, *good))
+    return rank_runs(sweep(*bad, *half, *good))
 
 
 def test_failures_are_counted_by_host_and_by_agent_the_worst_first() -> None:
@@ -44,8 +45,8 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_taken_up() -> None:
         run("lost", [0.1], "crashed", config={"max_lr": 1e-3}),
         run("diverged", [0.2], "failed", exit_code=80, config={"max_lr": 2e-3}),
     ]
-    found = analyse(sweep(*runs, config=OWN))
-    commands = {entry.run.run_id: repeat_commands(found.sweep, entry) for entry in found.ranked}
+    found = rank_runs(sweep(*runs, config=OWN))
+    commands = {entry.run.run_id: repeat_commands(found.record, entry) for entry in found.ranked}
     assert commands["lost"] == (
         "amc-sweep repeat local/amc-sweeps/lost",
         "amc-sweep resume local/amc-sweeps/lost",
@@ -55,17 +56,17 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_taken_up() -> None:
 
 def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:
     foreign = {**OWN, "program": "train.py"}
-    found = analyse(
+    found = rank_runs(
         sweep(run("a", [0.1], "crashed", config={"max_lr": 1e-3, "epochs": 20, "note": "x"}), config=foreign)
     )
-    assert repeat_commands(found.sweep, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
+    assert repeat_commands(found.record, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
 
 
 def test_a_run_of_no_sweep_is_ours_if_it_has_our_whole_configuration() -> None:
     config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
     ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
-    found = analyse(sweep(ours, others))
-    commands = [repeat_commands(found.sweep, entry) for entry in found.ranked]
+    found = rank_runs(sweep(ours, others))
+    commands = [repeat_commands(found.record, entry) for entry in found.ranked]
     assert commands == [("amc-sweep repeat local/amc-sweeps/ours", "amc-sweep resume local/amc-sweeps/ours"), ()]
 
 
@@ -77,13 +78,13 @@ def stopped(run_id: str, epochs: int, planned: int | None) -> RunRecord:
 
 
 def test_epochs_saved_are_those_that_were_planned_and_not_taken() -> None:
-    found = analyse(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
+    found = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
     assert (found.early_stops.runs, found.early_stops.epochs_saved) == (3, 55 + 45)
-    assert analyse(sweep(stopped("c", 3, None))).early_stops.epochs_saved is None
+    assert rank_runs(sweep(stopped("c", 3, None))).early_stops.epochs_saved is None
 
 
 def test_early_stops_are_named_beside_the_failure_rate_and_not_in_it() -> None:
     lost = run("lost", [0.1] * 2, "crashed")
-    rate = analyse(sweep(stopped("a", 5, 60), stopped("b", 5, 60), lost, completed("d", [0.5]))).failure_rate
+    rate = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 5, 60), lost, completed("d", [0.5]))).failure_rate
     assert (rate.failures, rate.ended, rate.not_finished) == (1, 4, 3)
     assert rate.censored == {Cause.EARLY_STOPPED: 2}

@@ -1,6 +1,6 @@
 """What only runs of automatic modulation classification log: task weights, SNR attractors, F1 by class.
 
-Names are those of amc_core.metric_names; where a run did not log them there is no view of it.
+The metrics' names are those of amc_core.metric_names. Runs that did not log them are left out.
 """
 
 from __future__ import annotations
@@ -10,39 +10,41 @@ from collections import Counter
 
 import numpy as np
 
-from amc_analysis.dynamics.dynamics import ClassScore, ClassView, RunAttractor, RunDrift
-from amc_analysis.effects.parameters import Floats
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import ClassScore, ClassSummary, RunAttractor, RunDrift
 from amc_analysis.runs.history import Column
-from amc_analysis.runs.records import history_of
+from amc_analysis.runs.parameters import Floats
+from amc_analysis.runs.records import history_of, row_of_value
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.statistics import noise_sd
 
 _MOD, _FAMILY, _LEVEL = "f1/mod/", "f1/family/", "f1/snr/"
 
 
-def drifts(findings: Findings) -> tuple[RunDrift, ...]:
-    """Return how the modulation task's share of both weights moved, for every run that logged it."""
-    found = []
-    for entry in findings.ranked:
+def drifts(analysed: AnalysedSweep) -> tuple[RunDrift, ...]:
+    """Return the modulation task's share of both weights, for every run that logged them."""
+    summaries = []
+    for entry in analysed.ranked:
         mod_E, snr_E = history_of(entry.run).aligned("weight/mod", "weight/snr")
         total_E = mod_E + snr_E
         share_E = mod_E[total_E > 0] / total_E[total_E > 0]
         if len(share_E):
             ends = (float(share_E[0]), float(share_E[-1]))
-            found.append(RunDrift(entry.run.run_id, *ends, lowest=float(share_E.min()), highest=float(share_E.max())))
-    return tuple(found)
+            summaries.append(
+                RunDrift(entry.run.run_id, *ends, lowest=float(share_E.min()), highest=float(share_E.max()))
+            )
+    return tuple(summaries)
 
 
-def attractors(findings: Findings) -> tuple[RunAttractor, ...]:
-    """Return which SNR level swallowed others, for every run in which one did."""
-    found = []
-    for entry in findings.ranked:
+def attractors(analysed: AnalysedSweep) -> tuple[RunAttractor, ...]:
+    """Return the SNR level that other levels were taken for, for every run in which there was one."""
+    summaries = []
+    for entry in analysed.ranked:
         share, level = history_of(entry.run).column("attractor/share"), history_of(entry.run).column("attractor/snr_db")
         if not len(share) or not (share.values > 0).any():
             continue
         usual = Counter(level.values[np.isfinite(level.values)].tolist()).most_common(1)
-        found.append(
+        summaries.append(
             RunAttractor(
                 run_id=entry.run.run_id,
                 epochs=len(share),
@@ -52,16 +54,16 @@ def attractors(findings: Findings) -> tuple[RunAttractor, ...]:
                 last_share=float(share.values[-1]),
             )
         )
-    return tuple(found)
+    return tuple(summaries)
 
 
-def class_view(findings: Findings) -> ClassView | None:
+def class_summary(analysed: AnalysedSweep) -> ClassSummary | None:
     """Return F1 by modulation, family and SNR level of the best run that logged it."""
-    for entry in findings.ranked:
-        row = _row_of_peak(entry, findings.metric.name)
+    for entry in analysed.ranked:
+        row = row_of_value(entry.run, analysed.metric.name, entry.peak)
         modulations, families, levels = (_scores(entry, prefix, row) for prefix in (_MOD, _FAMILY, _LEVEL))
         if modulations or levels:
-            return ClassView(
+            return ClassSummary(
                 run_id=entry.run.run_id,
                 epoch=entry.peak_epoch,
                 modulations=tuple(sorted(modulations, key=_worst_last)),
@@ -91,13 +93,6 @@ def _score(metric: str, name: str, column: Column, row: int | None) -> ClassScor
         volatility=noise_sd(values_E.tolist()),
         largest_drop=float(max(0.0, -np.diff(values_E).min())) if len(values_E) > 1 else 0.0,
     )
-
-
-def _row_of_peak(entry: RankedRun, metric: str) -> int | None:
-    """Return the row of the history in which the ranking metric has its peak."""
-    column = history_of(entry.run).column(metric)
-    found = np.flatnonzero(column.values == entry.peak)
-    return int(column.rows[found[0]]) if len(found) else None
 
 
 def _worst_last(score: ClassScore) -> float:

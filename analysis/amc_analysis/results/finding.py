@@ -1,4 +1,4 @@
-"""What an integrity rule says when it fires: its name, its numbers, the evidence and what follows from it."""
+"""The integrity rules by name, and what one of them finds: numbers, evidence and consequence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Number = float | int | str | None
 
 
 class Severity(StrEnum):
-    """How much a firing weighs."""
+    """How much a finding weighs."""
 
-    ERROR = "error"  # a number or a conclusion is wrong as it stands
-    WARNING = "warning"  # a conclusion may be drawn that the evidence cannot carry
+    ERROR = "error"  # a number or a conclusion is wrong
+    WARNING = "warning"  # the evidence is too weak for a conclusion that a reader may draw
     NOTE = "note"  # something to know before the next sweep
 
 
@@ -45,12 +45,12 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True)
-class Firing:
-    """One rule about one thing."""
+class Finding:
+    """One result of one rule."""
 
     rule: Rule
     severity: Severity
     subjects: tuple[str, ...]  # what it is about: run ids, `parameter`, `parameter=value`, hosts
-    numbers: Mapping[str, Number]  # what it rests on; accuracies and shares as fractions, as logged
+    numbers: Mapping[str, Number]  # behind the evidence; accuracies and shares as fractions, as logged
     evidence: str  # one sentence with the numbers
-    consequence: str  # one sentence: what must not be concluded, or what to do
+    consequence: str  # one sentence: what not to conclude, or what to do

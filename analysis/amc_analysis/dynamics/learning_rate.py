@@ -1,4 +1,4 @@
-"""The learning rate against performance inside runs: does the metric suffer while the rate rises, where is the peak."""
+"""The learning rate against performance inside runs: changes of the metric, and the rate at the peak."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Literal
 
 import numpy as np
 
-from amc_analysis.dynamics.dynamics import CycleView, RunCycle
-from amc_analysis.effects.parameters import Floats
 from amc_analysis.effects.statistics import t_interval
-from amc_analysis.runs.findings import Findings
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import CycleSummary, RunCycle
+from amc_analysis.runs.parameters import Floats
 from amc_analysis.runs.records import history_of
 from amc_sweeps.runs.ranking import RankedRun
 
 _NAMED_LR = re.compile(r"(?:^|[/._-])(?:lr|learning_rate)(?:$|[-/._0-9])", re.IGNORECASE)
 
-AT_AN_END = 0.1  # of a cycle's height: so near its top or bottom a rate counts as there
-STEEP_START = 0.8  # of the rise from the first value to the peak: until then a run gains whatever the rate does
+AT_AN_END = 0.1  # of a cycle's height: a rate this near its top or bottom counts as at it
+STEEP_START = 0.8  # of the rise from the first value to the peak: before that a run gains at any rate
 SAME_RATE = 1e-3  # relative change under which a rate counts as constant
 
 Phase = Literal["rising", "at the top", "falling", "at the bottom", "constant"]
 
 
-def cycle_view(findings: Findings) -> CycleView | None:
-    """Compare epochs with a rising and with a falling rate, run by run; None where no run logged a rate that moves."""
-    name = _name_of_lr(findings)
+def cycle_summary(analysed: AnalysedSweep) -> CycleSummary | None:
+    """Compare epochs with a rising and with a falling rate, run by run; None where no run logged a changing rate."""
+    name = _name_of_lr(analysed)
     if name is None:
         return None
-    sign = 1.0 if findings.metric.goal == "maximize" else -1.0
-    runs = [cycle for entry in findings.ranked if (cycle := _cycle(entry, name, findings.metric.name, sign))]
+    sign = analysed.outcomes.sign
+    runs = [cycle for entry in analysed.ranked if (cycle := _cycle(entry, name, analysed.metric.name, sign))]
     if not any(cycle.peak_phase not in {None, "constant"} for cycle in runs):
         return None
     differences = [
@@ -41,7 +41,7 @@ def cycle_view(findings: Findings) -> CycleView | None:
         for cycle in runs
         if cycle.change_falling is not None and cycle.change_rising is not None
     ]
-    return CycleView(
+    return CycleSummary(
         metric=name,
         runs=tuple(runs),
         n=len(differences),
@@ -52,8 +52,8 @@ def cycle_view(findings: Findings) -> CycleView | None:
     )
 
 
-def _name_of_lr(findings: Findings) -> str | None:
-    columns = (name for entry in findings.ranked for name in history_of(entry.run).columns)
+def _name_of_lr(analysed: AnalysedSweep) -> str | None:
+    columns = (name for entry in analysed.ranked for name in history_of(entry.run).columns)
     names = Counter(name for name in columns if _NAMED_LR.search(name))
     return min(names, key=lambda name: (-names[name], len(name), name)) if names else None
 
@@ -63,7 +63,7 @@ def _cycle(entry: RankedRun, name: str, metric: str, sign: float) -> RunCycle | 
     lr, value = history.column(name), history.column(metric)
     if not len(lr) or len(value) < 3:
         return None
-    # The rate of a row, or the last one before it: some scripts log it in rows of its own.
+    # Take the rate of the row, or the last one before it: some scripts log it in rows of its own.
     place = np.searchsorted(lr.rows, value.rows, side="right") - 1
     known = (place >= 0) & np.isfinite(value.values)
     rate_E, value_E = lr.values[place[known]], sign * value.values[known]
@@ -87,7 +87,7 @@ def _cycle(entry: RankedRun, name: str, metric: str, sign: float) -> RunCycle | 
 
 
 def _moves(rate_E: Floats) -> Floats:
-    """Return 1, 0 or -1 for every epoch but the first: the rate rose, stayed or fell since the one before."""
+    """Return 1, 0 or -1 for every epoch but the first: the rate rose, stayed or fell since the last epoch."""
     change_E = np.diff(rate_E)
     return np.sign(np.where(np.abs(change_E) <= SAME_RATE * np.abs(rate_E[1:]), 0.0, change_E))
 
@@ -101,8 +101,8 @@ def _share_of_cycle(rate_E: Floats, at: int) -> float | None:
 
 def _minima(rate_E: Floats) -> Sequence[int]:
     inner = (rate_E[1:-1] < rate_E[:-2]) & (rate_E[1:-1] <= rate_E[2:])
-    found: list[int] = (np.flatnonzero(inner) + 1).tolist()
-    return found
+    positions: list[int] = (np.flatnonzero(inner) + 1).tolist()
+    return positions
 
 
 def _phase(moves_E: Floats, peak: int, share: float | None) -> Phase | None:
@@ -114,7 +114,7 @@ def _phase(moves_E: Floats, peak: int, share: float | None) -> Phase | None:
         return "at the top"
     if share <= AT_AN_END:
         return "at the bottom"
-    # The rate is that of the epoch's end: how it moved during the epoch is the step up to it.
+    # The logged rate is that of the epoch's end, so the step before it happened during the epoch.
     move = moves_E[max(peak - 1, 0)]
     return "rising" if move > 0 else "falling" if move < 0 else "constant"
 

@@ -1,0 +1,75 @@
+"""From a sweep's record to everything that is concluded from it. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from amc_analysis.dynamics.dynamics import dynamics_of
+from amc_analysis.effects.confounding import confounded_pairs
+from amc_analysis.effects.effects import effects_of
+from amc_analysis.effects.importance import importance_of
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Rule
+from amc_analysis.rules.registry import check_rules
+from amc_analysis.runs.outcomes import outcomes_of
+from amc_analysis.runs.parameters import parameters_of
+from amc_sweeps.runs.causes import Diagnosis, classify
+from amc_sweeps.runs.evidence import evidence_of
+from amc_sweeps.runs.ranking import exclude, rank
+from amc_sweeps.runs.records import SweepRecord
+
+_LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
+
+
+def rank_runs(record: SweepRecord) -> AnalysedSweep:
+    """Return the sweep with the cause of every run's end and its runs ranked by peak."""
+    return rank_by_diagnoses(record, {run_id: classify(evidence) for run_id, evidence in evidence_of(record).items()})
+
+
+def rank_by_diagnoses(record: SweepRecord, diagnoses: Mapping[str, Diagnosis]) -> AnalysedSweep:
+    """Return the sweep with its runs ranked by peak, where the cause of every run's end (by run id) is given."""
+    ranked = rank(record.runs, diagnoses, record.metric)
+    parameters = parameters_of(record, [entry.run.config for entry in ranked])
+    return AnalysedSweep(record, ranked, outcomes_of(ranked, record.metric.goal), parameters)
+
+
+def analyse(record: SweepRecord, *, seed: int = 0) -> AnalysedSweep:
+    """Return the sweep with every conclusion; the same record and seed give the same ones.
+
+    Args:
+        record: one sweep, or runs of a project.
+        seed: of permutations, simulations and the forest.
+    """
+    return add_conclusions(rank_runs(record), seed=seed)
+
+
+def add_conclusions(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
+    """Return a sweep of ranked runs with every conclusion, see ``analyse``."""
+    analysed = add_effects(analysed, seed=seed)
+    importance = importance_of(analysed.outcomes, analysed.parameters, seed)
+    analysed = replace(analysed, importance=importance, dynamics=dynamics_of(analysed, _stream(seed, "modes")))
+    return _set_leaks_aside(replace(analysed, findings=check_rules(analysed)))
+
+
+def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
+    """Return a sweep of ranked runs with the effects of its parameters and the confounded pairs."""
+    effects = effects_of(analysed.outcomes, analysed.parameters, _stream(seed, "effects"))
+    confounded = confounded_pairs(analysed.parameters, _stream(seed, "pairs"))
+    return replace(analysed, seed=seed, effects=effects, confounded=confounded)
+
+
+def _set_leaks_aside(analysed: AnalysedSweep) -> AnalysedSweep:
+    """Mark the runs that saw held-out frames in training, and look for gems among the others."""
+    leaks = {
+        finding.subjects[0]: finding.rule.value for finding in reversed(analysed.findings) if finding.rule in _LEAKS
+    }
+    return replace(analysed, ranked=exclude(analysed.ranked, leaks, analysed.metric.goal))
+
+
+def _stream(seed: int, part: Literal["effects", "pairs", "modes"]) -> np.random.Generator:
+    """Return the random numbers of one part: they do not depend on how many another part draws."""
+    return np.random.default_rng([seed, len(part), ord(part[0])])

@@ -1,0 +1,216 @@
+"""The next sweep's file: the plan as YAML, with the evidence above every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amc_analysis.next_sweep.narrowing import LEAST_RUNS, LEAST_TO_DROP
+from amc_analysis.next_sweep.plan import NoNextSweepError, plan_next_sweep
+from amc_analysis.next_sweep.surrogate import DRAWS
+from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.next_sweep import Decision, NextSweep, ParameterPath, SweepPlan, ValueEvidence
+from amc_analysis.runs.metric_scale import MetricScale, interval_text
+from amc_sweeps.grammar.parse import parse_leniently
+from amc_sweeps.grammar.trial_program import is_trial_program
+from amc_sweeps.number_formats import counted, percent
+
+TRIAL_COMMAND = ("${env}", "${program}", "${args}")
+_CARRIED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind")
+
+
+def next_sweep(analysed: AnalysedSweep) -> NextSweep:
+    """Plan the next sweep and write its file.
+
+    Raises:
+        NoNextSweepError: when this sweep's configuration cannot be read, or no valid sweep follows from it.
+    """
+    plan = plan_next_sweep(analysed)
+    summary = _summary(plan)
+    lines = [line for text in _head(analysed, plan, summary) for line in comment(text)]
+    lines += [*_top_level(analysed, plan), *comment(plan.run_cap_reason), f"run_cap: {plan.run_cap}", ""]
+    text = "\n".join([*lines, "parameters:", *parameters(plan.sections, _comments(analysed, plan))]) + "\n"
+    _, problems = parse_leniently(text)
+    if problems:
+        raise NoNextSweepError("no valid sweep follows from this one: " + "; ".join(problems))
+    return NextSweep(plan, text, summary)
+
+
+def _summary(plan: SweepPlan) -> str:
+    if plan.configurations is None:
+        text = "infinitely many configurations"
+    else:
+        text = counted(plan.configurations, "configuration")
+    text += f", at most {counted(plan.run_cap, 'run')}"
+    if plan.epochs is not None:
+        text += f", about {counted(plan.epochs, 'epoch')}"
+        if plan.epochs_at_most is not None and plan.epochs_at_most > plan.epochs:
+            text += f" ({plan.epochs_at_most:,} if no run is cut short)"
+    shrinks = plan.narrowing.shrinks
+    return f"{text}; the space is {shrinks:.1f} times smaller" if shrinks > 1.05 else f"{text}; the space stays whole"
+
+
+def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
+    """Return the comments above the file."""
+    record, narrowing = analysed.record, plan.narrowing
+    texts = [
+        f"The sweep after {record.entity}/{record.project}/{record.sweep_id}, written by amc-analyze from its "
+        f"{counted(len(analysed.ranked), 'run')}, judged by {analysed.metric.name} ({analysed.metric.goal}).",
+        f"{summary}.",
+    ]
+    if narrowing.horizon is None:
+        texts.append(
+            f"Nothing is excluded: this needs {LEAST_RUNS} runs with a value, and a parameter that took two values; "
+            f"there {'is' if narrowing.runs == 1 else 'are'} {counted(narrowing.runs, 'run')} with a value."
+        )
+    else:
+        texts += [
+            f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}. {narrowing.carried} of them "
+            "ended earlier; what they would have reached is estimated from the gains of the other runs.",
+            f'"Optimum in 40% of draws": {DRAWS} surfaces were drawn from a Gaussian process given these runs, and 40% '
+            f"of them have their optimum there. A value under 1% is dropped, if at least {LEAST_TO_DROP} runs had it.",
+            f"Equal runs differ by about {analysed.scale.difference(narrowing.noise_sd)} (sd). "
+            f"{counted(narrowing.equals, 'run')} {'lies' if narrowing.equals == 1 else 'lie'} within that of the best "
+            "one, the best one included.",
+        ]
+    if narrowing.left_out:
+        texts.append(
+            f"Left out: {counted(narrowing.left_out, 'run')} whose configuration is unknown or outside this sweep's "
+            "space."
+        )
+    if plan.seeds is not None and plan.seeds.path is None:
+        texts.append(
+            f"{plan.seeds.reason} No run's configuration names a seed, so none is written. Repeat the best runs by "
+            "hand."
+        )
+    return texts
+
+
+def _top_level(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
+    """Return everything but the comments above the file, the number of runs and the parameters."""
+    config, record = analysed.config, analysed.record
+    name = str(config.get("name") or record.name or record.sweep_id)
+    lines = [
+        f"name: {literal(name if name.endswith('-next') else f'{name}-next')}",
+        f"description: {literal(f'follows {record.sweep_id}')}",
+        "",
+    ]
+    lines += [f"{key}: {literal(config[key])}" for key in _CARRIED if config.get(key) is not None]
+    program, command = config.get("program"), config.get("command")
+    if program is not None:
+        lines.append(f"program: {literal(program)}")
+    if command is None and is_trial_program(program):
+        command = TRIAL_COMMAND
+    if command is not None:
+        lines.append(f"command: [{', '.join(_quoted(part) for part in command)}]")
+    return [*lines, "", f"method: {plan.method}", *_metric(analysed, plan), *_early_terminate(analysed)]
+
+
+def _quoted(part: Any) -> str:
+    """Quote a macro, as W&B's documentation does."""
+    return f'"{part}"' if isinstance(part, str) and part.startswith("${") and '"' not in part else literal(part)
+
+
+def _metric(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
+    given = analysed.config.get("metric")
+    metric = dict(given) if isinstance(given, Mapping) and given.get("name") else {"name": analysed.metric.name}
+    metric.setdefault("goal", analysed.metric.goal)
+    metric = {key: metric[key] for key in sorted(metric, key=lambda key: key != "name")}
+    lines = ["metric:"]
+    if metric["name"] != analysed.metric.name:
+        lines += comment(f"The ranges below were judged by {analysed.metric.name}.", 2)
+    impute = metric.pop("impute", "worst")
+    lines += [f"  {key}: {literal(value)}" for key, value in metric.items()]
+    bad = sum(entry.run.state in {"crashed", "failed", "killed"} for entry in analysed.ranked)
+    if plan.method != "bayes":
+        lines += comment("Only method bayes reads this.", 2)
+    elif impute == "worst" and bad:
+        lines += comment(
+            f"With worst, W&B's default, bayes would count {counted(bad, 'run')} of this sweep that crashed, failed or "
+            f"{'was' if bad == 1 else 'were'} killed as the worst result; best takes what a run had reached.",
+            2,
+        )
+    return [*lines, f"  impute: {'best' if impute == 'worst' else literal(impute)}"]
+
+
+def _early_terminate(analysed: AnalysedSweep) -> list[str]:
+    given = analysed.config.get("early_terminate")
+    if not isinstance(given, Mapping):
+        return []
+    section = dict(given)
+    strict = section.pop("strict", None)
+    lines = ["early_terminate:", *(f"  {key}: {literal(value)}" for key, value in section.items())]
+    if strict is None:
+        lines += comment(
+            "This sweep did not set strict: W&B's engine takes true, its documentation says false. With false, a run "
+            f"is judged by its best value so far, which fits a ranking by peak ({analysed.early_stops.runs} runs of "
+            "this sweep were stopped early).",
+            2,
+        )
+    return [*lines, f"  strict: {literal(bool(strict))}"]
+
+
+def _comments(analysed: AnalysedSweep, plan: SweepPlan) -> dict[ParameterPath, list[str]]:
+    """Return the evidence for every decision, by parameter."""
+    comments = {decision.path: _evidence(decision, analysed.scale, plan) for decision in plan.narrowing.decisions}
+    if plan.seeds is not None and plan.seeds.path is not None:
+        comments[plan.seeds.path] = [f"Repeats, not a choice. {plan.seeds.reason}"]
+    return comments
+
+
+def _evidence(decision: Decision, scale: MetricScale, plan: SweepPlan) -> list[str]:
+    if not decision.is_bounded:
+        return ["Kept whole: no part can be taken of a distribution without ends."]
+    if plan.narrowing.horizon is None:
+        texts = [
+            f"Kept whole: {counted(plan.narrowing.runs, 'run')} exclude nothing. {_tried(decision, scale)}".strip()
+        ]
+    elif not decision.is_compared:
+        texts = [f"Kept whole: there is nothing to compare. {_tried(decision, scale)}".strip()]
+    elif decision.is_range:
+        texts = [f"Kept {decision.kept[0].label}: {_runs_text(decision.kept[0], scale, draws=True)}."]
+    else:
+        texts = [f"Kept {'; '.join(_value_text(value, scale, draws=True) for value in decision.kept)}."]
+    if decision.dropped:
+        texts.append(f"Dropped {'; '.join(_value_text(value, scale, draws=True) for value in decision.dropped)}.")
+    if decision.rises is not None:
+        texts.append(
+            f"{decision.rises.rule}: {decision.rises.evidence} {decision.rises.consequence} This end is kept. Nothing "
+            "is written beyond it, because no run shows what is possible there."
+        )
+    if decision.failing is not None:
+        end = decision.failing
+        texts.append(
+            f"Failures: {'above' if end.upper else 'below'} {end.beyond:.3g} {end.failures} of {end.n} runs failed "
+            f"(95% interval {interval_text(end.interval)}), elsewhere {end.failures_elsewhere} of {end.n_elsewhere} "
+            f"(permutation test, p = {end.p:.2g}). The cause is the configuration, not the machines."
+        )
+    if decision.ran_apart:
+        values = ", ".join(map(literal, decision.ran_apart))
+        texts.append(
+            f"Kept without a comparison: {values}. Only runs whose other settings are not on record had it, or runs "
+            "that a claim names."
+        )
+    if decision.never_ran:
+        values = ", ".join(str(value) if decision.is_range else literal(value) for value in decision.never_ran)
+        texts.append(f"EXPLORATION: no run had {values}; kept, because there is no evidence against it.")
+    return texts
+
+
+def _tried(decision: Decision, scale: MetricScale) -> str:
+    if not decision.kept:
+        return ""
+    return f"Runs: {'; '.join(_value_text(value, scale, draws=False) for value in decision.kept)}."
+
+
+def _value_text(value: ValueEvidence, scale: MetricScale, *, draws: bool) -> str:
+    name = value.label if isinstance(value.label, str) else literal(value.label)
+    return f"{name} ({_runs_text(value, scale, draws=draws)})"
+
+
+def _runs_text(value: ValueEvidence, scale: MetricScale, *, draws: bool) -> str:
+    text = f"n = {value.n}" + ("" if value.best is None else f", best {scale.text(value.best)}")
+    if draws and value.n:
+        text += f", optimum in {'under 1%' if value.share < 0.01 else percent(value.share)} of draws"
+    return f"{text}, {value.failures} of {value.ended} failed" if value.failures else text

@@ -1,0 +1,55 @@
+"""What the sections of a report are made of; every renderer writes these in its own way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    def is_numeric(self, column: int) -> bool:
+        """Return whether a column holds numbers, which are aligned to the right."""
+        return all(_NUMBER.match(row[column]) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line to copy."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning with the name of what it is about."""
+
+    name: str
+    severity: str  # error, warning or note
+    text: str
+
+
+Block = str | Table | Command | Warned
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """Return a table."""
+    return Table(tuple(titles), tuple(tuple(row) for row in rows), caption)

@@ -1,0 +1,159 @@
+"""The section "Inside the runs": learning rate, two groups, overfitting, noise, and what only AMC runs log."""
+
+from __future__ import annotations
+
+from amc_analysis.report.blocks import Block, Section, Table, table
+from amc_analysis.report.wording import epoch_text, p_text
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.dynamics import (
+    ClassScore,
+    ClassSummary,
+    CycleSummary,
+    GapSummary,
+    Modes,
+    RunAttractor,
+    RunDrift,
+    RunVolatility,
+)
+from amc_analysis.runs.metric_scale import MetricScale
+from amc_sweeps.number_formats import counted, percent
+
+MOST_ROWS = 8  # runs, best peak first
+MOST_CLASSES = 24
+
+
+def dynamics_section(analysed: AnalysedSweep) -> Section | None:
+    """Say what happened inside the runs; None where no run logged the metrics for it."""
+    dynamics, scale = analysed.dynamics, analysed.scale
+    blocks: list[Block] = []
+    if dynamics.modes is not None and dynamics.modes.bimodal:
+        blocks.append(_modes(dynamics.modes, scale))
+    if dynamics.cycles is not None:
+        blocks.append(_cycles(dynamics.cycles, scale))
+    if dynamics.gap is not None:
+        blocks += _gap(dynamics.gap, scale)
+    if dynamics.volatility:
+        blocks.append(_volatility(dynamics.volatility, scale))
+    if dynamics.drifts:
+        blocks.append(_drifts(dynamics.drifts))
+    if dynamics.attractors:
+        blocks.append(_attractors(dynamics.attractors))
+    if dynamics.classes is not None:
+        blocks += _classes(dynamics.classes)
+    return Section("inside", "Inside the runs", tuple(blocks)) if blocks else None
+
+
+def _modes(modes: Modes, scale: MetricScale) -> str:
+    text = f"The outcomes of {modes.n} runs fall into two groups (dip test, p {p_text(modes.p)})"
+    if modes.gap is None:
+        return f"{text}."
+    low, high = map(scale.text, modes.gap)
+    return f"{text}: {modes.below} at {low} or lower, {modes.above} at {high} or higher."
+
+
+def _cycles(cycles: CycleSummary, scale: MetricScale) -> str:
+    sentences = []
+    if cycles.difference is not None and cycles.n:
+        better = "falling" if cycles.difference > 0 else "rising"
+        sentences.append(
+            f"The metric gains {scale.difference(cycles.difference)} more an epoch while {cycles.metric} is {better} "
+            f"({cycles.runs_better_falling} of {counted(cycles.n, 'run')} gain more while it falls)"
+        )
+        if cycles.interval is not None:
+            low, high = map(scale.signed, cycles.interval)
+            sentences[-1] += f"; 95% interval of falling minus rising: {low} to {high}"
+    if cycles.peaks:
+        phases = ", ".join(f"{phase} in {counted(count, 'run')}" for phase, count in cycles.peaks.items())
+        sentences.append(f"Learning rate at the peak: {phases}")
+    return f"Learning rate. {'. '.join(sentences) or 'No run has epochs with a rising and with a falling rate'}."
+
+
+def _gap(gap: GapSummary, scale: MetricScale) -> list[Block]:
+    thirds = ((gap.early, "first"), (gap.middle, "middle"), (gap.late, "last"))
+    means = ", ".join(f"{scale.signed(value)} in the {name}" for value, name in thirds if value is not None)
+    text = f"Train minus validation ({gap.train_metric}): {means} third of the epochs. " if means else ""
+    text += (
+        f"{gap.overfitting} of {counted(gap.judged, 'run')} overfit: validation gets worse while train still improves."
+    )
+    if gap.judged < len(gap.runs):
+        text += f" {counted(len(gap.runs) - gap.judged, 'run')} with too few epochs to judge."
+    blocks: list[Block] = [text]
+    if gap.overfitting:
+        rows = [
+            [
+                run.run_id,
+                *(scale.signed(value) for value in (run.early, run.middle, run.late, run.at_peak)),
+                epoch_text(run.onset_epoch),
+            ]
+            for run in gap.runs[:MOST_ROWS]
+        ]
+        titles = ("run", "first third", "middle", "last third", "at the peak", "overfits from epoch")
+        blocks.append(table(titles, rows, f"Train minus validation by run{_shown(len(gap.runs))}."))
+    return blocks
+
+
+def _volatility(runs: tuple[RunVolatility, ...], scale: MetricScale) -> Table:
+    rows = [
+        [
+            run.run_id,
+            scale.difference(run.noise_sd),
+            scale.difference(run.largest_drop),
+            epoch_text(run.drop_epoch),
+            scale.difference(run.peak_inflation),
+        ]
+        for run in runs[:MOST_ROWS]
+    ]
+    titles = ("run", "noise sd", "largest drop", "at epoch", "peak inflated by")
+    caption = (
+        "Noise from epoch to epoch. Peaks flatter: with this noise, a run that never improved would still show a peak "
+        "this far above its mean"
+    )
+    return table(titles, rows, f"{caption}{_shown(len(runs))}.")
+
+
+def _drifts(runs: tuple[RunDrift, ...]) -> Table:
+    rows = [
+        [run.run_id, *(percent(share, 1) for share in (run.first, run.last, run.lowest, run.highest))]
+        for run in runs[:MOST_ROWS]
+    ]
+    titles = ("run", "first", "last", "lowest", "highest")
+    return table(titles, rows, f"Weight of the modulation task; the SNR task has the rest{_shown(len(runs))}.")
+
+
+def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
+    rows = [
+        [
+            run.run_id,
+            "-" if run.usual_db is None else f"{run.usual_db:g} dB",
+            f"{run.epochs_with}/{run.epochs}",
+            percent(run.greatest_share, 1),
+            percent(run.last_share, 1),
+        ]
+        for run in runs[:MOST_ROWS]
+    ]
+    titles = ("run", "level", "epochs with", "largest share", "last share")
+    caption = "SNR attractors: a level that frames of other levels are taken for, and their share"
+    return table(titles, rows, f"{caption}{_shown(len(runs))}.")
+
+
+def _classes(classes: ClassSummary) -> list[Block]:
+    at = "" if classes.epoch is None else f" at its peak, epoch {epoch_text(classes.epoch)}"
+    kinds = (("modulation", classes.modulations), ("family", classes.families), ("SNR level", classes.levels))
+    return [_scores(kind, scores, classes.run_id, at) for kind, scores in kinds if scores]
+
+
+def _scores(kind: str, scores: tuple[ClassScore, ...], run_id: str, at: str) -> Table:
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    rows = [
+        [f"{score.name} dB" if kind == "SNR level" else score.name]
+        + [text(value) for value in (score.at_peak, score.best, score.last, score.volatility, score.largest_drop)]
+        for score in scores[:MOST_CLASSES]
+    ]
+    titles = (kind, "F1", "best", "last", "volatility", "largest drop")
+    return table(titles, rows, f"F1 by {kind} of {run_id}{at}; volatility is the sd from epoch to epoch.")
+
+
+def _shown(n: int) -> str:
+    return f"; the best {MOST_ROWS} of {n} runs" if n > MOST_ROWS else ""

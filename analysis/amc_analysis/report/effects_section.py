@@ -1,0 +1,118 @@
+"""The section "What mattered": effects of the searched parameters, importance, confounded pairs."""
+
+from __future__ import annotations
+
+from amc_analysis.report.blocks import Block, Section, Table, table
+from amc_analysis.report.wording import p_text
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.effects import Effect, Importance, MatchedPairs, ValueOutcome
+from amc_analysis.runs.metric_scale import MetricScale, interval_text
+from amc_analysis.runs.parameters import text_of
+from amc_sweeps.number_formats import counted, percent
+
+_TRENDS = {
+    "rises": "higher values do better",
+    "falls": "lower values do better",
+    "peaks inside": "middle values do best",
+    "dips inside": "middle values do worst",
+}
+
+
+def effects_section(analysed: AnalysedSweep) -> Section | None:
+    """Say what the searched parameters did; None where none took two values."""
+    effects, scale = analysed.effects, analysed.scale
+    if not effects:
+        return None
+    blocks: list[Block] = [_overview(effects)]
+    for effect in effects:
+        blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1)]
+    blocks.append(_importance(analysed.importance))
+    blocks += [
+        f"{pair.first} and {pair.second} moved together ({pair.measure} {pair.strength:.2f}, n = {pair.n}): their "
+        "effects cannot be separated."
+        for pair in analysed.confounded
+    ]
+    return Section("matters", "What mattered", tuple(blocks))
+
+
+def effect_text(effect: Effect) -> str:
+    """Return the clear effects of one parameter in words; empty without any."""
+    clauses = []
+    if effect.called:
+        trend = "performance depends on it" if effect.trend is None else _TRENDS[effect.trend]
+        share = "" if effect.explained is None else f"; explains {percent(effect.explained)} of the ranking"
+        clauses.append(f"{trend} (p {p_text(effect.p_corrected)}{share})")
+    if effect.failures_called:
+        clauses.append(f"failures depend on it (p {p_text(effect.failure_p_corrected)})")
+    return "; ".join(clauses)
+
+
+def _overview(effects: tuple[Effect, ...]) -> str:
+    clear = {effect.parameter: text for effect in effects if (text := effect_text(effect))}
+    test = "permutation test, corrected for multiple comparisons"
+    if clear:
+        text = f"{'; '.join(f'{name}: {text}' for name, text in clear.items())}. p is from a {test}."
+        unclear = [effect.parameter for effect in effects if effect.parameter not in clear]
+        text += f" No clear effect: {', '.join(unclear)}." if unclear else ""
+    else:
+        text = f"No parameter has a clear effect ({test})."
+    return (
+        f"{text} best of k: expected best of k runs, so that groups of unequal size compare fairly. beats: share of "
+        "the other runs beaten, at equal epochs."
+    )
+
+
+def _table(effect: Effect, scale: MetricScale) -> Table:
+    captions = []
+    if effect.equal_epochs is not None:
+        captions.append(f"{effect.parameter}: outcomes are the best of the first {effect.equal_epochs} epochs.")
+        captions += [f"Left out: {counted(effect.left_out, 'shorter run')}."] if effect.left_out else []
+    if effect.where is not None:
+        captions.append(
+            f"{effect.parameter} exists only where {effect.where}; {counted(effect.n_elsewhere, 'run')} without it."
+        )
+    titles = (
+        *(effect.parameter, "n", "best", "mean", "95% interval", f"best of {effect.k}"),
+        *("beats", "failed", "95% interval"),
+    )
+    return table(titles, [_row(value, scale) for value in effect.values], " ".join(captions))
+
+
+def _row(value: ValueOutcome, scale: MetricScale) -> list[str]:
+    mean_interval = "n < 8" if value.n else "-"
+    if value.interval is not None:
+        mean_interval = f"{scale.text(value.interval[0])} to {scale.text(value.interval[1])}"
+    return [
+        value.label,
+        str(value.n),
+        scale.text(value.best),
+        scale.text(value.mean),
+        mean_interval,
+        scale.text(value.expected_best),
+        "-" if value.rank_score is None else percent(value.rank_score),
+        f"{value.failures}/{value.ended}",
+        interval_text(value.failure_interval) if value.ended else "-",
+    ]
+
+
+def _pairs(pairs: MatchedPairs, effect: Effect, scale: MetricScale) -> str:
+    direction = "more" if pairs.difference > 0 else "less"
+    text = (
+        f"{effect.parameter} {text_of(pairs.second)} against {text_of(pairs.first)}, all else equal: "
+        f"{scale.difference(pairs.difference)} {direction} over {counted(pairs.n, 'pair')}, better in {pairs.better}"
+    )
+    if pairs.interval is not None:
+        low, high = map(scale.signed, pairs.interval)
+        text += f" (95% interval {low} to {high})"
+    return f"{text}."
+
+
+def _importance(importance: Importance) -> Block:
+    if importance.refused is not None or importance.r2 is None:
+        return f"No importance is shown. {importance.refused or ''}".rstrip()
+    rows = [[share.parameter, f"{share.importance:.2f}"] for share in importance.shares]
+    caption = (
+        f"Importance: the loss of a random forest's out-of-bag R² of {importance.r2:.2f} (n = {importance.n}) when the "
+        "parameter is shuffled; 0 or less: not needed."
+    )
+    return table(("parameter", "loss of R²"), rows, caption)

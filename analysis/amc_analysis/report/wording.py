@@ -1,0 +1,170 @@
+"""Sentences and labels that the terminal, Markdown and the page share."""
+
+from __future__ import annotations
+
+from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.runs.failure_rates import SMALL_GROUP
+from amc_analysis.runs.metric_scale import interval_text
+from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
+from amc_sweeps.runs.ranking import GEM_TOP_RANKS, RankedRun
+
+ROWS = 20  # of the ranking on the terminal, unless asked for more
+FAILURES_SHOWN = 8
+GEMS_SHOWN = 3
+SHORTEST_NAME = 8  # characters; a narrower column of display names is left out
+
+GEM_LEGEND = (
+    "hidden gem: a run that was cut short, yet is better than every run that ended well, or among the best "
+    f"{GEM_TOP_RANKS} of all"
+)
+SET_ASIDE_LEGEND = "! set aside: do not compare it with other runs, see Integrity"
+UNCERTAIN_LEGEND = "? the cause is not certain; --html and --markdown give the evidence"
+
+GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of causes: see group_of
+
+
+def group_of(cause: Cause) -> str:
+    """Return what a cause means for the reader, one of GROUPS."""
+    if cause in ENDED_WELL:
+        return "ended well"
+    if cause in CENSORED:
+        return "cut short"
+    return "failed" if cause in FAILURES else "running or unknown"
+
+
+def peak_name(analysed: AnalysedSweep) -> str:
+    """Return what the best value of a run is called: the peak, or the lowest value of a minimised metric."""
+    return "peak" if analysed.metric.goal == "maximize" else "lowest"
+
+
+def epoch_text(epoch: float | None) -> str:
+    """Write an epoch, which some scripts log as a fraction."""
+    return "-" if epoch is None else f"{epoch:.0f}" if epoch == int(epoch) else f"{epoch:.1f}"
+
+
+def epochs_text(entry: RankedRun) -> str:
+    """Write how many epochs of how many; "-" where a run has a value but logged no epochs."""
+    done = "-" if entry.epochs == 0 and entry.peak is not None else str(entry.epochs)
+    return done if entry.epochs_planned is None else f"{done}/{entry.epochs_planned}"
+
+
+def p_text(p: float | None) -> str:
+    """Write a p-value with its relation sign."""
+    if p is None:
+        return "unknown"
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def rank_text(entry: RankedRun, gem: str = "◆") -> str:
+    """Write a run's rank and its mark: a gem, or one that was set aside."""
+    mark = f" {gem}" if entry.is_gem else " !" if entry.excluded_by else ""
+    return f"{entry.rank or ''}{mark}"
+
+
+def headline(analysed: AnalysedSweep) -> str:
+    """Name the best run that can be compared, and the better ones that were set aside."""
+    best, sentences = analysed.best, [_winner(analysed)]
+    for entry in analysed.ranked:
+        if entry.excluded_by is None or entry.peak is None or best is None or (entry.rank or 0) > (best.rank or 0):
+            continue
+        value = analysed.scale.text(entry.peak)
+        sentences.append(f"{run_label(entry)} with {value} is set aside: {entry.excluded_by}.")
+    return " ".join(sentences)
+
+
+def _winner(analysed: AnalysedSweep) -> str:
+    """Name the best run, and say whether a run that was cut short beats those that ended well."""
+    metric, best, whole, scale = analysed.metric, analysed.best, analysed.best_ended_well, analysed.scale
+    if not analysed.ranked:
+        return "This sweep has no runs yet."
+    if best is None or best.peak is None:
+        logged = [] if analysed.has_metric else analysed.logged_metrics
+        hint = f" Logged metrics: {', '.join(logged)}." if logged else ""
+        return f"No run has logged a finite value of {metric.name}.{hint}"
+    where = "" if best.peak_epoch is None else f" at epoch {epoch_text(best.peak_epoch)}"
+    what = f"best peak: {metric.name}" if metric.goal == "maximize" else f"lowest {metric.name}:"
+    if best.cause is Cause.RUNNING:
+        return f"{run_label(best)} is still running and has the {what} {scale.text(best.peak)}{where}."
+    text = f"{run_label(best)} has the {what} {scale.text(best.peak)}{where} ({best.cause})."
+    if best.cause in ENDED_WELL:
+        return text
+    if whole is None or whole.peak is None:
+        return f"{text} No run has ended well."
+    gap = best.peak - whole.peak
+    if best.excluded_by:
+        return text
+    if gap == 0:
+        return f"{text} {run_label(whole)}, which ended well, reached the same value."
+    text += (
+        f" It is a hidden gem: {scale.difference(gap)} better than the best run that ended well, {run_label(whole)} "
+    )
+    text += f"({scale.text(whole.peak)})."
+    if best.noise_sd is not None and abs(gap) < 2 * best.noise_sd:
+        noise = scale.difference(best.noise_sd)
+        text += f" The gap is under 2 sd of its epoch-to-epoch noise (sd {noise}): repeat the run."
+    return text
+
+
+def failure_text(analysed: AnalysedSweep) -> str:
+    """Say how many runs failed, with an interval, and what W&B's states alone would say."""
+    rate = analysed.failure_rate
+    if rate.rate is None or rate.naive_rate is None:
+        return "No run has ended yet."
+    ended = f"{rate.failures} of {counted(rate.ended, 'ended run')}"
+    total = analysed.record.runs_total or 0
+    if total > len(analysed.ranked):
+        text = (
+            f"{ended} on record failed. Only {len(analysed.ranked)} of {total} runs are on record, so no rate is given."
+        )
+    else:
+        text = f"{ended} failed: {percent(rate.rate)} (95% interval {interval_text(rate.interval)})."
+        if rate.ended < SMALL_GROUP:
+            text += f" {counted(rate.ended, 'run')} {'is' if rate.ended == 1 else 'are'} too few for a rate."
+    if rate.censored:
+        causes = ", ".join(f"{count} {cause}" for cause, count in rate.censored.items())
+        text += f" Ended but not counted as failures: {causes}."
+    if rate.unknown:
+        text += f" The cause is unknown for {counted(rate.unknown, 'run')}."
+    if rate.not_finished != rate.failures:
+        naive = f"{rate.not_finished} of {rate.ended} failed ({percent(rate.naive_rate)})"
+        text += f" W&B's states alone would call {naive}."
+    return text
+
+
+def early_stop_text(analysed: AnalysedSweep) -> str | None:
+    """Say what Hyperband stopped and saved; None where it stopped nothing."""
+    stops = analysed.early_stops
+    if not stops.runs:
+        return None
+    saved = "" if stops.epochs_saved is None else f", which saved about {counted(stops.epochs_saved, 'epoch')}"
+    return f"Hyperband stopped {counted(stops.runs, 'run')} early{saved}."
+
+
+def metric_text(analysed: AnalysedSweep) -> str:
+    """Name the metric and its goal."""
+    return f"{analysed.metric.name}, {analysed.metric.goal}d"
+
+
+def warnings(analysed: AnalysedSweep) -> list[str]:
+    """Say what the reader must know about the records themselves."""
+    texts = []
+    total = analysed.record.runs_total
+    if total is not None and total > len(analysed.ranked):
+        texts.append(f"Only {len(analysed.ranked)} of {total} runs are on record; the other runs are unknown.")
+    if analysed.unread:
+        first = analysed.unread[0]
+        texts.append(
+            f"The history of {counted(len(analysed.unread), 'run')} could not be read, first {run_label(first)}: "
+            f"{first.run.unread}"
+        )
+    if analysed.ranked and all(entry.run.stop_recorded is None for entry in analysed.ranked):
+        texts.append("This record has no stop requests and no exit codes, so causes are inferred.")
+    return texts
+
+
+def shown_rows(analysed: AnalysedSweep, rows: int | None) -> list[RankedRun]:
+    """Return the first rows of the ranking and every hidden gem; None: all rows."""
+    if rows is None:
+        return list(analysed.ranked)
+    return [entry for place, entry in enumerate(analysed.ranked) if place < rows or entry.is_gem]

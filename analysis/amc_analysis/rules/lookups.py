@@ -1,0 +1,52 @@
+"""What several rules look up: values of a configuration or summary, the metric at an epoch, runs by name."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amc_core.modulations import LABEL_SETS
+from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.values import as_finite
+
+SNR_STEP_DB = 2  # between RadioML's levels
+
+
+def number_in(mapping: Mapping[str, Any], *names: str) -> float | None:
+    """Return the first finite number under these names."""
+    return next((number for name in names if (number := as_finite(mapping.get(name))) is not None), None)
+
+
+def text_in(mapping: Mapping[str, Any], *names: str) -> str | None:
+    """Return the first text under these names."""
+    return next((value for name in names if isinstance(value := mapping.get(name), str) and value), None)
+
+
+def value_at(entry: RankedRun, epoch: float) -> float | None:
+    """Return the metric at an epoch: the `epoch` metric of a row, else the count of logged values from 1."""
+    for count, point in enumerate(entry.run.points, start=1):
+        at = float(count) if point.epoch is None else point.epoch
+        if at == epoch and math.isfinite(point.value):
+            return point.value
+    return None
+
+
+def classes_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many classes, modulation and SNR together, a run's configuration makes; None for unknown."""
+    n_classes = number_in(config, "n_classes", "num_classes")
+    if n_classes is not None:
+        return int(n_classes)
+    labels = text_in(config, "label_set")
+    low, high = number_in(config, "snr_min_db"), number_in(config, "snr_max_db")
+    if labels not in LABEL_SETS or low is None or high is None:
+        return None
+    return len(LABEL_SETS[str(labels)]) * (int(high - low) // SNR_STEP_DB + 1)
+
+
+def runs_by_name(ranked: Sequence[RankedRun]) -> dict[str, RankedRun]:
+    """Return runs by id, and by display name where no two runs share it."""
+    names = Counter(entry.run.name for entry in ranked)
+    unique = {entry.run.name: entry for entry in ranked if names[entry.run.name] == 1}
+    return unique | {entry.run.run_id: entry for entry in ranked}
