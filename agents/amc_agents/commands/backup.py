@@ -9,6 +9,7 @@ import click
 from amc_agents.commands.serve import default_data
 from amc_sweeps.backend.options import Refusal, refuse
 from amc_sweeps.backend.running_servers import running_servers
+from amc_sweeps.number_formats import counted
 
 
 @click.command("backup")
@@ -19,9 +20,9 @@ from amc_sweeps.backend.running_servers import running_servers
     help="The server's data folder.  [default: that of the running server, else ~/.local/share/amc-sweep]",
 )
 def backup_command(file: Path, data: Path | None) -> None:
-    """Save the embedded server's data to FILE (tar), consistent even while agents write; FILE must not exist.
+    """Save the embedded server's data to FILE (tar). Agents may go on writing meanwhile. FILE must not exist.
 
-    Runs, histories, sweeps, files and artifacts are in it, the key is not. Saved and restored by
+    FILE has runs, histories, sweeps, files and artifacts, but not the key. To save and restore:
 
     \b
     amc-sweep backup monday.tar
@@ -36,8 +37,8 @@ def backup_command(file: Path, data: Path | None) -> None:
     except BackupError as error:
         raise Refusal(str(error)) from error
     click.echo(
-        f"{file}: {saved.runs:,} runs, {saved.history_rows:,} rows of history, {saved.files:,} files, "
-        f"{saved.size / 1e6:,.1f} MB",
+        f"{file}: {counted(saved.runs, 'run')}, {counted(saved.history_rows, 'history row')}, "
+        f"{counted(saved.files, 'file')}, {saved.size / 1e6:,.1f} MB",
         err=True,
     )
 
@@ -46,5 +47,5 @@ def _data_folder() -> Path:
     servers = running_servers()
     if len(servers) > 1:
         listed = "\n".join(f"  --data {server.data}    at {server.base_url}" for server in servers)
-        refuse(f"{len(servers)} embedded servers are running: say whose data to save\n{listed}")
+        refuse(f"{len(servers)} embedded servers are running: choose one\n{listed}")
     return Path(servers[0].data) if servers else default_data()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import platformdirs
 
-from amc_agents.commands.background import detach
+from amc_agents.commands.background import Announce, run_in_background
 from amc_sweeps.backend.keys import NO_KEY
 from amc_sweeps.backend.options import Refusal
 from amc_sweeps.backend.running_servers import ServerState, remove_server_state, write_server_state
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     "--data",
     default=None,
     type=click.Path(path_type=Path),
-    help="Folder of the database, the files, the log and the key.  [default: ~/.local/share/amc-sweep]",
+    help="Folder of the database, files, log and key.  [default: ~/.local/share/amc-sweep]",
 )
 @click.option(
     "--key-file", type=click.Path(path_type=Path, dir_okay=False), help="Default: api.key in the data folder."
 )
-@click.option("--no-auth", is_flag=True, help="Ask for no key (on 127.0.0.1 only).")
+@click.option("--no-auth", is_flag=True, help="Serve without a key (on 127.0.0.1 only).")
 @click.option(
     "--tls-cert",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -45,15 +45,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Its private key (PEM, no password).",
 )
-@click.option("--background", is_flag=True, help="Leave the terminal once it listens; prints the pid that ends it.")
-@click.option("--seed", type=int, help="Makes the searches of new sweeps reproducible.")
+@click.option("--background", is_flag=True, help="Run in the background, and print the pid.")
+@click.option("--seed", type=int, help="Seed of the searches of new sweeps.")
 @click.option(
     "limits",
     "--limit",
     multiple=True,
-    hidden=True,  # for tests, which cannot wait for five minutes of silence
+    hidden=True,  # for tests, which cannot wait for the five minutes of the real limits
     metavar="NAME=SECONDS",
-    help="How long silence may last: a field of amc_server.scheduling.states.Limits.",
+    help="A timeout: a field of amc_server.scheduling.states.Limits.",
 )
 def serve_command(
     host: str,
@@ -74,12 +74,12 @@ def serve_command(
     amc-sweep serve --background            the same, without keeping the terminal
     amc-sweep serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem     for other machines too
 
-    What it stores stays in the data folder; killed and started again on it, it goes on where it was, and so do its
-    agents.
+    The data stays in the data folder. A server that was killed continues when it is started again on that folder, and
+    its agents continue too.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 cannot start.
     """
-    # Imported here: --help of the whole command should not wait for a web server.
+    # Imported here, so that --help does not wait for the import of a web server.
     from amc_server.process import ServerOptions
 
     options = ServerOptions(
@@ -95,7 +95,9 @@ def serve_command(
     )
     if background:
         try:
-            detach(lambda say: _serve(options, say, background=True), options.data / "background.log")
+            run_in_background(
+                lambda announce: _serve(options, announce, background=True), options.data / "background.log"
+            )
         except OSError as error:
             raise Refusal(
                 f"the data folder {options.data} cannot be written ({error.strerror}). Choose another with --data."
@@ -105,8 +107,8 @@ def serve_command(
     click.echo("amc-sweep server ended.", err=True)
 
 
-def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, background: bool) -> None:
-    """Serve until the end; ``say`` gets what the user should know, once the server listens."""
+def _serve(options: ServerOptions, announce: Announce, *, background: bool) -> None:
+    """Serve until the end; ``announce`` gets the lines for the user when the server listens."""
     from amc_server.process import ServerError, run
 
     def state_of(started: Started) -> ServerState:
@@ -118,43 +120,42 @@ def _serve(options: ServerOptions, say: Callable[[list[str]], None], *, backgrou
             instance=started.instance,
         )
 
-    def announce(started: Started) -> None:
+    def announce_start(started: Started) -> None:
         state = state_of(started)
         path = write_server_state(state)
         ending = f"kill {state.pid} ends it." if background else "Ctrl-C ends it."
-        say([*_announcement(options, started, state, ending), *([f"State file: {path}"] if background else [])])
+        announce([*_announcement(options, started, state, ending), *([f"State file: {path}"] if background else [])])
 
     try:
-        run(options, announce, lambda started: remove_server_state(state_of(started)))
+        run(options, announce_start, lambda started: remove_server_state(state_of(started)))
     except ServerError as error:
         raise Refusal(str(error)) from error
 
 
 def _announcement(options: ServerOptions, started: Started, state: ServerState, ending: str) -> list[str]:
-    """Return what a user should know of a server that listens. The key itself is never shown."""
+    """Return the lines for the user of a server that has started. They name the key's file, never the key."""
     from amc_server.http.guard import LOOPBACK
 
     key = f'"$(cat {shlex.quote(str(started.key_file))})"' if started.key_file else NO_KEY
     lines = [
         f"amc-sweep server at {state.base_url}, data in {started.data}. {ending}",
-        "Every amc-sweep command of this user finds it. The plain wandb client is pointed at it by",
+        "Every amc-sweep command of this user finds it. For the plain wandb client, set",
         f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP",
     ]
     if started.key_file:
-        lines.append("In a browser: log in as api, the key (the content of that file) as the password.")
+        lines.append("In a browser: user api, and as password the key (the content of that file).")
     if options.tls_cert:
-        lines.append("TLS: clients name the server as its certificate does, and trust who signed that (SSL_CERT_FILE).")
+        lines.append("TLS: clients must use the host name of the certificate, and trust its issuer (SSL_CERT_FILE).")
     elif options.host not in LOOPBACK:
         lines.append(
-            f"Warning: {options.host} is reachable from other machines and this server speaks plain HTTP: the key "
-            "would travel in the clear. Give --tls-cert and --tls-key, put TLS in front of it (a reverse proxy), or "
-            "use an SSH tunnel."
+            f"Warning: other machines can reach {options.host}, and plain HTTP sends the key unencrypted. "
+            "Use --tls-cert and --tls-key, a reverse proxy with TLS, or an SSH tunnel."
         )
     return lines
 
 
 def _reachable(base_url: str) -> str:
-    """Return an address that a client on this machine can use: 0.0.0.0 is one to listen on only."""
+    """Return an address for clients on this machine, since they cannot connect to 0.0.0.0."""
     return base_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
@@ -171,5 +172,5 @@ def _limits(texts: Iterable[str]) -> Limits:
 
 
 def default_data() -> Path:
-    """Return one folder a user, whatever folder the command is called in: a sweep started today is found tomorrow."""
+    """Return the user's data folder. It does not depend on the current folder, so that a later command finds it."""
     return platformdirs.user_data_path("amc-sweep")

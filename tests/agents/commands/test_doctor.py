@@ -1,4 +1,4 @@
-"""What amc-sweep doctor concludes. This machine has no GPU and a right clock: those findings are given, not found."""
+"""The checks of amc-sweep doctor. This machine has no GPU and a correct clock, so those facts are given as values."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ WORKS = TorchFacts("2.14.1+cu130", "13.0", ("NVIDIA H200",))
 
 
 @pytest.mark.parametrize(
-    ("gpus", "torch", "visible", "verdict", "said"),
+    ("gpus", "torch", "visible", "verdict", "message"),
     [
         ([H200], WORKS, None, "pass", "NVIDIA H200 (140 GiB), driver 580.95, torch 2.14.1+cu130 computes on CUDA 13.0"),
         ([H200, H200], WORKS, "0", "pass", "torch sees 1 of them"),
-        ([H200], TorchFacts("2.14.1+cpu", None, ()), None, "fail", "is a build for the CPU"),
+        ([H200], TorchFacts("2.14.1+cpu", None, ()), None, "fail", "is a CPU build"),
         ([H200], TorchFacts("2.14.1", "13.0", ()), None, "fail", "cannot compute on it (built for CUDA 13.0)"),
-        ([H200], TorchFacts("2.14.1", "13.0", ()), "7", "fail", "CUDA_VISIBLE_DEVICES='7' lets torch see none"),
+        ([H200], TorchFacts("2.14.1", "13.0", ()), "7", "fail", "CUDA_VISIBLE_DEVICES='7' hides it from torch"),
         (None, TorchFacts("2.14.1", "13.0", ()), None, "warn", "no NVIDIA driver answers"),
-        ([], TorchFacts("2.14.1", "13.0", ()), None, "warn", "the driver knows no GPU"),
+        ([], TorchFacts("2.14.1", "13.0", ()), None, "warn", "the driver lists no GPU"),
         (None, TorchFacts("?", None, (), "libcudart.so.13: not found"), None, "fail", "libcudart.so.13"),
     ],
 )
 def test_driver_and_torch_are_judged_together(
-    gpus: list[Gpu] | None, torch: TorchFacts, visible: str | None, verdict: str, said: str
+    gpus: list[Gpu] | None, torch: TorchFacts, visible: str | None, verdict: str, message: str
 ) -> None:
     check = doctor.gpu_check(gpus, torch, visible)
     assert check.verdict == verdict
-    assert said in check.said
+    assert message in check.message
     assert (check.remedy is None) == (verdict == "pass")
 
 
@@ -54,23 +54,23 @@ def test_what_nvidia_smi_prints_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "verdict", "said"),
+    ("ahead_s", "verdict", "message"),
     [
         (0.4, "pass", "within 1 s"),
         (-29.0, "pass", "within 29 s"),
         (45.0, "warn", "45 s behind the server's"),
         (-45.0, "warn", "45 s ahead of the server's"),
-        (400.0, "fail", "living runs are taken for lost ones"),
-        (None, "warn", "did not say its time"),
+        (400.0, "fail", "running runs may look lost"),
+        (None, "warn", "did not send its time"),
     ],
 )
-def test_the_clock_is_judged_by_the_servers(ahead_s: float | None, verdict: str, said: str) -> None:
+def test_the_clock_is_judged_by_the_servers(ahead_s: float | None, verdict: str, message: str) -> None:
     check = doctor.clock_check(ahead_s)
-    assert (check.verdict, said in check.said) == (verdict, True)
+    assert (check.verdict, message in check.message) == (verdict, True)
 
 
 class _Late(BaseHTTPRequestHandler):
-    """A server two minutes ahead, that knows no page and is asked without a key."""
+    """A server whose clock is two minutes ahead, without any page; it must get no key."""
 
     def do_HEAD(self) -> None:
         assert "Authorization" not in self.headers
@@ -99,7 +99,7 @@ def test_the_servers_clock_is_read_from_any_answer_without_sending_the_key() -> 
 
 
 @pytest.mark.parametrize(
-    ("installed", "python", "said"),
+    ("installed", "python", "message"),
     [
         ({"wandb": "0.32.0"}, (3, 12, 1), "wandb 0.32.0, accepted: <0.32,>=0.31"),
         ({"wandb": None}, (3, 12, 1), "wandb is missing"),
@@ -107,10 +107,10 @@ def test_the_servers_clock_is_read_from_any_answer_without_sending_the_key() -> 
     ],
 )
 def test_versions_outside_the_accepted_range_fail(
-    installed: dict[str, str | None], python: tuple[int, ...], said: str
+    installed: dict[str, str | None], python: tuple[int, ...], message: str
 ) -> None:
     check = doctor.versions_check(installed, ["wandb>=0.31,<0.32"], python)
-    assert (check.verdict, said in check.said) == ("fail", True)
+    assert (check.verdict, message in check.message) == ("fail", True)
 
 
 def test_room_for_checkpoints_is_looked_for_where_the_folder_would_be_made(tmp_path: Path) -> None:
@@ -171,11 +171,11 @@ def _verdicts(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, tup
 
 
 def test_without_any_wandb_the_ways_are_named_and_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _verdicts(monkeypatch)
-    assert found["W&B"][0] == "fail"
-    assert found["versions"][0] == "pass"
-    assert f"Python {sys.version_info[0]}.{sys.version_info[1]}" in found["versions"][1]
-    assert "clock" not in found
+    verdicts = _verdicts(monkeypatch)
+    assert verdicts["W&B"][0] == "fail"
+    assert verdicts["versions"][0] == "pass"
+    assert f"Python {sys.version_info[0]}.{sys.version_info[1]}" in verdicts["versions"][1]
+    assert "clock" not in verdicts
 
 
 @pytest.mark.client
@@ -185,10 +185,10 @@ def test_a_real_server_says_who_i_am_and_what_time_it_is(tmp_path: Path, monkeyp
     with EmbeddedServer(tmp_path / "data") as server, PlainWandb(server) as plain:
         try:
             monkeypatch.setenv("WANDB_API_KEY", server.key)
-            found = _verdicts(monkeypatch, "--base-url", server.base_url)
-            assert found["W&B"][0] == "pass", found["W&B"]
-            assert "you are local, runs go to local" in found["W&B"][1]
-            assert found["clock"] == ("pass", "within 1 s of the server's")
+            verdicts = _verdicts(monkeypatch, "--base-url", server.base_url)
+            assert verdicts["W&B"][0] == "pass", verdicts["W&B"]
+            assert "you are local, runs go to local" in verdicts["W&B"][1]
+            assert verdicts["clock"] == ("pass", "within 1 s of the server's")
             monkeypatch.setenv("WANDB_API_KEY", KEY)
             assert "W&B server" in _verdicts(monkeypatch, "--base-url", plain.base_url)["W&B"][1]
             monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
