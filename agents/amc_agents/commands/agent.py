@@ -128,7 +128,8 @@ def agent_command(
     tag = uuid.uuid4().hex
     guardian = Guardian(tag, grace)  # before any thread
     os.environ[PROCESS_TAG] = tag
-    try:
+
+    def run() -> Outcome:
         path, watcher = _find(sweep, choice)
         rules = Rules(
             count=count,
@@ -138,9 +139,14 @@ def agent_command(
             stagger_s=stagger,
         )
         slots = _slots(devices, per_gpu, path, logs, tag)
-        outcome = _run(path, slots, rules, tag, watcher, driver, as_json=as_json)
+        return _run(path, slots, rules, tag, watcher, driver, as_json=as_json)
+
+    try:
+        outcome = run()
     finally:
-        if "wandb" in sys.modules:  # before its side process is ended, or it complains at exit
+        # After run(), which has freed the client's objects, and before end_all() kills its side process: else the
+        # client prints a traceback.
+        if "wandb" in sys.modules:
             sys.modules["wandb"].teardown()
         end_all(tag, grace_s=LAST_GRACE_S)
         guardian.dismiss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 
@@ -131,7 +132,8 @@ class Endings:
         if blame(ended, self.trials) is Blame.CONFIGURATION:
             text += f"; the configuration fails and is not tried again here: {configuration_text(ended.configuration)}"
         if ended.is_failure:
-            text += f"; last line: {last_lines(ending.log)}; see {ending.slot.log}"
+            output = re.sub(r"(?m)^.* - wandb\.wandb_agent - .*$", "", ending.log)  # without the agent's own lines
+            text += f"; last line: {last_lines(output)}; see {ending.slot.log}"
         facts = {
             "run": ended.run,
             "cause": str(ended.cause),

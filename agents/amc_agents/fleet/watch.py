@@ -18,6 +18,7 @@ from amc_analysis.reading.wandb_private import send_query
 from amc_sweeps.values import as_finite
 
 POLL_EVERY_S = 15.0  # trials post every 15 s
+END_S = 2.0
 PATIENCE_S = 10.0  # the client retries silently for longer than this
 
 _SWEEP = """
@@ -136,9 +137,10 @@ class Watcher(threading.Thread):
         self._wake.set()
 
     def end(self) -> None:
-        """End the thread after the current poll."""
+        """End the thread, and wait for it if it answers soon."""
         self._ended.set()
         self._wake.set()
+        self.join(END_S)
 
     def run(self) -> None:
         """Poll until ``end`` is called."""
