@@ -1,4 +1,4 @@
-"""Print what setup.cfg asks for, one requirement a line: an image's large layers need no code of ours."""
+"""Print the requirements of setup.cfg, one a line, so that an image's large layers do not depend on the code."""
 
 import configparser
 import sys

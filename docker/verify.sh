@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Builds both images without a Docker daemon and runs their entry points: the server answers /healthz, a worker
-# finishes one CPU trial against it, the server ends at SIGTERM. Needs root, buildah and, without BASE, debootstrap; about
-# 25 GB of disk.
+# Builds both images without a Docker daemon and runs them: the server answers /healthz, a worker finishes one CPU
+# trial with it, the server ends at SIGTERM. Needs root, buildah, about 25 GB of disk and, without BASE, debootstrap.
 #
-#   docker/verify.sh [FOLDER]      everything goes below FOLDER, base and images stay there;
-#                                  without FOLDER below a temporary one, which is removed at the end
+#   docker/verify.sh [FOLDER]      writes everything into FOLDER and keeps base and images there;
+#                                  without FOLDER uses a temporary folder and removes it
 #
-#   BASE=python:3.12-slim-bookworm   the base image; without it a Debian with python3 is made by debootstrap
-#   WHEELS=FOLDER                    pip takes packages from this folder alone, not from PyPI
+#   BASE=python:3.12-slim-bookworm   the base image; without it debootstrap makes a Debian with python3
+#   WHEELS=FOLDER                    pip uses only the packages in this folder, not PyPI
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,12 +29,12 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# What a container was configured with, one word a line.
+# Prints an entry of a container's configuration, one word a line.
 configured() { # CONTAINER DOCKER_KEY...
     b inspect "$1" | python3 -c '
 import functools, json, sys
-found = functools.reduce(lambda part, key: part[key], sys.argv[1:], json.load(sys.stdin)["Docker"]["config"])
-print("\n".join(found))' "${@:2}"
+words = functools.reduce(lambda part, key: part[key], sys.argv[1:], json.load(sys.stdin)["Docker"]["config"])
+print("\n".join(words))' "${@:2}"
 }
 run() { # CONTAINER ARGUMENT...
     local container=$1
@@ -75,13 +74,13 @@ chown 10001:10001 "$folder/key" "$folder/data" "$folder/runs"
 server=$(b from localhost/amc-sweep-server)
 worker=$(b from localhost/amc-sweep-worker)
 
-say "server: not root, and no torch, wandb, pandas or h5py in it"
+say "server: does not run as root; has no torch, wandb, pandas or h5py"
 b run --isolation chroot "$server" -- python3 -c '
 import importlib.util, os
 assert os.getuid() == 10001, os.getuid()
-found = [name for name in ("torch", "wandb", "pandas", "h5py", "numba", "timm") if importlib.util.find_spec(name)]
-assert not found, found'
-say "server: the entry point listens, the health check of the image passes"
+installed = [name for name in ("torch", "wandb", "pandas", "h5py", "numba", "timm") if importlib.util.find_spec(name)]
+assert not installed, installed'
+say "server: the entry point listens; the health check passes"
 run "$server" serve --host 0.0.0.0 --port "$port" --data /data/server --key-file /key/api.key >"$folder/serve.log" 2>&1 &
 for _ in $(seq 100); do
     curl --silent --fail "http://127.0.0.1:$port/healthz" && break
@@ -91,9 +90,9 @@ cat "$folder/serve.log"
 server_pid=$(pgrep --full "[s]erve --host 0.0.0.0 --port $port --data /data/server" --newest)
 mapfile -t health < <(configured "$server" Healthcheck Test)
 health=("${health[@]//8418/$port}")
-b run --isolation chroot "$server" -- "${health[@]:1}" # CMD is its first word
+b run --isolation chroot "$server" -- "${health[@]:1}" # without the word CMD
 
-say "worker: not root; one CPU trial, from synthetic frames to a finished run"
+say "worker: does not run as root; one CPU trial, from synthetic frames to a finished run"
 export AMC_KEY_FILE=/key/api.key
 run "$worker" sh -c 'test "$(id -u)" = 10001'
 run "$worker" amc-data synth /data/frames.hdf5 --frames-per-cell 10 --snr 10:16:2

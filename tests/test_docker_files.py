@@ -1,4 +1,4 @@
-"""What the images and the compose file promise, read from the files; docker/verify.sh builds and runs them."""
+"""The rules for images and the compose file, checked in the files; docker/verify.sh builds and runs the images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amc_agents.commands import main
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 DOCKERFILES = ("Dockerfile", "server.Dockerfile")
-CHECKPOINT_BOUND_S = 10  # within which a preempted trial has saved itself
+CHECKPOINT_BOUND_S = 10  # a preempted trial has saved its checkpoint in this time
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
@@ -42,7 +42,7 @@ def _stages(name: str) -> list[list[tuple[str, str]]]:
 
 
 def _values(stage: list[tuple[str, str]], word: str) -> list[str]:
-    return [rest for found, rest in stage if found == word]
+    return [rest for instruction, rest in stage if instruction == word]
 
 
 def _requirements(name: str) -> list[str]:
@@ -54,11 +54,15 @@ def _install_requires() -> dict[str, Requirement]:
     printed = subprocess.run(
         [sys.executable, DOCKER / "requirements.py", ROOT / "setup.cfg"], capture_output=True, text=True, check=True
     )
-    return {canonicalize_name(one.name): one for one in map(Requirement, printed.stdout.splitlines())}
+    return _by_name(printed.stdout.splitlines())
+
+
+def _by_name(lines: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_runs_as_nobody_in_particular_on_a_base_that_can_be_chosen(name: str) -> None:
+def test_an_image_runs_as_an_ordinary_user_on_any_base(name: str) -> None:
     arguments = _values(_instructions(name), "ARG")
     assert arguments[0] == "BASE=python:3.12-slim-bookworm"
     stages = _stages(name)
@@ -73,7 +77,7 @@ def test_an_image_runs_as_nobody_in_particular_on_a_base_that_can_be_chosen(name
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_pins_versions_keeps_no_cache_and_brings_no_tools(name: str) -> None:
+def test_an_image_has_pinned_versions_and_neither_cache_nor_tools(name: str) -> None:
     build, last = _stages(name)
     installs = [run for run in _values(build, "RUN") if "pip install" in run]
     assert "--constraint /build/constraints.txt" in installs[0]
@@ -86,7 +90,7 @@ def test_an_image_pins_versions_keeps_no_cache_and_brings_no_tools(name: str) ->
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_what_changes_with_every_commit_comes_after_the_large_layers(name: str) -> None:
+def test_the_code_comes_after_the_large_layers(name: str) -> None:
     build = _stages(name)[0]
     large = next(number for number, (word, rest) in enumerate(build) if word == "RUN" and "--requirement" in rest)
     packages = [number for number, (word, rest) in enumerate(build) if word == "COPY" and rest.startswith("amc_core")]
@@ -94,7 +98,7 @@ def test_what_changes_with_every_commit_comes_after_the_large_layers(name: str) 
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_every_file_that_an_image_copies_is_there_and_in_the_context(name: str) -> None:
+def test_every_file_that_an_image_copies_exists_and_is_in_the_context(name: str) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     kept = [line[1:] for line in ignored if line.startswith("!")]
     assert "*" in ignored
@@ -103,7 +107,7 @@ def test_every_file_that_an_image_copies_is_there_and_in_the_context(name: str) 
             if copy.startswith("--from"):
                 continue
             for source in copy.split()[:-1]:
-                assert list(ROOT.glob(source)), f"{name} copies {source}, which is not there"
+                assert list(ROOT.glob(source)), f"{name} copies {source}, which does not exist"
                 assert any(source == line or source.startswith(f"{line}/") for line in kept), source
 
 
@@ -113,16 +117,17 @@ def test_nothing_large_or_secret_is_in_the_context() -> None:
         assert not any(fnmatch.fnmatch(name, line) for line in kept)
 
 
-def test_the_constraints_pin_all_that_setup_cfg_asks_for_in_versions_that_it_accepts() -> None:
-    pins = {canonicalize_name(one.name): one for one in map(Requirement, _requirements("constraints.txt"))}
-    for name, asked in _install_requires().items():
+def test_the_constraints_pin_every_requirement_in_an_accepted_version() -> None:
+    pins = _by_name(_requirements("constraints.txt"))
+    for name, requirement in _install_requires().items():
         (pin,) = pins[name].specifier
         assert pin.operator == "=="
-        assert asked.specifier.contains(pin.version), f"{name}: {pin.version} is pinned, {asked.specifier} accepted"
+        accepted = requirement.specifier
+        assert accepted.contains(pin.version), f"{name}: {pin.version} is pinned, {accepted} accepted"
 
 
-# Refuses to import what the image does not have, then does what a server does with its libraries.
-ON_ITS_OWN = """
+# Rejects imports of libraries that the image lacks, then uses the server's libraries as a server does.
+SERVER_ALONE = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -130,7 +135,7 @@ class Absent:
             raise ModuleNotFoundError(f"{name} is not in the image", name=name)
 sys.meta_path.insert(0, Absent())
 for name in ABSENT & set(sys.modules):
-    del sys.modules[name]  # imported at the start of this environment
+    del sys.modules[name]  # imported when this environment started
 from pathlib import Path
 from amc_agents.commands import main
 import amc_server.store.backup, optuna
@@ -143,19 +148,19 @@ print("served")
 """
 
 
-def test_the_server_runs_on_its_own_list_alone(tmp_path: Path) -> None:
-    """Whatever else this environment has is taken away from it: torch, wandb, pandas and all that they bring."""
+def test_the_server_runs_with_only_its_own_requirements(tmp_path: Path) -> None:
+    """Every other library of this environment is hidden: torch, wandb, pandas and their dependencies."""
     listed = {canonicalize_name(name) for name in _requirements("server-requirements.txt")}
     assert listed <= set(_install_requires())
-    there = _closure(listed) | {"amc-sweep-toolkit"}
+    installed = _closure(listed) | {"amc-sweep-toolkit"}
     absent = {
         name
         for name, owners in packages_distributions().items()
-        if not {canonicalize_name(owner) for owner in owners} & there
+        if not {canonicalize_name(owner) for owner in owners} & installed
     }
     assert {"torch", "wandb", "pandas", "h5py", "numba", "rich"} <= absent
     done = subprocess.run(
-        [sys.executable, "-c", f"ABSENT = {absent!r}\n{ON_ITS_OWN}", str(tmp_path)],
+        [sys.executable, "-c", f"ABSENT = {absent!r}\n{SERVER_ALONE}", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
@@ -166,34 +171,34 @@ def test_the_server_runs_on_its_own_list_alone(tmp_path: Path) -> None:
 def _closure(names: set[str]) -> set[str]:
     from importlib.metadata import PackageNotFoundError, requires
 
-    found: set[str] = set()
+    closure: set[str] = set()
     waiting = set(names)
     while waiting:
         name = waiting.pop()
-        found.add(name)
+        closure.add(name)
         try:
             needed = [Requirement(text) for text in requires(name) or []]
         except PackageNotFoundError:
             continue
-        waiting |= {canonicalize_name(n.name) for n in needed if n.marker is None or n.marker.evaluate()} - found
-    return found
+        waiting |= {canonicalize_name(n.name) for n in needed if n.marker is None or n.marker.evaluate()} - closure
+    return closure
 
 
-def test_the_server_image_serves_and_says_whether_it_is_healthy() -> None:
+def test_the_server_image_serves_and_has_a_health_check() -> None:
     last = _stages("server.Dockerfile")[-1]
     (health,) = _values(last, "HEALTHCHECK")
     assert "/healthz" in health
     words = json.loads(_values(last, "ENTRYPOINT")[0]) + json.loads(_values(last, "CMD")[0])
     assert words[:2] == ["amc-sweep", "serve"]
     serve = main.commands["serve"]
-    known = {name for option in serve.params for name in option.opts}
-    assert {word for word in words if word.startswith("--")} <= known
+    options = {name for option in serve.params for name in option.opts}
+    assert {word for word in words if word.startswith("--")} <= options
     assert _values(last, "EXPOSE") == ["8418"]
     assert next(p for p in serve.params if p.name == "port").default == 8418
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_time_for_a_checkpoint_and_an_image_that_is_built_here(name: str) -> None:
+def test_a_service_has_time_for_a_checkpoint_and_an_image_of_this_repository(name: str) -> None:
     service = SERVICES[name]
     grace = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
     assert grace is not None
@@ -206,7 +211,7 @@ def test_a_service_has_time_for_a_checkpoint_and_an_image_that_is_built_here(nam
         assert source in COMPOSE["volumes"], volume
 
 
-def test_every_worker_reserves_a_gpu_of_its_own_and_preempts_at_sigterm() -> None:
+def test_every_worker_reserves_its_own_gpu_and_preempts_at_sigterm() -> None:
     workers = {name: service for name, service in SERVICES.items() if name.startswith("worker-")}
     devices = [service["deploy"]["resources"]["reservations"]["devices"] for service in workers.values()]
     assert all(device["driver"] == "nvidia" and "gpu" in device["capabilities"] for (device,) in devices)
@@ -227,18 +232,18 @@ def test_server_and_workers_share_the_key_and_no_port_is_open_to_the_network() -
             assert service["environment"]["WANDB_BASE_URL"] == "http://server:8418"
 
 
-def test_the_entry_point_reads_the_key_from_its_file_and_shows_it_nowhere(tmp_path: Path) -> None:
+def test_the_entry_point_reads_the_key_from_its_file_and_does_not_show_it(tmp_path: Path) -> None:
     key = tmp_path / "api.key"
     key.write_text("amc-secret\n")
     script = DOCKER / "entrypoint.sh"
-    said = subprocess.run(
+    shown = subprocess.run(
         [script, "sh", "-c", 'printf %s "$WANDB_API_KEY"; tr "\\0" " " < /proc/$$/cmdline >&2'],
         env={"AMC_KEY_FILE": str(key), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout == "amc-secret"
-    assert "amc-secret" not in said.stderr
+    assert shown.stdout == "amc-secret"
+    assert "amc-secret" not in shown.stderr
     missing = subprocess.run([script, "true"], env={"AMC_KEY_FILE": str(tmp_path / "none")}, check=False)
     assert missing.returncode != 0

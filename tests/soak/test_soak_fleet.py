@@ -77,7 +77,7 @@ def test_no_row_is_lost_in_an_outage(person: Person, outage: Callable[[Person, N
     else:
         wait_until(lambda: fleet.of("ended"), "the first trial ends")
     outage(person, network)
-    assert fleet.wait(600) == 0, fleet.complaint
+    assert fleet.wait(600) == 0, fleet.stderr
     network.refuse()
     runs = person.sweep(sweep)["runs"]
     states = {run["state"] for run in runs.values()}

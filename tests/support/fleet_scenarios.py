@@ -1,6 +1,6 @@
-"""A fleet as a user runs it: ``amc-sweep agent`` as a process, the plain wandb agent and client, the real server.
+"""A fleet as a user runs it: the process ``amc-sweep agent``, the plain wandb agent and client, and the real server.
 
-Trials are a few lines of Python: what is tested is what becomes of their ends, which is the same for any script.
+The trials are a short script, since the tests are about how trials end.
 """
 
 from __future__ import annotations
@@ -87,59 +87,59 @@ class Fleet:
 
     def __init__(self, person: Researcher, sweep: str, *options: str, **env: str) -> None:
         number = len(list(person.folder.glob("fleet*.log")))
-        self._said = person.folder / f"fleet{number}.log"
-        self._complained = person.folder / f"fleet{number}.err"
+        self._events_file = person.folder / f"fleet{number}.log"
+        self._stderr_file = person.folder / f"fleet{number}.err"
         self._folder = person.folder
         code = "from amc_agents.commands import main; main()"
         own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
-        with self._said.open("wb") as said, self._complained.open("wb") as complained:
+        with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],
                 cwd=person.folder,
                 env={**EmbeddedServer.process_environment(), **person.server.environment(**own)},
-                stdout=said,
-                stderr=complained,
+                stdout=events,
+                stderr=stderr,
                 start_new_session=True,
             )
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What the fleet has said so far."""
-        return [json.loads(line) for line in self._said.read_text().splitlines() if line.endswith("}")]
+        """The fleet's events so far."""
+        return [json.loads(line) for line in self._events_file.read_text().splitlines() if line.endswith("}")]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Events of one kind."""
         return [event for event in self.events if event["event"] == kind]
 
     @property
-    def complaint(self) -> str:
-        """What it wrote to stderr."""
-        return self._complained.read_text()
+    def stderr(self) -> str:
+        """Its output on stderr."""
+        return self._stderr_file.read_text()
 
     def wait(self, seconds: float = 120) -> int:
         """Return the exit code."""
         try:
             return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            said = [event["text"] for event in self.events]
-            raise AssertionError("\n".join(["the fleet does not end", *said, self.complaint])) from None
+            texts = [event["text"] for event in self.events]
+            raise AssertionError("\n".join(["the fleet does not end", *texts, self.stderr])) from None
 
     def cause(self, run: str) -> str | None:
-        """Return the last word on a run's cause."""
+        """Return the latest cause of a run's end."""
         return next((event["cause"] for event in reversed(self.of("ended")) if event.get("run") == run), None)
 
     def processes(self) -> list[psutil.Process]:
-        """Return everything alive that works in the fleet's folder or was started by it, but not the fleet itself."""
-        found = []
+        """Return every living process that the fleet has started."""
+        processes = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                mine = process.environ().get("WANDB_DIR", "").startswith(str(self._folder))
-                if mine and process.pid != self.process.pid and "AMC_FLEET_ID" in process.environ():
-                    found.append(process)
-        return found
+                is_ours = process.environ().get("WANDB_DIR", "").startswith(str(self._folder))
+                if is_ours and process.pid != self.process.pid and "AMC_FLEET_ID" in process.environ():
+                    processes.append(process)
+        return processes
 
     def end(self) -> None:
-        """End it and all that it started."""
+        """Kill it and its processes."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -149,7 +149,7 @@ class Fleet:
 
 
 class Person(Researcher):
-    """A researcher whose trials fail in the way that the sweep's parameter ``fault`` says."""
+    """A researcher whose trials fail as the sweep's parameter ``fault`` says."""
 
     def __init__(self, folder: Path, server: EmbeddedServer) -> None:
         folder.mkdir()
@@ -158,7 +158,7 @@ class Person(Researcher):
         self._fleets: list[Fleet] = []
 
     def sweep_of(self, faults: Sequence[str], repeats: int = 1) -> str:
-        """Register a sweep with one trial a fault (times ``repeats``) and return its path."""
+        """Register a sweep with one trial per fault, ``repeats`` times, and return its path."""
         return self.create_sweep(
             "program: train.py\nmethod: grid\nmetric: {name: val/acc, goal: maximize}\nparameters:\n"
             f"  a: {{values: {list(range(repeats))}}}\n  fault: {{values: {json.dumps(list(faults))}}}\n"
@@ -172,31 +172,31 @@ class Person(Researcher):
 
     def runs(self, sweep: str) -> dict[str, dict[str, Any]]:
         """Return the sweep's runs by fault."""
-        found = {}
+        runs = {}
         for name, run in self.sweep(sweep)["runs"].items():
             fault = json.loads(run["config"])["fault"]["value"]
-            found[fault] = {**run, "id": name}
-        return found
+            runs[fault] = {**run, "id": name}
+        return runs
 
     def epochs(self, run: str) -> list[int]:
-        """Return the epochs of a run that the server holds."""
+        """Return the epochs of a run that the server has."""
         document = """query H($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) {
             history(minStep: 0, maxStep: 1000000, samples: 100000) } } }"""
         answer = self.server.graphql(document, run=run)["project"]["run"]["history"]
         return [json.loads(line)["epoch"] for line in answer]
 
     def acknowledged(self, sweep: str, fault: str, least: int = 3) -> list[int]:
-        """Wait until the server has some epochs of a run, and return them: they may not be lost any more."""
+        """Wait until the server has some epochs of a run, and return them: no later accident may lose them."""
 
         def rows() -> list[int]:
             run = self.runs(sweep).get(fault)
-            found = self.epochs(run["id"]) if run else []
-            return found if len(found) >= least else []
+            epochs = self.epochs(run["id"]) if run else []
+            return epochs if len(epochs) >= least else []
 
-        return list(wait_until(rows, f"the server holds {least} epochs of {fault!r}", 90))
+        return list(wait_until(rows, f"the server has {least} epochs of {fault!r}", 90))
 
     def pid_of(self, fault: str) -> int:
-        """Return the process of the trial."""
+        """Return the process id of a trial."""
         for pid in trials_in(self.folder):
             with contextlib.suppress(OSError):
                 if f"--fault={fault}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
@@ -204,34 +204,34 @@ class Person(Researcher):
         raise AssertionError(f"no trial with {fault!r} is alive")
 
     def stop(self, run: str) -> None:
-        """Ask for a run's end, as the button on its page does."""
+        """Ask W&B to stop a run, like the button on its page."""
         document = (
             """query I($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) { id } } }"""
         )
-        found = self.server.graphql(document, run=run)["project"]["run"]["id"]
-        self.server.graphql("mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }", id=found)
+        run_id = self.server.graphql(document, run=run)["project"]["run"]["id"]
+        self.server.graphql("mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }", id=run_id)
 
     def end(self) -> None:
-        """End everything."""
+        """End its fleets and itself."""
         for fleet in self._fleets:
             fleet.end()
         super().end()
 
 
 def side_by_side(folder: Path, stories: Sequence[Callable[[Person], Any]], *limits: str) -> dict[str, Future[Any]]:
-    """Run stories at the same time, each with a server and a folder of its own, and return what each came to.
+    """Run stories at the same time, each with its own server and folder, and return their results by name.
 
-    Most of a story is waiting for agents, which ask for work every five seconds. To be called before anything changes
-    this process's environment.
+    A story mostly waits for agents, which ask for work every five seconds. Call this before anything changes this
+    process's environment.
 
     Args:
-        folder: for all of them.
+        folder: for all stories.
         stories: each gets a person.
         limits: of the servers, ``NAME=SECONDS``.
     """
     foreign = [name for name in os.environ if name.startswith(("WANDB_", "AMC_", "SLURM_"))]
 
-    def tell(story: Callable[[Person], Any]) -> Any:
+    def run(story: Callable[[Person], Any]) -> Any:
         own = folder / story.__name__
         own.mkdir()
         options = tuple(part for limit in limits for part in ("--limit", limit))
@@ -247,13 +247,13 @@ def side_by_side(folder: Path, stories: Sequence[Callable[[Person], Any]], *limi
             patch.delenv(name)
         patch.setenv("HOME", str(folder))
         patch.setenv("AMC_STATE_DIR", str(folder / "state"))
-        futures = {story.__name__: pool.submit(tell, story) for story in stories}
+        futures = {story.__name__: pool.submit(run, story) for story in stories}
         wait(futures.values())
     return futures
 
 
 class Network:
-    """The way to a server, which can be cut: connections are refused then, and those that were open are gone."""
+    """A proxy in front of a server. When it is cut, open connections are dropped and new ones refused."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._target = int(server.base_url.rsplit(":", 1)[1])
@@ -264,7 +264,7 @@ class Network:
 
     @property
     def base_url(self) -> str:
-        """Where the server is found through this network."""
+        """The address of the server through this network."""
         return f"http://127.0.0.1:{self._port}"
 
     def restore(self) -> None:
@@ -274,49 +274,49 @@ class Network:
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def refuse(self) -> None:
-        """Refuse new connections and drop the old ones."""
+        """Refuse new connections and drop the open ones."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        for one in list(self._open):
+        for connection in list(self._open):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                near, _ = listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                near.close()
+                client.close()
                 continue
-            self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
+            self._open |= {client, server}
+            for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-        for one in (source, sink):
+        for end in (source, sink):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
         self._open.discard(source)
         source.close()
 
 
 def agents_of(fleet: Fleet) -> list[int]:
-    """Return the ids of the plain agents that a fleet runs."""
-    found = []
+    """Return the process ids of a fleet's plain agents."""
+    agents = []
     for process in psutil.Process(fleet.process.pid).children():
         with contextlib.suppress(psutil.Error):
             if "agent" in process.cmdline() and any(Path(part).name == "wandb" for part in process.cmdline()[:3]):
-                found.append(process.pid)
-    return found
+                agents.append(process.pid)
+    return agents
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -326,7 +326,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a bad device did to a sweep."""
+    """How many runs of a sweep a bad device cost."""
 
     failed: int
     finished: int
@@ -335,10 +335,10 @@ class Costs:
 
 
 def bad_device_among_four(person: Person, runs: int) -> Costs:
-    """Run a sweep on four workers; every trial on the second fails as soon as it touches its device."""
+    """Run a sweep on four workers. Every trial on the second worker fails as soon as it uses its device."""
     sweep = person.sweep_of(["nothing"], repeats=runs)
     fleet = person.fleet(sweep, "--workers", "4", BAD_WORKER="cpu1")
-    assert fleet.wait(900) == 0, fleet.complaint
+    assert fleet.wait(900) == 0, fleet.stderr
     states = Counter(run["state"] for run in person.sweep(sweep)["runs"].values())
     assert sum(states.values()) == runs
     assert fleet.processes() == []

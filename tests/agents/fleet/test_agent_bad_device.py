@@ -1,4 +1,4 @@
-"""A device on which every trial fails at once, among four: W&B's users have lost 470 of 500 runs to one."""
+"""One bad device among four, on which every trial fails at once. Users of W&B lost 470 of 500 runs to one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def person(tmp_path: Path) -> Iterator[Person]:
         someone.end()
 
 
-def test_a_bad_device_costs_at_most_three_runs_and_is_named(person: Person) -> None:
+def test_a_bad_device_costs_at_most_three_runs_and_is_reported(person: Person) -> None:
     costs = bad_device_among_four(person, runs=10)  # 60 of them in tests/soak/test_soak_bad_device.py
     assert costs.failed_on == {"cpu1": costs.failed}
     assert costs.failed <= 3

@@ -1,4 +1,4 @@
-"""amc-sweep agent as a user has it: what it refuses, when it begins no more trials, how it ends, what it leaves."""
+"""amc-sweep agent as a user runs it: what it refuses, when it begins no more trials, and how it ends."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from amc_agents.commands import main
         (["ab12cd34", "--workers", "1"], "Three ways to name a W&B"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_what_to_do(arguments: list[str], words: str) -> None:
+def test_wrong_arguments_are_refused_with_a_remedy(arguments: list[str], words: str) -> None:
     done = CliRunner().invoke(main, ["agent", *arguments])
     assert done.exit_code == 2
     assert words in done.output
 
 
-def count_is_kept_by_agents_that_wait(person: Person) -> None:
+def count_limits_the_trials_and_an_unknown_sweep_is_refused(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=4)
     unknown = person.fleet("nosuch00", "--workers", "1")
     counted = person.fleet(sweep, "--workers", "2", "--count", "3")
-    assert counted.wait() == 0, counted.complaint
+    assert counted.wait() == 0, counted.stderr
     assert len(person.sweep(sweep)["runs"]) == 3
     assert counted.of("done")[0]["text"].startswith("all trials that were asked for have begun: 3 trials ended")
     assert unknown.wait() == 2
-    assert "no sweep nosuch00" in unknown.complaint
-    assert sweep in unknown.complaint, "the nearest are named"
+    assert "no sweep nosuch00" in unknown.stderr
+    assert sweep in unknown.stderr, "the message names similar sweeps"
     assert counted.processes() == []
 
 
-def failures_end_it_with_the_reason(person: Person) -> None:
+def max_failures_ends_the_fleet_with_the_reason(person: Person) -> None:
     sweep = person.sweep_of(["exception"], repeats=4)
     failing = person.fleet(sweep, "--workers", "1", "--max-failures", "1")
     assert failing.wait() == 1
@@ -53,15 +53,15 @@ def failures_end_it_with_the_reason(person: Person) -> None:
     assert len(person.sweep(sweep)["runs"]) == 1
 
 
-def the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Person) -> None:
+def the_first_ctrl_c_asks_trials_to_end_and_the_second_kills_them(person: Person) -> None:
     sweep = person.sweep_of(["deaf", "long"])
     fleet = person.fleet(sweep, "--workers", "2", "--time-limit", "1h", "--grace", "5m")
     acknowledged = {fault: person.acknowledged(sweep, fault) for fault in ("deaf", "long")}
     send(fleet.process.pid, signal.SIGINT)
     runs = person.runs(sweep)
-    wait_until(lambda: fleet.cause(runs["long"]["id"]) == "interrupted", "the trial that listens ends by itself")
-    assert fleet.process.poll() is None, "the other one has its grace"
-    assert agents_of(fleet) == [], "no agent is left that could draw another trial"
+    wait_until(lambda: fleet.cause(runs["long"]["id"]) == "interrupted", "the trial with a handler ends by itself")
+    assert fleet.process.poll() is None, "the other trial still has its grace"
+    assert agents_of(fleet) == [], "no agent is left to start another trial"
     send(fleet.process.pid, signal.SIGINT)
     assert fleet.wait(30) == 130
     assert fleet.cause(runs["deaf"]["id"]) == "killed_by_signal"
@@ -72,45 +72,47 @@ def the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left(person: Perso
     assert set(person.runs(sweep)) == {"deaf", "long"}
 
 
-def a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved(person: Person) -> None:
+def a_killed_fleet_leaves_no_process_and_its_trial_has_saved(person: Person) -> None:
     sweep = person.sweep_of(["long"])
     fleet = person.fleet(sweep, "--workers", "1")
     person.acknowledged(sweep, "long")
     assert len(fleet.processes()) >= 3, "an agent, a trial, their clients"
     fleet.process.kill()
     fleet.process.wait()
-    wait_until(lambda: "the fleet was killed: its guardian has ended" in fleet.complaint, "its guardian says so", 30)
+    wait_until(
+        lambda: "the fleet was killed: its guardian has ended" in fleet.stderr, "the guardian writes its line", 30
+    )
     assert fleet.processes() == []
     run = person.runs(sweep)["long"]
-    assert (run["state"], run["exitcode"]) == ("finished", 0), "SIGTERM: it stopped, saved and said goodbye"
+    assert (run["state"], run["exitcode"]) == ("finished", 0), "after SIGTERM it stopped, saved and reported its end"
     assert person.epochs(run["id"]) == list(range(len(person.epochs(run["id"]))))
 
 
-def no_trial_is_begun_that_would_not_end_in_time(person: Person) -> None:
+def no_trial_begins_that_would_not_end_in_time(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=9)
     fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s")
-    assert fleet.wait() == 0, fleet.complaint
+    assert fleet.wait() == 0, fleet.stderr
     assert "no trial would end in time" in fleet.of("done")[0]["text"]
     states = [run["state"] for run in person.sweep(sweep)["runs"].values()]
     assert 1 <= len(states) <= 2
-    assert set(states) == {"finished"}, "what had begun was left to end"
+    assert set(states) == {"finished"}, "a running trial continues"
 
 
 STORIES = (
-    count_is_kept_by_agents_that_wait,
-    failures_end_it_with_the_reason,
-    the_first_ctrl_c_asks_and_the_second_kills_and_nothing_is_left,
-    a_fleet_that_is_killed_outright_leaves_nothing_behind_and_its_trial_has_saved,
-    no_trial_is_begun_that_would_not_end_in_time,
+    count_limits_the_trials_and_an_unknown_sweep_is_refused,
+    max_failures_ends_the_fleet_with_the_reason,
+    the_first_ctrl_c_asks_trials_to_end_and_the_second_kills_them,
+    a_killed_fleet_leaves_no_process_and_its_trial_has_saved,
+    no_trial_begins_that_would_not_end_in_time,
 )
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
     return side_by_side(tmp_path_factory.mktemp("command"), STORIES, "unlisted_s=2")
 
 
 @pytest.mark.client
 @pytest.mark.parametrize("story", [story.__name__ for story in STORIES])
-def test_as_a_user_runs_it(told: dict[str, Future[Any]], story: str) -> None:
-    told[story].result()
+def test_in_a_fleet(results: dict[str, Future[Any]], story: str) -> None:
+    results[story].result()

@@ -1,4 +1,4 @@
-"""Which devices a fleet works on, what the driver says of them, and who has them. The driver here is a fake."""
+"""Which devices a fleet uses, their readings, faults and locks. The driver is a fake."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ GIB = 2**30
 
 
 class FakeNvml:
-    """NVIDIA's library as a machine with some GPUs would have it: this one has none."""
+    """NVIDIA's library on a machine with GPUs."""
 
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
     NVML_VOLATILE_ECC = 0
     nvmlEventTypeXidCriticalError = 8  # noqa: N815 - the library's own name
 
     class NVMLError(Exception):
-        """As the library raises it."""
+        """The library's error."""
 
     def __init__(self, number: int = 3) -> None:
         self.number = number
@@ -95,13 +95,15 @@ class FakeNvml:
         (None, "-1", ["cpu0"]),
     ],
 )
-def test_gpus_are_named_as_cuda_names_them(gpus: str | None, visible: str | None, expected: list[str]) -> None:
+def test_gpus_are_written_as_in_cuda_visible_devices(
+    gpus: str | None, visible: str | None, expected: list[str]
+) -> None:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    found = choose_devices(Nvml(FakeNvml()), gpus=gpus, workers=None, environ=environ)
-    assert [device.name for device in found] == expected
+    devices = choose_devices(Nvml(FakeNvml()), gpus=gpus, workers=None, environ=environ)
+    assert [device.name for device in devices] == expected
 
 
-def test_without_a_driver_named_gpus_are_used_all_the_same_and_else_one_cpu_worker() -> None:
+def test_without_a_driver_named_gpus_are_used_or_one_cpu_worker() -> None:
     assert [device.visible for device in choose_devices(NoDriver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
     assert [device.name for device in choose_devices(NoDriver(), gpus=None, workers=None, environ={})] == ["cpu0"]
     four = choose_devices(NoDriver(), gpus=None, workers=4, environ={})
@@ -118,14 +120,14 @@ def test_without_a_driver_named_gpus_are_used_all_the_same_and_else_one_cpu_work
         ("0", 2, NoDriver(), "exclude each other"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_to_do(
+def test_devices_that_cannot_be_used_are_refused_with_a_remedy(
     gpus: str, workers: int | None, driver: Any, words: str
 ) -> None:
     with pytest.raises(DeviceError, match=words):
         choose_devices(driver, gpus=gpus, workers=workers, environ={})
 
 
-def test_a_reading_has_memory_use_holders_and_errors_and_none_for_a_lost_device() -> None:
+def test_a_reading_has_memory_load_holders_and_errors_and_is_none_for_a_lost_device() -> None:
     library = FakeNvml()
     driver = Nvml(library)
     device = driver.devices()[1]
@@ -139,7 +141,7 @@ def test_a_reading_has_memory_use_holders_and_errors_and_none_for_a_lost_device(
     assert driver.read(Device("gpu9", "9", "9")) is None
 
 
-def test_critical_errors_are_told_once_with_their_device() -> None:
+def test_critical_errors_are_returned_once_with_their_device() -> None:
     library = FakeNvml()
     driver = Nvml(library)
     library.xids = [(1, 79), (0, 31)]
@@ -147,7 +149,7 @@ def test_critical_errors_are_told_once_with_their_device() -> None:
     assert driver.new_xids() == []
 
 
-def test_faults_are_those_of_the_device_and_not_of_the_program_on_it() -> None:
+def test_errors_of_the_device_are_faults_and_errors_of_the_program_are_not() -> None:
     good = Reading(0, GIB, 0.0, (), 2)
     assert device_fault(good, good, [31, 43, 13]) is None
     assert device_fault(good, good, [31, 79]) == "the driver reported XID 79"
@@ -156,13 +158,13 @@ def test_faults_are_those_of_the_device_and_not_of_the_program_on_it() -> None:
     assert device_fault(None, None, []) is None
 
 
-def test_a_device_is_crowded_where_strangers_hold_a_good_part_of_it() -> None:
-    ours, stranger = {1234567}, os.getpid()
-    assert other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567,)), ours) is None
-    assert other_users(Reading(GIB, 24 * GIB, 0, (stranger,)), ours) is None
-    said = other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567, stranger)), ours)
-    assert said is not None
-    assert f"20.0 of 24.0 GiB in use, also by pid {stranger}" in said
+def test_other_users_are_named_when_they_hold_much_of_the_memory() -> None:
+    own_pids, other = {1234567}, os.getpid()
+    assert other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567,)), own_pids) is None
+    assert other_users(Reading(GIB, 24 * GIB, 0, (other,)), own_pids) is None
+    text = other_users(Reading(20 * GIB, 24 * GIB, 0, (1234567, other)), own_pids)
+    assert text is not None
+    assert f"20.0 of 24.0 GiB in use, also by pid {other}" in text
     unseen = Reading(20 * GIB, 24 * GIB, 0, (2**22 + 1,))
     assert other_users(unseen, set()) is not None
     assert other_users(unseen, set(), shared=True) is None, "in a container it may be our own other trial"
@@ -183,17 +185,17 @@ def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -
     lock_devices([device, Device("cpu0", "", "cpu0")]).close()
 
 
-def test_an_agent_sees_its_device_alone_and_no_service_of_its_parent() -> None:
+def test_an_agent_sees_only_its_device_and_no_wandb_service_of_its_parent() -> None:
     base = {"WANDB_SERVICE": "3-1-unix", "OMP_NUM_THREADS": "5", "HOME": "/h"}
-    found = agent_environment("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
-    assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"], found["AMC_WORKER"]) == (
+    gpu = agent_environment("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
+    assert (gpu["CUDA_VISIBLE_DEVICES"], gpu["CUDA_DEVICE_ORDER"], gpu["AMC_WORKER"]) == (
         "2",
         "PCI_BUS_ID",
         "gpu2",
     )
-    assert "WANDB_SERVICE" not in found
+    assert "WANDB_SERVICE" not in gpu
     cpu = agent_environment("cpu1", Device("cpu1", "", "cpu1"), base, tag="t", threads=2)
-    assert (cpu["CUDA_VISIBLE_DEVICES"], cpu["OMP_NUM_THREADS"]) == ("", "5"), "what the user says stands"
+    assert (cpu["CUDA_VISIBLE_DEVICES"], cpu["OMP_NUM_THREADS"]) == ("", "5"), "the user's value stays"
     assert agent_environment("cpu1", Device("cpu1", "", "cpu1"), {}, tag="t", threads=2)["OMP_NUM_THREADS"] == "2"
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a fleet, on a terminal, in a log and by a script."""
+"""What a fleet shows on a terminal, in a log and to a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GPU = Row("gpu0", 3 * 2**30, 24 * 2**30, 0.87, "ab12cd34", "for 1 min 15 s", 12,
 CPU = Row("cpu1", None, None, None, None, "waits for a trial", None, None, 0, {})
 
 
-def test_a_line_says_what_there_is_and_leaves_out_what_there_is_not() -> None:
+def test_a_line_leaves_out_unknown_values() -> None:
     assert GPU.line == (
         "gpu0 | 3.0/24 GiB, 87% busy | run ab12cd34, for 1 min 15 s | epoch 12 | peak 0.8953 | 4 done"
         " | failed: 2 error, 1 diverged"
@@ -21,7 +21,7 @@ def test_a_line_says_what_there_is_and_leaves_out_what_there_is_not() -> None:
     assert CPU.line == "cpu1 | waits for a trial | 0 done"
 
 
-def test_the_table_has_the_same() -> None:
+def test_the_table_has_the_same_values() -> None:
     stream = io.StringIO()
     Console(file=stream, width=120).print(table([GPU, CPU]))
     drawn = stream.getvalue()
@@ -39,7 +39,7 @@ def test_on_a_terminal_events_stay_above_the_table() -> None:
     assert stream.getvalue().index("[not markup]") < stream.getvalue().rindex("gpu0")
 
 
-def test_in_a_log_events_come_at_once_and_places_once_a_minute() -> None:
+def test_in_a_log_events_come_at_once_and_rows_once_a_minute() -> None:
     stream, now = io.StringIO(), [0.0]
     display = LineDisplay(stream, clock=lambda: now[0])
     for second in range(121):

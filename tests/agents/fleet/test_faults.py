@@ -1,4 +1,4 @@
-"""The table of faults in docs/fleet.md, row by row: the real client, the real agent, the real server."""
+"""The rows of the table of faults in docs/fleet.md, with the real client, agent and server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleet_scenarios import Fleet, Network, Person, agents_of, send, side_by_sid
 
 pytestmark = pytest.mark.client
 
-# The rules behind these limits are tested with a clock of their own in test_states.py.
+# tests/server/test_states.py tests the rules behind these limits with a simulated clock.
 QUICK = ("silence_s=6", "unlisted_s=2", "stop_told_s=1", "stop_untold_s=1")
 OF_A_TRIAL = (
     "nothing",
@@ -34,7 +34,7 @@ OF_A_TRIAL = (
 
 @dataclass
 class Ends:
-    """What became of one trial for each fault, all of one fleet."""
+    """The ends of one trial for each fault, all in one fleet."""
 
     fleet: Fleet
     runs: dict[str, dict[str, Any]]
@@ -43,13 +43,13 @@ class Ends:
 
     def of(self, fault: str) -> tuple[str, str | None, int | None]:
         run = self.runs[fault]
-        return run["state"], self.fleet.cause(run["id"]), self.fleet_saw(fault)
+        return run["state"], self.fleet.cause(run["id"]), self.exit_code(fault)
 
-    def fleet_saw(self, fault: str) -> int | None:
+    def exit_code(self, fault: str) -> int | None:
         run = self.runs[fault]["id"]
         return next(event.get("exit_code") for event in self.fleet.of("ended") if event["run"] == run)
 
-    def said(self, fault: str) -> str:
+    def text(self, fault: str) -> str:
         run = self.runs[fault]["id"]
         return str(next(event["text"] for event in self.fleet.of("ended") if event["run"] == run))
 
@@ -69,16 +69,16 @@ def one_trial_for_each_fault(person: Person) -> Ends:
                 send(person.pid_of(fault), signal.SIGKILL)
             else:
                 person.stop(person.runs(sweep)[fault]["id"])
-        assert fleet.wait() == 0, fleet.complaint
+        assert fleet.wait() == 0, fleet.stderr
         runs = person.runs(sweep)
-        assert set(runs) == set(faults), "every configuration was handed out, none twice"
+        assert set(runs) == set(faults), "every configuration began once"
         assert fleet.processes() == []
         return Ends(fleet, runs, {fault: person.epochs(run["id"]) for fault, run in runs.items()}, acknowledged)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path | None]:
-    """Mount a disk of 8 MB, where that is allowed."""
+    """Mount a disk of 8 MB if that is allowed, else yield None."""
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False)
     try:
@@ -87,7 +87,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-def a_preempted_trial_is_handed_out_again_and_goes_on_with_its_rows(person: Person) -> None:
+def a_preempted_run_is_handed_out_again_and_keeps_its_rows(person: Person) -> None:
     sweep = person.sweep_of(["preempted"])
     first = person.fleet(sweep, "--workers", "1", AMC_SIGTERM="preemption")
     before = person.acknowledged(sweep, "preempted")
@@ -97,13 +97,13 @@ def a_preempted_trial_is_handed_out_again_and_goes_on_with_its_rows(person: Pers
     assert (run["state"], first.cause(run["id"])) == ("preempted", "preempted")
     assert first.processes() == []
     second = person.fleet(sweep, "--workers", "1")
-    assert second.wait() == 0, second.complaint
+    assert second.wait() == 0, second.stderr
     again = person.runs(sweep)["preempted"]
     assert (again["id"], again["state"], second.cause(again["id"])) == (run["id"], "finished", "completed")
     assert set(before) <= set(person.epochs(run["id"]))
 
 
-def agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones(person: Person) -> None:
+def trials_of_dead_agents_go_on_and_new_agents_follow(person: Person) -> None:
     sweep = person.sweep_of(["long", "preempted", "nothing"])
     fleet = person.fleet(sweep, "--gpus", "GPU-pretend", "--per-gpu", "2", EPOCHS="60")
     acknowledged = {fault: person.acknowledged(sweep, fault) for fault in ("long", "preempted")}
@@ -113,22 +113,22 @@ def agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones(person
     assert all(b"\0CUDA_VISIBLE_DEVICES=GPU-pretend\0" in environment for environment in environments)
     rival = person.fleet(sweep, "--gpus", "GPU-pretend")
     assert rival.wait() == 2
-    assert f"belongs to another amc-sweep agent of yours (pid {fleet.process.pid})" in rival.complaint
+    assert f"belongs to another amc-sweep agent of yours (pid {fleet.process.pid})" in rival.stderr
     send(agents[0], signal.SIGKILL)
     send(agents[1], signal.SIGTERM)
-    wait_until(lambda: len(fleet.of("agent_ended")) == 2, "both deaths are noticed")
+    wait_until(lambda: len(fleet.of("agent_ended")) == 2, "both deaths are reported")
     assert {event["exit_code"] for event in fleet.of("agent_ended")} == {-9, -15}
-    assert fleet.wait() == 0, fleet.complaint
+    assert fleet.wait() == 0, fleet.stderr
     runs = person.runs(sweep)
     assert {run["state"] for run in runs.values()} == {"finished"}
     for fault, epochs in acknowledged.items():
-        assert person.epochs(runs[fault]["id"]) == list(range(60)), "its whole history, nothing doubled"
+        assert person.epochs(runs[fault]["id"]) == list(range(60)), "its whole history, without duplicates"
         assert set(epochs) <= set(range(60))
         assert fleet.cause(runs[fault]["id"]) == "completed"
     assert fleet.processes() == []
 
 
-def no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead(person: Person) -> None:
+def no_row_is_lost_while_network_or_server_are_down(person: Person) -> None:
     outage_s = 3.0  # half a minute each in tests/soak/test_soak_outages.py
     sweep = person.sweep_of(["long", "nothing"])
     network = Network(person.server)
@@ -142,7 +142,7 @@ def no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead(p
     time.sleep(outage_s)
     person.server.restart()
     assert set(before) <= set(person.epochs(person.runs(sweep)["long"]["id"]))
-    assert fleet.wait() == 0, fleet.complaint
+    assert fleet.wait() == 0, fleet.stderr
     network.refuse()
     runs = person.runs(sweep)
     assert person.epochs(runs["long"]["id"]) == list(range(150))
@@ -150,7 +150,7 @@ def no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead(p
     assert {fleet.cause(run["id"]) for run in runs.values()} == {"completed"}
 
 
-def a_fleet_that_is_terminated_has_its_trial_stop_and_save(person: Person) -> None:
+def a_terminated_fleet_lets_its_trial_stop_and_save(person: Person) -> None:
     sweep = person.sweep_of(["long"])
     fleet = person.fleet(sweep, "--workers", "1")
     before = person.acknowledged(sweep, "long")
@@ -163,28 +163,28 @@ def a_fleet_that_is_terminated_has_its_trial_stop_and_save(person: Person) -> No
 
 
 STORIES = (
-    a_fleet_that_is_terminated_has_its_trial_stop_and_save,
-    a_preempted_trial_is_handed_out_again_and_goes_on_with_its_rows,
-    agents_that_die_leave_their_trials_alone_and_are_followed_by_new_ones,
-    no_row_is_lost_while_the_network_refuses_and_none_while_the_server_is_dead,
+    a_terminated_fleet_lets_its_trial_stop_and_save,
+    a_preempted_run_is_handed_out_again_and_keeps_its_rows,
+    trials_of_dead_agents_go_on_and_new_agents_follow,
+    no_row_is_lost_while_network_or_server_are_down,
 )
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
     return side_by_side(tmp_path_factory.mktemp("faults"), (one_trial_for_each_fault, *STORIES), *QUICK)
 
 
 @pytest.fixture
-def ends(told: dict[str, Future[Any]]) -> Ends:
-    found = told[one_trial_for_each_fault.__name__].result()
-    assert isinstance(found, Ends)
-    return found
+def ends(results: dict[str, Future[Any]]) -> Ends:
+    ends = results[one_trial_for_each_fault.__name__].result()
+    assert isinstance(ends, Ends)
+    return ends
 
 
 @pytest.mark.parametrize("story", [story.__name__ for story in STORIES])
-def test_in_a_fleet(told: dict[str, Future[Any]], story: str) -> None:
-    told[story].result()
+def test_in_a_fleet(results: dict[str, Future[Any]], story: str) -> None:
+    results[story].result()
 
 
 def test_a_trial_that_ends_well_is_finished_and_completed(ends: Ends) -> None:
@@ -192,31 +192,29 @@ def test_a_trial_that_ends_well_is_finished_and_completed(ends: Ends) -> None:
     assert ends.epochs["nothing"] == [0, 1, 2]
 
 
-def test_a_trial_killed_outright_is_crashed_and_its_acknowledged_rows_stay(ends: Ends) -> None:
+def test_a_killed_trial_is_crashed_and_keeps_its_acknowledged_rows(ends: Ends) -> None:
     assert ends.of("killed") == ("crashed", "killed_by_signal", -9)
     assert ends.lost("killed") == 0
-    assert "SIGKILL" in ends.said("killed")
+    assert "SIGKILL" in ends.text("killed")
 
 
-def test_a_trial_stopped_by_its_agent_saves_and_is_killed_by_wish(ends: Ends) -> None:
+def test_a_trial_stopped_by_its_agent_saves_and_counts_as_stopped(ends: Ends) -> None:
     assert ends.of("stopped") == ("killed", "stopped", 0)
     assert ends.epochs["stopped"] == list(range(len(ends.epochs["stopped"])))
     assert ends.lost("stopped") == 0
 
 
-def test_a_script_without_a_handler_is_still_counted_as_stopped(ends: Ends) -> None:
+def test_a_stopped_script_without_a_handler_counts_as_stopped(ends: Ends) -> None:
     state, cause, code = ends.of("stopped without a handler")
     assert (state, cause) == ("killed", "stopped")
-    assert code in {-signal.SIGTERM, 255, 130, -signal.SIGINT}, (
-        "the agent's SIGTERM, or W&B's own stop if that is first"
-    )
+    assert code in {-signal.SIGTERM, 255, 130, -signal.SIGINT}, "by the agent's SIGTERM, or by W&B's own stop"
     assert ends.lost("stopped without a handler") == 0
 
 
-def test_out_of_host_memory_is_failed_and_named(ends: Ends) -> None:
+def test_out_of_host_memory_is_failed_with_its_configuration(ends: Ends) -> None:
     assert ends.of("out of memory") == ("failed", "out_of_memory", 1)
     assert ends.epochs["out of memory"] == [0, 1, 2]
-    assert "the configuration fails and is not tried again here: a=0, fault=out of memory" in ends.said("out of memory")
+    assert "the configuration fails and is not tried again here: a=0, fault=out of memory" in ends.text("out of memory")
 
 
 def test_nan_is_failed_and_diverged(ends: Ends) -> None:
@@ -226,7 +224,7 @@ def test_nan_is_failed_and_diverged(ends: Ends) -> None:
 
 def test_an_exception_is_failed_with_its_last_line(ends: Ends) -> None:
     assert ends.of("exception") == ("failed", "error", 1)
-    assert "ValueError: the shapes do not match" in ends.said("exception")
+    assert "ValueError: the shapes do not match" in ends.text("exception")
     assert ends.epochs["exception"] == [0, 1, 2]
 
 
@@ -235,10 +233,10 @@ def test_a_data_file_that_vanishes_is_a_data_error(ends: Ends) -> None:
     assert ends.epochs["data gone"] == [0, 1]
 
 
-def test_a_full_disk_is_an_error_that_says_so(ends: Ends) -> None:
+def test_a_full_disk_is_an_error_with_its_message(ends: Ends) -> None:
     if "disk full" not in ends.runs:
-        pytest.skip("mounting a small disk is not allowed here")
+        pytest.skip("this machine does not allow mounting a small disk")
     state, cause, _ = ends.of("disk full")
     assert (state, cause) == ("failed", "error")
-    assert "No space left on device" in ends.said("disk full")
+    assert "No space left on device" in ends.text("disk full")
     assert ends.epochs["disk full"] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What follows from how trials end, as rules over records."""
+"""The fleet's decisions after trials have ended."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUSY = [RunningTrial(gpu, 0.0) for gpu in GPUS[1:]]
 # --- one device ----------------------------------------------------------------------------------------------------
 
 
-def test_a_device_that_fails_three_times_while_three_others_train_is_taken_out_and_not_before() -> None:
+def test_a_device_with_three_failures_beside_three_healthy_ones_is_quarantined() -> None:
     assert quarantine_reason("gpu0", failures("gpu0", 2), BUSY, 10) is None
     reason = quarantine_reason("gpu0", failures("gpu0", 3), BUSY, 15)
     assert reason is not None
@@ -47,20 +47,20 @@ def test_a_device_that_fails_three_times_while_three_others_train_is_taken_out_a
     assert "0 of 3" in reason
 
 
-def test_no_device_is_suspected_where_all_fail_alike() -> None:
+def test_no_device_is_quarantined_if_all_fail_alike() -> None:
     everywhere = [trial for gpu in GPUS for trial in failures(gpu, 5)]
     assert all(quarantine_reason(gpu, everywhere, [], 30) is None for gpu in GPUS)
 
 
-def test_a_single_device_has_nothing_to_be_compared_with() -> None:
+def test_a_single_device_is_never_quarantined_for_a_streak() -> None:
     assert quarantine_reason("gpu0", failures("gpu0", 20), [], 200) is None
 
 
-def test_trials_that_have_only_just_begun_elsewhere_prove_nothing() -> None:
+def test_trials_that_have_just_begun_on_other_devices_do_not_count_as_good() -> None:
     assert quarantine_reason("gpu0", failures("gpu0", 3), [RunningTrial(gpu, 14.0) for gpu in GPUS[1:]], 15) is None
 
 
-def test_the_more_often_others_fail_the_more_failures_in_a_row_it_takes() -> None:
+def test_a_higher_failure_rate_of_the_others_takes_more_failures_in_a_row() -> None:
     half = [ended("gpu1", Cause.ERROR if k % 2 else Cause.COMPLETED, k, configuration=str(k)) for k in range(20)]
     needed = next(n for n in range(1, 50) if quarantine_reason("gpu0", half + failures("gpu0", n), [], 500))
     assert 7 <= needed <= 9
@@ -68,7 +68,7 @@ def test_the_more_often_others_fail_the_more_failures_in_a_row_it_takes() -> Non
     assert next(n for n in range(1, 50) if quarantine_reason("gpu0", good + failures("gpu0", n), [], 500)) == 3
 
 
-def test_two_bad_devices_of_four_are_both_taken_out() -> None:
+def test_two_bad_devices_of_four_are_both_quarantined() -> None:
     bad = failures("gpu0", 4) + failures("gpu1", 4)
     good = [ended(gpu, Cause.COMPLETED, 20) for gpu in ("gpu2", "gpu3") for _ in range(3)]
     assert quarantine_reason("gpu0", bad + good, [], 40)
@@ -76,39 +76,39 @@ def test_two_bad_devices_of_four_are_both_taken_out() -> None:
 
 
 @pytest.mark.parametrize("between", sorted(ENDED_WELL | CENSORED))
-def test_a_trial_that_did_not_fail_breaks_the_row(between: Cause) -> None:
+def test_a_trial_that_did_not_fail_ends_the_streak(between: Cause) -> None:
     row = [*failures("gpu0", 2), ended("gpu0", between, 20), *failures("gpu0", 2, first_s=25)]
     assert quarantine_reason("gpu0", row, BUSY, 40) is None
 
 
 @pytest.mark.parametrize("cause", [Cause.DIVERGED, Cause.CONFIG_REFUSED, Cause.OUT_OF_MEMORY, Cause.DATA_ERROR])
-def test_what_the_configuration_or_the_machine_did_never_speaks_against_a_device(cause: Cause) -> None:
+def test_failures_of_configuration_or_machine_do_not_count_against_a_device(cause: Cause) -> None:
     assert quarantine_reason("gpu0", failures("gpu0", 30, cause), BUSY, 200) is None
 
 
-def test_out_of_memory_speaks_against_a_device_that_others_were_using() -> None:
+def test_out_of_memory_counts_against_a_crowded_device() -> None:
     crowded = [ended("gpu0", Cause.OUT_OF_MEMORY, 5 * k, crowded="70 of 80 GiB in use") for k in range(3)]
     assert quarantine_reason("gpu0", crowded, BUSY, 15)
 
 
-def test_a_configuration_that_fails_on_two_devices_is_to_blame_itself() -> None:
-    here = [ended("gpu0", configuration="lr: 1"), ended("gpu0", configuration="lr: 2")]
-    there = ended("gpu1", configuration="lr: 1")
-    assert blame(here[0], [*here, there]) is Blame.CONFIGURATION
-    assert blame(here[1], [*here, there]) is Blame.OPEN
-    assert blame(here[0], [*here, ended("gpu0", configuration="lr: 1")]) is Blame.OPEN, (
-        "twice on one device says nothing"
+def test_a_configuration_that_fails_on_two_devices_gets_the_blame() -> None:
+    first = [ended("gpu0", configuration="lr: 1"), ended("gpu0", configuration="lr: 2")]
+    second = ended("gpu1", configuration="lr: 1")
+    assert blame(first[0], [*first, second]) is Blame.CONFIGURATION
+    assert blame(first[1], [*first, second]) is Blame.OPEN
+    assert blame(first[0], [*first, ended("gpu0", configuration="lr: 1")]) is Blame.OPEN, (
+        "two failures on one device leave it open"
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_trial_that_somebody_ended_speaks_against_nothing(number: signal.Signals) -> None:
+def test_a_trial_that_a_signal_ended_counts_against_nothing(number: signal.Signals) -> None:
     for code in (-number, 128 + number):
         trials = [ended("gpu0", Cause.KILLED_BY_SIGNAL, 5 * k, exit_code=code) for k in range(5)]
         assert quarantine_reason("gpu0", trials, BUSY, 30) is None
 
 
-def test_what_the_driver_reports_takes_a_device_out_at_once_if_the_trial_failed() -> None:
+def test_a_reported_fault_quarantines_a_device_at_the_first_failure() -> None:
     fault = "the driver reported XID 79"
     assert fault in str(quarantine_reason("gpu0", [ended("gpu0", device_fault=fault)], [], 10))
     assert quarantine_reason("gpu0", [ended("gpu0", Cause.COMPLETED, device_fault=fault)], [], 10) is None
@@ -117,7 +117,7 @@ def test_what_the_driver_reports_takes_a_device_out_at_once_if_the_trial_failed(
 # --- the whole fleet -----------------------------------------------------------------------------------------------
 
 
-def test_a_fleet_that_only_fails_stops_and_says_so() -> None:
+def test_a_fleet_that_only_fails_is_halted() -> None:
     assert halt_reason(failures("gpu0", 5), ["gpu0"], [], None) is None
     assert halt_reason(failures("gpu0", 6), ["gpu0"], [], None) == "the last 6 trials all failed (6 x error)"
     alike = [trial for trials in zip(*(failures(gpu, 3) for gpu in GPUS), strict=True) for trial in trials]
@@ -130,7 +130,7 @@ def test_one_good_trial_among_the_last_keeps_a_fleet_going() -> None:
     assert halt_reason(trials, ["gpu0"], [], None) is None
 
 
-def test_failures_of_a_device_that_was_taken_out_do_not_stop_the_others() -> None:
+def test_failures_of_a_quarantined_device_do_not_halt_the_others() -> None:
     assert halt_reason(failures("gpu0", 12), GPUS, ["gpu0"], None) is None
 
 
@@ -138,10 +138,10 @@ def test_max_failures_counts_every_failure_and_nothing_else() -> None:
     trials = [ended("gpu0", cause) for cause in Cause if cause not in FAILURES] + failures("gpu0", 3)
     assert halt_reason(trials, ["gpu0"], [], 4) is None
     assert "--max-failures 3" in str(halt_reason(trials, ["gpu0"], [], 3))
-    assert halt_reason(failures("gpu0", 19), ["gpu0"], [], 20) is None, "who allows 20 failures gets 20"
+    assert halt_reason(failures("gpu0", 19), ["gpu0"], [], 20) is None, "a limit of 20 allows 19 failures"
 
 
-def test_without_a_device_nothing_can_go_on() -> None:
+def test_a_fleet_without_devices_is_halted() -> None:
     assert halt_reason([], ["gpu0"], ["gpu0"], None) == "no device is left"
 
 
@@ -150,23 +150,23 @@ def test_without_a_device_nothing_can_go_on() -> None:
     [(None, 10**6, 8, True), (4, 0, 0, True), (4, 0, 3, True), (4, 0, 4, False), (4, 3, 0, True), (4, 3, 1, False),
      (4, 4, 0, False)],
 )  # fmt: skip
-def test_every_waiting_agent_has_a_trial_reserved(count: int | None, drawn: int, waiting: int, room: bool) -> None:
+def test_one_trial_is_reserved_for_every_waiting_agent(count: int | None, drawn: int, waiting: int, room: bool) -> None:
     assert has_room(count, drawn, waiting) is room
 
 
-def test_no_trial_is_begun_that_would_not_end_in_time_by_the_median_of_those_that_did_not_fail() -> None:
+def test_a_trial_must_end_in_time_by_the_median_of_those_that_did_not_fail() -> None:
     trials = [ended("gpu0", Cause.COMPLETED, lasted_s=s) for s in (100, 200, 300)] + failures("gpu0", 9)
     assert fits_deadline(trials, 799, 1000)
     assert not fits_deadline(trials, 800, 1000)
-    assert fits_deadline([], 999, 1000), "nothing is known yet"
+    assert fits_deadline([], 999, 1000), "no trial has ended yet"
     assert not fits_deadline([], 1000, 1000)
     assert fits_deadline(trials, 10**9, None)
 
 
-def test_an_agent_is_started_again_ever_later_and_not_for_ever() -> None:
+def test_restarts_of_an_agent_get_slower_and_end() -> None:
     waits = [restart_delay_s(deaths) for deaths in range(1, RESTARTS + 2)]
     assert waits[-1] is None
     assert waits[:3] == [5, 10, 20]
-    known = [wait for wait in waits if wait is not None]
-    assert known == sorted(known)
-    assert 15 * 60 < sum(known) < 40 * 60
+    delays_s = [wait for wait in waits if wait is not None]
+    assert delays_s == sorted(delays_s)
+    assert 15 * 60 < sum(delays_s) < 40 * 60

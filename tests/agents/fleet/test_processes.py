@@ -1,4 +1,4 @@
-"""What the kernel tells of other people's children, tried on real processes."""
+"""Exit codes and ends of processes that are not our children, with real processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from amc_agents.fleet.processes import (
 )
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-# An agent in small: it starts a trial in a group of its own, and a helper in a session of its own.
+# A small agent: it starts a trial in its own process group, and a helper in its own session.
 AGENT = """
 import subprocess, sys, time
 trial = subprocess.Popen([sys.executable, "-c", sys.argv[1]], process_group=0)
@@ -35,7 +35,7 @@ time.sleep(60)
 
 
 def _has_ended(pid: int) -> bool:
-    """A process may wait to be reaped by whoever inherited it, such as this one after a fleet was run in it."""
+    """A dead process may be a zombie of the process that inherited it, even of this one."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -45,7 +45,7 @@ def _has_ended(pid: int) -> bool:
 def until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
@@ -58,7 +58,7 @@ def until(true: Callable[[], object]) -> None:
         ("import os; os.abort()", -6),
     ],
 )
-def test_the_exit_code_of_another_process_s_child_is_seen(end: str, code: int) -> None:
+def test_the_exit_code_of_another_process_s_child_is_read(end: str, code: int) -> None:
     command = [sys.executable, "-c", AGENT, end]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as agent:
         assert agent.stdout is not None
@@ -75,7 +75,7 @@ def test_the_exit_code_of_another_process_s_child_is_seen(end: str, code: int) -
             os.kill(helper, signal.SIGKILL)
 
 
-def test_variables_are_those_that_a_process_was_started_with() -> None:
+def test_the_environment_is_that_at_the_start_of_a_process() -> None:
     with subprocess.Popen(SLEEP, env={"A": "1", "B": "x=y"}) as process:
         until(lambda: environment_of(process.pid))
         assert environment_of(process.pid) == {"A": "1", "B": "x=y"}
@@ -83,7 +83,7 @@ def test_variables_are_those_that_a_process_was_started_with() -> None:
     assert environment_of(process.pid) == {}
 
 
-def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -> None:
+def test_every_process_of_a_fleet_is_ended_with_orphans_and_those_that_ignore_sigterm() -> None:
     tag = f"test-{os.getpid()}"
     stubborn = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
@@ -100,7 +100,7 @@ def test_every_process_of_a_fleet_is_ended_the_stubborn_and_the_orphaned_too() -
     assert tagged(tag) == []
 
 
-# A subreaper with a child of its own and two that it inherits, of a session that is not its own; all have ended.
+# A subreaper with two children and two inherited processes of another session. All have ended.
 HEIR = """
 import json, os, subprocess, sys, time
 from amc_agents.fleet.processes import become_subreaper, children, exit_code_of_zombie, reap, reap_inherited
@@ -119,12 +119,12 @@ print(json.dumps([left, reap(trial), [child.wait() for child in own]]))
 """
 
 
-def test_inherited_processes_are_waited_for_and_nobody_else_s_exit_code_is_taken() -> None:
+def test_only_inherited_zombies_are_reaped() -> None:
     done = subprocess.run([sys.executable, "-c", HEIR], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, 7, [3, 3]]
 
 
-# The fleet in small: subreaper, guardian, one process that is its child and one that it inherits.
+# A small fleet: subreaper, guardian, one child and one inherited process.
 FLEET = """
 import json, os, subprocess, sys, time
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, reap
@@ -151,7 +151,7 @@ else:
 
 
 @pytest.mark.parametrize("how", ["killed", "dismissed"])
-def test_a_fleet_inherits_orphans_with_their_exit_code_and_its_guardian_ends_what_a_kill_leaves(how: str) -> None:
+def test_a_fleet_gets_exit_codes_of_orphans_and_its_guardian_ends_processes_after_a_kill(how: str) -> None:
     tag = f"test-{how}-{os.getpid()}"
     command = [sys.executable, "-c", FLEET, tag, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as fleet:

@@ -1,4 +1,4 @@
-"""From what a dead trial leaves on this machine to its cause."""
+"""The cause of a trial's end, from the evidence of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_cause_follows_from_exit_code_and_log(exit_code: int | None, log: st
     assert classify_end(exit_code, log, run="abc", memory_kill=None).cause is cause
 
 
-def test_a_sigkill_by_the_kernel_s_memory_killer_is_out_of_memory_and_any_other_is_not() -> None:
+def test_only_a_sigkill_by_the_kernel_s_memory_killer_is_out_of_memory() -> None:
     line = "kernel: Memory cgroup out of memory: Killed process 7 (python) total-vm:9kB"
     verdict = classify_end(-9, "epoch 3", run="abc", memory_kill=line)
     assert verdict.cause is Cause.OUT_OF_MEMORY
@@ -45,7 +45,7 @@ def test_a_sigkill_by_the_kernel_s_memory_killer_is_out_of_memory_and_any_other_
     )
 
 
-def test_an_agent_s_own_line_says_that_w_and_b_asked_for_the_end() -> None:
+def test_an_agent_s_log_shows_that_w_and_b_asked_for_the_stop() -> None:
     stop = "2026-01-01 00:00:00,0 - wandb.wandb_agent - INFO - Stop: abc"
     assert classify_end(-15, stop, run="abc", memory_kill=None).cause is Cause.STOPPED
     assert classify_end(-15, stop, run="other", memory_kill=None).cause is Cause.KILLED_BY_SIGNAL
@@ -53,14 +53,14 @@ def test_an_agent_s_own_line_says_that_w_and_b_asked_for_the_end() -> None:
     assert classify_end(-9, leave, run="abc", memory_kill=None).cause is Cause.STOPPED
 
 
-def test_a_good_end_after_the_fleet_asked_for_it_is_stopped_unless_the_trial_says_otherwise() -> None:
+def test_a_good_end_after_the_fleet_s_request_is_stopped_without_an_end_reason() -> None:
     assert classify_end(0, "", run="abc", memory_kill=None, fleet_is_ending=True).cause is Cause.STOPPED
     done = WandbRecord(state="finished", end_reason="completed")
     assert classify_end(0, "", run="abc", memory_kill=None, fleet_is_ending=True, record=done).cause is Cause.COMPLETED
     assert classify_end(130, "", run="abc", memory_kill=None, fleet_is_ending=True).cause is Cause.INTERRUPTED
 
 
-def test_w_and_b_s_word_corrects_what_could_not_be_told_here() -> None:
+def test_w_and_b_s_record_corrects_the_cause() -> None:
     hyperband = WandbRecord(state="killed", stop_recorded=True, stop_reason="hyperband")
     assert classify_end(0, "", run="abc", memory_kill=None, record=hyperband).cause is Cause.EARLY_STOPPED
     patience = WandbRecord(state="finished", end_reason="patience", stop_recorded=False)
@@ -91,7 +91,7 @@ def test_kills_are_counted_in_cgroups_of_both_versions_and_in_containers(
     assert "out of memory: Killed 1 in this cgroup" in str(kills.since(1, 10**9, time.monotonic()))
 
 
-def test_a_machine_that_tells_nothing_is_no_error(tmp_path: Path) -> None:
+def test_a_machine_without_counters_is_no_error(tmp_path: Path) -> None:
     kills = MemoryKills(tmp_path / "none", tmp_path)
     assert kills.count() is None
     assert kills.since(None, 10**9, time.monotonic()) is None

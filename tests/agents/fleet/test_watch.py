@@ -1,4 +1,4 @@
-"""What is read of W&B while a fleet works. The server is a fake: it refuses what W&B's cloud would refuse."""
+"""What a fleet reads from W&B. The server is a fake that rejects what W&B's cloud would reject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amc_agents.fleet.watch import SweepReader, Watcher
 
 
 class Cloud:
-    """Answers run queries; knows no field that W&B's public schema has not."""
+    """Answers queries on runs; it rejects fields that are not in W&B's public schema."""
 
     def __init__(self, *, own_fields: bool = False) -> None:
         self.summaries: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class Cloud:
         return {"project": {"runs": {"edges": edges}}}
 
 
-def test_a_server_that_lacks_our_own_fields_is_asked_without_them_from_then_on() -> None:
+def test_after_a_rejected_query_the_embedded_server_s_fields_are_left_out() -> None:
     cloud = Cloud()
     cloud.summaries["r1"] = {"epoch": 4, "val/combined_acc": 0.3, "best/combined_acc": 0.5, "end_reason": "patience"}
     reader = SweepReader(cloud, "team/project/sweep")
@@ -64,15 +64,13 @@ def test_a_server_that_lacks_our_own_fields_is_asked_without_them_from_then_on()
         ({}, True, None),
     ],
 )
-def test_the_peak_is_read_however_the_script_logs_it(
-    summary: dict[str, Any], minimise: bool, peak: float | None
-) -> None:
+def test_the_peak_is_read_from_any_form_of_summary(summary: dict[str, Any], minimise: bool, peak: float | None) -> None:
     cloud = Cloud(own_fields=True)
     cloud.summaries["r1"] = summary
     assert SweepReader(cloud, "e/p/s").records(["r1"], "loss", minimise=minimise)["r1"].peak == peak
 
 
-def test_the_best_value_that_was_seen_stays_and_a_server_that_is_away_changes_nothing() -> None:
+def test_the_best_value_of_all_polls_stays_even_while_the_server_is_away() -> None:
     cloud = Cloud(own_fields=True)
     watcher = Watcher(SweepReader(cloud, "e/p/s"), "loss", minimise=True)
     watcher.follow(["r1"])
@@ -88,7 +86,7 @@ def test_the_best_value_that_was_seen_stays_and_a_server_that_is_away_changes_no
     assert watcher.record(None) is NO_RECORD
 
 
-def test_a_server_that_does_not_answer_is_trouble_before_the_client_gives_up() -> None:
+def test_a_server_that_does_not_answer_is_an_error_before_the_client_gives_up() -> None:
     cloud, now, seen = Cloud(own_fields=True), [0.0], []
     cloud.summaries["r1"] = {}
     watcher = Watcher(SweepReader(cloud, "e/p/s"), None, minimise=True, clock=lambda: now[0])
