@@ -67,14 +67,6 @@ Exit codes: 0 the report is written (also for a sweep without runs), 1 a server 
 """
 
 
-class _Command(EndsLikeAShell):
-    """A command whose epilog keeps its line breaks."""
-
-    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog as it is."""
-        formatter.write("\n" + (self.epilog or "").replace("\b\n", ""))
-
-
 def _print_schema(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
     if is_given:
         click.echo(json.dumps(json_schemas(), indent=2))
@@ -82,7 +74,9 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 
 
 @click.command(
-    cls=_Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+    cls=EndsLikeAShell,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @reading_options
 @click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 prints all.")

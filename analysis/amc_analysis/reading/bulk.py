@@ -45,10 +45,6 @@ class NoBulkError(RuntimeError):
     """This server has no bulk operation: read it through the public API."""
 
 
-class _NoAddressError(LookupError):
-    """The server has nothing at this address."""
-
-
 class BulkSource:
     """An embedded server, read by its bulk operation."""
 
@@ -70,10 +66,9 @@ class BulkSource:
             "runs": None if selection.run_ids is None else list(selection.run_ids),
             "known": {run_id: [position.token, position.lines] for run_id, position in positions.items()},
         }
-        try:
-            reply = self._send("/bulk", json.dumps(body).encode())
-        except _NoAddressError as error:
-            raise NoBulkError(f"{self._base_url} has no bulk operation") from error
+        reply = self._send("/bulk", json.dumps(body).encode())
+        if reply is None:
+            raise NoBulkError(f"{self._base_url} has no bulk operation")
         first_line = json.loads(reply.readline() or b"{}")
         if first_line.get("format") != FORMAT or first_line.get("version") != VERSION:
             reply.close()
@@ -88,12 +83,11 @@ class BulkSource:
         """Return the first of these files that the run has, see FileSource."""
         for name in names:
             path = "/".join(urllib.parse.quote(piece) for piece in (project, run_id, name))
-            try:
-                with self._send(f"/files/{path}") as reply:
+            reply = self._send(f"/files/{path}")
+            if reply is not None:
+                with reply:
                     content = reply.read(MAX_FILE_BYTES + 1)
-            except _NoAddressError:
-                continue
-            return content if len(content) <= MAX_FILE_BYTES else None
+                return content if len(content) <= MAX_FILE_BYTES else None
         return None
 
     def _sweep(self, line: Mapping[str, Any]) -> SweepMetadata:
@@ -119,8 +113,8 @@ class BulkSource:
         try:
             for run in runs:
                 history = run["history"]
-                rows = None if history["first"] and not history["rows"] else History()
-                while rows is not None and rows.length < history["rows"]:
+                rows = History()
+                while rows.length < history["rows"]:
                     size = int(reply.readline() or -1)
                     text = reply.read(size) if size >= 0 else b""
                     if len(text) != size:
@@ -134,8 +128,8 @@ class BulkSource:
         finally:
             reply.close()
 
-    def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
-        """Send a request, again after a wait while the server is busy."""
+    def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse | None:
+        """Return the reply to a request, repeated while the server is busy; None where it has nothing at the path."""
         headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
         for attempt in range(TRIES):
@@ -144,7 +138,7 @@ class BulkSource:
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code in {404, 405}:
-                        raise _NoAddressError from error
+                        return None
                     if error.code not in BUSY or attempt == TRIES - 1:
                         text = error.read(2000).decode(errors="replace")
                         raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {text}") from error

@@ -188,7 +188,7 @@ class Cache:
             return
         key, run, position = (project, update.run.run_id), _to_text(run_to_json(update.run)), update.position
         row = self._connection.execute("SELECT head FROM runs WHERE project = ? AND id = ?", key).fetchone()
-        if update.rows is None and row is not None:
+        if row is not None and not update.is_whole and update.rows.length == 0:
             if row[0] != run:
                 self._connection.execute("UPDATE runs SET head = ? WHERE project = ? AND id = ?", (run, *key))
             return

@@ -20,7 +20,7 @@ from amc_analysis.reading.reader import assemble
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.reading.sources import Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
-from amc_analysis.runs.records import history_of, with_history
+from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history
 from amc_core.files import whole_file
 from amc_sweeps.runs.records import SweepRecord, parse_time
 
@@ -29,10 +29,6 @@ VERSION = 1
 MAGIC = b"PAR1"
 
 Histories = Mapping[tuple[int, str], History]  # by the record's number and the run's id
-
-
-class ParquetFileError(ValueError):
-    """The file is not one that ``save`` wrote; the message says why."""
 
 
 def save(path: Path, records: Sequence[SweepRecord]) -> None:
@@ -74,7 +70,7 @@ def load(path: Path, *, metric: str | None = None, goal: str | None = None) -> l
         goal: where it is not the sweep's own.
 
     Raises:
-        ParquetFileError: when ``save`` did not write it, or wrote another version.
+        SweepUnreadableError: when ``save`` did not write it, or wrote another version.
         MetricError: see ``reader.assemble``.
     """
     import pyarrow as pa
@@ -84,9 +80,9 @@ def load(path: Path, *, metric: str | None = None, goal: str | None = None) -> l
         table = parquet.read_table(path)
         metadata = json.loads((table.schema.metadata or {})[KEY])
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise ParquetFileError(f"{path} was not written by amc-analyze --save: {error}") from error
+        raise SweepUnreadableError(f"{path} was not written by amc-analyze --save: {error}") from error
     if metadata["version"] != VERSION:
-        raise ParquetFileError(
+        raise SweepUnreadableError(
             f"{path} has version {metadata['version']} of the format; this amc-analyze reads version {VERSION}"
         )
     histories = _histories(table)
@@ -120,7 +116,7 @@ def _record_from_json(
         metric, goal = content["metric"]["name"], goal or content["metric"]["goal"]
     read_at = parse_time(content["read_at"])
     if read_at is None:
-        raise ParquetFileError(f"read_at is {content['read_at']!r}, which is not a time")
+        raise SweepUnreadableError(f"read_at is {content['read_at']!r}, which is not a time")
     return assemble(sweep, runs, selection, metric=metric, goal=goal, read_at=read_at)
 
 

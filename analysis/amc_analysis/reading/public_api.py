@@ -148,26 +148,27 @@ query SweepAgents($entity: String, $project: String, $sweep: String!) {
 """
 
 
-def _embedded_flags(api: Any, selection: Selection) -> list[dict[str, Any]]:
-    where = {"entity": selection.entity, "project": selection.project}
-    reply = send_query(api, _EMBEDDED_FLAGS_QUERY, filters=json.dumps(_filters(selection)), **where)
-    return [edge["node"] for edge in reply["project"]["runs"]["edges"]]
+def _embedded_flags(api: Any, selection: Selection) -> list[Flags]:
+    where = {"entity": selection.entity, "project": selection.project, "filters": json.dumps(_filters(selection))}
+    return _nodes(send_query(api, _EMBEDDED_FLAGS_QUERY, **where)["project"]["runs"])
 
 
-def _wandb_flags(api: Any, selection: Selection) -> list[dict[str, Any]]:
+def _wandb_flags(api: Any, selection: Selection) -> list[Flags]:
     where = {"entity": selection.entity, "project": selection.project, "sweep": selection.sweep_id or ""}
-    reply = send_query(api, _FLAGS_QUERY, **where)
-    return [edge["node"] for edge in reply["project"]["sweep"]["runs"]["edges"]]
+    return _nodes(send_query(api, _FLAGS_QUERY, **where)["project"]["sweep"]["runs"])
 
 
-def _agents(api: Any, selection: Selection) -> list[dict[str, Any]]:
+def _agents(api: Any, selection: Selection) -> list[Flags]:
     where = {"entity": selection.entity, "project": selection.project, "sweep": selection.sweep_id}
-    reply = send_query(api, _AGENTS_QUERY, **where)
     return [
-        {"name": run["node"]["name"], "agent": edge["node"]["name"], "agentHost": edge["node"]["host"]}
-        for edge in reply["project"]["sweep"]["agents"]["edges"]
-        for run in edge["node"]["runs"]["edges"]
+        {"name": run["name"], "agent": agent["name"], "agentHost": agent["host"]}
+        for agent in _nodes(send_query(api, _AGENTS_QUERY, **where)["project"]["sweep"]["agents"])
+        for run in _nodes(agent["runs"])
     ]
+
+
+def _nodes(connection: Mapping[str, Any]) -> list[Flags]:
+    return [edge["node"] for edge in connection["edges"]]
 
 
 def _filters(selection: Selection) -> dict[str, Any]:
@@ -186,16 +187,16 @@ def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: s
     try:
         if position is not None and position.token == token and not token.endswith(NOT_COUNTED):
             if position.lines == lines:
-                return RunUpdate(record, position, rows=None, is_whole=False)
+                return RunUpdate(record, position, History(), is_whole=False)
             later = _later_rows(run, position, lines)
             if later is not None:
                 reached = HistoryPosition(token, lines, _last_step(later, position))
-                return RunUpdate(record, reached, rows=later, is_whole=False)
+                return RunUpdate(record, reached, later, is_whole=False)
         rows = History.from_rows(run.scan_history())
     except Exception as error:  # noqa: BLE001 - one unreadable run must not hide the others
         unread = f"{type(error).__name__}: {error}"
-        return RunUpdate(replace(record, unread=unread), HistoryPosition("", 0), rows=History())
-    return RunUpdate(record, HistoryPosition(token, lines, _last_step(rows, None)), rows=rows)
+        return RunUpdate(replace(record, unread=unread), HistoryPosition("", 0), History())
+    return RunUpdate(record, HistoryPosition(token, lines, _last_step(rows, None)), rows)
 
 
 def _later_rows(run: Any, position: HistoryPosition, lines: int) -> History | None:

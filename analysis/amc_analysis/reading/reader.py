@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.sources import Progress, RunSource, Selection, SweepMetadata
-from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history, with_metric
 from amc_core.config import current_value
 from amc_sweeps.runs.claims import ClaimError, RecordedClaims, read_recorded
@@ -82,13 +81,12 @@ def _read_runs(
     progress(0, reply.run_count)
     with contextlib.closing(reply.updates):
         for update in reply.updates:
-            history = update.rows or History()
+            history, run_id = update.rows, update.run.run_id
             if not update.is_whole:
-                run_id = update.run.run_id
                 cached = cache.history(project, run_id, positions[run_id]) if cache is not None else None
                 if cached is None:
                     raise _StaleCacheError
-                history = cached.extended(history) if update.rows is not None else cached
+                history = cached.extended(update.rows)
             if cache is not None:
                 cache.put(project, update, history)
             runs.append(with_history(update.run, history))

@@ -111,15 +111,12 @@ def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfus
 
 
 def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
-    from amc_analysis.reading.parquet_file import MAGIC, ParquetFileError, load
+    from amc_analysis.reading.parquet_file import MAGIC, load
 
     with path.open("rb") as file:
         is_parquet = file.read(len(MAGIC)) == MAGIC
     if is_parquet:
-        try:
-            return load(path, metric=options.metric, goal=options.goal)
-        except ParquetFileError as error:
-            raise SweepUnreadableError(str(error)) from error
+        return load(path, metric=options.metric, goal=options.goal)
     from amc_analysis.reading.export_file import records_of
     from amc_sweeps.runs import export_file
 

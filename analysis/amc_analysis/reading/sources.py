@@ -69,8 +69,8 @@ class RunUpdate:
 
     run: RunRecord  # without its history
     position: HistoryPosition  # after these rows
-    rows: History | None = None  # None: no new rows
-    is_whole: bool = True  # `rows` is the whole history; False: they follow the rows read before
+    rows: History  # the whole history, or the rows that follow those read before
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ class RunSource(Protocol):
     """A place to read runs from."""
 
     def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
-        """Start reading the selected runs.
-
-        Args:
-            selection: which runs.
-            positions: run id -> how far its history was read before; other runs may be among them.
+        """Start reading the selected runs; ``positions`` says by run id how far histories were read before.
 
         Raises:
             NotFoundError: when there is no such sweep or project.
@@ -107,12 +103,7 @@ class FileSource(Protocol):
     """A place with files of runs; several threads may use it at once."""
 
     def file(self, project: str, run_id: str, names: Sequence[str]) -> bytes | None:
-        """Return the first of these files that the run has; None without any, or above MAX_FILE_BYTES.
-
-        Args:
-            project: ENTITY/PROJECT.
-            run_id: the run.
-            names: file names, the preferred one first.
+        """Return the first of these files that a run of ENTITY/PROJECT has; None without any, or above MAX_FILE_BYTES.
 
         Raises:
             Exception: of any kind, when the server does not answer as it should.

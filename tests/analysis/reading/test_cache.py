@@ -51,7 +51,7 @@ class MemorySource:
             is_same = position is not None and position.token == token and position.lines <= len(rows)
             first = position.lines if position is not None and is_same else 0
             self.sent[run_id] = len(rows) - first
-            new = None if first and first == len(rows) else History.from_rows(rows[first:])
+            new = History.from_rows(rows[first:])
             run = RunRecord(run_id, run_id, "finished", config={"a": count}, summary={"n": len(rows)})
             yield RunUpdate(run, HistoryPosition(token, len(rows)), new, is_whole=first == 0)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sweep_records import run, sweep
 
-from amc_analysis.reading.parquet_file import KEY, ParquetFileError, load, save
+from amc_analysis.reading.parquet_file import KEY, load, save
 from amc_analysis.runs.history import History
-from amc_analysis.runs.records import history_of, with_history, with_metric
+from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history, with_metric
 from amc_sweeps.runs.records import SweepRecord
 
 
@@ -63,14 +63,14 @@ def test_another_file_or_version_is_refused(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     (tmp_path / "text.parquet").write_text("PAR1 not really")
-    with pytest.raises(ParquetFileError, match="was not written by amc-analyze --save"):
+    with pytest.raises(SweepUnreadableError, match="was not written by amc-analyze --save"):
         load(tmp_path / "text.parquet")
     parquet.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(ParquetFileError, match="was not written by amc-analyze --save"):
+    with pytest.raises(SweepUnreadableError, match="was not written by amc-analyze --save"):
         load(tmp_path / "foreign.parquet")
     newer = pa.table({"a": [1]}).replace_schema_metadata({KEY: b'{"version": 2, "records": []}'})
     parquet.write_table(newer, tmp_path / "newer.parquet")
-    with pytest.raises(ParquetFileError, match="has version 2 of the format; this amc-analyze reads version 1"):
+    with pytest.raises(SweepUnreadableError, match="has version 2 of the format; this amc-analyze reads version 1"):
         load(tmp_path / "newer.parquet")
 
 
