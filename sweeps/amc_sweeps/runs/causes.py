@@ -1,4 +1,4 @@
-"""How a run ended: the vocabulary that the trial, the server and the analysis share, and the only classifier of it."""
+"""How a run ended: the words that the trial, the server and the analysis share, and the rules that find the cause."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from amc_sweeps.runs.run_states import RunState
 
 
 class EndReason(StrEnum):
-    """What a trial says of its own end, in its summary under ``end_reason``."""
+    """The reason that a trial gives for its end, in its summary under ``end_reason``."""
 
-    COMPLETED = "completed"  # every epoch that was asked for
+    COMPLETED = "completed"  # trained all epochs
     PATIENCE = "patience"  # no better value for `patience` epochs
-    STOPPED = "stopped"  # W&B asked: a person, or Hyperband
+    STOPPED = "stopped"  # W&B asked for it: a person, or Hyperband
     INTERRUPTED = "interrupted"  # Ctrl-C
     PREEMPTED = "preempted"  # the machine was taken away; the run may be handed out again
     DIVERGED = "diverged"  # the loss or a weight became NaN or infinite
-    OUT_OF_MEMORY = "out_of_memory"  # of the GPU or the host
-    DATA_ERROR = "data_error"  # the data file is missing, truncated or not what it claims
+    OUT_OF_MEMORY = "out_of_memory"  # on the GPU or the host
+    DATA_ERROR = "data_error"  # the data file is missing, truncated or has the wrong content
     CONFIG_REFUSED = "config_refused"  # the configuration cannot be trained
     ERROR = "error"  # anything else: a defect
 
 
-# Values of sysexits(3) where one fits; others keep clear of 1 (an uncaught exception), 2 (usage), 126-128 (the shell)
-# and 255 (what the wandb client sends after its own stop). wandb's agent counts every positive code as a failure.
+# Values of sysexits(3) where one fits. The others avoid 1 (an uncaught exception), 2 (usage), 126-128 (the shell) and
+# 255 (sent by the wandb client after its own stop). wandb's agent counts every positive code as a failure.
 EXIT_CODES: dict[EndReason, int] = {
     EndReason.COMPLETED: 0,
     EndReason.PATIENCE: 0,
@@ -42,7 +42,7 @@ EXIT_CODES: dict[EndReason, int] = {
 
 
 class Cause(StrEnum):
-    """What is concluded about a run's end: a trial's own words, and those that only an observer can say."""
+    """Why a run ended: the reasons that a trial gives, and those that only an observer can know."""
 
     COMPLETED = "completed"
     PATIENCE = "patience"
@@ -63,36 +63,30 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
-# Endings that say nothing against the configuration: the run was cut short from outside, so what it would have reached
-# is not known (censored). They are outside the failure rate's numerator and named in its denominator.
+# The run was cut short from outside, so its final result is unknown (censored). Such a run is not a failure, but it
+# counts in the total of a failure rate.
 CENSORED = frozenset({Cause.EARLY_STOPPED, Cause.STOPPED, Cause.CANCELLED, Cause.INTERRUPTED, Cause.PREEMPTED})
-ENDED_WELL = frozenset({Cause.COMPLETED, Cause.PATIENCE})  # the trial ended as it was meant to
+ENDED_WELL = frozenset({Cause.COMPLETED, Cause.PATIENCE})
 FAILURES = frozenset(
     {
-        Cause.DIVERGED,
-        Cause.OUT_OF_MEMORY,
-        Cause.DATA_ERROR,
-        Cause.CONFIG_REFUSED,
-        Cause.ERROR,
-        Cause.KILLED_BY_SIGNAL,
-        Cause.LOST,
-        Cause.NODE_FAILURE,
+        *(Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.DATA_ERROR, Cause.CONFIG_REFUSED, Cause.ERROR),
+        *(Cause.KILLED_BY_SIGNAL, Cause.LOST, Cause.NODE_FAILURE),
     }
 )
 
 Confidence = Literal["certain", "likely", "guess"]
 
-# The state of a run whose end nobody saw: "failed" would claim an exit code that is not 0.
+# The state of a run whose end was not seen; "failed" would mean that it had an exit code other than 0.
 UNKNOWN_STATE = "unknown"
-# A heartbeat comes at least every 30 s; W&B itself calls a run crashed after about five silent minutes.
+# A heartbeat comes at least every 30 s; W&B calls a run crashed after about five minutes without one.
 STALE_AFTER_S = 300.0
-# A stop takes some epochs to arrive: the client asks every 15 s and posts every 15 s.
-FEW_POINTS_PAST_A_BAND = 5
+# A stop takes effect some epochs later: the client asks every 15 s and posts every 15 s.
+MOST_POINTS_PAST_BAND = 5
 
 
 @dataclass(frozen=True)
 class BandDecision:
-    """What Hyperband says of a run: at ``band`` logged values its ``value`` was worse than ``threshold``."""
+    """Hyperband's decision to stop a run: after ``band`` logged values its ``value`` was worse than ``threshold``."""
 
     band: int
     value: float
@@ -101,39 +95,39 @@ class BandDecision:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a run from outside. None stands for unknown everywhere: not every server tells all of it."""
+    """What is known about a run's end. None means unknown: not every server records everything."""
 
     state: str  # W&B's word, see RunState
     exit_code: int | None = None
     end_reason: str | None = None  # from the run's summary
-    stop_recorded: bool | None = None  # somebody, or Hyperband, asked this run to stop
-    stop_reason: str | None = None  # who asked, where the server keeps it: hyperband, user, cancelled
+    stop_recorded: bool | None = None  # a person or Hyperband asked this run to stop
+    stop_reason: str | None = None  # who asked, if the server records it: hyperband, user, cancelled
     sweep_cancelled: bool = False
     alive_at_cancel: bool | None = None  # whether the run was still reporting when its sweep was cancelled
     heartbeat_age_s: float | None = None
-    points: int = 0  # logged finite values of the sweep's metric: what Hyperband counts
-    epochs: int | None = None  # that it got through
+    points: int = 0  # logged finite values of the sweep's metric, which Hyperband counts
+    epochs: int | None = None  # completed
     epochs_planned: int | None = None
     epochs_since_best: int | None = None
-    patience: int | None = None  # of the run's configuration
+    patience: int | None = None  # from the run's configuration
     not_finite: tuple[str, ...] = ()  # metrics whose last logged value is NaN or infinite
-    log_tail: str | None = None  # the last lines of its console, where they were read
+    log_tail: str | None = None  # the last lines of its console
     hyperband: bool = False  # the sweep has early_terminate
-    band: BandDecision | None = None  # the Hyperband decision that would have stopped the run, where there is one
-    alive_when_exported: bool = False  # the record is a copy of a run that had not ended; nobody watched it further
-    neighbours_lost: str | None = None  # "4 of 4 runs on gpu-3 ended within 40 s", where that is so
+    band: BandDecision | None = None  # the Hyperband decision that would have stopped the run
+    alive_when_exported: bool = False  # the record is a copy made before the run ended
+    neighbours_lost: str | None = None  # such as "4 of 4 runs on gpu-3 ended within 40 s"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a run ended, how sure that is, and the evidence in a few words."""
+    """The cause of a run's end, how sure it is, and the evidence in a few words."""
 
     cause: Cause
     confidence: Confidence
     because: str
 
 
-# The last lines of a console and what they mean, most specific first.
+# Lines at the end of a console and the cause that they show, most specific first.
 _LOG_PATTERNS: tuple[tuple[Cause, str], ...] = (
     (
         Cause.OUT_OF_MEMORY,
@@ -155,36 +149,35 @@ _LOG_PATTERNS: tuple[tuple[Cause, str], ...] = (
     (Cause.ERROR, r"^[\w.]*(?:Error|Exception)\b.*|^Traceback \(most recent call last\)"),
 )
 
-_OWN_CODES: dict[int, Cause] = {code: Cause(reason.value) for reason, code in EXIT_CODES.items() if code != 0}
+_CAUSE_OF_CODE: dict[int, Cause] = {code: Cause(reason.value) for reason, code in EXIT_CODES.items() if code != 0}
 _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
             11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM", 24: "SIGXCPU"}  # fmt: skip
 _TRACEBACK = "Traceback (most recent call last)"
-_CLIENT_STOP_CODE = 255  # what the wandb client sends for a KeyboardInterrupt, its own stop's or Ctrl-C's
+_LONGEST_LINE = 120  # characters of a log line that are shown
+_CLIENT_STOP_CODE = 255  # sent by the wandb client for a KeyboardInterrupt: its own stop, or Ctrl-C
 
 
 def classify(evidence: Evidence) -> Diagnosis:
-    """Conclude how a run ended. The order is the order of evidence: the first rule that applies decides.
+    """Return how a run ended. The rules are in the order of evidence, and the first one that applies decides.
 
     0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. a copy of a run that was alive, preemption;
-    4. what the trial said itself; 5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours;
-    7. a Hyperband band, inferred; 8. silence; 9. a state that says failed, or unknown.
+    4. the trial's own reason; 5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours;
+    7. a Hyperband band, inferred; 8. a lost heartbeat; 9. a state that says failed, or unknown.
     """
-    for rule in (
+    rules = (
         _not_ended,
         _stop_recorded,
         _cancelled,
         _alive_when_exported,
         _preempted,
-        _said_so_itself,
+        _own_reason,
         _clean_exit,
         _failed_with_traces,
-        _ends_at_a_band,
-        _silent,
-    ):
-        diagnosis = rule(evidence)
-        if diagnosis is not None:
-            return diagnosis
-    return _nothing_else(evidence)
+        _ended_at_a_band,
+        _heartbeat_lost,
+    )
+    diagnoses = (rule(evidence) for rule in rules)
+    return next((diagnosis for diagnosis in diagnoses if diagnosis is not None), _no_evidence(evidence))
 
 
 def _not_ended(e: Evidence) -> Diagnosis | None:
@@ -204,26 +197,29 @@ def _stop_recorded(e: Evidence) -> Diagnosis | None:
     if e.stop_reason is not None:
         return _stopped_for(e, e.stop_reason)
     if e.band is None and e.sweep_cancelled and e.alive_at_cancel is not False:
-        return None  # the cancellation asked for it, see the next rule
-    return _who_stopped(e, "a stop was recorded" if e.stop_recorded else "state killed")
+        return None  # stopped by the cancellation, see the next rule
+    return _stopped_by(e, "a stop was recorded" if e.stop_recorded else "state killed")
 
 
 def _stopped_for(e: Evidence, reason: str) -> Diagnosis:
     causes = {"hyperband": Cause.EARLY_STOPPED, "cancelled": Cause.CANCELLED}
-    told = f"stop recorded: {reason}" + ("" if e.band is None else f"; {_at_band(e.band)}")
+    because = f"stop recorded: {reason}" + ("" if e.band is None else f"; {_at_band(e.band)}")
     if e.end_reason in {EndReason.COMPLETED, EndReason.PATIENCE}:
-        # The stop came when the trial was about done.
-        return Diagnosis(causes.get(reason, Cause.STOPPED), "likely", f"{told}; yet the trial says {e.end_reason}")
-    return Diagnosis(causes.get(reason, Cause.STOPPED), "certain", told)
+        # The stop came when the trial was about to end.
+        return Diagnosis(causes.get(reason, Cause.STOPPED), "likely", f"{because}; but the trial says {e.end_reason}")
+    return Diagnosis(causes.get(reason, Cause.STOPPED), "certain", because)
 
 
-def _who_stopped(e: Evidence, what: str) -> Diagnosis:
+def _stopped_by(e: Evidence, event: str) -> Diagnosis:
+    """Return whether Hyperband or a person stopped a run."""
     if e.band is not None:
-        return Diagnosis(Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{what}; {_at_band(e.band)}")
+        return Diagnosis(
+            Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{event}; {_at_band(e.band)}"
+        )
     if not e.hyperband:
         sure: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
-        return Diagnosis(Cause.STOPPED, sure, f"{what}; the sweep has no early_terminate")
-    return Diagnosis(Cause.STOPPED, "likely", f"{what}; no Hyperband threshold explains it at {e.points} values")
+        return Diagnosis(Cause.STOPPED, sure, f"{event}; the sweep has no early_terminate")
+    return Diagnosis(Cause.STOPPED, "likely", f"{event}; no Hyperband threshold explains it at {e.points} values")
 
 
 def _at_band(band: BandDecision) -> str:
@@ -245,7 +241,7 @@ def _cancelled(e: Evidence) -> Diagnosis | None:
 def _alive_when_exported(e: Evidence) -> Diagnosis | None:
     if not e.alive_when_exported or e.end_reason in set(EndReason):
         return None
-    return Diagnosis(Cause.UNKNOWN, "guess", "was alive when exported; how it ended is not known")
+    return Diagnosis(Cause.UNKNOWN, "guess", "was alive when exported; its end is unknown")
 
 
 def _preempted(e: Evidence) -> Diagnosis | None:
@@ -254,11 +250,11 @@ def _preempted(e: Evidence) -> Diagnosis | None:
     return None
 
 
-def _said_so_itself(e: Evidence) -> Diagnosis | None:
+def _own_reason(e: Evidence) -> Diagnosis | None:
     if e.end_reason not in set(EndReason):
         return None
     if e.end_reason == EndReason.STOPPED:
-        return _who_stopped(e, "end_reason stopped")
+        return _stopped_by(e, "end_reason stopped")
     return Diagnosis(Cause(e.end_reason), "certain", f"end_reason {e.end_reason}")
 
 
@@ -266,35 +262,31 @@ def _clean_exit(e: Evidence) -> Diagnosis | None:
     if e.state != RunState.FINISHED or e.exit_code not in {0, None}:
         return None
     if e.epochs_planned is None or e.epochs is None:
-        unknown = "were planned" if e.epochs_planned is None else "it took"
-        return Diagnosis(Cause.COMPLETED, "likely", f"finished; how many epochs {unknown} is not known")
-    told = f"finished after {e.epochs} of {e.epochs_planned} epochs"
+        number = "planned epochs" if e.epochs_planned is None else "completed epochs"
+        return Diagnosis(Cause.COMPLETED, "likely", f"finished; the number of {number} is unknown")
+    because = f"finished after {e.epochs} of {e.epochs_planned} epochs"
     if e.epochs >= e.epochs_planned:
-        return Diagnosis(Cause.COMPLETED, "certain", told)
+        return Diagnosis(Cause.COMPLETED, "certain", because)
     if e.patience is None or e.epochs_since_best is None:
-        return Diagnosis(Cause.PATIENCE, "guess", told)
+        return Diagnosis(Cause.PATIENCE, "guess", because)
+    after = f"{e.epochs_since_best} after its best (patience {e.patience})"
     if e.epochs_since_best >= e.patience:
-        return Diagnosis(
-            Cause.PATIENCE, "likely", f"{told}, {e.epochs_since_best} after its best (patience {e.patience})"
-        )
-    return Diagnosis(
-        Cause.STOPPED, "guess", f"{told}, only {e.epochs_since_best} after its best (patience {e.patience})"
-    )
+        return Diagnosis(Cause.PATIENCE, "likely", f"{because}, {after}")
+    return Diagnosis(Cause.STOPPED, "guess", f"{because}, only {after}")
 
 
 def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNKNOWN_STATE}:
         return None
-    own = _OWN_CODES.get(e.exit_code) if e.exit_code is not None else None
-    if own is not None:
-        return Diagnosis(own, "likely", f"exit code {e.exit_code}")
-    found = _search_log(e.log_tail or "")
-    if found is not None and found[0] is not Cause.ERROR:
-        return Diagnosis(found[0], "likely", f"log: {found[1]}")
+    if e.exit_code in _CAUSE_OF_CODE:
+        return Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
+    logged = _search_log(e.log_tail or "")
+    if logged is not None and logged.cause is not Cause.ERROR:
+        return logged
     if e.not_finite:
         return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
     signal = _signal_of(e.exit_code)
-    if _may_infer(e) and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
+    if _may_infer_stop(e) and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
         return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == _CLIENT_STOP_CODE:
         return Diagnosis(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
@@ -302,56 +294,52 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
         return Diagnosis(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
     if e.neighbours_lost is not None:
         return Diagnosis(Cause.NODE_FAILURE, "guess", e.neighbours_lost)
-    if found is not None:
-        return Diagnosis(found[0], "likely", f"log: {found[1]}")
-    return None
+    return logged
 
 
-def _search_log(text: str) -> tuple[Cause, str] | None:
-    """Return what a log's end speaks for, and the line that does; after a traceback nothing before it counts."""
+def _search_log(text: str) -> Diagnosis | None:
+    """Return the cause that the end of a log shows; lines before the last traceback do not count."""
     text = text[max(text.rfind(_TRACEBACK), 0) :]
     for cause, pattern in _LOG_PATTERNS:
         matches = list(re.finditer(pattern, text, re.MULTILINE))
         if matches:
             line_start = text.rfind("\n", 0, matches[-1].start()) + 1
-            return cause, _shortened(text[line_start:].split("\n", 1)[0].strip())
+            line = text[line_start:].split("\n", 1)[0].strip()
+            return Diagnosis(
+                cause, "likely", f"log: {line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + '…'}"
+            )
     return None
-
-
-def _shortened(line: str, limit: int = 120) -> str:
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _signal_of(exit_code: int | None) -> str | None:
     if exit_code is None:
         return None
-    number = -exit_code if exit_code < 0 else exit_code - 128
-    return _SIGNALS.get(number)
+    return _SIGNALS.get(-exit_code if exit_code < 0 else exit_code - 128)
 
 
-def _ends_at_a_band(e: Evidence) -> Diagnosis | None:
-    if not _may_infer(e) or e.band is None or not 0 <= e.points - e.band.band <= FEW_POINTS_PAST_A_BAND:
+def _ended_at_a_band(e: Evidence) -> Diagnosis | None:
+    if not _may_infer_stop(e) or e.band is None or not 0 <= e.points - e.band.band <= MOST_POINTS_PAST_BAND:
         return None
     return Diagnosis(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
 
 
-def _may_infer(e: Evidence) -> bool:
-    """Tell whether a stop may be inferred: a server that says that none was recorded is believed."""
+def _may_infer_stop(e: Evidence) -> bool:
+    """Return whether a stop may be inferred: not where the server says that none was recorded."""
     return e.stop_recorded is None
 
 
-def _silent(e: Evidence) -> Diagnosis | None:
+def _heartbeat_lost(e: Evidence) -> Diagnosis | None:
     if e.state == RunState.CRASHED:
         return Diagnosis(Cause.LOST, "likely", "its heartbeat stopped and nothing else is known")
     if e.state in {RunState.RUNNING, RunState.PENDING}:
         silent = "" if e.heartbeat_age_s is None else f" for {e.heartbeat_age_s / 60:.0f} min"
-        return Diagnosis(Cause.LOST, "likely", f"state {e.state}, but silent{silent}")
+        return Diagnosis(Cause.LOST, "likely", f"state {e.state}, but no heartbeat{silent}")
     return None
 
 
-def _nothing_else(e: Evidence) -> Diagnosis:
+def _no_evidence(e: Evidence) -> Diagnosis:
     if e.exit_code not in {0, None}:
-        return Diagnosis(Cause.ERROR, "guess", f"exit code {e.exit_code}, no log to say why")
-    if e.state == RunState.FAILED:  # W&B's word for an exit code that is not 0
-        return Diagnosis(Cause.ERROR, "guess", "state failed, neither an exit code nor a log to say why")
+        return Diagnosis(Cause.ERROR, "guess", f"exit code {e.exit_code}, and no log")
+    if e.state == RunState.FAILED:  # W&B's word for an exit code other than 0
+        return Diagnosis(Cause.ERROR, "guess", "state failed, without an exit code or a log")
     return Diagnosis(Cause.UNKNOWN, "guess", f"state {e.state}, nothing else is known")

@@ -1,28 +1,28 @@
-"""What somebody has written about a sweep or a run, kept beside its records so that it can be checked against them.
+"""What people have written about a sweep or a run, kept beside its records so that it can be checked against them.
 
-A claim travels where W&B has room for a text: in the description of a sweep, in the notes of a run. There it is YAML
-with one key, ``recorded``::
+Claims are in the texts that W&B keeps: the description of a sweep and the notes of a run. There they are YAML with one
+key, ``recorded``::
 
     recorded:
-      source: the document that the record was taken from
-      runs_total: 12                       # as the document says; those that it describes may be fewer
+      source: the document with the claims
+      runs_total: 12                       # as the document says; it may describe fewer
       claims:
       - kind: group
         parameter: snr_layer
         values: [standard]
         metric: val/combined_acc
         numbers: {n: 1, failures: 0, mean: 0.4176, max: 0.4176}
-        derived: [n, failures]             # what the document does not say but its other figures determine
+        derived: [n, failures]             # not in the document, but its other figures determine them
         statement: "standard: 41.76% avg, 41.76% max (0% crash rate) - MOST STABLE"
         source: "Sweep: bapdavm5, SNR Layer Architecture Rankings"
 
-Any other text is an ordinary description: no claims. Accuracies and rates are fractions.
+Any other text is an ordinary description without claims. Accuracies and rates are fractions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -30,46 +30,46 @@ import yaml
 
 
 class ClaimKind(StrEnum):
-    """What a claim is about, and what its fields hold. ``numbers`` has those of the names that are known."""
+    """What a claim is about; the comment lists the names that ``numbers`` may have."""
 
     # The runs with one value of a parameter: n, failures, failure_rate, mean, max.
     GROUP = "group"
-    # Two values of a parameter, the first said to be the better one: first, second, difference, n_first, n_second;
-    # `statistic` says of what: max or mean.
+    # Two values of a parameter, the better one first: first, second, difference, n_first, n_second; `statistic` says
+    # whether they are max or mean.
     COMPARISON = "comparison"
-    # What to use next: the values, or numbers low and high for a range.
+    # What to use next: `values`, or low and high for a range.
     RECOMMENDATION = "recommendation"
-    # The best of its kind: value. `runs` has the one run.
+    # The best value so far: value. `runs` has the run.
     RECORD = "record"
-    # How many runs the text speaks of or rests on: n.
+    # How many runs the text describes or rests on: n.
     COUNT = "count"
-    # A share of failed runs among all: rate, failures, n.
+    # The share of failed runs: rate, failures, n.
     FAILURE_RATE = "failure_rate"
-    # Where the runs' values lie: low_from, low_to, high_from, high_to, with nothing in between.
+    # Two clusters of values with nothing in between: low_from, low_to, high_from, high_to.
     DISTRIBUTION = "distribution"
-    # An adjective or a reading of one run's own curve or numbers; the statement is all there is, numbers where given.
+    # Words about a run's curve or figures; the statement, and numbers if given.
     READING = "reading"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement with the numbers in it."""
+    """One statement and the numbers in it."""
 
     kind: ClaimKind
-    statement: str  # the words
-    source: str = ""  # where they stand
+    statement: str  # in the words of the source
+    source: str = ""  # where the statement is
     parameter: str | None = None
     values: tuple[Any, ...] = ()  # of the parameter
     metric: str | None = None
-    statistic: str | None = None  # of a comparison: max or mean
+    statistic: str | None = None  # in a comparison: max or mean
     numbers: Mapping[str, float] = field(default_factory=dict)
-    derived: tuple[str, ...] = ()  # names in numbers that follow from other figures of the text
-    runs: tuple[str, ...] = ()  # ids of the runs that it is about or rests on
+    derived: tuple[str, ...] = ()  # names in `numbers` that follow from other figures of the text
+    runs: tuple[str, ...] = ()  # ids of the runs that the claim is about
 
 
 @dataclass(frozen=True)
 class RecordedClaims:
-    """What a description or notes hold."""
+    """The claims in a description or in notes."""
 
     claims: tuple[Claim, ...] = ()
     runs_total: int | None = None
@@ -77,18 +77,18 @@ class RecordedClaims:
 
 
 class ClaimError(ValueError):
-    """A text that begins like a record and is none; the message says where."""
+    """A text begins like a record, but cannot be read; the message says where."""
 
 
 def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedClaims | None:
-    """Read a description or notes; None for an ordinary text.
+    """Return the claims in a text; None for an ordinary text.
 
     Args:
         text: the description of a sweep or the notes of a run.
-        run_id: the run whose notes they are; it is added to its claims.
+        run_id: the run of the notes; claims without runs are about it.
 
     Raises:
-        ClaimError: when the text holds a record with a fault in it.
+        ClaimError: the record in the text has a fault.
     """
     if not text or not text.lstrip().startswith("recorded:"):
         return None
@@ -105,20 +105,19 @@ def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedCla
 def _claim(entry: Mapping[str, Any]) -> Claim:
     numbers = {name: float(value) for name, value in (entry.get("numbers") or {}).items()}
     derived = tuple(entry.get("derived") or ())
-    if strangers := [name for name in derived if name not in numbers]:
-        raise ValueError(f"derived names {', '.join(strangers)}, which numbers does not have")
-    known = {"kind", "statement", "source", "parameter", "values", "metric", "statistic", "numbers", "derived", "runs"}
-    if strangers := [name for name in entry if name not in known]:
-        raise ValueError(f"unknown in a claim: {', '.join(strangers)}; known are {', '.join(sorted(known))}")
+    if unknown := [name for name in derived if name not in numbers]:
+        raise ValueError(f"derived names {', '.join(unknown)}, which numbers does not have")
+    names = [field.name for field in fields(Claim)]
+    if unknown := [name for name in entry if name not in names]:
+        raise ValueError(f"unknown in a claim: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
+    texts = {name: entry.get(name) for name in ("parameter", "metric", "statistic")}
     return Claim(
         kind=ClaimKind(entry["kind"]),
         statement=str(entry["statement"]),
         source=str(entry.get("source") or ""),
-        parameter=entry.get("parameter"),
         values=tuple(entry.get("values") or ()),
-        metric=entry.get("metric"),
-        statistic=entry.get("statistic"),
         numbers=numbers,
         derived=derived,
         runs=tuple(entry.get("runs") or ()),
+        **texts,
     )

@@ -1,6 +1,6 @@
-"""A sweep and its runs as they were read, from a server or a file.
+"""A sweep and its runs as they were read from a server or a file.
 
-None means unknown throughout: not every server tells everything.
+None means unknown throughout, because not every server records everything.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Goal = Literal["minimize", "maximize"]
 
 
 class MetricError(ValueError):
-    """No metric, or no goal, can be told; the message says what to give."""
+    """The metric or its goal is unknown; the message says what to give."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What the runs are ranked by."""
+    """The metric by which runs are ranked."""
 
     name: str
     goal: Goal
 
 
 class Point(NamedTuple):
-    """One logged value of the metric; a tuple, for there are a hundred thousand of them."""
+    """One logged value of the metric; a tuple, because there are a hundred thousand of them."""
 
     value: float  # may be NaN or infinite
     epoch: float | None = None  # the `epoch` metric of the same row
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as the server tells it. None stands for unknown."""
+    """One run as the server records it."""
 
     run_id: str
     name: str
@@ -52,28 +52,28 @@ class RunRecord:
     not_finite: tuple[str, ...] = ()  # metrics whose last logged value is NaN or infinite
     exit_code: int | None = None
     stop_recorded: bool | None = None
-    stop_reason: str | None = None  # who asked, where the server keeps it: hyperband, user, cancelled
-    stop_decision: BandDecision | None = None  # Hyperband's, where the server keeps it
+    stop_reason: str | None = None  # who asked, if the server records it: hyperband, user, cancelled
+    stop_decision: BandDecision | None = None  # of Hyperband, if the server records it
     host: str | None = None
     created_at: datetime | None = None
     heartbeat_at: datetime | None = None
-    alive_when_exported: bool | None = None  # a copy of a run that had not ended, see amc_sweeps.runs.causes.Evidence
+    alive_when_exported: bool | None = None  # the record is a copy made before the run ended
     log_tail: str | None = None
     unread: str | None = None  # why the history could not be read
-    agent: str | None = None  # which `wandb agent` started it, where the server tells
+    agent: str | None = None  # id of the `wandb agent` that started it
     project: str = ""
-    sweep_id: str | None = None  # that it belongs to
+    sweep_id: str | None = None
     notes: str = ""
 
     @property
     def curve(self) -> list[float]:
-        """The logged finite values: what Hyperband counts and what a peak is taken from."""
+        """The logged finite values: Hyperband counts them, and the peak is one of them."""
         return [point.value for point in self.points if math.isfinite(point.value)]
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep with its runs, in the order of their creation; or runs of a project that belong to none."""
+    """A sweep with its runs in the order of their creation, or runs of a project that belong to no sweep."""
 
     sweep_id: str
     entity: str
@@ -86,37 +86,39 @@ class SweepRecord:
     name: str = ""
     url: str | None = None
     updated_at: datetime | None = None
-    kind: Literal["sweep", "project", "runs"] = "sweep"  # for the others sweep_id is empty and config has the metric
+    kind: Literal["sweep", "project", "runs"] = (
+        "sweep"  # "project", "runs": sweep_id is empty and config has only the metric
+    )
     description: str = ""
-    claims: tuple[Claim, ...] = ()  # what its description and its runs' notes say, see amc_sweeps.runs.claims
-    runs_total: int | None = None  # where the records are known to be fewer: "4 documented of 12"
+    claims: tuple[Claim, ...] = ()  # in its description and its runs' notes, see amc_sweeps.runs.claims
+    runs_total: int | None = None  # if the records are known to be fewer: "4 documented of 12"
 
 
 def choose_metric(config: Mapping[str, Any], name: str | None = None, goal: str | None = None) -> Metric:
-    """Take the metric from the sweep's configuration, unless it is given.
+    """Return the metric that is given, else the one of the sweep's configuration.
 
     Raises:
-        MetricError: when neither names a metric, or the goal of another metric than the sweep's is not given.
+        MetricError: neither names a metric, the goal is not a word of W&B, or the goal of another metric is missing.
     """
-    own = config.get("metric")
-    own = own if isinstance(own, Mapping) else {}
-    if name is None and not own.get("name"):
+    section = config.get("metric")
+    section = section if isinstance(section, Mapping) else {}
+    if name is None and not section.get("name"):
         raise MetricError("the sweep's configuration names no metric: give --metric NAME --goal maximize|minimize")
-    if name is not None and name != own.get("name") and goal is None:
+    if name is not None and name != section.get("name") and goal is None:
         raise MetricError(f"{name} is not the sweep's own metric: give its --goal, maximize or minimize")
-    chosen = goal or str(own.get("goal") or "minimize")  # W&B's default
-    if chosen not in {"minimize", "maximize"}:
-        raise MetricError(f"goal {chosen!r} is not allowed; allowed: maximize, minimize")
-    return Metric(name or str(own["name"]), "maximize" if chosen == "maximize" else "minimize")
+    goal = goal or str(section.get("goal") or "minimize")  # W&B's default
+    if goal not in {"minimize", "maximize"}:
+        raise MetricError(f"goal {goal!r} is not allowed; allowed: maximize, minimize")
+    return Metric(name or str(section["name"]), "maximize" if goal == "maximize" else "minimize")
 
 
 def summary_number(summary: Mapping[str, Any], name: str, goal: Goal) -> float | None:
-    """Return a summary's value; ``define_metric(summary=...)`` makes it a mapping, of which the best one is taken."""
-    found = look_up(summary, name)
-    if isinstance(found, Mapping):
+    """Return a summary's value; of the mapping that ``define_metric(summary=...)`` makes, the best one."""
+    value = look_up(summary, name)
+    if isinstance(value, Mapping):
         preferred = ("best", "max" if goal == "maximize" else "min", "last", "mean")
-        found = next((found[key] for key in preferred if key in found), None)
-    return as_number(found)
+        value = next((value[key] for key in preferred if key in value), None)
+    return as_number(value)
 
 
 def parse_time(value: Any) -> datetime | None:

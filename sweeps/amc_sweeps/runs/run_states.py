@@ -1,4 +1,4 @@
-"""The state of a run as W&B counts it, and what may be asked of a state."""
+"""W&B's states of a run and of a sweep, and what they imply."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """W&B's words for where a run is in its life."""
+    """W&B's words for the state of a run."""
 
-    PENDING = "pending"  # handed out to an agent, the trial has not reported yet
+    PENDING = "pending"  # handed out to an agent; the trial has not reported yet
     RUNNING = "running"
-    FINISHED = "finished"  # the trial said goodbye with exit code 0
-    FAILED = "failed"  # the trial said goodbye with another exit code
-    CRASHED = "crashed"  # its heartbeat was lost
-    KILLED = "killed"  # it ended after somebody had asked it to
-    PREEMPTING = "preempting"  # it said that its machine is being taken away
-    PREEMPTED = "preempted"  # and then it ended; it may be handed out again
+    FINISHED = "finished"  # the trial reported its end with exit code 0
+    FAILED = "failed"  # the trial reported its end with another exit code
+    CRASHED = "crashed"  # its heartbeat stopped
+    KILLED = "killed"  # it ended after it had been asked to
+    PREEMPTING = "preempting"  # it reported that its machine is being taken away
+    PREEMPTED = "preempted"  # after that it ended; it may be handed out again
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more is expected of the run, short of its trial coming back."""
+        """Whether the run has ended; its trial may still resume it."""
         return self not in _ALIVE
 
     @property
     def is_alive(self) -> bool:
-        """Whether a process is believed to work on the run."""
+        """Whether a process is expected to work on the run."""
         return self in _ALIVE
 
 
@@ -32,12 +32,12 @@ _ALIVE = frozenset({RunState.PENDING, RunState.RUNNING, RunState.PREEMPTING})
 
 
 class SweepState(StrEnum):
-    """W&B's words for where a sweep is; upper case on the wire."""
+    """W&B's words for the state of a sweep; upper case in its protocol."""
 
     PENDING = "PENDING"  # created, no agent yet
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"  # agents wait
-    FINISHED = "FINISHED"  # no new runs, running ones may end by themselves
+    FINISHED = "FINISHED"  # no new runs; running ones may end by themselves
     CANCELED = "CANCELED"  # running ones are killed
 
     @property

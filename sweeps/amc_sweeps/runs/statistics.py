@@ -1,4 +1,4 @@
-"""The few statistics that need a curve or a count alone."""
+"""Statistics of a curve or a count."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ LEAST_POINTS_FOR_NOISE = 5
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a rate, as fractions.
 
-    It keeps close to its nominal coverage for small n and never leaves 0..1, unlike p ± z·SE. With n = 0 nothing is
-    known: (0, 1). Source: Wilson, JASA 22 (1927); Brown, Cai & DasGupta, Statistical Science 16 (2001).
+    Its coverage is close to the nominal one for small n, and it stays within 0..1, unlike p ± z·SE. For n = 0 it is
+    (0, 1). Source: Wilson, JASA 22 (1927); Brown, Cai & DasGupta, Statistical Science 16 (2001).
 
     Raises:
-        ValueError: when successes is not in 0..n.
+        ValueError: successes is not in 0..n.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}: not a rate")
+        raise ValueError(f"{successes} successes of {n} is not a rate")
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; the formula would miss it by a rounding error.
+    # At the ends the bound is exactly 0 or 1; the formula has a rounding error.
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
@@ -38,7 +38,7 @@ def noise_sd(values: Sequence[float]) -> float | None:
     """
     if len(values) < LEAST_POINTS_FOR_NOISE:
         return None
-    second = [before - 2 * here + after for before, here, after in zip(values, values[1:], values[2:], strict=False)]
+    second = [before - 2 * value + after for before, value, after in zip(values, values[1:], values[2:], strict=False)]
     return math.sqrt(sum(difference**2 for difference in second) / len(second) / 6)
 
 
