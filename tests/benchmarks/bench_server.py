@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / part) for part in ("tests/support", "tests/soak", "sw
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 from machine import describe_machine, write_table  # noqa: E402
-from simulated_agents import CREATE_AGENT, CREATE_SWEEP, HEARTBEAT, METRICS, UPSERT, Door, row  # noqa: E402
+from simulated_agents import CREATE_AGENT, CREATE_SWEEP, HEARTBEAT, METRICS, UPSERT, Connection, row  # noqa: E402
 
 from amc_sweeps.runs.export_file import Export, write  # noqa: E402
 
@@ -85,27 +85,27 @@ def main() -> None:
 def _sweep(folder: Path, runs: int, rows: int) -> dict[str, tuple[str, str]]:
     rng = random.Random(1)
     with EmbeddedServer(folder / "sweep") as server:
-        door = _door(server)
+        connection = _connect(server)
         sweep = {"id": "bench001", "state": "PAUSED", "config": CONFIG}
         text = write(Export("bench", (sweep,), tuple(_run(number, rows, rng) for number in range(runs))))
         imported_s = _timed(lambda: _import(server, text))
         document = """query S { project(name: "bench", entityName: "local") { sweep(sweepName: "bench001") { id } } }"""
-        sweep_id = door.graphql(document)["project"]["sweep"]["id"]
+        sweep_id = connection.graphql(document)["project"]["sweep"]["id"]
         resume = """mutation R($id: ID) { upsertSweep(input: {id: $id, state: "RUNNING"}) { sweep { name } } }"""
-        door.graphql(resume, id=sweep_id)
-        suggestions = [_draw(door) for _ in range(12)]
+        connection.graphql(resume, id=sweep_id)
+        suggestions = [_draw(connection) for _ in range(12)]
         firsts = []
         for pause_s in (0.0, AGENTS_FIRST_HEARTBEAT_S):
             server.stop()
             server.restart()
             time.sleep(pause_s)
-            firsts.append(_draw(door))
+            firsts.append(_draw(connection))
         environment = server.environment(WANDB_SILENT="true", WANDB_DIR=str(folder))
         command = [sys.executable, "-c", FIRST_PAGE]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
         pages = json.loads(done.stdout.strip().splitlines()[-1])
         memory = _memory_mb(folder / "sweep.state")
-        door.close()
+        connection.close()
     return {
         f"next bayes suggestion at {runs:,} runs x {rows} rows, median of {len(suggestions)}": (
             f"{statistics.median(suggestions) * 1000:.0f} ms",
@@ -126,26 +126,28 @@ def _rows(folder: Path, stored: str) -> dict[str, tuple[str, str]]:
     """Return what a batch of 10 rows of 40 metrics costs with so many rows in the database."""
     costs: dict[int, tuple[float, float]] = {}
     with EmbeddedServer(folder / "rows") as server:
-        door = _door(server)
-        sweep = door.graphql(CREATE_SWEEP, config=RANDOM, projectName="bench")["upsertSweep"]["sweep"]["name"]
+        connection = _connect(server)
+        sweep = connection.graphql(CREATE_SWEEP, config=RANDOM, projectName="bench")["upsertSweep"]["sweep"]["name"]
 
         def begin(run: str) -> None:
-            door.graphql(UPSERT, name=run, project="bench", config='{"a": {"value": 1}}', sweep=sweep, host="bench")
+            connection.graphql(
+                UPSERT, name=run, project="bench", config='{"a": {"value": 1}}', sweep=sweep, host="bench"
+            )
 
         at = 0
         for target in sorted(int(number) for number in stored.split(",")):
             while at < target:
                 begin(f"r{at}")
-                _post(door, f"r{at}", 0, 1000)
+                _post(connection, f"r{at}", 0, 1000)
                 at += 1000
             begin(f"probe{target}")
             before = _cpu_s(folder / "rows.state")
             times = [
-                _timed(lambda target=target, first=first: _post(door, f"probe{target}", first, 10))  # type: ignore[misc]
+                _timed(lambda target=target, first=first: _post(connection, f"probe{target}", first, 10))  # type: ignore[misc]
                 for first in range(0, BATCHES * 10, 10)
             ]
             costs[target] = (statistics.median(times), (_cpu_s(folder / "rows.state") - before) / BATCHES)
-        door.close()
+        connection.close()
     wall, cpu = costs[min(costs)]
     return {
         f"10-row batch of {METRICS} metrics with {target:,} rows stored: median of {BATCHES}; the server's CPU time": (
@@ -179,11 +181,13 @@ def _import(server: EmbeddedServer, text: str) -> None:
         subprocess.run([sys.executable, "-c", command, "import", file.name], env=environment, check=True, stderr=-3)
 
 
-def _draw(door: Door) -> float:
+def _draw(connection: Connection) -> float:
     """Return how long an agent's heartbeat takes that draws a new run, in seconds."""
-    agent = door.graphql(CREATE_AGENT, host="bench", projectName="bench", sweep="bench001")["createAgent"]["agent"]
+    agent = connection.graphql(CREATE_AGENT, host="bench", projectName="bench", sweep="bench001")["createAgent"][
+        "agent"
+    ]
     begin = time.perf_counter()
-    answer = door.graphql(HEARTBEAT, id=agent["id"], metrics="{}", runState="{}")
+    answer = connection.graphql(HEARTBEAT, id=agent["id"], metrics="{}", runState="{}")
     seconds = time.perf_counter() - begin
     (command,) = json.loads(answer["agentHeartbeat"]["commands"])
     assert command["type"] == "run"
@@ -195,12 +199,12 @@ def _body(first: int, count: int) -> dict[str, object]:
     return {"files": {"wandb-history.jsonl": {"offset": first, "content": lines}}}
 
 
-def _post(door: Door, run: str, first: int, count: int) -> None:
-    door.post(f"/files/local/bench/{run}/file_stream", _body(first, count))
+def _post(connection: Connection, run: str, first: int, count: int) -> None:
+    connection.post(f"/files/local/bench/{run}/file_stream", _body(first, count))
 
 
-def _door(server: EmbeddedServer) -> Door:
-    return Door(int(server.base_url.rsplit(":", 1)[1]), server.key, patience_s=60)
+def _connect(server: EmbeddedServer) -> Connection:
+    return Connection(int(server.base_url.rsplit(":", 1)[1]), server.key, patience_s=60)
 
 
 def _timed(work: Callable[[], None]) -> float:

@@ -1,4 +1,4 @@
-"""Artifacts on the wire: what makes a version, what is refused, and that a half-sent one leaves nothing behind."""
+"""Artifacts by requests: how a version is made, what is refused, and that an incomplete one leaves nothing."""
 
 from __future__ import annotations
 
@@ -101,42 +101,44 @@ def blobs(server: InProcessServer) -> int:
     return sum(path.is_file() for path in (server.folder / "blobs").rglob("*"))
 
 
-def test_versions_count_up_and_latest_follows_the_last_commit(server: InProcessServer) -> None:
+def test_versions_count_up_and_latest_names_the_last_commit(server: InProcessServer) -> None:
     first = log(server, b"one", client_id="c1", aliases=[{"artifactCollectionName": "model", "alias": "good"}])
     second = log(server, b"second", client_id="c2")
     assert (first["versionIndex"], second["versionIndex"], second["size"]) == (0, 1, 6)
     assert read(server, "model:latest")["versionIndex"] == read(server, "model")["versionIndex"] == 1
     assert read(server, "model:good")["versionIndex"] == 0
-    found = read(server, "model:v0")
-    (edge,) = found["files"]["edges"]
+    artifact_node = read(server, "model:v0")
+    (edge,) = artifact_node["files"]["edges"]
     reply = server.request("GET", path_of(edge["node"]["directUrl"]), auth=False)
     assert (reply.status, reply.body) == (200, b"one")
     assert reply.headers["content-disposition"].startswith("attachment")
-    manifest = server.request("GET", path_of(found["artifact"]["currentManifest"]["file"]["directUrl"]), auth=False)
+    manifest = server.request(
+        "GET", path_of(artifact_node["artifact"]["currentManifest"]["file"]["directUrl"]), auth=False
+    )
     assert list(manifest.json()["contents"]) == ["best.pt"]
     assert read(server, "model:v7") is None
 
 
 def test_equal_contents_make_no_second_version(server: InProcessServer) -> None:
     log(server, b"one")
-    again = create(server, b"one", client_id="c2")
-    assert again["state"] == "COMMITTED"
+    repeated = create(server, b"one", client_id="c2")
+    assert repeated["state"] == "COMMITTED"
     assert read(server, "model")["versionIndex"] == 0
 
 
-def test_a_request_that_comes_again_after_a_restart_means_the_same_version(server: InProcessServer) -> None:
+def test_a_request_repeated_after_a_restart_gives_the_same_version(server: InProcessServer) -> None:
     artifact = create(server, b"one")["id"]
     assert upload(server, artifact, "best.pt", b"one") == 200
     server.close()
     server.open()
     assert create(server, b"one")["id"] == artifact
-    assert upload(server, artifact, "best.pt", b"one") == 0, "the bytes are here and need not be sent again"
+    assert upload(server, artifact, "best.pt", b"one") == 0, "the bytes have arrived and need not be sent again"
     send_manifest(server, artifact, {"best.pt": {"digest": md5_of(b"one")}})
     for _ in range(2):
         assert server.graphql(COMMIT, artifactID=artifact)["commitArtifact"]["artifact"]["versionIndex"] == 0
 
 
-def test_a_version_is_not_made_of_files_that_have_not_arrived(server: InProcessServer) -> None:
+def test_a_commit_without_all_files_is_refused(server: InProcessServer) -> None:
     artifact = create(server, b"one")["id"]
     with pytest.raises(GraphqlRefused, match="manifest has not been uploaded"):
         server.graphql(COMMIT, artifactID=artifact)
@@ -146,7 +148,7 @@ def test_a_version_is_not_made_of_files_that_have_not_arrived(server: InProcessS
     assert read(server, "model") is None
 
 
-def test_bytes_of_another_md5_are_refused_and_leave_nothing(server: InProcessServer) -> None:
+def test_bytes_with_a_wrong_md5_are_refused_and_not_kept(server: InProcessServer) -> None:
     artifact = create(server, b"one")["id"]
     assert upload(server, artifact, "best.pt", b"damaged", md5=md5_of(b"one")) == 400
     assert blobs(server) == 0
@@ -171,7 +173,7 @@ def test_a_committed_version_does_not_change(server: InProcessServer) -> None:
         ({"entityName": "somebody"}, "entity"),
     ],
 )
-def test_what_cannot_be_an_artifact_is_refused_with_the_reason(
+def test_an_invalid_artifact_is_refused_with_the_reason(
     server: InProcessServer, given: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(GraphqlRefused, match=what):
@@ -184,13 +186,13 @@ def test_a_collection_keeps_its_type(server: InProcessServer) -> None:
         create(server, b"two", artifactTypeName="dataset")
 
 
-def test_names_that_would_leave_a_folder_are_refused(server: InProcessServer) -> None:
+def test_file_names_that_lead_out_of_a_folder_are_refused(server: InProcessServer) -> None:
     artifact = create(server, b"one")["id"]
     with pytest.raises(GraphqlRefused, match="file's name"):
         upload(server, artifact, "../../etc/passwd", b"one")
 
 
-def test_a_token_opens_one_door_only(server: InProcessServer) -> None:
+def test_a_token_allows_one_action_only(server: InProcessServer) -> None:
     artifact = create(server, b"one")["id"]
     spec = {"artifactID": artifact, "name": "best.pt", "md5": md5_of(b"one")}
     answer = server.graphql(FILES, input={"artifactFiles": [spec]})
@@ -203,7 +205,7 @@ def test_a_token_opens_one_door_only(server: InProcessServer) -> None:
     assert server.request("PUT", path_of(edge["node"]["directUrl"]), b"two", auth=False).status == 403
 
 
-def test_a_deleted_version_leaves_no_bytes_and_latest_falls_back(server: InProcessServer) -> None:
+def test_a_deleted_version_leaves_no_bytes_and_latest_names_the_one_before(server: InProcessServer) -> None:
     log(server, b"one", client_id="c1")
     second = log(server, b"two", client_id="c2")["id"]
     document = """mutation D($input: DeleteArtifactInput!) { deleteArtifact(input: $input) { artifact { id } } }"""
@@ -215,7 +217,7 @@ def test_a_deleted_version_leaves_no_bytes_and_latest_falls_back(server: InProce
     assert read(server, "model")["versionIndex"] == 0
 
 
-def test_a_run_knows_what_it_logged_and_used(server: InProcessServer) -> None:
+def test_a_run_lists_the_artifacts_that_it_logged_and_used(server: InProcessServer) -> None:
     artifact = log(server, b"one")["id"]
     server.begin("user")
     document = """mutation U($input: UseArtifactInput!) { useArtifact(input: $input) { artifact { id } } }"""
@@ -227,16 +229,16 @@ def test_a_run_knows_what_it_logged_and_used(server: InProcessServer) -> None:
         r: run(name: "r") { outputArtifacts { totalCount edges { node { id usedBy { edges { node { name } } }
             createdBy { __typename ... on Run { name } } artifactSequence { __typename name } } } } }
         user: run(name: "user") { inputArtifacts { edges { node { id versionIndex } } } } } }"""
-    found = server.graphql(document)["project"]
-    (edge,) = found["r"]["outputArtifacts"]["edges"]
-    assert edge["node"]["id"] == found["user"]["inputArtifacts"]["edges"][0]["node"]["id"] == artifact
-    assert [each["node"]["name"] for each in edge["node"]["usedBy"]["edges"]] == ["user"]
+    project = server.graphql(document)["project"]
+    (edge,) = project["r"]["outputArtifacts"]["edges"]
+    assert edge["node"]["id"] == project["user"]["inputArtifacts"]["edges"][0]["node"]["id"] == artifact
+    assert [use["node"]["name"] for use in edge["node"]["usedBy"]["edges"]] == ["user"]
     assert edge["node"]["createdBy"] == {"__typename": "Run", "name": "r"}
     assert edge["node"]["artifactSequence"]["__typename"] == "ArtifactSequence"
 
 
-def test_references_to_elsewhere_need_no_bytes() -> None:
-    here = ArtifactFile(1, 1, "a", "m", "blob", 3, 0.0)
+def test_references_to_other_places_need_no_upload() -> None:
+    uploaded = ArtifactFile(1, 1, "a", "m", "blob", 3, 0.0)
     announced = ArtifactFile(2, 1, "b", "m", None, 0, 0.0)
     manifest = {"contents": {"a": {}, "b": {}, "far": {"ref": "s3://x"}}}
-    assert missing_files(manifest, [here, announced]) == ["b"]
+    assert missing_files(manifest, [uploaded, announced]) == ["b"]

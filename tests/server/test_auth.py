@@ -1,4 +1,4 @@
-"""Who gets in, what may be uploaded where, and that nothing leaves the data folder."""
+"""Access, signed uploads, and that no file lies outside the data folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def upload(server: InProcessServer, name: str, content: bytes) -> int:
     return server.request("PUT", urlsplit(files[0]["uploadUrl"]).path, content, auth=False).status
 
 
-def test_the_key_is_made_once_for_this_user_alone(tmp_path: Path) -> None:
+def test_the_key_is_made_once_and_only_this_user_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "api.key"
     key = read_or_make_key(path)
     assert key.startswith("amc-")
@@ -45,7 +45,7 @@ def test_the_key_is_made_once_for_this_user_alone(tmp_path: Path) -> None:
     assert read_or_make_key(path) == key
 
 
-def test_a_key_file_that_others_may_read_or_that_holds_no_key_is_refused(tmp_path: Path) -> None:
+def test_a_key_file_that_others_may_read_or_without_a_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "api.key"
     path.write_text(KEY)
     path.chmod(0o644)
@@ -64,7 +64,7 @@ def test_a_key_file_that_others_may_read_or_that_holds_no_key_is_refused(tmp_pat
     "header",
     [None, "", "Basic", "Basic ???", "Basic YXBpOg==", f"Basic {KEY}", f"Digest {KEY}", "Bearer nope", "Basic \xff"],
 )
-def test_nothing_but_the_key_opens_the_door(header: str | None) -> None:
+def test_a_header_without_the_key_is_not_admitted(header: str | None) -> None:
     assert not GATE.admits_header(header)
 
 
@@ -80,12 +80,12 @@ def test_nothing_but_the_key_opens_the_door(header: str | None) -> None:
         ("GET", "/local/p/sweeps/s", b""),
     ],
 )
-def test_every_door_asks_for_the_key(server: InProcessServer, method: str, path: str, body: bytes) -> None:
+def test_every_endpoint_asks_for_the_key(server: InProcessServer, method: str, path: str, body: bytes) -> None:
     assert server.request(method, path, body, auth=False).status == 401
     assert server.request(method, path, body).status != 401
 
 
-def test_health_needs_no_key_and_says_who_answers(server: InProcessServer) -> None:
+def test_health_needs_no_key_and_names_the_server(server: InProcessServer) -> None:
     reply = server.request("GET", "/healthz", auth=False)
     assert reply.status == 200
     assert reply.json()["service"] == "amc-sweep"
@@ -93,7 +93,7 @@ def test_health_needs_no_key_and_says_who_answers(server: InProcessServer) -> No
     assert KEY not in reply.body.decode()
 
 
-def test_a_browser_logs_in_once_and_carries_a_cookie_that_is_not_the_key(server: InProcessServer) -> None:
+def test_a_browser_logs_in_once_and_then_sends_a_cookie_that_is_not_the_key(server: InProcessServer) -> None:
     reply = server.request("GET", f"/local/p?key={KEY}", auth=False)
     assert (reply.status, reply.headers["location"]) == (303, "/local/p")
     cookie = reply.headers["set-cookie"]
@@ -111,14 +111,14 @@ def test_a_browser_that_logs_in_with_the_password_box_gets_the_cookie_too(server
     reply = server.request("GET", "/")
     assert "httponly" in reply.headers["set-cookie"].lower()
     sent = {"cookie": reply.headers["set-cookie"].split(";")[0]}
-    again = server.request("GET", "/", headers=sent, auth=False)
-    assert (again.status, "set-cookie" in again.headers) == (200, False)
+    second = server.request("GET", "/", headers=sent, auth=False)
+    assert (second.status, "set-cookie" in second.headers) == (200, False)
     behind_tls = server.request("GET", "/", headers={"x-forwarded-proto": "https"})
     assert "secure" in behind_tls.headers["set-cookie"].lower()
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://server.test:81"])
-def test_a_page_of_another_site_can_do_nothing_with_a_browser_that_knows_the_password(
+def test_a_page_of_another_site_cannot_use_a_browser_that_has_the_password(
     server: InProcessServer, origin: str
 ) -> None:
     reply = server.request("POST", "/graphql", VIEWER, headers={"origin": origin, "content-type": "text/plain"})
@@ -127,7 +127,7 @@ def test_a_page_of_another_site_can_do_nothing_with_a_browser_that_knows_the_pas
     assert server.request("POST", "/graphql", VIEWER, headers={"origin": "http://server.test"}).status == 200
 
 
-def test_without_a_key_no_foreign_name_leads_to_the_server(tmp_path: Path) -> None:
+def test_without_a_key_only_loopback_host_names_are_served(tmp_path: Path) -> None:
     running = InProcessServer(tmp_path / "data", key=None)
     for host, status in {"127.0.0.1:8418": 200, "localhost": 200, "[::1]:8418": 200, "evil.example:8418": 403}.items():
         assert running.request("POST", "/graphql", VIEWER, headers={"host": host}).status == status
@@ -135,7 +135,7 @@ def test_without_a_key_no_foreign_name_leads_to_the_server(tmp_path: Path) -> No
     running.close()
 
 
-def test_an_upload_url_is_good_for_one_file_for_a_day() -> None:
+def test_an_upload_url_is_valid_for_one_file_for_a_day() -> None:
     token = GATE.sign("run-file", 3, "a/b.txt", now=1000.0)
     assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == [3, "a/b.txt"]
     assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S + 1) is None
@@ -146,7 +146,7 @@ def test_an_upload_url_is_good_for_one_file_for_a_day() -> None:
         assert GATE.read("run-file", forged, now=1000.0) is None
 
 
-def test_a_file_goes_up_and_comes_down_and_stays_in_the_data_folder(server: InProcessServer) -> None:
+def test_a_file_is_uploaded_downloaded_and_stays_in_the_data_folder(server: InProcessServer) -> None:
     assert upload(server, "media/plot #1.png", b"bytes") == 200
     assert upload(server, "media/plot #1.png", b"newer") == 200
     reply = server.request("GET", "/files/local/p/r/media/plot #1.png")
@@ -157,16 +157,14 @@ def test_a_file_goes_up_and_comes_down_and_stays_in_the_data_folder(server: InPr
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../../b", "a\0b", "..", "a\\..\\b", "x" * 1025])
-def test_a_name_that_leaves_the_folder_is_refused(server: InProcessServer, name: str) -> None:
+def test_a_name_that_leads_out_of_the_folder_is_refused(server: InProcessServer, name: str) -> None:
     with pytest.raises(Refused):
         check_name(name)
     with pytest.raises(GraphqlRefused):
         server.graphql(CREATE_FILES, files=[name])
 
 
-def test_an_upload_url_that_has_expired_or_was_changed_takes_nothing(
-    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expired_or_changed_upload_url_is_refused(server: InProcessServer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = server.graphql(CREATE_FILES, files=["x.txt"])["createRunFiles"]["files"][0]["uploadUrl"]
     path = urlsplit(url).path
     assert server.request("PUT", path[:-1] + ("A" if path[-1] != "A" else "B"), b"x", auth=False).status == 403
@@ -177,7 +175,7 @@ def test_an_upload_url_that_has_expired_or_was_changed_takes_nothing(
     assert server.request("PUT", path, b"x", auth=False).status == 200
 
 
-def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(
+def test_a_file_that_is_too_large_is_refused_and_not_kept(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amc_server.store.blobs.MAX_FILE_BYTES", 10)
@@ -187,12 +185,12 @@ def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("path", ["/files/local/p/r/../../../api.key", "/files/local/p/r/nothere", "/storage/x.y"])
-def test_what_is_not_there_is_not_given(server: InProcessServer, path: str) -> None:
+def test_a_missing_file_gives_403_or_404(server: InProcessServer, path: str) -> None:
     method = "PUT" if path.startswith("/storage") else "GET"
     assert server.request(method, path).status in (403, 404)
 
 
-def test_a_deleted_run_takes_its_files_with_it(server: InProcessServer) -> None:
+def test_the_files_of_a_deleted_run_are_deleted(server: InProcessServer) -> None:
     upload(server, "x.txt", b"x")
     run = server.graphql('{ project(name: "p") { run(name: "r") { id } } }')["project"]["run"]["id"]
     server.graphql("mutation D($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }", id=run)
@@ -205,7 +203,7 @@ def test_a_body_that_is_too_large_is_refused(server: InProcessServer, monkeypatc
     assert reply.status == 413
 
 
-def test_pages_show_what_strangers_wrote_as_text(server: InProcessServer) -> None:
+def test_pages_escape_what_trials_wrote(server: InProcessServer) -> None:
     server.begin("r", {"<script>alert(1)</script>": "<img onerror=x>"})
     server.post("r", files={"output.log": {"offset": 0, "content": ["<script>alert(2)</script>"]}})
     page = server.request("GET", "/local/p/runs/r")
@@ -229,6 +227,8 @@ def test_no_printed_link_is_dead(server: InProcessServer) -> None:
     assert b"polyline" in page.body
     server.begin("alone")
     server.log("alone", 0.4, 0.2, metric="train/loss")
-    assert b"train/loss</h2>" in server.request("GET", "/local/p/runs/alone").body, "a run of no sweep has curves, too"
+    assert b"train/loss</h2>" in server.request("GET", "/local/p/runs/alone").body, (
+        "a run without a sweep has curves, too"
+    )
     for path in ("/local/nothere", "/local/p/runs/nothere", "/local/p/sweeps/nothere", "/team/p"):
         assert server.request("GET", path, headers={"accept": "text/html"}).status == 404

@@ -1,4 +1,4 @@
-"""The bulk operation: every run and row in one reply, and of what the asker knows only what is new."""
+"""The bulk operation: every run and row in one reply, without the rows that the client has."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ def ask(server: InProcessServer, **request: Any) -> tuple[dict[str, Any], dict[s
     reply = server.request("POST", "/bulk", json.dumps(request).encode())
     assert reply.status == 200, reply.body
     line, _, rest = reply.body.partition(b"\n")
-    head = json.loads(line)
+    first_line = json.loads(line)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for run in head["runs"]:
+    for run in first_line["runs"]:
         while len(rows.get(run["id"], ())) < run["history"]["rows"]:
             size, _, rest = rest.partition(b"\n")
             rows.setdefault(run["id"], []).extend(json.loads(rest[: int(size)]))
             rest = rest[int(size) :]
     assert rest == b""
-    return head, rows
+    return first_line, rows
 
 
-def marks(head: dict[str, Any]) -> dict[str, list[Any]]:
+def marks(first_line: dict[str, Any]) -> dict[str, list[Any]]:
     """Return what an asker keeps of a reply."""
-    return {run["id"]: [run["history"]["token"], run["history"]["lines"]] for run in head["runs"]}
+    return {run["id"]: [run["history"]["token"], run["history"]["lines"]] for run in first_line["runs"]}
 
 
-def test_every_run_of_a_sweep_comes_with_every_row(server: InProcessServer, sweep: str) -> None:
+def test_every_run_of_a_sweep_is_sent_with_every_row(server: InProcessServer, sweep: str) -> None:
     server.begin("one", {"a": 0.5}, sweep=sweep)
     server.log("one", 0.1, 0.2)
     server.begin("two", sweep=sweep)
     server.begin("elsewhere")
-    head, rows = ask(server, sweep=sweep)
-    assert (head["entity"], head["project"], head["sweep"]["id"]) == ("local", "p", sweep)
-    assert [run["id"] for run in head["runs"]] == ["one", "two"]
-    assert head["runs"][0]["config"] == {"a": 0.5}
+    first_line, rows = ask(server, sweep=sweep)
+    assert (first_line["entity"], first_line["project"], first_line["sweep"]["id"]) == ("local", "p", sweep)
+    assert [run["id"] for run in first_line["runs"]] == ["one", "two"]
+    assert first_line["runs"][0]["config"] == {"a": 0.5}
     assert [row["acc"] for row in rows["one"]] == [0.1, 0.2]
     assert "two" not in rows
 
 
-def test_rows_go_out_as_they_were_logged_bare_nan_and_all(server: InProcessServer, sweep: str) -> None:
+def test_rows_are_sent_as_they_were_logged_with_bare_nan(server: InProcessServer, sweep: str) -> None:
     server.begin("one", sweep=sweep)
     server.log("one", math.nan, math.inf)
     server.post("one", files={"wandb-history.jsonl": {"offset": 2, "content": ['{"deep": {"er": [1, "é"]}}']}})
@@ -75,7 +75,7 @@ def test_rows_go_out_as_they_were_logged_bare_nan_and_all(server: InProcessServe
     assert rows["one"][2] == {"deep": {"er": [1, "é"]}}
 
 
-def test_a_long_history_comes_in_several_pieces(
+def test_a_long_history_is_sent_in_several_arrays(
     server: InProcessServer, sweep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amc_server.http.bulk.ROWS_AN_ARRAY", 3)
@@ -87,38 +87,38 @@ def test_a_long_history_comes_in_several_pieces(
     assert [row["acc"] for row in ask(server, sweep=sweep)[1]["long"]] == [*(n / 10 for n in range(8)), 0.9]
 
 
-def test_of_what_is_known_only_later_rows_are_sent(server: InProcessServer, sweep: str) -> None:
+def test_only_rows_after_the_known_ones_are_sent(server: InProcessServer, sweep: str) -> None:
     for run in ("one", "two"):
         server.begin(run, sweep=sweep)
         server.log(run, 0.1, 0.2)
     known = marks(ask(server, sweep=sweep)[0])
     server.log("two", 0.3, offset=2)
-    head, rows = ask(server, sweep=sweep, known=known)
-    assert [run["history"]["first"] for run in head["runs"]] == [2, 2]
+    first_line, rows = ask(server, sweep=sweep, known=known)
+    assert [run["history"]["first"] for run in first_line["runs"]] == [2, 2]
     assert [row["acc"] for row in rows["two"]] == [0.3]
     assert "one" not in rows
 
 
-def test_what_was_rewritten_or_begun_anew_is_sent_whole(server: InProcessServer, sweep: str) -> None:
+def test_a_rewritten_or_restarted_run_is_sent_completely(server: InProcessServer, sweep: str) -> None:
     for run in ("rewritten", "anew", "shorter"):
         server.begin(run, sweep=sweep)
         server.log(run, 0.1, 0.2)
     known = marks(ask(server, sweep=sweep)[0])
     server.log("rewritten", 0.7, 0.8, 0.9)
-    head = server.sweep(sweep)["runs"]["anew"]
-    server.graphql("mutation D($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }", id=head["id"])
+    run = server.sweep(sweep)["runs"]["anew"]
+    server.graphql("mutation D($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }", id=run["id"])
     server.advance(1)
     server.begin("anew", sweep=sweep)
     server.log("anew", 0.1, 0.2)
     known["shorter"][1] = 5
-    head, rows = ask(server, sweep=sweep, known=known)
-    assert {run["id"]: run["history"]["first"] for run in head["runs"]} == dict.fromkeys(
+    first_line, rows = ask(server, sweep=sweep, known=known)
+    assert {run["id"]: run["history"]["first"] for run in first_line["runs"]} == dict.fromkeys(
         ("rewritten", "anew", "shorter"), 0
     )
     assert [row["acc"] for row in rows["rewritten"]] == [0.7, 0.8, 0.9]
 
 
-def test_who_started_a_run_and_how_it_ended_is_told(server: InProcessServer, sweep: str) -> None:
+def test_the_agent_and_the_end_of_a_run_are_sent(server: InProcessServer, sweep: str) -> None:
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
     server.begin(run)
@@ -131,7 +131,9 @@ def test_who_started_a_run_and_how_it_ended_is_told(server: InProcessServer, swe
     assert entry["log"] == ["MemoryError"]
 
 
-def test_a_project_has_the_runs_of_no_sweep_and_named_runs_may_be_any(server: InProcessServer, sweep: str) -> None:
+def test_a_project_gives_its_runs_without_a_sweep_and_named_runs_may_be_any(
+    server: InProcessServer, sweep: str
+) -> None:
     server.begin("in a sweep", sweep=sweep)
     server.begin("single")
     assert [run["id"] for run in ask(server, project="p")[0]["runs"]] == ["single"]
@@ -140,11 +142,11 @@ def test_a_project_has_the_runs_of_no_sweep_and_named_runs_may_be_any(server: In
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"sweep": "nonesuch"}, {"project": "nonesuch"}, {"entity": "other", "project": "p"}]
+    "request_body", [{"sweep": "nonesuch"}, {"project": "nonesuch"}, {"entity": "other", "project": "p"}]
 )
-def test_what_is_not_there_is_answered_by_nothing(server: InProcessServer, wanted: dict[str, str]) -> None:
-    head, _ = ask(server, **wanted)
-    assert (head["project"], head["sweep"], head["runs"]) == (None, None, [])
+def test_a_missing_sweep_or_project_gives_an_empty_reply(server: InProcessServer, request_body: dict[str, str]) -> None:
+    first_line, _ = ask(server, **request_body)
+    assert (first_line["project"], first_line["sweep"], first_line["runs"]) == (None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -159,15 +161,15 @@ def test_what_is_not_there_is_answered_by_nothing(server: InProcessServer, wante
         b'{"known": {"a": [1, 2]}}',
     ],
 )
-def test_what_is_no_request_is_refused(server: InProcessServer, body: bytes) -> None:
+def test_an_invalid_request_is_refused(server: InProcessServer, body: bytes) -> None:
     assert server.request("POST", "/bulk", body).status == 400
 
 
-def test_nobody_reads_without_the_key(server: InProcessServer) -> None:
+def test_reading_needs_the_key(server: InProcessServer) -> None:
     assert server.request("POST", "/bulk", b"{}", auth=False).status == 401
 
 
-def test_who_hangs_up_in_the_middle_leaves_no_snapshot_open(server: InProcessServer, sweep: str) -> None:
+def test_a_client_that_disconnects_leaves_no_snapshot_open(server: InProcessServer, sweep: str) -> None:
     server.begin("one", sweep=sweep)
     server.log("one", 0.1)
     pieces = reply(server.storage, read_request({"sweep": sweep}))

@@ -1,4 +1,4 @@
-"""What a trial posts: stored once however often it is sent, refused as a whole when any of it is wrong."""
+"""The posts of a trial: stored once however often they are sent, refused completely if a part is wrong."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_chunk_replaces_the_lines_at_its_offset(server: InProcessServer) -> No
     assert [edge["node"]["line"] for edge in run["logLines"]["edges"]] == ["one", "90 %", "three"]
 
 
-def test_a_console_line_tells_when_and_where_it_was_written(server: InProcessServer) -> None:
+def test_a_console_line_has_its_time_and_its_stream(server: InProcessServer) -> None:
     lines = ["2026-01-02T03:04:05.678901 to stdout", "ERROR 2026-01-02T03:04:05.678902 to stderr"]
     server.post("r", files={"output.log": {"offset": 0, "content": lines}})
     query = (
@@ -65,7 +65,7 @@ def test_a_console_line_tells_when_and_where_it_was_written(server: InProcessSer
     ]
 
 
-def test_the_summary_is_replaced_and_counts_are_what_a_resume_needs(server: InProcessServer) -> None:
+def test_the_summary_is_replaced_and_a_resume_gets_the_line_counts(server: InProcessServer) -> None:
     server.log("r", 0.1, 0.2)
     server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"acc": 0.1}']}})
     server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"acc": 0.2}']}})
@@ -106,7 +106,7 @@ def test_a_run_that_was_only_handed_out_cannot_be_resumed(server: InProcessServe
         b"[" * 50_000,
     ],
 )
-def test_a_bad_post_is_a_400_that_says_why_and_stores_nothing(server: InProcessServer, body: bytes) -> None:
+def test_a_bad_post_gets_400_with_the_reason_and_is_not_stored(server: InProcessServer, body: bytes) -> None:
     reply = server.request("POST", "/files/local/p/r/file_stream", body)
     assert reply.status == 400
     assert len(reply.json()["errors"][0]["message"]) > 10
@@ -114,11 +114,11 @@ def test_a_bad_post_is_a_400_that_says_why_and_stores_nothing(server: InProcessS
 
 
 @pytest.mark.parametrize("path", ["/files/local/p/nothere/file_stream", "/files/team/p/r/file_stream"])
-def test_a_post_to_no_run_is_a_404_which_the_client_does_not_repeat(server: InProcessServer, path: str) -> None:
+def test_a_post_to_a_missing_run_gets_404_which_the_client_does_not_retry(server: InProcessServer, path: str) -> None:
     assert server.request("POST", path, b"{}").status == 404
 
 
-def test_text_that_utf_8_cannot_hold_is_stored_without_it() -> None:
+def test_lone_surrogates_are_replaced_before_text_is_stored() -> None:
     post = read_post(b'{"files": {"output.log": {"offset": 0, "content": ["a\\ud800b"]}}}')
     assert post.lines["output.log"][0].body == "a?b"
 

@@ -1,4 +1,4 @@
-"""The GraphQL door: it knows the client's own documents, names what it does not know, explains what it refuses."""
+"""The GraphQL endpoint: the client's documents are in the schema, and errors name what is unknown or refused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_operations_of_the_public_api_are_in_the_schema(name: str) -> None:
     prepare(getattr(_generated, name), None)
 
 
-def test_an_unknown_field_is_named_in_an_error_and_never_a_5xx(server: InProcessServer) -> None:
+def test_an_unknown_field_gives_an_error_that_names_it_and_no_5xx(server: InProcessServer) -> None:
     body = json.dumps({"query": "query Q { viewer { shoeSize } }", "operationName": "Q"}).encode()
     reply = server.request("POST", "/graphql", body)
     assert reply.status == 200
@@ -101,7 +101,7 @@ def test_an_unknown_field_is_named_in_an_error_and_never_a_5xx(server: InProcess
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         (b"", "not JSON"),
         (b"[]", "query"),
@@ -115,14 +115,14 @@ def test_an_unknown_field_is_named_in_an_error_and_never_a_5xx(server: InProcess
         (b'{"query": "query A { viewer { id } } query B { viewer { id } }"}', "no operation"),
     ],
 )
-def test_a_bad_body_is_answered_with_what_is_wrong(server: InProcessServer, body: bytes, said: str) -> None:
+def test_a_bad_body_gets_an_error_with_the_reason(server: InProcessServer, body: bytes, reason: str) -> None:
     reply = server.request("POST", "/graphql", body)
     assert reply.status in (200, 400)
-    if said:
-        assert said in reply.json()["errors"][0]["message"]
+    if reason:
+        assert reason in reply.json()["errors"][0]["message"]
 
 
-def test_a_bad_sweep_is_a_400_with_all_its_problems_and_nothing_is_registered(server: InProcessServer) -> None:
+def test_a_bad_sweep_gets_400_with_all_its_problems_and_is_not_registered(server: InProcessServer) -> None:
     with pytest.raises(GraphqlRefused) as refusal:
         server.create_sweep("method: gird\nparameters: {a: {values: []}}\n")
     assert refusal.value.status == 400
@@ -131,13 +131,13 @@ def test_a_bad_sweep_is_a_400_with_all_its_problems_and_nothing_is_registered(se
     assert server.graphql('{ project(name: "p") { name } }')["project"] is None
 
 
-def test_another_entity_is_refused_with_the_way_out(server: InProcessServer) -> None:
+def test_another_entity_is_refused_with_what_to_do(server: InProcessServer) -> None:
     document = 'mutation { upsertBucket(input: {name: "r", entityName: "team"}) { bucket { id } } }'
     with pytest.raises(GraphqlRefused, match="unset WANDB_ENTITY"):
         server.graphql(document)
 
 
-def test_a_deleted_sweeps_agent_gets_a_404_which_ends_it(server: InProcessServer) -> None:
+def test_the_agent_of_a_deleted_sweep_gets_404_which_ends_it(server: InProcessServer) -> None:
     agent = server.create_agent(server.create_sweep(GRID))
     with server.storage.write() as store:
         store.delete("sweeps", 1)
@@ -147,25 +147,25 @@ def test_a_deleted_sweeps_agent_gets_a_404_which_ends_it(server: InProcessServer
 
 
 @pytest.mark.parametrize("identity", ["", "Zm9v", "QWdlbnQ6MQ==", "U3dlZXA6OTk=", "U3dlZXA6eA==", "é"])
-def test_an_id_that_is_of_nothing_here_is_refused(server: InProcessServer, identity: str) -> None:
+def test_an_unknown_id_is_refused(server: InProcessServer, identity: str) -> None:
     document = "mutation U($id: ID) { upsertSweep(input: {id: $id}) { sweep { name } } }"
     with pytest.raises(GraphqlRefused) as refusal:
         server.graphql(document, id=identity)
     assert refusal.value.status == 404
 
 
-def test_one_spec_in_place_of_a_list_is_taken_as_a_list_of_one(server: InProcessServer) -> None:
+def test_a_single_spec_is_taken_as_a_list_of_one(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     run = server.draw(server.create_agent(sweep))["run_id"]
     server.begin(run)
     server.log(run, 0.1)
     document = """query SweepWithRuns($sweep: String!, $specs: [JSONString!]!) { project(name: "p") {
         sweep(sweepName: $sweep) { runs { edges { node { sampledHistory(specs: $specs) } } } } } }"""
-    found = server.graphql(document, sweep=sweep, specs="{}")["project"]["sweep"]["runs"]["edges"][0]["node"]
-    assert found["sampledHistory"] == [[{"_step": 0, "acc": 0.1}]]
+    run = server.graphql(document, sweep=sweep, specs="{}")["project"]["sweep"]["runs"]["edges"][0]["node"]
+    assert run["sampledHistory"] == [[{"_step": 0, "acc": 0.1}]]
 
 
-def test_history_that_json_cannot_hold_is_sent_as_text_where_it_is_a_value(server: InProcessServer) -> None:
+def test_nan_in_sampled_history_is_sent_as_text(server: InProcessServer) -> None:
     server.begin("r")
     server.log("r", float("nan"), float("inf"), 1.0)
     query = """query H($specs: [JSONString!]!) { project(name: "p") { run(name: "r") {
@@ -175,7 +175,7 @@ def test_history_that_json_cannot_hold_is_sent_as_text_where_it_is_a_value(serve
     assert run["history"][0] == '{"_step": 0, "acc": NaN}'
 
 
-def test_pages_of_history_end_before_max_step_and_those_of_samples_with_it(server: InProcessServer) -> None:
+def test_history_ends_before_max_step_and_sampled_history_includes_it(server: InProcessServer) -> None:
     server.begin("r")
     server.log("r", *[float(value) for value in range(10)])
     query = """query H($specs: [JSONString!]!) { project(name: "p") { run(name: "r") {
@@ -187,7 +187,7 @@ def test_pages_of_history_end_before_max_step_and_those_of_samples_with_it(serve
     assert run["historyKeys"]["lastStep"] == 9
 
 
-def test_runs_come_in_pages_that_together_hold_each_once(server: InProcessServer) -> None:
+def test_pages_of_runs_hold_every_run_once(server: InProcessServer) -> None:
     for index in range(7):
         server.begin(f"r{index}", {"lr": index})
     query = """query R($cursor: String, $filters: JSONString) { project(name: "p") { runCount(filters: $filters)
@@ -195,10 +195,10 @@ def test_runs_come_in_pages_that_together_hold_each_once(server: InProcessServer
             edges { node { name } cursor } pageInfo { endCursor hasNextPage } } } }"""
     names, cursor, more = [], None, True
     while more:
-        found = server.graphql(query, cursor=cursor, filters='{"config.lr": {"$gt": 0}}')["project"]
-        assert found["runCount"] == 6
-        names += [edge["node"]["name"] for edge in found["runs"]["edges"]]
-        cursor, more = found["runs"]["pageInfo"]["endCursor"], found["runs"]["pageInfo"]["hasNextPage"]
+        project = server.graphql(query, cursor=cursor, filters='{"config.lr": {"$gt": 0}}')["project"]
+        assert project["runCount"] == 6
+        names += [edge["node"]["name"] for edge in project["runs"]["edges"]]
+        cursor, more = project["runs"]["pageInfo"]["endCursor"], project["runs"]["pageInfo"]["hasNextPage"]
     assert names == ["r6", "r5", "r4", "r3", "r2", "r1"]
 
 
@@ -241,7 +241,7 @@ def run_record(**changes: Any) -> Run:
         ({"$not": {"name": "r"}}, False),
     ],
 )
-def test_filters_let_through_what_mongodb_would(filters: dict[str, Any], passes: bool) -> None:
+def test_filters_match_as_mongodb_does(filters: dict[str, Any], passes: bool) -> None:
     run = run_record(
         config='{"lr": {"value": 0.1}, "opt": {"value": {"name": "sgd"}}, "flag": {"value": true}}',
         summary='{"val/acc": 0.9}',
@@ -273,17 +273,17 @@ def test_times_are_compared_with_iso_texts(column: str, condition: Any, passes: 
     assert predicate({column: condition})(Fields(run, None)) is passes
 
 
-def test_a_run_is_found_by_the_very_time_that_the_server_tells(server: InProcessServer) -> None:
+def test_a_run_is_found_by_the_exact_time_that_the_server_gave(server: InProcessServer) -> None:
     server.advance(0.123456789)
     server.begin("r")
     query = 'query R($f: JSONString) { project(name: "p") { runs(filters: $f) { edges { node { createdAt } } } } }'
     (edge,) = server.graphql(query, f="{}")["project"]["runs"]["edges"]
-    told = json.dumps({"created_at": edge["node"]["createdAt"]})
-    assert server.graphql(query, f=told)["project"]["runs"]["edges"] == [edge]
+    created_at = json.dumps({"created_at": edge["node"]["createdAt"]})
+    assert server.graphql(query, f=created_at)["project"]["runs"]["edges"] == [edge]
 
 
 @pytest.mark.parametrize("condition", [{"$gt": "yesterday"}, {"$lt": 5}, True, {"$in": ["soon"]}, {"$regex": "^2025"}])
-def test_a_time_compared_with_what_is_none_is_refused(condition: Any) -> None:
+def test_a_time_compared_with_something_else_is_refused(condition: Any) -> None:
     with pytest.raises(Refused, match="created_at"):
         predicate({"created_at": condition})
 
@@ -297,12 +297,12 @@ def test_a_pattern_that_could_search_for_ever_is_refused(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["^brisk-sweep-[0-9]+$", "(brisk|calm)-", r".*\(\+\)+", "[(+*]+x?", "(?i)BRISK.*p"])
-def test_a_pattern_that_people_write_is_taken(pattern: str) -> None:
+def test_ordinary_patterns_are_accepted(pattern: str) -> None:
     run = Fields(run_record(display_name="brisk-sweep-1", notes="a".ljust(5000, "a") + "!"), None)
     assert predicate({"display_name": {"$regex": pattern}})(run) is (re.search(pattern, "brisk-sweep-1") is not None)
 
 
-def test_orders_put_runs_without_a_value_last_either_way() -> None:
+def test_orders_put_runs_without_a_value_last_in_both_directions() -> None:
     summaries = ['{"acc": 0.2}', "{}", '{"acc": 0.9}', '{"acc": NaN}', '{"acc": {"max": 0.5}}']
     runs = [Fields(run_record(id=str(index), summary=summary), None) for index, summary in enumerate(summaries)]
     assert [fields.run.id for fields in sort(runs, "-summary_metrics.acc")] == ["2", "4", "0", "1", "3"]
@@ -312,16 +312,16 @@ def test_orders_put_runs_without_a_value_last_either_way() -> None:
 @pytest.mark.parametrize(
     "filters", ['{"$where": 1}', '{"state": {"$like": 1}}', '{"bogus": 1}', "[]", "{", '{"$or": 1}']
 )
-def test_filters_that_cannot_be_understood_are_refused(server: InProcessServer, filters: str) -> None:
+def test_invalid_filters_are_refused(server: InProcessServer, filters: str) -> None:
     server.begin("r")
     with pytest.raises(GraphqlRefused):
         server.graphql('query R($f: JSONString) { project(name: "p") { runCount(filters: $f) } }', f=filters)
 
 
-def test_pages_and_samples_lose_nothing_at_the_ends() -> None:
-    found = page(["a", "b", "c"], after="0", first=1, wrap=str.upper)
-    assert found["edges"] == [{"node": "B", "cursor": "1"}]
-    assert (found["page_info"], found["total_count"]) == ({"end_cursor": "1", "has_next_page": True}, 3)
+def test_pages_and_samples_include_both_ends() -> None:
+    middle = page(["a", "b", "c"], after="0", first=1, wrap=str.upper)
+    assert middle["edges"] == [{"node": "B", "cursor": "1"}]
+    assert (middle["page_info"], middle["total_count"]) == ({"end_cursor": "1", "has_next_page": True}, 3)
     assert page([], after=None, first=5, wrap=str)["page_info"] == {"end_cursor": None, "has_next_page": False}
     assert sampled(list(range(100)), 3) == [0, 50, 99]
     assert sampled(list(range(3)), 3) == [0, 1, 2]
@@ -336,6 +336,6 @@ def test_field_names_become_snake_case(camel: str, snake: str) -> None:
     assert snake_case(camel) == snake
 
 
-def test_a_document_may_not_chase_its_own_tail() -> None:
+def test_a_document_with_a_fragment_cycle_is_refused() -> None:
     with pytest.raises(UnknownError, match="spread"):
         prepare("query Q { viewer { ...A } } fragment A on User { id ...A }", "Q")

@@ -1,4 +1,4 @@
-"""Exports taken in by a server, and backups of one that is at work."""
+"""Imports of export files, and backups of a running server."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def send(server: InProcessServer, *runs: dict[str, Any], sweep: dict[str, Any] =
     return reply.status, reply.json()
 
 
-def test_an_imported_sweep_has_every_run_and_row_and_goes_on_here(server: InProcessServer) -> None:
+def test_an_imported_sweep_has_every_run_and_row_and_can_continue(server: InProcessServer) -> None:
     killed = run(2, state="killed", exit_code=255, stop_recorded=True, stop_reason="hyperband", stop_band=1)
     assert send(server, run(1), killed) == (200, {"sweeps": 1, "runs": 2, "unchanged": 0})
-    found = server.sweep("sweep001")
-    assert (found["state"], found["bestLoss"]) == ("PENDING", 0.22)
-    assert found["runs"]["run2"]["state"] == "killed"
-    assert (found["runs"]["run2"]["stopReason"], found["runs"]["run2"]["stopBand"]) == ("hyperband", 1)
+    sweep = server.sweep("sweep001")
+    assert (sweep["state"], sweep["bestLoss"]) == ("PENDING", 0.22)
+    assert sweep["runs"]["run2"]["state"] == "killed"
+    assert (sweep["runs"]["run2"]["stopReason"], sweep["runs"]["run2"]["stopBand"]) == ("hyperband", 1)
     assert [row["acc"] for row in server.history("run1")] == [row["acc"] for row in run(1)["history"]]
     agent = server.create_agent("sweep001")
     third = server.draw(agent)
     assert third["args"]["a"]["value"] not in (0.1, 0.2)
     server.begin(third["run_id"])
     server.finish(third["run_id"])
-    assert server.heartbeat(agent) == [{"type": "exit"}], "run_cap counts the runs from before"
+    assert server.heartbeat(agent) == [{"type": "exit"}], "run_cap counts the imported runs"
 
 
-def test_an_imported_sweep_that_has_reached_its_target_is_over(server: InProcessServer) -> None:
+def test_an_imported_sweep_that_has_reached_its_target_is_finished(server: InProcessServer) -> None:
     config = {**CONFIG, "metric": {"name": "acc", "goal": "maximize", "target": 0.12}}
     send(server, run(1), sweep={**SWEEP, "config": config})
     assert server.sweep("sweep001")["state"] == "FINISHED"
@@ -78,7 +78,7 @@ def test_importing_the_same_twice_changes_nothing(server: InProcessServer) -> No
     assert server.sweep("sweep001") == before
 
 
-def test_other_contents_under_a_known_id_are_refused_and_nothing_of_the_file_is_taken(server: InProcessServer) -> None:
+def test_other_contents_under_an_existing_id_are_refused_and_nothing_is_imported(server: InProcessServer) -> None:
     send(server, run(1))
     changed = run(1)
     changed["history"][1]["acc"] = 0.5
@@ -110,12 +110,12 @@ def stored(server: InProcessServer) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(sweep_record(sweep)), dict(run_record(store, record))
 
 
-def test_a_run_that_was_alive_is_over_in_the_copy_and_the_fact_is_kept_until_it_goes_on(
+def test_an_imported_living_run_has_crashed_and_keeps_its_exported_state_until_it_continues(
     server: InProcessServer,
 ) -> None:
     send(server, run(1, state="running"))
     assert (facts(server, "run1")["state"], facts(server, "run1")["stateWhenExported"]) == ("crashed", "running")
-    assert stored(server)[1]["state"] == "running", "exported again it is what it was"
+    assert stored(server)[1]["state"] == "running", "a second export gives the exported state"
     server.begin("run1", sweep="sweep001")
     assert (facts(server, "run1")["state"], facts(server, "run1")["stateWhenExported"]) == ("running", None)
     server.finish("run1")
@@ -133,13 +133,17 @@ def test_what_the_file_lacks_is_absent_when_it_is_exported_again(server: InProce
     assert not {"exit_code", "stop_recorded", "history", "created_at"} & set(facts(server, "run2")["unknownFacts"])
 
 
-def test_a_stop_is_told_only_where_one_was_recorded(server: InProcessServer) -> None:
+def test_a_stop_is_reported_only_if_one_was_recorded(server: InProcessServer) -> None:
     send(server, run(1, state="killed"), run(2, state="killed", stop_recorded=True), run(3, state="killed"))
-    told = [(facts(server, name)["stopped"], facts(server, name)["shouldStop"]) for name in ("run1", "run2")]
-    assert told == [(False, False), (True, True)]
+    stops = [(facts(server, name)["stopped"], facts(server, name)["shouldStop"]) for name in ("run1", "run2")]
+    assert stops == [(False, False), (True, True)]
     reply = server.request("POST", "/bulk", b'{"sweep": "sweep001"}')
     runs = json.loads(reply.body.partition(b"\n")[0])["runs"]
-    assert [(each["stop_recorded"], each["created_at"]) for each in runs] == [(None, None), (True, None), (None, None)]
+    assert [(exported["stop_recorded"], exported["created_at"]) for exported in runs] == [
+        (None, None),
+        (True, None),
+        (None, None),
+    ]
 
 
 def test_rows_without_a_step_are_found_by_their_keys(server: InProcessServer) -> None:
@@ -150,17 +154,17 @@ def test_rows_without_a_step_are_found_by_their_keys(server: InProcessServer) ->
     assert send(server, bare)[1] == {"sweeps": 0, "runs": 0, "unchanged": 2}
 
 
-def test_a_sweep_of_another_project_is_refused_with_what_can_be_done(server: InProcessServer) -> None:
+def test_a_sweep_of_another_project_is_refused_with_what_to_do(server: InProcessServer) -> None:
     send(server, run(1))
     reply = server.request("POST", "/import", write(Export("other", (SWEEP,), (run(1),))).encode())
-    said = reply.json()["errors"][0]["message"]
+    message = reply.json()["errors"][0]["message"]
     assert reply.status == 409
-    assert "sweep001 (in p)" in said
-    assert "another server" in said
-    assert "Change the file's project" not in said
+    assert "sweep001 (in p)" in message
+    assert "another server" in message
+    assert "Change the file's project" not in message
 
 
-def test_the_page_of_a_recorded_sweep_ranks_by_the_summary_and_invites_nobody(server: InProcessServer) -> None:
+def test_the_page_of_a_finished_import_ranks_by_the_summary_and_shows_no_agent_command(server: InProcessServer) -> None:
     worse, better = (
         {"id": f"run{number}", "sweep": "sweep001", "state": "finished", "summary": {"acc": number / 8}}
         for number in (1, 2)
@@ -174,22 +178,24 @@ def test_the_page_of_a_recorded_sweep_ranks_by_the_summary_and_invites_nobody(se
     imported_in = iso_time(server.clock.wall())
     assert imported_in is not None
     for address in ("/local/p/sweeps/sweep001", "/local/p/runs/run1", "/local/p"):
-        assert imported_in[:10] not in server.request("GET", address).body.decode(), "that is not when it began"
+        assert imported_in[:10] not in server.request("GET", address).body.decode(), (
+            "the time of the import is not when it began"
+        )
 
 
-def test_the_page_of_a_sweep_that_goes_on_invites_agents(server: InProcessServer) -> None:
+def test_the_page_of_an_open_sweep_shows_the_agent_command(server: InProcessServer) -> None:
     send(server, run(1))
     page = server.request("GET", "/local/p/sweeps/sweep001").body.decode()
     assert "wandb agent local/p/sweep001" in page
 
 
-def test_what_an_export_does_not_know_is_no_conflict(server: InProcessServer) -> None:
+def test_a_field_that_an_export_lacks_is_not_a_conflict(server: InProcessServer) -> None:
     send(server, run(1, host="box", exit_code=0))
     bare = {"id": "run1", "sweep": "sweep001", "state": "finished"}
     assert send(server, bare) == (200, {"sweeps": 0, "runs": 0, "unchanged": 2})
 
 
-def test_a_file_that_is_no_export_is_refused(server: InProcessServer) -> None:
+def test_a_file_that_is_not_an_export_is_refused(server: InProcessServer) -> None:
     for body in (b"", b"\xff", b"method: grid", b"format: amc-sweep-export\nversion: 9\n"):
         reply = server.request("POST", "/import", body)
         assert reply.status == 400
@@ -200,9 +206,7 @@ def test_a_file_that_is_no_export_is_refused(server: InProcessServer) -> None:
     assert "gird" in answer["errors"][0]["message"]
 
 
-def test_a_backup_taken_under_load_is_a_whole_prefix_of_what_was_acknowledged(
-    server: InProcessServer, tmp_path: Path
-) -> None:
+def test_a_backup_under_load_holds_complete_posts_in_order(server: InProcessServer, tmp_path: Path) -> None:
     server.begin("r")
     done = threading.Event()
 
@@ -221,7 +225,7 @@ def test_a_backup_taken_under_load_is_a_whole_prefix_of_what_was_acknowledged(
         done.set()
         writer.join()
     assert saved.runs == 1
-    assert saved.history_rows % 10 == 0, "a post is in it wholly or not at all"
+    assert saved.history_rows % 10 == 0, "the backup holds whole posts"
     with tarfile.open(tmp_path / "backup.tar") as tar:
         assert "api.key" not in tar.getnames()
     restored = InProcessServer(_unpacked(tmp_path))
@@ -241,7 +245,7 @@ def test_a_backup_holds_the_files_of_runs(server: InProcessServer, tmp_path: Pat
     restored.close()
 
 
-def test_a_backup_overwrites_nothing_and_says_where_there_is_nothing(server: InProcessServer, tmp_path: Path) -> None:
+def test_a_backup_overwrites_nothing_and_needs_a_data_folder(server: InProcessServer, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(BackupError, match="not overwritten"):
         back_up(server.folder, tmp_path / "mine")
@@ -256,7 +260,7 @@ def test_a_backup_overwrites_nothing_and_says_where_there_is_nothing(server: InP
     assert list(tmp_path.glob(".amc*")) == []
 
 
-def test_rows_with_numbers_that_json_does_not_have_are_imported(server: InProcessServer) -> None:
+def test_rows_with_nan_and_infinity_are_imported(server: InProcessServer) -> None:
     odd = run(1, history=[{"_step": 0, "acc": float("nan")}, {"_step": 1, "acc": float("inf"), "gone": None}])
     assert send(server, odd)[0] == 200
     assert send(server, odd)[1]["unchanged"] == 2

@@ -1,4 +1,4 @@
-"""What a server shows of itself to those who run it: metrics, warnings of untested clients."""
+"""What operators see of a server: metrics, and warnings about untested clients."""
 
 from __future__ import annotations
 
@@ -33,21 +33,19 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
         ("W&B Public Client 1.31.0", "1.31.0", False),
     ],
 )
-def test_a_client_that_says_its_version_is_compared_with_the_tested_range(
-    user_agent: str, version: str, tested: bool
-) -> None:
+def test_the_version_of_a_client_is_compared_with_the_tested_range(user_agent: str, version: str, tested: bool) -> None:
     assert version_of(user_agent) == version
     assert is_tested(version) is tested
     assert (version in range_hint(user_agent)) is not tested
 
 
 @pytest.mark.parametrize("user_agent", [None, "", "wandb-core", "curl/8", "W&B Public Client x"])
-def test_a_client_that_says_nothing_is_not_guessed_at(user_agent: str | None) -> None:
+def test_a_client_without_a_version_gets_no_guess(user_agent: str | None) -> None:
     assert version_of(user_agent) is None
     assert range_hint(user_agent) == "this server is tested with wandb >=0.31,<0.32"
 
 
-def test_an_untested_client_is_served_and_warned_of_once(
+def test_an_untested_client_is_served_and_logged_once(
     server: InProcessServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = json.dumps({"query": "{ viewer { id } }"}).encode()
@@ -59,16 +57,16 @@ def test_an_untested_client_is_served_and_warned_of_once(
     assert ">=0.31,<0.32" in warning.getMessage()
 
 
-def test_what_is_not_understood_names_the_tested_range_and_the_client(server: InProcessServer) -> None:
+def test_the_error_for_an_unknown_field_names_the_tested_range_and_the_client(server: InProcessServer) -> None:
     body = json.dumps({"query": "query New { brandNewThing { id } }"}).encode()
     reply = server.request("POST", "/graphql", body, {"user-agent": "W&B Public Client 0.99.1"})
-    said = " ".join(error["message"] for error in reply.json()["errors"])
-    assert "brandNewThing" in said
-    assert ">=0.31,<0.32" in said
-    assert "0.99.1" in said
+    messages = " ".join(error["message"] for error in reply.json()["errors"])
+    assert "brandNewThing" in messages
+    assert ">=0.31,<0.32" in messages
+    assert "0.99.1" in messages
 
 
-def test_metrics_are_behind_the_key_and_count_what_happened(server: InProcessServer) -> None:
+def test_metrics_need_the_key_and_count_requests_rows_and_states(server: InProcessServer) -> None:
     assert server.request("GET", "/metrics", auth=False).status == 401
     sweep = server.create_sweep("method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n")
     run = server.draw(server.create_agent(sweep))["run_id"]
@@ -85,10 +83,10 @@ def test_metrics_are_behind_the_key_and_count_what_happened(server: InProcessSer
     assert 'amc_requests_total{endpoint="file_stream",operation="",status="200"} 1.0' in lines
     assert 'amc_requests_total{endpoint="graphql",operation="UpsertBucket",status="200"} 1.0' in lines
     assert 'amc_request_duration_seconds_bucket{endpoint="graphql",le="+Inf"} 1.0' in lines
-    assert run not in reply.body.decode(), "ids would make series without end"
+    assert run not in reply.body.decode(), "ids as labels would make any number of series"
 
 
-def test_operations_that_clients_invent_do_not_make_series_without_end() -> None:
+def test_the_number_of_operation_labels_is_limited() -> None:
     metrics = Metrics()
     for number in range(MOST_OPERATIONS + 50):
         metrics.request("/graphql", f"Op{number}", 200, 0.001)

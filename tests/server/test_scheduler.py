@@ -1,4 +1,4 @@
-"""Who gets a run, who waits, who leaves, which runs end early: decisions, and the same through requests."""
+"""Which agent gets a run, waits or exits, and which runs are stopped: by pure decisions and by requests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def finish_one(server: InProcessServer, agent: str, *values: float) -> str:
     return run
 
 
-def test_two_agents_walk_a_grid_together_and_leave_when_all_has_ended(server: InProcessServer) -> None:
+def test_two_agents_share_a_grid_and_exit_when_all_runs_have_ended(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     first, second = server.create_agent(sweep), server.create_agent(sweep)
     commands = [server.draw(first), server.draw(second)]
@@ -62,15 +62,15 @@ def test_two_agents_walk_a_grid_together_and_leave_when_all_has_ended(server: In
     assert [command["args"]["a"]["value"] for command in (*commands, third)] == [1, 2, 3]
     server.begin(third["run_id"])
     server.finish(commands[1]["run_id"])
-    assert server.heartbeat(second) == []  # the last run may still be lost, and then be its to do
+    assert server.heartbeat(second) == []  # the last run may still be lost, and then this agent gets it
     server.finish(third["run_id"])
     assert server.heartbeat(second) == [{"type": "exit"}]
     assert server.heartbeat(first) == [{"type": "exit"}]
-    found = server.sweep(sweep)
-    assert (found["state"], found["runCount"], found["runCountExpected"]) == ("FINISHED", 3, 3)
+    ended = server.sweep(sweep)
+    assert (ended["state"], ended["runCount"], ended["runCountExpected"]) == ("FINISHED", 3, 3)
 
 
-def test_a_grid_finishes_with_its_last_run_though_no_agent_asks_for_more(server: InProcessServer) -> None:
+def test_a_grid_finishes_with_its_last_run_without_another_heartbeat(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     for _ in range(3):
         finish_one(server, server.create_agent(sweep))  # as `wandb agent --count 1` does
@@ -78,7 +78,7 @@ def test_a_grid_finishes_with_its_last_run_though_no_agent_asks_for_more(server:
     assert server.sweep(sweep)["state"] == "FINISHED"
 
 
-def test_a_grid_proposes_again_what_was_undone_or_deleted(
+def test_a_grid_proposes_an_undone_or_deleted_point_again(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = server.create_sweep(GRID)
@@ -94,7 +94,7 @@ def test_a_grid_proposes_again_what_was_undone_or_deleted(
     assert server.draw(agent)["args"] == first["args"]
 
 
-def test_an_agent_with_a_living_run_gets_no_other(server: InProcessServer) -> None:
+def test_an_agent_with_a_living_run_gets_no_second_run(server: InProcessServer) -> None:
     agent = server.create_agent(server.create_sweep(GRID))
     run = server.draw(agent)["run_id"]
     assert server.heartbeat(agent, [run]) == []
@@ -109,7 +109,7 @@ def test_run_cap_ends_the_sweep_after_that_many_runs(server: InProcessServer) ->
     assert server.sweep(sweep)["state"] == "FINISHED"
 
 
-def test_a_reached_target_ends_the_sweep_and_lets_living_runs_end_by_themselves(server: InProcessServer) -> None:
+def test_a_reached_target_ends_the_sweep_but_not_its_living_runs(server: InProcessServer) -> None:
     sweep = server.create_sweep(RANDOM % (", target: 0.9", ""))
     agents = [server.create_agent(sweep) for _ in range(2)]
     runs = [server.draw(agent)["run_id"] for agent in agents]
@@ -125,7 +125,7 @@ def test_a_reached_target_ends_the_sweep_and_lets_living_runs_end_by_themselves(
     assert server.states(sweep) == ["running", "finished"]
 
 
-def test_a_paused_sweep_lets_agents_wait_and_a_resumed_one_goes_on(server: InProcessServer) -> None:
+def test_agents_of_a_paused_sweep_wait_until_it_is_resumed(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     server.set_state(sweep, "PAUSED")
@@ -134,7 +134,7 @@ def test_a_paused_sweep_lets_agents_wait_and_a_resumed_one_goes_on(server: InPro
     assert server.draw(agent)["args"]["a"] == {"value": 1}
 
 
-def test_a_stopped_sweep_begins_nothing_and_lets_living_runs_end(server: InProcessServer) -> None:
+def test_a_stopped_sweep_begins_no_run_and_lets_living_runs_end(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
@@ -173,7 +173,7 @@ def test_a_finished_sweep_that_is_resumed_asks_its_search_again(server: InProces
     assert server.draw(agent)["args"]["a"] == {"value": 4}
 
 
-def test_what_a_person_queues_comes_first(server: InProcessServer) -> None:
+def test_a_queued_run_comes_first(server: InProcessServer) -> None:
     sweep = server.create_sweep(RANDOM % ("", ""))
     queued = server.graphql(ENQUEUE, id=server.sweep(sweep)["id"], config='{"lr": {"value": 0.25}}', displayName="mine")
     command = server.draw(server.create_agent(sweep))
@@ -181,7 +181,7 @@ def test_what_a_person_queues_comes_first(server: InProcessServer) -> None:
     assert command["args"] == {"lr": {"value": 0.25}}
 
 
-def test_nothing_can_be_queued_in_a_sweep_that_is_over(server: InProcessServer) -> None:
+def test_a_finished_sweep_accepts_no_queued_run(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     server.set_state(sweep, "CANCELED")
     with pytest.raises(GraphqlRefused, match="resume it before"):
@@ -197,7 +197,7 @@ def test_prior_runs_count_as_tried_and_not_against_run_cap(server: InProcessServ
     assert server.draw(server.create_agent(sweep))["args"]["a"] == {"value": 2}
 
 
-def test_a_run_that_joined_by_itself_counts_as_tried(server: InProcessServer) -> None:
+def test_a_run_that_was_not_handed_out_counts_as_tried(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     server.begin("joined", {"a": 1, "opt": {"b": 5}}, sweep=sweep)
     assert server.draw(server.create_agent(sweep))["args"]["a"] == {"value": 2}
@@ -220,7 +220,7 @@ def test_the_server_seed_reproduces_a_sweep(tmp_path: Path) -> None:
     assert draws[0] == draws[1]
 
 
-def test_hyperband_records_why_it_ends_a_run_and_tells_the_trial(server: InProcessServer) -> None:
+def test_hyperband_records_why_it_stops_a_run_and_tells_the_trial(server: InProcessServer) -> None:
     early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}"
     sweep = server.create_sweep(RANDOM % ("", early))
     good, bad = [server.draw(server.create_agent(sweep))["run_id"] for _ in range(2)]
@@ -236,7 +236,7 @@ def test_hyperband_records_why_it_ends_a_run_and_tells_the_trial(server: InProce
     assert server.sweep(sweep)["runs"][bad]["state"] == "killed"
 
 
-def test_hyperband_does_not_judge_a_run_that_has_died_meanwhile(server: InProcessServer) -> None:
+def test_hyperband_does_not_stop_a_run_that_has_died(server: InProcessServer) -> None:
     early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}"
     sweep = server.create_sweep(RANDOM % ("", early))
     agent, other = server.create_agent(sweep), server.create_agent(sweep)
@@ -275,7 +275,7 @@ def test_a_row_that_is_sent_twice_counts_once_towards_a_band(server: InProcessSe
     assert server.log(bad, 0.2, offset=1) == {"stopped": True}
 
 
-def test_a_dead_trial_gets_its_stop_from_the_agent_when_it_does_not_take_it_from_its_stream(
+def test_the_agent_is_told_to_stop_a_trial_that_does_not_ask(
     server: InProcessServer,
 ) -> None:
     sweep = server.create_sweep(GRID)
@@ -295,7 +295,7 @@ def test_a_dead_trial_gets_its_stop_from_the_agent_when_it_does_not_take_it_from
     ("stop_s", "told_s", "must"),
     [(5.0, None, False), (59.0, None, False), (60.0, None, True), (40.0, 29.0, False), (40.0, 30.0, True)],
 )
-def test_the_agent_is_told_after_the_trial_has_had_its_time(stop_s: float, told_s: float | None, must: bool) -> None:
+def test_the_agent_is_told_after_the_trial_has_had_time_to_end(stop_s: float, told_s: float | None, must: bool) -> None:
     assert agent_must_stop(stop_s=stop_s, told_s=told_s, limits=Limits()) is must
 
 

@@ -1,4 +1,4 @@
-"""The next configuration: grid, random, bayes; never one twice in a finite space before its time."""
+"""The next configuration: grid, random, bayes; in a finite space none comes twice before all have come once."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def inside(point: Mapping[str, Any]) -> bool:
     )
 
 
-def test_a_grid_hands_out_every_point_once_and_then_nothing() -> None:
+def test_a_grid_proposes_every_point_once_and_then_nothing() -> None:
     config = parse("method: grid\nparameters: {b: {values: [1, 2]}, a: {values: [x, y, x]}}")
     assert walk(config, 4) == [{"a": "x", "b": 1}, {"a": "x", "b": 2}, {"a": "y", "b": 1}, {"a": "y", "b": 2}]
     runs = [Observation(point, "running", []) for point in walk(config, 4)]
     assert suggest(config, runs, seed=1, number=4) is None
 
 
-def test_a_grid_leaves_out_what_prior_runs_have_tried() -> None:
+def test_a_grid_skips_the_points_of_prior_runs() -> None:
     config = parse("method: grid\nparameters: {a: {values: [1, 2]}}")
     assert suggest(config, [Observation({"a": 1.0}, "finished", [])], seed=1, number=0) == {"a": 2}
 
@@ -102,7 +102,7 @@ def test_a_finite_space_is_exhausted_before_anything_comes_twice(method: str) ->
     config = parse(FINITE.format(method=method))
     keys = [value_key(point) for point in walk(config, 13, score=lambda point: float(point["a"]))]
     assert len(set(keys[:12])) == 12
-    assert keys[12] in keys[:12]  # random and bayes go on, as W&B's do; run_cap ends them
+    assert keys[12] in keys[:12]  # random and bayes repeat then, as in W&B; run_cap ends them
 
 
 def test_simultaneous_agents_get_different_configurations() -> None:
@@ -139,7 +139,7 @@ def test_bayes_minimises_when_asked_to() -> None:
     assert sum(abs(point["x"] - 0.7) for point in late) / len(late) < 0.15
 
 
-def test_a_prior_run_outside_the_space_is_left_out_of_the_evidence() -> None:
+def test_a_prior_run_outside_the_space_is_ignored() -> None:
     config = parse(MIXED.format(method="bayes", impute="best"))
     odd = [Observation({"lr": 5.0, "batch_size": 7}, "finished", [0.9]), Observation({}, "finished", [])]
     chosen = suggest(config, odd, seed=1, number=0)
@@ -151,7 +151,7 @@ def test_a_prior_run_outside_the_space_is_left_out_of_the_evidence() -> None:
     ("impute", "crashed_is_worth"),
     [("worst", 0.1), ("best", 0.6), ("latest", 0.4)],
 )
-def test_impute_says_what_a_crashed_run_is_worth(impute: str, crashed_is_worth: float) -> None:
+def test_impute_decides_the_value_of_a_crashed_run(impute: str, crashed_is_worth: float) -> None:
     config = parse(MIXED.format(method="bayes", impute=impute))
     runs = [
         Observation({}, "finished", [0.1, 0.8, 0.7]),
@@ -163,7 +163,7 @@ def test_impute_says_what_a_crashed_run_is_worth(impute: str, crashed_is_worth: 
     assert objective_values(config, runs) == [0.8, crashed_is_worth, 0.1, None, None]
 
 
-def test_without_any_ended_run_a_failed_one_is_worth_nothing_known() -> None:
+def test_a_failed_run_has_no_value_before_another_run_has_ended() -> None:
     config = parse(MIXED.format(method="bayes", impute="worst"))
     assert objective_values(config, [Observation({}, "failed", [])]) == [None]
 
@@ -180,7 +180,7 @@ def test_a_finite_range_lists_its_values(spec: Range, values: list[float]) -> No
     assert possible_values(spec) == values
 
 
-def test_two_values_that_python_takes_as_one_are_two_choices_to_the_search() -> None:
+def test_choices_that_python_treats_as_equal_stay_different() -> None:
     config = parse(
         "method: bayes\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, true, '1', null, [1, 2]]}}"
     )
@@ -188,7 +188,7 @@ def test_two_values_that_python_takes_as_one_are_two_choices_to_the_search() -> 
     assert sorted(repr(point["a"]) for point in points) == sorted(["1", "True", "'1'", "None", "[1, 2]"])
 
 
-def test_what_is_kept_between_bayes_suggestions_changes_none_of_them() -> None:
+def test_the_cache_between_bayes_suggestions_changes_none_of_them() -> None:
     config = parse(BAYES_SPACE)
     rng = random.Random(3)
     runs: list[Observation] = []
@@ -198,7 +198,7 @@ def test_what_is_kept_between_bayes_suggestions_changes_none_of_them() -> None:
         assert point is not None
         kept.append(point)
         runs.append(Observation(point, "running", []))
-        if number % 3 == 2:  # some end, so that a run's value changes after it has been seen
+        if number % 3 == 2:  # some end, so that the value of a cached run changes
             runs[number - 1] = Observation(runs[number - 1].configuration, "finished", [rng.random()])
             fresh = suggest(parse(BAYES_SPACE), runs, seed=5, number=number + 1)
             assert fresh == suggest(config, runs, seed=5, number=number + 1)
@@ -226,5 +226,5 @@ def test_suggestions_are_those_of_optuna_with_the_same_trials() -> None:
         for a, b, value in values:
             params = {"a": a, "b": "xyz".index(b)}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
-        wanted = study.ask(space).params
-        assert suggest(config, runs, seed=7, number=number) == {"a": wanted["a"], "b": "xyz"[wanted["b"]]}
+        expected = study.ask(space).params
+        assert suggest(config, runs, seed=7, number=number) == {"a": expected["a"], "b": "xyz"[expected["b"]]}

@@ -1,4 +1,4 @@
-"""amc-sweep serve as a command: what it says, what it leaves for others, what it refuses."""
+"""amc-sweep serve as a command: its output, its files, and its refusals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused(*arguments: str) -> str:
     return result.output
 
 
-def test_a_server_is_found_by_its_state_file_and_takes_it_away_at_its_end(tmp_path: Path) -> None:
+def test_a_server_writes_a_state_file_and_removes_it_at_its_end(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "data").start()
     state_folder = tmp_path / "data.state"
     (state,) = running_servers({"AMC_STATE_DIR": str(state_folder)})
@@ -40,10 +40,10 @@ def test_a_server_is_found_by_its_state_file_and_takes_it_away_at_its_end(tmp_pa
     (file,) = state_folder.glob("*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert server.key not in file.read_text()
-    said = server.log.read_text()
-    assert f"WANDB_BASE_URL={server.base_url}" in said
-    assert "$(cat " in said
-    assert server.key not in said
+    message = server.log.read_text()
+    assert f"WANDB_BASE_URL={server.base_url}" in message
+    assert "$(cat " in message
+    assert server.key not in message
     assert server.stop() == 0
     assert list(state_folder.glob("*.json")) == []
     log = (tmp_path / "data" / "server.log").read_text()
@@ -51,20 +51,20 @@ def test_a_server_is_found_by_its_state_file_and_takes_it_away_at_its_end(tmp_pa
     assert any(json.loads(line).get("path") == "/healthz" for line in log.splitlines())
 
 
-def test_a_port_in_use_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        said = refused("--data", str(tmp_path / "data"), "--port", str(taken.getsockname()[1]))
-    assert "in use" in said
-    assert "--port" in said
+        message = refused("--data", str(tmp_path / "data"), "--port", str(taken.getsockname()[1]))
+    assert "in use" in message
+    assert "--port" in message
 
 
-def test_a_folder_that_cannot_be_written_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = refused("--data", str(tmp_path / "file" / "data"), "--port", "0")
-    assert "cannot be written" in said
-    assert "--data" in said
+    message = refused("--data", str(tmp_path / "file" / "data"), "--port", "0")
+    assert "cannot be written" in message
+    assert "--data" in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -75,17 +75,17 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "data"):
-        said = refused("--data", str(tmp_path / "data"), "--port", "0")
-    assert "another server" in said
+        message = refused("--data", str(tmp_path / "data"), "--port", "0")
+    assert "another server" in message
 
 
 def test_no_auth_is_for_loopback_only(tmp_path: Path) -> None:
-    said = refused("--data", str(tmp_path / "data"), "--port", "0", "--no-auth", "--host", "0.0.0.0")
-    assert "127.0.0.1" in said
+    message = refused("--data", str(tmp_path / "data"), "--port", "0", "--no-auth", "--host", "0.0.0.0")
+    assert "127.0.0.1" in message
     assert not (tmp_path / "data").exists()
 
 
-def test_an_address_that_is_not_this_machines_is_refused(tmp_path: Path) -> None:
+def test_the_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     assert "cannot listen" in refused("--data", str(tmp_path / "data"), "--port", "0", "--host", "203.0.113.1")
 
 
@@ -93,7 +93,7 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     """Make a certificate for 127.0.0.1 and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is not here to make a certificate")
+        pytest.skip("openssl is needed to make a certificate")
     cert, key = folder / "cert.pem", folder / "key.pem"
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
@@ -101,7 +101,7 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def test_tls_is_spoken_with_the_certificate_that_was_given(tmp_path: Path) -> None:
+def test_tls_uses_the_given_certificate(tmp_path: Path) -> None:
     cert, key = _self_signed(tmp_path)
     options = ("--tls-cert", str(cert), "--tls-key", str(key))
     with EmbeddedServer(tmp_path / "data", options=options, trusted=cert) as server:
@@ -115,7 +115,7 @@ def test_tls_is_spoken_with_the_certificate_that_was_given(tmp_path: Path) -> No
                 choose_backend(environ=environ, **ways)
 
 
-def test_nobody_else_may_read_what_a_server_writes_into_a_folder_that_was_there_before(tmp_path: Path) -> None:
+def test_no_other_user_may_read_a_servers_files_in_an_existing_folder(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
     with EmbeddedServer(data):
@@ -123,13 +123,13 @@ def test_nobody_else_may_read_what_a_server_writes_into_a_folder_that_was_there_
     assert open_to_others == []
 
 
-def test_half_of_tls_and_a_key_of_another_certificate_are_refused(tmp_path: Path) -> None:
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
     cert, key = _self_signed(tmp_path)
     assert "belong together" in refused("--data", str(tmp_path / "data"), "--tls-cert", str(cert))
     (tmp_path / "other").mkdir()
     other, _ = _self_signed(tmp_path / "other")
-    said = refused("--data", str(tmp_path / "data"), "--tls-cert", str(other), "--tls-key", str(key))
-    assert "TLS cannot be set up" in said
+    message = refused("--data", str(tmp_path / "data"), "--tls-cert", str(other), "--tls-key", str(key))
+    assert "TLS cannot be set up" in message
     assert not (tmp_path / "data").exists()
 
 
@@ -140,7 +140,7 @@ def _in_background(folder: Path, *options: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
 
-def test_in_the_background_it_says_where_it_is_and_ends_by_its_pid(tmp_path: Path) -> None:
+def test_a_background_server_prints_its_address_and_ends_by_its_pid(tmp_path: Path) -> None:
     started = _in_background(tmp_path, "--port", "0")
     assert started.returncode == 0, started.stderr
     (state,) = running_servers({"AMC_STATE_DIR": str(tmp_path / "state")})
@@ -149,9 +149,9 @@ def test_in_the_background_it_says_where_it_is_and_ends_by_its_pid(tmp_path: Pat
         assert f"kill {state.pid} ends it" in started.stderr
         assert "$(cat " in started.stderr
         assert (tmp_path / "data" / "api.key").read_text().strip() not in started.stderr
-        assert os.getsid(state.pid) != os.getsid(0), "it must outlive the terminal"
-        again = _in_background(tmp_path, "--port", "0")
-        assert (again.returncode, "another server" in again.stderr) == (2, True)
+        assert os.getsid(state.pid) != os.getsid(0), "it must survive the end of the terminal"
+        second = _in_background(tmp_path, "--port", "0")
+        assert (second.returncode, "another server" in second.stderr) == (2, True)
     finally:
         os.kill(state.pid, signal.SIGTERM)
         deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""Run states from facts: the pure rules, and the same through requests with a clock that tests turn."""
+"""Run states from facts: by pure rules, and by requests with a clock that tests move."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
         (replace(LIVING, started=False, stop_recorded=True, silent_s=10.0), "pending"),
     ],
 )
-def test_facts_amount_to_a_state(facts: Facts, state: str) -> None:
+def test_the_state_follows_from_the_facts(facts: Facts, state: str) -> None:
     assert infer(facts, LIMITS) == state
 
 
@@ -74,14 +74,14 @@ def test_facts_amount_to_a_state(facts: Facts, state: str) -> None:
     ("silent_s", "listed_s", "abandoned"),
     [(59.0, None, False), (60.0, None, True), (600.0, 5.0, False), (600.0, 60.0, True)],
 )
-def test_a_hand_out_is_abandoned_when_neither_trial_nor_agent_says_a_word(
+def test_a_hand_out_is_abandoned_if_neither_trial_nor_agent_reports(
     silent_s: float, listed_s: float | None, abandoned: bool
 ) -> None:
     facts = replace(LIVING, started=False, silent_s=silent_s, listed_s=listed_s)
     assert is_abandoned(facts, LIMITS) is abandoned
 
 
-def test_a_run_goes_from_pending_over_running_to_finished(server: InProcessServer) -> None:
+def test_a_run_goes_from_pending_to_running_to_finished(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     assert server.sweep(sweep)["state"] == "PENDING"
     run = server.draw(server.create_agent(sweep))["run_id"]
@@ -94,7 +94,7 @@ def test_a_run_goes_from_pending_over_running_to_finished(server: InProcessServe
     assert server.sweep(sweep)["runs"][run]["exitcode"] == 0
 
 
-def test_a_run_crashes_after_five_minutes_of_silence_and_runs_again_when_it_comes_back(server: InProcessServer) -> None:
+def test_a_run_crashes_after_five_minutes_of_silence_and_runs_again_after_a_post(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     run = server.draw(server.create_agent(sweep))["run_id"]
     server.begin(run)
@@ -108,7 +108,7 @@ def test_a_run_crashes_after_five_minutes_of_silence_and_runs_again_when_it_come
     assert server.states(sweep) == ["finished"]
 
 
-def test_a_run_crashes_a_minute_after_its_living_agent_stopped_listing_it(server: InProcessServer) -> None:
+def test_a_run_crashes_a_minute_after_its_agent_stopped_listing_it(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
@@ -116,36 +116,36 @@ def test_a_run_crashes_a_minute_after_its_living_agent_stopped_listing_it(server
     server.advance(5)
     server.heartbeat(agent, [run])
     server.advance(5)
-    server.heartbeat(agent)  # kill -9: the agent sees it at once, and goes on with the next one
+    server.heartbeat(agent)  # kill -9: the agent notices at once and asks for the next run
     server.advance(59)
     assert server.states(sweep)[0] == "running"
     server.advance(2)
     assert server.states(sweep)[0] == "crashed"
 
 
-def test_the_last_run_of_a_counted_agent_is_not_lost_with_the_agent(server: InProcessServer) -> None:
+def test_a_run_stays_alive_after_its_counted_agent_has_exited(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
     server.begin(run)
-    for _ in range(10):  # `wandb agent --count 1` says nothing more; the trial posts every 30 s
+    for _ in range(10):  # `wandb agent --count 1` sends no more heartbeats; the trial posts every 30 s
         server.advance(30)
         server.post(run)
     assert server.states(sweep) == ["running"]
 
 
-def test_a_stepped_host_clock_does_no_harm(server: InProcessServer) -> None:
+def test_a_changed_host_clock_causes_no_timeout(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     run = server.draw(server.create_agent(sweep))["run_id"]
     server.begin(run)
-    server.clock.step_wall(86_400)
+    server.clock.set_wall(86_400)
     server.advance(1)
-    server.clock.step_wall(-2 * 86_400)
+    server.clock.set_wall(-2 * 86_400)
     server.advance(1)
     assert server.states(sweep) == ["running"]
 
 
-def test_what_was_not_heard_while_the_server_was_down_is_not_silence(server: InProcessServer) -> None:
+def test_timeouts_restart_with_the_server(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     run = server.draw(server.create_agent(sweep))["run_id"]
     server.begin(run)
@@ -158,20 +158,20 @@ def test_what_was_not_heard_while_the_server_was_down_is_not_silence(server: InP
     assert server.states(sweep) == ["crashed"]
 
 
-def test_a_run_that_nobody_takes_up_is_reissued_twice_and_then_failed(server: InProcessServer) -> None:
+def test_a_run_that_never_starts_is_reissued_twice_and_then_failed(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     first = server.draw(agent)
     for _ in range(2):
         server.advance(61)
-        again = server.draw(agent)
-        assert (again["run_id"], again["args"]) == (first["run_id"], first["args"])
+        reissued = server.draw(agent)
+        assert (reissued["run_id"], reissued["args"]) == (first["run_id"], first["args"])
     server.advance(61)
     assert server.states(sweep) == ["failed"]
     assert server.draw(agent)["run_id"] != first["run_id"]
 
 
-def test_a_run_that_its_agent_reports_is_not_reissued_however_slowly_it_begins(server: InProcessServer) -> None:
+def test_a_slow_run_that_its_agent_lists_is_not_reissued(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
@@ -200,7 +200,7 @@ def test_a_run_with_a_recorded_stop_ends_killed_and_is_never_handed_out_again(
     assert run not in drawn
 
 
-def test_a_killed_run_needs_no_goodbye(server: InProcessServer) -> None:
+def test_a_stopped_run_is_killed_without_a_last_post(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
@@ -231,7 +231,7 @@ def test_a_preempted_run_is_handed_out_again_exactly_once(server: InProcessServe
     assert server.states(sweep)[0] == "finished"
 
 
-def test_a_run_that_is_preempted_again_and_again_is_not_given_up(server: InProcessServer) -> None:
+def test_a_run_that_is_preempted_repeatedly_is_not_given_up(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     run = server.draw(server.create_agent(sweep))["run_id"]
     for _ in range(5):
@@ -243,7 +243,7 @@ def test_a_run_that_is_preempted_again_and_again_is_not_given_up(server: InProce
     assert server.draw(server.create_agent(sweep))["run_id"] == run
 
 
-def test_a_run_of_no_sweep_that_ended_begins_a_new_life_by_init(server: InProcessServer) -> None:
+def test_an_ended_run_without_a_sweep_runs_again_after_init(server: InProcessServer) -> None:
     server.begin("mine")
     server.finish("mine", 1)
     query = 'query { project(name: "p") { run(name: "mine") { state exitcode } } }'
@@ -253,7 +253,7 @@ def test_a_run_of_no_sweep_that_ended_begins_a_new_life_by_init(server: InProces
 
 
 def _resume(server: InProcessServer, run: str, **more: str) -> None:
-    """Do what ``wandb.init(resume="must")`` does: ask for the run, then take it by its global id, naming the host."""
+    """Do what ``wandb.init(resume="must")`` does: ask for the run, then upsert it by its global id with the host."""
     query = 'query Q($run: String!) { model(name: "p", entityName: "local") { bucket(name: $run) { id } } }'
     bucket = server.graphql(query, run=run)["model"]["bucket"]
     document = """mutation UpsertBucket($id: String, $name: String, $host: String) {
@@ -261,20 +261,20 @@ def _resume(server: InProcessServer, run: str, **more: str) -> None:
     server.graphql(document, id=bucket["id"], name=run, **more)
 
 
-def test_a_killed_run_that_its_trial_resumes_begins_a_new_life_without_the_old_stop(server: InProcessServer) -> None:
+def test_a_killed_run_that_its_trial_resumes_has_no_stop_any_more(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
     server.begin(run)
     stop = "mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }"
     server.graphql(stop, id=server.sweep(sweep)["runs"][run]["id"])
-    server.heartbeat(agent)  # its trial is gone without a goodbye
+    server.heartbeat(agent)  # its trial has ended without a last post
     assert server.states(sweep)[0] == "killed"
-    _resume(server, run)  # a person has changed it through the API
+    _resume(server, run)  # a user has changed it through the API
     assert server.states(sweep)[0] == "killed"
     _resume(server, run, host="gpu-2")
     assert server.states(sweep)[0] == "running"
-    assert server.log(run, 0.1) == {}, "nobody asks it to stop"
+    assert server.log(run, 0.1) == {}, "no stop is recorded any more"
 
 
 def test_a_run_that_was_preempted_in_its_first_epoch_can_be_resumed(server: InProcessServer) -> None:

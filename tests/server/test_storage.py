@@ -1,4 +1,4 @@
-"""The data folder: what was acknowledged is there, what failed has left nothing, and whose folder it is."""
+"""The data folder: acknowledged rows are stored, failed transactions change nothing, one server uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amc_server.store.writer import Writer
 SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
 
 
-def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
+def test_a_transaction_that_raises_changes_nothing(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "data")
 
     def fail() -> None:
@@ -48,7 +48,7 @@ def test_a_reader_keeps_its_snapshot_while_another_writes(tmp_path: Path) -> Non
     storage.close()
 
 
-def test_everything_is_there_when_the_folder_is_opened_again(tmp_path: Path) -> None:
+def test_everything_is_still_stored_when_the_folder_is_opened_again(tmp_path: Path) -> None:
     server = InProcessServer(tmp_path / "data")
     sweep = server.create_sweep(SWEEP)
     agent = server.create_agent(sweep)
@@ -64,7 +64,7 @@ def test_everything_is_there_when_the_folder_is_opened_again(tmp_path: Path) -> 
     server.close()
 
 
-def test_nothing_is_acknowledged_that_the_disk_has_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_acknowledged_after_a_failed_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = InProcessServer(tmp_path / "data")
     server.begin("r")
 
@@ -77,11 +77,13 @@ def test_nothing_is_acknowledged_that_the_disk_has_refused(tmp_path: Path, monke
     with pytest.raises(OSError, match="the disk is gone"):
         server.create_sweep(SWEEP)
     monkeypatch.undo()
-    with pytest.raises(OSError, match="the disk is gone"):  # the kernel would say yes now, whatever it has lost
+    with pytest.raises(
+        OSError, match="the disk is gone"
+    ):  # a new flush would succeed, although the kernel has lost pages
         server.log("r", 0.1)
     server.close()
     server.open()
-    assert server.log("r", 0.1) == {}, "sent again, as the client does, it is taken by a server that is started again"
+    assert server.log("r", 0.1) == {}, "a restarted server accepts the row when the client sends it again"
     server.close()
 
 
@@ -101,7 +103,7 @@ def test_threads_that_flush_at_the_same_time_share_one_flush(tmp_path: Path, mon
     may_go.set()
     for thread in threads:
         thread.join(30)
-    assert len(flushes) == 2, "the first flush had begun before the other seven came; they share the second"
+    assert len(flushes) == 2, "the first flush had begun before the other seven threads came; they share the second"
     storage.close()
 
 
@@ -125,14 +127,14 @@ def test_urgent_writes_go_before_others_that_came_earlier(tmp_path: Path) -> Non
     storage.close()
 
 
-def _wait_until(true: Callable[[], bool]) -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def test_a_folder_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_has_one_server_at_a_time(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "data")
     with pytest.raises(StorageError, match="another server"):
         Storage(tmp_path / "data")
@@ -165,14 +167,14 @@ def test_the_schema_of_another_version_is_refused_and_left_alone(tmp_path: Path,
     connection.close()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "amc.sqlite3").write_bytes(b"this is not a database" * 100)
     with pytest.raises(StorageError, match="cannot be opened"):
         Storage(tmp_path / "data")
 
 
-def test_curves_in_memory_are_those_of_the_database_whatever_is_written(tmp_path: Path) -> None:
+def test_cached_curves_equal_those_of_the_database_after_every_write(tmp_path: Path) -> None:
     server = InProcessServer(tmp_path / "data")
     sweep = server.create_sweep(SWEEP)
     runs = [server.draw(server.create_agent(sweep))["run_id"] for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The real wandb client against the real server, both as processes of their own."""
+"""The real wandb client and the real server, each in its own process."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_the_client_is_served(researcher: Researcher, scenario: Scenario) -> Non
     assert '"level": "error"' not in log
 
 
-def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
+def test_a_killed_and_restarted_server_loses_and_doubles_nothing(
     server: EmbeddedServer, researcher: Researcher
 ) -> None:
     sweep = researcher.create_sweep(GRID % "1, 2, 3")
     agents = [researcher.start_agent(sweep, EPOCHS="60", PAUSE_S="0.1") for _ in range(2)]
 
     def rows() -> dict[int, list[float]]:
-        found = {}
+        epochs = {}
         for name, run in researcher.sweep(sweep)["runs"].items():
             document = """query H($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) {
                 history(minStep: 0, maxStep: 1000000, samples: 100000) } } }"""
             lines = server.graphql(document, run=name)["project"]["run"]["history"]
-            found[run["a"]] = [json.loads(line)["epoch"] for line in lines]
-        return found
+            epochs[run["a"]] = [json.loads(line)["epoch"] for line in lines]
+        return epochs
 
     wait_until(lambda: sum(map(len, rows().values())) > 20, "rows arrive")
     acknowledged = rows()
@@ -61,17 +61,17 @@ def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
     for agent in agents:
         assert agent.wait(timeout=120) == 0
     assert rows() == {a: list(range(60)) for a in (1, 2, 3)}
-    found = researcher.sweep(sweep)
-    assert found["state"] == "FINISHED"
-    assert [run["state"] for run in found["runs"].values()] == ["finished"] * 3
+    ended = researcher.sweep(sweep)
+    assert ended["state"] == "FINISHED"
+    assert [run["state"] for run in ended["runs"].values()] == ["finished"] * 3
 
 
 def test_a_bad_sweep_is_refused_by_the_cli_with_every_problem(researcher: Researcher) -> None:
     (researcher.folder / "sweep.yaml").write_text("method: gird\nparameters: {a: {min: 2, max: 1}}\nbogus: 1\n")
     with pytest.raises(AssertionError) as refusal:
         researcher.wandb("sweep", "--project", "demo", "sweep.yaml")
-    said = str(refusal.value)
-    assert "gird" in said
-    assert "bogus" in said
-    assert "parameters.a" in said
-    assert "Traceback" not in said
+    message = str(refusal.value)
+    assert "gird" in message
+    assert "bogus" in message
+    assert "parameters.a" in message
+    assert "Traceback" not in message

@@ -1,4 +1,4 @@
-"""Tables that a soak leaves behind: in tests/soak/results/, with what they were measured on."""
+"""The result tables of soak tests, in tests/soak/results/, with the machine that measured them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def keep(name: str, *, full: bool, figures: Mapping[str, object]) -> None:
-    """Write the last table of one soak; a run below the full size says so in its first line."""
+    """Write the last table of one soak; the first line tells if a run was below the full size."""
     FOLDER.mkdir(exist_ok=True)
     kind = "full run" if full else "SHORT RUN, below the full size: shows that it works, and is no proof of endurance"
     where = f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}"

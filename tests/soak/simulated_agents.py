@@ -1,7 +1,7 @@
 """Agents without a client: the same request bodies, from many threads, over real HTTP.
 
-An agent asks for a run, begins it, posts its history in batches and says goodbye; what the server acknowledged is
-written down, so that it can be asked for afterwards. A request that fails is sent again until it is answered, as the
+An agent asks for a run, begins it, posts its history in batches and ends it. The tally counts what the server
+acknowledged, so that a test can ask for it afterwards. A failed request is sent again until it is answered, as the
 client does.
 """
 
@@ -31,8 +31,8 @@ UPSERT = """mutation UpsertBucket($name: String, $project: String, $config: JSON
         bucket { id name historyLineCount sweepName project { name entity { name } } } inserted } }"""
 
 
-class Door:
-    """One kept connection to the server; for one thread."""
+class Connection:
+    """A kept connection to the server, for one thread."""
 
     def __init__(self, port: int, key: str, patience_s: float) -> None:
         self._port = port
@@ -44,7 +44,7 @@ class Door:
         """Send a JSON body until it is answered with 200; return the answer.
 
         Raises:
-            AssertionError: when the server answers anything but 200, or nothing for too long.
+            AssertionError: the server answers with another status, or does not answer for too long.
         """
         text = json.dumps(body).encode()
         deadline = time.monotonic() + self._patience_s
@@ -79,7 +79,7 @@ class Door:
 
 @dataclass
 class Tally:
-    """What agents saw, gathered over all threads."""
+    """What the agents of all threads saw."""
 
     acknowledged: dict[str, int] = field(default_factory=dict)  # rows by run
     finished: set[str] = field(default_factory=set)
@@ -106,7 +106,7 @@ class Work:
     project: str = "soak"
 
 
-@cache  # the agents should take as little of the machine as they can: it is the server that is looked at
+@cache  # the agents should need little CPU, because the server is measured
 def row(step: int) -> str:
     """Return one history line as the client writes it."""
     values = {f"val/metric_{index}": step + index / 1000 for index in range(METRICS)}
@@ -114,25 +114,27 @@ def row(step: int) -> str:
 
 
 class Agent(threading.Thread):
-    """One agent with its heartbeat in a thread of its own, as the client has it."""
+    """An agent, with its heartbeat in a second thread as in the client."""
 
-    def __init__(self, door: Callable[[], Door], work: Work, tally: Tally, stop: threading.Event) -> None:
+    def __init__(self, connect: Callable[[], Connection], work: Work, tally: Tally, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._door, self._work, self._tally, self._over = door, work, tally, stop  # Thread has a _stop of its own
+        self._connect, self._work, self._tally, self._over = connect, work, tally, stop  # Thread has a _stop of its own
         self._id = ""
         self._running: str | None = None
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Take runs until the sweep is over or the test."""
+        """Work on runs until the sweep or the test is over."""
         heart = threading.Thread(target=self._beat, daemon=True)
-        door = self._door()
+        connection = self._connect()
         try:
-            agent = door.graphql(CREATE_AGENT, host="simulated", projectName=self._work.project, sweep=self._work.sweep)
+            agent = connection.graphql(
+                CREATE_AGENT, host="simulated", projectName=self._work.project, sweep=self._work.sweep
+            )
             self._id = agent["createAgent"]["agent"]["id"]
             heart.start()
             while not self._over.is_set():
-                commands = self._heartbeat(door, [])
+                commands = self._heartbeat(connection, [])
                 kinds = [command["type"] for command in commands]
                 if "exit" in kinds:
                     break
@@ -140,44 +142,44 @@ class Agent(threading.Thread):
                     self._over.wait(0.5)
                 for command in commands:
                     if command["type"] in ("run", "resume"):
-                        self._train(door, command)
+                        self._train(connection, command)
         except Exception as error:  # noqa: BLE001 - a thread's failure is the test's
             with self._tally.lock:
                 self._tally.failures.append(f"{type(error).__name__}: {error}")
         finally:
             self._ended.set()
-            door.close()
+            connection.close()
             if heart.ident is not None:
                 heart.join(timeout=60)
 
-    def _heartbeat(self, door: Door, running: Iterable[str]) -> list[dict[str, Any]]:
+    def _heartbeat(self, connection: Connection, running: Iterable[str]) -> list[dict[str, Any]]:
         state = json.dumps(dict.fromkeys(running, True))
         begin = time.perf_counter()
-        answer = door.graphql(HEARTBEAT, id=self._id, metrics="{}", runState=state)
+        answer = connection.graphql(HEARTBEAT, id=self._id, metrics="{}", runState=state)
         with self._tally.lock:
             self._tally.heartbeat_s.append(time.perf_counter() - begin)
         return list(json.loads(answer["agentHeartbeat"]["commands"]))
 
     def _beat(self) -> None:
-        door = self._door()
+        connection = self._connect()
         try:
             while not self._ended.wait(HEARTBEAT_S):
                 running = self._running
                 if running is not None:
-                    self._heartbeat(door, [running])
+                    self._heartbeat(connection, [running])
         except Exception as error:  # noqa: BLE001
             with self._tally.lock:
                 self._tally.failures.append(f"heartbeat: {type(error).__name__}: {error}")
         finally:
-            door.close()
+            connection.close()
 
-    def _train(self, door: Door, command: dict[str, Any]) -> None:
+    def _train(self, connection: Connection, command: dict[str, Any]) -> None:
         work, run = self._work, str(command["run_id"])
         self._running = run
         with self._tally.lock:
             self._tally.handed_out.append((run, json.dumps(command["args"], sort_keys=True)))
         config = {**command["args"], "_wandb": {"value": {"t": {}}}}
-        door.graphql(
+        connection.graphql(
             UPSERT, name=run, project=work.project, config=json.dumps(config), sweep=work.sweep, host="simulated"
         )
         path = f"/files/local/{work.project}/{run}/file_stream"
@@ -185,13 +187,13 @@ class Agent(threading.Thread):
             lines = [row(step) for step in range(first, min(first + work.rows_a_batch, work.rows_a_run))]
             chunk = {"offset": first, "content": lines}
             files = {"wandb-history.jsonl": chunk, "wandb-summary.json": {"offset": 0, "content": [lines[-1]]}}
-            door.post(path, {"files": files})
+            connection.post(path, {"files": files})
             with self._tally.lock:
                 self._tally.acknowledged[run] = first + len(lines)
             if self._over.wait(work.pause_s):
                 break
         else:
-            door.post(path, {"complete": True, "exitcode": 0})
+            connection.post(path, {"complete": True, "exitcode": 0})
             with self._tally.lock:
                 self._tally.finished.add(run)
         self._running = None

@@ -1,6 +1,6 @@
-"""Every scenario of the real client once more, the server killed and started again in the middle of it.
+"""Every scenario of the real client, with the server killed and restarted in the middle.
 
-Those that are too slow for the everyday tests come plainly here too."""
+Scenarios that are too slow for the daily tests also run without a kill."""
 
 from __future__ import annotations
 

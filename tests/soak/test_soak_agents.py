@@ -1,6 +1,6 @@
-"""kill -9 of the server at random moments under real wandb agents: they go on by themselves, every row arrives once.
+"""kill -9 of the server at random moments under real wandb agents: they continue, and every row arrives once.
 
-AMC_SOAK_AGENT_KILLS (default 20) says how many.
+AMC_SOAK_AGENT_KILLS (default 20) is the number of kills.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def researcher(tmp_path: Path) -> Iterator[Researcher]:
 
 
 @pytest.mark.timeout(1500)
-def test_real_agents_go_on_by_themselves_when_the_server_is_killed_again_and_again(researcher: Researcher) -> None:
+def test_real_agents_continue_when_the_server_is_killed_repeatedly(researcher: Researcher) -> None:
     server, rng, begin = researcher.server, random.Random(1), time.monotonic()
     size = max(6, KILLS * 2)  # configurations: more than the agents get through before the last kill
     sweep = researcher.create_sweep(SWEEP % list(range(size)))
@@ -77,7 +77,7 @@ def test_real_agents_go_on_by_themselves_when_the_server_is_killed_again_and_aga
         taken_back += sum(max(0, count - after.get(run, 0)) for run, count in before.items())
     codes = [agent.wait(timeout=900) for agent in agents]
 
-    found = researcher.sweep(sweep)
+    result = researcher.sweep(sweep)
     begun, ended = (_lines(researcher.folder / name) for name in ("begun.txt", "ended.txt"))
     lost, doubled = 0, 0
     for _, run in ended:  # finish() has returned: the server has acknowledged every row
@@ -86,7 +86,7 @@ def test_real_agents_go_on_by_themselves_when_the_server_is_killed_again_and_aga
         lost += sum(step not in steps for step in range(ROWS))
         doubled += sum(count - 1 for count in steps.values())
     starts = Counter(configuration for configuration, _ in begun)
-    started = Counter(run["a"] for run in found["runs"].values() if run["historyLineCount"] > 0)
+    started = Counter(run["a"] for run in result["runs"].values() if run["historyLineCount"] > 0)
     keep(
         "agents",
         full=kills >= 20,
@@ -101,9 +101,9 @@ def test_real_agents_go_on_by_themselves_when_the_server_is_killed_again_and_aga
             "configurations": size,
             "started exactly once, by the trials' own word": sum(count == 1 for count in starts.values()),
             "started exactly once, by the server's word": sum(count == 1 for count in started.values()),
-            "runs handed out and never started": len(found["runs"]) - len(started),
+            "runs handed out and never started": len(result["runs"]) - len(started),
             "agents' exit codes": ", ".join(map(str, codes)),
-            "sweep at the end": found["state"],
+            "sweep at the end": result["state"],
             "minutes": (time.monotonic() - begin) / 60,
         },
     )
@@ -111,8 +111,8 @@ def test_real_agents_go_on_by_themselves_when_the_server_is_killed_again_and_aga
     assert (lost, doubled, taken_back) == (0, 0, 0)
     assert len(ended) == len(starts) == len(started) == size
     assert set(starts.values()) == set(started.values()) == {1}
-    assert (codes, found["state"]) == ([0] * AGENTS, "FINISHED")
-    assert {run["state"] for run in found["runs"].values()} == {"finished"}
+    assert (codes, result["state"]) == ([0] * AGENTS, "FINISHED")
+    assert {run["state"] for run in result["runs"].values()} == {"finished"}
 
 
 def _rows(researcher: Researcher, sweep: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Generated requests, most of them wrong: no answer of 5xx, no hang, no file outside the data folder.
 
-AMC_SOAK_REQUESTS (default 10000) says how many.
+AMC_SOAK_REQUESTS (default 10000) is their number.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ MUTATIONS = st.sampled_from(
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """Return a GraphQL body: made of known words, or of anything."""
+    """Return a GraphQL body: made of names of the schema, or of anything."""
     kind = draw(st.sampled_from(["mutation", "query", "fields", "raw"]))
     if kind == "mutation":
         field, given_type, selection = draw(MUTATIONS)
@@ -115,7 +115,7 @@ def documents(draw: st.DrawFn) -> bytes:
 
 
 def dump(value: Any) -> bytes:
-    """Return JSON, bare NaN and half surrogate pairs included, as Python's own writer lets them through."""
+    """Return JSON as Python writes it, with bare NaN and half surrogate pairs."""
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
@@ -139,21 +139,21 @@ POSTS = st.fixed_dictionaries(
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
     """Return method, path and body."""
-    door = draw(st.sampled_from(["graphql", "graphql", "file_stream", "upload", "page", "import", "files"]))
-    if door == "graphql":
+    endpoint = draw(st.sampled_from(["graphql", "graphql", "file_stream", "upload", "page", "import", "files"]))
+    if endpoint == "graphql":
         return "POST", "/graphql", draw(documents())
-    if door == "file_stream":
+    if endpoint == "file_stream":
         run = draw(st.sampled_from(["r", "r", "r", "none"]) | NAME)
         return "POST", f"/files/local/p/{quoted(run)}/file_stream", draw(POSTS)
-    if door == "upload":
+    if endpoint == "upload":
         return draw(st.sampled_from(["PUT", "GET"])), f"/storage/{quoted(draw(NAME))}", draw(st.binary(max_size=60))
-    if door == "import":
-        known = st.sampled_from(["format: amc-sweep-export\nversion: 2\nproject: p\n"])
+    if endpoint == "import":
+        head = st.sampled_from(["format: amc-sweep-export\nversion: 2\nproject: p\n"])
         tail = st.sampled_from(["runs: [{id: r, state: finished}]", "sweeps: [{id: s, config: {}}]", "runs: 1", ""])
-        body = draw(st.tuples(known, tail).map("".join) | TEXT)
+        body = draw(st.tuples(head, tail).map("".join) | TEXT)
         return "POST", "/import", body.encode("utf-8", "surrogatepass")
     parts = draw(st.lists(st.sampled_from(["local", "p", "sweeps", "runs", "r", "s", "files"]) | NASTY, max_size=5))
-    prefix = "/files/local/p/r/" if door == "files" else "/"
+    prefix = "/files/local/p/r/" if endpoint == "files" else "/"
     return "GET", prefix + "/".join(map(quoted, parts)), b""
 
 
@@ -163,7 +163,7 @@ def quoted(text: str) -> str:
 
 
 class Prober:
-    """Sends requests and keeps count of what came back."""
+    """Sends requests and counts the replies."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._port = int(server.base_url.rsplit(":", 1)[1])
@@ -177,7 +177,7 @@ class Prober:
         self._connection.close()
 
     def send(self, method: str, path: str, body: bytes) -> None:
-        """Send one request and look at its answer."""
+        """Send one request and check the reply."""
         begin = time.perf_counter()
         try:
             self._connection.request(method, path, body, {"Authorization": self._authorization})
@@ -190,7 +190,7 @@ class Prober:
         self.statuses[response.status] += 1
         assert response.status < 500, f"{response.status} for {method} {path} {body[:300]!r}: {answer[:300]!r}"
         if response.status >= 400:
-            assert len(answer) > 10, f"{response.status} without a word of what is wrong: {method} {path}"
+            assert len(answer) > 10, f"{response.status} without a reason: {method} {path}"
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,6 @@
-"""kill -9 of the server at random moments, under load: no acknowledged row is lost, none comes twice.
+"""kill -9 of the server at random moments, under load: no acknowledged row is lost or doubled.
 
-AMC_SOAK_KILLS (default 200) says how many.
+AMC_SOAK_KILLS (default 200) is the number of kills.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from embedded_server import EmbeddedServer
 from results_file import keep
-from simulated_agents import CREATE_SWEEP, Agent, Door, Tally, Work
+from simulated_agents import CREATE_SWEEP, Agent, Connection, Tally, Work
 
 KILLS = int(os.environ.get("AMC_SOAK_KILLS", "200"))
 AGENTS = 8
@@ -31,7 +31,7 @@ RUNS = """query S($sweep: String!) { project(name: "soak", entityName: "local") 
 
 
 @pytest.mark.timeout(3000)
-def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_each_configuration_once(
+def test_a_repeatedly_killed_server_loses_and_doubles_no_row_and_starts_each_configuration_once(
     tmp_path: Path,
 ) -> None:
     size = max(20, KILLS * 8)  # configurations: more than the agents get through before the last kill
@@ -40,14 +40,14 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
     with EmbeddedServer(tmp_path / "data") as server:
         port = int(server.base_url.rsplit(":", 1)[1])
 
-        def door() -> Door:
-            return Door(port, server.key, patience_s=60)
+        def connect() -> Connection:
+            return Connection(port, server.key, patience_s=60)
 
-        reader = door()
+        reader = connect()
         sweep = reader.graphql(CREATE_SWEEP, config=GRID % list(range(size // 2)), projectName="soak")
         work = Work(sweep["upsertSweep"]["sweep"]["name"], rows_a_run=60, rows_a_batch=10, pause_s=0.08)
         tally, stop = Tally(), threading.Event()
-        agents = [Agent(door, work, tally, stop) for _ in range(AGENTS)]
+        agents = [Agent(connect, work, tally, stop) for _ in range(AGENTS)]
         for agent in agents:
             agent.start()
         kills = 0
@@ -61,8 +61,8 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
         assert not any(agent.is_alive() for agent in agents)
         assert tally.failures == []
 
-        found = reader.graphql(RUNS, sweep=work.sweep)["project"]["sweep"]
-        nodes = [edge["node"] for edge in found["runs"]["edges"]]
+        sweep_node = reader.graphql(RUNS, sweep=work.sweep)["project"]["sweep"]
+        nodes = [edge["node"] for edge in sweep_node["runs"]["edges"]]
         started = [node for node in nodes if node["historyLineCount"] > 0]
         lost, doubled, rows = 0, 0, 0
         for node in nodes:
@@ -91,7 +91,7 @@ def test_killed_again_and_again_the_server_loses_no_row_doubles_none_and_starts_
                 "configurations": 2 * (size // 2),
                 "of them started": len(configurations),
                 "started twice": twice,
-                "sweep at the end": found["state"],
+                "sweep at the end": sweep_node["state"],
                 "minutes": (time.monotonic() - begin) / 60,
             },
         )

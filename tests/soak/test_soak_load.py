@@ -1,7 +1,7 @@
 """64 simulated agents at once, each posting 10-row batches of 40 metrics back to back: rows a second, heartbeats' p99.
 
-AMC_SOAK_LOAD_S (default 600) says for how long. The whole run, without that variable, also asserts 1,000 rows/s and
-heartbeats' p99 under 250 ms, the agents included on the same cores: it wants a machine with nothing else to do.
+AMC_SOAK_LOAD_S (default 600) is its duration. The full run, without that variable, also asserts 1,000 rows/s and a p99
+of heartbeats under 250 ms with the agents on the same cores. It needs a machine without other work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psutil
 import pytest
 from embedded_server import EmbeddedServer
 from results_file import keep
-from simulated_agents import CREATE_SWEEP, METRICS, Agent, Door, Tally, Work
+from simulated_agents import CREATE_SWEEP, METRICS, Agent, Connection, Tally, Work
 
 SECONDS = float(os.environ.get("AMC_SOAK_LOAD_S", "600"))
 IS_FULL = not any(name.startswith("AMC_") for name in os.environ)  # such a variable shortens this or another part
@@ -39,13 +39,13 @@ def test_sixty_four_agents_at_once_lose_no_row(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "data") as server:
         port = int(server.base_url.rsplit(":", 1)[1])
 
-        def door() -> Door:
-            return Door(port, server.key, patience_s=120)
+        def connect() -> Connection:
+            return Connection(port, server.key, patience_s=120)
 
-        reader = door()
+        reader = connect()
         sweep = reader.graphql(CREATE_SWEEP, config=SWEEP, projectName="soak")["upsertSweep"]["sweep"]["name"]
         tally, stop = Tally(), threading.Event()
-        agents = [Agent(door, Work(sweep), tally, stop) for _ in range(AGENTS)]
+        agents = [Agent(connect, Work(sweep), tally, stop) for _ in range(AGENTS)]
         begin = time.monotonic()
         for agent in agents:
             agent.start()

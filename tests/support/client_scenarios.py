@@ -1,7 +1,7 @@
-"""What the real wandb client does in a sweep, one scenario a function; each has a middle where it may be disturbed.
+"""Scenarios of the real wandb client in a sweep. Each has a moment in the middle where a test may disturb it.
 
-The client keeps one side-car a process tree, and its agents ask for work every five seconds: a scenario does much at
-once because each costs seconds.
+The client starts one wandb-core a process tree, and its agents send a heartbeat every five seconds. A scenario costs
+seconds, so it does many things.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ metric: {name: val/acc, goal: maximize}
 parameters:
   a: {values: [%s]}
 """
-# W&B's cloud is not to be had here. In its place a server that has nothing beyond what the plain public API asks for.
+# Tests cannot reach W&B's cloud. This server has only what the plain public API asks for.
 PLAIN_API = """
 from amc_server.graphql.execution import SCHEMA
 for name in "exitcode host shouldStop failed stopped running stopReason stopBand stopValue stopThreshold".split():
@@ -69,11 +69,11 @@ class Researcher:
         (folder / "train.py").write_text(TRAIN)
 
     def wandb(self, *arguments: str, **env: str) -> str:
-        """Run a wandb command and return what it said."""
+        """Run a wandb command and return its output."""
         return self.command("wandb", *arguments, **env)
 
     def command(self, *command: str, **env: str) -> str:
-        """Run a command and return what it said."""
+        """Run a command and return its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -89,32 +89,32 @@ class Researcher:
     def python(self, code: str, *arguments: str, meanwhile: Callable[[], None] | None = None, **env: str) -> Any:
         """Run code against the public API in a process of its own and return the JSON object that it prints.
 
-        Where the code calls ``middle()``, it waits until ``meanwhile`` has been called.
+        When the code calls ``middle()``, it waits until ``meanwhile`` has returned.
         """
         for name in ("middle", "go"):
             (self.folder / name).unlink(missing_ok=True)
         command = [sys.executable, "-c", PREAMBLE + code, *arguments]
-        said = self.folder / "python.log"
-        with said.open("w") as log:
+        output = self.folder / "python.log"
+        with output.open("w") as log:
             process = subprocess.Popen(command, cwd=self.folder, env=self._env(**env), stdout=log, stderr=log)
         try:
             if meanwhile is not None:
                 wait_until(lambda: (self.folder / "middle").exists() or process.poll() is not None, "the middle", 90)
-                assert process.poll() is None, said.read_text()
+                assert process.poll() is None, output.read_text()
                 meanwhile()
                 (self.folder / "go").touch()
-            assert process.wait(timeout=120) == 0, said.read_text()
+            assert process.wait(timeout=120) == 0, output.read_text()
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        return json.loads(next(line for line in said.read_text().splitlines() if line.startswith("{")))
+        return json.loads(next(line for line in output.read_text().splitlines() if line.startswith("{")))
 
     def create_sweep(self, config: str) -> str:
         """Register a sweep by the CLI and return ENTITY/PROJECT/ID as it prints it."""
         (self.folder / "sweep.yaml").write_text(config)
-        said = self.wandb("sweep", "--project", "demo", "sweep.yaml")
-        return said.split("wandb agent ")[1].split()[0]
+        output = self.wandb("sweep", "--project", "demo", "sweep.yaml")
+        return output.split("wandb agent ")[1].split()[0]
 
     def start_agent(self, sweep: str, *options: str, **env: str) -> subprocess.Popen[bytes]:
         """Start ``wandb agent`` in the background."""
@@ -131,19 +131,19 @@ class Researcher:
         return agent
 
     def sweep(self, path: str) -> dict[str, Any]:
-        """Return a sweep's state and its runs by id, as the API's GraphQL tells them."""
+        """Return a sweep's state and its runs by id, from the API's GraphQL."""
         entity, project, sweep = path.split("/")
         document = """query S($entity: String!, $project: String!, $sweep: String!) {
             project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { state runs { edges { node {
                 name state config exitcode shouldStop stopped stopReason historyLineCount } } } } } }"""
-        found = self.server.graphql(document, entity=entity, project=project, sweep=sweep)["project"]["sweep"]
-        runs = [edge["node"] for edge in found["runs"]["edges"]]
+        node = self.server.graphql(document, entity=entity, project=project, sweep=sweep)["project"]["sweep"]
+        runs = [edge["node"] for edge in node["runs"]["edges"]]
         for run in runs:
             run["a"] = json.loads(run["config"])["a"]["value"]
-        return {"state": found["state"], "runs": {run["name"]: run for run in runs}}
+        return {"state": node["state"], "runs": {run["name"]: run for run in runs}}
 
     def end(self) -> None:
-        """End every agent and all that it started."""
+        """Kill every agent and its trials."""
         for agent in self._started:
             if agent.poll() is None:
                 agent.send_signal(signal.SIGKILL)
@@ -158,25 +158,25 @@ class Researcher:
 
 def trials_in(folder: Path) -> list[int]:
     """Return the ids of the training processes that work in a folder."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
             if b"train.py" in arguments and (entry / "cwd").readlink() == folder:
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
-def wait_until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Return the first true answer."""
+def wait_until(condition: Callable[[], Any], event: str, seconds: float = 60.0) -> Any:
+    """Return the first true result of the condition."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if answer := true():
-            return answer
+        if result := condition():
+            return result
         time.sleep(0.2)
-    raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+    raise AssertionError(f"waited {seconds:g} s, but never: {event}")
 
 
 def two_agents_walk_a_grid_and_the_public_api_reads_every_row(researcher: Researcher, disturb: Disturbance) -> None:
@@ -188,9 +188,9 @@ def two_agents_walk_a_grid_and_the_public_api_reads_every_row(researcher: Resear
     disturb()
     for agent in agents:
         assert agent.wait(timeout=150) == 0
-    found = researcher.sweep(sweep)
-    assert sorted(run["a"] for run in found["runs"].values()) == [1, 2, 3]
-    assert {run["state"] for run in found["runs"].values()} == {"finished"}
+    ended = researcher.sweep(sweep)
+    assert sorted(run["a"] for run in ended["runs"].values()) == [1, 2, 3]
+    assert {run["state"] for run in ended["runs"].values()} == {"finished"}
     wait_until(lambda: researcher.sweep(sweep)["state"] == "FINISHED", "the sweep finishes with its last run")
 
     read = researcher.python(
@@ -243,7 +243,7 @@ print(json.dumps({
 def hyperband_ends_a_trial_and_a_killed_one_crashes(researcher: Researcher, disturb: Disturbance) -> None:
     early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}\n"
     sweep = researcher.create_sweep(GRID % "3, 1, 2" + early)
-    for _ in range(2):  # one after the other, so that the good run has passed the band before the bad one does
+    for _ in range(2):  # in turn, so that the good run passes the band before the bad run
         researcher.start_agent(sweep, EPOCHS="120", PAUSE_S="0.4")
         time.sleep(2)
     disturb()
@@ -261,8 +261,8 @@ def hyperband_ends_a_trial_and_a_killed_one_crashes(researcher: Researcher, dist
     wait_until(lambda: runs()[3]["state"] == "crashed", "the killed run crashes", 30)
     assert runs()[3]["exitcode"] is None
     ended = wait_until(lambda: runs()[1]["state"] == "killed" and runs()[1], "the stopped run ends", 40)
-    # 255 is the client's own after a stop: it said goodbye, with every row sent. On a machine so busy that it has not
-    # seen the stop within 30 s, its agent's SIGTERM ends it without a word.
+    # The client exits with 255 after a stop, with every row sent. On a busy machine it may miss the stop for 30 s, and
+    # then its agent's SIGTERM ends it without a last post.
     assert ended["exitcode"] in (255, None)
     assert ended["historyLineCount"] > 2
 
@@ -344,10 +344,10 @@ print(json.dumps({"seen": seen}))
         sweep,
         meanwhile=disturb,
     )
-    assert read["seen"][0] == 7, "what a person has queued comes first"
+    assert read["seen"][0] == 7, "the queued run comes first"
     assert sorted(read["seen"]) == [1, 2, 7]
-    found = researcher.sweep(sweep)["runs"].values()
-    assert [(run["state"], run["historyLineCount"]) for run in found] == [("finished", 2)] * 3
+    runs = researcher.sweep(sweep)["runs"].values()
+    assert [(run["state"], run["historyLineCount"]) for run in runs] == [("finished", 2)] * 3
 
 
 def an_offline_run_arrives_by_sync(researcher: Researcher, disturb: Disturbance) -> None:
@@ -356,7 +356,7 @@ def an_offline_run_arrives_by_sync(researcher: Researcher, disturb: Disturbance)
 with wandb.init(project="demo", id="far", config={"lr": 0.5}) as run:
     for step in range(30):
         run.log({"v": step})
-    print("said far away")
+    print("printed offline")
 print(json.dumps({}))
 """,
         WANDB_MODE="offline",
@@ -365,7 +365,7 @@ print(json.dumps({}))
     disturb()
     researcher.wandb("sync", str(folder), WANDB_MODE="online")
     disturb()
-    researcher.wandb("sync", "--include-synced", str(folder), WANDB_MODE="online")  # again: nothing is doubled
+    researcher.wandb("sync", "--include-synced", str(folder), WANDB_MODE="online")  # a second time: nothing is doubled
     read = researcher.python(
         """
 run = wandb.Api().run("demo/far")
@@ -384,9 +384,9 @@ def a_paused_sweep_hands_out_nothing_until_it_is_resumed(researcher: Researcher,
         lambda: [run["state"] for run in researcher.sweep(sweep)["runs"].values()] == ["finished"], "it ends in peace"
     )
     disturb()
-    time.sleep(7)  # the agent asks again meanwhile
-    found = researcher.sweep(sweep)
-    assert (found["state"], len(found["runs"]), agent.poll()) == ("PAUSED", 1, None)
+    time.sleep(7)  # meanwhile the agent sends another heartbeat
+    paused = researcher.sweep(sweep)
+    assert (paused["state"], len(paused["runs"]), agent.poll()) == ("PAUSED", 1, None)
     researcher.wandb("sweep", "--resume", sweep)
     assert agent.wait(timeout=90) == 0
     assert [run["a"] for run in researcher.sweep(sweep)["runs"].values()] == [1, 2]
@@ -402,15 +402,15 @@ print(json.dumps({}))
 """
     )
     (researcher.folder / "sweep.yaml").write_text(GRID % "1, 2, 3")
-    said = researcher.wandb("sweep", "--project", "demo", "-R", "prior1", "-R", "prior2", "sweep.yaml")
-    sweep = said.split("wandb agent ")[1].split()[0]
+    output = researcher.wandb("sweep", "--project", "demo", "-R", "prior1", "-R", "prior2", "sweep.yaml")
+    sweep = output.split("wandb agent ")[1].split()[0]
     assert sorted(researcher.sweep(sweep)["runs"]) == ["prior1", "prior2"]
     disturb()
     (researcher.folder / "sweep.yaml").write_text(GRID % "1, 2, 3, 4")
     researcher.wandb("sweep", "--update", sweep, "sweep.yaml")
     disturb()
     assert researcher.start_agent(sweep).wait(timeout=90) == 0
-    assert sorted(run["a"] for run in researcher.sweep(sweep)["runs"].values()) == [1, 2, 3, 4], "nothing came twice"
+    assert sorted(run["a"] for run in researcher.sweep(sweep)["runs"].values()) == [1, 2, 3, 4], "no point came twice"
 
 
 def a_checkpoint_is_logged_used_and_downloaded(researcher: Researcher, disturb: Disturbance) -> None:
@@ -436,11 +436,11 @@ with wandb.init(project="demo", id="use") as run:
     out["whole"] = hashlib.sha256(path.read_bytes()).hexdigest() == digest
     out["metadata"] = used.metadata
 api = wandb.Api()
-out["logged"] = [each.name for each in api.run("demo/train").logged_artifacts()]
-out["used"] = [each.name for each in api.run("demo/use").used_artifacts()]
+out["logged"] = [artifact.name for artifact in api.run("demo/train").logged_artifacts()]
+out["used"] = [artifact.name for artifact in api.run("demo/use").used_artifacts()]
 latest = api.artifact("demo/model:latest")
-out["latest"] = [latest.version, latest.size, latest.logged_by().id, [each.name for each in latest.files()]]
-out["versions"] = [each.version for each in api.artifacts("model", "demo/model")]
+out["latest"] = [latest.version, latest.size, latest.logged_by().id, [file.name for file in latest.files()]]
+out["versions"] = [artifact.version for artifact in api.artifacts("model", "demo/model")]
 latest.delete(delete_aliases=True)
 out["left"] = wandb.Api().artifact("demo/model:latest").version
 print(json.dumps(out))
@@ -475,20 +475,20 @@ print(json.dumps({}))
     assert [len(run["history"]) for run in export.runs] == [3, 3]
     assert [run["exit_code"] for run in export.runs] == [0, 0]
     assert all(math.isnan(row["broken"]) for run in export.runs for row in run["history"])
-    said = researcher.command(*amc_sweep, "import", "demo.yaml", "--base-url", researcher.server.base_url)
-    assert "0 new sweeps, 0 new runs, 3 unchanged" in said
+    output = researcher.command(*amc_sweep, "import", "demo.yaml", "--base-url", researcher.server.base_url)
+    assert "0 new sweeps, 0 new runs, 3 unchanged" in output
     for prelude, extras in (("", True), (PLAIN_API, False)):
         with EmbeddedServer(researcher.folder / f"other-{extras}", prelude=prelude) as other:
-            there = {"WANDB_BASE_URL": other.base_url, "WANDB_API_KEY": other.key}
-            researcher.command(*amc_sweep, "import", "demo.yaml", **there)
+            environment = {"WANDB_BASE_URL": other.base_url, "WANDB_API_KEY": other.key}
+            researcher.command(*amc_sweep, "import", "demo.yaml", **environment)
             file = f"again-{extras}.yaml"
-            researcher.command(*amc_sweep, "export", sweep.rsplit("/", 1)[1], file, **there)
-        again = read_export((researcher.folder / file).read_text())
-        pairs = zip(export.sweeps + export.runs, again.sweeps + again.runs, strict=True)
-        assert [differing_fields(one, two) for one, two in pairs] == [[]] * 3
-        assert all(("exit_code" in run) is extras for run in again.runs), "what the plain API lacks is unknown"
-        said = researcher.command(*amc_sweep, "import", file, "--base-url", researcher.server.base_url)
-        assert "0 new sweeps, 0 new runs, 3 unchanged" in said
+            researcher.command(*amc_sweep, "export", sweep.rsplit("/", 1)[1], file, **environment)
+        copy = read_export((researcher.folder / file).read_text())
+        pairs = zip(export.sweeps + export.runs, copy.sweeps + copy.runs, strict=True)
+        assert [differing_fields(original, imported) for original, imported in pairs] == [[]] * 3
+        assert all(("exit_code" in run) is extras for run in copy.runs), "what the plain API lacks is unknown"
+        output = researcher.command(*amc_sweep, "import", file, "--base-url", researcher.server.base_url)
+        assert "0 new sweeps, 0 new runs, 3 unchanged" in output
     refused = subprocess.run(
         [*amc_sweep, "export", "demo", "demo.yaml"],
         cwd=researcher.folder,
@@ -511,7 +511,7 @@ QUICK: tuple[Scenario, ...] = (
     a_checkpoint_is_logged_used_and_downloaded,
     an_exported_sweep_is_the_same_in_another_project,
 )
-SLOW: tuple[Scenario, ...] = (  # half a minute each, most of it the agents' own waiting
+SLOW: tuple[Scenario, ...] = (  # half a minute each, mostly waiting agents
     a_paused_sweep_hands_out_nothing_until_it_is_resumed,
     earlier_runs_join_a_sweep_and_its_file_can_be_changed,
 )

@@ -1,4 +1,4 @@
-"""The embedded server as a real process on a free port, for tests: started, killed, started again."""
+"""The embedded server as a real process on a free port, for tests that start, kill and restart it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EmbeddedServer:
             data: the data folder.
             options: of ``amc-sweep serve``.
             env: more variables for the server.
-            trusted: the certificate of a server that is told to speak TLS.
+            trusted: the certificate of a server that uses TLS.
             prelude: code that the server's process runs before it serves.
         """
         self.data = data
@@ -65,7 +65,7 @@ class EmbeddedServer:
 
     @property
     def log(self) -> Path:
-        """What the process wrote to stdout and stderr, over all its lives."""
+        """What the process wrote to stdout and stderr, over all restarts."""
         return self.data.with_name(f"{self.data.name}.log")
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _import_path() -> dict[str, str]:
 
 def _port_in(state: Path, pid: int) -> int:
     for path in state.glob("*.json"):
-        found = json.loads(path.read_text())
-        if found["pid"] == pid:
-            return int(found["base_url"].rsplit(":", 1)[1])
+        state = json.loads(path.read_text())
+        if state["pid"] == pid:
+            return int(state["base_url"].rsplit(":", 1)[1])
     return 0

@@ -1,4 +1,4 @@
-"""The server's application in this process, with a clock that tests turn: no sockets, no waiting."""
+"""The server's application in this process, with a clock that tests move: no sockets, no waiting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FakeClock:
         return self._wall
 
     def monotonic(self) -> float:
-        """Return seconds since some moment."""
+        """Return seconds since a fixed moment."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
@@ -36,14 +36,14 @@ class FakeClock:
         self._wall += seconds
         self._monotonic += seconds
 
-    def step_wall(self, seconds: float) -> None:
+    def set_wall(self, seconds: float) -> None:
         """Set the host's clock, as NTP does; no time passes."""
         self._wall += seconds
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the application answered."""
+    """A reply of the application."""
 
     status: int
     headers: Mapping[str, str]
@@ -55,7 +55,7 @@ class Reply:
 
 
 class GraphqlRefused(Exception):  # noqa: N818
-    """An answer with errors."""
+    """A reply with errors."""
 
     def __init__(self, status: int, messages: list[str]) -> None:
         super().__init__("; ".join(messages))
@@ -87,7 +87,7 @@ class InProcessServer:
         self.storage.close()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass and let the server look around, once a second at most as it does."""
+        """Let time pass, and let the server check the timeouts."""
         self.clock.advance(seconds)
         self.app.state.check_timeouts()
 
@@ -133,8 +133,8 @@ class InProcessServer:
         document = """query S($sweep: String!) { project(name: "p", entityName: "local") { sweep(sweepName: $sweep) {
             id state runCount runCountExpected bestLoss
             runs { edges { node { id name state config exitcode shouldStop stopReason stopBand stopValue } } } } } }"""
-        found = self.graphql(document, sweep=sweep)["project"]["sweep"]
-        return {**found, "runs": {edge["node"]["name"]: edge["node"] for edge in found["runs"]["edges"]}}
+        node = self.graphql(document, sweep=sweep)["project"]["sweep"]
+        return {**node, "runs": {edge["node"]["name"]: edge["node"] for edge in node["runs"]["edges"]}}
 
     def states(self, sweep: str) -> list[str]:
         """Return the states of the sweep's runs, oldest first."""
@@ -179,7 +179,7 @@ class InProcessServer:
         return self.post(run, files={"wandb-history.jsonl": {"offset": offset, "content": rows}})
 
     def finish(self, run: str, exit_code: int = 0) -> dict[str, Any]:
-        """Say goodbye."""
+        """Send the last post, with the exit code."""
         return self.post(run, complete=True, exitcode=exit_code)
 
     def history(self, run: str) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ async def _call(app: Any, method: str, path: str, body: bytes, headers: Mapping[
     async def receive() -> dict[str, Any]:
         message = next(received, None)
         if message is None:
-            await asyncio.Event().wait()  # the client stays connected and has nothing more to say
+            await asyncio.Event().wait()  # the client stays connected and sends nothing more
         assert message is not None
         return message
 
