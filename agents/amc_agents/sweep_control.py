@@ -42,9 +42,9 @@ STATE_AFTER: dict[Action, SweepState] = {
 }
 _PARTICIPLE = {Action.PAUSE: "paused", Action.RESUME: "resumed", Action.STOP: "stopped", Action.CANCEL: "cancelled"}
 
-_SWEEP_STATE = """
-query SweepState($entity: String, $project: String, $sweep: String!) {
-  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { id state } } }
+_SWEEP_QUERY = """
+query Sweep($entity: String, $project: String, $sweep: String!) {
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { %s } } }
 """
 # The wandb client's own mutation.
 _SET_STATE = """
@@ -137,32 +137,23 @@ def change_state(api: Any, path: str, action: Action) -> Change:
 
 def _read_state(api: Any, path: str) -> tuple[str, str]:
     """Return a sweep's state, in W&B's upper case, and the id that a mutation needs."""
-    from amc_analysis.reading.wandb_private import send_query
-
-    entity, project, sweep_id = path.split("/")
-    answer = send_query(api, _SWEEP_STATE, entity=entity, project=project, sweep=sweep_id)
-    sweep = (answer["project"] or {}).get("sweep")
-    if sweep is None:
-        raise NoSuchSweepError(path)
+    sweep = query_sweep(api, path, "id state")
     state = str(sweep["state"]).upper()
     return SweepState.CANCELED if state == "CANCELLED" else state, sweep["id"]
 
 
-def fresh_sweep(api: Any, path: str) -> Any:
-    """Return the client's sweep as the server has it at this moment, whatever the client has cached.
+def query_sweep(api: Any, path: str, fields: str) -> dict[str, Any]:
+    """Return fields of a sweep as the server has them at this moment.
 
     Raises:
         NoSuchSweepError: there is no such sweep.
         wandb.Error: the server does not answer as it should.
     """
-    import wandb
+    from amc_analysis.reading.wandb_private import send_query
 
-    try:
-        sweep = api.sweep(path)
-        sweep.load(force=True)
-    except (ValueError, wandb.Error) as error:
-        if "Could not find sweep" in str(error):  # the client raises errors of several types with this text
-            raise NoSuchSweepError(path) from error
-        raise
-    api.flush()
+    entity, project, sweep_id = path.split("/")
+    answer = send_query(api, _SWEEP_QUERY % fields, entity=entity, project=project, sweep=sweep_id)
+    sweep: dict[str, Any] | None = (answer["project"] or {}).get("sweep")
+    if sweep is None:
+        raise NoSuchSweepError(path)
     return sweep

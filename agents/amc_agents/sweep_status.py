@@ -8,12 +8,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from amc_agents.sweep_control import fresh_sweep
+from amc_agents.sweep_control import query_sweep
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -22,9 +21,11 @@ from amc_sweeps.values import as_finite
 if TYPE_CHECKING:
     from amc_analysis.reading.sources import RunSource
     from amc_analysis.results.analysed_sweep import AnalysedSweep
-    from amc_sweeps.runs.records import RunRecord, SweepRecord
+    from amc_sweeps.runs.records import RunRecord
 
 Progress = Callable[[int, int], None]
+
+_SWEEP_FIELDS = "runCountExpected agents { edges { node { name host totalRuns heartbeatAt } } }"
 
 # An agent reports every 5 s. W&B does not record its end, so a silent agent has ended or is lost.
 AGENT_SILENT_AFTER_S = 60.0
@@ -32,8 +33,6 @@ AGENT_SILENT_AFTER_S = 60.0
 
 @dataclass(frozen=True)
 class SweepAgent:
-    """An agent of the sweep."""
-
     name: str
     host: str
     runs: int  # handed out to it in all
@@ -47,8 +46,6 @@ class SweepAgent:
 
 @dataclass(frozen=True)
 class HostFailures:
-    """The failures on one host."""
-
     host: str
     failed: int
     ended: int
@@ -57,8 +54,6 @@ class HostFailures:
 
 @dataclass(frozen=True)
 class BestRun:
-    """The run with the best peak so far."""
-
     run_id: str
     name: str
     peak: float
@@ -106,7 +101,6 @@ class Status:
 
     @property
     def agents_alive(self) -> int:
-        """How many agents are alive."""
         return sum(agent.is_alive for agent in self.agents)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -132,14 +126,14 @@ class Status:
         }
 
 
-def read_status(api: Any, path: str, progress: Progress, *, sources: Sequence[RunSource]) -> Status:
+def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> Status:
     """Read a sweep from its server and return its state.
 
     Args:
         api: a ``wandb.Api``.
+        source: where to read the histories.
         path: ENTITY/PROJECT/ID.
         progress: called with (runs read, all runs) after every run, from any thread.
-        sources: where to read histories, the best source first; a source that the server lacks is skipped.
 
     Raises:
         NoSuchSweepError: there is no such sweep.
@@ -147,42 +141,30 @@ def read_status(api: Any, path: str, progress: Progress, *, sources: Sequence[Ru
         wandb.Error: the server does not answer as it should.
     """
     from amc_analysis.analyse import rank_runs
-    from amc_sweeps.runs.records import MetricError
-
-    sweep = fresh_sweep(api, path)
-    try:
-        record, has_metric = _read_record(sources, path, progress), True
-    except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
-        record, has_metric = _read_record(sources, path, progress, metric="epoch", goal="maximize"), False
-    agents = read_agents(sweep.agents(), record.read_at)
-    return summarise(path, rank_runs(record), agents, expected=sweep.expected_run_count, has_metric=has_metric)
-
-
-def _read_record(
-    sources: Sequence[RunSource], path: str, progress: Progress, *, metric: str | None = None, goal: str | None = None
-) -> SweepRecord:
-    from amc_analysis.reading.bulk import NoBulkError
     from amc_analysis.reading.reader import read
     from amc_analysis.reading.sources import Selection
+    from amc_sweeps.runs.records import MetricError
 
+    sweep = query_sweep(api, path, _SWEEP_FIELDS)
     entity, project, sweep_id = path.split("/")
     selection = Selection(entity, project, sweep_id)
-    *better, last = sources
-    for source in better:
-        with suppress(NoBulkError):
-            return read(source, selection, metric=metric, goal=goal, progress=progress)
-    return read(last, selection, metric=metric, goal=goal, progress=progress)
+    try:
+        record, has_metric = read(source, selection, progress=progress), True
+    except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
+        record, has_metric = read(source, selection, metric="epoch", goal="maximize", progress=progress), False
+    agents = read_agents((edge["node"] for edge in sweep["agents"]["edges"]), record.read_at)
+    return summarise(path, rank_runs(record), agents, expected=sweep["runCountExpected"], has_metric=has_metric)
 
 
-def read_agents(agents: Iterable[Any], now: datetime) -> tuple[SweepAgent, ...]:
-    """Return W&B's agents of a sweep, the last heard first."""
+def read_agents(agents: Iterable[Mapping[str, Any]], now: datetime) -> tuple[SweepAgent, ...]:
+    """Return a sweep's agents from W&B's fields, the last heard first."""
     from amc_sweeps.runs.records import parse_time
 
     result = []
     for agent in agents:
-        heard_at = parse_time(getattr(agent, "heartbeatAt", None))
+        heard_at = parse_time(agent["heartbeatAt"])
         silent_s = None if heard_at is None else max((now - heard_at).total_seconds(), 0.0)
-        result.append(SweepAgent(agent.name, agent.host, int(agent.totalRuns or 0), silent_s))
+        result.append(SweepAgent(agent["name"], agent["host"], int(agent["totalRuns"] or 0), silent_s))
     return tuple(sorted(result, key=lambda agent: (agent.silent_s is None, agent.silent_s or 0.0, agent.host)))
 
 

@@ -14,6 +14,7 @@ from amc_agents.commands.targets import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
 from amc_analysis.reading.wandb_api import translate_errors
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
 from amc_sweeps.number_formats import counted, duration
 
@@ -68,18 +69,13 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _read(target: OpenTarget, progress: Progress = _no_progress) -> Status:
-    from amc_analysis.reading.bulk import BulkSource
-    from amc_analysis.reading.public_api import PublicApiSource
-    from amc_analysis.reading.sources import RunSource
+    from amc_analysis.reading.server import ServerSource
     from amc_analysis.runs.records import SweepUnreadableError
 
-    sources: list[RunSource] = [PublicApiSource(target.api)]
-    if target.backend.kind == "embedded":
-        sources.insert(0, BulkSource(target.backend.base_url, target.backend.api_key or ""))
     with translate_errors(target.backend):
         try:
-            return read_status(target.api, target.path, progress, sources=sources)
-        except NoSuchSweepError as error:
+            return read_status(target.api, ServerSource(target.backend), target.path, progress)
+        except (NoSuchSweepError, BackendError) as error:
             raise Refusal(str(error)) from error
         except SweepUnreadableError as error:
             raise click.ClickException(str(error)) from error

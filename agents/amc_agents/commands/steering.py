@@ -16,12 +16,7 @@ from amc_sweeps.number_formats import counted
 
 
 def change_sweep(sweep: OpenTarget, action: Action, *, as_json: bool) -> None:
-    """Change a sweep's state; print one JSON object on stdout, or the effect in words on stderr.
-
-    Raises:
-        Refusal: the sweep cannot be changed like this.
-        click.ClickException: the server does not answer as it should.
-    """
+    """Change a sweep's state; print one JSON object on stdout, or the effect in words on stderr."""
     with translate_errors(sweep.backend):
         try:
             change = change_state(sweep.api, sweep.path, action)

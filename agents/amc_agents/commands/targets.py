@@ -24,12 +24,7 @@ class OpenTarget:
 
 
 def open_client(choice: BackendChoice) -> tuple[Backend, Any]:
-    """Return the chosen W&B and its client, a ``wandb.Api``.
-
-    Raises:
-        Refusal: the options name no W&B.
-        click.ClickException: the server does not answer as it should.
-    """
+    """Return the chosen W&B and its client, a ``wandb.Api``."""
     backend = connect(choice)
     with translate_errors(backend):
         return backend, open_api(backend)

@@ -37,15 +37,6 @@ class UploadWhen(StrEnum):
 
 
 @dataclass(frozen=True)
-class CheckpointArtifact:
-    """A checkpoint that W&B keeps."""
-
-    artifact: Any  # wandb.Artifact
-    epoch: int  # complete ones
-    steps_done: int  # optimiser steps of the next one
-
-
-@dataclass(frozen=True)
 class ResumePoint:
     """The checkpoint that a trial continues from."""
 
@@ -91,8 +82,8 @@ def _distinct_files(paths: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def find_artifact(api: Any, run_path: str) -> CheckpointArtifact | None:
-    """Return the run's newest checkpoint that W&B keeps, or None.
+def find_artifact(api: Any, run_path: str) -> Any | None:
+    """Return the artifact (``wandb.Artifact``) of the run's newest checkpoint, or None.
 
     Args:
         api: a ``wandb.Api``.
@@ -105,24 +96,20 @@ def find_artifact(api: Any, run_path: str) -> CheckpointArtifact | None:
 
     project, _, run_id = run_path.rpartition("/")
     try:
-        artifact = api.artifact(f"{project}/checkpoint-{run_id}:latest", type=_ARTIFACT_TYPE)
+        return api.artifact(f"{project}/checkpoint-{run_id}:latest", type=_ARTIFACT_TYPE)
     except (wandb.Error, ValueError) as error:
         if is_missing(error):
             return None
         raise
-    facts = artifact.metadata
-    return CheckpointArtifact(artifact, epoch=int(facts.get("epoch", 0)), steps_done=int(facts.get("steps_done", 0)))
 
 
-def find_resume_point(
-    run_id: str, folder: Path, read_artifact: Callable[[], CheckpointArtifact | None]
-) -> ResumePoint | None:
+def find_resume_point(run_id: str, folder: Path, read_artifact: Callable[[], Any | None]) -> ResumePoint | None:
     """Return the later checkpoint of the two: in the run's folder, or with W&B, which is then downloaded.
 
     Args:
         run_id: the run that the checkpoint must be of.
         folder: of the run.
-        read_artifact: asks W&B.
+        read_artifact: asks W&B for the artifact of the run's checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or of another run.
@@ -139,11 +126,11 @@ def find_resume_point(
         return local
     if artifact is None or (local is not None and (local.epoch, local.steps_done) >= _progress(artifact)):
         return local
-    return _read(_download(artifact, folder), run_id, f"W&B's artifact {artifact.artifact.name}")
+    return _read(_download(artifact, folder), run_id, f"W&B's artifact {artifact.name}")
 
 
-def _progress(artifact: CheckpointArtifact) -> tuple[int, int]:
-    return artifact.epoch, artifact.steps_done
+def _progress(artifact: Any) -> tuple[int, int]:
+    return int(artifact.metadata.get("epoch", 0)), int(artifact.metadata.get("steps_done", 0))
 
 
 def _read(path: Path, run_id: str, source: str) -> ResumePoint:
@@ -158,13 +145,13 @@ def _read(path: Path, run_id: str, source: str) -> ResumePoint:
     return ResumePoint(path, source, checkpoint.epoch, checkpoint.steps_done, checkpoint.metrics)
 
 
-def _download(artifact: CheckpointArtifact, folder: Path) -> Path:
+def _download(artifact: Any, folder: Path) -> Path:
     """Put a checkpoint into the run's folder, after moving older ones into ``before_N``."""
     from amc_core.training.checkpoint import LAST, set_aside
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-        artifact.artifact.download(root=scratch)
+        artifact.download(root=scratch)
         set_aside(folder)
         for path in Path(scratch).iterdir():
             path.replace(folder / path.name)

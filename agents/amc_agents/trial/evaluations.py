@@ -60,12 +60,9 @@ def is_better(row: Row, best: float | None) -> bool:
 
 
 def best_epoch(rows: Sequence[Row]) -> int | None:
-    """Return the best epoch of rows in their order, None without rows."""
-    best: Row | None = None
-    for row in rows:
-        if is_better(row, None if best is None else best[RUNNING_BEST]):
-            best = row
-    return None if best is None else int(best["epoch"])
+    """Return the best epoch of rows in their order, of equal epochs the first; None without rows."""
+    rated = [row for row in rows if RUNNING_BEST in row]
+    return int(max(rated, key=lambda row: row[RUNNING_BEST])["epoch"]) if rated else None
 
 
 def upload_best(run: Any, path: Path) -> None:

@@ -28,28 +28,9 @@ if TYPE_CHECKING:
     import wandb
 
 
-def _option(spec: FieldSpec) -> click.Option:
-    # Values stay text here: they are checked after wandb.init, so that a refusal leaves a run behind.
-    default = "null" if spec.default is None else str(spec.default)
-    return click.Option(
-        [f"--{spec.name}"],
-        metavar=spec.kind.upper(),
-        help=f"{spec.help}; {spec.allowed()}  [default: {default}]",
-    )
-
-
-class _TrialCommand(click.Command):
-    """A command with one flag for every TrialConfig field; an unknown flag is refused by name, after wandb.init."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params = [*self.params, *map(_option, FIELDS.values())]
-
-
 @click.command(
-    cls=_TrialCommand,
     context_settings={
-        "ignore_unknown_options": True,
+        "ignore_unknown_options": True,  # they are refused by name, after wandb.init
         "allow_extra_args": True,
         "token_normalize_func": lambda token: token.replace("-", "_"),
         "help_option_names": ["-h", "--help"],
@@ -121,6 +102,19 @@ def main(
         sys.exit(_train_alone(given, runs_dir, stop))
     notes = {} if repeat_of is None else {"repeat_of": repeat_of}
     sys.exit(_train_with_wandb(given, runs_dir, stop, UploadWhen(checkpoint_artifact), notes))
+
+
+def _option(spec: FieldSpec) -> click.Option:
+    # Values stay text here: they are checked after wandb.init, so that a refusal leaves a run behind.
+    default = "null" if spec.default is None else str(spec.default)
+    return click.Option(
+        [f"--{spec.name}"],
+        metavar=spec.kind.upper(),
+        help=f"{spec.help}; {spec.allowed()}  [default: {default}]",
+    )
+
+
+main.params += map(_option, FIELDS.values())
 
 
 def _summarise(given: Mapping[str, Any]) -> int:

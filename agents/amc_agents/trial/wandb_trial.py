@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.trial.checkpoints import (
-    CheckpointArtifact,
-    UploadWhen,
-    find_artifact,
-    find_resume_point,
-    upload_checkpoint,
-)
+from amc_agents.trial.checkpoints import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.evaluations import upload_evaluations
 from amc_agents.trial.recorder import ClientLostError, RunRecorder, detect_lost_client
 from amc_agents.trial.relaunch import continued_values
@@ -70,7 +64,7 @@ class WandbTrial:
         self.recorder.resume(epochs=point.epoch, last=point.metrics)
         return replace(config, init_from=None, resume_from=str(point.path))
 
-    def _find_artifact(self) -> CheckpointArtifact | None:
+    def _find_artifact(self) -> Any | None:
         import wandb
 
         may_exist = self._run.resumed and self._upload is not UploadWhen.NEVER

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,7 +85,7 @@ def test_failures_are_counted_by_host_and_early_stops_are_none() -> None:
 
 def test_an_agent_is_alive_while_it_was_heard_within_a_minute() -> None:
     def agent(host: str, heard: str | None) -> Any:
-        return SimpleNamespace(name=host, host=host, totalRuns=1, heartbeatAt=heard)
+        return {"name": host, "host": host, "totalRuns": 1, "heartbeatAt": heard}
 
     given = [agent("never", None), agent("old", "2025-07-01T11:00:00Z"), agent("new", "2025-07-01T11:59:30")]
     seen = read_agents([*given, agent("ahead", "2025-07-01T12:00:05Z")], START)

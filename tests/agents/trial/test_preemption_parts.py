@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
-from amc_agents.trial.checkpoints import CheckpointArtifact, find_resume_point
+from amc_agents.trial.checkpoints import find_resume_point
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.reopen import Reopened, reopen_preempted
 from amc_agents.trial.run_folder import append_row, read_end, read_rows, remove_end, truncate_rows, write_end
@@ -26,8 +26,9 @@ class _Artifact:
 
     name = "checkpoint-gem:v0"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, epoch: int) -> None:
         self._folder = folder
+        self.metadata = {"epoch": epoch, "steps_done": 0}
 
     def download(self, root: str) -> None:
         for path in self._folder.glob("*.pt"):
@@ -57,9 +58,9 @@ def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Cal
     assert own is not None
     assert (own.epoch, own.source, int(own.metrics["epoch"])) == (1, "the run's folder", 1)
 
-    older = CheckpointArtifact(_Artifact(trained(1)), epoch=1, steps_done=0)
+    older = _Artifact(trained(1), epoch=1)
     assert find_resume_point("gem", folder, lambda: older) == own
-    newer = CheckpointArtifact(_Artifact(trained(2)), epoch=2, steps_done=0)
+    newer = _Artifact(trained(2), epoch=2)
     fetched = find_resume_point("gem", folder, lambda: newer)
     assert fetched is not None
     assert (fetched.epoch, fetched.path, fetched.source) == (2, folder / "last.pt", "W&B's artifact checkpoint-gem:v0")
@@ -68,7 +69,7 @@ def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Cal
 
 
 def test_wandb_is_not_needed_where_the_folder_has_a_checkpoint(tmp_path: Path, trained: Callable[[int], Path]) -> None:
-    def down() -> CheckpointArtifact | None:
+    def down() -> None:
         raise ConnectionError("no route to host")
 
     with pytest.raises(ConnectionError):
