@@ -125,8 +125,7 @@ def main(
         refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")
     if top < 0:
         refuse(f"--top {top}: give a number of rows, or 0 for all")
-    files = {name: Path(name) for name in (csv_file, markdown_file, html_file, next_file) if name and name != "-"}
-    for path in files.values():
+    for path in [Path(name) for name in (csv_file, markdown_file, html_file, next_file) if name and name != "-"]:
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
     records, fetch = read_records(reading)
@@ -148,12 +147,11 @@ def main(
         click.echo(_csv(sweeps), nl=False)
     else:
         _print(sweeps, rows=top or None)
-    if csv_file in files:
-        _write(files[csv_file], _csv(sweeps))
     html = partial(_html, evaluations=evaluations, fetch=fetch)
-    for name, render in ((markdown_file, _markdown), (html_file, html), (next_file, _next)):
-        if name is not None and name in files and not (name == next_file and refusal):
-            _write(files[name], render(sweeps))
+    next_name = None if refusal else next_file
+    for name, render in ((csv_file, _csv), (markdown_file, _markdown), (html_file, html), (next_name, _next)):
+        if name and name != "-":
+            _write(Path(name), render(sweeps))
     if refusal:
         refuse(refusal)
 

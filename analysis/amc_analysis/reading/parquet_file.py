@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from amc_analysis.reading.sources import Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history
 from amc_core.files import whole_file
-from amc_sweeps.runs.records import SweepRecord, parse_time
+from amc_sweeps.runs.records import SweepRecord
 
 KEY = b"amc-analyze"
 VERSION = 1
@@ -114,9 +115,7 @@ def _record_from_json(
     selection = Selection(sweep.entity, sweep.project, sweep.sweep_id or None, run_ids)
     if metric is None:
         metric, goal = content["metric"]["name"], goal or content["metric"]["goal"]
-    read_at = parse_time(content["read_at"])
-    if read_at is None:
-        raise SweepUnreadableError(f"read_at is {content['read_at']!r}, which is not a time")
+    read_at = datetime.fromisoformat(content["read_at"])
     return assemble(sweep, runs, selection, metric=metric, goal=goal, read_at=read_at)
 
 

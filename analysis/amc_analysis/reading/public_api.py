@@ -39,6 +39,7 @@ from amc_sweeps.runs.run_states import RunState
 PARALLEL_READS = 6  # requests at a time; W&B limits the rate
 RUNS_A_PAGE = 100
 LOG_LINES = 100  # last lines of the console, read only for runs whose end is unclear
+ENDED = frozenset(state for state in RunState if state.is_terminal)
 NOT_COUNTED = " not counted"  # in the token of a living run on a server that counts no rows
 
 Flags = Mapping[str, Any]  # of one run: exit code, stop, agent and host, as far as the server gives them
@@ -183,7 +184,7 @@ def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: s
     token = str(run.created_at)
     if not isinstance(lines, int):  # no row counts: an ended run keeps its rows, a living one is read again
         lines = 0
-        token += f" {record.state} {record.heartbeat_at}" if _is_over(record.state) else NOT_COUNTED
+        token += f" {record.state} {record.heartbeat_at}" if record.state in ENDED else NOT_COUNTED
     try:
         if position is not None and position.token == token and not token.endswith(NOT_COUNTED):
             if position.lines == lines:
@@ -217,13 +218,6 @@ def _last_step(history: History, before: HistoryPosition | None) -> int | None:
         return None
     earlier = [] if before is None or before.last_step is None else [before.last_step]
     return max([*earlier, *map(int, steps)], default=None)
-
-
-def _is_over(state: str) -> bool:
-    try:
-        return RunState(state).is_terminal
-    except ValueError:
-        return False
 
 
 def _run_record(run: Any, flags: Flags, project: str) -> RunRecord:

@@ -131,7 +131,9 @@ def assemble(
     Raises:
         MetricError: see choose_metric and common_metric.
     """
-    config = _with_current_words(sweep.config)
+    config = dict(sweep.config)
+    if isinstance(config.get("parameters"), Mapping):
+        config["parameters"] = _with_current_words(config["parameters"])
     kind: Literal["sweep", "project", "runs"] = "sweep"
     if selection.sweep_id is None:
         kind = "project" if selection.run_ids is None else "runs"
@@ -145,7 +147,7 @@ def assemble(
     return SweepRecord(
         **metadata,
         metric=ranked_by,
-        runs=tuple(with_metric(_with_current_values(run), ranked_by.name) for run in runs),
+        runs=tuple(with_metric(replace(run, config=_with_current_words(run.config)), ranked_by.name) for run in runs),
         read_at=read_at,
         kind=kind,
         claims=tuple(claim for text in texts if text is not None for claim in text.claims),
@@ -153,25 +155,17 @@ def assemble(
     )
 
 
-def _with_current_values(run: RunRecord) -> RunRecord:
-    """Return a run in whose configuration renamed values have their current words."""
-    return replace(run, config={name: current_value(name, value) for name, value in run.config.items()})
+def _current_words(name: str, value: Any) -> Any:
+    """Return a parameter's value, or the lists and mappings around its values, with renamed words replaced."""
+    if isinstance(value, Mapping):
+        return {key: _current_words(name, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_current_words(name, item) for item in value]
+    return current_value(name, value)
 
 
-def _with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sweep's configuration in which renamed values of parameters have their current words."""
-    if not isinstance(parameters := config.get("parameters"), Mapping):
-        return dict(config)
-    current = {
-        name: {
-            key: [current_value(name, item) for item in value] if key == "values" else current_value(name, value)
-            for key, value in parameter.items()
-        }
-        if isinstance(parameter, Mapping) and isinstance(parameter.get("values", []), list)
-        else parameter
-        for name, parameter in parameters.items()
-    }
-    return {**config, "parameters": current}
+def _with_current_words(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _current_words(name, value) for name, value in values.items()}
 
 
 def _recorded(text: str, run_id: str | None = None) -> RecordedClaims | None:

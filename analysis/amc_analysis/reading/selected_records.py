@@ -105,7 +105,7 @@ def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfus
             for selection in selections(options)
         ]
     for record in records:
-        path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
+        path = Selection(record.entity, record.project, record.sweep_id).path
         click.echo(f"{path} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC", err=True)
     return records, partial(cached_confusions, files)
 
