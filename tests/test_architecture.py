@@ -1,4 +1,4 @@
-"""The house has one direction of imports, and its package list is what is on the disk."""
+"""Imports point one way, every file is in a room, and setup.cfg lists the packages that exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
 }
 BANNED: dict[str, set[str]] = {
     "amc_core": {"wandb", "pandas"},
-    "amc_sweeps": {"torch", "wandb", "pandas", "timm", "torchvision"},
+    "amc_sweeps": {"numpy", "torch", "wandb", "pandas", "timm", "torchvision"},
     "amc_server": {"torch", "wandb", "pandas", "timm", "torchvision"},
     "amc_analysis": {"torch", "timm", "torchvision"},
     "amc_agents": set(),
@@ -49,6 +49,8 @@ ROOMS: dict[str, list[str]] = {
     ],
 }
 MOST_MODULES = 20  # in one folder
+LONGEST_CHAIN = 8  # modules of one wing that import each other in a row
+LONGEST_FUNCTION = 100  # lines
 # What every wing may take of amc_core: it needs the standard library alone.
 SHARED = {"amc_core.files"}
 # What amc_analysis may take of amc_core: the modules that are free of torch.
@@ -84,7 +86,20 @@ def _imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             assert node.level == 0, f"{file}: relative import"
             names.add(node.module)
+            names.update(name for alias in node.names if _is_module(name := f"{node.module}.{alias.name}"))
     return names
+
+
+def _is_module(name: str) -> bool:
+    top, *rest = name.split(".")
+    folder = _source_folders().get(top)
+    return folder is not None and folder.joinpath(*rest).with_suffix(".py").is_file()
+
+
+def _modules(package: str) -> dict[str, Path]:
+    folder = _source_folders()[package]
+    files = ((file.relative_to(folder).with_suffix("").parts, file) for file in folder.rglob("*.py"))
+    return {".".join([package, *parts]): file for parts, file in files if parts[-1] != "__init__"}
 
 
 @pytest.mark.parametrize("package", ARROWS)
@@ -129,6 +144,36 @@ def test_no_folder_has_too_many_modules() -> None:
     folders = {folder for top in _source_folders().values() for folder in [top, *top.rglob("*")] if folder.is_dir()}
     sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
     assert {name: size for name, size in sizes.items() if size > MOST_MODULES + 1} == {}  # and __init__.py
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_chain_of_imports_is_long_or_closed(package: str) -> None:
+    modules = _modules(package)
+    imports = {name: _imports(file) & modules.keys() for name, file in modules.items()}
+    chains: dict[str, list[str]] = {}
+
+    def chain(name: str, importers: tuple[str, ...] = ()) -> list[str]:
+        assert name not in importers, f"a circle of imports: {' > '.join([*importers, name])}"
+        if name not in chains:
+            chains[name] = [
+                name,
+                *max((chain(each, (*importers, name)) for each in imports[name]), key=len, default=[]),
+            ]
+        return chains[name]
+
+    longest = max((chain(name) for name in modules), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " > ".join(longest)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_function_is_long(package: str) -> None:
+    functions = {
+        f"{name}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, file in _modules(package).items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: lines for name, lines in functions.items() if lines > LONGEST_FUNCTION} == {}
 
 
 def test_analysis_takes_only_the_torch_free_part_of_the_core() -> None:
