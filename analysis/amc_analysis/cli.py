@@ -25,7 +25,7 @@ from amc_analysis.report.comparison import (
     comparison_markdown,
     print_comparison,
 )
-from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, json_schemas, to_csv, to_json
+from amc_analysis.report.tables import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_core.files import write_whole
 from amc_sweeps.backend.options import EndsLikeAShell, refuse
 
@@ -69,7 +69,7 @@ Exit codes: 0 the report is written (also for a sweep without runs), 1 a server 
 
 def _print_schema(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
     if is_given:
-        click.echo(json.dumps(json_schemas(), indent=2))
+        click.echo(json.dumps(JSON_SCHEMAS, indent=2))
         context.exit()
 
 

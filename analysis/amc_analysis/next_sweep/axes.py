@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from amc_analysis.runs.parameters import is_seed
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.strict_yaml import number_in_text
-from amc_sweeps.grammar.sweep_config import Choice, Nested, Parameter, SweepConfig, flatten
+from amc_sweeps.grammar.sweep_config import Choice, SweepConfig, flatten
 from amc_sweeps.runs.claims import ClaimKind
 from amc_sweeps.values import is_number, look_up
 
@@ -78,18 +77,6 @@ def tried_coordinates(axis: Axis, analysed: AnalysedSweep) -> NDArray[np.float64
         if claim.parameter == axis.name and claim.numbers.get("n", 1) > 0:
             values += claim.values
     return np.array([place for value in values if (place := axis.coordinate(value)) is not None], dtype=np.float64)
-
-
-def unreadable(given: Any, parsed: Mapping[str, Parameter], prefix: str = "") -> list[str]:
-    """Return the dotted names of the parameters that a sweep's file has and the grammar could not read."""
-    names = []
-    for name, section in given.items() if isinstance(given, Mapping) else ():
-        parameter = parsed.get(str(name))
-        if parameter is None:
-            names.append(f"{prefix}{name}")
-        elif isinstance(parameter, Nested):
-            names += unreadable(section["parameters"], parameter.parameters, f"{prefix}{name}.")
-    return names
 
 
 def parse_number(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amc_analysis.effects.statistics import fisher_p
 from amc_analysis.results.next_sweep import FailingEnd
 from amc_sweeps.runs.causes import ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.statistics import wilson_interval
@@ -41,11 +41,7 @@ def value_fails(
     """
     if holds_optimum >= HOLDS_OPTIMUM or wilson_interval(failures, ended)[0] <= MOST_FAIL:
         return False
-    ways = (
-        math.comb(ended, k) * math.comb(all_ended - ended, all_failures - k)
-        for k in range(failures, min(ended, all_failures) + 1)
-    )
-    return sum(ways) / math.comb(all_ended, all_failures) * tests < SIGNIFICANT
+    return fisher_p(failures, ended, all_failures, all_ended) * tests < SIGNIFICANT
 
 
 def failing_end(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from amc_analysis.next_sweep.axes import unreadable
 from amc_analysis.next_sweep.narrowing import narrow
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.next_sweep import Decision, Narrowing, ParameterPath, Seeds, SweepPlan
-from amc_analysis.runs.parameters import is_seed
+from amc_analysis.runs.parameters import is_seed, unreadable_parameters
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range
 from amc_sweeps.grammar.parse import parse_leniently
@@ -67,7 +66,7 @@ def _readable_config(analysed: AnalysedSweep) -> SweepConfig:
     if sweep is None or not sweep.parameters:
         reason = "; ".join(problems) or "it has no parameters"
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {reason}")
-    lost = unreadable(analysed.config.get("parameters"), sweep.parameters)
+    lost = unreadable_parameters(analysed.config)
     if lost:
         raise NoNextSweepError(
             f"no next sweep can be written, because it would lack {', '.join(lost)}: this sweep's file cannot be read "

@@ -57,7 +57,7 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
     texts = [
         f"The sweep after {record.entity}/{record.project}/{record.sweep_id}, written by amc-analyze from its "
         f"{counted(len(analysed.ranked), 'run')}, judged by {analysed.metric.name} ({analysed.metric.goal}).",
-        f"{summary}.",
+        f"{summary[0].upper()}{summary[1:]}.",
     ]
     if narrowing.horizon is None:
         texts.append(

@@ -13,8 +13,8 @@ _NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
 class Table:
     """Rows of text."""
 
-    titles: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
     caption: str = ""
 
     def is_numeric(self, column: int) -> bool:
@@ -48,8 +48,3 @@ class Section:
     key: str
     title: str
     blocks: tuple[Block, ...]
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """Return a table."""
-    return Table(tuple(titles), tuple(tuple(row) for row in rows), caption)

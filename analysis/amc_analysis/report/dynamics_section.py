@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amc_analysis.report.blocks import Block, Section, Table, table
+from amc_analysis.report.blocks import Block, Section, Table
 from amc_analysis.report.wording import epoch_text, p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import (
@@ -76,7 +76,7 @@ def _gap(gap: GapSummary, scale: MetricScale) -> list[Block]:
         f"{gap.overfitting} of {counted(gap.judged, 'run')} overfit: validation gets worse while train still improves."
     )
     if gap.judged < len(gap.runs):
-        text += f" {counted(len(gap.runs) - gap.judged, 'run')} with too few epochs to judge."
+        text += f" Too few epochs to judge: {counted(len(gap.runs) - gap.judged, 'run')}."
     blocks: list[Block] = [text]
     if gap.overfitting:
         rows = [
@@ -88,7 +88,7 @@ def _gap(gap: GapSummary, scale: MetricScale) -> list[Block]:
             for run in gap.runs[:MOST_ROWS]
         ]
         titles = ("run", "first third", "middle", "last third", "at the peak", "overfits from epoch")
-        blocks.append(table(titles, rows, f"Train minus validation by run{_shown(len(gap.runs))}."))
+        blocks.append(Table(titles, rows, f"Train minus validation by run{_shown(len(gap.runs))}."))
     return blocks
 
 
@@ -108,7 +108,7 @@ def _volatility(runs: tuple[RunVolatility, ...], scale: MetricScale) -> Table:
         "Noise from epoch to epoch. Peaks flatter: with this noise, a run that never improved would still show a peak "
         "this far above its mean"
     )
-    return table(titles, rows, f"{caption}{_shown(len(runs))}.")
+    return Table(titles, rows, f"{caption}{_shown(len(runs))}.")
 
 
 def _drifts(runs: tuple[RunDrift, ...]) -> Table:
@@ -117,7 +117,7 @@ def _drifts(runs: tuple[RunDrift, ...]) -> Table:
         for run in runs[:MOST_ROWS]
     ]
     titles = ("run", "first", "last", "lowest", "highest")
-    return table(titles, rows, f"Weight of the modulation task; the SNR task has the rest{_shown(len(runs))}.")
+    return Table(titles, rows, f"Weight of the modulation task; the SNR task has the rest{_shown(len(runs))}.")
 
 
 def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
@@ -133,7 +133,7 @@ def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
     ]
     titles = ("run", "level", "epochs with", "largest share", "last share")
     caption = "SNR attractors: a level that frames of other levels are taken for, and their share"
-    return table(titles, rows, f"{caption}{_shown(len(runs))}.")
+    return Table(titles, rows, f"{caption}{_shown(len(runs))}.")
 
 
 def _classes(classes: ClassSummary) -> list[Block]:
@@ -152,7 +152,7 @@ def _scores(kind: str, scores: tuple[ClassScore, ...], run_id: str, at: str) -> 
         for score in scores[:MOST_CLASSES]
     ]
     titles = (kind, "F1", "best", "last", "volatility", "largest drop")
-    return table(titles, rows, f"F1 by {kind} of {run_id}{at}; volatility is the sd from epoch to epoch.")
+    return Table(titles, rows, f"F1 by {kind} of {run_id}{at}; volatility is the sd from epoch to epoch.")
 
 
 def _shown(n: int) -> str:

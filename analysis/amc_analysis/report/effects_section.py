@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amc_analysis.report.blocks import Block, Section, Table, table
+from amc_analysis.report.blocks import Block, Section, Table
 from amc_analysis.report.wording import p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, Importance, MatchedPairs, ValueOutcome
@@ -57,8 +57,8 @@ def _overview(effects: tuple[Effect, ...]) -> str:
     else:
         text = f"No parameter has a clear effect ({test})."
     return (
-        f"{text} best of k: expected best of k runs, so that groups of unequal size compare fairly. beats: share of "
-        "the other runs beaten, at equal epochs."
+        f"{text} In the tables, best of k is the expected best of k runs, so that groups of unequal size compare "
+        "fairly; beats is the share of the other runs beaten, at equal epochs."
     )
 
 
@@ -75,7 +75,7 @@ def _table(effect: Effect, scale: MetricScale) -> Table:
         *(effect.parameter, "n", "best", "mean", "95% interval", f"best of {effect.k}"),
         *("beats", "failed", "95% interval"),
     )
-    return table(titles, [_row(value, scale) for value in effect.values], " ".join(captions))
+    return Table(titles, [_row(value, scale) for value in effect.values], " ".join(captions))
 
 
 def _row(value: ValueOutcome, scale: MetricScale) -> list[str]:
@@ -115,4 +115,4 @@ def _importance(importance: Importance) -> Block:
         f"Importance: the loss of a random forest's out-of-bag R² of {importance.r2:.2f} (n = {importance.n}) when the "
         "parameter is shuffled; 0 or less: not needed."
     )
-    return table(("parameter", "loss of R²"), rows, caption)
+    return Table(("parameter", "loss of R²"), rows, caption)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amc_analysis.report.blocks import Block, Command, Section, Table, Warned, table
+from amc_analysis.report.blocks import Block, Command, Section, Table, Warned
 from amc_analysis.report.dynamics_section import dynamics_section
 from amc_analysis.report.effects_section import effects_section
 from amc_analysis.report.wording import (
@@ -16,7 +16,7 @@ from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.metric_scale import interval_text
 from amc_analysis.runs.parameters import text_of
 from amc_sweeps.number_formats import listed, percent
-from amc_sweeps.runs.causes import FAILURES
+from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.commands import repeat_commands
 
 RUNS_NAMED = 6
@@ -46,7 +46,7 @@ def _ends(analysed: AnalysedSweep) -> Section | None:
     if not analysed.ranked:
         return None
     rows = [[str(cause), str(count), group_of(cause)] for cause, count in analysed.causes.items()]
-    blocks: list[Block] = [table(("cause", "runs", "meaning"), rows), failure_text(analysed)]
+    blocks: list[Block] = [Table(("cause", "runs", "meaning"), rows), failure_text(analysed)]
     stops = early_stop_text(analysed)
     blocks += [stops] if stops else []
     blocks += [*_groups(analysed), *_failures(analysed)]
@@ -64,7 +64,7 @@ def _groups(analysed: AnalysedSweep) -> list[Block]:
             causes = ", ".join(f"{count} {cause}" for cause, count in group.causes.items())
             failed = f"{group.rate.failures}/{group.rate.ended}"
             rows.append([group.name, failed, interval_text(group.rate.interval), causes or "-"])
-        blocks.append(table((title, "failed", "95% interval", "causes"), rows))
+        blocks.append(Table((title, "failed", "95% interval", "causes"), rows))
     return blocks
 
 
@@ -79,15 +79,15 @@ def _failures(analysed: AnalysedSweep) -> list[Block]:
         [cause, str(len(runs)), confidence, because, listed(runs, RUNS_NAMED)]
         for (cause, confidence, because), runs in alike.items()
     ]
-    return [table(("failed by", "runs", "confidence", "evidence", "which"), rows)] if rows else []
+    return [Table(("failed by", "runs", "confidence", "evidence", "which"), rows)] if rows else []
 
 
 def _next_steps(analysed: AnalysedSweep) -> Section | None:
     """List the gems to repeat, and the next sweep."""
     blocks: list[Block] = []
     for entry in analysed.gems[:GEMS_SHOWN]:
-        end = "was lost" if entry.cause == "lost" else f"ended: {entry.cause}"
-        blocks.append(f"Repeat {run_label(entry)}: it had {analysed.scale.text(entry.peak)} before it {end}.")
+        end = "it was lost" if entry.cause is Cause.LOST else f"its end ({entry.cause})"
+        blocks.append(f"Repeat {run_label(entry)}: it had {analysed.scale.text(entry.peak)} before {end}.")
         blocks += map(Command, repeat_commands(analysed.record, entry))
     if analysed.next_sweep is not None:
         blocks += [f"Next sweep: {analysed.next_sweep.summary}.", _kept(analysed.next_sweep)]
@@ -109,4 +109,4 @@ def _kept(next_sweep: NextSweep) -> Table:
             kept = f"{section['min']:.4g} to {section['max']:.4g}" if section else "all"
         dropped = "; ".join(f"{text_of(value.label)} (n = {value.n})" for value in decision.dropped)
         rows.append([decision.name, kept, dropped or "-", percent(decision.share)])
-    return table(("parameter", "kept", "dropped", "share kept"), rows)
+    return Table(("parameter", "kept", "dropped", "share kept"), rows)

@@ -1,8 +1,8 @@
 """The analysis for machines: JSON and CSV. Both have one entry a run with the fields of RUN_FIELDS.
 
-``schema.json`` describes the JSON document; ``amc-analyze --json-schema`` prints it. Raise SCHEMA_VERSION when a field
-is removed or changes its meaning; a new field needs no new version. Rates and accuracies are fractions; null stands for
-unknown, absent or not finite.
+``schema.json`` describes the JSON documents of one sweep and of several. Raise SCHEMA_VERSION when a field is removed or
+changes its meaning; a new field needs no new version. Rates and accuracies are fractions; null stands for unknown,
+absent or not finite.
 """
 
 from __future__ import annotations
@@ -25,32 +25,9 @@ from amc_sweeps.values import as_finite, look_up
 
 SCHEMA_VERSION = 2
 
-RUN_FIELDS: dict[str, str] = {
-    "rank": "1 is the best peak; equal peaks share a rank; null without any finite value",
-    "run_id": "W&B's id of the run",
-    "name": "its display name",
-    "state": "W&B's state: finished, failed, crashed, killed, preempted, running, ...",
-    "cause": "how the run ended, see amc_sweeps.runs.causes.Cause",
-    "confidence": "of the cause: certain, likely or guess",
-    "because": "the evidence for the cause, in words",
-    "hidden_gem": "cut short, yet its peak beats every run that ended well, or is among the best 3",
-    "peak": "best finite value of the metric in the whole history",
-    "peak_epoch": "where: the `epoch` metric of that row, else the count of logged values from 1",
-    "smoothed_peak": "best median of three neighbouring values",
-    "last": "final logged value of the metric",
-    "epochs": "epochs that the run got through",
-    "epochs_planned": "epochs that its configuration asked for",
-    "noise_sd": "epoch-to-epoch noise of the metric, from second differences",
-    "test": "the test value in the summary; never ranked by",
-    "not_finite": "metrics whose last logged value is NaN or infinite",
-    "exit_code": "of the trial",
-    "stop_recorded": "whether the run was asked to stop",
-    "stop_reason": "who asked, where the server keeps it: hyperband, user, cancelled",
-    "host": "where it ran",
-    "agent": "the wandb agent that started it, where the server tells",
-    "created_at": "ISO 8601, UTC",
-    "heartbeat_at": "last sign of life, ISO 8601, UTC",
-}
+JSON_SCHEMAS = json.loads((files("amc_analysis.report") / "schema.json").read_text(encoding="utf-8"))
+_RUN = JSON_SCHEMAS["$defs"]["amc-analyze"]["properties"]["runs"]["items"]["properties"]
+RUN_FIELDS: dict[str, str] = {name: field["description"] for name, field in _RUN.items() if name != "config"}
 
 
 def run_fields(entry: RankedRun) -> dict[str, Any]:
@@ -82,11 +59,6 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "created_at": _iso(run.created_at),
         "heartbeat_at": _iso(run.heartbeat_at),
     }
-
-
-def json_schemas() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the document of one sweep and of that of several."""
-    return dict(json.loads((files("amc_analysis.report") / "schema.json").read_text(encoding="utf-8")))
 
 
 def to_json(analysed: AnalysedSweep) -> str:

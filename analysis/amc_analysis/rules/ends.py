@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
+from amc_analysis.effects.statistics import fisher_p
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules.lookups import number_in
@@ -62,7 +63,7 @@ def host_failures(analysed: AnalysedSweep) -> Iterator[Finding]:
         failures = sum(entry.cause in FAILURES for entry in runs)
         if failures < HOST_LEAST:
             continue
-        p = min(1.0, len(by_host) * _hypergeometric_tail(failures, len(ended), all_failures, len(runs)))
+        p = min(1.0, len(by_host) * fisher_p(failures, len(runs), all_failures, len(ended)))
         if p >= CHANCE:
             continue
         elsewhere = (all_failures - failures, len(ended) - len(runs))
@@ -153,10 +154,3 @@ def _binomial_tail(at_least: int, n: int, p: float) -> float:
     from scipy.special import bdtrc
 
     return float(bdtrc(at_least - 1, n, p))
-
-
-def _hypergeometric_tail(at_least: int, n: int, marked: int, drawn: int) -> float:
-    """Return P(X >= at_least) for the number of marked items among those drawn from n."""
-    all_ways = math.comb(n, drawn)
-    ways = range(at_least, min(marked, drawn) + 1)
-    return sum(math.comb(marked, k) * math.comb(n - marked, drawn - k) for k in ways) / all_ways

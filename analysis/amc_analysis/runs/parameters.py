@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -158,22 +158,28 @@ def parameters_of(record: SweepRecord, configs: Sequence[Mapping[str, Any]]) -> 
 
 def searched_parameters(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the dotted names of the parameters that a sweep varies, whether the grammar can read them or not."""
-    return tuple(name for name, section in _sections(config.get("parameters")) if not _is_constant(section))
+    return tuple(name for name, section in _sections(config.get("parameters")) if _is_varied(section))
 
 
-def _sections(parameters: Any, prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    sections: list[tuple[str, Mapping[str, Any]]] = []
+def unreadable_parameters(config: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of the parameters that a sweep's file has and the grammar cannot read."""
+    leaves = leaves_of(config)
+    return [name for name, _ in _sections(config.get("parameters")) if name not in leaves]
+
+
+def _sections(parameters: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, section in parameters.items() if isinstance(parameters, Mapping) else ():
         if isinstance(section, Mapping) and isinstance(section.get("parameters"), Mapping):
-            sections.extend(_sections(section["parameters"], f"{prefix}{name}."))
-        elif isinstance(section, Mapping):
-            sections.append((prefix + name, section))
-    return sections
+            yield from _sections(section["parameters"], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", section
 
 
-def _is_constant(section: Mapping[str, Any]) -> bool:
-    values = section.get("values")
-    return "value" in section or (isinstance(values, list) and len(values) == 1)
+def _is_varied(section: Any) -> bool:
+    values = section.get("values") if isinstance(section, Mapping) else None
+    return (
+        isinstance(section, Mapping) and "value" not in section and not (isinstance(values, list) and len(values) == 1)
+    )
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

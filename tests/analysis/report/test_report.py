@@ -13,7 +13,7 @@ from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
-from amc_analysis.report.blocks import Table, Warned, table
+from amc_analysis.report.blocks import Table, Warned
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.page_data import visible_range
 from amc_analysis.report.sections import sections
@@ -230,7 +230,7 @@ def test_failures_with_the_same_evidence_are_one_line() -> None:
 
 
 def test_numbers_are_aligned_to_the_right_and_words_to_the_left() -> None:
-    shown = table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
+    shown = Table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
     assert [shown.is_numeric(column) for column in range(4)] == [False, True, True, True]
 
 
