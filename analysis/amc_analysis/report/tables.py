@@ -1,7 +1,7 @@
 """The analysis for machines: JSON and CSV. Both have one entry a run with the fields of RUN_FIELDS.
 
-``schema.json`` describes the JSON documents of one sweep and of several. Raise SCHEMA_VERSION when a field is removed or
-changes its meaning; a new field needs no new version. Rates and accuracies are fractions; null stands for unknown,
+``schema.json`` describes the JSON documents of one sweep and of several. Raise SCHEMA_VERSION when a field is removed
+or changes its meaning; a new field needs no new version. Rates and accuracies are fractions; null stands for unknown,
 absent or not finite.
 """
 
