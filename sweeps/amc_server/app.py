@@ -31,7 +31,7 @@ from amc_server.http.files import FileEndpoints, run_at
 from amc_server.http.guard import guarded, guarded_page
 from amc_server.http.imports import import_
 from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json_body
-from amc_server.http.write_queue import Store, WriteQueue
+from amc_server.http.write_queue import StorePost, WriteQueue
 from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.pages.browser import Pages
 from amc_server.scheduling import search
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
 MAX_IMPORT_BYTES = 512 * 1024**2
-TIMEOUT_CHECK_S = 1.0  # between two looks for timeouts
+TIMEOUT_CHECK_S = 1.0  # between two checks of the timeouts
 
 
 class _Server:
@@ -99,7 +99,7 @@ class _Server:
         path = request.path_params
         rows = 0
 
-        def read() -> Store:
+        def read() -> StorePost:
             nonlocal rows
             post = read_post(body)
             rows = len(post.history_rows)

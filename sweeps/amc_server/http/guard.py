@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from amc_server.auth import COOKIE, Gate
 from amc_server.errors import Refused
-from amc_server.http.messages import Json, forwarded_scheme
+from amc_server.http.messages import forwarded_scheme
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PAGE_HEADERS = {
@@ -31,14 +31,7 @@ def guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
         header_is_good = gate.admits_header(request.headers.get("authorization"))
         if header_is_good or (cookies and gate.admits_cookie(request.cookies.get(COOKIE))):
             return await handler(request)
-        return Json(
-            {
-                "errors": [
-                    {"message": "the key is missing or wrong: WANDB_API_KEY is the content of the server's key file"}
-                ]
-            },
-            status_code=401,
-        )
+        raise Refused("the key is missing or wrong: WANDB_API_KEY is the content of the server's key file", status=401)
 
     return check
 

@@ -21,13 +21,13 @@ MOST_POSTS = 16  # in a group
 MOST_BYTES = 1024**2  # of a group, its last post apart
 
 Reply = dict[str, Any]
-Store = Callable[[Writer], Reply]  # stores a post and returns the reply to it
+StorePost = Callable[[Writer], Reply]  # stores a post and returns the reply to it
 
 
 @dataclass
 class _PendingWrite:
     size: int
-    read: Callable[[], Store]
+    read: Callable[[], StorePost]
     reply: Future[Reply] = field(default_factory=Future)
 
 
@@ -39,7 +39,7 @@ class WriteQueue:
         self._waiting: queue.SimpleQueue[_PendingWrite] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posts")
 
-    async def write(self, size: int, read: Callable[[], Store]) -> Reply:
+    async def write(self, size: int, read: Callable[[], StorePost]) -> Reply:
         """Return the reply to a post once it is on disk.
 
         Args:

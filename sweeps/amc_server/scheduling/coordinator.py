@@ -161,7 +161,7 @@ class Coordinator:
         return agent
 
     def agent_is_alive(self, agent: int) -> bool:
-        """Return whether the agent has sent a heartbeat of late."""
+        """Return whether the agent has sent a heartbeat recently."""
         age = self.presence.agent_silent_s(agent)
         return age is not None and age < self._limits.unlisted_s
 
