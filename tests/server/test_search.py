@@ -148,10 +148,10 @@ def test_a_prior_run_outside_the_space_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("impute", "crashed_is_worth"),
+    ("impute", "value_of_crashed"),
     [("worst", 0.1), ("best", 0.6), ("latest", 0.4)],
 )
-def test_impute_decides_the_value_of_a_crashed_run(impute: str, crashed_is_worth: float) -> None:
+def test_impute_decides_the_value_of_a_crashed_run(impute: str, value_of_crashed: float) -> None:
     config = parse(MIXED.format(method="bayes", impute=impute))
     runs = [
         Observation({}, "finished", [0.1, 0.8, 0.7]),
@@ -160,7 +160,7 @@ def test_impute_decides_the_value_of_a_crashed_run(impute: str, crashed_is_worth
         Observation({}, "running", [0.9]),
         Observation({}, "pending", []),
     ]
-    assert objective_values(config, runs) == [0.8, crashed_is_worth, 0.1, None, None]
+    assert objective_values(config, runs) == [0.8, value_of_crashed, 0.1, None, None]
 
 
 def test_a_failed_run_has_no_value_before_another_run_has_ended() -> None:
