@@ -31,7 +31,7 @@ BANNED: dict[str, set[str]] = {
 ROOMS: dict[str, list[str]] = {
     "amc_core": [
         *("files", "verdicts", "modulations", "metric_names", "config"),
-        *("machine", "data", "synthesis", "audit", "inputs", "models", "training", "commands"),
+        *("machine", "data", "synthesis", "inputs", "audit", "models", "training", "commands"),
     ],
     "amc_sweeps": ["values", "number_formats", "grammar", "runs", "charts", "backend"],
     "amc_server": [

@@ -1,22 +1,22 @@
-"""Statistics of single frames that tell modulations apart without any learning, for checking labels.
+"""Statistics of single frames that distinguish modulations without any training, for checking labels.
 
 In names: B frames, T = 1024 samples, F frequencies, S symbols.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL, root_raised_cosine
+from amc_core.inputs.synchronisation import matched_filter, symbols
 
 Complex = npt.NDArray[np.complexfloating]
 
-# What is true of the frames of a class, by physics and not by one generator's choices; a class that is in neither set
-# may be either way. Amplitude levels of one sign, other ring ratios and other message bandwidths change none of them.
+# Traits of a class's frames that hold for every modulator; a class in neither set may have the trait or not. Amplitude
+# levels of one sign, other ring ratios and other message bandwidths change none of them.
 _PSK_ABOVE_8 = {"16PSK", "32PSK"}
 _APSK = {"16APSK", "32APSK", "64APSK", "128APSK"}
 _QAM = {"16QAM", "32QAM", "64QAM", "128QAM", "256QAM"}
@@ -45,20 +45,18 @@ TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "one sideband": (frozenset({"AM-SSB-SC"}), frozenset({*_REAL, *_DIGITAL_CIRCULAR})),
 }
 
-# The power of a class's frames that has a line, at so many times the carrier; how high it stands at least; how far, in
-# cycles a sample, it is looked for: half a symbol rate away is its image.
+# The power of a class's frames that has a spectral line, at that multiple of the carrier; the least height of the line;
+# the range of the search in cycles a sample: the line's image is half a symbol rate away.
 _LINE_OF: Mapping[str, tuple[int, float, float]] = {
     **dict.fromkeys(("OOK", "4ASK", "8ASK", "BPSK"), (2, 0.7, 0.06)),
     "QPSK": (4, 0.45, 0.06),
 }
 
 _SIGNAL_BAND = 0.15  # cycles a sample, wide enough for every class
-_ROLL_OFF = 0.25  # of the matched filter
-_HALF_SPAN = 6  # symbols
 
 
 def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
-    """Say which of TRAITS frames of one class show, by the median over the frames; they want at least 16 dB."""
+    """Return which of TRAITS the frames of one class show, by the median over the frames; needs at least 16 dB."""
     signal_BT = _complex(iq_BTC)
     frequency_F = np.fft.fftfreq(signal_BT.shape[1])
     spectrum_BF = np.fft.fft(signal_BT, axis=1)
@@ -67,7 +65,7 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
     power_BF = np.abs(spectrum_BF) ** 2
     upper_B = power_BF[:, (frequency_F > 0.004) & (frequency_F < _SIGNAL_BAND)].sum(axis=1)
     lower_B = power_BF[:, (frequency_F < -0.004) & (frequency_F > -_SIGNAL_BAND)].sum(axis=1)
-    symbols_BS = _symbols(signal_BT)
+    symbols_BS = symbols(torch.from_numpy(signal_BT), matched_filter().float()).numpy()
     modulus_BS = np.abs(symbols_BS)
     direction_BS = symbols_BS / np.maximum(modulus_BS, 1e-12)
     statistic = {
@@ -83,11 +81,11 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
 
 
 def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDArray[np.float64]:
-    """Measure the carrier of single frames, in cycles a sample, by the line of their second or fourth power.
+    """Return the carrier of single frames, in cycles a sample, from the line of their second or fourth power.
 
     A. Viterbi, A. Viterbi, "Nonlinear estimation of PSK-modulated carrier phase", IEEE Trans. Inf. Theory 29, 1983.
-    Offsets beyond 1/67 (QPSK) or 1/33 come back as smaller ones. Empty where the modulation has no such line, or where
-    most frames do not show it: then they are something else, or offset further still.
+    Offsets beyond 1/67 (QPSK) or 1/33 are returned as smaller ones. Empty where the modulation has no such line, or
+    where most frames do not show it: they have another modulation or a larger offset.
     """
     if modulation not in _LINE_OF:
         return np.empty(0)
@@ -101,7 +99,7 @@ def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDAr
 
 
 def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Find the cyclic line of linear modulations: (symbols a sample, its height over what is around it).
+    """Return the cyclic line of linear modulations: (symbols a sample, its height over its surroundings).
 
     The squared magnitude of a signal with excess bandwidth repeats with the symbols: W. Gardner, "Exploitation of
     spectral redundancy in cyclostationary signals", IEEE Signal Processing Magazine 8(2), 1991.
@@ -111,11 +109,11 @@ def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
     envelope_BT -= envelope_BT.mean(axis=1, keepdims=True)
     n_fft = 4 * signal_BT.shape[1]
     power_F = (np.abs(np.fft.rfft(envelope_BT * np.hanning(signal_BT.shape[1]), n_fft, axis=1)) ** 2).mean(axis=0)
-    # The data's own spectrum falls smoothly; a line stands out from the median around it.
+    # The data's own spectrum falls smoothly, so a line is higher than the median around it.
     half = n_fft // 64
     around_F = np.array([np.median(power_F[max(0, k - half) : k + half + 1]) for k in range(len(power_F))])
     height_F = power_F / around_F
-    height_F[: n_fft // 40] = 0  # more than 40 samples a symbol are not looked for
+    height_F[: n_fft // 40] = 0  # no more than 40 samples a symbol
     best = int(height_F.argmax())
     return best / n_fft, float(height_F[best])
 
@@ -130,30 +128,6 @@ def mean_spectrum(iq_BTC: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
     return frequency_F, power_F / power_F.sum()
 
 
-def _symbols(signal_BT: Complex) -> Complex:
-    """Return symbols of unit mean power: matched filter and the timing of M. Oerder and H. Meyr, 1988."""
-    n_samples = signal_BT.shape[1]
-    frequency_F = np.fft.fftfreq(n_samples)
-    spectrum_BF = np.fft.fft(signal_BT, axis=1) * _matched_filter(n_samples)
-    envelope_BT = np.abs(np.fft.ifft(spectrum_BF, axis=1)) ** 2
-    clock_T = np.exp(-2j * math.pi * np.arange(n_samples) / SAMPLES_PER_SYMBOL)
-    delay_B1 = -SAMPLES_PER_SYMBOL * np.angle(envelope_BT @ clock_T)[:, None] / (2 * math.pi)
-    on_time_BT = np.fft.ifft(spectrum_BF * np.exp(2j * math.pi * frequency_F * delay_B1), axis=1)
-    edge = SAMPLES_PER_SYMBOL * (_HALF_SPAN + 2)
-    symbols_BS = on_time_BT[:, edge:-edge:SAMPLES_PER_SYMBOL]
-    root_B1 = np.sqrt((np.abs(symbols_BS) ** 2).mean(axis=1, keepdims=True))
-    normalised_BS: Complex = symbols_BS / np.maximum(root_B1, 1e-12)
-    return normalised_BS
-
-
-def _matched_filter(n_samples: int) -> npt.NDArray[np.float64]:
-    reach = _HALF_SPAN * SAMPLES_PER_SYMBOL
-    pulse = root_raised_cosine(np.arange(-reach, reach + 1) / SAMPLES_PER_SYMBOL, np.array(_ROLL_OFF))
-    around_zero = np.zeros(n_samples)
-    around_zero[: reach + 1], around_zero[-reach:] = pulse[reach:], pulse[:reach]
-    return np.fft.fft(around_zero).real
-
-
 def _line(signal_BT: Complex, *, within: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the frequency of the strongest line near zero frequency and its height, 1 for a pure one: (B,), (B,)."""
     n_fft = 4 * signal_BT.shape[1]
@@ -164,7 +138,7 @@ def _line(signal_BT: Complex, *, within: float) -> tuple[npt.NDArray[np.float64]
 
 
 def _quiet(signal_BT: Complex) -> Complex:
-    """Return the frames without what lies beyond the signal's band."""
+    """Return the frames without the noise beyond the signal's band."""
     in_band_F = np.abs(np.fft.fftfreq(signal_BT.shape[1])) < _SIGNAL_BAND
     quiet_BT: Complex = np.fft.ifft(np.fft.fft(signal_BT, axis=1) * in_band_F, axis=1)
     return quiet_BT
