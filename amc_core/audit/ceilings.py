@@ -1,9 +1,9 @@
-"""The lines that a model is measured against: the best possible modulation classifier, and SNR without any learning.
+"""Ceilings for a model: the best possible modulation classifier, and the SNR measured without any training.
 
-The bound is the average likelihood ratio test with everything known but the modulation and its symbols: timing, phase,
-gain, noise power and pulse. F. Hameed, O. Dobre, D. Popescu, "On the likelihood-based approach to modulation
-classification", IEEE Transactions on Wireless Communications 8(12), 2009. No receiver does better on such signals.
-It depends on the classes and on the rings of APSK; tests/benchmarks/results/ceilings.md has it for several settings.
+The bound is the average likelihood ratio test that knows timing, phase, gain, noise power and pulse, but not the
+modulation and its symbols. F. Hameed, O. Dobre, D. Popescu, "On the likelihood-based approach to modulation
+classification", IEEE Transactions on Wireless Communications 8(12), 2009. No receiver is better on such signals. It
+depends on the classes and on the rings of APSK; tests/benchmarks/results/ceilings.md has several settings.
 
 In names: B frames, S symbols, M points of a constellation, H hypotheses, T samples, F frequencies, L levels.
 """
@@ -25,22 +25,20 @@ from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
 N_SYMBOLS = FRAME_LENGTH // SAMPLES_PER_SYMBOL
-NOISE_BAND = (
-    0.25  # cycles a sample: above it there is noise only; nearer, the sidelobes of truncated pulses look like it
-)
+NOISE_BAND = 0.25  # cycles a sample: only noise above it; below it, sidelobes of truncated pulses
 
-_BOUND_ROLL_OFF = 0.25  # of the known pulse; it matters little, and for OQPSK only
+_BOUND_ROLL_OFF = 0.25  # of the known pulse; it matters for OQPSK only, and little
 _BATCH = 50  # frames whose likelihoods are computed at once
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What one SNR level allows; fractions in 0..1."""
+    """The best accuracies at one SNR level; fractions in 0..1."""
 
     snr_db: int
     modulation: float  # accuracy of the likelihood bound
-    snr: float  # accuracy of the spectrum's SNR estimate among the levels
-    n_modulation: int  # frames behind each
+    snr: float  # accuracy of the level nearest to the SNR measured from the spectrum
+    n_modulation: int  # frames behind each accuracy
     n_snr: int
 
     def to_mapping(self) -> dict[str, Any]:
@@ -57,18 +55,18 @@ def ceilings(
     recipe: Recipe | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Ceiling]:
-    """Measure both lines on synthetic frames, at each level with at least so many, evenly over the modulations.
+    """Measure both ceilings on synthetic frames, evenly over the modulations, with at least so many at each level.
 
-    ``advance`` hears of every finished level. Of the recipe, the bound takes the rings of APSK: it knows the channel.
+    ``advance`` is called with every finished level. The bound knows the channel, so it uses the recipe's rings only.
 
     Raises:
-        ValueError: a modulation without symbols: the bound is about constellations.
+        ValueError: a modulation without symbols has no bound.
     """
-    lines = []
+    rows = []
     for level in levels_db:
         rng = np.random.default_rng([seed, level + 1000])
         n_each = math.ceil(frames_per_level / len(modulations))
-        lines.append(
+        rows.append(
             Ceiling(
                 snr_db=level,
                 modulation=likelihood_bound(modulations, level, n_each, rng, radii=(recipe or Recipe()).radii),
@@ -78,7 +76,7 @@ def ceilings(
             )
         )
         advance(level)
-    return lines
+    return rows
 
 
 def likelihood_bound(
@@ -91,16 +89,13 @@ def likelihood_bound(
 ) -> float:
     """Return the share of frames of 128 symbols whose modulation is the most likely one.
 
-    The SNR is per sample over the full band at 8 samples a symbol, so that a symbol has 9 dB more.
+    The SNR is per sample over the full band at 8 samples a symbol; a symbol therefore has 9 dB more.
 
     Raises:
         ValueError: a modulation without a symbol table.
     """
-    without = [name for name in modulations if name not in LINEAR]
-    if without:
-        raise ValueError(
-            f"{', '.join(without)}: no symbols, so no likelihood bound; there is one for {', '.join(LINEAR)}"
-        )
+    if without := [name for name in modulations if name not in LINEAR]:
+        raise ValueError(f"{', '.join(without)}: no symbols, so no likelihood bound; it exists for {', '.join(LINEAR)}")
     symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
     tables = {name: symbol_table(name, radii) for name in modulations}
     right = 0
@@ -120,7 +115,7 @@ def likelihood_bound(
 
 
 def standard_error(share: float, n_frames: int) -> float:
-    """Return how far a share of so many frames lies from the true one: 0.5 points for a half of 10,000."""
+    """Return the standard error of a share of so many frames: 0.005 for a half of 10,000."""
     return math.sqrt(share * (1 - share) / n_frames)
 
 
@@ -131,10 +126,10 @@ def _matched_filtered(
     symbol_snr: float,
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.complex64]]:
-    """Return what the matched filter gives at the symbols' instants: (B, 128), twice.
+    """Return the matched filter's output at the symbols' instants, (B, 128), for two hypotheses.
 
-    First with both components in time, then with the quadrature half a symbol later, as OQPSK sends it: a hypothesis
-    looks at its own instants. Frames are periodic, which spares them their edges; two samples a symbol hold the band.
+    The first has both components at the same time; the second has the quadrature half a symbol later, as in OQPSK.
+    Frames are periodic, so that they have no edges; two samples a symbol hold the band.
     """
     sent_BS = table[rng.integers(0, len(table), size=(n_frames, N_SYMBOLS))]
     spread_BT = np.zeros((n_frames, 2 * N_SYMBOLS), dtype=np.complex128)
@@ -143,8 +138,8 @@ def _matched_filtered(
     raised_cosine_F = _raised_cosine(np.fft.fftfreq(2 * N_SYMBOLS) * 2)
     noise_BT2 = rng.standard_normal((n_frames, 2 * N_SYMBOLS, 2)) * math.sqrt(1 / symbol_snr)
     noise_BT = noise_BT2.view(np.complex128)[..., 0]
-    # The pulse and its matched filter make a raised cosine; the noise goes through the matched filter alone. The scale
-    # gives the noise a variance of 1 / symbol_snr at an instant, and a symbol a gain of 1.
+    # The pulse and its matched filter make a raised cosine; the noise passes the matched filter only. At an instant the
+    # noise has a variance of 1 / symbol_snr, and a symbol a gain of 1.
     spectrum_BF = 2 * np.fft.fft(spread_BT) * raised_cosine_F + np.fft.fft(noise_BT) * np.sqrt(raised_cosine_F)
     filtered_BT = np.fft.ifft(spectrum_BF)
     in_time_BS = filtered_BT[:, 0::2]
@@ -153,7 +148,7 @@ def _matched_filtered(
 
 
 def _raised_cosine(frequency: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Evaluate the raised cosine's spectrum, 1 in the middle; frequency in symbol rates."""
+    """Return the raised cosine's spectrum, 1 in the middle; frequency in symbol rates."""
     beyond = np.clip((np.abs(frequency) - (1 - _BOUND_ROLL_OFF) / 2) / _BOUND_ROLL_OFF, 0, 1)
     spectrum: npt.NDArray[np.float64] = (1 + np.cos(math.pi * beyond)) / 2
     return spectrum
@@ -162,7 +157,7 @@ def _raised_cosine(frequency: npt.NDArray[np.floating]) -> npt.NDArray[np.float6
 def _log_likelihood(
     received_BS: npt.NDArray[np.complex64], table_M: npt.NDArray[np.complex64], symbol_snr: float
 ) -> npt.NDArray[np.float64]:
-    """Return ln p(frame | modulation) against noise alone, every point being equally likely: (B,).
+    """Return ln p(frame | modulation) / p(frame | noise), (B,), with every point equally likely.
 
     In this form, ``sum ln mean exp((2 Re(r s*) - |s|^2) / N0)``, pulses with other instants can be compared.
     """
@@ -195,10 +190,10 @@ def psd_snr_accuracy(
 
 
 def estimate_snr_db(iq_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Estimate every frame's SNR from its spectrum alone: (B,), in dB per sample over the full band.
+    """Return every frame's SNR measured from its spectrum, (B,), in dB per sample over the full band.
 
-    A Blackman window keeps a strong signal out of the empty band, |f| > 0.25 cycles a sample, whose mean is the noise
-    floor; the rest of the power is the signal. At least -40 dB, where nothing is left.
+    The mean power in the empty band, |f| > 0.25 cycles a sample, is the noise; the rest is signal. A Blackman window
+    keeps a strong signal out of that band. The lowest value is -40 dB.
     """
     signal_BT = iq_BTC.astype(np.float32, copy=False).view(np.complex64)[..., 0]
     window_T = np.blackman(signal_BT.shape[1]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Compile a function for the CPU, the first time that it is called."""
+"""Compile functions for the CPU when they are called first."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# Sums may be reordered, which vector instructions need, and a product and a sum become one instruction. NaN and
-# infinity stay what they are, because frames are checked for them; but math.isfinite is a difference with itself, which
-# reordering makes 0. Compare with the largest number instead.
+# Sums may be reordered, which vector instructions need, and a product and a sum may become one instruction. NaN and
+# infinity must stay, because frames are checked for them. math.isfinite(x) is compiled as x - x, which reordering makes
+# 0: compare with the largest number instead.
 _FLOATING_POINT = {"reassoc", "contract", "nsz", "arcp"}
 MOST_ENERGY = np.finfo(np.float32).max
 
 
 def compiled(function: _Function) -> _Function:
-    """Decorate a function of numbers and arrays. Others may run while it does: it releases the interpreter's lock."""
+    """Decorate a function of numbers and arrays; it releases the interpreter's lock while it runs."""
     options: dict[str, Any] = {"nogil": True, "fastmath": _FLOATING_POINT}
     try:
         return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package nor a home can be written: compiled anew by every process
+    except RuntimeError:  # neither the package nor a home can be written: every process compiles
         return numba.njit(**options)(function)  # type: ignore[no-any-return]

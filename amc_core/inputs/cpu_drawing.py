@@ -1,8 +1,8 @@
-"""Symbols into the images of ``synced``: the compiled counterpart of what synchronisation.py and histogram.py draw.
+"""Images of ``synced`` from symbols, compiled: the same as synchronisation.py and histogram.py in torch.
 
-Import this module only to use it: numba takes a moment to import. Everything is computed for all points of a frame at
-once, in loops over flat arrays, which become vector instructions; ``math.log`` and ``math.atan2`` would not, so that
-both are polynomials here. Only the points' shares are added one by one, and pixels that none has touched cost a store.
+Import this module only to use it, because importing numba is slow. Loops over flat arrays handle all points of a frame
+at once and become vector instructions. ``math.log`` and ``math.atan2`` would not, so both are polynomials here. Only
+the points' shares are added one by one; an empty pixel costs one store.
 
 In names: B frames, K = 124 symbols, X = 2 K numbers (real and imaginary in turn), M places of the carrier search, N
 points of an image, W = size, P = 3 size^2 numbers of an image whose channels lie side by side.
@@ -30,19 +30,19 @@ _Flags = npt.NDArray[np.bool_]
 
 
 def turns() -> tuple[_Floats, _Floats]:
-    """Return what undoes the carrier of every place of the search, symbol by symbol: cosine and sine, (M, K)."""
+    """Return the rotation that removes the carrier of every place of the search: cosine and sine, (M, K)."""
     turn_M1 = 2 * np.pi / (4 * SEARCH_LENGTH) * np.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)[:, None]
     angle_MK = -turn_M1 * np.arange(KEPT)
     return np.cos(angle_MK).astype(np.float32), np.sin(angle_MK).astype(np.float32)
 
 
 def _fitted(function: Callable[..., Any], degree: int, low: float, high: float) -> tuple[np.float32, ...]:
-    """Return a polynomial's coefficients, the highest first: Chebyshev interpolation, nearly the best there is."""
+    """Return the coefficients, highest first, of a polynomial by Chebyshev interpolation (close to the optimum)."""
     series = Chebyshev.interpolate(function, degree, domain=[low, high])
     return tuple(np.float32(value) for value in series.convert(kind=np.polynomial.Polynomial).coef[::-1])
 
 
-# As good as float32 allows: test_cpu_drawing.py.
+# Exact to float32: test_cpu_drawing.py.
 _SPLIT = math.sqrt(0.5)  # ln(m 2^e) = e ln 2 + ln m, with m between this and its double
 _LOG = _fitted(lambda x: np.log1p(x) / x, 9, _SPLIT - 1, 2 * _SPLIT - 1)
 _ARCTANGENT = _fitted(lambda x: np.arctan(np.sqrt(x)) / np.sqrt(x), 9, 0.0, 1.0)
@@ -52,7 +52,7 @@ _HALF_PI, _PI = np.float32(math.pi / 2), np.float32(math.pi)
 
 @compiled
 def log1p(x_N: _Floats) -> None:
-    """Replace every number, none of them negative, by ln(1 + x)."""
+    """Replace every number, which must not be negative, by ln(1 + x)."""
     whole_N = np.empty(len(x_N), dtype=np.int32)
     part_N = np.empty(len(x_N), dtype=np.float32)
     bits_N, part_bits_N = x_N.view(np.int32), part_N.view(np.int32)
@@ -98,12 +98,12 @@ def draw(
     bad_B: _Flags,
     image_BP: _Floats,
 ) -> None:
-    """Draw the three channels of every frame: quadrant, sizes against phase steps, spectrum; zeros of a bad frame."""
+    """Draw three channels of every frame: quadrant, sizes against phase steps, spectrum; zeros for a bad frame."""
     size = spectrum_BW.shape[1]
     n_polar = 2 * (KEPT - 1)
     row_N, column_N = np.empty(n_polar, dtype=np.float32), np.empty(n_polar, dtype=np.float32)
     length_K = np.empty(KEPT, dtype=np.float32)
-    place_X = np.empty(4 * (KEPT + n_polar), dtype=np.uint32)  # unsigned: nothing counts from the end
+    place_X = np.empty(4 * (KEPT + n_polar), dtype=np.uint32)  # unsigned, so that numba skips the check for negatives
     share_X = np.empty(4 * (KEPT + n_polar), dtype=np.float32)
     line_P = np.zeros(CHANNELS * size, dtype=np.float32)
     per_length, per_radian = np.float32(size / LARGEST), np.float32(size / (2 * math.pi))
@@ -133,7 +133,7 @@ def draw(
         _share(row_N, column_N, size, True, 1, place_X[4 * KEPT :], share_X[4 * KEPT :])
         for x in range(len(place_X)):
             image_P[place_X[x]] += share_X[x]
-        # All sums are read before one is replaced: a pixel may be here many times.
+        # All sums are read before one is replaced, because a pixel may be in the list several times.
         for x in range(len(place_X)):
             share_X[x] = image_P[place_X[x]]
         log1p(share_X)
@@ -145,7 +145,7 @@ def draw(
 def _quadrant(
     symbol_X: _Floats, line_X: _Floats, cos_MK: _Floats, sin_MK: _Floats, size: int, row_N: _Floats, column_N: _Floats
 ) -> None:
-    """Take carrier and phase from symbols and turn them into the first quadrant; see synchronisation.py."""
+    """Remove carrier and phase from symbols and turn them into the first quadrant; see synchronisation.py."""
     best, strongest = 0, np.float32(-1.0)
     for m in range(len(line_X) // 2):
         strength = line_X[2 * m] * line_X[2 * m] + line_X[2 * m + 1] * line_X[2 * m + 1]
@@ -169,7 +169,7 @@ def _quadrant(
 def _share(
     row_N: _Floats, column_N: _Floats, size: int, periodic: bool, channel: int, place_X: _Places, share_X: _Floats
 ) -> None:
-    """Share points among four pixels, as histogram.spread_points does; what is lost goes to one as nothing."""
+    """Share points among four pixels, as histogram.spread_points does; a share beyond the edge becomes 0."""
     n_points = len(row_N)
     last, whole = np.int32(size - 1), np.int32(size)
     half, one, nothing = np.float32(0.5), np.float32(1.0), np.float32(0.0)

@@ -1,7 +1,7 @@
 """The power-normalised log1p histogram of a frame in one pass over it, compiled for the CPU by numba.
 
-Import this module only to use it: numba takes a second to import, and the first call some more to compile (the machine
-code is kept beside this file, or in numba's own cache folder where that cannot be written).
+Import this module only to use it: importing numba takes a second, and the first call compiles for some more. The
+machine code is kept beside this file, or in numba's cache folder.
 
 In names: B frames, T = 1024 samples, C = I and Q, H = W = size.
 """
@@ -16,17 +16,17 @@ import numpy.typing as npt
 
 from amc_core.inputs.cpu_compiler import MOST_ENERGY, compiled
 
-_OUTSIDE = 65535  # a bin that puts its point past every cell
-_MOST_POINTS, _MOST_PIXELS = 65535, 255  # what 16 bits count, and number
+_OUTSIDE = 65535  # bin of a point beyond every cell
+_MOST_POINTS, _MOST_PIXELS = 65535, 255  # limits of 16 bits
 
 
 def log_histogram(
     iq_BTC: npt.NDArray[np.float32], out_BHW: npt.NDArray[np.float32], bad_B: npt.NDArray[np.bool_], half_range: float
 ) -> None:
-    """Write log1p histograms of unit-power frames into ``out_BHW``, and into ``bad_B`` which frames are not finite.
+    """Write log1p histograms of unit-power frames into ``out_BHW``, and into ``bad_B`` whether a frame is bad.
 
-    One thread; the interpreter's lock is released. A bad frame gives zeros. float32 throughout: a point that lies
-    within a rounding of an edge may fall on its other side. Arrays are C-contiguous.
+    Runs in one thread without the interpreter's lock. A bad frame gives zeros. In float32, rounding may put a point
+    near an edge on its other side. Arrays must be C-contiguous.
 
     Raises:
         ValueError: frames of more than 65,535 samples, or images of more than 255 pixels a side.
@@ -43,7 +43,7 @@ def log_histogram(
 
 @functools.cache
 def _log1p(n_samples: int) -> npt.NDArray[np.float32]:
-    """Every value that a cell may take: looking it up costs a load, computing it some forty instructions."""
+    """Return every value that a cell may have: a look-up is one load, the logarithm about forty instructions."""
     return np.log1p(np.arange(n_samples + 1)).astype(np.float32)
 
 
@@ -56,14 +56,14 @@ def _log_histogram(
     half_range: float,
     log1p: npt.NDArray[np.float32],
 ) -> None:
-    """Frames come flat (N = 2 T), I and Q in turn: such loops become vector instructions, loops over pairs do not."""
+    """Take flat frames (N = 2 T), I and Q in turn: only such loops become vector instructions."""
     n_points = iq_BN.shape[1] // 2
     n_cells = size * size
     bin_N = np.empty(2 * n_points, dtype=np.uint16)
     pair_T = bin_N.view(np.uint32)  # I's bin in the lower half, Q's in the upper
     cell_T = np.empty(n_points, dtype=np.uint16)
-    count = np.empty(n_cells + 1, dtype=np.uint16)  # the last one takes the points outside
-    # Places are measured from the image's middle, where floats are finest; of an odd size that lies within a bin.
+    count = np.empty(n_cells + 1, dtype=np.uint16)  # the last one counts the points outside
+    # Places are measured from the image's middle, where floats are finest; with an odd size it lies within a bin.
     first, last = np.float32(-(size // 2)), np.float32(size - size // 2)
     shift = np.float32(0.5 * (size % 2))
     for b in range(len(iq_BN)):

@@ -1,8 +1,8 @@
 """The representation ``synced`` on the CPU: the arithmetic of synchronisation.py in a few passes over each frame.
 
-Import this module only to use it: numba takes a moment to import and the first call some seconds to compile. Fourier
-transforms and the carrier search are torch's; what lies between them is compiled. One thread; while compiled code runs,
-others may.
+Import this module only to use it: importing numba is slow, and the first call compiles for some seconds. torch does the
+Fourier transforms and the carrier search; the code between them is compiled. It runs in one thread, without the
+interpreter's lock.
 
 In names: B frames, T = 1024 samples, N = 2048 numbers of a frame (I and Q in turn), F = 1024 lines, K = 124 symbols,
 M = places of the carrier search, S Welch segments of W numbers, X any number.
@@ -30,7 +30,7 @@ from amc_core.inputs.synchronisation import (
 )
 
 _TURNS = turns()
-_CHUNK = 64  # frames whose intermediate results stay in a core's own cache
+_CHUNK = 64  # frames whose intermediate results fit into a core's own cache
 
 _Floats = npt.NDArray[np.float32]
 _Complex = npt.NDArray[np.complex64]
@@ -40,7 +40,7 @@ _Flags = npt.NDArray[np.bool_]
 def synced_images(
     iq_BTC: Tensor, *, response_F: Tensor, search_KM: Tensor, window: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the three images (B, 3, size, size) of frames (B, 1024, 2) at any power, and which of these are bad (B,).
+    """Return the images (B, 3, size, size) of frames (B, 1024, 2) at any power, and whether each frame is bad (B,).
 
     Args:
         iq_BTC: float32 frames on the CPU.
@@ -87,7 +87,7 @@ def synced_images(
 
 @compiled
 def _prepare(iq_BN: _Floats, window_W: _Floats, frame_BN: _Floats, segment_BSW: _Floats, bad_B: _Flags) -> None:
-    """Scale frames to unit power, bad ones to zero, and cut windowed segments; the window has every value twice."""
+    """Scale frames to unit power, bad ones to zero, and cut windowed segments; the window holds every value twice."""
     n_numbers = iq_BN.shape[1]
     for b in range(len(iq_BN)):
         iq_N, frame_N = iq_BN[b], frame_BN[b]
@@ -123,7 +123,7 @@ def _mean_power(segment_BSW: _Floats, power_BF: _Floats) -> None:
 
 @compiled
 def _fold(spectrum_BF: _Complex, response_F: _Floats, folded_BK: _Complex) -> None:
-    """Filter, find the timing, advance to it and fold: what synchronisation.symbols does before its ifft."""
+    """Filter, find the timing, shift by it and fold: the part of synchronisation.symbols before its ifft."""
     n_lines = spectrum_BF.shape[1]
     for b in range(len(spectrum_BF)):
         spectrum_F, folded_K = spectrum_BF[b], folded_BK[b]
@@ -145,7 +145,7 @@ def _fold(spectrum_BF: _Complex, response_F: _Floats, folded_BK: _Complex) -> No
 
 @compiled
 def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
-    """Drop the edges, scale to unit power, and raise to the fourth power with the size kept squared."""
+    """Drop the edges, scale to unit power, and compute ``|z|^2 (z / |z|)^4``."""
     for b in range(len(all_BK)):
         kept_K, symbol_K, raised_K = all_BK[b, EDGE : N_SYMBOLS - EDGE], symbol_BK[b], raised_BK[b]
         energy = np.float32(0.0)

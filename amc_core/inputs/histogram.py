@@ -1,4 +1,4 @@
-"""Two-dimensional histograms of many frames at once, on whatever device they are, and numpy's as the reference.
+"""Two-dimensional histograms of many frames at once, on the frames' device, and numpy's as the reference.
 
 In names: B frames, T = 1024 samples, C = I and Q, N points of a frame, H = W = size.
 """
@@ -13,40 +13,32 @@ import torch
 from torch import Tensor
 
 
-def unit_power(iq_BTC: Tensor) -> Tensor:
-    """Scale every frame to a mean of I^2 + Q^2 of 1; a frame of zeros stays as it is.
-
-    The receiver's gain tells nothing of the modulation or the SNR; the spread of the points at a common scale does.
-    """
-    return scaled(iq_BTC, power(iq_BTC))
-
-
 def power(iq_BTC: Tensor) -> Tensor:
-    """Return every frame's mean of I^2 + Q^2, (B,); one sample that is not finite makes it so."""
+    """Return every frame's mean of I^2 + Q^2, (B,); it is not finite where a sample is not."""
     norm_B: Tensor = torch.linalg.vector_norm(iq_BTC, dim=(1, 2))
     return norm_B.square() / iq_BTC.shape[1]
 
 
 def scaled(iq_BTC: Tensor, power_B: Tensor) -> Tensor:
-    """Divide frames by the root of a power; a power of 0 leaves them alone."""
+    """Return frames divided by the root of a power; a power of 0 changes nothing."""
     return iq_BTC * torch.where(power_B > 0, power_B, 1.0).rsqrt()[:, None, None]
 
 
 def histogram(iq_BTC: Tensor, *, size: int, half_range: float | str) -> Tensor:
-    """Count points in a square: float32 (B, size, size), I along the first axis.
+    """Return counts of points in a square, float32 (B, size, size), I along the first axis.
 
-    Equal to ``np.histogram2d(I, Q, bins=size, range=[[-r, r], [-r, r]])``: the last bin includes its upper edge, points
-    outside and points that are not finite are dropped. With ``"auto"`` it is ``np.histogram2d(I, Q, bins=size)``: each
-    axis of each frame reaches from its smallest to its largest value, so that the image forgets the frame's scale; a
-    frame with a value that is not finite has no such range and counts nothing.
+    Equal to ``np.histogram2d(I, Q, bins=size, range=[[-r, r], [-r, r]])``: the last bin includes its upper edge; points
+    outside, and points that are not finite, are dropped. With ``"auto"`` equal to ``np.histogram2d(I, Q, bins=size)``:
+    each axis of each frame reaches from its smallest to its largest value, so that the image loses the frame's scale. A
+    frame with a value that is not finite has no such range, and its counts are 0.
     """
-    # float64, and multiplied before the division: a point exactly on an edge then falls on the same side as in numpy.
+    # float64, and multiplied before the division: a point on an edge then falls on the same side as in numpy.
     value_CBT = iq_BTC.permute(2, 0, 1).to(torch.float64, copy=True)
     if isinstance(half_range, str):
         low_CB1, high_CB1 = value_CBT.amin(dim=2, keepdim=True), value_CBT.amax(dim=2, keepdim=True)
-        flat_CB1 = low_CB1 == high_CB1  # numpy then takes half a unit to either side
+        flat_CB1 = low_CB1 == high_CB1  # numpy adds half a unit to either side
         low_CB1, high_CB1 = low_CB1 - 0.5 * flat_CB1, high_CB1 + 0.5 * flat_CB1
-        finite_B1 = torch.isfinite(high_CB1 - low_CB1).all(dim=0)  # NaN spoils a minimum, infinity the difference
+        finite_B1 = torch.isfinite(high_CB1 - low_CB1).all(dim=0)  # NaN shows in a minimum, infinity in the difference
         place_CBT = torch.where(finite_B1, (value_CBT - low_CB1) * size / (high_CB1 - low_CB1), -1.0)
     else:
         place_CBT = value_CBT.add_(half_range).mul_(size).div_(2 * half_range)
@@ -54,27 +46,27 @@ def histogram(iq_BTC: Tensor, *, size: int, half_range: float | str) -> Tensor:
 
 
 def _count_points(row_BN: Tensor, column_BN: Tensor, size: int) -> Tensor:
-    """Count points given in units of bins: float32 (B, size, size). Bins include their lower edge, the last one both.
+    """Return counts of points given in units of bins, float32 (B, size, size).
 
-    Points outside of 0..size and NaN are dropped.
+    Bins include their lower edge, the last one both edges. Points outside 0..size and NaN are dropped.
     """
     inside_BN = (row_BN >= 0) & (row_BN <= size) & (column_BN >= 0) & (column_BN <= size)  # false for NaN
-    # Whatever the cast makes of NaN, it is not inside.
+    # NaN may become any number here; it is not inside.
     row_BN, column_BN = row_BN.int().clamp_(0, size - 1), column_BN.int().clamp_(0, size - 1)
     first_cell_B1 = torch.arange(len(row_BN), device=row_BN.device)[:, None] * size**2
     cell_BN = row_BN * size + column_BN + first_cell_B1
-    # scatter_add_ needs no synchronisation, bincount would; sums of ones are exact in any order.
+    # bincount would wait for the GPU, scatter_add_ does not; sums of ones are exact in any order.
     count = torch.zeros(len(row_BN) * size * size, dtype=torch.float32, device=row_BN.device)
     count.scatter_add_(0, cell_BN.flatten(), inside_BN.flatten().float())
     return count.view(-1, size, size)
 
 
 def spread_points(row_BN: Tensor, column_BN: Tensor, size: int, *, periodic: bool = False) -> Tensor:
-    """Share each point, given in units of bins, among the four nearest bin centres: (B, size, size).
+    """Return each point, given in units of bins, shared among the four nearest bin centres, (B, size, size).
 
-    A histogram of few points forgets where in its bin a point lay; this one does not (linear binning: M. C. Jones,
-    H. W. Lotwick, "On the errors involved in computing the empirical characteristic function", 1983). What is shared
-    beyond the edge is lost, unless columns are ``periodic``. Points must be finite.
+    Unlike a histogram this keeps where in its bin a point lies (linear binning: M. C. Jones, H. W. Lotwick, "On the
+    errors involved in computing the empirical characteristic function", 1983). A share beyond the edge is lost, unless
+    columns are ``periodic``. Points must be finite.
     """
     row_BN, column_BN = row_BN - 0.5, column_BN - 0.5
     first_row_BN, first_column_BN = row_BN.floor(), column_BN.floor()
@@ -95,10 +87,9 @@ def spread_points(row_BN: Tensor, column_BN: Tensor, size: int, *, periodic: boo
 def reference_images(
     iq_BTC: npt.NDArray[np.floating], *, size: int, half_range: float | str
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """Compute log1p histograms of unit-power frames by ``np.histogram2d`` in float64, and count the bad frames.
+    """Return log1p histograms of unit-power frames by ``np.histogram2d`` in float64, and the number of bad frames.
 
-    This is the definition that every fast path is tested and timed against; a bad frame, one with a sample that is not
-    finite, gives zeros.
+    Every fast path is tested and timed against this definition. A frame with a sample that is not finite gives zeros.
     """
     images_BHW = np.zeros((len(iq_BTC), size, size))
     square = None if isinstance(half_range, str) else [[-half_range, half_range]] * 2

@@ -1,7 +1,6 @@
-"""From IQ to what the model sees, on whatever device the frames are.
+"""From IQ to the model's input, on the device of the frames.
 
-On the CPU the two representations that matter are computed by numba's machine code; everything, and everything on CUDA,
-is also there in torch.
+torch computes every representation on every device. On the CPU, numba's machine code computes the two main ones.
 
 In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """
@@ -31,43 +30,38 @@ from amc_core.inputs.synchronisation import (
     symbols,
 )
 
-_CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2}
-
-
-def channels(representation: str) -> int:
-    """Return the number of image channels, or 2 for I and Q."""
-    return _CHANNELS[representation]
+CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2}
 
 
 def input_shape(config: TrialConfig) -> tuple[int, ...]:
     """Return the shape of one frame's model input: (C, H, W), or (2, 1024) for iq."""
     if config.representation == "iq":
         return (2, FRAME_LENGTH)
-    return (channels(config.representation), config.image_size, config.image_size)
+    return (CHANNELS[config.representation], config.image_size, config.image_size)
 
 
 class Representation(nn.Module):
     """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device, or to (B, 2, 1024) for iq.
 
-    Every representation starts from the frame at unit power, so that the receiver's gain does not matter.
+    Every representation first scales the frame to unit power, so that the receiver's gain does not matter.
 
     - ``constellation``: log1p of the histogram of I (rows) and Q over +-``histogram_range``, or over each frame's own
       extent (``auto``: what np.histogram2d does without a range); ``histogram_norm: max`` divides every
       image by its largest value.
-    - ``constellation_psd``: that, and the log power spectrum repeated over the rows.
-    - ``synced``: (0) the symbols without timing, carrier and quarter turns: re (rows) and im over 0..2; (1) their size
-      (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier blurs; (2)
-      the log power spectrum repeated over the rows. (0) and (1) are three times log1p of points that are shared among
-      the four nearest pixels; (2) is shifted and halved. It assumes 8 samples a symbol and root-raised-cosine pulses;
-      what it is worth where that is so, on synthetic frames, stands in tests/benchmarks/results/input_study.md.
+    - ``constellation_psd``: the same, and the log power spectrum repeated over the rows.
+    - ``synced``: (0) the symbols after synchronisation, turned into one quadrant: re (rows) and im over 0..2; (1) their
+      size (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier offset
+      blurs; (2) the log power spectrum repeated over the rows, shifted and halved. (0) and (1) are three times log1p of
+      points that are shared among the four nearest pixels. It assumes 8 samples a symbol and root-raised-cosine pulses;
+      tests/benchmarks/results/input_study.md measures it on such synthetic frames.
     - ``iq``: I and Q.
 
-    A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``, a tensor on the device: reading
-    it is left to the caller, because reading waits for the GPU.
+    A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``. That tensor is on the device, and
+    reading it waits for the GPU.
 
     Args:
-        config: which one.
-        compiled: whether frames on the CPU may take the path of numba, where it is installed.
+        config: the representation and its settings.
+        compiled: whether numba, where it is installed, may compute frames on the CPU.
     """
 
     bad_frames: Tensor
@@ -79,7 +73,6 @@ class Representation(nn.Module):
         super().__init__()
         self._config = config
         self._compiled = compiled and _has_numba()
-        self.channels = channels(config.representation)
         self.register_buffer("bad_frames", torch.zeros((), dtype=torch.int64), persistent=False)
         self.register_buffer("_hann", torch.hann_window(WELCH_LENGTH), persistent=False)
         self.register_buffer("_filter", matched_filter().float(), persistent=False)
@@ -87,7 +80,7 @@ class Representation(nn.Module):
 
     @torch.no_grad()
     def forward(self, iq_BTC: Tensor) -> Tensor:
-        """Return the model's input; no step waits for the device."""
+        """Return the model's input, without waiting for the device."""
         if self._compiled and iq_BTC.device.type == "cpu" and iq_BTC.dtype == torch.float32:
             image_BCHW = self._by_numba(iq_BTC.contiguous())
             if image_BCHW is not None:
@@ -95,7 +88,7 @@ class Representation(nn.Module):
         power_B = power(iq_BTC)
         finite_B = torch.isfinite(power_B)  # one bad sample makes the power bad
         self.bad_frames += (~finite_B).sum()
-        # Bad frames become silent ones: whatever follows need not think of them.
+        # Bad frames become silent ones, which every later step accepts.
         iq_BTC = torch.where(finite_B[:, None, None], scaled(iq_BTC, power_B), 0.0)
         if self._config.representation == "iq":
             return iq_BTC.transpose(1, 2).contiguous()
@@ -127,7 +120,7 @@ class Representation(nn.Module):
         return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)
 
     def _by_numba(self, iq_BTC: Tensor) -> Tensor | None:
-        """Return what ``forward`` does, or None where only torch can."""
+        """Return the model's input, or None for a representation that only torch computes."""
         config = self._config
         if config.representation == "synced":
             from amc_core.inputs.cpu_synced import synced_images

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 WELCH_LENGTH, WELCH_HOP = 64, 32
-PSD_FLOOR = 1e-6  # of white noise with unit power, that is -60 dB
+PSD_FLOOR = 1e-6  # 60 dB below white noise of unit power
 
 
 def welch(iq_BTC: Tensor, window: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def welch(iq_BTC: Tensor, window: Tensor) -> Tensor:
 
 
 def log_psd(power_BF: Tensor, window: Tensor) -> Tensor:
-    """Turn Welch's powers into ``log10(PSD + 1e-6) / 2`` (B, F), the carrier in the middle.
+    """Return Welch's powers as ``log10(PSD + 1e-6) / 2`` (B, F), the carrier in the middle.
 
     White noise of unit power has a PSD of 1 at every frequency.
     """

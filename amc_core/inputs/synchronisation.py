@@ -1,11 +1,11 @@
-"""From samples to symbols, blindly: matched filter, symbol timing, carrier; on whatever device the frames are.
+"""From samples to symbols, blindly: matched filter, symbol timing, carrier; on the device of the frames.
 
-The receiver knows the symbol rate (8 samples a symbol) and that pulses are root-raised cosines. It is not told their
-roll-off, nor timing, phase, carrier offset (within 1/1600 cycles a sample) or gain.
+The receiver knows the symbol rate (8 samples a symbol) and that pulses are root-raised cosines. It does not know their
+roll-off, timing, phase, carrier offset (within 1/1600 cycles a sample) or gain.
 
-Everything happens in the spectrum of the frame. A matched-filtered signal has nothing beyond 80 of its 1024 lines to
-either side, so that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum.
-The frame is thereby taken for periodic, which spoils the symbols at its edges: they are dropped.
+All steps work on the spectrum of the frame. A matched-filtered signal occupies 80 of its 1024 lines to either side, so
+that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum. This treats the
+frame as periodic, which makes the symbols at its edges wrong: they are dropped.
 
 In names: B frames, T = 1024 samples, F = 1024 lines of the spectrum, K symbols, S frequencies of the carrier search.
 """
@@ -19,17 +19,17 @@ from torch import Tensor
 
 SAMPLES_PER_SYMBOL = 8
 N_SYMBOLS = 128  # of a frame
-ROLL_OFF = 0.25  # of the filter; what signals have differs
+ROLL_OFF = 0.25  # of the filter; signals have others
 EDGE = 2  # symbols dropped at either end
 KEPT = N_SYMBOLS - 2 * EDGE
 HIGHEST_LINE = 80  # (1 + roll-off) / 2 of the symbol rate, which is line 128
-SEARCH_LENGTH = 1024  # of the transform that looks for the carrier's line
+SEARCH_LENGTH = 1024  # of the transform that finds the carrier's line
 HIGHEST_PLACE = 20  # of the line there: four times an offset of 1/200 of the symbol rate
 
-# What the images of ``synced`` show. With unit mean power of the symbols, 256QAM's corners lie at a size of 1.63.
-QUADRANT = 2.0  # of re and im
-LARGEST = 2.2  # of the size of a symbol
-CONTRAST = 3.0  # most pixels hold less than one point; times this, log1p spreads about as widely as the spectrum
+# Ranges of the images of ``synced``. With unit mean power of the symbols, 256QAM's corners have a size of 1.63.
+QUADRANT = 2.0  # largest re and im
+LARGEST = 2.2  # largest size of a symbol
+CONTRAST = 3.0  # most pixels hold less than one point; log1p times this has about the spread of the spectrum
 
 
 def matched_filter() -> Tensor:
@@ -44,10 +44,10 @@ def matched_filter() -> Tensor:
 
 
 def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
-    """Filter complex frames, find every frame's symbol timing and return its symbols (B, K) with unit mean power.
+    """Return the symbols (B, K) of complex frames with unit mean power, after matched filter and symbol timing.
 
     Timing: M. Oerder, H. Meyr, "Digital filter and square timing recovery", IEEE Trans. Commun. 36 (1988): the phase of
-    the line that |y|^2 has at the symbol rate. Read from the spectrum Y, that line is ``sum_f Y(f + 128) conj Y(f)``.
+    the line of |y|^2 at the symbol rate. In the spectrum Y that line is ``sum_f Y(f + 128) conj Y(f)``.
     """
     n_lines = frame_BT.shape[1]
     spectrum_BF = torch.fft.fft(frame_BT) * response_F
@@ -65,19 +65,18 @@ def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
 
 
 def carrier_search() -> Tensor:
-    """Return the part of a Fourier transform that ``carrier_free`` looks at, as a complex matrix (K, S)."""
+    """Return the part of a Fourier transform that ``carrier_free`` uses, as a complex matrix (K, S)."""
     time_K = torch.arange(KEPT, dtype=torch.float64)
     turn_S = 2 * math.pi / SEARCH_LENGTH * torch.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)
     return _phasor(-time_K[:, None] * turn_S)
 
 
 def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
-    """Take carrier offset and phase from symbols (B, K), up to a quarter turn.
+    """Return symbols (B, K) without carrier offset and phase, up to a quarter turn.
 
-    ``|z|^2 (z / |z|)^4`` has a spectral line at four times the offset where a constellation looks the same after a
-    quarter turn: A. Viterbi, A. Viterbi, "Nonlinear estimation of PSK-modulated carrier phase", IEEE Trans. Inf. Theory
-    29 (1983). Where there is none (8PSK and above), symbols keep a random phase and lose little: their rings look the
-    same at any.
+    ``|z|^2 (z / |z|)^4`` has a spectral line at four times the offset when a quarter turn leaves the constellation as
+    it is: A. Viterbi, A. Viterbi, "Nonlinear estimation of PSK-modulated carrier phase", IEEE Trans. Inf. Theory 29
+    (1983). Without a line (8PSK and above) symbols keep a random phase; their rings look the same at every phase.
     """
     power_BK = torch.view_as_real(symbol_BK).square().sum(dim=-1)
     raised_BK = symbol_BK.square().square() / power_BK.clamp_min(1e-30)
@@ -89,7 +88,7 @@ def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
 
 
 def first_quadrant(symbol_BK: Tensor) -> Tensor:
-    """Turn every symbol by a multiple of 90 degrees into re > 0, im >= 0, which no constellation here would notice."""
+    """Return every symbol turned by a multiple of 90 degrees to re > 0, im >= 0; constellations have this symmetry."""
     re_BK, im_BK = symbol_BK.real, symbol_BK.imag
     # Swapped where the signs differ: i (re + i im) = -im + i re.
     swap_BK = ((re_BK > 0) & (im_BK < 0)) | ((re_BK <= 0) & (im_BK > 0))
@@ -98,9 +97,9 @@ def first_quadrant(symbol_BK: Tensor) -> Tensor:
 
 
 def neighbours(symbol_BK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sizes and phase differences (B, 2K - 2): each symbol against the one before, and against the one after.
+    """Return sizes and phase differences (B, 2K - 2) of each symbol to the one before, and to the one after.
 
-    No rotation changes them, and a carrier offset only shifts the phase by its turn in one symbol.
+    A rotation changes nothing; a carrier offset shifts every phase by its turn in one symbol.
     """
     turn_BK = torch.angle(symbol_BK[:, 1:] * symbol_BK[:, :-1].conj())
     size_BK = symbol_BK.abs()

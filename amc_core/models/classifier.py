@@ -1,4 +1,4 @@
-"""A backbone of timm or of our own, with one head for the modulation and one for the SNR.
+"""A backbone from timm or from iq_networks.py, with one head for the modulation and one for the SNR.
 
 In names: B frames, X the shape of one frame's input, which is (C, H, W) for images and (2, 1024) for IQ, D features, K
 classes of a task.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfig
-from amc_core.inputs.representations import channels, input_shape
+from amc_core.inputs.representations import CHANNELS, input_shape
 from amc_core.models.iq_networks import AmcConvNet, IqConvNet
 
 _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
@@ -23,9 +23,9 @@ _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 class Classifier(nn.Module):
     """Inputs (B, *X) to the outputs of both tasks.
 
-    The modulation's output are logits (B, n_modulations). The SNR's are logits (B, n_levels), lowest level first; with
-    ``snr_layer`` regression it is one number a frame (B, 1), 0 for the lowest level and 1 for the highest, linear in dB
-    between them and free to leave that range.
+    The modulation's output is logits (B, n_modulations). The SNR's output is logits (B, n_levels), lowest level first.
+    With ``snr_layer`` regression it is one number a frame (B, 1), linear in dB: 0 for the lowest level, 1 for the
+    highest. It may leave that range.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Classifier(nn.Module):
 
 
 def build_model(config: TrialConfig, *, n_modulations: int, n_levels: int) -> Classifier:
-    """Build the network that a configuration names, on the CPU, with weights drawn from torch's global generator.
+    """Return the network that a configuration names, on the CPU, with weights from torch's global generator.
 
     Raises:
-        ConfigError: timm has no such backbone (near names are given), its ImageNet weights cannot be fetched, or it
-            cannot take inputs of this shape.
+        ConfigError: timm has no such backbone (the message has similar names), its ImageNet weights cannot be fetched,
+            or it cannot take inputs of this shape.
     """
     backbone, n_features = _own_network(config) if config.model_type in OWN_NETWORKS else _timm_network(config)
     return Classifier(
@@ -66,7 +66,7 @@ def _snr_head(snr_layer: str, n_features: int, n_levels: int) -> nn.Module:
         return nn.Linear(n_features, n_levels)
     if snr_layer == "regression":
         head = nn.Linear(n_features, 1)
-        nn.init.constant_(head.bias, 0.5)  # the middle of the range, where no level is far
+        nn.init.constant_(head.bias, 0.5)  # the middle of the range
         return head
     width = _BOTTLENECKS[snr_layer]
     return nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_levels))
@@ -77,7 +77,7 @@ def _own_network(config: TrialConfig) -> tuple[nn.Module, int]:
         raise ConfigError([f"pretrained: {config.model_type} has no ImageNet weights; use pretrained: false"])
     if config.model_type == "iq_convnet":
         return IqConvNet(), IqConvNet.n_features
-    return AmcConvNet(channels(config.representation)), AmcConvNet.n_features
+    return AmcConvNet(CHANNELS[config.representation]), AmcConvNet.n_features
 
 
 def _timm_network(config: TrialConfig) -> tuple[nn.Module, int]:
@@ -93,9 +93,9 @@ def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Modu
     options: dict[str, Any] = {"num_classes": 0, "in_chans": shape[0]}
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        options["img_size"] = config.image_size  # transformers lay out their position embedding for it
+        options["img_size"] = config.image_size  # the position embedding of transformers depends on it
     if name.startswith("swin_") and config.image_size < 224:
-        options["window_size"] = 4  # 7 divides no token grid below 224 px and would be padded
+        options["window_size"] = 4  # 7 divides no token grid below 224 px, so tokens would be padded
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -105,7 +105,7 @@ def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Modu
         return backbone
     try:
         return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # every hub client raises kinds of its own
+    except Exception as error:  # every hub client has its own exceptions
         cause = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         problem = (
             f"pretrained: the ImageNet weights of {name} cannot be loaded ({type(error).__name__}: {cause}); "
@@ -115,7 +115,7 @@ def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Modu
 
 
 def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> int:
-    """Run two empty images: what a backbone returns differs from its own account of it (conv heads, pooling)."""
+    """Return the features of two empty images: ``num_features`` is wrong for some backbones (conv heads, pooling)."""
     was_training = backbone.training
     try:
         with torch.no_grad():

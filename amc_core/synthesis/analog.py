@@ -1,7 +1,7 @@
 """Analogue modulations: amplitude with two sidebands or one, with or without a carrier, and frequency.
 
-The message is band-limited Gaussian noise, which stands for speech and music. Its bandwidth and the deviation are ours:
-they keep these signals in about the band that eight samples a symbol give the digital ones, as RadioML does.
+The message is band-limited Gaussian noise in place of speech and music. Its bandwidth and the deviation are our choice:
+they keep these signals in about the band of the digital ones at eight samples a symbol, as in RadioML.
 S. Haykin, "Communication Systems", 4th edition, chapter 2, has the formulas.
 
 In names: B frames, F positive frequencies, T samples.
@@ -24,7 +24,7 @@ _FM_DEVIATION = (0.02, 0.06)  # at the message's peak, cycles a sample
 def analog_signal(
     modulation: str, n_frames: int, n_samples: int, rng: np.random.Generator
 ) -> npt.NDArray[np.complex64]:
-    """Return frames without noise: complex64 (n_frames, n_samples), of no particular power."""
+    """Return frames without noise, complex64 (n_frames, n_samples), at any power."""
     message_BT = _analytic_message(n_frames, n_samples, rng)
     if modulation not in {"AM-SSB-WC", "AM-SSB-SC"}:
         message_BT = message_BT.real.astype(np.complex64)
@@ -40,7 +40,7 @@ def analog_signal(
 
 
 def phasor(angle: npt.NDArray[np.floating]) -> npt.NDArray[np.complex64]:
-    """Return exp(j angle), several times as fast as numpy's complex exponential."""
+    """Return exp(j angle), several times faster than numpy's complex exponential."""
     angle = angle.astype(np.float32, copy=False)
     turned = np.empty(angle.shape, dtype=np.complex64)
     turned.real, turned.imag = np.cos(angle), np.sin(angle)
@@ -48,8 +48,8 @@ def phasor(angle: npt.NDArray[np.floating]) -> npt.NDArray[np.complex64]:
 
 
 def _analytic_message(n_frames: int, n_samples: int, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """Return a random message as its analytic signal: positive frequencies only, so the upper sideband."""
-    n_fft = 1 << n_samples.bit_length()  # longer, so that the end of a frame does not meet its start
+    """Return a random message as its analytic signal, which has positive frequencies (the upper sideband) only."""
+    n_fft = 1 << n_samples.bit_length()  # longer than a frame, so that its end does not continue at its start
     bandwidth_B1 = rng.uniform(*_BANDWIDTH, size=(n_frames, 1))
     n_bins = math.ceil(_BANDWIDTH[1] * n_fft) + 1
     parts_BF2 = rng.standard_normal((n_frames, n_bins, 2), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Symbol tables of the linear modulations, and the rings of the APSK ones, which sources do not agree about."""
+"""Symbol tables of the linear modulations, and the rings of APSK, which differ between sources."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _APSK_POINTS = {
     "64APSK": (4, 14, 20, 26),
     "128APSK": (8, 18, 24, 36, 42),
 }
-_RINGS_FROM_ZERO = frozenset({"64APSK", "128APSK"})  # the other rings start at half their angular step
+_RINGS_FROM_ZERO = frozenset({"64APSK", "128APSK"})  # the rings of the others start at half their angular step
 _PSK_ORDER = {"BPSK": 2, "QPSK": 4, "OQPSK": 4, "8PSK": 8, "16PSK": 16, "32PSK": 32}
 _ASK_ORDER = {"4ASK": 4, "8ASK": 8}
 
-# What a symbol table and a pulse make, OQPSK included; the others are AM, FM and GMSK.
+# Modulations made of a symbol table and a pulse, OQPSK included; the others are AM, FM and GMSK.
 LINEAR: tuple[str, ...] = tuple(
     name for name in CLASSES if name in {"OOK", *_PSK_ORDER, *_ASK_ORDER, *_APSK_POINTS} or name.endswith("QAM")
 )
@@ -46,7 +46,7 @@ def symbol_table(
 
     Args:
         modulation: one of LINEAR.
-        radii: rings of APSK constellations that replace APSK_RADII's.
+        radii: rings of APSK constellations instead of APSK_RADII's.
 
     Raises:
         ValueError: the modulation has no symbol table, or the radii do not fit.
@@ -71,13 +71,13 @@ def symbol_table(
     elif modulation == "OOK":
         points = np.array([0.0, 1.0], dtype=np.complex128)
     else:
-        raise ValueError(f"{modulation}: no symbol table; there is one for {', '.join(LINEAR)}")
+        raise ValueError(f"{modulation}: no symbol table; it exists for {', '.join(LINEAR)}")
     table: npt.NDArray[np.complex64] = (points / np.sqrt(np.mean(np.abs(points) ** 2))).astype(np.complex64)
     return table
 
 
 def checked_radii(modulation: str, radii: Sequence[float]) -> tuple[float, ...]:
-    """Return the radii of all rings; the innermost may be left out as it is 1 in tables of ratios.
+    """Return the radii of all rings; without the innermost one, the radii are ratios to it.
 
     Raises:
         ValueError: no APSK, another number of rings, or radii that do not increase.
@@ -87,21 +87,21 @@ def checked_radii(modulation: str, radii: Sequence[float]) -> tuple[float, ...]:
     n_rings = len(_APSK_POINTS[modulation])
     whole = (1.0, *radii) if len(radii) == n_rings - 1 else tuple(radii)
     if len(whole) != n_rings or not all(0 < low < high < math.inf for low, high in pairwise(whole)):
-        known = [round(radius / APSK_RADII[modulation][0], 2) for radius in APSK_RADII[modulation][1:]]
+        example = [round(radius / APSK_RADII[modulation][0], 2) for radius in APSK_RADII[modulation][1:]]
         raise ValueError(
             f"{modulation}: {list(radii)} are no radii of its {n_rings} rings; give {n_rings - 1} increasing ratios to "
-            f"the innermost ring, such as {known}"
+            f"the innermost ring, such as {example}"
         )
     return whole
 
 
 def _levels(order: int) -> npt.NDArray[np.float64]:
-    """Return the amplitudes -(M-1), ..., -1, 1, ..., M-1 (bipolar, as pulse-amplitude modulation has them)."""
+    """Return the amplitudes -(M-1), ..., -1, 1, ..., M-1 of pulse-amplitude modulation."""
     return np.arange(1 - order, order, 2, dtype=np.float64)
 
 
 def _qam(order: int) -> npt.NDArray[np.complex128]:
-    """Return a square grid, or a cross where the order is an odd power of 2: a square without its corners."""
+    """Return a square grid; for an odd power of 2 a cross, which is a square without its corners."""
     bits = order.bit_length() - 1
     if bits % 2 == 0:
         levels = _levels(1 << (bits // 2))

@@ -1,4 +1,4 @@
-"""Short multipath channels that stand still during a frame.
+"""Short multipath channels that are constant during a frame.
 
 In names: B frames, D taps, T samples.
 """
@@ -19,10 +19,10 @@ _RICIAN_K = 4.0  # power of the first tap's constant part over that of its rando
 
 
 def fade(signal_BT: npt.NDArray[np.complex64], kind: str, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """Send every frame through a channel of its own; the first LONGEST_DELAY samples are used up.
+    """Return every frame after its own channel, shorter by the first LONGEST_DELAY samples.
 
-    Taps are complex normal (Rayleigh); the first one of a Rician channel also has a constant part. A. Goldsmith,
-    "Wireless Communications", 2005, sections 3.2 and 3.3. The frame's power is left to fade: renormalise it after.
+    Taps are complex normal (Rayleigh); the first tap of a Rician channel also has a constant part. A. Goldsmith,
+    "Wireless Communications", 2005, sections 3.2 and 3.3. The power fades, too: renormalise it afterwards.
     """
     n_samples = signal_BT.shape[1] - LONGEST_DELAY
     if kind == "none":

@@ -1,7 +1,7 @@
 """Write synthetic frames into a file in the layout of RadioML 2018.01A.
 
-Every block of frames has its own random stream, named by (seed, class, SNR, block): a file depends on its seed and its
-recipe alone and not on the number of processes, and a cell is the same whichever other cells are written.
+Every block of frames has its own random stream, named by (seed, class, SNR, block). So a file depends on its seed and
+its recipe and not on the number of processes, and a cell does not depend on the other cells.
 
 In names: N rows of the file.
 """
@@ -37,7 +37,7 @@ _LABEL_BYTES = len(CLASSES) * 8 + 8
 
 @dataclass(frozen=True)
 class _Block:
-    """Consecutive frames of one cell, and where they belong."""
+    """Consecutive frames of one cell, and their place in the file."""
 
     modulation: str
     snr_db: int
@@ -57,9 +57,9 @@ def write_file(
     processes: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Write a whole file and return its number of rows; rows are class-major, then by increasing SNR.
+    """Write a whole file and return its number of rows, which are sorted by class, then by SNR.
 
-    The file appears under its name when it is complete; ``advance`` hears of every written block of frames.
+    The file gets its name when it is complete. ``advance`` is called with the number of frames of every written block.
 
     Raises:
         ValueError: no such modulation.
@@ -69,12 +69,8 @@ def write_file(
     columns = sorted(CLASSES.index(modulation) for modulation in modulations)
     cells = [(column, level) for column in columns for level in sorted(levels_db)]
     n_rows = len(cells) * frames_per_cell
-    facts = {
-        "seed": seed,
-        "frames_per_cell": frames_per_cell,
-        "samples_per_symbol": SAMPLES_PER_SYMBOL,
-        **recipe.to_mapping(),
-    }
+    facts = {"seed": seed, "frames_per_cell": frames_per_cell, "samples_per_symbol": SAMPLES_PER_SYMBOL}
+    facts |= recipe.to_mapping()
     with whole_file(path) as partial:
         _require_space(partial, n_rows)
         offset = _write_labels(partial, np.repeat(cells, frames_per_cell, axis=0), facts)
@@ -97,7 +93,7 @@ def _blocks(cells: Sequence[tuple[int, int]], frames_per_cell: int, seed: int, o
                     modulation=CLASSES[column],
                     snr_db=level,
                     n_frames=min(_BLOCK, frames_per_cell - start),
-                    # 1000 keeps negative SNRs out of the seed sequence, which takes natural numbers only.
+                    # + 1000, because a seed sequence takes no negative numbers.
                     stream=(seed, column, level + 1000, start // _BLOCK),
                     offset=offset + row * _FRAME_BYTES,
                 )
@@ -106,9 +102,9 @@ def _blocks(cells: Sequence[tuple[int, int]], frames_per_cell: int, seed: int, o
 
 
 def _write_block(path: Path, block: _Block, recipe: Recipe) -> int:
-    """Compute one block and write it past HDF5 into the space that was left for it.
+    """Compute one block, and write it without HDF5 into the space that was left for it.
 
-    A full disk is then an error, and not the end of the process, which HDF5 1.14 makes of a file that it cannot close.
+    A full disk is then an error. HDF5 1.14 ends the process when it cannot close a file.
     """
     frames = synthesise_frames(
         block.modulation, block.snr_db, block.n_frames, np.random.default_rng(block.stream), recipe
@@ -122,7 +118,7 @@ def _write_block(path: Path, block: _Block, recipe: Recipe) -> int:
 def _write_in_parallel(
     path: Path, blocks: Sequence[_Block], recipe: Recipe, processes: int, advance: Callable[[int], None]
 ) -> None:
-    # Not forked: a progress bar's thread may hold a lock at that moment.
+    # Not forked, because a progress bar's thread may hold a lock.
     context = multiprocessing.get_context("spawn")
     with _one_thread_each(), ProcessPoolExecutor(min(processes, len(blocks)), mp_context=context) as pool:
         futures = [pool.submit(_write_block, path, block, recipe) for block in blocks]
@@ -130,13 +126,13 @@ def _write_in_parallel(
             for future in as_completed(futures):
                 advance(future.result())
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # before the file goes
+            pool.shutdown(wait=True, cancel_futures=True)  # before the file is removed
             raise
 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let child processes compute with one thread: their number is what was asked for."""
+    """Give child processes one thread each: the user chose their number."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -150,12 +146,12 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, Any]) -> int:
-    """Write the file but for the frames, and return the byte where they belong."""
+    """Write the file without the frames, and return the byte where they start."""
     with h5py.File(path, "w") as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        layout.set_obj_track_times(False)  # the hour is no part of the file
+        layout.set_obj_track_times(False)  # the same file at every hour
         shape = h5py.h5s.create_simple((len(cells_N2), FRAME_LENGTH, 2))
         frames = h5py.h5d.create(file.id, b"X", h5py.h5t.IEEE_F32LE, shape, layout)
         file["Y"] = np.eye(len(CLASSES), dtype="<i8")[cells_N2[:, 0]]
@@ -165,14 +161,16 @@ def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, 
 
 
 def _require_space(file: Path, n_rows: int) -> None:
-    """Ask for the room before HDF5 does, which ends the process where it cannot close a file."""
+    """Check for space first, because HDF5 ends the process when it cannot close a file."""
     n_bytes, free = n_rows * (_FRAME_BYTES + _LABEL_BYTES), shutil.disk_usage(file.parent).free
     needed = f"{n_bytes / 2**20:,.0f} MiB are needed and"
     if n_bytes > free:
         raise OSError(errno.ENOSPC, f"{needed} {free / 2**20:,.0f} MiB free")
     try:
         with file.open("r+b") as partial:
-            os.ftruncate(partial.fileno(), n_bytes)  # takes no room, but ulimit -f has its say
-            os.posix_fallocate(partial.fileno(), 0, n_rows * _LABEL_BYTES)  # HDF5's own part; quotas have theirs
+            os.ftruncate(partial.fileno(), n_bytes)  # takes no space, but ulimit -f applies
+            os.posix_fallocate(partial.fileno(), 0, n_rows * _LABEL_BYTES)  # HDF5's own part; quotas apply
     except OSError as error:
-        raise OSError(error.errno, f"{needed} cannot be had: {error.strerror} (see df, quota, ulimit -f)") from error
+        raise OSError(
+            error.errno, f"{needed} cannot be reserved: {error.strerror} (see df, quota, ulimit -f)"
+        ) from error

@@ -32,22 +32,22 @@ from amc_core.synthesis.pulses import (
     shape,
 )
 
-_BATCH = 64  # frames computed at once: what they need then stays in the processor's cache
-_LEAD = SAMPLES_PER_SYMBOL  # samples before the frame: what a channel's longest delay reaches back to
+_BATCH = 64  # frames computed at once, so that they stay in the processor's cache
+_LEAD = SAMPLES_PER_SYMBOL  # samples before the frame, for a channel's longest delay
 _GMSK_BANDWIDTHS_PERCENT = (20, 25, 30, 35, 40, 45, 50)  # times the symbol's duration; GSM has 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What varies from frame to frame, besides symbols, timing and phase.
+    """Properties that vary from frame to frame, besides symbols, timing and phase.
 
     Raises:
         ValueError: with all violations.
     """
 
-    # A receiver may not count on one pulse: a short span leaves sidelobes, which a network could take for noise.
+    # Pulses vary, so that a network cannot rely on one: a short span leaves sidelobes that look like noise.
     roll_off: tuple[float, float] = (0.1, 0.5)  # uniform, in steps of 0.01
-    half_span: tuple[int, int] = (2, 8)  # symbols to either side of its peak at which the pulse is cut, uniform
+    half_span: tuple[int, int] = (2, 8)  # symbols to either side of its peak where the pulse is cut, uniform
     cfo_sd: float = 1e-4  # cycles a sample, normal
     fading: str = "none"  # one of FADING
     gain_db: float = 0.0  # the receiver's gain is uniform in +- this; 0: unit power, as the original's frames have
@@ -60,11 +60,11 @@ class Recipe:
         if not 1 <= self.half_span[0] <= self.half_span[1] <= MAX_HALF_SPAN:
             problems.append(f"half_span: {self.half_span} is no range within 1..{MAX_HALF_SPAN} symbols")
         if not 0 <= self.cfo_sd <= 0.1:
-            problems.append(f"cfo_sd: {self.cfo_sd} lies outside of 0..0.1 cycles a sample")
+            problems.append(f"cfo_sd: {self.cfo_sd} lies outside 0..0.1 cycles a sample")
         if self.fading not in FADING:
             problems.append(f"fading: {self.fading!r} is unknown; known: {', '.join(FADING)}")
         if not 0 <= self.gain_db <= 60:
-            problems.append(f"gain_db: {self.gain_db} lies outside of 0..60 dB")
+            problems.append(f"gain_db: {self.gain_db} lies outside 0..60 dB")
         for modulation, radii in self.radii.items():
             try:
                 checked_radii(modulation, radii)
@@ -74,12 +74,9 @@ class Recipe:
             raise ValueError("\n".join(problems))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return plain JSON types, to be kept with the frames."""
-        facts = asdict(self)
-        facts["radii"] = {
-            name: list(checked_radii(name, self.radii.get(name, known))) for name, known in APSK_RADII.items()
-        }
-        return {**facts, "roll_off": list(self.roll_off), "half_span": list(self.half_span)}
+        """Return plain JSON types, which the file keeps."""
+        radii = {name: list(checked_radii(name, self.radii.get(name, own))) for name, own in APSK_RADII.items()}
+        return {**asdict(self), "radii": radii, "roll_off": list(self.roll_off), "half_span": list(self.half_span)}
 
 
 def synthesise_frames(
@@ -91,15 +88,15 @@ def synthesise_frames(
 ) -> npt.NDArray[np.float32]:
     """Return frames of one class at one SNR: float32 (n_frames, 1024, 2), each with a mean of I^2 + Q^2 of 1.
 
-    The SNR is that of the frame itself: its measured signal power, behind the channel, against the noise's expected
-    power, per sample over the full band. A recipe with a gain scales the finished frame.
+    The SNR is the frame's own signal power, measured after the channel, over the expected noise power, per sample and
+    over the full band. A recipe with a gain scales the finished frame.
 
     Raises:
         ValueError: no such modulation.
     """
     recipe = recipe or Recipe()
     if modulation not in CLASSES:
-        raise ValueError(f"{modulation}: no such modulation; there are {', '.join(CLASSES)}")
+        raise ValueError(f"{modulation}: no such modulation; known: {', '.join(CLASSES)}")
     frames_BTC = np.empty((n_frames, FRAME_LENGTH, 2), dtype=np.float32)
     noise_sd = np.float32(math.sqrt(10 ** (-snr_db / 10) / 2))
     for start in range(0, n_frames, _BATCH):
@@ -119,7 +116,7 @@ def synthesise_frames(
 
 
 def _received(modulation: str, n_frames: int, rng: np.random.Generator, recipe: Recipe) -> npt.NDArray[np.complex64]:
-    """Return what reaches the receiver, without noise: complex64 (n_frames, 1024)."""
+    """Return the signal at the receiver without noise, complex64 (n_frames, 1024)."""
     n_samples = _LEAD + FRAME_LENGTH
     if modulation in ANALOG:
         signal_BT = analog_signal(modulation, n_frames, n_samples, rng)
@@ -156,7 +153,7 @@ def _linear(
 
 
 def _gmsk(n_frames: int, n_samples: int, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """Turn the phase by a quarter turn a symbol, smoothly: modulation index 1/2 (3GPP TS 45.004, section 2)."""
+    """Return frames whose phase turns smoothly by a quarter a symbol: index 1/2 (3GPP TS 45.004, section 2)."""
     bits_BS = 2 * rng.integers(0, 2, size=(n_frames, n_symbols_for(n_samples)), dtype=np.int8) - 1
     pulse_B = rng.integers(0, len(_GMSK_BANDWIDTHS_PERCENT), size=n_frames)
     delay_B = rng.uniform(0.0, 1.0, size=n_frames)

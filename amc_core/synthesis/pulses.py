@@ -1,7 +1,7 @@
-"""Pulses of the digital modulations, and filtering with another one in every frame.
+"""Pulses of the digital modulations, and filtering with a different one in every frame.
 
-A frame's pulse is read from a table that was computed once, for roll-offs in steps of 0.01 and times in steps of 1/512
-symbol: evaluating the formula for every frame would take longer than everything else but the noise.
+A frame's pulse comes from a table for roll-offs in steps of 0.01 and times in steps of 1/512 symbol. Evaluating the
+formula for every frame would take longer than everything else but the noise.
 
 In names: B frames, S symbols, L taps a phase, P = 8 samples a symbol, R roll-offs, F points of the table, T samples.
 """
@@ -17,12 +17,12 @@ import numpy.typing as npt
 SAMPLES_PER_SYMBOL = 8
 MAX_HALF_SPAN = 8  # symbols that a pulse may reach to either side
 _STEPS = 64 * SAMPLES_PER_SYMBOL  # of the table, a symbol
-_REACH = MAX_HALF_SPAN + 2  # symbols that the table holds to either side: the span, 1.5 of delay, and a rest
+_REACH = MAX_HALF_SPAN + 2  # symbols that the table holds to either side: span, 1.5 of delay, and rounding
 _N_TAPS = 2 * MAX_HALF_SPAN + 2  # for a delay of up to 1.5 symbols
 
 
 def root_raised_cosine(time: npt.NDArray[np.float64], roll_off: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Evaluate the root-raised-cosine pulse of unit energy; time in symbols.
+    """Return the root-raised-cosine pulse of unit energy; time in symbols.
 
     J. Proakis, M. Salehi, "Digital Communications", 5th edition, section 9.2.
     """
@@ -37,7 +37,7 @@ def root_raised_cosine(time: npt.NDArray[np.float64], roll_off: npt.NDArray[np.f
 
 
 def gaussian_frequency_pulse(time: npt.NDArray[np.float64], bandwidth: float) -> npt.NDArray[np.float64]:
-    """Evaluate GMSK's frequency pulse, a rectangle of one symbol behind a Gaussian filter, with an area of 1.
+    """Return GMSK's frequency pulse: a rectangle of one symbol after a Gaussian filter, with an area of 1.
 
     3GPP TS 45.004, section 2.5, for any product of bandwidth and symbol time; time in symbols.
     """
@@ -50,20 +50,20 @@ def gaussian_frequency_pulse(time: npt.NDArray[np.float64], bandwidth: float) ->
 
 @lru_cache(maxsize=4)
 def root_raised_cosine_bank(roll_offs_percent: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Tabulate pulses: float32 (R, F)."""
+    """Return a table of pulses, float32 (R, F)."""
     roll_off_R1 = np.array(roll_offs_percent)[:, None] / 100
     return root_raised_cosine(_table_times(), roll_off_R1).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
 def gaussian_bank(bandwidths_percent: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Tabulate GMSK's frequency pulses: float32 (R, F)."""
+    """Return a table of GMSK's frequency pulses, float32 (R, F)."""
     pulses_RF = [gaussian_frequency_pulse(_table_times(), percent / 100) for percent in bandwidths_percent]
     return np.stack(pulses_RF).astype(np.float32)
 
 
 def n_symbols_for(n_samples: int) -> int:
-    """How many symbols ``shape`` needs for so many samples, a multiple of 8."""
+    """Return how many symbols ``shape`` needs for so many samples, a multiple of 8."""
     return n_samples // SAMPLES_PER_SYMBOL + _N_TAPS - 1
 
 
@@ -74,12 +74,12 @@ def shape(
     delay_B: npt.NDArray[np.float64],
     half_span_B: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float32]:
-    """Filter real symbols with every frame's own pulse at 8 samples a symbol: float32 (B, T).
+    """Return real symbols filtered with every frame's own pulse at 8 samples a symbol, float32 (B, T).
 
     Args:
-        symbols_BS: amplitudes, as many as ``n_symbols_for`` says.
+        symbols_BS: ``n_symbols_for(T)`` amplitudes.
         bank_RF: a table of pulses.
-        pulse_B: which pulse of the table.
+        pulse_B: index into the table.
         delay_B: 0..1.5 symbols.
         half_span_B: 1..8 symbols, where the pulse is cut to either side.
     """
@@ -90,7 +90,7 @@ def shape(
     taps_BLP = bank_RF[pulse_B[:, None, None], time_BLP + _REACH * _STEPS]
     taps_BLP *= np.abs(time_BLP) <= half_span_B[:, None, None] * _STEPS
     windows_BML = np.lib.stride_tricks.sliding_window_view(symbols_BS, _N_TAPS, axis=1)
-    # A copy, for numpy multiplies overlapping windows without the fast kernels.
+    # A copy, because numpy multiplies overlapping windows without the fast kernels.
     shaped_BMP: npt.NDArray[np.float32] = np.ascontiguousarray(windows_BML) @ taps_BLP
     return shaped_BMP.reshape(len(symbols_BS), -1)
 

@@ -63,7 +63,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     [
         (("--classes", "QPSKK"), "unknown: QPSKK"),
         (("--fading", "fog"), "'fog' is not one of 'none', 'rayleigh', 'rician'"),
-        (("--gain-db", "-3"), "gain_db: -3.0 lies outside of 0..60 dB"),
+        (("--gain-db", "-3"), "gain_db: -3.0 lies outside 0..60 dB"),
         (("--roll-off", "0.5:0.1", "--half-span", "1:9"), "half_span: (1, 9) is no range within 1..8 symbols"),
         (("--roll-off", "wide"), "write LOW:HIGH"),
         (("--rings", "16APSK"), "16APSK=2.6"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amc_core.inputs.cpu_histogram import log_histogram
-from amc_core.inputs.histogram import histogram, reference_images, spread_points, unit_power
+from amc_core.inputs.histogram import histogram, power, reference_images, scaled, spread_points
 
 
 def numpy_histogram(iq_BTC: Tensor, size: int, half_range: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -55,7 +55,8 @@ def test_the_reference_is_numpys_histogram_of_the_unit_power_frame_and_counts_ba
     images, n_bad = reference_images(frames.numpy(), size=32, half_range=2.5)
     assert n_bad == 1
     assert not images[1].any()
-    expected = np.log1p(numpy_histogram(unit_power(frames.double()), 32, 2.5))
+    frames = frames.double()
+    expected = np.log1p(numpy_histogram(scaled(frames, power(frames)), 32, 2.5))
     assert np.array_equal(images[[0, 2]], expected[[0, 2]])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.inputs.histogram import reference_images
-from amc_core.inputs.representations import Representation, channels, input_shape
+from amc_core.inputs.representations import CHANNELS, Representation, input_shape
 from amc_core.synthesis.frames import synthesise_frames
 
 REPRESENTATIONS = ("constellation", "constellation_psd", "synced", "iq")
@@ -121,7 +121,7 @@ def test_synced_shows_the_points_of_a_constellation_and_its_phase_steps() -> Non
 def test_the_shape_is_what_the_model_is_told(name: str, size: int) -> None:
     input_BX = Representation(config(name, image_size=size))(noise(2))
     assert input_BX.shape == (2, *input_shape(config(name, image_size=size)))
-    assert input_BX.shape[1] == channels(name)
+    assert input_BX.shape[1] == CHANNELS[name]
 
 
 def test_iq_is_the_frame_at_unit_power_with_the_channels_first() -> None:

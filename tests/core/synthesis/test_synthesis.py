@@ -153,7 +153,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
 @pytest.mark.parametrize(
     ("moment", "said"),
     [
-        ("at once", "1 MiB are needed and cannot be had: File too large"),
+        ("at once", "1 MiB are needed and cannot be reserved: File too large"),
         ("while frames are written", "[Errno 27] File too large"),
     ],
 )
