@@ -9,20 +9,25 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from amc_analysis.reading.cache import Cache, cache_folder, cache_path
+from amc_analysis.reading.evaluations import cached_confusions, fetch_confusions
+from amc_analysis.reading.export_file import records_of
 from amc_analysis.reading.options import ReadingOptions, check, selections, server_url
+from amc_analysis.reading.parquet_file import MAGIC, load, save
+from amc_analysis.reading.reader import read, read_offline
+from amc_analysis.reading.server import ServerSource
 from amc_analysis.reading.sources import Progress, Selection
+from amc_analysis.reading.wandb_api import translate_errors
+from amc_analysis.runs.confusion import FetchConfusions
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
 from amc_sweeps.backend.options import INTERRUPTED, connect, refuse
+from amc_sweeps.runs import export_file
 from amc_sweeps.runs.records import MetricError, SweepRecord
-
-if TYPE_CHECKING:
-    from amc_analysis.runs.confusion import FetchConfusions
 
 
 def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions | None]:
@@ -50,8 +55,6 @@ def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
         click.echo("interrupted: no report was written; the runs read so far are cached", err=True)
         os._exit(INTERRUPTED)  # a plain exit would wait for open requests, which may take minutes
     if options.save is not None:
-        from amc_analysis.reading.parquet_file import save
-
         try:
             save(options.save, records)
         except OSError as error:
@@ -61,12 +64,6 @@ def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
 
 
 def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
-    from amc_analysis.reading.cache import Cache, cache_folder, cache_path
-    from amc_analysis.reading.evaluations import fetch_confusions
-    from amc_analysis.reading.reader import read
-    from amc_analysis.reading.server import ServerSource
-    from amc_analysis.reading.wandb_api import translate_errors
-
     selected = selections(options)
     backend = connect(options.choice.or_at(server_url(options)))
     cache_file = None if options.no_cache else cache_path(backend.base_url, cache_folder())
@@ -90,10 +87,6 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
 
 
 def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
-    from amc_analysis.reading.cache import Cache, cache_folder, cache_path
-    from amc_analysis.reading.evaluations import cached_confusions
-    from amc_analysis.reading.reader import read_offline
-
     folder = cache_folder()
     url = CLOUD_URL if options.choice.cloud else server_url(options)
     files = sorted(folder.glob("*.sqlite3")) if url is None else [cache_path(url, folder)]
@@ -111,15 +104,10 @@ def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfus
 
 
 def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
-    from amc_analysis.reading.parquet_file import MAGIC, load
-
     with path.open("rb") as file:
         is_parquet = file.read(len(MAGIC)) == MAGIC
     if is_parquet:
         return load(path, metric=options.metric, goal=options.goal)
-    from amc_analysis.reading.export_file import records_of
-    from amc_sweeps.runs import export_file
-
     try:
         export = export_file.read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from amc_sweeps.runs.records import Point, RunRecord
 
 
 class SweepUnreadableError(RuntimeError):
-    """The sweep does not exist or the server does not answer; the message says which."""
+    """A server, the cache or a file does not give the runs; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ def history_of(run: RunRecord) -> History:
 def points_of(history: History, metric: str) -> tuple[Point, ...]:
     """Return the metric's points in the order of logging, with epoch, step and time of their rows."""
     column = history.column(metric)
-    epochs, steps, times = (_beside(history, name, column) for name in ("epoch", "_step", "_timestamp"))
+    epochs, steps, times = (_values_at(history, name, column) for name in ("epoch", "_step", "_timestamp"))
     return tuple(
         Point(value, epoch, None if step is None or not math.isfinite(step) else int(step), time_s)
         for value, epoch, step, time_s in zip(column.values.tolist(), epochs, steps, times, strict=True)
     )
 
 
-def _beside(history: History, name: str, column: Column) -> Sequence[float | None]:
-    """Return another metric's values in the rows of a column, None where a row lacks it."""
+def _values_at(history: History, name: str, column: Column) -> Sequence[float | None]:
+    """Return a metric's values in the rows of another column, None where a row lacks it."""
     other = history.column(name)
     if np.array_equal(other.rows, column.rows):
         values: list[float | None] = other.values.tolist()
         return values
-    known = dict(zip(other.rows.tolist(), other.values.tolist(), strict=True))
-    return [known.get(row) for row in column.rows.tolist()]
+    by_row = dict(zip(other.rows.tolist(), other.values.tolist(), strict=True))
+    return [by_row.get(row) for row in column.rows.tolist()]
 
 
 def row_of_value(run: RunRecord, metric: str, value: float | None) -> int | None:
@@ -68,8 +68,7 @@ def not_finite_of(history: History) -> tuple[str, ...]:
 
 def with_history(run: RunRecord, history: History) -> RunWithHistory:
     """Return a run with its history; ``with_metric`` then sets its points."""
-    values = {name.name: getattr(run, name.name) for name in fields(RunRecord)}
-    return RunWithHistory(**values, history=history)
+    return RunWithHistory(**{**vars(run), "history": history})
 
 
 def with_metric(run: RunRecord, metric: str) -> RunRecord:
