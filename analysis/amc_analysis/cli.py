@@ -17,14 +17,7 @@ from rich.console import Console
 from amc_analysis.analyse import add_conclusions, rank_runs
 from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
-from amc_analysis.report.comparison import (
-    COMPARISON_VERSION,
-    compare,
-    comparison_csv,
-    comparison_json,
-    comparison_markdown,
-    print_comparison,
-)
+from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
 from amc_analysis.report.tables import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_core.files import write_whole
 from amc_sweeps.backend.options import EndsLikeAShell, refuse
@@ -168,7 +161,7 @@ def _with_next(sweep: AnalysedSweep) -> tuple[AnalysedSweep, str | None]:
 
 
 def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
-    from amc_analysis.report.terminal import print_report
+    from amc_analysis.report.terminal import print_comparison, print_report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may have a character that the terminal's encoding lacks
@@ -191,7 +184,7 @@ def _csv(sweeps: Sequence[AnalysedSweep]) -> str:
 
 
 def _markdown(sweeps: Sequence[AnalysedSweep]) -> str:
-    from amc_analysis.report.markdown import to_markdown
+    from amc_analysis.report.markdown import comparison_markdown, to_markdown
 
     pages = [to_markdown(sweep) for sweep in sweeps]
     return pages[0] if len(pages) == 1 else "\n".join([comparison_markdown(compare(sweeps)), *pages])

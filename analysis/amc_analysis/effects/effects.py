@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amc_analysis.effects.permutation import dependence, explained, permutation_test, shuffles
 from amc_analysis.effects.statistics import expected_best, t_interval
@@ -44,13 +43,13 @@ def effects_of(
             parameter=parameter.name,
             kind=parameter.kind,
             scale=parameter.scale,
-            values=_values(outcomes, parameter, k),
+            values=tuple(_value(outcomes, parameter, part, k) for part in range(len(parameter.parts))),
             n=int((parameter.has & np.isfinite(outcomes.peak)).sum()),
             where=_where(parameter, parameters),
             n_elsewhere=int((~parameter.has).sum()),
             k=k,
             equal_epochs=outcomes.equal_epochs,
-            left_out=_left_out(outcomes, parameter),
+            left_out=int((parameter.has & np.isfinite(outcomes.peak) & ~np.isfinite(outcomes.reached)).sum()),
             explained=performance.explained,
             p=performance.p,
             p_corrected=performance.p_corrected,
@@ -109,20 +108,12 @@ def _fill_with_mean(reading_N: Floats) -> Floats:
 
 
 def _equal_n(outcomes: Outcomes, parameter: Parameter) -> int:
-    known_N = np.isfinite(outcomes.reached)
-    counts = [int(known_N[runs].sum()) for runs in parameter.parts]
+    counts = (int(np.isfinite(outcomes.reached[runs]).sum()) for runs in parameter.parts)
     return max(1, min((count for count in counts if count), default=1))
 
 
-def _left_out(outcomes: Outcomes, parameter: Parameter) -> int:
-    return int((parameter.has & np.isfinite(outcomes.peak) & ~np.isfinite(outcomes.reached)).sum())
-
-
-def _values(outcomes: Outcomes, parameter: Parameter, k: int) -> tuple[ValueOutcome, ...]:
-    return tuple(_value(outcomes, parameter, part, runs, k) for part, runs in enumerate(parameter.parts))
-
-
-def _value(outcomes: Outcomes, parameter: Parameter, part: int, runs: NDArray[np.int64], k: int) -> ValueOutcome:
+def _value(outcomes: Outcomes, parameter: Parameter, part: int, k: int) -> ValueOutcome:
+    runs = parameter.parts[part]
     known = runs[np.isfinite(outcomes.reached[runs])]
     values = outcomes.reached[known].tolist()
     peaked = runs[np.isfinite(outcomes.peak[runs])].tolist()

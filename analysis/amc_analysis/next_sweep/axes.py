@@ -122,14 +122,16 @@ def part_of_range(axis: Axis, low: float, high: float) -> dict[str, Any]:
     name = EXPONENT_OF_E.get(leaf.distribution, leaf.distribution)
     first, last = ends(leaf)
     if name == "int_uniform":
-        return {"distribution": name, **_apart(max(math.floor(low), int(first)), min(math.ceil(high), int(last)), 1)}
+        lowest, highest = max(math.floor(low), int(first)), min(math.ceil(high), int(last))
+        return {"distribution": name, "min": lowest, "max": max(highest, lowest + 1)}
     if leaf.q is not None:
-        start = leaf.low if name == "q_uniform" else 0  # a grid counts from min, so keep its points
-        below, above = (math.floor((low - start) / leaf.q + 1e-9), math.ceil((high - start) / leaf.q - 1e-9))
-        top = leaf.high if name == leaf.distribution else last
-        ends_ = [float(f"{start + times * leaf.q:.12g}") for times in (below, max(above, below + 1))]
-        section = {"min": max(ends_[0], first), "max": min(ends_[1], top), "q": leaf.q}
-        return {"distribution": name, **{key: _like(value, leaf.q) for key, value in section.items()}}
+        origin = leaf.low if name == "q_uniform" else 0  # a grid counts from min, so keep its points
+        below, above = math.floor((low - origin) / leaf.q + 1e-9), math.ceil((high - origin) / leaf.q - 1e-9)
+        start, stop = (float(f"{origin + times * leaf.q:.12g}") for times in (below, max(above, below + 1)))
+        section = {"min": max(start, first), "max": min(stop, leaf.high if name == leaf.distribution else last)}
+        if isinstance(leaf.q, int):
+            section = {key: int(value) if float(value).is_integer() else value for key, value in section.items()}
+        return {"distribution": name, **section, "q": leaf.q}
     return {
         "distribution": name,
         "min": max(round_outwards(low, down=True), first),
@@ -144,21 +146,3 @@ def round_outwards(value: float, *, down: bool, digits: int = 2) -> float:
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
     times = math.floor(value / unit + 1e-9) if down else math.ceil(value / unit - 1e-9)
     return float(f"{times * unit:.{digits + 2}g}")
-
-
-def kept_share(axis: Axis, section: dict[str, Any]) -> float:
-    """Return the share of the axis that a section keeps: of its values, or of its linear or logarithmic width."""
-    if axis.values is not None:
-        return len(section["values"]) / len(axis.values) if "values" in section else 1 / len(axis.values)
-    if not axis.bounded:
-        return 1.0
-    low, high = axis.coordinate(section["min"]), axis.coordinate(section["max"])
-    return 1.0 if low is None or high is None else min(high, 1.0) - max(low, 0.0)
-
-
-def _apart(low: int, high: int, least: int) -> dict[str, int]:
-    return {"min": low, "max": max(high, low + least)}
-
-
-def _like(value: float, q: float) -> float:
-    return int(value) if isinstance(q, int) and float(value).is_integer() else value

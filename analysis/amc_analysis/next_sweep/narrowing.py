@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.next_sweep.axes import Axis, axes_of, kept_share, part_of_range, tried_coordinates
+from amc_analysis.next_sweep.axes import Axis, axes_of, part_of_range, tried_coordinates
 from amc_analysis.next_sweep.failures import failing_end, is_own_failure, says_whether_it_fails, value_fails
 from amc_analysis.next_sweep.surrogate import Points, Posterior, draw_optima
 from amc_analysis.next_sweep.yaml_text import literal, number
@@ -286,7 +286,7 @@ def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: 
     return Decision(
         path=axis.path,
         section=section,
-        share=kept_share(axis, section),
+        share=min(high, 1.0) - max(low, 0.0),
         kept=(runs.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
         never_ran=_untried_ends(axis, runs.tried, low, high),

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from amc_analysis.report.blocks import Table
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.rules.lookups import classes_of
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
@@ -150,11 +146,8 @@ def _listed(values: Sequence[Any]) -> str:
     return (shown + (", ..." if len(values) > MOST_SHOWN else "")) or "unknown"
 
 
-def rows_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Return (title, a text for every side), the lines of the table."""
-
-    def line(what: str, of: Callable[[Side], str]) -> tuple[str, list[str]]:
-        return what, [of(side) for side in comparison.sides]
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the table that people read: a line for every property, a column for every sweep."""
 
     def value(side: Side, number: float | None, run: str | None) -> str:
         return "-" if number is None else f"{MetricScale(side.percentage).text(number)} {run or ''}".rstrip()
@@ -162,28 +155,24 @@ def rows_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
     def failures(side: Side) -> str:
         return f"{side.failures} of {side.ended} ({interval_text(side.failure_interval)})" if side.ended else "-"
 
-    goals = {side.goal for side in comparison.sides}
-    return [
-        line("runs", lambda side: str(side.runs) + (f" of {side.runs_total}" if side.runs_total else "")),
-        line("metric", lambda side: f"{side.metric}, {side.goal}d"),
-        line(
-            "lowest value" if goals == {"minimize"} else "best peak",
-            lambda side: value(side, side.best_peak, side.best),
-        ),
-        line("best that ended well", lambda side: value(side, side.best_whole_peak, side.best_whole)),
-        line("failed (95% interval)", failures),
-        line("early stopped", lambda side: str(side.early_stopped)),
-        line("hidden gems", lambda side: str(side.gems)),
-        line("epochs, median", lambda side: "-" if side.median_epochs is None else f"{side.median_epochs:g}"),
-        line("epochs planned", lambda side: _listed(side.epochs_planned)),
-        line("label set", lambda side: _listed(side.label_sets)),
-        line("SNR, dB", lambda side: _listed(side.snr_ranges_db)),
-        line(
-            "classes, chance",
-            lambda side: ", ".join(f"{n}, {percent(1 / n, 2)}" for n in side.classes[:1]) or "unknown",
-        ),
-        line("validation frames", lambda side: _listed(side.held_out)),
-    ]
+    best = "lowest value" if {side.goal for side in comparison.sides} == {"minimize"} else "best peak"
+    lines: dict[str, Callable[[Side], str]] = {
+        "runs": lambda side: str(side.runs) + (f" of {side.runs_total}" if side.runs_total else ""),
+        "metric": lambda side: f"{side.metric}, {side.goal}d",
+        best: lambda side: value(side, side.best_peak, side.best),
+        "best that ended well": lambda side: value(side, side.best_whole_peak, side.best_whole),
+        "failed (95% interval)": failures,
+        "early stopped": lambda side: str(side.early_stopped),
+        "hidden gems": lambda side: str(side.gems),
+        "epochs, median": lambda side: "-" if side.median_epochs is None else f"{side.median_epochs:g}",
+        "epochs planned": lambda side: _listed(side.epochs_planned),
+        "label set": lambda side: _listed(side.label_sets),
+        "SNR, dB": lambda side: _listed(side.snr_ranges_db),
+        "classes, chance": lambda side: ", ".join(f"{n}, {percent(1 / n, 2)}" for n in side.classes[:1]) or "unknown",
+        "validation frames": lambda side: _listed(side.held_out),
+    }
+    rows = [[title, *map(text, comparison.sides)] for title, text in lines.items()]
+    return Table(["", *(side.title for side in comparison.sides)], rows)
 
 
 def comparison_json(comparison: Comparison, documents: Sequence[str]) -> str:
@@ -211,26 +200,3 @@ def comparison_csv(sweeps: Sequence[AnalysedSweep], tables: Sequence[str]) -> st
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
-
-
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the comparison above the reports of the single sweeps."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("")
-    for side in comparison.sides:
-        table.add_column(Text(side.title))
-    for what, cells in rows_of(comparison):
-        table.add_row(Text(what, style="dim"), *map(Text, cells))
-    console.print(table)
-    console.print()
-    for caveat in comparison.caveats:
-        console.print(Text(caveat, style="yellow"))
-    console.print()
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """Return the comparison as Markdown."""
-    titles = [side.title for side in comparison.sides]
-    lines = ["# " + " and ".join(titles), "", "| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    lines += [f"| {what} | " + " | ".join(cells) + " |" for what, cells in rows_of(comparison)]
-    return "\n".join([*lines, "", *(f"> {caveat}\n" for caveat in comparison.caveats)]) + "\n"

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from amc_analysis.report import wording
 from amc_analysis.report.blocks import Command, Section, Table, Warned
+from amc_analysis.report.comparison import Comparison, comparison_table
 from amc_analysis.report.sections import sections
-from amc_analysis.report.wording import (
-    GEM_LEGEND,
-    epoch_text,
-    epochs_text,
-    headline,
-    metric_text,
-    peak_name,
-    rank_text,
-    warnings,
-)
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_sweeps.number_formats import counted
 
@@ -24,7 +16,7 @@ _MARKS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
 
 def to_markdown(analysed: AnalysedSweep) -> str:
     """Return the entry, with every run of the sweep."""
-    record, scale, peak = analysed.record, analysed.scale, peak_name(analysed)
+    record, scale, peak = analysed.record, analysed.scale, wording.peak_name(analysed)
     name = record.name or record.sweep_id or record.project
     title = f"Sweep: {record.sweep_id} - {name}" if record.sweep_id and name != record.sweep_id else f"Sweep: {name}"
     lines = [
@@ -32,13 +24,13 @@ def to_markdown(analysed: AnalysedSweep) -> str:
         "",
         f"**Status**: {record.state.lower() or 'unknown'}, {counted(len(record.runs), 'run')}, "
         f"read {record.read_at:%Y-%m-%d %H:%M} UTC",
-        f"**Metric**: {_cell(metric_text(analysed))}; ranked by each run's {peak} value in its whole "
+        f"**Metric**: {_cell(wording.metric_text(analysed))}; ranked by each run's {peak} value in its whole "
         "history, never by test",
         f"**Configuration**: {_cell(_configuration(analysed))}",
-        f"**Result**: **{_cell(headline(analysed))}**",
+        f"**Result**: **{_cell(wording.headline(analysed))}**",
         "",
     ]
-    for warning in warnings(analysed):
+    for warning in wording.warnings(analysed):
         lines += [f"> {_cell(warning)}", ""]
     if not analysed.ranked:
         return "\n".join(lines)
@@ -47,14 +39,14 @@ def to_markdown(analysed: AnalysedSweep) -> str:
     lines += [
         _row(
             [
-                rank_text(entry),
+                wording.rank_text(entry),
                 run_label(entry),
                 scale.text(entry.peak),
-                epoch_text(entry.peak_epoch),
+                wording.epoch_text(entry.peak_epoch),
                 scale.text(entry.smoothed_peak),
                 scale.text(entry.last),
                 scale.text(entry.test),
-                epochs_text(entry),
+                wording.epochs_text(entry),
                 entry.run.state,
                 f"{entry.cause} ({entry.diagnosis.confidence})",
                 entry.diagnosis.because,
@@ -62,10 +54,17 @@ def to_markdown(analysed: AnalysedSweep) -> str:
         )
         for entry in analysed.ranked
     ]
-    lines += ["", f"◆ {GEM_LEGEND}.", ""]
+    lines += ["", f"◆ {wording.GEM_LEGEND}.", ""]
     for section in sections(analysed):
         lines += _section(section)
     return "\n".join(lines)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the comparison as Markdown."""
+    table = comparison_table(comparison)
+    caveats = (f"> {_cell(caveat)}\n" for caveat in comparison.caveats)
+    return "\n".join(["# " + " and ".join(table.titles[1:]), "", *_table(table), *caveats]) + "\n"
 
 
 def _configuration(analysed: AnalysedSweep) -> str:

@@ -9,20 +9,10 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from amc_analysis.report import wording
 from amc_analysis.report.blocks import Command, Table, Warned
 from amc_analysis.report.page_data import as_script, chart_data
 from amc_analysis.report.sections import sections
-from amc_analysis.report.wording import (
-    GEM_LEGEND,
-    GROUPS,
-    epoch_text,
-    epochs_text,
-    group_of,
-    headline,
-    metric_text,
-    peak_name,
-    warnings,
-)
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.parameters import text_of
 from amc_analysis.runs.records import history_of
@@ -31,7 +21,7 @@ from amc_sweeps.number_formats import counted
 from amc_sweeps.values import look_up
 
 MOST_PARAMETERS = 8  # columns of the ranking
-SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
+SHORT = dict(zip(wording.GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
 
 
 def to_html(analysed: AnalysedSweep) -> str:
@@ -49,31 +39,27 @@ def to_html(analysed: AnalysedSweep) -> str:
     # The scripts come from this package; the data is escaped, because it holds names that runs have logged.
     return environment.get_template("report.html").render(
         analysed=analysed,
-        record=analysed.record,
-        headline=headline(analysed),
-        metric=metric_text(analysed),
-        peak=peak_name(analysed),
+        wording=wording,
+        metric=wording.metric_text(analysed),
+        peak=wording.peak_name(analysed),
         runs=counted(len(analysed.ranked), "run"),
-        warnings=warnings(analysed),
-        gem_legend=GEM_LEGEND,
         has_test=any(entry.test is not None for entry in analysed.ranked),
         sections=sections(analysed),
         kind=_kind,
         short=SHORT,
-        groups={name: count for name in GROUPS if (count := sum(group_of(e.cause) == name for e in analysed.ranked))},
+        groups={
+            name: count
+            for name in wording.GROUPS
+            if (count := sum(wording.group_of(e.cause) == name for e in analysed.ranked))
+        },
         data=Markup(as_script(chart_data(analysed))) if drawn else None,
         scripts=[Markup(script) for script in scripts],
         style=Markup(_asset("page.css")),
         policy=_policy(scripts),
-        slices=bool(analysed.effects),
         levels=any(name.startswith("acc/snr/") for entry in analysed.ranked for name in history_of(entry.run).columns),
-        confusions=bool(analysed.confusions),
         curves=any(entry.run.curve for entry in analysed.ranked),
         value=scale.text,
         noise=lambda sd: "-" if sd is None else scale.difference(sd).removesuffix(" points"),
-        epoch=epoch_text,
-        epochs=epochs_text,
-        group=group_of,
         parameters=analysed.parameter_names[:MOST_PARAMETERS],
         setting=lambda entry, name: "-" if (value := look_up(entry.run.config, name)) is None else text_of(value),
     )

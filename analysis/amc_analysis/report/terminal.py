@@ -10,37 +10,22 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from amc_analysis.report import wording
 from amc_analysis.report.blocks import Command, Section, Table, Warned
+from amc_analysis.report.comparison import Comparison, comparison_table
 from amc_analysis.report.sections import sections
-from amc_analysis.report.wording import (
-    FAILURES_SHOWN,
-    GEM_LEGEND,
-    ROWS,
-    SET_ASIDE_LEGEND,
-    SHORTEST_NAME,
-    UNCERTAIN_LEGEND,
-    epoch_text,
-    epochs_text,
-    group_of,
-    headline,
-    metric_text,
-    peak_name,
-    rank_text,
-    shown_rows,
-    warnings,
-)
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.ranking import RankedRun
 
-TABLE_ROWS = {"ends": FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
+TABLE_ROWS = {"ends": wording.FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
 EFFECTS_SHOWN = 6
 
 _STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "running or unknown": "cyan"}
 _SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = ROWS) -> None:
+def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = wording.ROWS) -> None:
     """Print the report: headline, ranking, and every section that has something to say."""
     record = analysed.record
     path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
@@ -49,29 +34,38 @@ def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = R
         Text.assemble(
             (path, "bold"),
             f"  {record.name}" if record.name and record.name != record.sweep_id else "",
-            (f"  {runs}, {record.state.lower() or 'state unknown'}; {metric_text(analysed)}", "dim"),
+            (f"  {runs}, {record.state.lower() or 'state unknown'}; {wording.metric_text(analysed)}", "dim"),
         )
     )
     console.print()
-    console.print(Text(headline(analysed), style="bold"))
-    for warning in warnings(analysed):
+    console.print(Text(wording.headline(analysed), style="bold"))
+    for warning in wording.warnings(analysed):
         console.print(Text(warning, style="yellow"))
     if not analysed.ranked:
         return
     console.print()
     console.print(_ranking_table(analysed, console, rows))
-    hidden = len(analysed.ranked) - len(shown_rows(analysed, rows))
+    hidden = len(analysed.ranked) - len(wording.shown_rows(analysed, rows))
     notes = [f"{counted(hidden, 'more run')}: --top 0 shows all"] if hidden else []
     if analysed.gems:
-        notes.append(f"{'*' if console.options.ascii_only else '◆'} {GEM_LEGEND}")
+        notes.append(f"{'*' if console.options.ascii_only else '◆'} {wording.GEM_LEGEND}")
     if any(entry.excluded_by for entry in analysed.ranked):
-        notes.append(SET_ASIDE_LEGEND)
+        notes.append(wording.SET_ASIDE_LEGEND)
     if any(entry.diagnosis.confidence != "certain" for entry in analysed.ranked):
-        notes.append(UNCERTAIN_LEGEND)
+        notes.append(wording.UNCERTAIN_LEGEND)
     for note in notes:
         console.print(Text(note, style="dim"))
     for section in sections(analysed):
         _print_section(section, console)
+    console.print()
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the comparison above the reports of the single sweeps."""
+    _print_table(comparison_table(comparison), console)
+    console.print()
+    for caveat in comparison.caveats:
+        console.print(Text(caveat, style="yellow"))
     console.print()
 
 
@@ -99,7 +93,7 @@ def _print_section(section: Section, console: Console) -> None:
         )
 
 
-def _print_table(table: Table, console: Console, most: int | None) -> None:
+def _print_table(table: Table, console: Console, most: int | None = None) -> None:
     console.print()
     if table.caption:
         console.print(Text(table.caption))
@@ -119,12 +113,12 @@ def _print_table(table: Table, console: Console, most: int | None) -> None:
 
 def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) -> RichTable:
     """Fit the ranking into the console's width: leave out the smoothed peak first, then display names."""
-    shown = shown_rows(analysed, rows)
+    shown = wording.shown_rows(analysed, rows)
     columns = _columns(analysed, shown, gem="◆" if not console.options.ascii_only else "*")
     names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
     longest = max(map(len, names.values()), default=0)
     needed = sum(_width(title, cells) for title, cells in columns.items())
-    if needed + min(longest, 2 * SHORTEST_NAME) + 2 > console.width:
+    if needed + min(longest, 2 * wording.SHORTEST_NAME) + 2 > console.width:
         needed -= _width("smoothed", columns.pop("smoothed"))
     room = min(longest, console.width - needed - 2)
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -133,12 +127,12 @@ def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) 
         table.add_column(
             title, justify="left" if text else "right", no_wrap=True, min_width=max(map(len, [title, *cells]))
         )
-        if title == "run" and room >= SHORTEST_NAME:
+        if title == "run" and room >= wording.SHORTEST_NAME:
             table.add_column("name", no_wrap=True, min_width=room)
     for place, entry in enumerate(shown):
         row = [Text(column[place]) for column in columns.values()]
-        row[-1].stylize(_STYLES[group_of(entry.cause)])
-        if room >= SHORTEST_NAME:
+        row[-1].stylize(_STYLES[wording.group_of(entry.cause)])
+        if room >= wording.SHORTEST_NAME:
             name = names.get(entry.run.run_id, "")
             row.insert(2, Text(name if len(name) <= room else name[: room - 1] + "…", style="dim"))
         table.add_row(*row, style="bold" if entry.is_gem else "")
@@ -149,14 +143,14 @@ def _columns(analysed: AnalysedSweep, shown: Sequence[RankedRun], gem: str) -> d
     """Return title -> cells of the ranking; a column of test values only where there are any."""
     scale = analysed.scale
     columns = {
-        "#": [rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
+        "#": [wording.rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
         "run": [entry.run.run_id for entry in shown],
-        peak_name(analysed): [scale.text(entry.peak) for entry in shown],
+        wording.peak_name(analysed): [scale.text(entry.peak) for entry in shown],
         "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
-        "at": [epoch_text(entry.peak_epoch) for entry in shown],
+        "at": [wording.epoch_text(entry.peak_epoch) for entry in shown],
         "last": [scale.text(entry.last) for entry in shown],
         "test": [scale.text(entry.test) for entry in shown],
-        "epochs": [epochs_text(entry) for entry in shown],
+        "epochs": [wording.epochs_text(entry) for entry in shown],
         "state": [entry.run.state for entry in shown],
         "cause": [f"{entry.cause}{'' if entry.diagnosis.confidence == 'certain' else '?'}" for entry in shown],
     }

@@ -1,43 +1,27 @@
 """The integrity rules: each is a pure function that takes an analysed sweep and yields its findings.
 
-The condition and the consequence of each are in its docstring and in docs/analysis.md.
+A rule has the name of its function in upper case. The function's docstring and docs/analysis.md describe it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules import ends, groups, held_out, lineage, regions, space
 
-__all__ = ["RULES", "check_rules"]
-
-RULES: Mapping[Rule, Callable[[AnalysedSweep], Iterator[Finding]]] = {
-    Rule.SPLIT_CHANGED_ON_RESUME: lineage.split_changed_on_resume,
-    Rule.HELDOUT_OVERLAP_BOUND: lineage.heldout_overlap_bound,
-    Rule.RESUME_JUMP: lineage.resume_jump,
-    Rule.TEST_GT_VAL: held_out.test_gt_val,
-    Rule.PEAK_NOT_CHECKPOINTED: held_out.peak_not_checkpointed,
-    Rule.SELECT_METRIC_MISMATCH: held_out.select_metric_mismatch,
-    Rule.TEST_USED_FOR_RANKING: held_out.test_used_for_ranking,
-    Rule.LABEL_SETS_DIFFER: held_out.label_sets_differ,
-    Rule.NEVER_SAMPLED_VALUE: space.never_sampled_value,
-    Rule.ZERO_VARIANCE_PARAM: space.zero_variance_param,
-    Rule.RECOMMENDATION_OUTSIDE_DATA: space.recommendation_outside_data,
-    Rule.GROUP_N_TOO_SMALL: groups.group_n_too_small,
-    Rule.MAX_OF_UNEQUAL_N: groups.max_of_unequal_n,
-    Rule.CENSORED_COMPARISON: groups.censored_comparison,
-    Rule.SAME_END_EPOCH: ends.same_end_epoch,
-    Rule.CONFOUNDED_PAIR: space.confounded_pair,
-    Rule.DUPLICATE_CONFIGS: space.duplicate_configs,
-    Rule.BEST_AT_BOUNDARY: regions.best_at_boundary,
-    Rule.INFEASIBLE_REGION: regions.infeasible_region,
-    Rule.IMPUTE_WORST: ends.impute_worst,
-    Rule.HOST_FAILURES: ends.host_failures,
-    Rule.NAN_NEVER_STOPPED: ends.nan_never_stopped,
-}
-
+_FUNCTIONS: tuple[Callable[[AnalysedSweep], Iterator[Finding]], ...] = (
+    *(lineage.split_changed_on_resume, lineage.heldout_overlap_bound, lineage.resume_jump),
+    *(held_out.test_gt_val, held_out.peak_not_checkpointed, held_out.select_metric_mismatch),
+    *(held_out.test_used_for_ranking, held_out.label_sets_differ),
+    *(space.never_sampled_value, space.zero_variance_param, space.recommendation_outside_data),
+    *(groups.group_n_too_small, groups.max_of_unequal_n, groups.censored_comparison),
+    *(ends.same_end_epoch, space.confounded_pair, space.duplicate_configs),
+    *(regions.best_at_boundary, regions.infeasible_region),
+    *(ends.impute_worst, ends.host_failures, ends.nan_never_stopped),
+)
+RULES = {Rule(function.__name__.upper()): function for function in _FUNCTIONS}
 _ORDER = list(Severity)
 
 
