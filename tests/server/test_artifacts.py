@@ -33,7 +33,7 @@ READ = """query A($name: String!) { project(name: "p", entityName: "local") {
 
 
 def md5_of(data: bytes) -> str:
-    """Return the MD5 as the client writes it."""
+    """Return the MD5 in base64, as the client sends it."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
@@ -46,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
 
 
 def path_of(url: str) -> str:
-    """Return an absolute URL's path."""
+    """Return the path of an absolute URL."""
     return "/" + url.split("/", 3)[3]
 
 
@@ -69,7 +69,7 @@ def create(server: InProcessServer, contents: bytes, *, client_id: str = "c1", n
 
 
 def upload(server: InProcessServer, artifact: str, name: str, data: bytes, *, md5: str | None = None) -> int:
-    """Announce and send one file; return the status of the sending."""
+    """Announce and upload one file; return the status of the upload."""
     spec = {"artifactID": artifact, "name": name, "md5": md5 or md5_of(data)}
     answer = server.graphql(FILES, input={"artifactFiles": [spec], "storageLayout": "V2"})
     url = answer["createArtifactFiles"]["files"]["edges"][0]["node"]["uploadUrl"]
@@ -85,14 +85,14 @@ def log(server: InProcessServer, contents: bytes, **more: Any) -> dict[str, Any]
 
 
 def send_manifest(server: InProcessServer, artifact: str, contents: dict[str, Any]) -> None:
-    """Send the list of an artifact's files."""
+    """Upload the list of an artifact's files."""
     answer = server.graphql(MANIFEST, artifactID=artifact)["createArtifactManifest"]["artifactManifest"]
     body = json.dumps({"version": 1, "contents": contents}).encode()
     assert server.request("PUT", path_of(answer["file"]["uploadUrl"]), body, auth=False).status == 200
 
 
 def read(server: InProcessServer, name: str) -> Any:
-    """Return what a name means."""
+    """Return the artifact that a name means."""
     return server.graphql(READ, name=name)["project"]["artifactCollectionMembership"]
 
 

@@ -33,7 +33,7 @@ def sweep(server: InProcessServer) -> str:
 
 
 def ask(server: InProcessServer, **request: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Return the first line of a reply, and the rows by run that came after it."""
+    """Return the first line of a reply, and the rows by run."""
     reply = server.request("POST", "/bulk", json.dumps(request).encode())
     assert reply.status == 200, reply.body
     line, _, rest = reply.body.partition(b"\n")
@@ -49,7 +49,7 @@ def ask(server: InProcessServer, **request: Any) -> tuple[dict[str, Any], dict[s
 
 
 def marks(first_line: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return what an asker keeps of a reply."""
+    """Return ``known`` for the next request of the same client."""
     return {run["id"]: [run["history"]["token"], run["history"]["lines"]] for run in first_line["runs"]}
 
 

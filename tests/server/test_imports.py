@@ -44,7 +44,7 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
 
 
 def send(server: InProcessServer, *runs: dict[str, Any], sweep: dict[str, Any] = SWEEP) -> tuple[int, Any]:
-    """Import and return the status and the answer."""
+    """Import and return the status and the reply."""
     reply = server.request("POST", "/import", write(Export("p", (sweep,), runs)).encode())
     return reply.status, reply.json()
 
@@ -96,12 +96,12 @@ FACTS = """query F($run: String!) { project(name: "p") { run(name: $run) { state
 
 
 def facts(server: InProcessServer, run: str) -> dict[str, Any]:
-    """Return what the server tells of a run."""
+    """Return a run as GraphQL gives it."""
     return dict(server.graphql(FACTS, run=run)["project"]["run"])
 
 
 def stored(server: InProcessServer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the sweep and run1 in the words of an export."""
+    """Return the sweep and run1 as export records."""
     with server.storage.read() as store:
         sweep = store.sweep_by_id("sweep001")
         assert sweep is not None
@@ -268,7 +268,7 @@ def test_rows_with_nan_and_infinity_are_imported(server: InProcessServer) -> Non
 
 
 def _unpacked(folder: Path) -> Path:
-    """Unpack the backup as a person does; tarfile asks each version of Python in another way."""
+    """Unpack the backup with tar; the arguments of tarfile differ between versions of Python."""
     restored = folder / "restored"
     restored.mkdir()
     subprocess.run(["tar", "--extract", "--file", folder / "backup.tar", "--directory", restored], check=True)

@@ -305,7 +305,7 @@ def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessS
     server.draw(agent)
 
     def instructions() -> int:
-        """Return how many steps of SQLite's machine one more draw takes."""
+        """Return the number of SQLite's virtual machine steps for one draw."""
         count = 0
 
         def tick() -> None:

@@ -50,7 +50,7 @@ parameters:
 
 
 def walk(config: SweepConfig, number: int, seed: int = 1, score: Any = None) -> list[dict[str, Any]]:
-    """Return the first suggestions of a sweep whose every run ends before the next begins."""
+    """Return the first suggestions of a sweep in which every run ends before the next begins."""
     runs: list[Observation] = []
     for index in range(number):
         chosen = suggest(config, runs, seed=seed, number=index)

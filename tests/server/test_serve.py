@@ -25,7 +25,7 @@ from amc_sweeps.backend.running_servers import running_servers
 
 
 def refused(*arguments: str) -> str:
-    """Return what the command says when it does not start."""
+    """Return the message of a command that does not start."""
     result = CliRunner().invoke(serve_command, list(arguments))
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output

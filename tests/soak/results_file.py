@@ -16,17 +16,21 @@ FOLDER = Path(__file__).parent / "results"
 def keep(name: str, *, full: bool, figures: Mapping[str, object]) -> None:
     """Write the last table of one soak; the first line tells if a run was below the full size."""
     FOLDER.mkdir(exist_ok=True)
-    kind = "full run" if full else "SHORT RUN, below the full size: shows that it works, and is no proof of endurance"
-    where = f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}"
+    kind = (
+        "full run"
+        if full
+        else "SHORT RUN, below the full size: it shows that the test works, not that the product endures"
+    )
+    machine = f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}"
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
     lines = [
         f"# {name}: {kind}",
         "",
-        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {where}, load average at the end {load}",
+        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {machine}, load average at the end {load}",
         "",
-        "| what | measured |",
+        "| quantity | measured |",
         "|---|---|",
-        *(f"| {what} | {_shown(value)} |" for what, value in figures.items()),
+        *(f"| {quantity} | {_shown(value)} |" for quantity, value in figures.items()),
     ]
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -85,7 +85,7 @@ class Trials:
         name = f"{known_end}-{flavour}-{copy}"
         return subprocess.Popen(
             [sys.executable, str(TRIAL), f"--known_end={known_end}", f"--flavour={flavour}", f"--copy={copy}"],
-            # Several hosts: the loss of many runs of one host at a time would count as a fault of that host.
+            # Several hosts: many runs that are lost together on one host count as a fault of that host.
             env={**self.environment, "WANDB_SWEEP_ID": sweep, "WANDB_RUN_ID": name, "WANDB_HOST": f"gpu-{copy}"},
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -186,7 +186,7 @@ def test_95_percent_of_causes_are_right_and_no_early_stop_is_called_a_crash(tmp_
 
 
 def causes_without_flags(server: EmbeddedServer, sweep: str) -> list[dict[str, object]]:
-    """Return the causes as for a server without stop flags and exit codes, where a stopped run is in state crashed."""
+    """Return the causes for a server without stop flags and exit codes, on which a stopped run has crashed."""
     record = read(BulkSource(server.base_url, server.key), Selection(sweep_id=sweep))
     unknown = {"stop_recorded": None, "stop_reason": None, "stop_decision": None, "exit_code": None, "agent": None}
     runs = [

@@ -1,6 +1,6 @@
 """Fleets at full size: outages of half a minute, and a bad device in a sweep of 60 runs.
 
-AMC_SOAK_OUTAGE_S (default 30) and AMC_SOAK_RUNS (default 60) say how long and how many.
+AMC_SOAK_OUTAGE_S (default 30) is the length of an outage, AMC_SOAK_RUNS (default 60) the number of runs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.client, pytest.mark.timeout(1800)]
 @pytest.fixture
 def person(tmp_path: Path) -> Iterator[Person]:
     with EmbeddedServer(tmp_path / "data") as server:
-        someone = Person(tmp_path / "work", server)
-        yield someone
-        someone.end()
+        user = Person(tmp_path / "work", server)
+        yield user
+        user.end()
 
 
 def test_a_bad_device_among_four_costs_at_most_three_runs(person: Person) -> None:
@@ -42,7 +42,7 @@ def test_a_bad_device_among_four_costs_at_most_three_runs(person: Person) -> Non
             "runs that failed": costs.failed,
             "on": ", ".join(costs.failed_on),
             "runs finished": costs.finished,
-            "what was said": costs.message,
+            "message": costs.message,
             "minutes": (time.monotonic() - began_s) / 60,
         },
     )
@@ -81,9 +81,9 @@ def test_no_row_is_lost_in_an_outage(person: Person, outage: Callable[[Person, N
     network.refuse()
     runs = person.sweep(sweep)["runs"]
     states = {run["state"] for run in runs.values()}
-    lost = sum(len(set(held) - set(person.epochs(run))) for run, held in acknowledged.items())
-    found = [person.epochs(run) for run in runs]
-    doubled = sum(len(rows) - len(set(rows)) for rows in found)
+    lost = sum(len(set(rows) - set(person.epochs(run))) for run, rows in acknowledged.items())
+    logged_epochs = [person.epochs(run) for run in runs]
+    doubled = sum(len(rows) - len(set(rows)) for rows in logged_epochs)
     keep(
         f"fleet_{outage.__name__}_{when.replace(' ', '_')}",
         full=OUTAGE_S >= 30,
@@ -91,7 +91,7 @@ def test_no_row_is_lost_in_an_outage(person: Person, outage: Callable[[Person, N
             "outage, s": OUTAGE_S,
             "runs": len(runs),
             "their states": ", ".join(sorted(states)),
-            "rows": sum(map(len, found)),
+            "rows": sum(map(len, logged_epochs)),
             "acknowledged rows lost": lost,
             "rows doubled": doubled,
             "agents that died and were started again": len(fleet.of("agent_ended")),
@@ -104,4 +104,4 @@ def test_no_row_is_lost_in_an_outage(person: Person, outage: Callable[[Person, N
             "W&B answers again",
         ]
     assert (lost, doubled) == (0, 0)
-    assert sorted(map(len, found)) == ([3, epochs] if during else [3] * 4)
+    assert sorted(map(len, logged_epochs)) == ([3, epochs] if during else [3] * 4)

@@ -1,8 +1,8 @@
-"""A trial that ends in the way that its arguments say: `foreign`, like anybody's script, or `own`, saying why as ours.
+"""A trial with a chosen end. `own` reports its end reason as amc-train does, `foreign` is a script that does not.
 
     python trial_with_known_end.py --known_end=patience --flavour=foreign [--values=0.5]
 
-Every run that is not to be stopped by Hyperband logs the same values, for ties survive a band.
+Every run that Hyperband must not stop logs the same values, because ties survive a band.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import wandb
 
 EPOCHS, PATIENCE = 12, 2
 LONGEST_S = 200.0
-# Own exit codes, as amc_sweeps.runs.causes.EXIT_CODES has them.
+# The exit codes of amc-train: amc_sweeps.runs.causes.EXIT_CODES.
 CODES = {"diverged": 80, "out_of_memory": 81, "preempted": 75}
 
 
 class Terminated(BaseException):
-    """SIGTERM, in a script that handles it."""
+    """SIGTERM in a script with a handler."""
 
 
 def main() -> None:
-    """Begin a run and end it."""
+    """Begin a run and end it as asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--known_end", required=True)
     parser.add_argument("--flavour", choices=["own", "foreign"], required=True)
     parser.add_argument("--copy", default="0")
-    given = parser.parse_args()
-    own = given.flavour == "own"
-    run = wandb.init(config={**vars(given), "epochs": EPOCHS, "patience": PATIENCE})
+    arguments = parser.parse_args()
+    own = arguments.flavour == "own"
+    run = wandb.init(config={**vars(arguments), "epochs": EPOCHS, "patience": PATIENCE})
     try:
-        reason = _train(run, given.known_end, own)
+        reason = _train(run, arguments.known_end, own)
     except Terminated:
         reason = "stopped"
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def _train(run: Any, known_end: str, own: bool) -> str:
                     raise
                 return "out_of_memory"
         if known_end == "out_of_gpu_memory" and epoch == 2:
-            # What torch says; there is no GPU to fill in a test.
+            # The message of torch: a test has no GPU whose memory it could fill.
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB")
         if known_end == "preempted" and epoch == 4:
             run.mark_preempting()
@@ -88,7 +88,7 @@ def _train(run: Any, known_end: str, own: bool) -> str:
 
 
 def _until_stopped(run: Any, known_end: str, own: bool) -> str:
-    """Log until somebody ends it; to be ended by its agent, it does not listen to anything softer."""
+    """Log until the run is stopped. For a stop by the agent it ignores the softer stop by the client."""
     if known_end == "hyperband_agent" and own:
         signal.signal(signal.SIGTERM, _terminated)
     begin, epoch = time.monotonic(), 0
@@ -108,7 +108,7 @@ def _terminated(_number: int, _frame: FrameType | None) -> None:
 
 
 def good(epoch: int) -> float:
-    """Return what every run that does well has after an epoch."""
+    """Return the value that every good run logs after an epoch."""
     return 0.5 + 0.01 * min(epoch, EPOCHS)
 
 
