@@ -20,7 +20,7 @@ from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
 from amc_analysis.report.tables import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_core.files import write_whole
-from amc_sweeps.backend.options import EndsLikeAShell, refuse
+from amc_sweeps.backend.options import InterruptibleCommand, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -67,7 +67,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 
 
 @click.command(
-    cls=EndsLikeAShell,
+    cls=InterruptibleCommand,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )

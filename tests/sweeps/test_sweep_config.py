@@ -137,8 +137,8 @@ parameters:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "there is nothing in it"),
-        ("# only a comment\n", "there is nothing in it"),
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
         ("- method: grid\n", "this is a list, not a mapping"),
         ("just words", "this is only 'just words', not a mapping"),
         ("method: grid\nparameters: {a: [1\n", "line 3"),

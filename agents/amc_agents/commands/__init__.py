@@ -17,10 +17,10 @@ from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
-from amc_sweeps.backend.options import EndsLikeAShell
+from amc_sweeps.backend.options import InterruptibleCommand
 
 
-class _Commands(EndsLikeAShell, click.Group):
+class _Commands(InterruptibleCommand, click.Group):
     """The group of all commands."""
 
 

@@ -12,7 +12,7 @@ import click
 
 from amc_analysis.reading.sources import Selection
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import BackendChoice, backend_options, gathered, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options, refuse
 from amc_sweeps.backend.references import Kind, Reference, parse_reference
 
 
@@ -34,7 +34,7 @@ class ReadingOptions:
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a click command, which gets them as one argument, ``reading``."""
-    wrapped = backend_options(gathered(command, "reading", ReadingOptions))
+    wrapped = backend_options(collect_options(command, "reading", ReadingOptions))
     file = click.Path(path_type=Path, dir_okay=False)
     for option in (
         click.option("--save", type=file, metavar="FILE.parquet", help="Save everything that was read in one file."),
@@ -100,7 +100,7 @@ def selections(options: ReadingOptions) -> list[Selection]:
 
 def server_url(options: ReadingOptions) -> str | None:
     """Return the server that an option or a pasted URL names."""
-    if options.choice.is_made:
+    if options.choice.names_server:
         return options.choice.base_url
     urls = sorted({ref.base_url for ref in _references(options) if ref.base_url is not None})
     if len(urls) > 1:

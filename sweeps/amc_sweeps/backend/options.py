@@ -1,4 +1,4 @@
-"""The options that say which W&B a command talks to, the same for every command."""
+"""The options by which every command chooses its W&B, and the exit codes that commands share."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import click
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
 
-# Every command ends with one of these; docs/commands.md says what they mean for each.
+# docs/commands.md says what they mean for each command.
 DONE = 0
-FAILED = 1  # it was tried and went wrong: a server that does not answer, a check that fails (click's own code, too)
-USAGE_ERROR = 2  # what was given cannot be used; nothing was changed
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+FAILED = 1  # the server does not answer, or a check fails; also click's own code for an error
+USAGE_ERROR = 2  # the arguments cannot be used; nothing was changed
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class Refusal(click.ClickException):
-    """An error of what was given: one clear message, exit code 2."""
+    """The arguments cannot be used: one message, exit code 2."""
 
     exit_code = USAGE_ERROR
 
 
-class EndsLikeAShell(click.Command):
-    """A command, or a group of them, that ends with 130 at Ctrl-C; click's own code for it is that of a failure."""
+class InterruptibleCommand(click.Command):
+    """A command or a group that ends with 130 at Ctrl-C; click itself would end with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -45,7 +45,7 @@ def refuse(message: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """Which W&B is meant, and what of it; see ``backend_options``."""
+    """The values of the options that ``backend_options`` adds."""
 
     base_url: str | None = None
     local: bool = False
@@ -54,29 +54,29 @@ class BackendChoice:
     project: str | None = None
 
     @property
-    def is_made(self) -> bool:
-        """Whether an option names a W&B."""
+    def names_server(self) -> bool:
+        """Whether an option says which W&B."""
         return bool(self.base_url or self.local or self.cloud)
 
     def or_at(self, base_url: str | None) -> BackendChoice:
-        """Return the W&B at the address of a URL that was given as an argument, unless an option names one."""
-        return self if self.is_made else replace(self, base_url=base_url)
+        """Return the choice with the address of a pasted URL, unless an option already says which W&B."""
+        return self if self.names_server else replace(self, base_url=base_url)
 
 
-def gathered(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
-    """Let a function take the parameters that are fields of a dataclass as one argument of that class."""
+def collect_options(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
+    """Return a command whose options that are fields of a dataclass reach the function as one object, ``name``."""
 
     @functools.wraps(command)
-    def gathering(**values: Any) -> Any:
-        own = {field.name: values.pop(field.name) for field in fields(kind)}
-        return command(**{name: kind(**own)}, **values)
+    def collecting(**values: Any) -> Any:
+        collected = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**{name: collected}, **values)
 
-    return gathering
+    return collecting
 
 
 def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --base-url, --local, --cloud, --entity and --project to a click command, which gets them as ``choice``."""
-    command = gathered(command, "choice", BackendChoice)
+    command = collect_options(command, "choice", BackendChoice)
     for option in (
         click.option("--project", metavar="NAME", help="The project (default: WANDB_PROJECT, or found by the id)."),
         click.option("--entity", metavar="NAME", help="The user or team (default: WANDB_ENTITY, or your own)."),

@@ -1,6 +1,6 @@
-"""W&B's parameter distributions: which keys each takes, what it can draw, and how one value is drawn.
+"""W&B's parameter distributions: the keys of each, the values that it can draw, and how one is drawn.
 
-Names, keys, defaults and shapes are those of the JSON schema in the package ``sweeps`` 0.3.0, W&B's own engine.
+Names, keys, defaults and formulas are those of the JSON schema in the package ``sweeps`` 0.3.0, W&B's own engine.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_BOUNDS: Mapping[str, float | None] = {"min": None, "max": None}  # None: has to be given
+_BOUNDS: Mapping[str, float | None] = {"min": None, "max": None}  # None: no default
 _NORMAL: Mapping[str, float | None] = {"mu": 0.0, "sigma": 1.0}
 _BETA: Mapping[str, float | None] = {"a": 1.0, "b": 1.0}
 _STEP: Mapping[str, float | None] = {"q": 1.0}
 
-# distribution -> its keys and their defaults; the discrete ones without keys here are read by sweep_config itself
+# distribution -> its keys and their defaults; parameters.py reads the discrete ones
 DISTRIBUTIONS: Mapping[str, Mapping[str, float | None]] = {
     "int_uniform": _BOUNDS,
     "uniform": _BOUNDS,
@@ -34,7 +34,7 @@ DISTRIBUTIONS: Mapping[str, Mapping[str, float | None]] = {
     "q_beta": {**_BETA, **_STEP},
 }
 
-# Their min and max are exponents of e, which is hardly ever what is meant -> the one that takes the values themselves.
+# Distributions whose min and max are exponents of e, which few people mean -> the ones that take the values themselves.
 EXPONENT_OF_E: Mapping[str, str] = {
     "log_uniform": "log_uniform_values",
     "q_log_uniform": "q_log_uniform_values",
@@ -47,7 +47,7 @@ LOG_FROM_RATIO = 8.0  # largest / smallest, see is_log_spaced
 
 @dataclass(frozen=True)
 class Range:
-    """A parameter drawn from a distribution; only the attributes that ``DISTRIBUTIONS`` names for it mean anything."""
+    """A parameter drawn from a distribution. Only the attributes in ``DISTRIBUTIONS`` for it are used."""
 
     distribution: str
     min: float | None = None
@@ -56,17 +56,17 @@ class Range:
     sigma: float = 1.0
     a: float = 1.0
     b: float = 1.0
-    q: float | None = None  # distance of the values; an int makes them ints
+    q: float | None = None  # step between values; if it is an int, values are ints
 
     @property
     def low(self) -> float:
-        """``min`` of a distribution that has one."""
+        """``min``, for a distribution that has one."""
         assert self.min is not None, f"{self.distribution} has no min"
         return self.min
 
     @property
     def high(self) -> float:
-        """``max`` of a distribution that has one."""
+        """``max``, for a distribution that has one."""
         assert self.max is not None, f"{self.distribution} has no max"
         return self.max
 
@@ -85,7 +85,7 @@ def is_log_spaced(low: float, high: float) -> bool:
 
 
 def ends(spec: Range) -> tuple[float, float]:
-    """Return the lowest and the highest value that can be drawn; infinite where nothing bounds them."""
+    """Return the lowest and the highest value that can be drawn, infinite if unbounded."""
     name = spec.distribution.removeprefix("q_")
     if name == "normal":
         return (-math.inf, math.inf)
@@ -97,7 +97,7 @@ def ends(spec: Range) -> tuple[float, float]:
 
 
 def steps(spec: Range) -> int | None:
-    """Return how many values can be drawn, or None where they are not countable."""
+    """Return how many values can be drawn; None if infinitely many."""
     if spec.distribution == "int_uniform":
         return int(spec.high) - int(spec.low) + 1
     if spec.q is None or spec.distribution == "q_normal":
@@ -107,9 +107,9 @@ def steps(spec: Range) -> int | None:
 
 
 def draw(spec: Range, rng: random.Random) -> float:
-    """Draw one value. Quantised ones are multiples of ``q`` within the range, ints when ``q`` is an int.
+    """Draw one value; a quantised one is a multiple of ``q`` within the range, and an int if ``q`` is an int.
 
-    W&B's engine lets rounding leave the range (min 5, q 4 gives 4); a value that was not asked for is never drawn here.
+    W&B's engine rounds out of the range (min 5 and q 4 give 4). Here the value stays inside.
     """
     if spec.distribution == "int_uniform":
         return rng.randint(int(spec.low), int(spec.high))
@@ -133,13 +133,13 @@ def _draw_continuous(spec: Range, name: str, rng: random.Random) -> float:
         return rng.betavariate(spec.a, spec.b)
     if name == "uniform":
         return rng.uniform(spec.low, spec.high)
-    # What is left is uniform on the logarithm; the inverse ones are as well, from the other end.
+    # The others are uniform on the logarithm, and the inverse ones as well.
     low, high = _continuous_ends(spec, name)
     return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
 
 
 def _continuous_ends(spec: Range, name: str) -> tuple[float, float]:
-    """Return the ends before quantisation."""
+    """Return the lowest and the highest value before quantisation."""
     if name == "log_normal":
         return 0.0, math.inf
     if name == "beta":
@@ -152,9 +152,9 @@ def _continuous_ends(spec: Range, name: str) -> tuple[float, float]:
 
 
 def _multiples(low: float, high: float, q: float) -> tuple[int, int | None]:
-    """Return the first and last multiple of ``q`` in [low, high], as factors; the nearest one where there is none.
+    """Return the factors of the first and the last multiple of ``q`` in [low, high], or of the nearest one.
 
-    0.3 / 0.1 is 2.9999999999999996: a factor that close to a whole number counts as whole.
+    0.3 / 0.1 is 2.9999999999999996, so a factor that close to a whole number counts as whole.
     """
     first = math.ceil(low / q - 1e-9)
     if math.isinf(high):
@@ -168,4 +168,4 @@ def _multiples(low: float, high: float, q: float) -> tuple[int, int | None]:
 def _multiple(times: int, q: float) -> float:
     if isinstance(q, int):
         return times * q
-    return float(f"{times * q:.12g}")  # without the noise of 3 * 0.1 = 0.30000000000000004
+    return float(f"{times * q:.12g}")  # without the rounding error of 3 * 0.1 = 0.30000000000000004

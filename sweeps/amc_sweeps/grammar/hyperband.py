@@ -1,8 +1,8 @@
-"""Hyperband as W&B runs it: asynchronous successive halving over the curves that runs have logged so far.
+"""Hyperband as W&B runs it: asynchronous successive halving on the curves that runs have logged so far.
 
-Nothing is scheduled in brackets: whenever somebody asks, every running run is compared with all runs of the sweep at
-the highest *band* that it has passed. A band is a number of logged finite values of the metric, not of epochs or
-steps; a trial that logs the metric once an epoch makes the two the same.
+There are no brackets. At every request each running run is compared with all runs of the sweep, at the highest *band*
+that it has passed. A band is a number of logged finite values of the metric. It equals a number of epochs if the trial
+logs the metric once an epoch.
 
 Source: Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization", JMLR 18 (2018), and Li et
 al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, with the semantics of the package ``sweeps``
@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_MAX_BANDS = 100  # as many as W&B's engine lays out from min_iter
-_LONGEST_CURVE = 10**9  # no run logs more values than this; bands above it would only be noise
+_MAX_BANDS = 100  # from min_iter, as in W&B's engine
+_LONGEST_CURVE = 10**9  # values; no run logs more
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class HyperbandConfig:
 
     min_iter: int | None = None  # lowest band; ignored where max_iter is given
     max_iter: int | None = None  # not a band itself: bands are max_iter / eta, max_iter / eta^2, ...
-    s: int | None = None  # how many bands are laid out downwards from max_iter
-    eta: float = 3  # > 1; about one run in eta survives a band
+    s: int | None = None  # number of bands below max_iter
+    eta: float = 3  # > 1; about one in eta runs survives a band
     strict: bool = True  # judge by the value at the band (True) or by the best value so far (False)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a run should end: at ``band`` its ``value`` was worse than ``threshold``."""
+    """A run to stop: at ``band`` its ``value`` was worse than ``threshold``."""
 
     run: str
     band: int
@@ -40,51 +40,51 @@ class Stop:
 
 
 def bands(config: HyperbandConfig) -> tuple[int, ...]:
-    """Return the bands in rising order, in logged values of the metric; empty when max_iter is too small for any."""
-    found = set()
+    """Return the bands in rising order, in logged values of the metric; empty if max_iter is too small for one."""
+    lengths = set()
     if config.max_iter is not None:
         band = float(config.max_iter)
         for _ in range(config.s or 0):
             band /= config.eta
             if band < 1:
                 break
-            found.add(int(band))
+            lengths.add(int(band))
     elif config.min_iter is not None:
         band = config.min_iter
         for _ in range(_MAX_BANDS):
             if band > _LONGEST_CURVE:
                 break
-            found.add(int(band))
+            lengths.add(int(band))
             band *= config.eta
-    return tuple(sorted(found))
+    return tuple(sorted(lengths))
 
 
 def thresholds(config: HyperbandConfig, curves: Iterable[Sequence[float]], goal: str) -> dict[int, float]:
-    """Return, for every band that at least one run has reached, the worst value that survives it.
+    """Return the worst value that survives each band, for the bands that at least one run has reached.
 
     Args:
-        curves: the logged finite values of the metric of every run in whatever state, in the order of logging.
+        curves: the logged finite values of the metric, in the order of logging, of all runs in any state.
         goal: ``minimize`` or ``maximize``.
     """
-    every = [curve for curve in curves if curve]
-    found = {}
+    curves = list(curves)
+    worst = {}
     for band in bands(config):
-        reached = sorted((curve[band - 1] for curve in every if len(curve) >= band), reverse=goal == "maximize")
+        reached = sorted((curve[band - 1] for curve in curves if len(curve) >= band), reverse=goal == "maximize")
         if not reached:
             break
-        # 1/eta is rounded before the product, as in W&B's engine: the two ways differ for a few (n, eta).
-        found[band] = reached[int(1.0 / config.eta * len(reached))]
-    return found
+        # W&B's engine rounds 1/eta before the product, which makes a difference for a few (n, eta).
+        worst[band] = reached[int(1.0 / config.eta * len(reached))]
+    return worst
 
 
 def runs_to_stop(
     config: HyperbandConfig, goal: str, curves: Mapping[str, Sequence[float]], running: Collection[str]
 ) -> list[Stop]:
-    """Return which of the ``running`` runs fall behind, in the order of ``curves``. Ties survive.
+    """Return the ``running`` runs to stop, in the order of ``curves``. Ties survive.
 
     Args:
         goal: ``minimize`` or ``maximize``.
-        curves: run -> its logged finite values of the metric; every run of the sweep, whatever its state.
+        curves: run -> its logged finite values of the metric, for all runs of the sweep in any state.
     """
     limits = thresholds(config, curves.values(), goal)
     better, sign = (max, -1) if goal == "maximize" else (min, 1)

@@ -1,4 +1,4 @@
-"""YAML as the wandb client reads it, but with its silent traps named: duplicate keys, numbers that became text."""
+"""YAML as the wandb client reads it, with reports of its silent errors: duplicate keys and numbers read as text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader (the client's dialect, YAML 1.1) that also collects keys given twice."""
+    """PyYAML's safe loader (the client's dialect, YAML 1.1) that also collects duplicate keys."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.duplicates: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping as the parent does, and remember where a key comes again."""
+        """Build a mapping as the parent class does, and record duplicate keys."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
@@ -30,11 +30,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_mapping(text: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read a YAML document that is one mapping; return it with its problems, one sentence each.
+    """Return a YAML document that is one mapping, and its problems, one sentence each.
 
-    A key that is given twice is a problem of a mapping that can be looked at all the same (the last one counts, as for
-    the client). After a syntax error, or where there is no mapping, nothing is returned but the problem. Lines count
-    from 1.
+    With a duplicate key the mapping is still returned; the last one counts, as for the client. After a syntax error, or
+    without a mapping, None is returned with the problem. Lines count from 1.
     """
     loader: _Loader | None = None
     try:
@@ -44,13 +43,13 @@ def read_mapping(text: str) -> tuple[dict[str, Any] | None, list[str]]:
         return None, [_syntax_problem(error)]
     except yaml.YAMLError as error:
         return None, [f"this is not YAML: {str(error).splitlines()[0]}"]
-    except (ValueError, RecursionError) as error:  # such as the date 2025-13-45, or nesting without end
+    except (ValueError, RecursionError) as error:  # such as the date 2025-13-45, or endless nesting
         return None, [f"this is not usable YAML: {error}"]
     finally:
         if loader is not None:
             loader.dispose()
     if document is None:
-        return None, ["there is nothing in it; a sweep is a mapping with at least method and parameters"]
+        return None, ["the file is empty; a sweep is a mapping with at least method and parameters"]
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else f"only {document!r:.60}"
         return None, [f"this is {kind}, not a mapping; a sweep starts with lines such as 'method: bayes'"]
@@ -58,9 +57,9 @@ def read_mapping(text: str) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def number_in_text(value: Any) -> str:
-    """Return a hint when ``value`` is text that was meant as a number, else nothing.
+    """Return a hint if ``value`` is text that was meant as a number, else an empty text.
 
-    YAML 1.1 wants a dot and a signed exponent: PyYAML reads 1e-4 as text, 1.0e-4 as a number.
+    YAML 1.1 needs a dot and a signed exponent: PyYAML reads 1e-4 as text, 1.0e-4 as a number.
     """
     if not isinstance(value, str):
         return ""
