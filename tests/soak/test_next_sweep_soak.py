@@ -1,6 +1,6 @@
 """The next sweep on 100 simulated sweeps of 30 to 60 runs, for several families of seeds and of crashes.
 
-AMC_SOAK_SWEEPS (default 100) says how many sweeps a row has.
+AMC_SOAK_SWEEPS (default 100) sets the number of sweeps of each row.
 """
 
 from __future__ import annotations

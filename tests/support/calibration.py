@@ -1,4 +1,4 @@
-"""How often conclusions are right where the truth is known: counts over simulated sweeps, many or few."""
+"""How often conclusions are right where the truth is known: counts over simulated sweeps."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ class Rate:
     n: int = 0
 
     def count(self, happened: bool) -> None:
-        """Add one analysed."""
+        """Count one case."""
         self.k += happened
         self.n += 1
 
     @property
     def share(self) -> float:
-        """As a fraction; NaN of nothing."""
+        """k / n; NaN for n = 0."""
         return self.k / self.n if self.n else math.nan
 
     def se(self, of: float) -> float:
-        """Standard error of the share if it were this one."""
+        """Return the standard error of the share, if the true share is ``of``."""
         return math.sqrt(of * (1 - of) / self.n)
 
 
 @dataclass
 class NullCounts:
-    """What was found where nothing was to be found."""
+    """False positives in sweeps without effects or defects."""
 
     called: Rate = field(default_factory=Rate)  # sweeps with any effect called, on performance or failures
-    called_by_look: Rate = field(default_factory=Rate)  # parameters with p < 0.05 before the correction
+    called_uncorrected: Rate = field(default_factory=Rate)  # parameters with p < 0.05 before the correction
     covered: dict[str, Rate] = field(
         default_factory=dict
     )  # intervals of means that hold the truth, by what they are of
-    fired: dict[Rule, Rate] = field(default_factory=dict)  # over the sweeps clean of the rule's condition
+    findings: dict[Rule, Rate] = field(default_factory=dict)  # over the sweeps without the rule's condition
     bimodal: Rate = field(default_factory=Rate)
     importance: Rate = field(default_factory=Rate)  # forests that were not refused
 
@@ -81,34 +81,34 @@ def null_counts(count: int, *, forests: int = 0) -> NullCounts:
         count: sweeps.
         forests: how many of these a forest is grown for.
     """
-    found = NullCounts(fired={rule: Rate() for rule in RULES})
+    counts = NullCounts(findings={rule: Rate() for rule in RULES})
     truth = _expected_best_so_far()
     for index in range(count):
         rng = np.random.default_rng([7, index])
         analysed = add_effects(_clean_sweep(random_setting(rng), rng), seed=index)
-        found.called.count(any(effect.called or effect.failures_called for effect in analysed.effects))
+        counts.called.count(any(effect.called or effect.failures_called for effect in analysed.effects))
         for effect in analysed.effects:
             if effect.p is not None:
-                found.called_by_look.count(effect.p < 0.05)
-        _count_coverage(analysed, truth, found.covered)
+                counts.called_uncorrected.count(effect.p < 0.05)
+        _count_coverage(analysed, truth, counts.covered)
         for rule, judge in RULES.items():
-            if IS_CLEAN.get(rule, lambda _case: True)(analysed):
-                found.fired[rule].count(any(True for _ in judge(analysed)))
+            if IS_CLEAN.get(rule, lambda _analysed: True)(analysed):
+                counts.findings[rule].count(any(True for _ in judge(analysed)))
         reached = analysed.outcomes.reached[np.isfinite(analysed.outcomes.reached)].tolist()
         modes = modes_of(reached, rng) if analysed.outcomes.is_comparable else None
         if modes is not None:
-            found.bimodal.count(modes.bimodal)
+            counts.bimodal.count(modes.bimodal)
         if index < forests and analysed.outcomes.n >= LEAST_RUNS:
-            found.importance.count(importance_of(analysed.outcomes, analysed.parameters, index).refused is None)
+            counts.importance.count(importance_of(analysed.outcomes, analysed.parameters, index).refused is None)
     for index in range(count):
         analysed = continued(np.random.default_rng([8, index]))
         for rule in (Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP):
-            found.fired[rule].count(any(True for _ in RULES[rule](analysed)))
-    return found
+            counts.findings[rule].count(any(True for _ in RULES[rule](analysed)))
+    return counts
 
 
 def _clean_sweep(setting: Setting, rng: np.random.Generator) -> Any:
-    """Return a sweep with nothing wrong, about which true things are claimed."""
+    """Return a sweep without defects and with true claims."""
     runs = simulate(setting, rng)
     some = runs[0].config
     claims = (
@@ -167,8 +167,8 @@ def _no_small_value(analysed: AnalysedSweep) -> bool:
     )
 
 
-# Rules whose condition is in the data itself, by chance or not: what a sweep without it looks like. The conditions of
-# the others are never in a null sweep.
+# Null sweeps may have the condition of these rules by chance: how to recognise a sweep without it. No null sweep has
+# the conditions of the other rules.
 IS_CLEAN: Mapping[Rule, Callable[[AnalysedSweep], bool]] = {
     Rule.NEVER_SAMPLED_VALUE: _all_sampled,
     Rule.ZERO_VARIANCE_PARAM: _all_vary,
@@ -177,7 +177,7 @@ IS_CLEAN: Mapping[Rule, Callable[[AnalysedSweep], bool]] = {
 }
 
 
-# The rules that look at effects or confounded pairs; the others need not wait for the permutations.
+# The rules that need effects or confounded pairs; the others are checked without permutations, to save time.
 READ_EFFECTS = {
     Rule.GROUP_N_TOO_SMALL,
     Rule.MAX_OF_UNEQUAL_N,
@@ -189,14 +189,14 @@ READ_EFFECTS = {
 
 def power_of_rules(count: int) -> dict[Rule, Rate]:
     """Return how often each rule names its planted defect."""
-    found = {}
+    rates = {}
     for rule, plant in PLANTED.items():
-        rate = found[rule] = Rate()
+        rate = rates[rule] = Rate()
         for index in range(count):
             analysed = plant(np.random.default_rng([3, index]))
             analysed = add_effects(analysed, seed=index) if rule in READ_EFFECTS else analysed
             rate.count(any(SUBJECTS[rule] in finding.subjects for finding in RULES[rule](analysed)))
-    return found
+    return rates
 
 
 _STEP = 2 * NOISE_SD
@@ -212,25 +212,25 @@ EFFECTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
 
 def power_of_effects(count: int, n: int = 30) -> dict[str, Rate]:
     """Return how often a planted effect is called in sweeps of n runs with crashes, half under Hyperband."""
-    found = {}
+    rates = {}
     for what, (parameter, shift) in EFFECTS.items():
-        rate = found[what] = Rate()
+        rate = rates[what] = Rate()
         for index in range(count):
             setting = replace(Setting(n, crash=0.15, shift=shift), hyperband=index % 2 == 0)
             analysed = add_effects(simulated_sweep(simulate(setting, np.random.default_rng([5, index]))), seed=index)
             rate.count(any(effect.called and effect.parameter == parameter for effect in analysed.effects))
-    return found
+    return rates
 
 
 def power_of_modes(count: int, n: int = 12) -> Rate:
-    """Return how often two groups like those of o7pjrbw1 are found: a third near 46 %, the others near 5.5 %."""
+    """Return how often two groups like those of o7pjrbw1 are found: a third near 46%, the others near 5.5%."""
     rate = Rate()
     for index in range(count):
         rng = np.random.default_rng([6, index])
         high = n // 3
         values = np.concatenate([rng.normal(0.465, 0.005, high), rng.normal(0.055, 0.005, n - high)])
-        found = modes_of(values.tolist(), rng)
-        rate.count(found is not None and found.bimodal and found.above == high)
+        modes = modes_of(values.tolist(), rng)
+        rate.count(modes is not None and modes.bimodal and modes.above == high)
     return rate
 
 

@@ -1,4 +1,4 @@
-"""One simulated sweep a rule, with the very thing in it that the rule is for."""
+"""For every rule a simulated sweep with the defect that the rule finds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIXED = Setting(N, crash=0.1, hyperband=False)
 
 
 def _resumed(rng: np.random.Generator, jump: float, **fields: Any) -> AnalysedSweep:
-    """A sweep whose last run starts from the weights of its first one."""
+    """Return a sweep whose last run starts from the weights of its first run."""
     runs = simulate(Setting(N), rng)
     parent, child = runs[0], runs[-1]
     start = parent.values[int(parent.summary["checkpoint_epoch"]) - 1]
@@ -31,7 +31,7 @@ def _resumed(rng: np.random.Generator, jump: float, **fields: Any) -> AnalysedSw
 
 
 def continued(rng: np.random.Generator) -> AnalysedSweep:
-    """The same with nothing wrong: same split, first value as good as the weights were."""
+    """Return such a sweep without a defect: the same split, and a first value like that of the weights."""
     return _resumed(rng, jump=0.0)
 
 
@@ -108,7 +108,7 @@ def _small_group(rng: np.random.Generator) -> AnalysedSweep:
 
 
 def _unequal_n(rng: np.random.Generator) -> AnalysedSweep:
-    """24 runs that scatter against 6 that are better and do not: the 24 hold the maximum."""
+    """Return 24 runs that scatter and 6 better runs that do not; the maximum is among the 24."""
     runs = simulate(Setting(N), rng)
     for index, run in enumerate(runs):
         run.config["curriculum"] = index < 24
@@ -119,7 +119,7 @@ def _unequal_n(rng: np.random.Generator) -> AnalysedSweep:
 
 
 def _censored(rng: np.random.Generator) -> AnalysedSweep:
-    """Nearly all runs of one value are stopped early, few of the others."""
+    """Stop nearly all runs of one value early, and few of the others."""
     runs = simulate(Setting(N), rng)
     for run in runs:
         if rng.random() < (0.95 if run.config["snr_layer"] == "standard" else 0.1):
@@ -149,7 +149,7 @@ def _duplicates(rng: np.random.Generator) -> AnalysedSweep:
 
 
 def _boundary(rng: np.random.Generator) -> AnalysedSweep:
-    """Performance rises with the learning rate up to the end of its range, by 8 sd of the runs in all."""
+    """Let performance rise with the learning rate up to the end of its range, by 8 sd of the runs in all."""
 
     def shift(config: Mapping[str, Any]) -> float:
         return 8 * RUN_SD * (np.log10(config["max_lr"]) + 5) / 3
@@ -158,7 +158,7 @@ def _boundary(rng: np.random.Generator) -> AnalysedSweep:
 
 
 def _infeasible(rng: np.random.Generator) -> AnalysedSweep:
-    """Above a learning rate that a third of the runs exceed, nearly all fail."""
+    """Let nearly all runs fail above a learning rate that a third of the runs exceed."""
     runs = simulate(replace(MIXED, crash=0.05), rng)
     for run in runs:
         if run.config["max_lr"] > 10**-3 and rng.random() < 0.95:
@@ -212,7 +212,7 @@ PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.NAN_NEVER_STOPPED: _nan,
 }
 
-# What the rule has to name.
+# The subject that the rule has to name.
 SUBJECTS: Mapping[Rule, str] = {
     Rule.SPLIT_CHANGED_ON_RESUME: f"run{N - 1:04d}",
     Rule.HELDOUT_OVERLAP_BOUND: f"run{N - 1:04d}",

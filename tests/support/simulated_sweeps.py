@@ -1,8 +1,8 @@
-"""Sweeps with a known truth: what the statistics and the rules are calibrated on.
+"""Sweeps with a known truth, for calibrating the statistics and the rules.
 
 Runs are curves that rise and flatten, plus an offset of the run (its seed) and epoch noise; they crash at random
 epochs, Hyperband stops them as it would, some are cancelled. Nothing depends on the configuration unless planted.
-Records are built as they are read from a server; ends are given, for how ends are concluded is tested elsewhere.
+Records are built as they are read from a server. The causes of the ends are given.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "snr_layer": {"values": ["standard", "bottleneck_64", "bottleneck_128"]},
     "curriculum": {"values": [True, False]},
 }
-# The same in every run: what makes runs comparable.
+# The same in every run, so that runs are comparable.
 SHARED = {
     "label_set": "digital17", "snr_min_db": 0, "snr_max_db": 30, "split_fingerprint": "s1", "epochs": EPOCHS,
     "split": [0.8, 0.1, 0.1], "n_train": 891_289, "n_val": 111_411, "n_test": 111_412, "select_by": "combined_acc",
@@ -45,7 +45,7 @@ SHARED = {
 
 @dataclass
 class Simulated:
-    """One run before it is a record; plants change it."""
+    """One run before it is a record; planted defects change it."""
 
     config: dict[str, Any]
     values: list[float]  # one an epoch
@@ -56,7 +56,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Setting:
-    """What befalls the runs of one sweep."""
+    """What happens to the runs of one sweep."""
 
     n: int
     crash: float = 0.0  # probability that a run crashes, at a random epoch
@@ -67,7 +67,7 @@ class Setting:
 
 
 def random_setting(rng: np.random.Generator) -> Setting:
-    """Draw what befalls a sweep: 8 to 60 runs, with and without crashes, early stops and cancellations."""
+    """Draw a setting: 8 to 60 runs, with and without crashes, early stops and cancellations."""
     return Setting(
         n=int(rng.integers(8, 61)),
         crash=float(rng.choice([0.0, 0.15, 0.4])),
@@ -120,7 +120,7 @@ def _configs(setting: Setting, rng: np.random.Generator) -> list[dict[str, Any]]
 
 
 def _evaluation(run: Simulated, rng: np.random.Generator) -> dict[str, Any]:
-    """Return what a run says of its checkpoint, which is its peak's, and of its test, which is like validation."""
+    """Return the summary of a run: the checkpoint is that of its peak, and test is like validation."""
     best = int(np.argmax(run.values))
     if run.cause is not Cause.COMPLETED:
         return {"checkpoint_epoch": best + 1}

@@ -27,7 +27,7 @@ def points(
 
 
 def run(run_id: str, values: Sequence[float] = (), state: str = "finished", **fields: Any) -> RunRecord:
-    """Return a run whose heartbeat came with its last point."""
+    """Return a run with its last heartbeat at its last point."""
     named = fields.pop("named", True)
     start_s = fields.pop("start_s", 0.0)
     fields.setdefault("points", points(values, named=named, start_s=start_s))
@@ -67,12 +67,12 @@ STORY_CONFIG = {
 
 
 def configured(max_lr: float) -> dict[str, object]:
-    """Return one of its configurations."""
+    """Return a configuration of that sweep."""
     return {"max_lr": max_lr, "snr_layer": "standard", "curriculum": True, "optimizer": {"beta": 0.9}, "epochs": 20}
 
 
 def story() -> SweepRecord:
-    """A gem that was lost, two whole runs, an early stop, a divergence, one out of memory, one still running."""
+    """Return a sweep with a lost gem, two whole runs, an early stop, a divergence, one out of memory, one running."""
     return sweep(
         completed("whole", [0.02 * e for e in range(1, 21)], config=configured(1e-3), stop_recorded=False),
         run("gem", [0.05 * e for e in range(1, 11)], "crashed", config=configured(2e-3), stop_recorded=False),
@@ -86,7 +86,7 @@ def story() -> SweepRecord:
 
 
 def amc_sweep() -> SweepRecord:
-    """Three runs of a trial that logs what only modulation classification has; the best one is called best."""
+    """Return three runs with the metrics of modulation classification; the best one is called best."""
     runs = []
     for number, name in enumerate(("best", "second", "third")):
         rows = []

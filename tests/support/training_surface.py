@@ -1,7 +1,7 @@
-"""A made-up training sweep whose truth is known: accuracy over 150 epochs as a function of four parameters.
+"""A simulated training sweep with a known truth: accuracy over 150 epochs as a function of four parameters.
 
-The learning rate has an optimum that moves with the batch size and the SNR layer, and above it runs crash; others crash
-whatever their configuration, as machines do. A crashed run has a prefix of its curve.
+The best learning rate depends on the batch size and the SNR layer. Runs far above it crash; others crash with any
+configuration, as machines do. A crashed run has the beginning of its curve.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OPTIMUM = {"max_lr": 10**-2.4, "snr_layer": "pre", "batch": 512, "curriculum": T
 
 @dataclass(frozen=True)
 class Crashes:
-    """How runs crash: ``machine`` of all, and ``config`` of those far above the best learning rate."""
+    """Shares of runs that crash: ``machine`` of all runs, ``config`` of those far above the best learning rate."""
 
     machine: float = 0.35
     config: float = 0.9
@@ -74,7 +74,7 @@ def draw_config(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def train(run_id: str, config: Mapping[str, Any], rng: np.random.Generator, crashes: Crashes = MIXED) -> RunRecord:
-    """Return the record of one run: finished, or crashed without a word of why."""
+    """Return the record of one run: finished, or crashed without a reason."""
     away = math.log10(config["max_lr"]) - best_log_lr(config)
     epoch = np.arange(1, EPOCHS + 1)
     slowness = 12 * (1 + 1.5 * max(0.0, -away) + 0.5 * abs(away))

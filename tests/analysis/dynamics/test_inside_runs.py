@@ -21,7 +21,7 @@ METRIC = "val/combined_acc"
 
 
 def _dynamics(*runs: Mapping[str, Sequence[float]]) -> Dynamics:
-    """Return the views of runs that logged these columns, one value an epoch; ``val/combined_acc`` is among them."""
+    """Return the dynamics of runs that logged these columns, ``val/combined_acc`` among them, one value an epoch."""
     records = []
     for index, columns in enumerate(runs):
         count = len(columns[METRIC])
@@ -37,34 +37,34 @@ def _triangle(epochs: int, cycle: int) -> list[float]:
 
 
 def _cyclic_run(seed: int) -> dict[str, list[float]]:
-    """A run whose metric suffers in proportion to its learning rate, as the run log's do."""
+    """Return a run whose metric falls in proportion to its learning rate."""
     rng = np.random.default_rng(seed)
     rate = _triangle(60, 20)
     top = 0.5 * (1 - np.exp(-np.arange(1, 61) / 5))
     return {METRIC: (top - 60 * np.array(rate) + rng.normal(0, 0.003, 60)).tolist(), "lr": rate}
 
 
-def test_a_metric_that_suffers_under_a_rising_rate_gains_while_it_falls() -> None:
-    view = _dynamics(*(_cyclic_run(seed) for seed in range(8))).cycles
-    assert view is not None
-    assert view.difference is not None
-    assert view.interval is not None
+def test_cycles_compare_the_metric_while_the_rate_rises_and_falls() -> None:
+    summary = _dynamics(*(_cyclic_run(seed) for seed in range(8))).cycles
+    assert summary is not None
+    assert summary.difference is not None
+    assert summary.interval is not None
     # The rate moves by 1e-4 an epoch, the metric by 60 times that, once down and once up.
-    assert view.difference == pytest.approx(0.012, abs=0.002)
-    assert view.interval[0] > 0
-    assert (view.n, view.runs_better_falling) == (8, 8)
-    assert view.peaks["at the bottom"] >= 6, "others lie an epoch beside it"
+    assert summary.difference == pytest.approx(0.012, abs=0.002)
+    assert summary.interval[0] > 0
+    assert (summary.n, summary.runs_better_falling) == (8, 8)
+    assert summary.peaks["at the bottom"] >= 6, "others are one epoch away"
 
 
-def test_a_peak_at_the_highest_rate_is_said_to_be_there() -> None:
+def test_the_peak_phase_is_at_the_top_for_the_highest_rate() -> None:
     rate = _triangle(20, 20)
-    view = _dynamics({METRIC: [0.1 + 100 * value for value in rate], "lr": rate}).cycles
-    assert view is not None
-    assert view.runs[0].peak_phase == "at the top"
-    assert view.runs[0].peak_lr_share == pytest.approx(1)
+    summary = _dynamics({METRIC: [0.1 + 100 * value for value in rate], "lr": rate}).cycles
+    assert summary is not None
+    assert summary.runs[0].peak_phase == "at the top"
+    assert summary.runs[0].peak_lr_share == pytest.approx(1)
 
 
-def test_a_constant_rate_gives_no_view() -> None:
+def test_a_constant_rate_gives_no_cycles() -> None:
     assert _dynamics({METRIC: [0.1, 0.2, 0.3], "lr": [1e-3] * 3}).cycles is None
 
 
@@ -73,10 +73,10 @@ def test_excess_mass_is_twice_the_dip() -> None:
     values = np.sort([0.0, 0.001, 0.002, 0.998, 0.999, 1.0, 0.9985, 0.9995])[None]
     assert excess_mass(values)[0] == pytest.approx(3 / 8, abs=0.02)
     even = np.linspace(0, 1, 50)[None]
-    assert excess_mass(even)[0] == pytest.approx(1 / 50, abs=0.005), "the dip of an even sample is its least, 1/(2n)"
+    assert excess_mass(even)[0] == pytest.approx(1 / 50, abs=0.005), "an even sample has the smallest dip, 1/(2n)"
 
 
-def test_the_two_groups_of_o7pjrbw1_are_found_with_the_gap_between_them() -> None:
+def test_modes_finds_the_two_groups_of_o7pjrbw1_and_their_gap() -> None:
     values = [0.4725, 0.462, 0.4612, 0.458, 0.05, 0.052, 0.055, 0.057, 0.051, 0.06, 0.058, 0.054]
     modes = modes_of(values, np.random.default_rng(0))
     assert modes is not None
@@ -90,7 +90,7 @@ def test_few_or_equal_values_have_no_modes() -> None:
     assert modes_of([0.5] * 20, np.random.default_rng(0)) is None
 
 
-def test_overfitting_begins_where_validation_falls_and_training_still_rises() -> None:
+def test_overfitting_starts_where_validation_falls_and_train_rises() -> None:
     rng = np.random.default_rng(0)
     epochs = np.arange(40)
     train = 0.7 * (1 - np.exp(-epochs / 12)) + rng.normal(0, 0.003, 40)
@@ -100,22 +100,22 @@ def test_overfitting_begins_where_validation_falls_and_training_still_rises() ->
     onset = onset_of(train, value)
     assert onset is not None
     assert 17 <= onset <= 22
-    assert onset_of(train, train - 0.05) is None, "validation that rises along is no overfitting"
+    assert onset_of(train, train - 0.05) is None, "validation rises too"
     together = np.where(epochs < 20, train, train[20] - 0.004 * (epochs - 20))
-    assert onset_of(together, together - 0.02) is None, "a dip that takes the train value along is none"
+    assert onset_of(together, together - 0.02) is None, "train falls too"
     assert is_judged(train, value)
-    assert is_judged(train, train - 0.05), "it had the time to fall"
-    assert not is_judged(train[:6], value[:6]), "a few epochs are no proof of health"
+    assert is_judged(train, train - 0.05), "it has enough epochs to fall"
+    assert not is_judged(train[:6], value[:6]), "too few epochs"
 
 
-def test_the_gap_is_told_by_phase() -> None:
-    view = _dynamics({METRIC: [0.5] * 9, "train/combined_acc": [0.4] * 3 + [0.6] * 3 + [0.8] * 3}).gap
-    assert view is not None
-    assert (view.early, view.middle, view.late) == pytest.approx((-0.1, 0.1, 0.3))
-    assert view.train_metric == "train/combined_acc"
+def test_the_gap_has_a_mean_for_each_third() -> None:
+    summary = _dynamics({METRIC: [0.5] * 9, "train/combined_acc": [0.4] * 3 + [0.6] * 3 + [0.8] * 3}).gap
+    assert summary is not None
+    assert (summary.early, summary.middle, summary.late) == pytest.approx((-0.1, 0.1, 0.3))
+    assert summary.train_metric == "train/combined_acc"
 
 
-def test_task_weights_and_attractors_are_told_run_by_run() -> None:
+def test_task_weights_and_attractors_have_one_entry_per_run() -> None:
     found = _dynamics(
         {
             METRIC: [0.1, 0.2, 0.3],
@@ -133,7 +133,7 @@ def test_task_weights_and_attractors_are_told_run_by_run() -> None:
 
 
 def test_classes_are_those_of_the_best_run_in_the_epoch_of_its_peak() -> None:
-    view = _dynamics(
+    summary = _dynamics(
         {METRIC: [0.1, 0.2], "f1/mod/QPSK": [0.1, 0.1]},
         {
             METRIC: [0.3, 0.5, 0.4],
@@ -144,15 +144,15 @@ def test_classes_are_those_of_the_best_run_in_the_epoch_of_its_peak() -> None:
             "f1/snr/-2": [0.1, 0.1, 0.1],
         },
     ).classes
-    assert view is not None
-    assert (view.run_id, view.epoch) == ("run1", 2)
-    assert [(score.name, score.at_peak) for score in view.modulations] == [("QPSK", 0.7), ("16APSK", 0.3)]
-    assert view.modulations[0].largest_drop == pytest.approx(0.5)
-    assert [score.name for score in view.levels] == ["-2", "12"]
-    assert [score.name for score in view.families] == ["PSK"]
+    assert summary is not None
+    assert (summary.run_id, summary.epoch) == ("run1", 2)
+    assert [(score.name, score.at_peak) for score in summary.modulations] == [("QPSK", 0.7), ("16APSK", 0.3)]
+    assert summary.modulations[0].largest_drop == pytest.approx(0.5)
+    assert [score.name for score in summary.levels] == ["-2", "12"]
+    assert [score.name for score in summary.families] == ["PSK"]
 
 
-def test_volatility_says_where_the_deepest_drop_was() -> None:
+def test_volatility_has_the_epoch_of_the_largest_drop() -> None:
     (run,) = _dynamics({METRIC: [0.1, 0.2, 0.3, 0.05, 0.35, 0.4]}).volatility
     assert (run.drop_epoch, run.largest_drop) == (4, pytest.approx(0.25))
     assert run.peak_inflation > run.noise_sd
@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_conclusions() -> None:
         assert getattr(first, name) == getattr(second, name)
 
 
-def test_another_sweep_gets_no_views_of_modulation_classification() -> None:
+def test_a_sweep_of_another_task_has_no_classification_summaries() -> None:
     dynamics = _everything(0).dynamics
     assert dynamics.classes is None
     assert dynamics.drifts == dynamics.attractors == ()
@@ -186,7 +186,7 @@ EMPTY: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("case", EMPTY)
-def test_sweeps_with_nothing_to_conclude_from_are_concluded_from(case: dict[str, Any]) -> None:
+def test_sweeps_without_usable_values_are_analysed(case: dict[str, Any]) -> None:
     config = {"method": "random", "parameters": {"a": {"values": [1, 2, 3]}, "b": {"values": [[1], [2, 3]]}}}
     runs = [
         completed(f"run{index}", values, config={"a": index % 3 + 1, "b": [1]})

@@ -1,4 +1,4 @@
-"""A short run of tests/soak/test_calibration.py: bounds wide enough that a right analysis passes practically always."""
+"""A short run of tests/soak/test_calibration.py: a correct analysis practically always passes its bounds."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def test_few_null_sweeps_have_an_effect_called() -> None:
     assert _at_most(_null().called, 0.05), _null().called
 
 
-def test_intervals_of_means_hold_the_truth_about_95_times_in_100() -> None:
+def test_intervals_of_means_cover_the_truth_about_95_times_in_100() -> None:
     for what, rate in _null().covered.items():
-        # Intervals of one sweep share its runs: the standard error is that of fewer.
+        # Intervals of one sweep share its runs, so the standard error is larger.
         assert abs(rate.share - 0.95) <= 0.02 + ALMOST_NEVER * 2 * math.sqrt(0.05 * 0.95 / rate.n), (what, rate)
 
 
 @pytest.mark.parametrize("rule", list(Rule))
-def test_a_rule_is_silent_on_sweeps_that_are_clean_of_its_condition(rule: Rule) -> None:
-    rate = _null().fired[rule]
+def test_a_rule_finds_nothing_in_sweeps_without_its_condition(rule: Rule) -> None:
+    rate = _null().findings[rule]
     assert rate.n >= SWEEPS / 4
     assert _at_most(rate, 0.01), rate
 
 
 def test_rules_name_their_planted_defect() -> None:
     missed = {rule: rate for rule, rate in power_of_rules(4).items() if rate.k < 2}
-    assert not missed, "a rule that finds 95 in 100 misses three of four once in two thousand"
+    assert not missed, "a rule that finds 95 of 100 misses three of four once in two thousand"
 
 
 def test_an_effect_of_two_noise_sd_is_mostly_found_in_30_runs() -> None:
     for what, rate in power_of_effects(16).items():
-        assert rate.k >= 6, (what, rate, "one that is found 80 times in 100 is found less than 6 of 16 times in 10,000")
+        assert rate.k >= 6, (what, rate, "at a power of 80%, fewer than 6 of 16 are found once in 10,000")
 
 
-def test_two_groups_of_runs_are_told_from_one() -> None:
+def test_two_groups_of_runs_are_distinguished_from_one() -> None:
     assert power_of_modes(10).k == 10
 
 

@@ -31,16 +31,16 @@ def _effects(runs: list[Simulated], config: Mapping[str, Any], metric: Metric | 
     return {effect.parameter: effect for effect in found}
 
 
-def _rank_score(runs: list[Simulated]) -> dict[str, float]:
+def _rank_scores(runs: list[Simulated]) -> dict[str, float]:
     outcomes = simulated_sweep(runs, CHOICES).outcomes
     ids = [entry.run.run_id for entry in outcomes.entries]
     return dict(zip(ids, outcomes.rank_score.tolist(), strict=True))
 
 
-def test_a_value_that_stands_alone_is_seen_sooner_where_each_is_set_against_the_others() -> None:
+def test_comparing_each_value_with_the_others_finds_one_deviating_value_sooner() -> None:
     values = parameter("layer", [*"aaaabbbbcccc", None])
     alone, level = np.array([[1.0] * 3 + [0.0] * 10]), np.array([[1.0, 0, 0, 0] * 3 + [0.0]])
-    # Most of one value and none of the rest: one contrast says it all, at the price of one column instead of two.
+    # All runs of one value and none of the others: one contrast explains everything with one column instead of two.
     assert dependence(alone, values, of_each_value=True) > dependence(alone, values)
     assert dependence(level, values, of_each_value=True) == dependence(level, values) == 0
     contrast = values.against_others(0)[:, 0]
@@ -49,21 +49,21 @@ def test_a_value_that_stands_alone_is_seen_sooner_where_each_is_set_against_the_
     assert contrast[12] == 0
 
 
-def test_a_stopped_run_is_judged_by_the_epochs_that_it_was_given() -> None:
+def test_a_stopped_run_is_compared_over_its_own_epochs() -> None:
     slow = [0.1, 0.2, 0.3, 0.8]
-    rank_score = _rank_score([_run(slow), _run([0.3, 0.4], Cause.EARLY_STOPPED), _run([0.2, 0.3, 0.5, 0.6])])
-    assert rank_score["run0001"] == 1.0, "ahead of both after two epochs, whatever they reached later"
+    rank_score = _rank_scores([_run(slow), _run([0.3, 0.4], Cause.EARLY_STOPPED), _run([0.2, 0.3, 0.5, 0.6])])
+    assert rank_score["run0001"] == 1.0, "best of all after two epochs"
     assert rank_score["run0000"] == 0.5
     assert rank_score["run0002"] == 0.0
 
 
 def test_without_cut_runs_the_rank_score_is_the_rank_of_the_peak() -> None:
-    rank_score = _rank_score([_run([0.1, 0.5]), _run([0.4, 0.2]), _run([0.3, 0.5]), _run([0.9, 0.1])])
+    rank_score = _rank_scores([_run([0.1, 0.5]), _run([0.4, 0.2]), _run([0.3, 0.5]), _run([0.9, 0.1])])
     assert list(rank_score.values()) == sorted(rank_score.values(), reverse=True)
     assert rank_score == {"run0003": 1.0, "run0000": 0.5, "run0002": 0.5, "run0001": 0.0}
 
 
-def test_means_are_of_equal_epochs_and_the_best_is_of_any() -> None:
+def test_means_are_at_equal_epochs_and_the_best_is_at_any_epoch() -> None:
     runs = [_run([0.1, 0.2, 0.3, 0.9], a=1, b="x")] * 6
     runs += [_run([0.3, 0.4], Cause.EARLY_STOPPED, a=2, b="x")] * 5 + [_run([0.2, 0.8], Cause.LOST, a=2, b="x")]
     effect = _effects(runs, CHOICES)["a"]
@@ -74,7 +74,7 @@ def test_means_are_of_equal_epochs_and_the_best_is_of_any() -> None:
     assert (two.failures, two.ended, two.cut_short) == (1, 6, 5)
 
 
-def test_a_crashed_run_counts_in_best_and_failures_and_not_in_the_mean_of_whole_ones() -> None:
+def test_a_crashed_run_counts_in_best_and_failures_but_not_in_the_mean() -> None:
     runs = [_run([0.1, 0.2, 0.3], a=1 + index % 2, b="x") for index in range(8)]
     runs.append(_run([0.1, 0.4], Cause.LOST, a=1, b="x"))
     one, two = _effects(runs, CHOICES)["a"].values
@@ -84,7 +84,7 @@ def test_a_crashed_run_counts_in_best_and_failures_and_not_in_the_mean_of_whole_
     assert one.spread == (0.3, 0.3)
 
 
-def test_values_of_unequal_n_are_set_beside_each_other_at_one_k() -> None:
+def test_values_of_unequal_n_are_compared_at_one_k() -> None:
     runs = [_run([value], a=1, b="x") for value in (0.1, 0.2, 0.3, 0.4)] + [_run([0.3], a=2, b="x")] * 2
     effect = _effects(runs, CHOICES)["a"]
     assert effect.k == 2
@@ -92,14 +92,14 @@ def test_values_of_unequal_n_are_set_beside_each_other_at_one_k() -> None:
     assert effect.values[1].expected_best == pytest.approx(0.3)
 
 
-def test_a_minimised_metric_has_its_best_at_the_bottom() -> None:
+def test_the_best_of_a_minimised_metric_is_the_lowest() -> None:
     runs = [_run([value], a=1, b="x") for value in (0.1, 0.2, 0.3, 0.4)] + [_run([0.3], a=2, b="x")] * 2
     effect = _effects(runs, CHOICES, Metric("val/loss", "minimize"))["a"]
     assert effect.values[0].best == 0.1
     assert effect.values[0].expected_best == pytest.approx((3 * 0.1 + 2 * 0.2 + 0.3) / 6)
 
 
-def test_matched_pairs_differ_in_one_parameter_alone_and_average_seeds() -> None:
+def test_matched_pairs_differ_in_one_parameter_and_average_over_seeds() -> None:
     space = {"parameters": {**CHOICES["parameters"], "seed": {"values": [0, 1]}}}
     runs = [
         _run([0.3 * (b == "y") + 0.1 * a + 0.02 * seed], a=a, b=b, seed=seed)
@@ -112,7 +112,7 @@ def test_matched_pairs_differ_in_one_parameter_alone_and_average_seeds() -> None
     assert "seed" not in effects
 
 
-def test_a_parameter_that_only_some_runs_have_is_judged_among_these() -> None:
+def test_a_parameter_that_some_runs_lack_is_tested_among_the_others() -> None:
     rng = np.random.default_rng(1)
     space = {"parameters": {"optimizer": {"values": ["sgd", "adam"]}, "momentum": {"values": [0.5, 0.9]}}}
     runs = []
@@ -134,7 +134,7 @@ def test_a_parameter_that_only_some_runs_have_is_judged_among_these() -> None:
         (lambda place: (place - 0.5) ** 2, "dips inside"),
     ],
 )
-def test_the_shape_of_a_range_is_told_on_its_own_scale(shape: Any, trend: str) -> None:
+def test_the_trend_of_a_range_is_named(shape: Any, trend: str) -> None:
     rng = np.random.default_rng(2)
     space = {"parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}}}
     places = rng.uniform(0, 1, 40)
@@ -153,7 +153,7 @@ def test_a_null_that_the_sweep_lists_is_a_value() -> None:
     assert effect.called
 
 
-def test_equal_looks_cost_one_and_independent_looks_cost_more() -> None:
+def test_the_correction_is_stronger_for_independent_tests_than_for_equal_ones() -> None:
     rng = np.random.default_rng(3)
     score_B = rng.exponential(size=2001)
     score_B[0] = np.quantile(score_B, 0.99)
@@ -181,17 +181,17 @@ def test_a_forest_names_the_planted_parameter_and_is_refused_without_one() -> No
     assert "12 runs" in (importance_of(few.outcomes, few.parameters, seed=0).refused or "")
 
 
-def test_parameters_that_moved_together_are_named_and_others_are_not() -> None:
+def test_only_parameters_that_moved_together_are_a_confounded_pair() -> None:
     runs = simulate(Setting(30), np.random.default_rng(6))
     for run in runs:
         run.config["curriculum"] = run.config["max_lr"] > 10**-3.5
     (pair,) = confounded_pairs(simulated_sweep(runs).parameters, np.random.default_rng(0))
     assert {pair.first, pair.second} == {"max_lr", "curriculum"}
     assert pair.measure == "correlation ratio"
-    assert pair.strength == pytest.approx(0.87, abs=0.05), "the rank correlation of a range with its upper half"
+    assert pair.strength == pytest.approx(0.87, abs=0.05), "rank correlation of a range with its upper half"
 
 
-def test_runs_of_a_project_have_the_parameters_in_which_they_differ() -> None:
+def test_the_parameters_of_project_runs_are_the_entries_that_differ() -> None:
     runs = [
         _run([0.1 * (index % 2)], lr=[1e-3, 1e-4][index % 2], git_commit=str(index), seed=index) for index in range(12)
     ]

@@ -51,7 +51,7 @@ def test_wilson_interval_covers_the_true_rate_about_95_times_in_100(n: int) -> N
     assert 0.94 < covered / len(rates) < 0.965
 
 
-def test_what_is_no_rate_is_refused() -> None:
+def test_wilson_interval_refuses_more_successes_than_trials() -> None:
     with pytest.raises(ValueError, match="4 successes of 3"):
         wilson_interval(4, 3)
 
@@ -72,7 +72,7 @@ def test_noise_sd_needs_five_values() -> None:
     assert noise_sd([1, 2, 1, 2, 1]) is not None
 
 
-def test_medians_of_3_shrug_off_one_lucky_epoch() -> None:
+def test_medians_of_3_remove_one_lucky_epoch() -> None:
     assert medians_of_3([1, 9, 2, 3]) == [2, 3]
     assert medians_of_3([1, 2]) == []
 
@@ -84,7 +84,7 @@ def test_the_expected_best_of_k_is_the_mean_over_all_subsets_of_k() -> None:
         assert expected_best(values, k) == pytest.approx(sum(map(max, subsets)) / len(subsets))
 
 
-def test_the_expected_best_of_many_runs_overflows_nothing() -> None:
+def test_the_expected_best_of_many_runs_does_not_overflow() -> None:
     values = [index / 4000 for index in range(1, 4001)]
     assert expected_best(values, 1) == pytest.approx(sum(values) / 4000)
     assert expected_best(values, 2000) == pytest.approx(2000 / 2001 * 4001 / 4000)
@@ -99,6 +99,6 @@ def test_a_mean_has_an_interval_from_8_values_on() -> None:
 
 
 @pytest.mark.parametrize(("n", "inflation"), [(1, 0.0), (2, 0.5642), (9, 1.4850), (66, 2.368)])
-def test_a_peak_flatters_by_the_expected_maximum_of_its_noise(n: int, inflation: float) -> None:
+def test_expected_inflation_is_the_expected_maximum_of_normal_noise(n: int, inflation: float) -> None:
     """Harter, Biometrika 48 (1961), expected values of normal order statistics."""
     assert expected_inflation(n) == pytest.approx(inflation, abs=0.03)

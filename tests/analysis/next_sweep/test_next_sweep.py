@@ -1,4 +1,4 @@
-"""The next sweep: valid for W&B, with evidence, and still holding what the runs cannot exclude."""
+"""The next sweep: it is valid, names its evidence, and keeps what the runs cannot exclude."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from amc_sweeps.runs.records import RunRecord
 
 
 def written(analysed: AnalysedSweep) -> dict[str, Any]:
-    """Return the next sweep as PyYAML reads it, after W&B's grammar and the dry run have passed it."""
+    """Return the next sweep as PyYAML reads it, and check it with the dry run of ``amc-sweep create``."""
     text = next_sweep(analysed).text
     assert not check_sweep(text, source="next.yaml").problems, text
     return dict(yaml.safe_load(text))
 
 
 def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) -> AnalysedSweep:
-    """Return the analysed of a sweep over some parameters."""
+    """Return a sweep over some parameters with its runs ranked."""
     whole = {
         "program": "train.py",
         "command": ["python3", "${program}", "${args}"],
@@ -51,7 +51,7 @@ def flat(value: float, epochs: int = 20) -> list[float]:
     return [value * epoch / epochs for epoch in range(1, epochs + 1)]
 
 
-# --- what the simulation shows (a hundred sweeps a row: tests/soak/test_next_sweep_soak.py)
+# --- simulated sweeps (many more in tests/soak/test_next_sweep_soak.py)
 
 
 def test_the_optimum_stays_inside_while_the_space_shrinks() -> None:
@@ -93,7 +93,7 @@ def test_seven_runs_exclude_nothing_and_the_file_says_so() -> None:
     assert "Nothing is excluded: this needs 8 runs with a value" in next_sweep(analysed).text.replace("\n# ", " ")
 
 
-def test_noise_alone_narrows_next_to_nothing() -> None:
+def test_noise_alone_hardly_narrows_the_space() -> None:
     rng = np.random.default_rng(5)
     runs = [
         completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"layer": layer, "lr": float(rng.uniform())})
@@ -102,13 +102,13 @@ def test_noise_alone_narrows_next_to_nothing() -> None:
     assert next_sweep(made(PARAMETERS, runs)).plan.narrowing.shrinks < 1.3
 
 
-def test_a_value_that_nobody_ran_is_kept_only_as_exploration() -> None:
+def test_an_untried_value_is_kept_as_exploration() -> None:
     analysed = made({**PARAMETERS, "layer": {"values": ["good", "bad", "new"]}}, two_valued(8, 8))
     assert written(analysed)["parameters"]["layer"] == {"values": ["good", "new"]}
     assert "EXPLORATION: no run had new" in next_sweep(analysed).text
 
 
-def test_a_value_that_a_left_out_run_had_is_no_exploration() -> None:
+def test_a_value_of_a_left_out_run_is_not_exploration() -> None:
     incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # nobody wrote down its learning rate
     analysed = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
     text = next_sweep(analysed).text
@@ -116,7 +116,7 @@ def test_a_value_that_a_left_out_run_had_is_no_exploration() -> None:
     assert "Kept without a comparison: old" in text
 
 
-def test_no_listed_value_is_new_without_being_marked() -> None:
+def test_every_untried_listed_value_is_marked() -> None:
     for seed in range(3):
         analysed = rank_runs(simulate(seed, 30))
         ran = {name: {str(entry.run.config[name]) for entry in analysed.ranked} for name in ("batch", "snr_layer")}
@@ -127,7 +127,7 @@ def test_no_listed_value_is_new_without_being_marked() -> None:
 
 
 def rising() -> AnalysedSweep:
-    """Return runs whose outcome rises up to the end of the range, one of them far ahead."""
+    """Return runs whose outcome rises up to the end of the range; one run is far ahead."""
     rng = np.random.default_rng(3)
     places = rng.uniform(0, 0.9, 29).tolist()
     runs = [
@@ -137,7 +137,7 @@ def rising() -> AnalysedSweep:
     return made({"x": {"min": 0.0, "max": 1.0}}, runs)
 
 
-def test_an_end_up_to_which_performance_rises_stays_with_the_runs_next_to_it_and_the_rule_is_quoted() -> None:
+def test_an_end_up_to_which_performance_rises_is_kept_with_its_finding() -> None:
     analysed = add_conclusions(rising())
     (finding,) = (finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY)
     following = next_sweep(analysed)
@@ -147,13 +147,13 @@ def test_an_end_up_to_which_performance_rises_stays_with_the_runs_next_to_it_and
     assert finding.consequence in following.text.replace("\n  # ", " ")
 
 
-def test_an_end_of_a_range_that_nobody_ran_is_marked() -> None:
+def test_an_untried_end_of_a_range_is_marked() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"lr": 0.1 + i / 50}) for i in range(10)]
     text = next_sweep(made({"lr": {"min": 0.0, "max": 1.0}}, runs)).text
     assert "EXPLORATION: no run had values above 0.28" in text.replace("\n  # ", " ")
 
 
-def test_a_range_whose_draws_are_all_inside_says_what_is_kept_and_on_what_it_rests() -> None:
+def test_a_range_that_keeps_all_draws_names_its_evidence() -> None:
     rng = np.random.default_rng(5)
     runs = [
         completed(f"r{i}", flat(float(rng.normal(0.7, 0.01))), config={"q": 2 * (1 + i % 4), "x": float(rng.uniform())})
@@ -171,7 +171,7 @@ def test_a_range_whose_draws_are_all_inside_says_what_is_kept_and_on_what_it_res
 
 
 def ends_of(failed_beyond: float | None, share: float, optimum: float, n: int = 40) -> FailingEnd | None:
-    """Return the failing end of n runs on 0..1: all fail beyond a place, elsewhere the given share."""
+    """Return the failing end of n runs on 0..1: all fail beyond a place, and a given share elsewhere."""
     rng = np.random.default_rng(7)
     places = rng.uniform(size=n)
     failed = rng.uniform(size=n) < share
@@ -215,12 +215,12 @@ def test_an_end_that_fails_is_cut_in_the_file_with_its_numbers() -> None:
     assert "Dropped" in next_sweep(analysed).text
 
 
-def test_causes_of_the_machine_are_no_evidence_against_a_configuration() -> None:
+def test_failures_of_the_machine_do_not_count_against_a_configuration() -> None:
     assert not any(is_own_failure(cause) for cause in (Cause.NODE_FAILURE, Cause.DATA_ERROR, Cause.EARLY_STOPPED))
     assert all(is_own_failure(cause) for cause in (Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.LOST))
 
 
-def test_a_value_whose_runs_all_failed_without_a_word_is_dropped_only_by_enough_of_them() -> None:
+def test_a_value_with_only_failures_is_dropped_if_they_are_enough() -> None:
     def analysed(n: int) -> AnalysedSweep:
         broken = [run(f"x{i}", [], "failed", exit_code=1, config={"layer": "bad", "lr": 0.5}) for i in range(n)]
         return made(PARAMETERS, [*two_valued(12, 0), *broken])
@@ -229,7 +229,7 @@ def test_a_value_whose_runs_all_failed_without_a_word_is_dropped_only_by_enough_
     assert written(analysed(6))["parameters"]["layer"] == {"value": "good"}
 
 
-def test_runs_that_crashed_early_are_compared_carry_to_horizon() -> None:
+def test_runs_that_crashed_early_are_carried_to_the_horizon() -> None:
     long, short = flat(0.6, 100), flat(0.9, 100)[:30]
     outcomes = carry_to_horizon([long, long, long, long, short], maximise=True)
     assert outcomes.carried == 1
@@ -241,7 +241,7 @@ def test_runs_that_crashed_early_are_compared_carry_to_horizon() -> None:
 # --- the rest of the file
 
 
-def test_program_command_and_metric_stay() -> None:
+def test_program_command_and_metric_are_kept() -> None:
     analysed = made(PARAMETERS, two_valued(8, 8), early_terminate={"type": "hyperband", "min_iter": 4})
     document = written(analysed)
     assert document["program"] == "train.py"
@@ -252,12 +252,12 @@ def test_program_command_and_metric_stay() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_given_strict_stays(strict: bool) -> None:
+def test_a_given_strict_is_kept(strict: bool) -> None:
     early = {"type": "hyperband", "min_iter": 4, "strict": strict}
     assert written(made(PARAMETERS, two_valued(8, 8), early_terminate=early))["early_terminate"]["strict"] is strict
 
 
-def test_bayes_is_told_not_to_impute_the_worst() -> None:
+def test_bayes_gets_impute_best() -> None:
     runs = [*two_valued(8, 8), run("gem", flat(0.9)[:15], "crashed", config={"layer": "good", "lr": 0.5})]
     metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "worst"}
     analysed = made(PARAMETERS, runs, method="bayes", metric=metric)
@@ -281,7 +281,7 @@ def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:
     assert yaml.safe_load(following.text)["parameters"]["layer"] == {"value": "good"}
 
 
-def test_seeds_repeat_what_noise_hides() -> None:
+def test_seeds_are_added_where_runs_are_equal_within_noise() -> None:
     rng = np.random.default_rng(1)
     runs = [
         completed(f"r{i}", flat(float(rng.normal(0.7, 0.02))), config={"max_lr": lr, "seed": 0})
@@ -294,7 +294,7 @@ def test_seeds_repeat_what_noise_hides() -> None:
     assert following.plan.configurations == 6
 
 
-def test_a_seed_is_searched_for_nothing() -> None:
+def test_a_searched_seed_is_not_narrowed() -> None:
     runs = [
         completed(f"r{i}", flat(0.9 if i % 2 else 0.5), config={"seed": i % 2, "layer": "good", "lr": i / 16})
         for i in range(16)
@@ -316,7 +316,7 @@ def test_a_seed_is_searched_for_nothing() -> None:
         {"distribution": "categorical_w_probabilities", "values": [5, 20, 35], "probabilities": [0.5, 0.25, 0.25]},
     ],
 )
-def test_every_distribution_leads_to_a_valid_sweep(section: dict[str, Any]) -> None:
+def test_the_next_sweep_is_valid_for_every_distribution(section: dict[str, Any]) -> None:
     rng = np.random.default_rng(2)
     values = section.get("values") or list(range(5, 40, 5))
     runs = [
@@ -339,17 +339,17 @@ def test_nested_parameters_stay_nested() -> None:
     assert written(made(parameters, runs))["parameters"]["opt"]["parameters"]["kind"] == {"value": "good"}
 
 
-def test_text_that_was_meant_as_a_number_becomes_one() -> None:
+def test_a_text_that_stands_for_a_number_becomes_a_number() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 50), config={"lr": ["1e-4", "1e-3"][i % 2]}) for i in range(10)]
     assert set(written(made({"lr": {"values": ["1e-4", "1e-3"]}}, runs))["parameters"]["lr"]["values"]) <= {1e-4, 1e-3}
 
 
-def test_a_name_with_a_line_break_ends_no_comment() -> None:
+def test_a_line_break_in_a_name_does_not_end_a_comment() -> None:
     runs = [completed(f"r{i}", flat(0.5 + i / 50), config={"x": ["a\nevil: 1", "b"][i % 2]}) for i in range(10)]
     assert set(written(made({"x": {"values": ["a\nevil: 1", "b"]}}, runs))) >= {"method", "parameters"}
 
 
-def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
+def test_an_unreadable_parameter_is_refused_by_name() -> None:
     unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
     nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
@@ -357,12 +357,12 @@ def test_a_parameter_that_cannot_be_read_is_named_instead_of_left_out() -> None:
         next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
 
 
-def test_a_project_without_a_sweep_has_no_next_one() -> None:
+def test_runs_without_a_sweep_have_no_next_sweep() -> None:
     with pytest.raises(NoNextSweepError, match="no next sweep can be written"):
         next_sweep(rank_runs(sweep(*two_valued(4, 4))))
 
 
-def test_what_it_costs_is_said_in_the_file() -> None:
+def test_the_file_names_its_cost() -> None:
     following = next_sweep(rank_runs(simulate(1, 30, Crashes(0.0, 0.0))))
     assert following.plan.run_cap == 30
     assert following.plan.epochs == 4500

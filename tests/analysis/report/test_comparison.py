@@ -1,4 +1,4 @@
-"""Sweeps side by side: what must not be compared is said, and nothing where all is alike."""
+"""Sweeps side by side: every difference that matters is a caveat."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def analysed(runs: int = 2, metric: Metric | None = None, **config: Any) -> Anal
 
 
 def caveats(one: AnalysedSweep, other: AnalysedSweep) -> str:
-    """Return them as one text."""
+    """Return the caveats as one text."""
     return "\n".join(compare([one, other]).caveats)
 
 
-def test_sweeps_that_are_alike_need_no_caveat() -> None:
+def test_equal_sweeps_have_no_caveats() -> None:
     assert caveats(analysed(), analysed()) == ""
 
 
-def test_other_label_sets_have_another_chance_level() -> None:
+def test_different_label_sets_are_a_caveat() -> None:
     said = caveats(analysed(), analysed(label_set="all24"))
     assert "chance differs" in said
     assert "272" in said
@@ -37,13 +37,13 @@ def test_other_label_sets_have_another_chance_level() -> None:
     assert "The label sets differ" in said
 
 
-def test_other_snr_ranges_are_another_task() -> None:
+def test_different_snr_ranges_are_a_caveat() -> None:
     said = caveats(analysed(), analysed(snr_min_db=-20))
     assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in said
     assert "442" in said
 
 
-def test_other_metrics_splits_budgets_and_counts_are_said() -> None:
+def test_different_metrics_splits_budgets_and_counts_are_caveats() -> None:
     said = caveats(
         analysed(), analysed(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
     )
@@ -57,7 +57,7 @@ def test_other_metrics_splits_budgets_and_counts_are_said() -> None:
     assert "better by chance alone (2 in 94fqx0gz, 5 in 94fqx0gz)" in said
 
 
-def test_what_is_not_known_of_one_is_not_said_to_differ() -> None:
+def test_an_unknown_property_is_no_caveat() -> None:
     assert "label sets" not in caveats(analysed(), rank_runs(sweep(completed("r", [0.1]), completed("s", [0.2]))))
 
 

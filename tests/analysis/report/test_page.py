@@ -1,4 +1,4 @@
-"""The page: whole in one file, drawn in a real browser, harmless whatever a run is called."""
+"""The page: one file, drawn in a real browser, safe for every run name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_page_fetches_nothing_and_escapes_everything() -> None:
     assert page.count("<script") == 3
     assert "&lt;/script&gt;" in page
     assert "default-src 'none'" in html.unescape(page)
-    assert not re.search(r"<[^>]+\son\w+=", own(page)), "no handler stands in an element"
+    assert not re.search(r"<[^>]+\son\w+=", own(page)), "no element has an event handler"
 
 
 def test_only_the_pages_own_scripts_may_run() -> None:
@@ -64,14 +64,14 @@ def test_only_the_pages_own_scripts_may_run() -> None:
 
 
 @pytest.mark.client
-def test_a_browser_draws_every_chart_and_no_name_does_harm(tmp_path: Path) -> None:
+def test_a_browser_draws_every_chart_and_runs_no_script_from_a_name(tmp_path: Path) -> None:
     record = story()
     first, *others = record.runs
     evil = completed("evil", [0.1, 0.2], name=EVIL, config={**first.config, "snr_layer": EVIL})
     document = drawn(page_of(sweep(first, evil, *others, config=STORY_CONFIG, name=EVIL)), tmp_path)
     assert re.search(r'<html[^>]* class="scripted"', document)
     charts = re.search(r'data-charts="(\d+)"', document)
-    assert charts is not None, "the script came to its end"
+    assert charts is not None, "the script ended"
     assert int(charts[1]) >= 4
     assert document.count("<canvas") == int(charts[1])
     assert "<title>harmed" not in document
@@ -103,12 +103,12 @@ def test_peaks_without_a_history_are_drawn_without_curves(tmp_path: Path) -> Non
     ]
     document = drawn(page_of(sweep(*peaks, config=STORY_CONFIG)), tmp_path)
     charts = re.search(r'data-charts="(\d+)"', document)
-    assert charts is not None, "the script came to its end"
+    assert charts is not None, "the script ended"
     assert int(charts[1]) >= 2
     assert "chart-curves" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
 
 
-def test_what_a_foreign_sweep_lacks_is_not_on_its_page() -> None:
+def test_a_page_omits_charts_without_data() -> None:
     page = own(page_of(story()))
     assert 'id="levels"' not in page
     assert "Confusion</h3>" not in page
@@ -124,14 +124,14 @@ def test_an_unreadable_evaluation_is_left_out(tmp_path: Path, content: str | Non
     assert read_confusions(tmp_path, analysed.record, analysed.ranked) == ()
 
 
-def test_without_scripts_every_run_and_part_is_still_there() -> None:
+def test_every_run_and_section_is_shown_without_scripts() -> None:
     page = re.sub(r"<script.*?</script>", "", page_of(story()), flags=re.DOTALL)
     assert "The charts need JavaScript" in page
     for told in ("gem", "poor", "40.00%", "How they ended", "What mattered", "Where to look next"):
         assert told in page
 
 
-def test_the_page_of_a_sweep_without_runs_says_so_and_has_no_script() -> None:
+def test_the_page_of_an_empty_sweep_has_no_script() -> None:
     page = page_of(sweep())
     assert "no runs yet" in page
     assert "<script" not in page
@@ -156,12 +156,12 @@ def test_one_divergence_does_not_flatten_the_other_curves() -> None:
     assert high < 10
 
 
-def test_nothing_in_the_data_can_end_its_element() -> None:
+def test_the_data_cannot_end_its_script_element() -> None:
     assert not set("<>&") & set(as_script({"name": EVIL}))
     assert json.loads(as_script({"name": EVIL})) == {"name": EVIL}
 
 
-def test_the_vendored_library_is_the_one_that_its_table_names() -> None:
+def test_the_chart_library_has_the_documented_checksum() -> None:
     table = (files("amc_sweeps") / "charts" / "README.md").read_text()
     assert hashlib.sha256(chart_library().encode()).hexdigest() in table
     assert "</script" not in chart_library()

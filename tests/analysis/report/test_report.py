@@ -1,4 +1,4 @@
-"""The analysed in words, tables and pages: what they say, and that no run's text can break them."""
+"""The report in words and tables: what it says, and that a run's text cannot break it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def printed(record: SweepRecord, *, width: int = 100, rows: int | None = None) -
     return out.getvalue()
 
 
-def test_the_headline_says_who_won_and_that_it_never_finished() -> None:
+def test_the_headline_names_a_hidden_gem() -> None:
     assert headline(rank_runs(story())) == (
         "gem has the best peak: val/combined_acc 50.00% at epoch 10 (lost). It is a hidden gem: 10.00 points better "
         "than the best run that ended well, whole (40.00%)."
     )
 
 
-def test_a_gap_within_the_noise_is_called_that() -> None:
+def test_the_headline_names_a_gap_within_the_noise() -> None:
     noisy = [0.4 + 0.05 * (-1) ** e for e in range(12)]
     record = sweep(completed("whole", [0.44]), run("gem", noisy, "crashed"))
     assert "under 2 sd of its epoch-to-epoch noise" in headline(rank_runs(record))
@@ -58,12 +58,12 @@ def test_the_headline_fits_the_sweep(runs: list[RunRecord], says: str) -> None:
     assert says in headline(rank_runs(sweep(*runs)))
 
 
-def test_epochs_that_nobody_told_are_not_none_at_all() -> None:
+def test_unknown_epochs_are_a_dash() -> None:
     told = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
     assert [epochs_text(entry) for entry in rank_runs(told).ranked] == ["-/9", "0/9"]
 
 
-def test_early_stops_are_in_the_denominator_and_named_but_no_failures() -> None:
+def test_early_stops_count_as_ended_but_not_as_failures() -> None:
     rate = rank_runs(story()).failure_rate
     assert (rate.failures, rate.ended, dict(rate.censored), rate.not_finished) == (3, 6, {"early_stopped": 1}, 4)
     text = failure_text(rank_runs(story()))
@@ -72,13 +72,13 @@ def test_early_stops_are_in_the_denominator_and_named_but_no_failures() -> None:
     assert "W&B's states alone would call 4 of 6 failed (67%)" in text
 
 
-def test_few_runs_are_no_rate() -> None:
+def test_few_runs_are_called_too_few_for_a_rate() -> None:
     assert "2 runs are too few for a rate" in failure_text(
         rank_runs(sweep(completed("a", [0.5]), run("b", [0.1], "crashed")))
     )
 
 
-def test_of_runs_of_which_only_some_are_on_record_no_rate_is_told() -> None:
+def test_no_rate_is_given_where_runs_are_missing() -> None:
     chosen = replace(sweep(completed("a", [0.5]), run("b", [0.1], "crashed")), runs_total=12)
     assert failure_text(rank_runs(chosen)).startswith(
         "1 of 2 ended runs on record failed. Only 2 of 12 runs are on record"
@@ -86,13 +86,13 @@ def test_of_runs_of_which_only_some_are_on_record_no_rate_is_told() -> None:
     assert "%" not in failure_text(rank_runs(chosen)).split("W&B's states")[0]
 
 
-def test_epochs_saved_are_those_that_early_stops_did_not_take() -> None:
+def test_saved_epochs_are_those_that_early_stops_did_not_take() -> None:
     stops = rank_runs(story()).early_stops
     assert (stops.runs, stops.epochs_saved) == (1, 17)
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_the_terminal_report_keeps_to_its_width_but_for_commands_to_copy(width: int) -> None:
+def test_only_commands_exceed_the_terminal_width(width: int) -> None:
     lines = printed(story(), width=width).splitlines()
     assert max(len(line) for line in lines if "amc-sweep re" not in line) <= width
     assert any("amc-sweep repeat local/amc-sweeps/" in line for line in lines)
@@ -107,13 +107,13 @@ def test_the_terminal_report_shows_every_column_in_full() -> None:
         assert whole in text
 
 
-def test_values_of_a_loss_line_up() -> None:
+def test_values_of_a_loss_have_equal_decimals() -> None:
     losses = [completed(name, [value]) for name, value in [("a", 0.0123), ("b", 0.0456789), ("c", 1e30)]]
     text = printed(sweep(*losses, metric=Metric("val/loss", "minimize")))
     assert all(shown in text for shown in (" 0.01230 ", " 0.04568 ", " 1e+30 "))
 
 
-def test_the_ranking_is_cut_but_never_a_gem() -> None:
+def test_a_short_ranking_keeps_every_gem() -> None:
     runs = [completed(f"w{i}", [0.9 - i / 100]) for i in range(30)]
     text = printed(sweep(*runs[:2], *runs[3:], run("gem", [0.885], "crashed")), rows=2)
     assert "gem" in text
@@ -164,7 +164,7 @@ def test_the_command_of_a_gem_is_what_its_agent_started() -> None:
     )
 
 
-def test_no_command_is_made_up_for_a_run_of_no_sweep() -> None:
+def test_a_run_without_a_sweep_has_no_command() -> None:
     record = sweep(config={"metric": {"name": "val/acc"}})
     assert agent_command(record, {"lr": 0.1, "n_train": 500, "parent_run": "abc", "layers": [1, 2]}) is None
 
@@ -174,19 +174,19 @@ def test_searched_parameters_leave_constants_out() -> None:
     assert searched_parameters({"parameters": {"one": {"values": [1]}}}) == ()
 
 
-# --- every part, in every rendering
+# --- every section in every kind of report
 
 
-def test_a_clean_sweep_is_silent_about_integrity() -> None:
+def test_a_sweep_without_findings_has_no_integrity_section() -> None:
     record = sweep(*(completed(f"r{i}", [0.1 * e for e in range(1, 6)], stop_recorded=False) for i in range(3)))
     assert "integrity" not in [section.key for section in sections(analyse(record))]
     assert "Integrity" not in printed(record)
 
 
-def test_what_fired_is_shown_with_its_name_in_every_rendering() -> None:
+def test_every_finding_is_in_every_report() -> None:
     analysed = analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED"))
     names = [finding.rule.value for finding in analysed.findings]
-    assert names, "a bayes sweep with early stops and no impute fires"
+    assert names, "a bayes sweep with early stops and without impute has a finding"
     shown = [block.name for section in sections(analysed) for block in section.blocks if isinstance(block, Warned)]
     assert shown == names
     out = io.StringIO()
@@ -196,12 +196,12 @@ def test_what_fired_is_shown_with_its_name_in_every_rendering() -> None:
         assert f"**{name}**" in to_markdown(analysed)
 
 
-def test_a_foreign_sweep_has_no_view_of_modulations() -> None:
+def test_a_report_of_another_task_names_no_modulations() -> None:
     text = to_markdown(analyse(story()))
     assert not re.search("modulation|attractor|SNR level", text, re.IGNORECASE)
 
 
-def test_amc_views_come_with_amc_metrics() -> None:
+def test_amc_metrics_have_their_tables() -> None:
     text = to_markdown(analyse(amc_sweep()))
     assert "F1 by modulation of best" in text
     assert "F1 by SNR level of best" in text
@@ -209,19 +209,19 @@ def test_amc_views_come_with_amc_metrics() -> None:
     assert "SNR attractors" in text
 
 
-def test_a_gem_comes_with_its_command_and_the_next_sweep_with_its_own() -> None:
+def test_a_gem_and_the_next_sweep_have_their_commands() -> None:
     text = to_markdown(analyse(story()))
     assert "```bash\namc-sweep repeat local/amc-sweeps/gem" in text
     assert "```bash\namc-analyze 94fqx0gz --next next.yaml\n```" in text
 
 
-def test_a_next_sweep_that_was_asked_for_is_summed_up() -> None:
+def test_the_report_summarises_the_next_sweep() -> None:
     analysed = rank_runs(story())
     analysed = replace(add_conclusions(analysed), next_sweep=next_sweep(analysed))
     assert "Next sweep: infinitely many configurations, at most 12 runs" in to_markdown(analysed)
 
 
-def test_failures_with_the_same_evidence_are_one_line() -> None:
+def test_failures_with_the_same_evidence_are_one_row() -> None:
     runs = [run(f"r{i}", [0.1], "crashed") for i in range(9)]
     (ends,) = (section for section in sections(analyse(sweep(*runs))) if section.key == "ends")
     failed = next(block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "failed by")
@@ -234,7 +234,7 @@ def test_numbers_are_aligned_to_the_right_and_words_to_the_left() -> None:
     assert [shown.is_numeric(column) for column in range(4)] == [False, True, True, True]
 
 
-def test_markdown_is_an_entry_of_a_run_log() -> None:
+def test_markdown_is_an_entry_of_a_research_log() -> None:
     text = to_markdown(analyse(story()))
     assert text.startswith("## Sweep: 94fqx0gz - a sweep\n\n**Status**: running, 7 runs, read 2025-07-01 13:00 UTC")
     assert "never by test" in text

@@ -1,4 +1,4 @@
-"""The analysed for machines: the JSON document keeps to its schema, the CSV has one line a run."""
+"""The analysis for machines: JSON documents match their schema, and the CSV has one row per run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_document_keeps_to_the_schema(name: str) -> None:
     assert not errors
 
 
-def test_the_schema_knows_no_other_version_and_no_other_field() -> None:
+def test_the_schema_refuses_another_version_or_field() -> None:
     valid = jsonschema.Draft202012Validator(schema()).is_valid
     whole = document(story())
     assert valid(whole)
@@ -84,7 +84,7 @@ def test_the_schema_names_the_versions_that_are_written() -> None:
     )
 
 
-def test_json_says_what_the_schema_says() -> None:
+def test_json_has_the_documented_values() -> None:
     document = json.loads(to_json(analyse(story())))
     assert (document["schema"], document["version"]) == ("amc-analyze", 2)
     assert document["metric"] == {"name": "val/combined_acc", "goal": "maximize", "percentage": True}
@@ -109,7 +109,7 @@ def test_what_is_not_finite_is_null_in_json() -> None:
     assert (entry["last"], entry["config"], entry["not_finite"]) == (None, {"lr": None}, ["val/combined_acc"])
 
 
-def test_csv_has_one_line_a_run_and_the_searched_parameters() -> None:
+def test_csv_has_one_row_per_run_and_the_searched_parameters() -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(rank_runs(story())))))
     assert [line["run_id"] for line in lines][:2] == ["gem", "whole"]
     assert list(lines[0]) == [*RUN_FIELDS, "config.max_lr", "config.snr_layer", "config.optimizer.beta"]

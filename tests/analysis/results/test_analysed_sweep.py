@@ -1,4 +1,4 @@
-"""What follows from a sweep's records: failures by place, the commands that repeat a run, epochs that were saved."""
+"""An analysed sweep: failures by host and agent, commands that repeat a run, saved epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWN = {"program": "amc-train", "parameters": {"max_lr": {"values": [1e-3, 2e-3]}
 
 
 def broken_host() -> AnalysedSweep:
-    """Return a sweep of which one host fails all runs, one the half, and one none."""
+    """Return a sweep with three hosts: on one all runs fail, on one half of them, on one none."""
     bad = [run(f"bad{i}", [0.1], "failed", exit_code=1, host="gpu-3", agent="a1") for i in range(4)]
     half = [
         run("h1", [0.1], "failed", exit_code=80, host="gpu-2", agent="a2"),
@@ -40,7 +40,7 @@ def test_failures_are_counted_by_host_and_by_agent_the_worst_first() -> None:
     assert 0.5 < low < high == 1.0
 
 
-def test_a_run_that_was_cut_short_can_be_repeated_or_taken_up() -> None:
+def test_a_run_that_was_cut_short_can_be_repeated_or_resumed() -> None:
     runs = [
         run("lost", [0.1], "crashed", config={"max_lr": 1e-3}),
         run("diverged", [0.2], "failed", exit_code=80, config={"max_lr": 2e-3}),
@@ -62,7 +62,7 @@ def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:
     assert repeat_commands(found.record, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
 
 
-def test_a_run_of_no_sweep_is_ours_if_it_has_our_whole_configuration() -> None:
+def test_a_run_without_a_sweep_is_a_trial_if_it_has_the_whole_configuration() -> None:
     config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
     ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
     found = rank_runs(sweep(ours, others))
@@ -77,13 +77,13 @@ def stopped(run_id: str, epochs: int, planned: int | None) -> RunRecord:
     return run(run_id, [0.1] * epochs, "killed", config=config, **flags)
 
 
-def test_epochs_saved_are_those_that_were_planned_and_not_taken() -> None:
+def test_saved_epochs_were_planned_and_not_taken() -> None:
     found = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
     assert (found.early_stops.runs, found.early_stops.epochs_saved) == (3, 55 + 45)
     assert rank_runs(sweep(stopped("c", 3, None))).early_stops.epochs_saved is None
 
 
-def test_early_stops_are_named_beside_the_failure_rate_and_not_in_it() -> None:
+def test_early_stops_are_censored_in_the_failure_rate() -> None:
     lost = run("lost", [0.1] * 2, "crashed")
     rate = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 5, 60), lost, completed("d", [0.5]))).failure_rate
     assert (rate.failures, rate.ended, rate.not_finished) == (1, 4, 3)

@@ -1,4 +1,4 @@
-"""What the 2025 run log gets wrong, and which rule says so: on the records of it that come with the project."""
+"""Errors of the 2025 research log, and the rules that find them in sweeps/recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_vocal_glade_228_was_validated_on_frames_that_its_weights_were_trained_o
     assert _of("single_runs", Rule.SPLIT_CHANGED_ON_RESUME, "0ecx68oy")
 
 
-def test_vocal_glade_228_begins_with_a_jump_that_no_epoch_explains() -> None:
+def test_vocal_glade_228_starts_with_a_jump() -> None:
     (finding,) = _of("single_runs", Rule.RESUME_JUMP, "0ecx68oy")
     assert finding.numbers["parent"] == 0.4749
     assert finding.numbers["jump"] == pytest.approx(0.0497)
@@ -58,12 +58,12 @@ def test_the_recommended_7e_4_was_never_run_in_o7pjrbw1() -> None:
     assert len(_of("o7pjrbw1", Rule.RECOMMENDATION_OUTSIDE_DATA, "max_lr")) == 2
 
 
-def test_a_recommendation_from_30_runs_has_12_to_rest_on() -> None:
+def test_a_recommendation_from_30_runs_rests_on_12() -> None:
     (finding,) = _of("o7pjrbw1", Rule.RECOMMENDATION_OUTSIDE_DATA, "o7pjrbw1")
     assert (finding.numbers["claimed"], finding.numbers["runs"]) == (30, 12)
 
 
-def test_warmup_was_judged_by_runs_that_ended_inside_it() -> None:
+def test_warmup_was_judged_by_runs_that_ended_during_it() -> None:
     (finding,) = _of("o7pjrbw1", Rule.CENSORED_COMPARISON, "warmup_epochs")
     assert (finding.numbers["warmup"], finding.numbers["epoch"]) == (5, 4)
 
@@ -74,36 +74,36 @@ def test_the_peaks_of_two_runs_were_not_kept(run: str, peak: int, kept: int) -> 
     assert (finding.numbers["peak_epoch"], finding.numbers["kept_epoch"]) == (peak, kept)
 
 
-def test_the_gain_of_curriculum_is_a_maximum_against_a_maximum_and_on_test() -> None:
+def test_the_gain_of_curriculum_compares_maxima_on_test() -> None:
     (finding,) = _of("94fqx0gz", Rule.MAX_OF_UNEQUAL_N, "curriculum")
     assert finding.numbers["difference"] == 0.0365
     assert any("3.65%" in found.evidence for found in _of("94fqx0gz", Rule.TEST_USED_FOR_RANKING, "dde1f5vz"))
 
 
-def test_442_and_272_classes_are_set_beside_each_other() -> None:
+def test_442_and_272_classes_are_compared() -> None:
     found = [finding for finding in _findings("single_runs") if finding.rule is Rule.LABEL_SETS_DIFFER]
-    assert any({"mtgtl1fa", "3yk3v97s"} == set(finding.subjects) for finding in found), "+64.8 % combined"
+    assert any({"mtgtl1fa", "3yk3v97s"} == set(finding.subjects) for finding in found), "+64.8% combined"
     assert any(finding.subjects == ("0ecx68oy",) and "1,448,346" in finding.evidence for finding in found)
 
 
-def test_a_test_value_is_not_held_against_a_peak_that_the_record_may_not_hold() -> None:
+def test_a_test_value_is_not_compared_where_epochs_are_missing() -> None:
     assert not _of("single_runs", Rule.TEST_GT_VAL, "32opsq3y"), "epochs 1 to 10 of 65 are on record"
 
 
 @pytest.mark.parametrize("name", ["4yfw48ad", "94fqx0gz", "bapdavm5", "o7pjrbw1", "single_runs"])
-def test_nothing_is_concluded_of_parameters_from_a_handful_of_runs(name: str) -> None:
+def test_a_handful_of_runs_gives_no_effects(name: str) -> None:
     analysed = add_conclusions(recorded(name))
     assert not any(effect.called or effect.failures_called for effect in analysed.effects)
     assert analysed.importance.refused
     assert all(value.interval is None for effect in analysed.effects for value in effect.values)
 
 
-def test_a_jump_is_measured_by_the_noise_of_other_runs_and_says_of_whose() -> None:
+def test_a_jump_names_the_runs_whose_noise_it_is_compared_with() -> None:
     (finding,) = _of("single_runs", Rule.RESUME_JUMP, "0ecx68oy")
     assert re.search(r"epoch-to-epoch noise of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", finding.evidence)
 
 
-def test_a_leaked_run_is_no_gem_and_does_not_lead() -> None:
+def test_a_run_with_leaked_frames_is_set_aside() -> None:
     analysed = add_conclusions(recorded("single_runs"))
     entry = next(entry for entry in analysed.ranked if entry.run.run_id == "0ecx68oy")
     assert entry.excluded_by
