@@ -34,10 +34,10 @@ def read_or_make_key(path: Path) -> str:
     Raises:
         KeyFileError: the file cannot be read or written, others may read it, or it does not hold a key.
     """
-    if path.exists():
-        return _read_key(path)
     key = f"amc-{secrets.token_hex(20)}"
     try:
+        if path.exists():  # its folder may be read-only
+            return _read_key(path)
         write_whole(path, f"{key}\n", replace=False, durable=True, mode=0o600)
     except FileExistsError:
         return _read_key(path)
