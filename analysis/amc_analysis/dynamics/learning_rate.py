@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from amc_analysis.effects.statistics import t_interval
+from amc_analysis.effects.statistics import mean_of, t_interval
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import CycleSummary, RunCycle
 from amc_analysis.runs.parameters import Floats
@@ -45,7 +44,7 @@ def cycle_summary(analysed: AnalysedSweep) -> CycleSummary | None:
         metric=name,
         runs=tuple(runs),
         n=len(differences),
-        difference=math.fsum(differences) / len(differences) if differences else None,
+        difference=mean_of(differences),
         interval=t_interval(differences),
         runs_better_falling=sum(difference > 0 for difference in differences),
         peaks=dict(Counter(cycle.peak_phase for cycle in runs if cycle.peak_phase is not None).most_common()),
@@ -78,8 +77,8 @@ def _cycle(entry: RankedRun, name: str, metric: str, sign: float) -> RunCycle | 
     return RunCycle(
         run_id=entry.run.run_id,
         epochs=len(value_E),
-        change_rising=_mean(changes_E[later_E & (moves_E > 0)]),
-        change_falling=_mean(changes_E[later_E & (moves_E < 0)]),
+        change_rising=mean_of(changes_E[later_E & (moves_E > 0)].tolist()),
+        change_falling=mean_of(changes_E[later_E & (moves_E < 0)].tolist()),
         peak_phase=_phase(moves_E, peak, share),
         peak_lr=float(rate_E[peak]),
         peak_lr_share=share,
@@ -117,7 +116,3 @@ def _phase(moves_E: Floats, peak: int, share: float | None) -> Phase | None:
     # The logged rate is that of the epoch's end, so the step before it happened during the epoch.
     move = moves_E[max(peak - 1, 0)]
     return "rising" if move > 0 else "falling" if move < 0 else "constant"
-
-
-def _mean(values: Floats) -> float | None:
-    return float(values.mean()) if len(values) else None

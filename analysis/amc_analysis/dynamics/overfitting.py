@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
+from amc_analysis.effects.statistics import mean_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import GapSummary, RunGap
 from amc_analysis.runs.parameters import Floats
@@ -36,9 +35,9 @@ def gap_summary(analysed: AnalysedSweep) -> GapSummary | None:
         runs=tuple(runs),
         overfitting=sum(gap.onset_epoch is not None for gap in runs),
         judged=sum(gap.is_judged for gap in runs),
-        early=_mean([gap.early for gap in runs]),
-        middle=_mean([gap.middle for gap in runs]),
-        late=_mean([gap.late for gap in runs]),
+        early=mean_of([gap.early for gap in runs]),
+        middle=mean_of([gap.middle for gap in runs]),
+        late=mean_of([gap.late for gap in runs]),
     )
 
 
@@ -58,9 +57,9 @@ def _gap(entry: RankedRun, train: str, metric: str, sign: float) -> RunGap | Non
     onset = onset_of(train_E, value_E)
     return RunGap(
         run_id=entry.run.run_id,
-        early=_mean(early),
-        middle=_mean(middle),
-        late=_mean(late),
+        early=mean_of(early),
+        middle=mean_of(middle),
+        late=mean_of(late),
         at_peak=float(gap_E[value_E.argmax()]),
         onset_epoch=None if onset is None else float(epoch_E[onset]),
         is_judged=is_judged(train_E, value_E),
@@ -99,8 +98,3 @@ def onset_of(train_E: Floats, value_E: Floats) -> int | None:
     at_peak = float(np.median(train_E[peak - 1 : peak + 2]))
     rose = float(train_E[late].mean()) - at_peak > CLEAR_NOISE_SDS * train_noise
     return peak if fell and rose else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from amc_analysis.effects.permutation import dependence, explained, permutation_test, shuffles
-from amc_analysis.effects.statistics import expected_best, t_interval
+from amc_analysis.effects.statistics import expected_best, mean_of, t_interval
 from amc_analysis.results.effects import SIGNIFICANT, Effect, MatchedPairs, ValueOutcome
 from amc_analysis.runs.outcomes import Outcomes
 from amc_analysis.runs.parameters import Floats, Parameter, text_of
@@ -131,7 +131,7 @@ def _value(outcomes: Outcomes, parameter: Parameter, part: int, k: int) -> Value
         runs=len(runs),
         best=None if best is None else float(outcomes.peak[best]),
         best_run=None if best is None else outcomes.entries[best].run.run_id,
-        mean=math.fsum(values) / len(values) if values else None,
+        mean=mean_of(values),
         interval=t_interval(values) if outcomes.is_comparable else None,
         spread=(min(values), max(values)) if values else None,
         expected_best=outcomes.sign * expected_best([outcomes.sign * value for value in values], k) if values else None,

@@ -117,10 +117,7 @@ def _seed_path(analysed: AnalysedSweep, sections: Sections) -> ParameterPath | N
             return path
     if is_trial_program(analysed.config.get("program")):
         return ("seed",)
-    return next(
-        ((name,) for name in _SEED_NAMES if any(name in entry.run.config for entry in analysed.ranked)),
-        None,
-    )
+    return next(((name,) for name in _SEED_NAMES if any(name in entry.run.config for entry in analysed.ranked)), None)
 
 
 def _count(analysed: AnalysedSweep, method: str, sections: Sections) -> int | None:

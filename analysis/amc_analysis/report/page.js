@@ -53,7 +53,7 @@
 
   // Learning curves: one series for each group, with gaps between runs, so that a thousand runs draw fast.
   const hidden = new Set();
-  let chosen = null;
+  let selected = null;
   const outlines = (runs) => {
     const points = [];
     for (const run of runs) {
@@ -87,10 +87,10 @@
         });
       }
     });
-    if (chosen) series.push({
-      type: "line", data: outlines([chosen]), showSymbol: false, silent: true, z: 9,
+    if (selected) series.push({
+      type: "line", data: outlines([selected]), showSymbol: false, silent: true, z: 9,
       lineStyle: { color: css("--ink"), width: 3 },
-    }, { type: "scatter", data: peaks([chosen]), silent: true, z: 10, symbolSize: 12, itemStyle: { color: css("--ink") } });
+    }, { type: "scatter", data: peaks([selected]), silent: true, z: 10, symbolSize: 12, itemStyle: { color: css("--ink") } });
     const [low, high] = data.range;
     draw("chart-curves", {
       grid: { left: 76, right: 16, top: 12, bottom: 48 },
@@ -99,9 +99,9 @@
       series,
     });
   }
-  function choose(run) {
-    if (run === chosen) return;
-    chosen = run;
+  function select(run) {
+    if (run === selected) return;
+    selected = run;
     byId("shown").value = run ? run.id : "";
     byId("shown-run").textContent = run ? `${data.peakName} ${value(run.peak)}${run.at === null ? "" : ` at ${run.at}`}, ${run.cause}` : "";
     curves();
@@ -167,13 +167,13 @@
       const spread = (place, run) => (listed ? place + (((run * 0.618034) % 1) - 0.5) * 0.4 : place);
       const edge = (share) => (slice.log ? Math.exp : (v) => v)(share);
       const scale = slice.log ? Math.log : (v) => v;
-      const means = slice.values.filter((one) => one.mean !== null).map((one, place) => {
-        const at = listed ? slice.labels.indexOf(one.label) : edge((scale(one.low) + scale(one.high)) / 2);
-        const [low, high] = one.interval || [one.mean, one.mean];
-        return { value: [at, one.mean, low, high, listed ? at - 0.25 : one.low, listed ? at + 0.25 : one.high], label: one.label, n: one.n, interval: one.interval };
+      const means = slice.values.filter((outcome) => outcome.mean !== null).map((outcome, place) => {
+        const at = listed ? slice.labels.indexOf(outcome.label) : edge((scale(outcome.low) + scale(outcome.high)) / 2);
+        const [low, high] = outcome.interval || [outcome.mean, outcome.mean];
+        return { value: [at, outcome.mean, low, high, listed ? at - 0.25 : outcome.low, listed ? at + 0.25 : outcome.high], label: outcome.label, n: outcome.n, interval: outcome.interval };
       });
       draw(id, {
-        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} epochs` : "") + (slice.called ? "" : " (not told from chance)"), textStyle: { color: css("--ink"), fontSize: 13 } },
+        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} epochs` : "") + (slice.called ? "" : " (no clear effect)"), textStyle: { color: css("--ink"), fontSize: 13 } },
         grid: { left: 76, right: 12, top: 34, bottom: 40 },
         tooltip: tooltip((item) => (item.data.run !== undefined ? about(data.runs[item.data.run])
           : `<b>${escaped(item.data.label)}</b><br>n ${item.data.n}, mean ${value(item.data.value[1])}` +
@@ -218,7 +218,7 @@
   function parallel() {
     if (!byId("parallel")) return;
     const dims = [...data.parameters, { name: data.metric, kind: "value", levels: [], metric: true }];
-    const seen = data.runs.filter((run) => run.peak !== null);
+    const withPeak = data.runs.filter((run) => run.peak !== null);
     const chart = draw("parallel", {
       tooltip: tooltip((item) => (item.data && item.data.run !== undefined ? about(data.runs[item.data.run]) : "")),
       parallel: { left: 60, right: 90, top: 36, bottom: 28, parallelAxisDefault: { nameTextStyle: { color: css("--ink") }, nameGap: 14 } },
@@ -232,7 +232,7 @@
       })),
       series: data.groups.map((name, group) => ({
         type: "parallel", name, inactiveOpacity: 0.03, activeOpacity: 0.9,
-        lineStyle: { color: css(COLOURS[group]), width: 1.3, opacity: seen.length > 200 ? 0.25 : 0.6, type: seen.length > 200 ? "solid" : DASHES[group] },
+        lineStyle: { color: css(COLOURS[group]), width: 1.3, opacity: withPeak.length > 200 ? 0.25 : 0.6, type: withPeak.length > 200 ? "solid" : DASHES[group] },
         data: data.runs.flatMap((run, index) => (run.group === group && run.peak !== null
           ? [{ value: [...run.values.map((v) => v ?? NaN), run.peak], run: index, lineStyle: run.gem ? { width: 3.5, opacity: 1 } : undefined }] : [])),
       })),
@@ -245,7 +245,7 @@
       });
       kept.sort((a, b) => (better(a.peak, b.peak) ? -1 : 1));
       byId("brushed").textContent = kept.length
-        ? `${kept.length} of ${seen.length} runs selected; the best is ${kept[0].title}, ${value(kept[0].peak)}.`
+        ? `${kept.length} of ${withPeak.length} runs selected; the best is ${kept[0].title}, ${value(kept[0].peak)}.`
         : "Each line is a run. Drag along an axis to select runs.";
     });
   }
@@ -259,8 +259,8 @@
       tooltip: { ...tooltip(), trigger: "axis", formatter: undefined, valueFormatter: (v) => (100 * v).toFixed(1) + "%" },
       xAxis: axis({ type: "value", name: "SNR in dB", min: "dataMin", max: "dataMax", splitLine: { show: false } }),
       yAxis: axis({ type: "value", name: "accuracy", nameGap: 52, axisLabel: { color: css("--faint"), formatter: (v) => +(100 * v).toPrecision(6) + "%" } }),
-      series: data.levels.runs.map((one, index) => ({
-        type: "line", name: data.runs[one.run].title, data: one.points, symbolSize: 7, symbol: SYMBOLS[index % 4],
+      series: data.levels.runs.map((line, index) => ({
+        type: "line", name: data.runs[line.run].title, data: line.points, symbolSize: 7, symbol: SYMBOLS[index % 4],
         lineStyle: { color: css(palette[index]), type: ["solid", "dashed", "dotted"][index % 3], width: 2 },
         itemStyle: { color: css(palette[index]) },
       })),
@@ -270,8 +270,8 @@
   function confusion() {
     const picker = byId("confused");
     if (!picker) return;
-    const one = data.confusions[picker.value || 0];
-    for (const [id, matrix, unit] of [["confusion-modulation", one.modulation, ""], ["confusion-snr", one.snr, " dB"]]) {
+    const pair = data.confusions[picker.value || 0];
+    for (const [id, matrix, unit] of [["confusion-modulation", pair.modulation, ""], ["confusion-snr", pair.snr, " dB"]]) {
       draw(id, {
         grid: { left: 84, right: 16, top: 12, bottom: 96 },
         tooltip: tooltip((item) => `true ${escaped(matrix.names[item.value[1]])}${unit}, taken for ${escaped(matrix.names[item.value[0]])}${unit}: ${(100 * item.value[2]).toFixed(1)}%`),
@@ -297,7 +297,7 @@
     for (const run of data.runs) {
       if (run.y.length) shown.add(new Option(`${run.title}: ${value(run.peak)}, ${run.cause}`, run.id));
     }
-    shown.addEventListener("change", () => choose(data.runs.find((run) => run.id === shown.value) || null));
+    shown.addEventListener("change", () => select(data.runs.find((run) => run.id === shown.value) || null));
     for (const box of byId("legend").querySelectorAll("input")) {
       box.addEventListener("change", () => {
         if (box.checked) hidden.delete(box.value); else hidden.add(box.value);
@@ -307,7 +307,7 @@
   }
   const picker = byId("confused");
   if (picker) {
-    data.confusions.forEach((one, index) => picker.add(new Option(one.title, index)));
+    data.confusions.forEach((pair, index) => picker.add(new Option(pair.title, index)));
     picker.addEventListener("change", confusion);
   }
   byId("theme").addEventListener("click", () => {
@@ -317,7 +317,7 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   drawAll();
-  if (shown) charts["chart-curves"].getZr().on("mousemove", (event) => choose(nearest(event) || chosen));
+  if (shown) charts["chart-curves"].getZr().on("mousemove", (event) => select(nearest(event) || selected));
   let waiting = 0;
   addEventListener("resize", () => {
     cancelAnimationFrame(waiting);

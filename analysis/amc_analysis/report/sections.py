@@ -5,12 +5,7 @@ from __future__ import annotations
 from amc_analysis.report.blocks import Block, Command, Section, Table, Warned
 from amc_analysis.report.dynamics_section import dynamics_section
 from amc_analysis.report.effects_section import effects_section
-from amc_analysis.report.wording import (
-    GEMS_SHOWN,
-    early_stop_text,
-    failure_text,
-    group_of,
-)
+from amc_analysis.report.wording import GEMS_SHOWN, early_stop_text, failure_text, group_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.metric_scale import interval_text

@@ -82,20 +82,13 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
             "url": record.url,
             "method": record.config.get("method"),
         },
-        "metric": {
-            "name": analysed.metric.name,
-            "goal": analysed.metric.goal,
-            "percentage": analysed.scale.percentage,
-        },
+        "metric": {"name": analysed.metric.name, "goal": analysed.metric.goal, "percentage": analysed.scale.percentage},
         "summary": {
             "runs": len(analysed.ranked),
             "best": best.run.run_id if best else None,
             "best_whole": whole.run.run_id if whole else None,
             "hidden_gems": [entry.run.run_id for entry in analysed.gems],
-            "early_stops": {
-                "runs": analysed.early_stops.runs,
-                "epochs_saved": analysed.early_stops.epochs_saved,
-            },
+            "early_stops": {"runs": analysed.early_stops.runs, "epochs_saved": analysed.early_stops.epochs_saved},
         },
         "causes": {str(cause): count for cause, count in analysed.causes.items()},
         "failure_rate": {

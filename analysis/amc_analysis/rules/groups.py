@@ -106,6 +106,7 @@ def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> F
 
 
 def _unequal(analysed: AnalysedSweep, effect: Effect, by_max: ValueOutcome, at_equal_n: ValueOutcome) -> Finding:
+    k = counted(effect.k, "run")
     best = [analysed.scale.text(value.best or math.nan) for value in (by_max, at_equal_n)]
     expected = [analysed.scale.text(value.expected_best or math.nan) for value in (by_max, at_equal_n)]
     return Finding(
@@ -122,7 +123,7 @@ def _unequal(analysed: AnalysedSweep, effect: Effect, by_max: ValueOutcome, at_e
             "k": effect.k,
         },
         evidence=f"The best of {by_max.n} runs with {effect.parameter} = {by_max.label} is {best[0]}, the best of "
-        f"{at_equal_n.n} with {at_equal_n.label} is {best[1]}; the expected best of {effect.k} runs is {expected[0]} "
+        f"{at_equal_n.n} with {at_equal_n.label} is {best[1]}; the expected best of {k} is {expected[0]} "
         f"and {expected[1]}.",
         consequence=f"{by_max.label} leads only by having more runs. At equal numbers {at_equal_n.label} leads.",
     )

@@ -101,14 +101,14 @@ def resume_jump(analysed: AnalysedSweep) -> Iterator[Finding]:
         noise, source = _noise(analysed, child, parent)
         if before is None or noise is None or sign * (first - before) <= JUMP_NOISE_SDS * noise:
             continue
-        jump = first - before
+        jump, times = first - before, f"{abs(first - before) / noise:.0f}"
         yield Finding(
             rule=Rule.RESUME_JUMP,
             severity=Severity.ERROR,
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
             numbers={"first": first, "parent": before, "jump": jump, "noise_sd": noise, "noise_sds": abs(jump) / noise},
             evidence=f"{run_label(child)} begins at {scale.text(first)}, but its weights had {scale.text(before)}: a "
-            f"jump of {scale.difference(jump)}, {abs(jump) / noise:.1f} times the epoch-to-epoch noise of {source}.",
+            f"jump of {scale.difference(jump)}, {times} times the usual change between epochs of {source}.",
             consequence="One epoch cannot explain this: the frames, their order or the evaluation changed. Do not read "
             "its values as a continuation of the other run.",
         )

@@ -42,8 +42,8 @@ def never_sampled_value(analysed: AnalysedSweep) -> Iterator[Finding]:
                 severity=Severity.WARNING,
                 subjects=(f"{parameter.name}={text_of(value)}",),
                 numbers={"value": text_of(value), "n": n, "chance": by_chance},
-                evidence=f"None of {n} runs had {parameter.name} = {text_of(value)}, which the sweep lists (the "
-                f"probability of this in random draws is {by_chance:.2g}).",
+                evidence=f"None of {counted(n, 'run')} had {parameter.name} = {text_of(value)}, which the sweep lists "
+                f"(the probability of this in random draws is {by_chance:.2g}).",
                 consequence=f"There is no evidence about {text_of(value)}. Do not recommend it or rule it out.",
             )
 

@@ -100,7 +100,7 @@ def test_a_handful_of_runs_gives_no_effects(name: str) -> None:
 
 def test_a_jump_names_the_runs_whose_noise_it_is_compared_with() -> None:
     (finding,) = _of("single_runs", Rule.RESUME_JUMP, "0ecx68oy")
-    assert re.search(r"epoch-to-epoch noise of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", finding.evidence)
+    assert re.search(r"usual change between epochs of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", finding.evidence)
 
 
 def test_a_run_with_leaked_frames_is_set_aside() -> None:
