@@ -1,7 +1,7 @@
 """TrialConfig: everything that decides what one trial computes.
 
-A field is, under the same name, a key of a sweep YAML, a key of ``wandb.config`` and a flag of ``amc-train``. This
-module is free of torch, so that a sweep file can be checked against it in a moment.
+A field has the same name as a key of a sweep YAML, a key of ``wandb.config`` and a flag of ``amc-train``. This module
+is free of torch, so that checking a sweep file is quick.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
 # Names of torchvision and of the 2025 research log (sweeps/recorded); any other name must be timm's own.
@@ -21,18 +21,18 @@ MODEL_ALIASES: Mapping[str, str] = {
     "swin_b": "swin_base_patch4_window7_224",
 }
 
-# What can train one number instead of a class for every SNR level.
+# Losses that can train one number instead of a class for every SNR level.
 REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
 
-# What torch's generators and JSON readers take.
+# The largest seed of torch's generators and of JSON readers.
 _LARGEST_SEED = 2**63 - 1
 
-# Networks of amc_core itself: 123 thousand parameters for images of any size, and one for samples along time.
+# Networks of amc_core itself: one for images of any size (123 thousand parameters), and one for samples along time.
 OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", "iq_convnet")
 
 
 class ConfigError(ValueError):
-    """A configuration that no trial may start with; ``problems`` holds one sentence for every violation."""
+    """A configuration that a trial refuses; ``problems`` holds one sentence for every violation."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """What one field accepts: the single source of flags, checks and documentation."""
+    """The values that one field accepts; flags, checks and documentation come from it."""
 
     name: str
     kind: Literal["str", "int", "float", "bool", "fractions"]
@@ -52,11 +52,11 @@ class FieldSpec:
     maximum: float | None = None
     exclusive_minimum: bool = False
     optional: bool = False  # null is a value
-    words: tuple[str, ...] = ()  # what a number may be besides a number: auto
-    aliases: Mapping[str, str] = field(default_factory=dict)  # words of earlier versions, and what they are called
+    words: tuple[str, ...] = ()  # allowed beside numbers: auto
+    aliases: Mapping[str, str] = field(default_factory=dict)  # old word -> current word
 
     def allowed(self) -> str:
-        """Describe the accepted values in a few words."""
+        """Return the accepted values in a few words."""
         if self.choices:
             text = ", ".join(map(str, self.choices))
         elif self.kind == "fractions":
@@ -89,7 +89,7 @@ class TrialConfig:
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
     split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
     split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0, maximum=_LARGEST_SEED)
-    storage: str = _field("auto", "where frames live", choices=("auto", "memmap", "ram", "ram_float16", "device"))
+    storage: str = _field("auto", "where frames are kept", choices=("auto", "memmap", "ram", "ram_float16", "device"))
 
     # input
     representation: str = _field(
@@ -100,7 +100,7 @@ class TrialConfig:
     image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
     histogram_range: float | str = _field(
         2.5,
-        "half width of the constellation after unit power; auto: every frame's own extent, which forgets the power",
+        "half width of the constellation after unit power; auto: every frame's own extent, which loses the power",
         minimum=0,
         exclusive_minimum=True,
         words=("auto",),
@@ -135,11 +135,11 @@ class TrialConfig:
 
     # optimisation
     batch_size: int = _field(
-        512, "frames an optimiser step; an epoch's incomplete last one is left out", minimum=1, maximum=65536
+        512, "frames an optimiser step; an incomplete last batch is left out", minimum=1, maximum=65536
     )
     micro_batch_size: int | str | None = _field(
         "auto",
-        "frames a forward pass; gradients accumulate; auto: what fits into the GPU, null: the whole batch",
+        "frames a forward pass; gradients accumulate; auto: as many as fit into the GPU, null: the whole batch",
         minimum=1,
         words=("auto",),
     )
@@ -147,25 +147,27 @@ class TrialConfig:
     max_lr: float = _field(5.0e-4, "highest learning rate of the first cycle", minimum=0, exclusive_minimum=True)
     lr_schedule: str = _field(
         "triangular2",
-        "how the learning rate moves (constant: max_lr throughout; plateau: max_lr, reduced when select_by stalls)",
+        "how the learning rate changes (constant: max_lr; plateau: max_lr, reduced when select_by stops improving)",
         choices=("triangular2", "constant", "plateau"),
     )
     plateau_factor: float = _field(
-        0.5, "what a plateau multiplies the learning rate by", minimum=0, maximum=0.99, exclusive_minimum=True
+        0.5, "factor of the learning rate at a plateau", minimum=0, maximum=0.99, exclusive_minimum=True
     )
-    plateau_patience: int = _field(5, "epochs without a better select_by that a plateau tolerates", minimum=0)
+    plateau_patience: int = _field(5, "epochs without a better select_by before a reduction", minimum=0)
     epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
-    warmup_epochs: int = _field(0, "epochs over which the schedule is ramped up from base_lr", minimum=0)
+    warmup_epochs: int = _field(0, "epochs over which the schedule rises from base_lr", minimum=0)
     weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
     grad_clip_norm: float | None = _field(
         None, "largest gradient norm; null: no clipping", minimum=0, exclusive_minimum=True
     )
-    epochs: int = _field(100, "passes over the training frames at most", minimum=1)
+    epochs: int = _field(100, "largest number of passes over the training frames", minimum=1)
 
     # stopping
     patience: int | None = _field(25, "epochs without a better select_by before the end; null: never", minimum=1)
     min_cycles: int = _field(1, "learning-rate cycles that patience never interrupts", minimum=0)
-    select_by: str = _field("combined_acc", "what picks the checkpoint", choices=("combined_acc", "loss"))
+    select_by: str = _field(
+        "combined_acc", "validation value that picks the checkpoint", choices=("combined_acc", "loss")
+    )
 
     # curriculum
     curriculum: bool = _field(False, "let SNR levels join from the highest downwards")
@@ -179,7 +181,7 @@ class TrialConfig:
 
     # start
     init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")
-    resume_from: str | None = _field(None, "checkpoint, or run folder, that is continued exactly")
+    resume_from: str | None = _field(None, "checkpoint, or run folder, to continue exactly")
     allow_split_change: bool = _field(False, "start from weights that were trained on another split")
 
     @classmethod
@@ -187,8 +189,8 @@ class TrialConfig:
         """Build a configuration from YAML, ``wandb.config`` or flag values.
 
         Raises:
-            ConfigError: with *all* violations: unknown names, wrong types, values out of range or not built yet, and
-                combinations that cannot work.
+            ConfigError: with all violations: unknown names, wrong types, values out of range, and combinations that
+                cannot work.
         """
         problems: list[str] = []
         checked: dict[str, Any] = {}
@@ -215,7 +217,7 @@ class TrialConfig:
 
 
 def unknown_field(name: str) -> str:
-    """Say that no field has this name, and which one may have been meant."""
+    """Return a message that no field has this name, with the nearest name."""
     near = difflib.get_close_matches(name, FIELDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(FIELDS)}"
     return f"{name}: no such parameter{hint}"
@@ -249,14 +251,14 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
 
 
 def current_value(name: str, value: Any) -> Any:
-    """Return a value under the word that it has in this version; what is no old word is returned as it is."""
+    """Return the current word for an old one; other values stay as they are."""
     return FIELDS[name].aliases.get(value, value) if name in FIELDS and isinstance(value, str) else value
 
 
 def parse_flag(name: str, text: str) -> Any:
-    """Read a command-line value as the field's type; what cannot be read comes back as text, for check_value to refuse.
+    """Return a command-line value as the field's type; text that cannot be read stays text, which check_value refuses.
 
-    Flags arrive as text, so ``1e-4`` is a number here although PyYAML reads it as a string.
+    ``1e-4`` is a number here, although PyYAML reads it as a string.
     """
     spec = FIELDS[name]
     if spec.optional and text.lower() in {"none", "null"}:
@@ -284,14 +286,14 @@ def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
 
 
 def _number_in_text(name: str, value: str) -> str:
-    """Say how YAML wants a number to be written, if it is one that the field accepts."""
+    """Return how to write a number in YAML, if the text is a number that the field accepts."""
     try:
         number = float(value)
     except ValueError:
         return ""
     if check_value(name, number)[1] is not None:
         return ""
-    # YAML 1.1 wants a dot and a signed exponent: 1e-4 is text to PyYAML, 1.0e-4 a number.
+    # YAML 1.1 needs a dot and a signed exponent: PyYAML reads 1e-4 as text and 1.0e-4 as a number.
     mantissa, _, exponent = value.strip().lower().partition("e")
     sign = exponent if exponent[:1] in {"+", "-"} else f"+{exponent}"
     written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}" if exponent else value
@@ -312,7 +314,7 @@ def _fractions(name: str, value: Any, spec: FieldSpec) -> tuple[tuple[float, ...
 
 
 def _combinations(config: TrialConfig, given: Any) -> list[str]:
-    """Return what is wrong with values that are right one by one; only about fields that were given."""
+    """Return problems of values that are right one by one; only about fields that were given."""
     problems = []
     if config.snr_min_db > config.snr_max_db and {"snr_min_db", "snr_max_db"} & set(given):
         problems.append(f"snr_min_db: {config.snr_min_db} dB lies above snr_max_db = {config.snr_max_db} dB")
@@ -331,7 +333,7 @@ def _combinations(config: TrialConfig, given: Any) -> list[str]:
                 f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
                 f"at {FIELDS[name].default}"
             )
-    # A default that the given value cannot go with is refused too: the trial would not be what was asked for.
+    # A given value that does not fit a default is refused, too.
     if {"representation", "model_type"} & set(given) and (config.representation == "iq") != (
         config.model_type == "iq_convnet"
     ):
@@ -345,22 +347,13 @@ def _combinations(config: TrialConfig, given: Any) -> list[str]:
     return problems
 
 
-_KINDS = {"str": "str", "int": "int", "float": "float", "bool": "bool"}
-
-
 def _spec(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> FieldSpec:
     text = getattr(hint, "__name__", str(hint)) if hint in (str, int, float, bool) else str(hint)
-    kind = "fractions" if text.startswith("tuple") else _KINDS[text.split(" | ")[0]]
-    return FieldSpec(name=name, kind=kind, default=default, optional="None" in text, **metadata)  # type: ignore[arg-type]
+    kind: Any = "fractions" if text.startswith("tuple") else text.split(" | ")[0]
+    return FieldSpec(name=name, kind=kind, default=default, optional="None" in text, **metadata)
 
 
-def _specs() -> dict[str, FieldSpec]:
-    hints = get_type_hints(TrialConfig)
-    return {
-        item.name: _spec(item.name, hints[item.name], item.default, item.metadata)
-        for item in fields(TrialConfig)
-        if item.default is not MISSING
-    }
-
-
-FIELDS: Mapping[str, FieldSpec] = _specs()
+_HINTS = get_type_hints(TrialConfig)
+FIELDS: Mapping[str, FieldSpec] = {
+    item.name: _spec(item.name, _HINTS[item.name], item.default, item.metadata) for item in fields(TrialConfig)
+}

@@ -1,6 +1,6 @@
-"""One frame as a picture: its samples over time, and every channel that a model may see of it.
+"""One frame as a picture: its samples over time, and every channel of every representation.
 
-Pillow draws it: it is there with torchvision, and a picture now and then needs no plotting library.
+Pillow comes with torchvision, so no plotting library is needed.
 
 In names: T = 1024 samples, C = I and Q or channels, H = W pixels.
 """
@@ -24,7 +24,7 @@ def frame_picture(
     title: str,
     subtitle: str = "",
 ) -> Image.Image:
-    """Draw the samples, and below them the channels as (caption, (H, W)), each over its own range of values."""
+    """Draw the samples, and below them the channels as (caption, (H, W)), each in its own range of values."""
     n_rows = -(-len(channels) // _PER_ROW)
     width = _GAP + _PER_ROW * (_TILE + _GAP)
     height = _TITLE + _TRACE_HEIGHT + _GAP + n_rows * (_CAPTION + _TILE + _GAP)

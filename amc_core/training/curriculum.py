@@ -1,6 +1,6 @@
-"""The SNR curriculum: which share of every level's training frames an epoch sees.
+"""The SNR curriculum: the share of every level's frames that an epoch trains on.
 
-Levels join from the highest SNR downwards, one a stage. Validation and test always cover all levels.
+Levels join from the highest SNR downwards, one a stage. Validation and test always have all levels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from amc_core.config import TrialConfig
 def level_weights(config: TrialConfig, *, epoch: int, n_levels: int) -> tuple[float, ...]:
     """Return the share of each level, lowest SNR first, in ``epoch`` (1 is the first).
 
-    The top level is complete from the start; one that joined k stages ago has min(1, (k + 1) / window).
+    The top level is complete from the start; a level that joined k stages ago has min(1, (k + 1) / window).
     """
     if not config.curriculum:
         return (1.0,) * n_levels
@@ -28,13 +28,13 @@ def level_weights(config: TrialConfig, *, epoch: int, n_levels: int) -> tuple[fl
 def epoch_positions(
     level_M: npt.NDArray[np.int64], weights: tuple[float, ...], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw an epoch's frames: shuffled positions in ``level_M``, each level with its share, none twice."""
+    """Return an epoch's frames: shuffled positions in ``level_M``, each level with its share, no frame twice."""
     order_M = rng.permutation(len(level_M))
     if all(weight == 1.0 for weight in weights):
         return order_M
     level_of_order_M = level_M[order_M]
-    chosen_M = np.zeros(len(order_M), dtype=bool)
+    kept_M = np.zeros(len(order_M), dtype=bool)
     for level, weight in enumerate(weights):
         places = np.flatnonzero(level_of_order_M == level)
-        chosen_M[places[: round(weight * len(places))]] = True
-    return order_M[chosen_M]
+        kept_M[places[: round(weight * len(places))]] = True
+    return order_M[kept_M]

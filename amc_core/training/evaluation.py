@@ -1,6 +1,6 @@
-"""What the confusion of one pass over frames says: accuracy, F1, accuracy by SNR, attractors. Free of torch.
+"""Scores from the confusion of one pass over frames: accuracy, F1, accuracy by SNR, attractors. Free of torch.
 
-In names: K modulations, L SNR levels; the first index of a confusion is the truth, the second the guess.
+In names: K modulations, L SNR levels; the first index of a confusion is the true class, the second the guess.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from amc_core.modulations import FAMILIES
 
 Counts = npt.NDArray[np.int64]
 
-# An attractor is the commonest guess for at least so many other levels, and is guessed at least so many times as often
-# as it is true. Levels that blur into their neighbours fail the first test, a model that guesses at random the second.
+# An attractor is the most frequent guess for at least so many other levels, and is guessed at least so many times as
+# often as it is true. Levels confused with a neighbour fail the first test, a model that guesses at random the second.
 _MIN_SWALLOWED = 2
 _MIN_EXCESS = 1.5
-_STANDARD_ERRORS = 2.0  # by which a level's wrong guess must lead over its right one
+_STANDARD_ERRORS = 2.0  # by which a level's wrong guess must exceed its right one
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one class is found; fractions."""
+    """Scores of one class; fractions."""
 
     name: str
     n_frames: int
-    precision: float  # 0 where the class is never guessed
+    precision: float  # 0 for a class that is never guessed
     recall: float
     f1: float
 
@@ -42,12 +42,12 @@ class Attractor:
     snr_db: int
     share: float  # of all frames of other levels
     guessed: float  # of all frames of any level
-    swallowed: Mapping[int, float]  # true SNR in dB -> share of its frames; only levels that are guessed wrongly so
+    swallowed: Mapping[int, float]  # true SNR in dB -> share of its frames that are mistaken for this level
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The joint confusion of modulation and SNR, and what follows from it."""
+    """The joint confusion of modulation and SNR, and the scores from it."""
 
     modulations: tuple[str, ...]
     levels_db: tuple[int, ...]
@@ -66,12 +66,12 @@ class Evaluation:
 
     @property
     def n_frames(self) -> int:
-        """Number of frames that were guessed."""
+        """Number of frames."""
         return int(self.snr.sum())
 
     @cached_property
     def right_by_snr(self) -> Counts:
-        """Frames of every level whose modulation and SNR are both right."""
+        """Number of frames of every level whose modulation and SNR are both right."""
         return np.asarray(np.einsum("klkl->l", self.joint))
 
     @property
@@ -107,12 +107,11 @@ class Evaluation:
 
     @property
     def modulation_scores(self) -> tuple[Score, ...]:
-        """One a modulation."""
         return scores(self.modulation, self.modulations)
 
     @property
     def family_scores(self) -> tuple[Score, ...]:
-        """One a family: a guess is right when it is of the same family."""
+        """Scores of families; a guess is right when it is of the same family."""
         names = [name for name, members in FAMILIES.items() if set(members) & set(self.modulations)]
         family_of = {member: name for name, members in FAMILIES.items() for member in members}
         member_KF = np.array([[family_of[modulation] == name for name in names] for modulation in self.modulations])
@@ -120,16 +119,15 @@ class Evaluation:
 
     @property
     def snr_scores(self) -> tuple[Score, ...]:
-        """One an SNR level, named by its dB."""
         return scores(self.snr, [str(level) for level in self.levels_db])
 
     @cached_property
     def attractors(self) -> tuple[Attractor, ...]:
-        """Levels that swallow others, the greediest first."""
+        """Attractors, the strongest first."""
         return attractors(self.snr, self.levels_db)
 
     def summary(self) -> dict[str, float]:
-        """Return the figures that every part is known by: loss, accuracies, SNR error."""
+        """Return loss, accuracies and SNR error."""
         return {
             "loss": self.loss,
             "combined_acc": self.combined_acc,
@@ -139,8 +137,8 @@ class Evaluation:
         }
 
     def detail(self) -> dict[str, float]:
-        """Return the figures by class, family and level, under the names of metric_names; the attractor if any."""
-        found = {
+        """Return scores by class, family and level, and the strongest attractor, under the names of metric_names."""
+        metrics = {
             **{f"f1/mod/{score.name}": score.f1 for score in self.modulation_scores},
             **{f"f1/family/{score.name}": score.f1 for score in self.family_scores},
             **{f"f1/snr/{score.name}": score.f1 for score in self.snr_scores},
@@ -148,14 +146,14 @@ class Evaluation:
             "attractor/share": 0.0,
         }
         if self.attractors:
-            found |= {"attractor/snr_db": self.attractors[0].snr_db, "attractor/share": self.attractors[0].share}
-        return found
+            metrics |= {"attractor/snr_db": self.attractors[0].snr_db, "attractor/share": self.attractors[0].share}
+        return metrics
 
     def to_mapping(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
         by_level = zip(
             self.levels_db,
-            self.snr_scores,
+            [{name: value for name, value in vars(score).items() if name != "name"} for score in self.snr_scores],
             self.combined_acc_by_snr.tolist(),
             self.mod_acc_by_snr.tolist(),
             strict=True,
@@ -166,12 +164,12 @@ class Evaluation:
             "by_modulation": [vars(score) for score in self.modulation_scores],
             "by_family": [vars(score) for score in self.family_scores],
             "by_snr": [
-                {"snr_db": db, **_without_name(score), "combined_acc": combined, "mod_acc": modulation}
-                for db, score, combined, modulation in by_level
+                {"snr_db": db, **scores_of_level, "combined_acc": combined, "mod_acc": modulation}
+                for db, scores_of_level, combined, modulation in by_level
             ],
             "attractors": [
-                {**vars(found), "swallowed": {str(db): share for db, share in found.swallowed.items()}}
-                for found in self.attractors
+                {**vars(attractor), "swallowed": {str(db): share for db, share in attractor.swallowed.items()}}
+                for attractor in self.attractors
             ],
             "modulations": list(self.modulations),
             "modulation_confusion": self.modulation.tolist(),
@@ -189,17 +187,17 @@ def scores(confusion_KK: Counts, names: Sequence[str]) -> tuple[Score, ...]:
 
 
 def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...]:
-    """Find the SNR levels that swallow others, the greediest first.
+    """Return the SNR levels that swallow others, the strongest first.
 
-    A true level is swallowed by the guess that is commonest for it, when that is not itself and leads over the right
-    guess by two standard errors. A level is an attractor when it swallows at least two others and is guessed at least
-    1.5 times as often as it is true. So 24, 28 and 30 dB read as 26 dB is one; 30 dB read as 28 dB is a blur.
+    The most frequent guess for a true level swallows it, when that guess is wrong and exceeds the right guess by two
+    standard errors. An attractor swallows at least two other levels, and is guessed at least 1.5 times as often as it
+    is true. 24, 28 and 30 dB read as 26 dB make an attractor; 30 dB read as 28 dB does not.
     """
     true_L = snr_LL.sum(axis=1)
     n_frames = int(true_L.sum())
     share_LL = snr_LL / np.maximum(true_L, 1)[:, None]
     right_L = np.diag(share_LL)
-    found = []
+    result = []
     for level, snr_db in enumerate(levels_db):
         taken_L = share_LL[:, level]
         # Variance of the difference of two shares of one multinomial sample.
@@ -210,7 +208,7 @@ def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...
         n_other = n_frames - int(true_L[level])
         n_guessed = int(snr_LL[:, level].sum())
         if swallowed_L.sum() >= _MIN_SWALLOWED and n_guessed >= _MIN_EXCESS * true_L[level]:
-            found.append(
+            result.append(
                 Attractor(
                     snr_db=int(snr_db),
                     share=_share(n_guessed - int(snr_LL[level, level]), n_other),
@@ -220,7 +218,7 @@ def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...
                     },
                 )
             )
-    return tuple(sorted(found, key=lambda attractor: -attractor.share))
+    return tuple(sorted(result, key=lambda attractor: -attractor.share))
 
 
 def _share(part: Any, whole: int) -> float:
@@ -229,7 +227,3 @@ def _share(part: Any, whole: int) -> float:
 
 def _shares(part_L: npt.NDArray[Any], whole_L: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.asarray(part_L / np.maximum(whole_L, 1), dtype=np.float64)
-
-
-def _without_name(score: Score) -> dict[str, Any]:
-    return {name: value for name, value in vars(score).items() if name != "name"}

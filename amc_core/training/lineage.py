@@ -21,32 +21,30 @@ from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
 
-# What a continued trial may have otherwise: where things lie, and when to end.
-_MAY_DIFFER = frozenset(
-    {
-        *("data", "storage", "epochs", "patience", "min_cycles", "compile", "micro_batch_size"),
-        *("init_from", "resume_from", "allow_split_change"),
-    }
-)
-_OF_THE_SPLIT = ("label_set", "snr_min_db", "snr_max_db", "split", "split_seed")
+# Settings that a continued trial may change: places of files, and when to end.
+_MAY_DIFFER = {
+    *("data", "storage", "epochs", "patience", "min_cycles", "compile", "micro_batch_size"),
+    *("init_from", "resume_from", "allow_split_change"),
+}
+_SPLIT_SETTINGS = {"label_set", "snr_min_db", "snr_max_db", "split", "split_seed"}
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Enough to divide the same file in the same way again."""
+    """Everything that is needed to divide the same file in the same way again."""
 
     split_fingerprint: str
     data_fingerprint: str
     label_set: str
     snr_min_db: int
     snr_max_db: int
-    levels_db: tuple[int, ...]  # the SNR classes: the levels of the file in that range
+    levels_db: tuple[int, ...]  # the SNR classes: the file's levels in that range
     split: tuple[float, float, float]
     split_seed: int
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SplitFacts:
-        """Read what to_mapping wrote."""
+        """Read what ``to_mapping`` wrote."""
         return cls(**{**values, "split": tuple(values["split"]), "levels_db": tuple(values["levels_db"])})
 
     def to_mapping(self) -> dict[str, Any]:
@@ -63,23 +61,23 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where the weights of a trial come from."""
+    """The origin of a trial's weights."""
 
     parent_run: str | None
     parent_split_fingerprint: str | None
     trained_on: tuple[SplitFacts, ...]  # this trial's own split is the last one
-    split_override: bool  # other splits than its own are among them, and somebody allowed it
-    heldout_trained_on: float | None  # share of the held-out frames; None: unknown, another file
-    fresh_heads: tuple[str, ...] = ()  # parts of the model whose classes are others than the parent's
+    split_override: bool  # there are other splits than its own, which the user allowed
+    heldout_trained_on: float | None  # share of the held-out frames; None: unknown, because of another file
+    fresh_heads: tuple[str, ...] = ()  # parts of the model with other classes than the parent's
 
     def facts(self) -> dict[str, Any]:
-        """Return what the run's configuration records of it."""
+        """Return the part that the run's configuration records."""
         names = ("parent_run", "parent_split_fingerprint", "split_override", "heldout_trained_on")
         return {name: getattr(self, name) for name in names}
 
 
 def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
-    """Load the checkpoint that a trial starts from: that file, or last.pt (resume) or best.pt (init) of that folder.
+    """Return the checkpoint that a trial starts from: a file, or last.pt (resume) or best.pt (init) of a folder.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -101,11 +99,11 @@ def trace_lineage(
     selection: Selection,
     split: Split,
 ) -> Lineage:
-    """Say where the weights come from, and refuse those that have seen frames of another split.
+    """Return the origin of the weights; refuse weights that were trained on another split.
 
     Raises:
-        ConfigError: another split is among what the weights were trained on, and ``allow_split_change`` is false; the
-            message names both and the share of the held-out frames that they have seen.
+        ConfigError: the weights were trained on another split, and ``allow_split_change`` is false; the message has
+            both splits and the share of the held-out frames that were trained on.
     """
     if parent is None:
         return Lineage(None, None, (own,), split_override=False, heldout_trained_on=0.0)
@@ -113,8 +111,8 @@ def trace_lineage(
     foreign = [facts for facts in trained_on if facts.split_fingerprint != own.split_fingerprint]
     heldout_M = selection.rows[np.concatenate([split.val, split.test])]
     share = _share_trained_on(heldout_M, foreign, data)
-    was, now = _classes(trained_on[-1]), _classes(own)
-    fresh_heads = tuple(head for head in now if now[head] != was[head])
+    parent_classes, classes = _classes(trained_on[-1]), _classes(own)
+    fresh_heads = tuple(head for head in classes if classes[head] != parent_classes[head])
     if foreign and not config.allow_split_change:
         raise ConfigError([_refusal(config, own, foreign, share, len(heldout_M), other_classes=bool(fresh_heads))])
     return Lineage(
@@ -128,31 +126,31 @@ def trace_lineage(
 
 
 def require_same_trial(config: TrialConfig, parent: Checkpoint, own: SplitFacts) -> None:
-    """Refuse to continue a trial with other settings than it had.
+    """Refuse to continue a trial with other settings.
 
     Raises:
-        ConfigError: naming every setting that differs. Where a split change is allowed, the split may, but not the
-            classes, and epochs must be left to train and to validate on it.
+        ConfigError: with every setting that differs. Where a split change is allowed, the split may differ, but not the
+            classes, and at least one epoch must be left.
     """
-    may_differ = _MAY_DIFFER | (set(_OF_THE_SPLIT) if config.allow_split_change else set())
-    now = config.to_mapping()
+    may_differ = _MAY_DIFFER | (_SPLIT_SETTINGS if config.allow_split_change else set())
+    own_settings = config.to_mapping()
     problems = [
-        f"resume_from: {name} was {was!r} and is {now[name]!r}; an exact continuation keeps it, init_from starts a new "
-        "trial from the weights"
-        for name, was in parent.config.items()
-        if name in now and name not in may_differ and now[name] != current_value(name, was)
+        f"resume_from: {name} was {before!r} and is {own_settings[name]!r}; an exact continuation keeps it, init_from "
+        "starts a new trial from the weights"
+        for name, before in parent.config.items()
+        if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, before)
     ]
-    was_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own)
+    parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own)
     problems += [
-        f"resume_from: the classes of the {head} were {was_classes[head]} and are {classes[head]}; resume_from cannot "
-        "change the classes; init_from starts fresh heads"
+        f"resume_from: the classes of the {head} were {parent_classes[head]} and are {classes[head]}; resume_from "
+        "cannot change the classes; init_from starts fresh heads"
         for head in classes
-        if classes[head] != was_classes[head]
+        if classes[head] != parent_classes[head]
     ]
     if parent.split_fingerprint != own.split_fingerprint and parent.epoch >= config.epochs:
         problems.append(
-            f"resume_from: all {config.epochs} epochs were done on split {parent.split_fingerprint}: none is left to "
-            f"choose a checkpoint on {own.split_fingerprint}; raise epochs, or start a new trial with init_from"
+            f"resume_from: epochs = {config.epochs} was reached on split {parent.split_fingerprint}: no epoch is left "
+            f"for split {own.split_fingerprint}; raise epochs, or start a new trial with init_from"
         )
     if problems:
         raise ConfigError(problems)
@@ -162,7 +160,7 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
     """Copy a checkpoint's weights into a model.
 
     Args:
-        fresh_heads: these parts stay as the model has them: their outputs mean other classes.
+        fresh_heads: parts that keep the model's own weights, because their outputs mean other classes.
 
     Raises:
         ConfigError: the checkpoint is of another network.
@@ -175,19 +173,18 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
         name for name in own if own[name].shape != weights[name].shape
     )
     if differing:
-        was = {name: parent.config.get(name) for name in ("model_type", "snr_layer", "representation", "image_size")}
-        described = ", ".join(f"{name} {value}" for name, value in was.items())
-        raise ConfigError(
-            [
-                f"{path}: weights of another network ({described}): {len(differing)} tensors do not fit, the first is "
-                f"{differing[0]}; use the same network, or another checkpoint"
-            ]
+        names = ("model_type", "snr_layer", "representation", "image_size")
+        network = ", ".join(f"{name} {parent.config.get(name)}" for name in names)
+        problem = (
+            f"{path}: weights of another network ({network}): {len(differing)} tensors do not fit, the first is "
+            f"{differing[0]}; use the same network, or another checkpoint"
         )
+        raise ConfigError([problem])
     model.load_state_dict(weights)
 
 
 def _classes(facts: SplitFacts) -> dict[str, str]:
-    """Describe what each head tells apart."""
+    """Describe the classes of each head."""
     return {
         "modulation_head": f"those of label_set {facts.label_set}",
         "snr_head": f"{', '.join(map(str, facts.levels_db))} dB",
@@ -197,7 +194,7 @@ def _classes(facts: SplitFacts) -> dict[str, str]:
 def _share_trained_on(
     heldout_rows_M: npt.NDArray[np.int64], foreign: Sequence[SplitFacts], data: RadioMLFile
 ) -> float | None:
-    """Return the share of rows that lie in the training part of any of these splits; None for those of other files."""
+    """Return the share of rows in the training part of any of these splits; None for splits of other files."""
     if any(facts.data_fingerprint != data.fingerprint for facts in foreign):
         return None
     seen_M = np.zeros(len(heldout_rows_M), dtype=bool)
@@ -220,13 +217,13 @@ def _refusal(
     field = "resume_from" if config.resume_from else "init_from"
     others = " and ".join(str(facts) for facts in foreign)
     if share is None:
-        seen = "these are different data files, so that nobody can say which held-out frames they have seen"
+        seen = "these are different data files, so it is unknown which held-out frames were trained on"
     else:
         seen = f"{share:.1%} of the {n_heldout:,} held-out frames were trained on"
     if config.resume_from and other_classes:
         way = "resume_from cannot change the classes: init_from with allow_split_change: true starts fresh heads"
     else:
-        way = "allow_split_change: true starts all the same"
+        way = "allow_split_change: true starts anyway"
     return (
         f"{field}: the weights were trained on split {others}, this trial has split {own}: {seen}. Use the same "
         f"label_set, SNR range, split and split_seed; {way}, and marks the run"

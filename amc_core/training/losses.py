@@ -1,4 +1,4 @@
-"""The losses of the two tasks, how they are weighted, and which SNR level an output means.
+"""The losses of the two tasks, their weights, and the SNR level that an output means.
 
 In names: B frames of a batch, K classes of a task (SNR levels, lowest first), ``rank`` the place of a level on the SNR
 axis in steps of the grid: 0 for the lowest level, 15 for 30 dB of 0..30 dB in steps of 2.
@@ -30,18 +30,18 @@ class SnrLoss(nn.Module):
     - ``inverse_d2``: ``-log p_t + alpha sum_{k != t} p_k / d(k, t)^2``: a near guess costs more; the 2025
       research log used it by mistake
 
-    Scale ``levels`` leaves them so. A weight of up to 225 (16 levels) drowns the other task and pulls the guesses to
-    the posterior mean; scale ``unit`` therefore divides every distance term by the largest value that it can take
-    between two levels, so that alpha means the same for each. Cross-entropy is never scaled.
+    These are the losses of scale ``levels``. There a distance term is up to 225 (16 levels), which hides the other task
+    and moves the guesses to the posterior mean. Scale ``unit`` divides every distance term by the largest value that it
+    can have between two levels, so that alpha means the same for each loss. Cross-entropy is never scaled.
 
-    A regression head gives ``v / rank_max`` itself, one number a frame, 0 for the lowest level and 1 for the highest.
+    A regression head outputs ``v / rank_max``: one number a frame, 0 for the lowest level and 1 for the highest.
 
     Args:
-        kind: the name above.
+        kind: a name above.
         alpha: weight of the distance penalty of ``d2`` and ``inverse_d2``.
         scale: ``unit`` or ``levels``.
         levels_db: SNR of the levels, dB, increasing.
-        regression: whether the head gives one number instead of logits.
+        regression: whether the head outputs one number instead of logits.
     """
 
     _ranks: Tensor  # (K,)
@@ -50,7 +50,7 @@ class SnrLoss(nn.Module):
     def __init__(self, kind: str, *, alpha: float, scale: str, levels_db: Sequence[int], regression: bool) -> None:
         super().__init__()
         if regression and kind not in REGRESSION_LOSSES:
-            raise ValueError(f"{kind} needs a class for every level, a regression head gives one number")
+            raise ValueError(f"{kind} needs a class for every level, a regression head outputs one number")
         self._kind, self._alpha, self._regression = kind, alpha, regression
         rank_K = _ranks(levels_db)
         distance_KK = (rank_K[:, None] - rank_K[None, :]).abs()
@@ -85,11 +85,11 @@ class SnrLoss(nn.Module):
     def guess(self, snr_output_BK: Tensor) -> Tensor:
         """Return the index of the level (B,) that an output means.
 
-        That is the nearest one where the loss trains a value, and the most probable one where it trains probabilities.
+        A loss that trains a value means the nearest level, a loss that trains probabilities the most probable one.
         """
         if not self._regression and self._kind not in {"ordinal", "smooth_l1"}:
             return snr_output_BK.argmax(dim=1)
-        # Nearest without a table of distances: count the midpoints between neighbours that lie below.
+        # The nearest level is the number of midpoints between neighbours below the value.
         midpoints_K = (self._ranks[1:] + self._ranks[:-1]) / 2
         return torch.bucketize(self._value(snr_output_BK.float()), midpoints_K)
 
@@ -106,9 +106,8 @@ class MultiTaskLoss(nn.Module):
     """The losses of modulation and SNR, weighted.
 
     ``kendall``: ``loss = sum_i exp(-s_i) L_i + s_i / 2`` with one learned log-variance ``s_i`` a task: A. Kendall,
-    Y. Gal, R. Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, equation 10. It may become
-    negative, because ``s_i / 2`` may. Their form for a regression has half of L, which moves the learned ``s_i`` by
-    log 2 and nothing else.
+    Y. Gal, R. Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, equation 10. ``s_i / 2`` may
+    be negative, and so may the loss. Their form for a regression has L / 2, which only shifts ``s_i`` by log 2.
 
     ``fixed``: ``w L_modulation + (1 - w) L_snr`` with w = ``task_weight_mod``.
     """
@@ -145,11 +144,11 @@ class MultiTaskLoss(nn.Module):
 
     @torch.no_grad()
     def guess(self, modulation_logits_BK: Tensor, snr_output_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the indices (B,) of the modulation and of the SNR level that the outputs mean."""
+        """Return the indices (B,) of the guessed modulation and SNR level."""
         return modulation_logits_BK.argmax(dim=1), self.snr_loss.guess(snr_output_BK)
 
     def weights(self) -> Tensor:
-        """Return the tasks' weights as shares that sum to 1 (modulation, SNR), on the device."""
+        """Return the tasks' weights (modulation, SNR) as shares that sum to 1, on the device."""
         if self.log_variance is None:
             return self._fixed_weights
         return torch.softmax(-self.log_variance.detach(), dim=0)

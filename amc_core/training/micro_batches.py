@@ -18,17 +18,17 @@ from amc_core.data.feed import laid_out
 from amc_core.machine.memory import is_out_of_memory
 from amc_core.training.precision import Precision
 
-_SPARE = 0.1  # of what a pass takes: the representation's temporaries, and what the allocator cannot use
+_SPARE = 0.1  # of a pass's memory: for the representation's temporaries, and memory that the allocator cannot use
 
 
 def largest_that_fits(batch_size: int, attempt: Callable[[int], None], release: Callable[[], None]) -> int:
-    """Halve the batch until ``attempt`` runs through without an error for lack of memory; return its size.
+    """Return the first size, halving the batch, at which ``attempt`` does not run out of memory.
 
     Args:
-        release: called between two attempts, when the failed one's error, whose traceback holds its tensors, is gone.
+        release: called between two attempts, when the failed one's traceback no longer holds its tensors.
 
     Raises:
-        RuntimeError: the attempt's own, where not even one frame fits, or where memory is not what it lacks.
+        RuntimeError: the attempt's own, where not even one frame fits, or where the cause is not memory.
     """
     size = batch_size
     while True:
@@ -50,13 +50,13 @@ def micro_batch_frames(
     forward: Callable[[Tensor], tuple[Tensor, Tensor]],
     input_1X: Tensor,
 ) -> int:
-    """Return the frames of a forward pass: what the configuration says, or, for ``auto``, what the GPU has room for.
+    """Return the frames of a forward pass: the configuration's number, or, for ``auto``, what fits into the GPU.
 
-    The probe runs one forward and backward pass with room set aside for the two moments of AdamW, asks for a tenth more
-    than that took, and leaves weights, running means and random numbers as they were.
+    For ``auto`` it tries a forward and a backward pass beside the two moments of AdamW, and requires a tenth more
+    memory than they took. Weights, running means and random numbers stay as they were.
 
     Raises:
-        ConfigError: batch norm cannot do with the one frame that fits.
+        ConfigError: only one frame fits, and batch norm needs more.
         RuntimeError: not even one frame fits.
     """
     if isinstance(config.micro_batch_size, int):
@@ -83,13 +83,13 @@ def micro_batch_frames(
             model.zero_grad(set_to_none=True)
             moments.clear()
         del output
-        if size > 1:  # with one frame there is nothing smaller to try
+        if size > 1:  # nothing is smaller than one frame
             torch.cuda.empty_cache()
             torch.empty(int(taken * (1 + _SPARE)), dtype=torch.uint8, device=device)
 
     with torch.random.fork_rng(devices=[device]):
         model.train()
-        # What a failed attempt cut into pieces does not fit the next one.
+        # Blocks that a failed attempt left are too small for the next one, so they are released.
         size = largest_that_fits(config.batch_size, attempt, torch.cuda.empty_cache)
     torch.cuda.empty_cache()
     with torch.no_grad():
@@ -111,7 +111,7 @@ def divide_batch(positions_B: npt.NDArray[np.int64], micro_frames: int) -> list[
 
 
 def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> ConfigError | None:
-    """Return torch's refusal to normalise one value in the configuration's words, None for any other error."""
+    """Return a ConfigError for torch's refusal to normalise one value, None for any other error."""
     if "more than 1 value per channel" not in str(error):
         return None
     return ConfigError(
@@ -124,5 +124,5 @@ def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> Con
 
 
 def _is_ambiguous(error: RuntimeError) -> bool:
-    """Whether cuBLAS or cuDNN could not begin: for lack of memory, or for another reason, which one frame will show."""
+    """Whether cuBLAS or cuDNN could not start: for lack of memory, or for a reason that one frame will show, too."""
     return "STATUS_NOT_INITIALIZED" in str(error)

@@ -1,4 +1,4 @@
-"""What a configuration costs before any frame is read: layers, parameters, multiply-accumulates, frames per second."""
+"""The cost of a configuration, without a data file: layers, parameters, multiply-accumulates, frames a second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amc_core.modulations import LABEL_SETS
 from amc_core.training.precision import Precision
 
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
-_FRAMES = 64  # a batch for the timing: enough to fill a core, few enough for a large network
+_FRAMES = 64  # of a batch for the timing: enough for all cores, few enough for a large network
 _SECONDS = 1.0  # of each timing at least
 
 
@@ -44,7 +44,7 @@ class Summary:
     layers: tuple[Layer, ...]
     n_parameters: int
     macs: int  # a frame, forward
-    device: str  # with its type of numbers where that is not float32
+    device: str  # and the type of numbers, unless that is float32
     input_frames_per_s: float  # IQ to input
     model_frames_per_s: float  # input to outputs, no gradients
 
@@ -68,9 +68,9 @@ class Summary:
 
 
 def summarise(config: TrialConfig) -> Summary:
-    """Build what a configuration names, with random weights; count it, and time it as it would be trained.
+    """Build a configuration's network with random weights, count its parts and time it.
 
-    That is on the same device, in the same precision and memory layout.
+    Device, precision and memory layout are those of a training.
 
     Raises:
         ConfigError: the model cannot be built.
@@ -105,11 +105,11 @@ def summarise(config: TrialConfig) -> Summary:
 
 
 def count_macs(model: nn.Module, input_BX: Tensor) -> dict[str, int]:
-    """Return multiply-accumulates of a forward pass by module path; the whole is under ''.
+    """Return multiply-accumulates of a forward pass by module path; the total is under ''.
 
     Matrix products, convolutions and attention are counted; sums, norms and activations are not, as usual.
     """
-    # The counter knows attention by its two matrix products and not by the CPU's fused kernel.
+    # The counter does not know the CPU's fused attention kernel; SDPBackend.MATH uses two matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(input_BX)
     root = type(model).__name__
@@ -120,11 +120,11 @@ def count_macs(model: nn.Module, input_BX: Tensor) -> dict[str, int]:
 
 
 def _layers(model: nn.Module, macs: dict[str, int]) -> tuple[Layer, ...]:
-    """Show the backbone's direct parts and the heads; parts without parameters are left out."""
+    """Return the backbone's direct parts and the heads, without parts that have no parameters."""
     layers = []
     for name, module in model.named_children():
         parts = list(module.named_children()) if name == "backbone" else []
-        # A backbone of one sequence is shown block by block.
+        # A backbone that is one sequence is listed by its blocks.
         if len(parts) == 1 and isinstance(parts[0][1], nn.Sequential):
             prefix = f"{parts[0][0]}."
             parts = [(prefix + inner, block) for inner, block in parts[0][1].named_children()]
@@ -143,7 +143,7 @@ def _count_parameters(module: nn.Module) -> int:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the shortest time of several calls, after one that warms caches up."""
+    """Return the shortest time of several calls, after one that fills the caches."""
     work()
     best = float("inf")
     end = time.perf_counter() + _SECONDS

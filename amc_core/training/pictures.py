@@ -1,6 +1,6 @@
 """Both confusion matrices and accuracy by SNR, as PNG files.
 
-Pillow draws them: it is there with torchvision, and three pictures, drawn in 0.1 s, need no plotting library.
+Pillow comes with torchvision and draws the three pictures in 0.1 s, so no plotting library is needed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw_pictures(run_dir: Path, evaluation: Evaluation, *, title: str) -> list[
 
 
 def confusion_picture(confusion_KK: Counts, names: Sequence[str], *, title: str) -> Image.Image:
-    """Draw a row a true class and a column a guessed one: shares of the row in %, the darker the more."""
+    """Draw a row a true class and a column a guessed one: shares of the row in %, darker for larger shares."""
     share_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
     font, small = _font(15), _font(13)
     margin = 24 + max(int(font.getlength(name)) for name in names)
@@ -59,7 +59,7 @@ def confusion_picture(confusion_KK: Counts, names: Sequence[str], *, title: str)
             if share >= 0.005:
                 colour = _PAPER if share > 0.5 else _INK
                 draw.text((left + _CELL // 2, top + _CELL // 2), f"{share:.0%}", fill=colour, font=small, anchor="mm")
-    for column, name in enumerate(names):  # on their side, so that long names fit
+    for column, name in enumerate(names):  # turned by 90 degrees, so that long names fit
         label = Image.new("RGB", (margin - 8, 20), _PAPER)
         ImageDraw.Draw(label).text((margin - 8, 10), name, fill=_INK, font=font, anchor="rm")
         picture.paste(label.rotate(90, expand=True), (margin + column * _CELL + _CELL // 2 - 10, 44 + side))
@@ -107,7 +107,7 @@ def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):  # Pillow without FreeType; its wheels have it
+    if not isinstance(font, ImageFont.FreeTypeFont):  # the fallback of a Pillow without FreeType
         raise TypeError("Pillow was built without FreeType; install Pillow's wheel")
     return font
 

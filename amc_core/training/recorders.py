@@ -1,4 +1,4 @@
-"""Where a trial's numbers go when there is no W&B: plain files. And, with or without it, an epoch's evaluation."""
+"""A trial's numbers as plain files, without W&B; and, with or without it, the evaluation of an epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from amc_core.training.evaluation import Evaluation
 
 
 class FileRecorder:
-    """Write config.json, history.jsonl (a line an epoch) and summary.json; tell stderr what starts, and every epoch.
+    """Write config.json, history.jsonl (a line an epoch) and summary.json; print the start and every epoch on stderr.
 
-    The files are opened and replaced so that a reader never finds half a JSON value; a second trial in the same folder
-    starts its history anew.
+    A reader never sees half a JSON value. A second trial in the same folder starts a new history.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -32,14 +31,14 @@ class FileRecorder:
         """Add facts that hold for the whole run."""
         self._config.update(facts)
         _replace(self.run_dir / "config.json", self._config)
-        if "frames_in" in facts:  # what auto has chosen, too
-            sys.stderr.write(_chosen(facts) + "\n")
+        if "frames_in" in facts:
+            sys.stderr.write(_start_line(facts) + "\n")
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Append one epoch."""
         with (self.run_dir / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(metrics)) + "\n")
-        sys.stderr.write(_line(metrics) + "\n")
+        sys.stderr.write(_epoch_line(metrics) + "\n")
         sys.stderr.flush()
         self.summary(metrics)
 
@@ -58,7 +57,7 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     continued trial replaces the files of the epochs that it computes again.
 
     Args:
-        facts: what else belongs to it: the metrics of the epoch, the checkpoint.
+        facts: values to add, such as the metrics of the epoch or the checkpoint.
     """
     folder = run_dir / "evaluation"
     folder.mkdir(exist_ok=True)
@@ -67,25 +66,27 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     single = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
     _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), single.items())
     swallowed = [
-        (found.snr_db, true_db, share) for found in evaluation.attractors for true_db, share in found.swallowed.items()
+        (attractor.snr_db, true_db, share)
+        for attractor in evaluation.attractors
+        for true_db, share in attractor.swallowed.items()
     ]
     _replace_csv(folder / f"{stem}_attractors.csv", ("attractor_db", "true_db", "share"), swallowed)
     columns = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc")
     kinds = {"modulation": content["by_modulation"], "family": content["by_family"], "snr": content["by_snr"]}
     rows = [
         {"kind": kind, "name": score.get("name", score.get("snr_db")), **score}
-        for kind, all_ in kinds.items()
-        for score in all_
+        for kind, scores in kinds.items()
+        for score in scores
     ]
     table = [[row.get(column, "") for column in columns] for row in rows]
     _replace_csv(folder / f"{stem}_scores.csv", columns, table)
-    for what, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
-        counts = [[name, *row] for name, row in zip(classes, content[f"{what}_confusion"], strict=True)]
-        _replace_csv(folder / f"{stem}_{what}_confusion.csv", ("true", *classes), counts)
+    for task, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
+        counts = [[name, *row] for name, row in zip(classes, content[f"{task}_confusion"], strict=True)]
+        _replace_csv(folder / f"{stem}_{task}_confusion.csv", ("true", *classes), counts)
     return folder
 
 
-def _chosen(facts: Mapping[str, Any]) -> str:
+def _start_line(facts: Mapping[str, Any]) -> str:
     return (
         f"{facts['n_train']:,} / {facts['n_val']:,} / {facts['n_test']:,} frames (train / val / test) from "
         f"{facts['frames_in']}, {facts['n_parameters']:,} parameters, {facts['micro_batch_frames']} frames a forward "
@@ -93,9 +94,9 @@ def _chosen(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _line(metrics: Mapping[str, float]) -> str:
-    shown = {name: metrics[name] for name in ("train/combined_acc", "val/combined_acc", "val/mod_acc", "val/snr_acc")}
-    accuracies = "  ".join(f"{name} {value:.2%}" for name, value in shown.items())
+def _epoch_line(metrics: Mapping[str, float]) -> str:
+    names = ("train/combined_acc", "val/combined_acc", "val/mod_acc", "val/snr_acc")
+    accuracies = "  ".join(f"{name} {metrics[name]:.2%}" for name in names)
     return f"epoch {metrics['epoch']:.0f}  lr {metrics['lr']:.2e}  val/loss {metrics['val/loss']:.4f}  {accuracies}"
 
 

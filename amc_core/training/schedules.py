@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of how far training has come."""
+"""The learning rate as a pure function of the epochs done."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 from amc_core.config import TrialConfig
 
-_THRESHOLD = 1e-4  # torch's: an improvement by less than this share counts as none
+_THRESHOLD = 1e-4  # torch's: smaller relative improvements do not count
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """What ``lr_schedule: plateau`` remembers: torch's ReduceLROnPlateau (relative threshold 1e-4, no cooldown)."""
+    """State of ``lr_schedule: plateau``, which is torch's ReduceLROnPlateau (relative threshold 1e-4, no cooldown)."""
 
     reductions: int = 0
     best: float | None = None
     bad_epochs: int = 0  # since the best one or the last reduction
 
     def after(self, config: TrialConfig, value: float) -> Plateau:
-        """Return the state after an epoch; ``value`` is what select_by names, turned so that higher is better."""
+        """Return the state after an epoch; of ``value`` (by select_by, the loss negated) higher is better."""
         if self.best is None or value > self.best + _THRESHOLD * abs(self.best):
             return replace(self, best=value, bad_epochs=0)
         if self.bad_epochs + 1 > config.plateau_patience:
@@ -30,9 +30,9 @@ class Plateau:
 def learning_rate(config: TrialConfig, epochs_done: float, *, reductions: int = 0) -> float:
     """Return the rate of the optimiser step that starts after ``epochs_done`` epochs (fractions count).
 
-    The warmup is a factor that rises from 0 to 1 on what the schedule adds to base_lr: a constant rate then rises
-    linearly, a cycle starts flatter, and neither jumps when the warmup is over. ``reductions`` is how often a plateau
-    has multiplied max_lr by plateau_factor; base_lr is the floor.
+    The warmup multiplies the schedule's part above base_lr by a factor that rises from 0 to 1: a constant rate rises
+    linearly, a cycle starts flatter, and neither jumps at the end of the warmup. ``reductions`` is how often a plateau
+    has multiplied max_lr by plateau_factor; the rate never falls below base_lr.
     """
     scheduled = config.max_lr
     if config.lr_schedule == "triangular2":
