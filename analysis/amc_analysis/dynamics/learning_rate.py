@@ -64,8 +64,8 @@ def _cycle(entry: RankedRun, name: str, metric: str, sign: float) -> RunCycle | 
         return None
     # Take the rate of the row, or the last one before it: some scripts log it in rows of its own.
     place = np.searchsorted(lr.rows, value.rows, side="right") - 1
-    known = (place >= 0) & np.isfinite(value.values)
-    rate_E, value_E = lr.values[place[known]], sign * value.values[known]
+    usable = (place >= 0) & np.isfinite(value.values)
+    rate_E, value_E = lr.values[place[usable]], sign * value.values[usable]
     if len(value_E) < 3 or not np.isfinite(rate_E).all():
         return None
     moves_E = _moves(rate_E)

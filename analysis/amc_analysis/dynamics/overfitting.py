@@ -70,8 +70,8 @@ def is_judged(train_E: Floats, value_E: Floats) -> bool:
     """Return whether a run has the epochs that ``onset_of`` needs: enough for a noise estimate and after the peak."""
     smoothed = medians_of_3(value_E.tolist())
     after = len(value_E) - 2 - int(np.argmax(smoothed)) if smoothed else 0
-    known = noise_sd(value_E.tolist()) is not None and noise_sd(train_E.tolist()) is not None
-    return known and (after >= LEAST_AFTER_PEAK or len(value_E) >= LEAST_JUDGED)
+    has_noise = noise_sd(value_E.tolist()) is not None and noise_sd(train_E.tolist()) is not None
+    return has_noise and (after >= LEAST_AFTER_PEAK or len(value_E) >= LEAST_JUDGED)
 
 
 def onset_of(train_E: Floats, value_E: Floats) -> int | None:

@@ -114,8 +114,8 @@ def _equal_n(outcomes: Outcomes, parameter: Parameter) -> int:
 
 def _value(outcomes: Outcomes, parameter: Parameter, part: int, k: int) -> ValueOutcome:
     runs = parameter.parts[part]
-    known = runs[np.isfinite(outcomes.reached[runs])]
-    values = outcomes.reached[known].tolist()
+    counted_runs = runs[np.isfinite(outcomes.reached[runs])]
+    values = outcomes.reached[counted_runs].tolist()
     peaked = runs[np.isfinite(outcomes.peak[runs])].tolist()
     best = max(peaked, key=lambda run: outcomes.sign * outcomes.peak[run]) if peaked else None
     failed = outcomes.failed[runs]

@@ -11,8 +11,8 @@ LEAST_FOR_INTERVAL = 8
 
 def mean_of(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are not None; None without any."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

@@ -187,8 +187,8 @@ def _levels(axis: Axis) -> NDArray[np.float64]:
 def _equals(outcomes: CarriedOutcomes, posterior: Posterior) -> int:
     """Count the runs within noise of the best one, the best one included."""
     uncertainty = np.sqrt(outcomes.variances)
-    known = outcomes.values[uncertainty <= posterior.noise_sd]  # runs that were carried far are too uncertain
-    return int((known.max(initial=-math.inf) - known <= SEPARATE * math.sqrt(2) * posterior.noise_sd).sum())
+    certain = outcomes.values[uncertainty <= posterior.noise_sd]  # runs that were carried far are too uncertain
+    return int((certain.max(initial=-math.inf) - certain <= SEPARATE * math.sqrt(2) * posterior.noise_sd).sum())
 
 
 def _keep_whole(runs: _RunsAlongAxis) -> Decision:

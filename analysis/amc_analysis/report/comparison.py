@@ -14,7 +14,7 @@ from amc_analysis.report.blocks import Table
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.rules.lookups import classes_of
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
-from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
 
 COMPARISON_VERSION = 1  # of the document that comparison_json writes
@@ -123,9 +123,9 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
             "longer runs have more chances of a high peak: compare at equal epochs",
         ),
     ):
-        known = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]
-        if len({values for _, values in known}) > 1:
-            shown = "; ".join(f"{title}: {_listed(values)}" for title, values in known)
+        by_sweep = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]
+        if len({values for _, values in by_sweep}) > 1:
+            shown = "; ".join(f"{title}: {_listed(values)}" for title, values in by_sweep)
             caveats.append(f"The {what} differ ({shown}): {consequence}.")
     counts = [side.runs_total or side.runs for side in sides]
     if len(set(counts)) > 1:
@@ -142,8 +142,7 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values[:MOST_SHOWN])
-    return (shown + (", ..." if len(values) > MOST_SHOWN else "")) or "unknown"
+    return listed([f"{value:,}" if isinstance(value, int) else str(value) for value in values], MOST_SHOWN) or "unknown"
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -78,12 +78,12 @@ def max_of_unequal_n(analysed: AnalysedSweep) -> Iterator[Finding]:
     for effect in analysed.effects if analysed.is_complete else ():
         if effect.parameter in claimed:
             continue
-        known = [value for value in effect.values if value.best is not None and value.expected_best is not None]
-        if len({value.runs for value in known}) < 2:
+        valued = [value for value in effect.values if value.best is not None and value.expected_best is not None]
+        if len({value.runs for value in valued}) < 2:
             continue
         sign = analysed.outcomes.sign
-        by_max = max(known, key=lambda value: sign * (value.best or 0.0))
-        at_equal_n = max(known, key=lambda value: sign * (value.expected_best or 0.0))
+        by_max = max(valued, key=lambda value: sign * (value.best or 0.0))
+        at_equal_n = max(valued, key=lambda value: sign * (value.expected_best or 0.0))
         ahead = sign * ((at_equal_n.expected_best or 0.0) - (by_max.expected_best or 0.0))
         if ahead <= 0 or by_max.runs < MUCH_MORE * at_equal_n.runs:
             continue
@@ -91,9 +91,9 @@ def max_of_unequal_n(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 
 def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> Finding:
-    known = first is not None and second is not None
-    sizes = f"the best of {first:.0f} runs with the best of {second:.0f}" if known else "one best run with another"
-    unknown = "" if known else "; it does not say of how many runs each is the best"
+    has_sizes = first is not None and second is not None
+    sizes = f"the best of {first:.0f} runs with the best of {second:.0f}" if has_sizes else "one best run with another"
+    unknown = "" if has_sizes else "; it does not say of how many runs each is the best"
     return Finding(
         rule=Rule.MAX_OF_UNEQUAL_N,
         severity=Severity.ERROR,
@@ -181,5 +181,5 @@ def _inside_warmup(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 def _leader(effect: Effect) -> ValueOutcome | None:
     """Return the value whose runs have the best mean rank score."""
-    known = [value for value in effect.values if value.rank_score is not None and value.n]
-    return max(known, key=lambda value: value.rank_score or 0.0) if len(known) > 1 else None
+    scored = [value for value in effect.values if value.rank_score is not None and value.n]
+    return max(scored, key=lambda value: value.rank_score or 0.0) if len(scored) > 1 else None

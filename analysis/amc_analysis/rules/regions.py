@@ -42,10 +42,10 @@ def best_at_boundary(analysed: AnalysedSweep) -> Iterator[Finding]:
         place = _place_in_space(parameter)
         if place is None:
             continue
-        known = np.flatnonzero(np.isfinite(place) & np.isfinite(analysed.outcomes.rank_score))
+        runs = np.flatnonzero(np.isfinite(place) & np.isfinite(analysed.outcomes.rank_score))
         # Use normal scores: shares of beaten runs flatten at 0 and 1, which looks like an optimum in the middle.
-        place_K, rank_score_K = place[known], normal_scores(analysed.outcomes.rank_score[known])
-        top = max(3, math.ceil(BEST_SHARE * len(known)))
+        place_K, rank_score_K = place[runs], normal_scores(analysed.outcomes.rank_score[runs])
+        top = max(3, math.ceil(BEST_SHARE * len(runs)))
         median_of_best = float(np.median(place_K[np.argsort(-rank_score_K, kind="stable")[:top]]))
         if NEAR_END < median_of_best < 1 - NEAR_END:
             continue
@@ -59,9 +59,9 @@ def best_at_boundary(analysed: AnalysedSweep) -> Iterator[Finding]:
             rule=Rule.BEST_AT_BOUNDARY,
             severity=Severity.NOTE,
             subjects=(parameter.name, f"{parameter.name}={text_of(value)}"),
-            numbers={"boundary": value, "share": share, "p_corrected": effect.p_corrected, "n": len(known)},
+            numbers={"boundary": value, "share": share, "p_corrected": effect.p_corrected, "n": len(runs)},
             evidence=f"Performance rises up to {parameter.name} = {text_of(value)}, the {which} searched value: "
-            f"{percent(share)} of resampled fits have the optimum there ({len(known)} runs, corrected p "
+            f"{percent(share)} of resampled fits have the optimum there ({len(runs)} runs, corrected p "
             f"{effect.p_corrected:.2g}).",
             consequence="The optimum may lie outside: widen the range beyond this end before you narrow it.",
         )

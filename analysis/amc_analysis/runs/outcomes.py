@@ -108,30 +108,30 @@ class Outcomes:
     @cached_property
     def rank_score(self) -> Floats:
         """Share of the other runs that each beats at equal epochs, ties counted half; NaN without any value."""
-        known = np.flatnonzero(np.isfinite(self.peak))
+        valued = np.flatnonzero(np.isfinite(self.peak))
         rank_score_N = np.full(self.n, np.nan)
-        if len(known) < 2:
-            rank_score_N[known] = 0.5
+        if len(valued) < 2:
+            rank_score_N[valued] = 0.5
             return rank_score_N
-        peak_K, length_K = self.sign * self.peak[known], self.lengths[known]
+        peak_K, length_K = self.sign * self.peak[valued], self.lengths[valued]
         lengths_U = np.unique(length_K[length_K > 0])
         # Best so far of every run at every length that some run has: pairs are compared at these only.
-        so_far_KU = np.full((len(known), max(len(lengths_U), 1)), np.nan)
-        for row, run in enumerate(known):
+        so_far_KU = np.full((len(valued), max(len(lengths_U), 1)), np.nan)
+        for row, run in enumerate(valued):
             curve = self.curves[run]
             if curve is not None:
                 so_far_KU[row] = curve[np.minimum(lengths_U, len(curve)) - 1]
         place_K = np.searchsorted(lengths_U, length_K)
-        for row in range(len(known)):
+        for row in range(len(valued)):
             if length_K[row] == 0:
-                own_K, others_K = np.full(len(known), peak_K[row]), peak_K
+                own_K, others_K = np.full(len(valued), peak_K[row]), peak_K
             else:
                 shared_K = np.minimum(place_K, place_K[row])
-                own_K, others_K = so_far_KU[row, shared_K], so_far_KU[np.arange(len(known)), shared_K]
+                own_K, others_K = so_far_KU[row, shared_K], so_far_KU[np.arange(len(valued)), shared_K]
                 has_curve_K = length_K > 0
                 own_K, others_K = np.where(has_curve_K, own_K, peak_K[row]), np.where(has_curve_K, others_K, peak_K)
             beaten = (own_K > others_K).sum() + 0.5 * ((own_K == others_K).sum() - 1)  # a run ties with itself
-            rank_score_N[known[row]] = beaten / (len(known) - 1)
+            rank_score_N[valued[row]] = beaten / (len(valued) - 1)
         return rank_score_N
 
 

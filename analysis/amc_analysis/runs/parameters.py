@@ -195,8 +195,8 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Parameter:
     """Return a parameter of these values; numbers that are not finite count as absent."""
-    known = tuple(None if isinstance(value, float) and not math.isfinite(value) else value for value in values)
-    return Parameter(name, known, spec, np.array([value is not None for value in known], dtype=bool))
+    finite = tuple(None if isinstance(value, float) and not math.isfinite(value) else value for value in values)
+    return Parameter(name, finite, spec, np.array([value is not None for value in finite], dtype=bool))
 
 
 def leaves_of(config: Mapping[str, Any]) -> dict[str, Leaf]:

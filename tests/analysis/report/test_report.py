@@ -113,6 +113,16 @@ def test_values_of_a_loss_have_equal_decimals() -> None:
     assert all(shown in text for shown in (" 0.01230 ", " 0.04568 ", " 1e+30 "))
 
 
+def test_the_best_of_a_minimised_metric_is_called_the_lowest() -> None:
+    record = sweep(completed("a", [0.25]), metric=Metric("val/loss", "minimize"))
+    text = printed(record)
+    assert "a has the lowest val/loss: 0.2500 at epoch 1 (completed)." in text
+    assert "lowest" in next(line for line in text.splitlines() if "state" in line)
+    assert "peak" not in text.partition("How they ended")[0]
+    assert "1 run, running" in text
+    assert "### Ranking by lowest" in to_markdown(analyse(record))
+
+
 def test_a_short_ranking_keeps_every_gem() -> None:
     runs = [completed(f"w{i}", [0.9 - i / 100]) for i in range(30)]
     text = printed(sweep(*runs[:2], *runs[3:], run("gem", [0.885], "crashed")), rows=2)
