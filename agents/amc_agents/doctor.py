@@ -34,11 +34,9 @@ DISK_FAIL_GB, DISK_WARN_GB = 2.0, 20.0  # a run has three checkpoints; those of 
 
 @dataclass(frozen=True)
 class Check:
-    """The answer to one question."""
-
     name: str
     verdict: Verdict
-    message: str
+    text: str
     remedy: str | None = None  # what to do
 
 
@@ -61,16 +59,16 @@ class TorchFacts:
     error: str | None = None  # why torch did not answer
 
 
-def _passed(name: str, message: str) -> Check:
-    return Check(name, Verdict.PASS, message)
+def _passed(name: str, text: str) -> Check:
+    return Check(name, Verdict.PASS, text)
 
 
-def _warning(name: str, message: str, remedy: str) -> Check:
-    return Check(name, Verdict.WARN, message, remedy)
+def _warning(name: str, text: str, remedy: str) -> Check:
+    return Check(name, Verdict.WARN, text, remedy)
 
 
-def _failed(name: str, message: str, remedy: str) -> Check:
-    return Check(name, Verdict.FAIL, message, remedy)
+def _failed(name: str, text: str, remedy: str) -> Check:
+    return Check(name, Verdict.FAIL, text, remedy)
 
 
 # --- W&B ------------------------------------------------------------------------------------------------------------
@@ -89,8 +87,8 @@ def wandb_check(backend: Backend) -> Check:
             if backend.kind == "embedded"
             else f"check the address and the network; wandb login --relogin{host} takes another key"
         )
-        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return _failed("W&B", f"{where}: {message}", remedy)
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return _failed("W&B", f"{where}: {text}", remedy)
     name = getattr(viewer, "username", None) or getattr(viewer, "name", "unknown")
     return _passed("W&B", f"{where}; you are {name}, runs go to {entity}")
 
@@ -127,17 +125,17 @@ def clock_check(ahead_s: float | None) -> Check:
     difference_s, remedy = abs(ahead_s), "set the clock by NTP: timedatectl set-ntp true"
     if difference_s <= CLOCK_WARN_S:
         return _passed("clock", f"within {max(difference_s, 1):.0f} s of the server's")
-    message = f"{duration(difference_s)} {'behind' if ahead_s > 0 else 'ahead of'} the server's"
+    text = f"{duration(difference_s)} {'behind' if ahead_s > 0 else 'ahead of'} the server's"
     if difference_s > STALE_AFTER_S:
-        return _failed("clock", f"{message}: running runs may look lost, and lost ones running", remedy)
-    return _warning("clock", message, remedy)
+        return _failed("clock", f"{text}: running runs may look lost, and lost ones running", remedy)
+    return _warning("clock", text, remedy)
 
 
 # --- versions -------------------------------------------------------------------------------------------------------
 
 
 def installed_versions(required: Sequence[str]) -> dict[str, str | None]:
-    """Return versions by distribution name, None for a missing one; nothing is imported."""
+    """Return versions by distribution name, None for a missing one."""
     from packaging.requirements import Requirement
 
     names = [Requirement(text).name for text in required]
@@ -145,13 +143,7 @@ def installed_versions(required: Sequence[str]) -> dict[str, str | None]:
 
 
 def versions_check(installed: Mapping[str, str | None], required: Sequence[str], python: tuple[int, ...]) -> Check:
-    """Compare versions with the accepted ones.
-
-    Args:
-        installed: name -> version, None for missing.
-        required: requirements such as ``wandb>=0.31,<0.32``.
-        python: the interpreter's version.
-    """
+    """Compare the installed versions with requirements such as ``wandb>=0.31,<0.32``."""
     from packaging.requirements import Requirement
 
     python_text = f"Python {'.'.join(map(str, python))}"
@@ -199,7 +191,6 @@ def nvidia_gpus() -> list[Gpu] | None:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """Parse nvidia-smi's output: one GPU a line."""
     rows = [[part.strip() for part in line.split(",")] for line in text.splitlines() if line.count(",") == 2]
     return [Gpu(name, driver, int(memory) if memory.isdigit() else 0) for name, driver, memory in rows]
 
@@ -224,13 +215,7 @@ def torch_facts() -> TorchFacts:
 
 
 def gpu_check(gpus: Sequence[Gpu] | None, torch: TorchFacts, visible: str | None = None) -> Check:
-    """Judge driver and torch together.
-
-    Args:
-        gpus: as nvidia-smi lists them; None without a driver.
-        torch: CUDA as torch sees it.
-        visible: CUDA_VISIBLE_DEVICES, if set.
-    """
+    """Judge driver and torch together; ``visible`` is CUDA_VISIBLE_DEVICES."""
     if torch.error is not None:
         return _failed("GPU", f"torch does not start: {torch.error}", "pip install --force-reinstall torch")
     if not gpus:
@@ -241,18 +226,18 @@ def gpu_check(gpus: Sequence[Gpu] | None, torch: TorchFacts, visible: str | None
             "fine for a first try; else install NVIDIA's driver, and give a container access to the GPU",
         )
     names = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in gpus)
-    message = f"{names}, driver {gpus[0].driver}"
+    text = f"{names}, driver {gpus[0].driver}"
     if torch.devices:
         fewer = "" if len(torch.devices) == len(gpus) else f"; torch sees {len(torch.devices)} of them"
-        return _passed("GPU", f"{message}, torch {torch.version} computes on CUDA {torch.cuda}{fewer}")
+        return _passed("GPU", f"{text}, torch {torch.version} computes on CUDA {torch.cuda}{fewer}")
     if torch.cuda is None:
         remedy = "install torch's build for CUDA: https://pytorch.org/get-started/locally"
-        return _failed("GPU", f"{message}, but torch {torch.version} is a CPU build", remedy)
+        return _failed("GPU", f"{text}, but torch {torch.version} is a CPU build", remedy)
     if visible is not None:
         remedy = "unset CUDA_VISIBLE_DEVICES, or name an existing GPU"
-        return _failed("GPU", f"{message}, but CUDA_VISIBLE_DEVICES={visible!r} hides it from torch", remedy)
-    message += f", but torch {torch.version} cannot compute on it (built for CUDA {torch.cuda})"
-    return _failed("GPU", message, f"update the driver to one for CUDA {torch.cuda}, or install an older torch")
+        return _failed("GPU", f"{text}, but CUDA_VISIBLE_DEVICES={visible!r} hides it from torch", remedy)
+    text += f", but torch {torch.version} cannot compute on it (built for CUDA {torch.cuda})"
+    return _failed("GPU", text, f"update the driver to one for CUDA {torch.cuda}, or install an older torch")
 
 
 # --- data and disk --------------------------------------------------------------------------------------------------
@@ -278,17 +263,16 @@ def data_check(path: Path | None) -> Check:
 
 
 def disk_check(folder: Path, free_bytes: int, *, is_writable: bool) -> Check:
-    """Judge the room for checkpoints."""
     free_gb = free_bytes / 1e9
-    message = f"{free_gb:.1f} GB free for checkpoints in {folder}"
+    text = f"{free_gb:.1f} GB free for checkpoints in {folder}"
     remedy = "name another folder: export AMC_RUNS_DIR=FOLDER"
     if not is_writable:
         return _failed("disk", f"{folder} cannot be written", remedy)
     if free_gb < DISK_FAIL_GB:
-        return _failed("disk", message, f"make room, or {remedy}")
+        return _failed("disk", text, f"make room, or {remedy}")
     if free_gb < DISK_WARN_GB:
-        return _warning("disk", message, f"enough for small networks; make room, or {remedy}")
-    return _passed("disk", message)
+        return _warning("disk", text, f"enough for small networks; make room, or {remedy}")
+    return _passed("disk", text)
 
 
 def check_disk(runs_dir: Path) -> Check:
@@ -301,14 +285,7 @@ def check_disk(runs_dir: Path) -> Check:
 def examine(
     backend: Backend | str, *, data: Path | None, runs_dir: Path, environ: Mapping[str, str]
 ) -> Iterator[Check]:
-    """Yield every check, the fast ones first.
-
-    Args:
-        backend: which W&B, or why there is none.
-        data: this machine's data file.
-        runs_dir: folder of the checkpoints.
-        environ: of the process.
-    """
+    """Yield every check, the fast ones first; ``backend`` is the W&B, or the reason why there is none."""
     required = _requirements()
     yield versions_check(installed_versions(required), required, sys.version_info[:3])
     yield check_disk(runs_dir)

@@ -58,7 +58,7 @@ def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: Bac
     failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
     if as_json:
         results = [
-            {"name": check.name, "verdict": check.verdict, "said": check.message, "remedy": check.remedy}
+            {"name": check.name, "verdict": check.verdict, "said": check.text, "remedy": check.remedy}
             for check in checks
         ]
         document = {"schema": "amc-sweep doctor", "version": 1, "ready": not failed, "checks": results}
@@ -69,6 +69,6 @@ def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: Bac
 
 
 def _show(check: Check) -> None:
-    click.echo(click.style(f"{check.verdict:<5}", fg=_COLOURS[check.verdict]) + f"{check.name:<9} {check.message}")
+    click.echo(click.style(f"{check.verdict:<5}", fg=_COLOURS[check.verdict]) + f"{check.name:<9} {check.text}")
     if check.remedy is not None:
         click.echo(f"{'':15}-> {check.remedy}")

@@ -32,8 +32,6 @@ LEFTOVERS_S = 10.0  # how long the children of a dead trial may still run
 
 @dataclass
 class TrialProcess:
-    """A running trial."""
-
     pid: int
     began_s: float
     log_offset: int  # where its part of the agent's log begins
@@ -166,7 +164,7 @@ class AgentSlot:
         self._dead_agent, self._agent = self._agent.pid, None
 
     def signal_trial(self, number: signal.Signals) -> None:
-        """Send the trial a signal; SIGKILL goes to its whole group."""
+        """Signal the trial; SIGKILL goes to its whole group."""
         if self.trial is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from amc_core.files import LockedError, lock_file
 from amc_sweeps.backend.running_servers import state_folder
@@ -39,7 +39,6 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU."""
         return self.visible != ""
 
 
@@ -54,44 +53,36 @@ class Reading:
     uncorrected: int | None = None  # ECC errors since the driver was loaded; None: without ECC
 
 
-class Driver(Protocol):
-    """The part of a GPU driver that the fleet needs; tests have their own."""
-
-    def devices(self) -> list[Device]: ...
-    def read(self, device: Device) -> Reading | None: ...
-    def new_xids(self) -> list[tuple[str, int]]: ...
-
-
-class NoDriver:
-    """A machine without NVIDIA's driver."""
+class Driver:
+    """A machine without a GPU driver."""
 
     def devices(self) -> list[Device]:
-        """Return no device."""
+        """Return every GPU."""
         return []
 
     def read(self, device: Device) -> Reading | None:
-        """Return None."""
+        """Return the device's state; None when the driver does not know it, or it does not answer."""
         return None
 
     def new_xids(self) -> list[tuple[str, int]]:
-        """Return no error."""
+        """Return the critical errors since the last call, as (device identity, XID)."""
         return []
 
 
 def load_driver() -> Driver:
-    """Return NVML, or NoDriver where NVML does not work."""
+    """Return NVML, or a driver without devices where NVML does not work."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except ImportError:
-        return NoDriver()
+        return Driver()
     except pynvml.NVMLError:
-        return NoDriver()
+        return Driver()
     return Nvml(pynvml)
 
 
-class Nvml:
+class Nvml(Driver):
     """NVIDIA's management library."""
 
     def __init__(self, library: Any) -> None:
@@ -101,11 +92,10 @@ class Nvml:
         self._events = self._listen()
 
     def devices(self) -> list[Device]:
-        """Return every GPU in NVML's order, which is that of the PCI bus."""
+        """Return every GPU, in the order of the PCI bus."""
         return [Device(f"gpu{index}", str(index), uuid) for index, uuid in enumerate(self._uuids)]
 
     def read(self, device: Device) -> Reading | None:
-        """Return the device's state; None when NVML does not know it, or it does not answer."""
         nvml = self._nvml
         try:
             handle = self._handles[self._uuids.index(device.identity)]
@@ -116,7 +106,6 @@ class Nvml:
         return Reading(int(memory.used), int(memory.total), share, self._holders(handle), self._uncorrected(handle))
 
     def new_xids(self) -> list[tuple[str, int]]:
-        """Return the critical errors since the last call, as (identity, XID)."""
         xids = []
         while self._events is not None:
             try:

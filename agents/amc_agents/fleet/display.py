@@ -35,7 +35,6 @@ class Event:
 
     @property
     def line(self) -> str:
-        """The event with the time of day."""
         return " ".join(part for part in (_time(), self.worker and f"{self.worker}:", self.text) if part)
 
 
@@ -56,24 +55,20 @@ class Row:
 
     @property
     def memory(self) -> str:
-        """Memory of the device, in GiB."""
         if self.used_bytes is None or self.total_bytes is None:
             return "-"
         return f"{self.used_bytes / GIB:.1f}/{self.total_bytes / GIB:.0f} GiB"
 
     @property
     def busy(self) -> str:
-        """Utilisation of the device."""
         return "-" if self.utilisation is None else percent(self.utilisation)
 
     @property
     def failed(self) -> str:
-        """Failures by cause."""
         return ", ".join(f"{count} {cause}" for cause, count in self.failures.items()) or "-"
 
     @property
     def line(self) -> str:
-        """The row as one line of text."""
         parts = [self.worker]
         if self.total_bytes is not None:
             parts.append(f"{self.memory}, {self.busy} busy")
@@ -95,15 +90,7 @@ def rows(
     watcher: Watcher,
     now_s: float,
 ) -> list[Row]:
-    """Return one row per slot.
-
-    Args:
-        slots: of the fleet.
-        ended: every trial that has ended on this machine.
-        readings: of devices, by their identity.
-        watcher: has W&B's records of the runs.
-        now_s: the monotonic time.
-    """
+    """Return one row per slot; ``readings`` are by device identity."""
     return [_row(slot, ended, readings.get(slot.device.identity), watcher, now_s) for slot in slots]
 
 
@@ -136,7 +123,6 @@ def _doing(slot: AgentSlot, now_s: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Return the rows as a table."""
     from rich.table import Table
 
     drawn = Table(expand=False)
@@ -177,16 +163,13 @@ class TerminalDisplay:
         self._live.start()
 
     def report(self, event: Event) -> None:
-        """Print an event above the table."""
         style = "bold" if event.kind in _BOLD else None
         self._live.console.print(event.line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Draw the table again."""
         self._live.update(table(rows), refresh=True)
 
     def close(self) -> None:
-        """Leave the last table on the terminal."""
         self._live.stop()
 
 
@@ -198,18 +181,16 @@ class LineDisplay:
         self._shown_at_s = clock()
 
     def report(self, event: Event) -> None:
-        """Write an event."""
         self._write(event.line)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Write the rows if a minute has passed."""
         if self._clock() - self._shown_at_s >= ROWS_EVERY_S:
             self._shown_at_s = self._clock()
             for row in rows:
                 self._write_row(row)
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
     def _write_row(self, row: Row) -> None:
         self._write(f"{_time()} {row.line}")
@@ -222,7 +203,6 @@ class JsonDisplay(LineDisplay):
     """One JSON object a line: events at once, rows once a minute as event "row"."""
 
     def report(self, event: Event) -> None:
-        """Write an event."""
         facts = {name: fact for name, fact in event.facts.items() if fact is not None}
         self._write_facts({"event": event.kind, "worker": event.worker, "text": event.text, **facts})
 
@@ -234,7 +214,6 @@ class JsonDisplay(LineDisplay):
 
 
 def open_display(*, as_json: bool) -> Display:
-    """Return the display for this command's output."""
     if as_json:
         return JsonDisplay(sys.stdout)
     from rich.console import Console

@@ -20,6 +20,8 @@ ANNOUNCE_WITHIN_S = 20.0  # a good end is announced with W&B's cause, or after t
 CORRECT_WITHIN_S = 600.0
 LAST_WAIT_S = 10.0  # for W&B's records when the fleet ends
 POLL_S = 0.25
+# What the agent writes before the start of a trial, and later.
+_AGENT_LINES = re.compile(r"(?s)\A.* - About to run command: [^\n]*|[^\n]* - wandb\.wandb_agent - [^\n]*")
 
 
 @dataclass
@@ -54,7 +56,6 @@ class Endings:
 
     @property
     def open_runs(self) -> list[str | None]:
-        """The runs whose cause W&B may still correct."""
         return [self.trials[ending.index].run for ending in self._open]
 
     def add(
@@ -68,17 +69,7 @@ class Endings:
         device_fault: str | None,
         fleet_is_ending: bool,
     ) -> EndedTrial:
-        """Classify an end and return it; a failure is announced at once.
-
-        Args:
-            slot: where the trial ran.
-            trial: its process, which has ended.
-            exit_code: negative for a signal, None for unknown.
-            log: its output.
-            memory_kill: the kernel's line about a kill for lack of memory while it ran.
-            device_fault: what the driver reported while it ran.
-            fleet_is_ending: whether the fleet had asked it to end.
-        """
+        """Classify the end of a trial and return it; a failure is announced at once."""
         ending = _OpenEnding(len(self.trials), slot, log, memory_kill, fleet_is_ending, announced=exit_code != 0)
         diagnosis = ending.classify(exit_code, trial.run, self._watcher.record(trial.run))
         ended = EndedTrial(
@@ -132,7 +123,7 @@ class Endings:
         if blame(ended, self.trials) is Blame.CONFIGURATION:
             text += f"; the configuration fails and is not tried again here: {configuration_text(ended.configuration)}"
         if ended.is_failure:
-            output = re.sub(r"(?m)^.* - wandb\.wandb_agent - .*$", "", ending.log)  # without the agent's own lines
+            output = _AGENT_LINES.sub("", ending.log)
             text += f"; last line: {last_lines(output)}; see {ending.slot.log}"
         facts = {
             "run": ended.run,

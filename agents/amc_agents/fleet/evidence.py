@@ -114,7 +114,6 @@ class MemoryKills:
         self._file = _counter_file(memory_groups(proc, root))
 
     def count(self) -> int | None:
-        """Return the number of kills so far, None when it cannot be read."""
         if self._file is None:
             return None
         try:

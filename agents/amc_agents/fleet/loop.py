@@ -47,7 +47,7 @@ class Fleet:
         sigterm_preempts: bool = False,
         after_trial: Callable[[EndedTrial], str | None] = lambda _: None,
     ) -> None:
-        """Prepare.
+        """Take the slots over.
 
         Args:
             slots: where agents may run.

@@ -73,7 +73,6 @@ class EndedTrial:
 
     @property
     def lasted_s(self) -> float:
-        """How long it ran."""
         return self.ended_s - self.began_s
 
     @property
@@ -84,8 +83,6 @@ class EndedTrial:
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial that runs."""
-
     device: str
     began_s: float
 
@@ -101,12 +98,7 @@ class Blame(Enum):
 
 
 def blame(trial: EndedTrial, ended: Sequence[EndedTrial]) -> Blame:
-    """Return what probably made a trial fail.
-
-    Args:
-        trial: which.
-        ended: every trial that has ended on this machine.
-    """
+    """Return what probably made a trial fail, by comparison with all trials that have ended on this machine."""
     if not trial.is_failure or trial.exit_code in _ENDED_FROM_OUTSIDE:
         return Blame.NOTHING
     if trial.device_fault is not None:
@@ -134,12 +126,6 @@ def quarantine_reason(
     with an open blame, and so many failures in a row must have a chance below 1% at the failure rate of the other
     devices. A trial on another device counts as good once it has run longer than the failed ones. Devices that look
     just as bad are left out of the rate.
-
-    Args:
-        device: which.
-        ended: every trial that has ended on this machine, in order.
-        running: every trial that runs.
-        now_s: the time.
     """
     on_device = [trial for trial in ended if trial.device == device]
     if not on_device:
@@ -235,7 +221,7 @@ def fleet_outcome(reasons: Sequence[str | None], halted: str | None) -> Outcome 
     """Return how an idle fleet ends, or None if it goes on.
 
     Args:
-        reasons: of each slot: why it gets no more trials, None if it may get one.
+        reasons: for each slot, why it gets no more trials; None if it may get one.
         halted: why the whole fleet was halted.
     """
     if None in reasons:
@@ -247,15 +233,12 @@ def fleet_outcome(reasons: Sequence[str | None], halted: str | None) -> Outcome 
 
 
 class AgentEnd(Enum):
-    """Why an agent ended."""
-
     SWEEP_IS_OVER = auto()
     SWEEP_IS_UNKNOWN = auto()
     DIED = auto()
 
 
 def agent_end(exit_code: int, log: str) -> AgentEnd:
-    """Return why an agent ended, from its exit code and its log."""
     if exit_code == 0 and "Received exit command" in log:
         return AgentEnd.SWEEP_IS_OVER
     if exit_code > 0 and re.search(r"(?im)^.*\bsweep\b.*\bnot found", last_lines(log, 3)):
@@ -264,11 +247,7 @@ def agent_end(exit_code: int, log: str) -> AgentEnd:
 
 
 def restart_delay_s(deaths: int) -> float | None:
-    """Return how many seconds to wait before an agent is started again, or None to give it up.
-
-    Args:
-        deaths: how often in a row it died without a trial, this time included.
-    """
+    """Return the delay before an agent is restarted, after that many deaths in a row; None: give it up."""
     if deaths > RESTARTS:
         return None
     return min(FIRST_RESTART_S * 2.0 ** (deaths - 1), LONGEST_RESTART_S)

@@ -48,9 +48,9 @@ def children(pid: int) -> list[int]:
 
 
 def is_trial(pid: int, agent: int) -> bool:
-    """Return whether a child of an agent is its trial: in the agent's session, leading its own process group.
+    """Return whether a child of an agent is its trial: it leads a process group in the agent's session.
 
-    The agent's other child, the wandb client's side process, leads its own session.
+    The wandb client's side process, also a child of the agent, leads its own session.
     """
     try:
         return os.getpgid(pid) == pid and os.getsid(pid) == agent

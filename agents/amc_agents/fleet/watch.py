@@ -34,8 +34,6 @@ _OWN_FIELDS = "shouldStop stopReason"  # of our embedded server; W&B's cloud rej
 
 
 class SweepReader:
-    """Reads one sweep and its runs through the wandb client."""
-
     def __init__(self, api: Any, path: str) -> None:
         self._api = api
         self._entity, self._project, self._id = path.split("/")
@@ -47,13 +45,7 @@ class SweepReader:
         return None if project is None else project["sweep"]
 
     def records(self, runs: Collection[str], metric: str | None, *, minimise: bool) -> dict[str, WandbRecord]:
-        """Return runs as W&B has them, by id.
-
-        Args:
-            runs: their ids.
-            metric: the sweep's.
-            minimise: whether a smaller value of it is better.
-        """
+        """Return W&B's records of runs by id; the peak is that of the sweep's metric."""
         variables = {"filters": json.dumps({"name": {"$in": sorted(runs)}}), "first": len(runs)}
         try:
             answer = self._query(_RUNS % self._fields, **variables)
@@ -129,11 +121,9 @@ class Watcher(threading.Thread):
         self._runs = set(runs)
 
     def record(self, run: str | None) -> WandbRecord:
-        """Return the latest record of a run."""
         return NO_RECORD if run is None else self._records.get(run, NO_RECORD)
 
     def poll_soon(self) -> None:
-        """Do not wait for the next turn."""
         self._wake.set()
 
     def end(self) -> None:
@@ -143,7 +133,6 @@ class Watcher(threading.Thread):
         self.join(END_S)
 
     def run(self) -> None:
-        """Poll until ``end`` is called."""
         while not self._ended.is_set():
             self._wake.wait(POLL_EVERY_S)
             self._wake.clear()

@@ -44,7 +44,7 @@ def test_driver_and_torch_are_judged_together(
 ) -> None:
     check = doctor.gpu_check(gpus, torch, visible)
     assert check.verdict == verdict
-    assert message in check.message
+    assert message in check.text
     assert (check.remedy is None) == (verdict == "pass")
 
 
@@ -66,7 +66,7 @@ def test_what_nvidia_smi_prints_is_read() -> None:
 )
 def test_the_clock_is_judged_by_the_servers(ahead_s: float | None, verdict: str, message: str) -> None:
     check = doctor.clock_check(ahead_s)
-    assert (check.verdict, message in check.message) == (verdict, True)
+    assert (check.verdict, message in check.text) == (verdict, True)
 
 
 class _Late(BaseHTTPRequestHandler):
@@ -110,7 +110,7 @@ def test_versions_outside_the_accepted_range_fail(
     installed: dict[str, str | None], python: tuple[int, ...], message: str
 ) -> None:
     check = doctor.versions_check(installed, ["wandb>=0.31,<0.32"], python)
-    assert (check.verdict, message in check.message) == ("fail", True)
+    assert (check.verdict, message in check.text) == ("fail", True)
 
 
 def test_room_for_checkpoints_is_looked_for_where_the_folder_would_be_made(tmp_path: Path) -> None:

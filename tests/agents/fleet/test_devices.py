@@ -15,7 +15,7 @@ from amc_agents.fleet.agent_slot import agent_environment
 from amc_agents.fleet.devices import (
     Device,
     DeviceError,
-    NoDriver,
+    Driver,
     Nvml,
     Reading,
     choose_devices,
@@ -104,9 +104,9 @@ def test_gpus_are_written_as_in_cuda_visible_devices(
 
 
 def test_without_a_driver_named_gpus_are_used_or_one_cpu_worker() -> None:
-    assert [device.visible for device in choose_devices(NoDriver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
-    assert [device.name for device in choose_devices(NoDriver(), gpus=None, workers=None, environ={})] == ["cpu0"]
-    four = choose_devices(NoDriver(), gpus=None, workers=4, environ={})
+    assert [device.visible for device in choose_devices(Driver(), gpus="0,3", workers=None, environ={})] == ["0", "3"]
+    assert [device.name for device in choose_devices(Driver(), gpus=None, workers=None, environ={})] == ["cpu0"]
+    four = choose_devices(Driver(), gpus=None, workers=4, environ={})
     assert [(device.name, device.visible) for device in four] == [(f"cpu{k}", "") for k in range(4)]
 
 
@@ -115,9 +115,9 @@ def test_without_a_driver_named_gpus_are_used_or_one_cpu_worker() -> None:
     [
         ("5", None, Nvml(FakeNvml()), "this machine has no GPU 5, only 0, 1, 2"),
         ("0,0", None, Nvml(FakeNvml()), "--per-gpu 2"),
-        ("all", None, NoDriver(), "--workers N"),
-        ("first", None, NoDriver(), "nvidia-smi -L"),
-        ("0", 2, NoDriver(), "exclude each other"),
+        ("all", None, Driver(), "--workers N"),
+        ("first", None, Driver(), "nvidia-smi -L"),
+        ("0", 2, Driver(), "exclude each other"),
     ],
 )
 def test_devices_that_cannot_be_used_are_refused_with_a_remedy(
