@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +39,6 @@ class Ceiling:
     snr: float  # accuracy of the level nearest to the SNR measured from the spectrum
     n_modulation: int  # frames behind each accuracy
     n_snr: int
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
 
 
 def ceilings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 
@@ -52,7 +53,7 @@ def ceiling_command(
         "snr": sum(row.snr for row in rows) / len(rows),
     }
     if as_json:
-        facts = {"modulations": list(modulations), "levels": [row.to_mapping() for row in rows], "mean": means}
+        facts = {"modulations": list(modulations), "levels": [asdict(row) for row in rows], "mean": means}
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"{len(modulations)} modulations, {rows[0].n_modulation:,} frames a level, % right")

@@ -82,11 +82,10 @@ class Feed:
         """Read a batch; this runs in the thread."""
         index_B, rows_B = torch.from_numpy(positions_B), self._rows_M[positions_B]
         modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
-        if self._data.is_on_device:
-            return _Loaded(rows_B, None, modulation_B.pin_memory(), snr_B.pin_memory())
-        iq_BTC = torch.from_numpy(self._data.frames(rows_B))
+        iq_BTC = None if self._data.is_on_device else torch.from_numpy(self._data.frames(rows_B))
         if self._device.type == "cuda":
-            return _Loaded(rows_B, iq_BTC.pin_memory(), modulation_B.pin_memory(), snr_B.pin_memory())
+            modulation_B, snr_B = modulation_B.pin_memory(), snr_B.pin_memory()
+            iq_BTC = None if iq_BTC is None else iq_BTC.pin_memory()
         return _Loaded(rows_B, iq_BTC, modulation_B, snr_B)
 
     def _finish(self, loaded: _Loaded) -> Batch:

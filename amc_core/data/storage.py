@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.config import ConfigError
-from amc_core.machine.cgroups import free_memory, memory_groups
+from amc_core.machine.memory import free_memory, memory_groups
 
 if TYPE_CHECKING:
     import torch

@@ -1,9 +1,18 @@
-"""Memory of the process: errors that mean a lack of it, and keeping what was freed (free of torch)."""
+"""Memory: errors that mean a lack of it, what glibc keeps, and what the control group allows (free of torch)."""
 
 from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# Files of version 2 and of version 1: the limit, the use, and the part of the use that the kernel can free: file pages
+# that were not read lately.
+_ACCOUNTS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 # malloc.h of glibc; 32 MiB is the largest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -33,3 +42,49 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):  # another C library
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def memory_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+    """Return the folders of this process's memory group and of the groups around it, its own first."""
+    try:
+        lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if "memory" in controllers.split(","):
+            mounted = root / "memory"
+        elif controllers == "":
+            mounted = root
+        else:
+            continue
+        own = mounted / path.lstrip("/")
+        around = [folder for folder in (own, *own.parents) if folder.is_relative_to(mounted)]
+        # In a container the path is the host's, and the container's own group is mounted at the root.
+        inside = [mounted] if ".." in own.parts else around
+        folders += [folder for folder in inside if folder.is_dir() and folder not in folders]
+    return folders
+
+
+def free_memory(groups: Sequence[Path]) -> int | None:
+    """Return the bytes that the tightest of these groups still allows, None where no group has a limit."""
+    allowed = []
+    for folder in groups:
+        for limit_name, used_name, reclaimable_name in _ACCOUNTS:
+            limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
+            if limit is not None and used is not None:
+                match = re.search(rf"^{reclaimable_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                allowed.append(max(0, limit - used + (int(match[1]) if match else 0)))
+    return min(allowed, default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int | None:
+    """Return a number; a group without a limit has the word max."""
+    return int(text) if text.strip().isdigit() else None

@@ -66,7 +66,6 @@ class Evaluation:
 
     @property
     def n_frames(self) -> int:
-        """Number of frames."""
         return int(self.snr.sum())
 
     @cached_property
@@ -81,12 +80,10 @@ class Evaluation:
 
     @property
     def mod_acc(self) -> float:
-        """Share of frames whose modulation is right."""
         return _share(np.trace(self.modulation), self.n_frames)
 
     @property
     def snr_acc(self) -> float:
-        """Share of frames whose SNR level is right."""
         return _share(np.trace(self.snr), self.n_frames)
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_core.machine.cgroups import memory_groups
+from amc_core.machine.memory import memory_groups
 from amc_sweeps.runs.causes import UNKNOWN_STATE, Diagnosis, EndReason, Evidence, classify
 from amc_sweeps.runs.run_states import RunState
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amc_core.config import TrialConfig
-from amc_core.training.curriculum import epoch_positions, level_weights
+from amc_core.training.schedules import epoch_positions, level_weights
 
 
 def weights(epoch: int, **changes: int) -> list[float]:

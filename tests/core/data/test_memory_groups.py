@@ -9,7 +9,7 @@ import torch
 
 from amc_core.data import storage
 from amc_core.data.storage import find_room
-from amc_core.machine.cgroups import free_memory, memory_groups
+from amc_core.machine.memory import free_memory, memory_groups
 
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
