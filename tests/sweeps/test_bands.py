@@ -9,7 +9,6 @@ from sweep_records import run
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, runs_to_stop
 from amc_sweeps.runs.bands import STOP_DELAY_S, HyperbandDecisions
-from amc_sweeps.runs.causes import BandDecision
 from amc_sweeps.runs.records import Goal, RunRecord
 
 
@@ -20,8 +19,8 @@ def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: R
     passed = [band for band in bands(config) if band <= len(own)]
     for band in reversed(passed) if asked else passed[-1:]:
         length = len(own) if band == passed[-1] else band
-        for stop in runs_to_stop(config, goal, {**curves, one.run_id: own[:length]}, {one.run_id}):
-            return BandDecision(stop.band, stop.value, stop.threshold)
+        for decision in runs_to_stop(config, goal, {**curves, one.run_id: own[:length]}, {one.run_id}).values():
+            return decision
     if not asked or not passed:
         return None
     timed = {other.run_id: [(point.time_s or 0.0, point.value) for point in other.points] for other in runs}
@@ -29,8 +28,8 @@ def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: R
     moments = {curve[band - 1][0] for curve in timed.values() for band in bands(config) if band <= len(curve)}
     for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
         then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
-        for stop in runs_to_stop(config, goal, then, {one.run_id}):
-            return BandDecision(stop.band, stop.value, stop.threshold)
+        for decision in runs_to_stop(config, goal, then, {one.run_id}).values():
+            return decision
     return None
 
 

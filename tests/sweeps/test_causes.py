@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.causes import (
     CENSORED,
     ENDED_WELL,
     EXIT_CODES,
     FAILURES,
     STALE_AFTER_S,
-    BandDecision,
     Cause,
     EndReason,
     Evidence,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from amc_sweeps.grammar.hyperband import HyperbandConfig, Stop, bands, runs_to_stop, thresholds
+from amc_sweeps.grammar.hyperband import BandDecision, HyperbandConfig, bands, runs_to_stop, thresholds
 
 CURVES = {
     "a": [0.30, 0.42, 0.50, 0.55, 0.58, 0.60],
@@ -59,49 +59,49 @@ def test_bands_rise_from_min_iter() -> None:
 def test_the_same_runs_are_stopped_as_by_wandbs_engine(
     config: HyperbandConfig, maximized: list[str], minimized: list[str]
 ) -> None:
-    assert [stop.run for stop in runs_to_stop(config, "maximize", CURVES, RUNNING)] == maximized
-    assert [stop.run for stop in runs_to_stop(config, "minimize", CURVES, RUNNING)] == minimized
+    assert list(runs_to_stop(config, "maximize", CURVES, RUNNING)) == maximized
+    assert list(runs_to_stop(config, "minimize", CURVES, RUNNING)) == minimized
 
 
 def test_a_stop_names_its_evidence() -> None:
     stops = runs_to_stop(HyperbandConfig(min_iter=2, eta=2), "maximize", CURVES, RUNNING)
-    assert stops[0] == Stop(run="c", band=2, value=0.20, threshold=0.30)
+    assert stops["c"] == BandDecision(band=2, value=0.20, threshold=0.30)
 
 
 def test_runs_in_any_state_set_the_threshold_but_only_running_ones_are_stopped() -> None:
     config = HyperbandConfig(min_iter=1, eta=2)
     curves = {"ended": [0.9], "worse and ended": [0.1], "running": [0.2]}
     assert thresholds(config, curves.values(), "maximize") == {1: 0.2}
-    assert runs_to_stop(config, "maximize", curves, {"running"}) == []
+    assert runs_to_stop(config, "maximize", curves, {"running"}) == {}
     better = {**curves, "another": [0.8], "and another": [0.7]}
-    assert [stop.run for stop in runs_to_stop(config, "maximize", better, {"running"})] == ["running"]
+    assert list(runs_to_stop(config, "maximize", better, {"running"})) == ["running"]
 
 
 def test_the_first_run_at_a_band_and_ties_survive() -> None:
     config = HyperbandConfig(min_iter=2, eta=3)
-    assert runs_to_stop(config, "maximize", {"first": [0.1, 0.0]}, {"first"}) == []
+    assert runs_to_stop(config, "maximize", {"first": [0.1, 0.0]}, {"first"}) == {}
     same = {str(run): [0.5, 0.5] for run in range(9)}
-    assert runs_to_stop(config, "maximize", same, set(same)) == []
+    assert runs_to_stop(config, "maximize", same, set(same)) == {}
 
 
 def test_a_dip_at_the_band_stops_only_when_strict() -> None:
     curves = {"steady": [0.3, 0.4, 0.5], "dipped": [0.3, 0.6, 0.1], "low": [0.2, 0.2, 0.2]}
     strict = runs_to_stop(HyperbandConfig(min_iter=3, eta=3, strict=True), "maximize", curves, {"dipped"})
     lenient = runs_to_stop(HyperbandConfig(min_iter=3, eta=3, strict=False), "maximize", curves, {"dipped"})
-    assert [stop.value for stop in strict] == [0.1]
-    assert lenient == []
+    assert [stop.value for stop in strict.values()] == [0.1]
+    assert lenient == {}
 
 
 def test_a_run_that_never_reached_a_band_is_never_stopped() -> None:
     curves = {"nan only": [], "short": [0.0], "good": [0.9] * 5}
-    assert runs_to_stop(HyperbandConfig(min_iter=2, eta=2), "maximize", curves, {"nan only", "short"}) == []
+    assert runs_to_stop(HyperbandConfig(min_iter=2, eta=2), "maximize", curves, {"nan only", "short"}) == {}
 
 
 def test_a_run_is_judged_at_the_highest_band_it_has_passed() -> None:
     # Behind at band 1, in front at band 2: only the second counts. Worded the other way round, a kill can come late.
     curves = {"late": [0.1, 0.9], "early": [0.9, 0.2], "early too": [0.8, 0.3]}
     stops = runs_to_stop(HyperbandConfig(min_iter=1, eta=2), "maximize", curves, {"late", "early"})
-    assert [(stop.run, stop.band) for stop in stops] == [("early", 2)]
+    assert {run: stop.band for run, stop in stops.items()} == {"early": 2}
 
 
 def test_about_one_run_in_eta_survives_a_band_where_all_arrive_together() -> None:
@@ -117,5 +117,5 @@ def test_minimising_is_maximising_the_negative() -> None:
         config = HyperbandConfig(min_iter=rng.randint(1, 3), eta=rng.choice([2, 3, 1.5]), strict=rng.random() < 0.5)
         curves = {str(run): [rng.random() for _ in range(rng.randint(0, 9))] for run in range(12)}
         negative = {run: [-value for value in curve] for run, curve in curves.items()}
-        down = {stop.run for stop in runs_to_stop(config, "minimize", curves, set(curves))}
-        assert down == {stop.run for stop in runs_to_stop(config, "maximize", negative, set(curves))}
+        down = set(runs_to_stop(config, "minimize", curves, set(curves)))
+        assert down == set(runs_to_stop(config, "maximize", negative, set(curves)))

@@ -93,7 +93,7 @@ def range_warnings(sweep: FlatSweep) -> Iterator[str]:
                 f"{EXPONENT_OF_E[leaf.distribution]} takes the values themselves"
             )
         elif leaf.distribution == "q_uniform" and sweep.config.method == "grid":
-            yield f"{name}: a grid counts q_uniform from min and leaves out max = {leaf.high:g}"
+            yield f"{name}: a grid counts q_uniform from min and leaves out max = {leaf.max:g}"
         elif leaf.q is not None and leaf.max is not None and not math.isclose(high, leaf.max):
             yield f"{name}: max = {leaf.max:g} is never drawn: the last multiple of q = {leaf.q:g} is {high:g}"
 

@@ -125,10 +125,10 @@ def part_of_range(axis: Axis, low: float, high: float) -> dict[str, Any]:
         lowest, highest = max(math.floor(low), int(first)), min(math.ceil(high), int(last))
         return {"distribution": name, "min": lowest, "max": max(highest, lowest + 1)}
     if leaf.q is not None:
-        origin = leaf.low if name == "q_uniform" else 0  # a grid counts from min, so keep its points
+        origin = leaf.min if name == "q_uniform" else 0  # a grid counts from min, so keep its points
         below, above = math.floor((low - origin) / leaf.q + 1e-9), math.ceil((high - origin) / leaf.q - 1e-9)
         start, stop = (float(f"{origin + times * leaf.q:.12g}") for times in (below, max(above, below + 1)))
-        section = {"min": max(start, first), "max": min(stop, leaf.high if name == leaf.distribution else last)}
+        section = {"min": max(start, first), "max": min(stop, leaf.max if name == leaf.distribution else last)}
         if isinstance(leaf.q, int):
             section = {key: int(value) if float(value).is_integer() else value for key, value in section.items()}
         return {"distribution": name, **section, "q": leaf.q}

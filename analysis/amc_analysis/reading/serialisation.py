@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from amc_analysis.reading.sources import SweepMetadata
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord, parse_time
 
 _FROM_HISTORY = {"points", "history", "not_finite"}  # computed again from the history

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from amc_analysis.runs.history import History
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord, parse_time
 
 MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read

@@ -316,8 +316,9 @@ class Coordinator:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
             runs = store.living_runs_of_sweep(sweep.pk)
             by_key = {run.pk: run for run in runs if self.presence.unlisted_s(run.pk) is None}
-            for stop in scheduler.early_stops(config, list(by_key.values()), store.curves(sweep.pk)):
-                run = by_key[int(stop.run)]
+            stops = scheduler.early_stops(config, list(by_key.values()), store.curves(sweep.pk))
+            for key, stop in stops.items():
+                run = by_key[key]
                 self.runs.stop(store, run, "hyperband", band=stop.band, value=stop.value, threshold=stop.threshold)
         if scheduler.reaches_target(config, values) and sweep.search_end != scheduler.SearchEnd.TARGET:
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)

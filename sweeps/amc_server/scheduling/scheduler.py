@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from amc_server.scheduling.states import Limits
 from amc_server.store.records import Member, Run
-from amc_sweeps.grammar.hyperband import Stop, runs_to_stop
+from amc_sweeps.grammar.hyperband import BandDecision, runs_to_stop
 from amc_sweeps.grammar.sweep_config import SweepConfig
 from amc_sweeps.runs.run_states import RunState, SweepState
 
@@ -82,15 +82,14 @@ def reaches_target(config: SweepConfig, values: Iterable[float]) -> bool:
     return any(sign * value >= sign * target for value in values)
 
 
-def early_stops(config: SweepConfig, runs: Sequence[Member], curves: Mapping[int, Sequence[float]]) -> list[Stop]:
-    """Return which running runs Hyperband ends now; ``Stop.run`` is the run's key as text."""
+def early_stops(
+    config: SweepConfig, runs: Sequence[Member], curves: Mapping[int, Sequence[float]]
+) -> dict[int, BandDecision]:
+    """Return the keys of the running runs that Hyperband stops now, and why."""
     if config.early_terminate is None or config.metric is None:
-        return []
-    running = {str(run.pk) for run in runs if run.state is RunState.RUNNING and not run.stop_recorded}
-    if not running:
-        return []
-    by_name = {str(pk): curve for pk, curve in curves.items()}
-    return runs_to_stop(config.early_terminate, config.metric.goal, by_name, running)
+        return {}
+    running = {run.pk for run in runs if run.state is RunState.RUNNING and not run.stop_recorded}
+    return runs_to_stop(config.early_terminate, config.metric.goal, curves, running) if running else {}
 
 
 def agent_must_stop(*, stop_s: float, told_s: float | None, limits: Limits) -> bool:

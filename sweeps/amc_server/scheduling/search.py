@@ -171,11 +171,11 @@ class _Axis:
         elif leaf.distribution == "q_uniform":
             self.distribution = distributions.IntDistribution(0, (steps(leaf) or 1) - 1)
         elif leaf.distribution == "int_uniform":
-            self.distribution = distributions.IntDistribution(int(leaf.low), int(leaf.high))
+            self.distribution = distributions.IntDistribution(int(leaf.min), int(leaf.max))
         elif leaf.distribution == "uniform":
-            self.distribution = distributions.FloatDistribution(leaf.low, leaf.high)
+            self.distribution = distributions.FloatDistribution(leaf.min, leaf.max)
         else:  # log_uniform_values, q_log_uniform_values: the grammar allows bayes no others
-            self.distribution = distributions.FloatDistribution(leaf.low, leaf.high, log=True)
+            self.distribution = distributions.FloatDistribution(leaf.min, leaf.max, log=True)
 
     def to_optuna(self, value: Any) -> Any:
         """Return Optuna's value for a value of the sweep.

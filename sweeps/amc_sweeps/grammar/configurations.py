@@ -75,10 +75,10 @@ def _grid_values(parameter: Leaf) -> Sequence[Any]:
     if isinstance(parameter, Choice):
         return _distinct(parameter.values)
     if parameter.distribution == "int_uniform":
-        return range(int(parameter.low), int(parameter.high) + 1)
+        return range(int(parameter.min), int(parameter.max) + 1)
     step = parameter.q or 1.0
-    factors = range(math.ceil((parameter.high - parameter.low) / step - 1e-9))  # (1.1 - 0.5) / 0.2 exceeds 3
-    values = (parameter.low + factor * step for factor in factors)
+    factors = range(math.ceil((parameter.max - parameter.min) / step - 1e-9))  # (1.1 - 0.5) / 0.2 exceeds 3
+    values = (parameter.min + factor * step for factor in factors)
     return [value if isinstance(value, int) else float(f"{value:.12g}") for value in values]
 
 

@@ -50,25 +50,13 @@ class Range:
     """A parameter drawn from a distribution. Only the attributes in ``DISTRIBUTIONS`` for it are used."""
 
     distribution: str
-    min: float | None = None
-    max: float | None = None
+    min: float = 0.0
+    max: float = 0.0
     mu: float = 0.0
     sigma: float = 1.0
     a: float = 1.0
     b: float = 1.0
     q: float | None = None  # step between values; if it is an int, values are ints
-
-    @property
-    def low(self) -> float:
-        """``min``, for a distribution that has one."""
-        assert self.min is not None, f"{self.distribution} has no min"
-        return self.min
-
-    @property
-    def high(self) -> float:
-        """``max``, for a distribution that has one."""
-        assert self.max is not None, f"{self.distribution} has no max"
-        return self.max
 
 
 def is_logarithmic(spec: Range) -> bool:
@@ -99,7 +87,7 @@ def ends(spec: Range) -> tuple[float, float]:
 def steps(spec: Range) -> int | None:
     """Return how many values can be drawn; None if infinitely many."""
     if spec.distribution == "int_uniform":
-        return int(spec.high) - int(spec.low) + 1
+        return int(spec.max) - int(spec.min) + 1
     if spec.q is None or spec.distribution == "q_normal":
         return None
     first, last = _multiples(*_continuous_ends(spec, spec.distribution.removeprefix("q_")), spec.q)
@@ -112,7 +100,7 @@ def draw(spec: Range, rng: random.Random) -> float:
     W&B's engine rounds out of the range (min 5 and q 4 give 4). Here the value stays inside.
     """
     if spec.distribution == "int_uniform":
-        return rng.randint(int(spec.low), int(spec.high))
+        return rng.randint(int(spec.min), int(spec.max))
     name = spec.distribution.removeprefix("q_")
     value = _draw_continuous(spec, name, rng)
     if spec.q is None:
@@ -132,7 +120,7 @@ def _draw_continuous(spec: Range, name: str, rng: random.Random) -> float:
     if name == "beta":
         return rng.betavariate(spec.a, spec.b)
     if name == "uniform":
-        return rng.uniform(spec.low, spec.high)
+        return rng.uniform(spec.min, spec.max)
     # The others are uniform on the logarithm, and the inverse ones as well.
     low, high = _continuous_ends(spec, name)
     return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
@@ -145,10 +133,10 @@ def _continuous_ends(spec: Range, name: str) -> tuple[float, float]:
     if name == "beta":
         return 0.0, 1.0
     if name == "log_uniform":
-        return math.exp(spec.low), math.exp(spec.high)
+        return math.exp(spec.min), math.exp(spec.max)
     if name == "inv_log_uniform":
-        return math.exp(-spec.high), math.exp(-spec.low)
-    return spec.low, spec.high
+        return math.exp(-spec.max), math.exp(-spec.min)
+    return spec.min, spec.max
 
 
 def _multiples(low: float, high: float, q: float) -> tuple[int, int | None]:

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Run = TypeVar("Run")
 
 _MAX_BANDS = 100  # from min_iter, as in W&B's engine
 _LONGEST_CURVE = 10**9  # values; no run logs more
@@ -30,10 +33,9 @@ class HyperbandConfig:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A run to stop: at ``band`` its ``value`` was worse than ``threshold``."""
+class BandDecision:
+    """Hyperband's decision to stop a run: after ``band`` logged values its ``value`` was worse than ``threshold``."""
 
-    run: str
     band: int
     value: float
     threshold: float
@@ -77,24 +79,30 @@ def thresholds(config: HyperbandConfig, curves: Iterable[Sequence[float]], goal:
     return worst
 
 
+def judge(
+    config: HyperbandConfig, goal: str, curve: Sequence[float], band: int, threshold: float
+) -> BandDecision | None:
+    """Return the decision to stop a run at a band that its curve has reached; None if the run survives, as at a tie."""
+    better, sign = (max, -1) if goal == "maximize" else (min, 1)
+    value = curve[band - 1] if config.strict else better(curve)
+    return BandDecision(band, value, threshold) if sign * value > sign * threshold else None
+
+
 def runs_to_stop(
-    config: HyperbandConfig, goal: str, curves: Mapping[str, Sequence[float]], running: Collection[str]
-) -> list[Stop]:
-    """Return the ``running`` runs to stop, in the order of ``curves``. Ties survive.
+    config: HyperbandConfig, goal: str, curves: Mapping[Run, Sequence[float]], running: Collection[Run]
+) -> dict[Run, BandDecision]:
+    """Return the ``running`` runs to stop, in the order of ``curves``, each judged at the highest band it has passed.
 
     Args:
         goal: ``minimize`` or ``maximize``.
         curves: run -> its logged finite values of the metric, for all runs of the sweep in any state.
     """
     limits = thresholds(config, curves.values(), goal)
-    better, sign = (max, -1) if goal == "maximize" else (min, 1)
-    stops = []
+    decisions = {}
     for run, curve in curves.items():
-        passed = [band for band in limits if band <= len(curve)]
-        if run not in running or not passed:
-            continue
-        band = passed[-1]
-        value = curve[band - 1] if config.strict else better(curve)
-        if sign * value > sign * limits[band]:
-            stops.append(Stop(run=run, band=band, value=value, threshold=limits[band]))
-    return stops
+        band = max((band for band in limits if band <= len(curve)), default=None)
+        if run in running and band is not None:
+            decision = judge(config, goal, curve, band, limits[band])
+            if decision is not None:
+                decisions[run] = decision
+    return decisions

@@ -7,8 +7,7 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 from itertools import pairwise
 
-from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, thresholds
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision, HyperbandConfig, bands, judge, thresholds
 from amc_sweeps.runs.records import Goal, RunRecord
 
 STOP_DELAY_S = 60.0  # a run ends within this time after the decision to stop it
@@ -47,16 +46,10 @@ class HyperbandDecisions:
         passed = [band for band in bands(self._config) if band <= len(curve)]
         for band in reversed(passed) if asked else passed[-1:]:
             length = len(curve) if band == passed[-1] else band
-            decision = self._judge(band, curve[:length], self._thresholds[band])
+            decision = judge(self._config, self._goal, curve[:length], band, self._thresholds[band])
             if decision is not None:
                 return decision
         return self._decision_in_lifetime(run, passed) if asked and passed else None
-
-    def _judge(self, band: int, curve: Sequence[float], threshold: float) -> BandDecision | None:
-        best = max if self._goal == "maximize" else min
-        value = curve[band - 1] if self._config.strict else best(curve)
-        worse = self._sign * value > self._sign * threshold
-        return BandDecision(band, value, threshold) if worse else None
 
     def _decision_in_lifetime(self, run: RunRecord, passed: Sequence[int]) -> BandDecision | None:
         timed = self._timed.get(run.run_id)
@@ -69,7 +62,7 @@ class HyperbandDecisions:
             first, last = bisect_right(times, begin) - 1, bisect_right(times, end) - 1
             for index in range(last, first - 1, -1):
                 curve = [value for time, value in timed if time <= times[index]]
-                decision = self._judge(band, curve, limits[index]) if len(curve) >= band else None
+                decision = judge(self._config, self._goal, curve, band, limits[index]) if len(curve) >= band else None
                 if decision is not None:
                     return decision
         return None

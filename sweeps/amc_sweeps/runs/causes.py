@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.run_states import RunState
 
 
@@ -82,15 +83,6 @@ UNKNOWN_STATE = "unknown"
 STALE_AFTER_S = 300.0
 # A stop takes effect some epochs later: the client asks every 15 s and posts every 15 s.
 MOST_POINTS_PAST_BAND = 5
-
-
-@dataclass(frozen=True)
-class BandDecision:
-    """Hyperband's decision to stop a run: after ``band`` logged values its ``value`` was worse than ``threshold``."""
-
-    band: int
-    value: float
-    threshold: float
 
 
 @dataclass(frozen=True)

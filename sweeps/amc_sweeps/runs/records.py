@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple
 
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.claims import Claim
 from amc_sweeps.values import as_number, look_up
 

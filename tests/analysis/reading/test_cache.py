@@ -22,7 +22,7 @@ from amc_analysis.reading.serialisation import run_from_json, run_to_json
 from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SourceReply, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
 CONFIG = {"metric": {"name": "acc", "goal": "maximize"}}

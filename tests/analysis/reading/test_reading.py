@@ -22,7 +22,7 @@ from amc_analysis.reading.reader import assemble, common_metric, read
 from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
-from amc_sweeps.runs.causes import BandDecision
+from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.export_file import Export, write
 from amc_sweeps.runs.records import MetricError, RunRecord, SweepRecord
 
