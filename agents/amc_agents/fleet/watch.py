@@ -92,12 +92,7 @@ class Watcher(threading.Thread):
     """Reads runs every 15 s and keeps the latest record of each."""
 
     def __init__(
-        self,
-        reader: SweepReader,
-        metric: str | None,
-        *,
-        minimise: bool,
-        clock: Callable[[], float] = time.monotonic,
+        self, reader: SweepReader, metric: str | None, *, minimise: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(name="watcher", daemon=True)
         self._reader, self._metric, self._minimise, self._clock = reader, metric, minimise, clock

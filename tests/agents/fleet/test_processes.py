@@ -108,8 +108,8 @@ become_subreaper()
 own = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], start_new_session=new) for new in (False, True)]
 seven = "[sys.executable, '-c', 'raise SystemExit(7)'], stdout=subprocess.DEVNULL"
 agent = f"import subprocess, sys; print(*(subprocess.Popen({seven}).pid for _ in range(2)))"
-said = subprocess.run([sys.executable, "-c", agent], capture_output=True, text=True, start_new_session=True).stdout
-trial, loader = map(int, said.split())
+printed = subprocess.run([sys.executable, "-c", agent], capture_output=True, text=True, start_new_session=True).stdout
+trial, loader = map(int, printed.split())
 everybody = [process.pid for process in own] + [trial, loader]
 while any(exit_code_of_zombie(pid) is None for pid in everybody):
     time.sleep(0.02)
@@ -157,12 +157,12 @@ def test_a_fleet_gets_exit_codes_of_orphans_and_its_guardian_ends_processes_afte
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as fleet:
         assert fleet.stdout is not None
         assert fleet.stderr is not None
-        said = json.loads(fleet.stdout.readline())
-        assert said["inherited"] == 7
+        facts = json.loads(fleet.stdout.readline())
+        assert facts["inherited"] == 7
         if how == "killed":
-            assert psutil.pid_exists(said["child"])
+            assert psutil.pid_exists(facts["child"])
             fleet.kill()
-        until(lambda: _has_ended(said["guardian"]))
+        until(lambda: _has_ended(facts["guardian"]))
         assert tagged(tag) == []
-        assert _has_ended(said["child"])
+        assert _has_ended(facts["child"])
         assert ("its guardian has ended 1 process" in fleet.stderr.read()) is (how == "killed")

@@ -33,10 +33,10 @@ class Cloud:
             raise ValueError('Cannot query field "shouldStop" on type "Run"')
         if "sweep(" in document:
             return {"project": {"sweep": {"state": "RUNNING", "config": "metric: {name: loss}"}}}
-        wanted = json.loads(variables["filters"])["name"]["$in"]
+        runs = json.loads(variables["filters"])["name"]["$in"]
         edges = [
             {"node": {"name": run, "state": "running", "summaryMetrics": json.dumps(self.summaries[run])}}
-            for run in wanted
+            for run in runs
             if run in self.summaries
         ]
         return {"project": {"runs": {"edges": edges}}}
@@ -47,8 +47,8 @@ def test_after_a_rejected_query_the_embedded_server_s_fields_are_left_out() -> N
     cloud.summaries["r1"] = {"epoch": 4, "val/combined_acc": 0.3, "best/combined_acc": 0.5, "end_reason": "patience"}
     reader = SweepReader(cloud, "team/project/sweep")
     for _ in range(2):
-        found = reader.records(["r1", "r2"], "val/combined_acc", minimise=False)
-        assert found == {"r1": WandbRecord("running", "patience", None, None, 4, 0.5)}
+        records = reader.records(["r1", "r2"], "val/combined_acc", minimise=False)
+        assert records == {"r1": WandbRecord("running", "patience", None, None, 4, 0.5)}
     assert ["shouldStop" in document for document in cloud.asked] == [True, False, False]
     assert reader.sweep() == {"state": "RUNNING", "config": "metric: {name: loss}"}
 
