@@ -1,4 +1,4 @@
-"""The benchmarks judge what they measure, and a worse run leaves the committed tables as they are."""
+"""Benchmarks compare their results with limits; a worse run does not replace a committed table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def benchmarks() -> dict[str, ModuleType]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({}, []),
         ({"np.histogram2d": 9_000.0}, ["27.8 times as fast as np.histogram2d, wanted are 30"]),
@@ -42,15 +42,15 @@ def benchmarks() -> dict[str, ModuleType]:
         ),
     ],
 )
-def test_images_that_are_slower_than_they_must_be_fail_their_benchmark(
-    benchmarks: dict[str, ModuleType], changed: dict[str, float], said: list[str]
+def test_images_that_are_too_slow_fail_their_benchmark(
+    benchmarks: dict[str, ModuleType], changed: dict[str, float], expected: list[str]
 ) -> None:
     missed = benchmarks["bench_images"].missed_aims(FAST | changed, {})
-    assert len(missed) == len(said)
-    assert all(part in sentence for part, sentence in zip(said, missed, strict=True))
+    assert len(missed) == len(expected)
+    assert all(part in sentence for part, sentence in zip(expected, missed, strict=True))
 
 
-def test_a_library_that_is_not_installed_is_not_judged_and_moved_points_always_are(
+def test_only_installed_libraries_are_compared_but_points_always(
     benchmarks: dict[str, ModuleType],
 ) -> None:
     missed_aims = benchmarks["bench_images"].missed_aims
@@ -61,7 +61,7 @@ def test_a_library_that_is_not_installed_is_not_judged_and_moved_points_always_a
 
 
 @pytest.mark.parametrize(
-    ("arguments", "written", "said"),
+    ("arguments", "written", "expected_output"),
     [
         ([], True, ""),
         (["--frames", "10"], False, "stays as it is: --frames 10 instead of 20; --write replaces it"),
@@ -72,14 +72,14 @@ def test_a_library_that_is_not_installed_is_not_judged_and_moved_points_always_a
         (["--other=/opt/python", "--write"], True, ""),
     ],
 )
-def test_a_committed_table_is_replaced_by_a_run_of_the_same_size_or_on_demand_and_names_its_command(
+def test_a_table_is_replaced_by_a_run_of_the_same_size_or_with_write(
     benchmarks: dict[str, ModuleType],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     written: bool,
-    said: str,
+    expected_output: str,
 ) -> None:
     machine = benchmarks["machine"]
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
@@ -95,10 +95,10 @@ def test_a_committed_table_is_replaced_by_a_run_of_the_same_size_or_on_demand_an
     shown = " ".join(["python tests/benchmarks/bench_this.py", *arguments]).replace("/opt/python", "PYTHON")
     expected = f"# this\n\nWritten by `{shown}`.\n\nmeasured\n" if written else "committed"
     assert (tmp_path / "this.md").read_text() == expected
-    assert said in capsys.readouterr().out
+    assert expected_output in capsys.readouterr().out
 
 
-def test_the_table_may_be_of_more_than_a_default_run_measures(benchmarks: dict[str, ModuleType]) -> None:
+def test_a_committed_table_may_have_other_arguments_than_the_defaults(benchmarks: dict[str, ModuleType]) -> None:
     machine = benchmarks["machine"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=20)
@@ -107,7 +107,7 @@ def test_the_table_may_be_of_more_than_a_default_run_measures(benchmarks: dict[s
     assert machine.unlike_committed(parser, long, {"frames": 200}) == ""
 
 
-def test_what_the_images_are_measured_against_is_installed_by_make_and_pinned() -> None:
+def test_the_compared_libraries_are_pinned() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     developers = setup["options.extras_require"]["dev"]

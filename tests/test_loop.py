@@ -1,4 +1,4 @@
-"""The whole loop with real parts: two plain agents, real trials, the real server, and how each one ended."""
+"""The whole loop with real parts: two plain agents, real trials, the real server, the analysis of the ends."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_every_end_of_a_trial_reaches_the_ranking(
     for agent in agents:
         assert agent.wait(timeout=150) == 0
 
-    found = json.loads(_run(server, "amc-analyze", created["sweep_id"], "--json"))
+    document = json.loads(_run(server, "amc-analyze", created["sweep_id"], "--json"))
     causes = {
-        (run["config"]["max_lr"], run["config"]["model_type"]): (run["state"], run["cause"]) for run in found["runs"]
+        (run["config"]["max_lr"], run["config"]["model_type"]): (run["state"], run["cause"]) for run in document["runs"]
     }
     assert causes == {
         (0.003, "test_vit"): ("finished", "completed"),
@@ -91,18 +91,16 @@ def test_every_end_of_a_trial_reaches_the_ranking(
         (0.003, "no_such_backbone"): ("failed", "config_refused"),
         (1.0e4, "no_such_backbone"): ("failed", "config_refused"),
     }
-    winner = found["runs"][0]
+    winner = document["runs"][0]
     assert winner["cause"] == "completed"
-    _check_that_the_page_shows_what_was_confused(server, created["sweep_id"], winner, tmp_path)
+    _check_confusion_on_the_page(server, created["sweep_id"], winner, tmp_path)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     _check_what_a_run_logs(created, winner["run_id"], tmp_path)
 
 
-def _check_that_the_page_shows_what_was_confused(
-    server: EmbeddedServer, sweep_id: str, winner: dict[str, Any], tmp_path: Path
-) -> None:
-    """Where the runs' folder cannot be seen: from W&B, and from what was kept of that."""
+def _check_confusion_on_the_page(server: EmbeddedServer, sweep_id: str, winner: dict[str, Any], tmp_path: Path) -> None:
+    """Check the page where the runs' folder is not on the machine: from W&B, then from the cache."""
     laptop = tmp_path / "laptop"
     laptop.mkdir()
     own = tmp_path / "runs" / winner["run_id"] / "evaluation" / f"epoch_{winner['peak_epoch']:04.0f}.json"
@@ -124,7 +122,7 @@ def _check_what_a_run_logs(created: dict[str, Any], run_id: str, tmp_path: Path)
         assert run.config[name] is not None, name
     for name in ("git_commit", "parent_run", "parent_split_fingerprint"):
         assert name in run.config
-    assert run.config["dropout"] == 0.5  # the resolved configuration, defaults included, is written back
+    assert run.config["dropout"] == 0.5  # the configuration is written back with defaults
     assert run.config["split"] == [0.7, 0.2, 0.1]
     rows = list(run.scan_history())
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -1,4 +1,4 @@
-"""What every table of results says of the machine and the command, where tables go, and which runs replace them."""
+"""Tables of results: the machine and the command in them, their folder, and which runs replace them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe_machine() -> str:
 
 
 def write_table(name: str, text: str, *, command: str) -> Path:
-    """Replace results/NAME.md by the text, under the command that it came from."""
+    """Replace results/NAME.md by the text, headed by the command that measured it."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
     path.write_text(f"# {name}\n\nWritten by `{command}`.\n\n{text.rstrip()}\n", encoding="utf-8")
@@ -35,7 +35,7 @@ def write_table(name: str, text: str, *, command: str) -> Path:
 
 
 def add_write_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """Let the command line decide about results/NAME.md."""
+    """Add the options --write and --no-write for results/NAME.md."""
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--write", action="store_true", help=f"replace results/{name}.md whatever the arguments")
     choice.add_argument("--no-write", action="store_true", help=f"leave results/{name}.md as it is")
@@ -44,18 +44,18 @@ def add_write_options(parser: argparse.ArgumentParser, name: str) -> None:
 def unlike_committed(
     parser: argparse.ArgumentParser, options: argparse.Namespace, committed: Mapping[str, Any] | None = None
 ) -> str:
-    """Say which arguments are not those of the committed table; empty: none.
+    """Return the arguments that differ from those of the committed table, as text.
 
     Args:
-        parser: what the defaults come from.
+        parser: gives the defaults.
         options: the arguments of this run.
-        committed: the arguments of the table where they are not the defaults, by which a run would be too long.
+        committed: arguments of the table that are not the defaults, because the defaults give a short run.
     """
-    wanted = {name: parser.get_default(name) for name in vars(options) if name not in {"write", "no_write"}}
-    wanted |= committed or {}
+    expected = {name: parser.get_default(name) for name in vars(options) if name not in {"write", "no_write"}}
+    expected |= committed or {}
     return ", ".join(
         f"--{name.replace('_', '-')} {getattr(options, name)} instead of {value}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if getattr(options, name) != value
     )
 
@@ -63,14 +63,14 @@ def unlike_committed(
 def keep_table(
     name: str, text: str, options: argparse.Namespace, *, worse: str, hidden: Mapping[str, str] | None = None
 ) -> None:
-    """Replace results/NAME.md, unless this run is worse than the one that it holds, or --no-write was given; say so.
+    """Replace results/NAME.md, or print why it stays: this run is worse, or --no-write was given.
 
     Args:
         name: of the table.
         text: the table.
-        options: with those of ``add_write_options``.
-        worse: in what this run is not as good as the committed one; --write overrules it.
-        hidden: arguments that stand in the table's command as something else, such as a path of this machine.
+        options: with the options of ``add_write_options``.
+        worse: why this run is worse than the committed one, empty if it is not; --write overrides it.
+        hidden: arguments and their replacement in the table, such as a path of this machine.
     """
     if options.no_write or (worse and not options.write):
         print(f"\nresults/{name}.md stays as it is: {worse or '--no-write'}" + "; --write replaces it" * bool(worse))

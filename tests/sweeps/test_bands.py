@@ -1,4 +1,4 @@
-"""Hyperband's decisions worked out again agree with asking Hyperband itself about every moment."""
+"""Decisions computed later equal those of Hyperband at every moment."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from amc_sweeps.runs.bands import STOP_DELAY_S, HyperbandDecisions
 from amc_sweeps.runs.records import Goal, RunRecord
 
 
-def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], one: RunRecord, asked: bool) -> object:
-    """Return the decision by one call of ``runs_to_stop`` for every band, and for every moment at which one changed."""
+def by_asking(config: HyperbandConfig, goal: Goal, runs: list[RunRecord], run_: RunRecord, asked: bool) -> object:
+    """Return the decision from one call of ``runs_to_stop`` per band, and per moment at which a threshold changed."""
     curves = {other.run_id: other.curve for other in runs}
-    own = curves[one.run_id]
+    own = curves[run_.run_id]
     passed = [band for band in bands(config) if band <= len(own)]
     for band in reversed(passed) if asked else passed[-1:]:
         length = len(own) if band == passed[-1] else band
-        for decision in runs_to_stop(config, goal, {**curves, one.run_id: own[:length]}, {one.run_id}).values():
+        for decision in runs_to_stop(config, goal, {**curves, run_.run_id: own[:length]}, {run_.run_id}).values():
             return decision
     if not asked or not passed:
         return None
     timed = {other.run_id: [(point.time_s or 0.0, point.value) for point in other.points] for other in runs}
-    begin, end = timed[one.run_id][passed[0] - 1][0], timed[one.run_id][-1][0] + STOP_DELAY_S
+    begin, end = timed[run_.run_id][passed[0] - 1][0], timed[run_.run_id][-1][0] + STOP_DELAY_S
     moments = {curve[band - 1][0] for curve in timed.values() for band in bands(config) if band <= len(curve)}
     for moment in sorted((moment for moment in moments if begin <= moment <= end), reverse=True):
-        then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
-        for decision in runs_to_stop(config, goal, then, {one.run_id}).values():
+        curves_then = {name: [value for time, value in curve if time <= moment] for name, curve in timed.items()}
+        for decision in runs_to_stop(config, goal, curves_then, {run_.run_id}).values():
             return decision
     return None
 
@@ -45,19 +45,19 @@ def test_a_decision_is_the_one_that_hyperband_would_have_made(goal: Goal, strict
             for number in range(rng.randint(1, 12))
         ]
         decisions = HyperbandDecisions(config, goal, runs)
-        for one in runs:
+        for run_ in runs:
             for asked in (False, True):
-                found = decisions.decision(one, asked=asked)
-                assert found == by_asking(config, goal, runs, one, asked)
-                decided += found is not None
+                decision = decisions.decision(run_, asked=asked)
+                assert decision == by_asking(config, goal, runs, run_, asked)
+                decided += decision is not None
     assert decided > 20
 
 
-def test_without_times_only_the_present_is_judged() -> None:
+def test_without_times_only_the_final_thresholds_count() -> None:
     config = HyperbandConfig(min_iter=2, eta=2)
     timeless = [
         run(f"r{number}", points=tuple(type(point)(point.value) for point in run("x", [value] * 3).points))
         for number, value in enumerate([0.1, 0.5, 0.9])
     ]
     decisions = HyperbandDecisions(config, "maximize", timeless)
-    assert [decisions.decision(one, asked=True) is not None for one in timeless] == [True, False, False]
+    assert [decisions.decision(run_, asked=True) is not None for run_ in timeless] == [True, False, False]

@@ -55,7 +55,7 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         # 3. preemption
         (Evidence("preempted", exit_code=75), Cause.PREEMPTED),
         (Evidence("preempting", end_reason="diverged"), Cause.PREEMPTED),
-        # 4. what the trial said
+        # 4. the reason that the trial gives
         (Evidence("finished", exit_code=0, end_reason="patience", epochs=4, epochs_planned=10), Cause.PATIENCE),
         (Evidence("crashed", end_reason="diverged"), Cause.DIVERGED),
         (Evidence("finished", exit_code=0, end_reason="stopped", hyperband=True, band=BAND), Cause.EARLY_STOPPED),
@@ -102,7 +102,7 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("crashed", alive_when_exported=True, not_finite=("loss",), band=BAND, points=3), Cause.UNKNOWN),
         (Evidence("crashed", alive_when_exported=True, end_reason="diverged"), Cause.DIVERGED),
         (Evidence("crashed", alive_when_exported=True, stop_recorded=True), Cause.STOPPED),
-        # 8. silence
+        # 8. a lost heartbeat
         (Evidence("crashed"), Cause.LOST),
         (Evidence("crashed", hyperband=True, band=BAND, points=40), Cause.LOST),
         (Evidence("running", heartbeat_age_s=STALE_AFTER_S + 1), Cause.LOST),
@@ -120,24 +120,24 @@ def test_the_first_rule_that_applies_decides(evidence: Evidence, cause: str) -> 
 
 
 @pytest.mark.parametrize("reason", list(EndReason))
-def test_a_trials_own_word_is_certain(reason: EndReason) -> None:
+def test_the_end_reason_of_a_trial_is_certain(reason: EndReason) -> None:
     diagnosis = classify(Evidence("crashed", end_reason=reason))
     assert (diagnosis.cause, diagnosis.confidence) == (Cause(reason.value), "certain")
 
 
 @pytest.mark.parametrize("reason", [reason for reason, code in EXIT_CODES.items() if code])
-def test_our_exit_codes_are_understood_without_a_summary(reason: EndReason) -> None:
+def test_the_exit_code_alone_gives_the_end_reason(reason: EndReason) -> None:
     assert classify(Evidence("failed", exit_code=EXIT_CODES[reason])).cause == Cause(reason.value)
 
 
-def test_after_a_traceback_nothing_before_it_counts() -> None:
+def test_log_lines_before_a_traceback_do_not_count() -> None:
     log = "warning: No such file or directory: cache\nTraceback (most recent call last):\n  ...\nKeyError: 'lr'\n"
     diagnosis = classify(Evidence("failed", exit_code=1, log_tail=log))
     assert diagnosis.cause is Cause.ERROR
     assert "KeyError: 'lr'" in diagnosis.because
 
 
-def test_the_line_of_the_log_that_decides_is_quoted() -> None:
+def test_the_decisive_log_line_is_quoted() -> None:
     diagnosis = classify(Evidence("failed", exit_code=1, log_tail="epoch 1\n" + CUDA_OOM + "\nbye\n"))
     assert "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB." in diagnosis.because
 
@@ -148,13 +148,13 @@ def test_an_inferred_early_stop_is_less_sure_than_a_recorded_one() -> None:
     assert (recorded.confidence, inferred.confidence) == ("certain", "likely")
 
 
-def test_a_stop_that_a_trial_did_not_live_to_see_is_not_certain() -> None:
+def test_a_stop_of_a_trial_that_says_completed_is_not_certain() -> None:
     diagnosis = classify(Evidence("killed", stop_recorded=True, stop_reason="hyperband", end_reason="completed"))
     assert (diagnosis.cause, diagnosis.confidence) == (Cause.EARLY_STOPPED, "likely")
     assert "the trial says completed" in diagnosis.because
 
 
-def test_every_cause_is_whole_or_censored_or_a_failure_or_open() -> None:
+def test_every_cause_is_in_one_group_or_open() -> None:
     groups = [ENDED_WELL, CENSORED, FAILURES, frozenset({Cause.RUNNING, Cause.UNKNOWN})]
     assert sorted(cause for group in groups for cause in group) == sorted(Cause)
 

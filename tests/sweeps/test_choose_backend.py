@@ -1,4 +1,4 @@
-"""Which W&B is chosen, and whose key goes there."""
+"""The choice of a W&B and of the key for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOUD_KEY = "b" * 40
 
 
 class _Health(BaseHTTPRequestHandler):
-    """A server that says what it is, or that is no embedded server at all."""
+    """Answers /healthz as an embedded server, or with 404 as any other server."""
 
     server: _Server
 
@@ -73,7 +73,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path / "nobody"), "AMC_STATE_DIR": str(tmp_path / "servers")}
 
 
-def _running(servers: type[_Server], environ: Mapping[str, str], tmp_path: Path, name: str = "one") -> ServerState:
+def _running(servers: type[_Server], environ: Mapping[str, str], tmp_path: Path, name: str = "first") -> ServerState:
     server = servers({"service": "amc-sweep", "instance": name})
     key_file = tmp_path / f"{name}.key"
     key_file.write_text(EMBEDDED_KEY + "\n")
@@ -98,7 +98,7 @@ def test_a_key_is_never_shown(servers: type[_Server], environ: dict[str, str], t
     assert backend.shell_prefix() == f'WANDB_BASE_URL={state.base_url} WANDB_API_KEY="$(cat {state.key_file})" '
 
 
-def test_a_server_without_a_key_is_reached_by_the_printed_line_too(
+def test_the_printed_line_has_a_key_for_a_server_without_one(
     servers: type[_Server], environ: dict[str, str], tmp_path: Path
 ) -> None:
     state = _running(servers, environ, tmp_path)
@@ -131,29 +131,29 @@ def test_flag_wins_over_variable_wins_over_running_server_wins_over_login(
 
 
 @pytest.mark.parametrize(
-    ("machine", "named", "found"),
+    ("machine", "named", "expected"),
     [
         ("api.forge.coreweave.com", None, CLOUD_URL),
         ("api.wandb.ai", None, CLOUD_URL),  # a login from before the cloud's new name
         ("api.wandb.ai", OLDER_CLOUD_URL, OLDER_CLOUD_URL),
-        ("api.forge.coreweave.com", OLDER_CLOUD_URL, None),  # nor would the client find it
+        ("api.forge.coreweave.com", OLDER_CLOUD_URL, None),  # the client does not find it either
     ],
 )
 def test_a_login_is_found_where_the_client_finds_it(
-    environ: dict[str, str], tmp_path: Path, machine: str, named: str | None, found: str | None
+    environ: dict[str, str], tmp_path: Path, machine: str, named: str | None, expected: str | None
 ) -> None:
     file = tmp_path / "logins"
     file.write_text(f"machine {machine} login user password {CLOUD_KEY}\n")
     given = {**environ, "NETRC": str(file), **({"WANDB_BASE_URL": named} if named else {})}
-    if found is None:
+    if expected is None:
         with pytest.raises(BackendError, match=r"no key for https://api\.wandb\.ai"):
             choose_backend(environ=given)
     else:
         backend = choose_backend(environ=given)
-        assert (backend.kind, backend.base_url, backend.shell_prefix()) == ("cloud", found, "")
+        assert (backend.kind, backend.base_url, backend.shell_prefix()) == ("cloud", expected, "")
 
 
-def test_the_cloud_is_where_the_wandb_client_goes_by_itself() -> None:
+def test_the_cloud_is_the_default_of_the_wandb_client() -> None:
     from wandb.sdk.lib import urls
 
     assert urls.DEFAULT_BASE_URL == CLOUD_URL
@@ -167,7 +167,7 @@ def test_with_nothing_given_the_error_names_the_three_ways(environ: dict[str, st
         assert way in str(error.value)
 
 
-def test_a_state_file_whose_server_is_gone_or_another_is_not_taken(
+def test_a_state_file_of_a_stopped_or_replaced_server_is_ignored(
     servers: type[_Server], environ: dict[str, str], tmp_path: Path
 ) -> None:
     state = _running(servers, environ, tmp_path)
@@ -177,16 +177,16 @@ def test_a_state_file_whose_server_is_gone_or_another_is_not_taken(
     assert running_servers(environ) == []
 
 
-def test_two_running_servers_are_listed_not_guessed(
-    servers: type[_Server], environ: dict[str, str], tmp_path: Path
-) -> None:
-    states = [_running(servers, environ, tmp_path, name) for name in ("one", "two")]
+def test_two_running_servers_are_listed(servers: type[_Server], environ: dict[str, str], tmp_path: Path) -> None:
+    states = [_running(servers, environ, tmp_path, name) for name in ("first", "second")]
     with pytest.raises(BackendError) as error:
         choose_backend(environ=environ)
     assert all(f"--base-url {state.base_url}" in str(error.value) for state in states)
 
 
-def test_a_foreign_key_is_not_sent_to_an_embedded_server(servers: type[_Server], environ: dict[str, str]) -> None:
+def test_a_key_of_another_server_is_not_sent_to_an_embedded_server(
+    servers: type[_Server], environ: dict[str, str]
+) -> None:
     server = servers({"service": "amc-sweep", "instance": "elsewhere"})
     with pytest.raises(BackendError, match="not the key of the embedded server"):
         choose_backend(base_url=server.url, environ={**environ, "WANDB_API_KEY": CLOUD_KEY})
@@ -209,7 +209,7 @@ def test_an_embedded_server_elsewhere_takes_its_key_from_the_environment(
         choose_backend(base_url=server.url, environ=environ)
 
 
-def test_an_address_where_nobody_answers_is_named(environ: dict[str, str]) -> None:
+def test_an_address_without_a_server_is_named_in_the_error(environ: dict[str, str]) -> None:
     with pytest.raises(BackendError, match=r"no server answers at http://127\.0\.0\.1:9 "):
         choose_backend(base_url="http://127.0.0.1:9", environ=environ)
     with pytest.raises(BackendError, match="is not an address"):

@@ -1,4 +1,4 @@
-"""The export format: what goes in comes out, absent is not null, and a faulty file is refused with every fault."""
+"""The export format: content survives, absent is not null, and all faults of a file are reported."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_absent_is_not_null() -> None:
     text = write(
         Export("p", (), ({"id": "known", "state": "failed", "exit_code": None}, {"id": "b", "state": "failed"}))
     )
-    known, unknown = read(text).runs
-    assert known["exit_code"] is None
-    assert "exit_code" not in unknown
-    assert "history" not in known
+    with_null, without = read(text).runs
+    assert with_null["exit_code"] is None
+    assert "exit_code" not in without
+    assert "history" not in with_null
     rows = read(write(Export("p", (), ({"id": "r", "state": "failed", "history": [{"a": None}, {}]},)))).runs[0][
         "history"
     ]
@@ -85,25 +85,25 @@ def test_a_history_may_also_be_a_list() -> None:
         ("[{a: !!binary aGk=}]", "history is"),
     ],
 )
-def test_a_history_that_is_none_is_refused(history: str, what: str) -> None:
+def test_a_history_of_the_wrong_form_is_refused(history: str, what: str) -> None:
     with pytest.raises(ExportFileError, match=what):
         read(f"format: amc-sweep-export\nversion: 2\nproject: p\nruns: [{{id: r, state: failed, history: {history}}}]")
 
 
-def test_a_file_that_people_read_has_no_anchors() -> None:
+def test_a_written_file_has_no_anchors() -> None:
     shared = [1, 2]
     text = write(Export("p", (), ({"id": "r", "state": "failed", "config": {"a": shared, "b": shared}},)))
     assert "&" not in text
     assert text.startswith("format: amc-sweep-export\nversion: 2\n")
 
 
-def test_all_faults_come_together() -> None:
+def test_all_faults_are_reported_together() -> None:
     text = write(Export("p", (SWEEP,), ({**RUN, "sweep": "other", "exit_code": "one", "colour": 1}, {"id": "r1"})))
     with pytest.raises(ExportFileError) as refusal:
         read(text)
-    said = "\n".join(refusal.value.problems)
+    message = "\n".join(refusal.value.problems)
     for part in ("exit_code is 'one'", "unknown field 'colour'", "r1 has no state", "r1 occurs twice", "sweep other"):
-        assert part in said
+        assert part in message
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_faulty_file_is_refused_with_the_reason(text: str, what: str) -> None:
         read(text)
 
 
-def test_a_field_that_one_side_lacks_is_unknown_and_not_other() -> None:
+def test_a_missing_field_is_unknown_and_not_different() -> None:
     assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "exit_code": 1}) == []
     assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "notes": None}) == ["notes"]
     assert differing_fields({"a": math.nan, "b": True}, {"a": math.nan, "b": 1}) == ["b"]
@@ -140,7 +140,7 @@ def test_times_are_compared_as_times() -> None:
     assert not same_value("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z")
 
 
-def test_a_run_that_had_not_ended_when_it_was_exported_is_told_from_one_that_had() -> None:
+def test_a_run_that_was_alive_when_exported_is_recognised() -> None:
     assert [was_alive({"id": "r", "state": state}) for state in ("running", "pending", "crashed")] == [
         True,
         True,
@@ -148,14 +148,14 @@ def test_a_run_that_had_not_ended_when_it_was_exported_is_told_from_one_that_had
     ]
 
 
-def test_rows_without_a_step_get_the_one_after_the_row_before() -> None:
+def test_a_row_without_a_step_gets_the_next_step() -> None:
     run = {"id": "r", "state": "finished", "history": [{"a": 1}, {"a": 2}, {"_step": 7, "a": 3}, {"a": 4}]}
     assert [row["_step"] for row in with_steps(run)["history"]] == [0, 1, 7, 8]
     assert with_steps({"id": "r", "state": "finished"}) == {"id": "r", "state": "finished"}
 
 
-def test_what_was_unknown_and_has_no_value_yet_is_absent() -> None:
+def test_a_field_that_is_still_unknown_is_absent() -> None:
     held = {"id": "r", "created_at": "2025-07-01", "exit_code": 0, "stop_recorded": False, "tags": [], "notes": None}
     assert without_unknown(held, ()) == held
-    told = without_unknown(held, ("created_at", "exit_code", "stop_recorded", "tags"))
-    assert told == {"id": "r", "exit_code": 0, "notes": None}
+    record = without_unknown(held, ("created_at", "exit_code", "stop_recorded", "tags"))
+    assert record == {"id": "r", "exit_code": 0, "notes": None}

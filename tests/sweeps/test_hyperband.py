@@ -56,14 +56,14 @@ def test_bands_rise_from_min_iter() -> None:
         (HyperbandConfig(min_iter=1, eta=1.5, strict=True), [], ["c"]),
     ],
 )
-def test_the_same_runs_are_stopped_as_by_wandbs_engine(
+def test_the_same_runs_are_stopped_as_by_the_engine_of_wandb(
     config: HyperbandConfig, maximized: list[str], minimized: list[str]
 ) -> None:
     assert list(runs_to_stop(config, "maximize", CURVES, RUNNING)) == maximized
     assert list(runs_to_stop(config, "minimize", CURVES, RUNNING)) == minimized
 
 
-def test_a_stop_names_its_evidence() -> None:
+def test_a_decision_has_its_band_value_and_threshold() -> None:
     stops = runs_to_stop(HyperbandConfig(min_iter=2, eta=2), "maximize", CURVES, RUNNING)
     assert stops["c"] == BandDecision(band=2, value=0.20, threshold=0.30)
 
@@ -98,7 +98,7 @@ def test_a_run_that_never_reached_a_band_is_never_stopped() -> None:
 
 
 def test_a_run_is_judged_at_the_highest_band_it_has_passed() -> None:
-    # Behind at band 1, in front at band 2: only the second counts. Worded the other way round, a kill can come late.
+    # Behind at band 1 and ahead at band 2: only band 2 counts. So a run may be stopped late.
     curves = {"late": [0.1, 0.9], "early": [0.9, 0.2], "early too": [0.8, 0.3]}
     stops = runs_to_stop(HyperbandConfig(min_iter=1, eta=2), "maximize", curves, {"late", "early"})
     assert {run: stop.band for run, stop in stops.items()} == {"early": 2}

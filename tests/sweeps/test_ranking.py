@@ -1,4 +1,4 @@
-"""Runs are ranked by peak; gems are runs cut short that deserve a second look."""
+"""Runs are ranked by peak; hidden gems are good runs that were cut short."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gems(entries: tuple[RankedRun, ...]) -> set[str]:
     return {entry.run.run_id for entry in entries if entry.is_gem}
 
 
-def test_the_peak_ranks_and_not_the_last_value() -> None:
+def test_runs_are_ranked_by_peak_and_not_by_last_value() -> None:
     entries = ranked(
         (run("steady", [0.1, 0.3, 0.40]), Cause.COMPLETED),
         (run("fell", [0.1, 0.5, 0.05]), Cause.COMPLETED),
@@ -36,14 +36,14 @@ def test_the_peak_ranks_and_not_the_last_value() -> None:
     assert (entries[0].peak, entries[0].peak_epoch, entries[0].last) == (0.5, 2, 0.05)
 
 
-def test_minimize_turns_the_order_and_the_peak_around() -> None:
+def test_minimize_reverses_the_order_and_the_peak() -> None:
     loss = Metric("val/loss", "minimize")
     entries = ranked((run("high", [3, 2]), Cause.COMPLETED), (run("low", [3, 1, 9]), Cause.COMPLETED), metric=loss)
     assert order(entries) == [("low", 1), ("high", 2)]
     assert (entries[0].peak, entries[0].smoothed_peak) == (1, 3)
 
 
-def test_what_is_not_finite_is_never_a_peak() -> None:
+def test_a_value_that_is_not_finite_is_never_a_peak() -> None:
     (entry,) = ranked((run("a", [0.2, math.inf, 0.3, NAN]), Cause.DIVERGED))
     assert (entry.peak, entry.peak_epoch, entry.epochs) == (0.3, 3, 4)
     assert entry.last is not None
@@ -63,12 +63,12 @@ def test_equal_peaks_share_a_rank() -> None:
     assert order(entries) == [("a", 1), ("b", 1), ("c", 3)]
 
 
-def test_among_equal_peaks_the_one_that_held_comes_first() -> None:
+def test_among_equal_peaks_the_higher_smoothed_peak_comes_first() -> None:
     entries = ranked((run("spike", [1, 5, 1]), Cause.COMPLETED), (run("held", [4, 5, 4]), Cause.COMPLETED))
     assert order(entries) == [("held", 1), ("spike", 1)]
 
 
-def test_the_epoch_is_the_logged_one_else_the_count() -> None:
+def test_the_peak_epoch_is_the_logged_one_else_the_position() -> None:
     counted, named = run("counted", [1, 2], named=False), run("named", [1, 2])
     assert [entry.peak_epoch for entry in ranked((counted, Cause.COMPLETED))] == [2]
     assert [entry.peak_epoch for entry in ranked((named, Cause.COMPLETED))] == [2]
@@ -80,7 +80,7 @@ def test_a_run_with_a_summary_alone_is_ranked_by_it() -> None:
 
 
 def test_a_crashed_run_above_the_best_completed_one_is_a_gem() -> None:
-    """The 2025 research log's own case: 47.15 before the crash, above most that completed."""
+    """As in the 2025 research log: 47.15% before the crash, above most runs that completed."""
     entries = ranked(
         (run("whole", [0.30, 0.40]), Cause.COMPLETED),
         *((run(f"crash{i}", [0.41 + i / 100]), Cause.LOST) for i in range(5)),
@@ -89,7 +89,7 @@ def test_a_crashed_run_above_the_best_completed_one_is_a_gem() -> None:
     assert gems(entries) == {f"crash{i}" for i in range(5)}
 
 
-def test_a_run_cut_short_among_the_best_three_is_a_gem_even_below_the_best_whole_one() -> None:
+def test_a_run_cut_short_among_the_best_three_is_a_gem() -> None:
     entries = ranked(
         (run("first", [0.9]), Cause.PATIENCE),
         (run("second", [0.8]), Cause.EARLY_STOPPED),
@@ -100,16 +100,16 @@ def test_a_run_cut_short_among_the_best_three_is_a_gem_even_below_the_best_whole
 
 
 @pytest.mark.parametrize("cause", [Cause.COMPLETED, Cause.PATIENCE, Cause.RUNNING])
-def test_whole_and_running_runs_are_never_gems(cause: Cause) -> None:
+def test_runs_that_ended_well_or_still_run_are_never_gems(cause: Cause) -> None:
     assert gems(ranked((run("a", [0.9]), cause), (run("b", [0.5]), Cause.COMPLETED))) == set()
 
 
-def test_without_any_whole_run_only_the_best_three_are_gems() -> None:
+def test_if_no_run_ended_well_only_the_best_three_are_gems() -> None:
     entries = ranked(*((run(f"r{i}", [i]), Cause.LOST) for i in range(1, 6)))
     assert gems(entries) == {"r5", "r4", "r3"}
 
 
-def test_an_equal_peak_does_not_beat() -> None:
+def test_an_equal_peak_is_not_better() -> None:
     whole = [(run(f"w{i}", [0.5]), Cause.COMPLETED) for i in range(4)]
     entries = ranked(
         *whole, *[(run(f"best{i}", [0.6]), Cause.COMPLETED) for i in range(3)], (run("x", [0.6]), Cause.LOST)
@@ -130,11 +130,11 @@ def test_an_equal_peak_does_not_beat() -> None:
         ("accuracy", None),
     ],
 )
-def test_the_test_value_belongs_to_the_validation_metric(metric: str, test: str | None) -> None:
+def test_the_test_metric_is_named_after_the_validation_metric(metric: str, test: str | None) -> None:
     assert matching_test_metric(metric) == test
 
 
-def test_test_values_are_shown_and_never_rank() -> None:
+def test_test_values_are_shown_but_do_not_rank() -> None:
     entries = ranked(
         (run("a", [0.5], summary={"test/combined_acc": 0.1}), Cause.COMPLETED),
         (run("b", [0.4], summary={"test/combined_acc": 0.9}), Cause.COMPLETED),
@@ -143,5 +143,5 @@ def test_test_values_are_shown_and_never_rank() -> None:
 
 
 @pytest.mark.parametrize(("runs", "expected"), [(1, set()), (2, {"r2"}), (3, {"r3", "r2"}), (4, {"r4", "r3", "r2"})])
-def test_the_last_of_few_runs_is_no_gem(runs: int, expected: set[str]) -> None:
+def test_the_last_of_few_runs_is_not_a_gem(runs: int, expected: set[str]) -> None:
     assert gems(ranked(*((run(f"r{i}", [i]), Cause.LOST) for i in range(1, runs + 1)))) == expected

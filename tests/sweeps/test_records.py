@@ -1,4 +1,4 @@
-"""Records of runs: points drawn from whole histories, values that are not finite, and which metric counts."""
+"""Records of runs: points of the metric, values that are not finite, the choice of the metric, times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_row_counts_and_keeps_its_epoch_step_and_time() -> None:
     assert not_finite_of(history) == ()
 
 
-def test_rows_without_the_metric_are_no_points() -> None:
+def test_rows_without_the_metric_give_no_points() -> None:
     rows = [{"train/loss": 1.0, "epoch": 1}, {"val/acc": 0.5, "epoch": 1}, {"val/acc": 0.6}, {"val/acc": None}]
     points = points_of(History.from_rows(rows), "val/acc")
     assert [(point.value, point.epoch) for point in points] == [(0.5, 1), (0.6, None)]
@@ -35,13 +35,13 @@ def test_values_that_are_not_finite_come_as_floats_or_as_words() -> None:
     assert not_finite_of(history) == (), "the last one is finite"
 
 
-def test_the_last_value_of_every_metric_tells_what_diverged() -> None:
+def test_metrics_whose_last_value_is_not_finite_are_listed() -> None:
     rows = [{"a": 1.0, "b": "NaN", "c": math.inf}, {"a": "NaN", "b": 2.0, "_runtime": math.nan}]
     assert not_finite_of(History.from_rows(rows)) == ("a", "c")
 
 
 @pytest.mark.parametrize("value", [True, None, "0.5", {"min": 1}, [1.0]])
-def test_what_is_no_number_is_none(value: object) -> None:
+def test_a_value_that_is_not_a_number_is_none(value: object) -> None:
     assert as_number(value) is None
 
 
@@ -51,7 +51,7 @@ def test_names_with_slashes_and_dots_are_taken_literally_before_they_are_paths()
     assert look_up(row, "val.none.er") is None
 
 
-def test_a_summary_kept_by_define_metric_gives_its_best() -> None:
+def test_a_summary_of_define_metric_gives_its_best_value() -> None:
     summary = {"loss": {"min": 0.15, "max": 9.0}, "acc": {"max": 0.9, "last": 0.1}, "plain": "NaN"}
     assert summary_number(summary, "loss", "minimize") == 0.15
     assert summary_number(summary, "acc", "maximize") == 0.9
@@ -66,7 +66,7 @@ def test_the_metric_comes_from_the_sweep_and_minimizes_by_default() -> None:
     assert choose_metric({"metric": {"name": "acc", "goal": "maximize"}}, "acc").goal == "maximize"
 
 
-def test_a_metric_that_cannot_be_told_is_asked_for() -> None:
+def test_the_error_asks_for_an_unknown_metric_or_goal() -> None:
     with pytest.raises(MetricError, match="--metric NAME --goal"):
         choose_metric({"parameters": {}})
     with pytest.raises(MetricError, match="give its --goal"):
@@ -74,12 +74,12 @@ def test_a_metric_that_cannot_be_told_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("text", ["2025-07-01T12:00:00Z", "2025-07-01T12:00:00", "2025-07-01T14:00:00+02:00"])
-def test_times_are_utc_whether_they_say_so_or_not(text: str) -> None:
+def test_times_without_a_zone_are_utc(text: str) -> None:
     parsed = parse_time(text)
     assert parsed is not None
     assert parsed.astimezone(UTC) == datetime(2025, 7, 1, 12, tzinfo=UTC)
 
 
-def test_no_time_is_none() -> None:
+def test_a_value_that_is_not_a_time_is_none() -> None:
     assert parse_time(None) is None
     assert parse_time("yesterday") is None

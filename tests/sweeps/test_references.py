@@ -1,4 +1,4 @@
-"""A sweep or a run is read in every form that people write, and found where it is."""
+"""References to sweeps and runs: the forms that are read, and the search for what they name."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ _HELD = {"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["bbb", "ccc"
         ("amc/aaa", {}, {}, "me/amc/aaa"),
     ],
 )
-def test_a_bare_id_is_looked_for_in_order(
+def test_an_id_is_searched_in_the_named_or_in_all_projects(
     text: str, flags: dict[str, str], environ: dict[str, str], expected: str
 ) -> None:
     assert find_sweep(parse_reference(text), _Api(_HELD), environ=environ, **flags) == expected
@@ -108,13 +108,13 @@ def test_an_ambiguous_id_lists_its_candidates() -> None:
     assert error.value.candidates == ["me/amc/bbb", "me/other/bbb"]
 
 
-def test_an_unknown_id_lists_near_ones() -> None:
+def test_an_unknown_id_lists_similar_ones() -> None:
     with pytest.raises(TargetNotFoundError) as error:
         find_sweep(Reference("aab"), _Api(_HELD), environ={})
     assert "me/amc/aaa" in error.value.candidates
 
 
-def test_a_sweep_that_is_there_is_found_without_listing_every_sweep() -> None:
+def test_an_existing_sweep_is_found_without_listing_sweeps() -> None:
     api = _Api({"me": [_Project("amc", ["aaa", "bbb"]), _Project("other", ["ccc"])]})
     assert find_sweep(parse_reference("ccc"), api, environ={}) == "me/other/ccc"
     assert [project.listed for project in api.held["me"]] == [0, 0]

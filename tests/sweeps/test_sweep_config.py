@@ -65,7 +65,7 @@ def test_every_part_of_a_full_sweep_is_read() -> None:
     assert parse(sweep.raw) == sweep
 
 
-def test_defaults_are_wandbs() -> None:
+def test_defaults_are_those_of_wandb() -> None:
     sweep = parse({**of(), "parameters": {"n": {"distribution": "normal"}}, "early_terminate": HYPERBAND})
     assert sweep.metric == Metric("m", goal="minimize", impute="worst")
     assert sweep.early_terminate == HyperbandConfig(min_iter=3, eta=3, strict=True)
@@ -93,7 +93,7 @@ def test_a_distribution_that_is_not_named_is_inferred(spec: dict[str, Any], expe
     assert parse(of(p=spec)).parameters["p"] == expected
 
 
-def test_all_problems_come_at_once_and_name_the_path_the_value_and_what_is_allowed() -> None:
+def test_all_problems_are_reported_with_path_value_and_what_is_allowed() -> None:
     text = """
 method: bays
 metrik: {name: loss}
@@ -108,7 +108,7 @@ parameters:
   d: {distribution: log_unifrm_values, min: 1, max: 2}
   n: {parameters: {inner: {values: []}}}
 """
-    found = "\n".join(problems_of(text))
+    message = "\n".join(problems_of(text))
     for expected in [
         "method: 'bays' is not allowed; allowed: grid, random, bayes; did you mean bayes?",
         "metrik: no such key; did you mean metric?",
@@ -127,8 +127,8 @@ parameters:
         "did you mean log_uniform_values?",
         "parameters.n.parameters.inner.values: [] is not allowed; allowed: a list of at least one value",
     ]:
-        assert expected in found
-    assert len(found.splitlines()) == 15
+        assert expected in message
+    assert len(message.splitlines()) == 15
     with pytest.raises(SweepConfigError) as refused:
         parse(text)
     assert refused.value.problems == problems_of(text)
@@ -148,7 +148,7 @@ parameters:
         ("? [a]\n: 1\n", "line 1"),
     ],
 )
-def test_a_text_that_is_no_sweep_at_all_is_one_clear_problem(text: str, expected: str) -> None:
+def test_a_text_that_is_not_a_sweep_has_one_problem(text: str, expected: str) -> None:
     sweep, problems = parse_leniently(text)
     assert sweep is None
     assert len(problems) == 1
@@ -164,7 +164,7 @@ def test_a_key_given_twice_is_a_problem_with_both_lines() -> None:
     ]
 
 
-def test_merge_keys_of_yaml_are_no_duplicates() -> None:
+def test_merge_keys_of_yaml_are_not_duplicates() -> None:
     text = "method: random\nparameters:\n  a: &a {min: 1, max: 5}\n  b: {<<: *a, max: 9}\n"
     assert parse(text).parameters["b"] == Range("int_uniform", min=1, max=9)
 
@@ -209,12 +209,12 @@ def test_a_parameter_that_wandb_cannot_draw_is_refused(spec: dict[str, Any], exp
         ("hyperband", "early_terminate: 'hyperband' is not allowed; allowed: a mapping"),
     ],
 )
-def test_early_termination_that_would_never_work_is_refused(section: Any, expected: str) -> None:
-    found = problems_of({**of(p={"value": 1}), "early_terminate": section})
-    assert any(expected in problem for problem in found), found
+def test_early_termination_that_cannot_work_is_refused(section: Any, expected: str) -> None:
+    problems = problems_of({**of(p={"value": 1}), "early_terminate": section})
+    assert any(expected in problem for problem in problems), problems
 
 
-def test_what_a_method_cannot_do_is_refused() -> None:
+def test_parameters_that_a_method_cannot_search_are_refused() -> None:
     spread, normal, weighted = {"min": 0.0, "max": 1.0}, {"distribution": "normal"}, {"distribution": "beta"}
     assert "a grid is finite" in problems_of(of("grid", p=spread))[0]
     for spec in (normal, weighted, {"distribution": "log_uniform", "min": -3, "max": 0}):
@@ -240,7 +240,7 @@ def test_an_unquoted_false_for_impute_while_running_is_explained() -> None:
     ]
 
 
-def test_a_grid_is_walked_by_name_the_first_one_slowest() -> None:
+def test_in_a_grid_the_first_parameter_by_name_changes_slowest() -> None:
     sweep = parse(of("grid", b={"values": [2, 1]}, a={"values": ["x", "y"]}, c={"value": 7}))
     assert list(grid(sweep)) == [
         {"a": "x", "b": 2, "c": 7},
@@ -250,7 +250,7 @@ def test_a_grid_is_walked_by_name_the_first_one_slowest() -> None:
     ]
 
 
-def test_a_grid_includes_an_integers_max_but_not_a_quantised_one() -> None:
+def test_a_grid_includes_the_max_of_int_uniform_but_not_of_q_uniform() -> None:
     sweep = parse(of("grid", n={"min": 1, "max": 3}, q={"distribution": "q_uniform", "min": 0.5, "max": 1.1, "q": 0.2}))
     values = list(grid(sweep))
     assert [value["q"] for value in values[:3]] == [0.5, 0.7, 0.9]
@@ -258,7 +258,7 @@ def test_a_grid_includes_an_integers_max_but_not_a_quantised_one() -> None:
     assert count_configurations(sweep) == 9
 
 
-def test_a_value_listed_twice_is_one_point_of_the_grid_but_true_is_not_one() -> None:
+def test_a_value_listed_twice_is_one_point_but_true_differs_from_1() -> None:
     sweep = parse(of("grid", p={"values": [1, 1.0, True, 2]}))
     assert [config["p"] for config in grid(sweep)] == [1, True, 2]
     assert count_configurations(sweep) == 3
@@ -272,7 +272,7 @@ def test_nested_parameters_stay_nested() -> None:
     assert sample(sweep, random.Random(0)).keys() == {"opt", "a"}
 
 
-def test_a_very_long_grid_is_counted_and_begun_at_once() -> None:
+def test_a_very_long_grid_is_counted_and_started_at_once() -> None:
     sweep = parse(of("grid", n={"min": 1, "max": 10**9}, a={"values": [1, 2]}))
     assert count_configurations(sweep) == 2 * 10**9
     assert next(grid(sweep)) == {"a": 1, "n": 1}
@@ -332,7 +332,7 @@ def test_there_is_an_example_of_every_distribution() -> None:
 
 
 @pytest.mark.parametrize("distribution", EXAMPLES)
-def test_every_distribution_draws_what_it_says(distribution: str) -> None:
+def test_every_distribution_draws_values_of_its_shape(distribution: str) -> None:
     spec = EXAMPLES[distribution]
     sweep = parse(of("random", p={"distribution": distribution, **spec}))
     parameter = sweep.parameters["p"]
@@ -351,7 +351,7 @@ def test_every_distribution_draws_what_it_says(distribution: str) -> None:
         assert abs(statistics.median(values) - MEDIANS[distribution]) < 8 * spread
 
 
-def test_probabilities_weigh_the_draw() -> None:
+def test_values_are_drawn_with_their_probabilities() -> None:
     sweep = parse(of("random", p={"values": ["a", "b", "c"], "probabilities": [0.8, 0.2, 0.0]}))
     rng = random.Random(3)
     drawn = [sample(sweep, rng)["p"] for _ in range(1000)]
@@ -393,7 +393,7 @@ def tree(rng: random.Random, depth: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_is_given_is_read_or_refused_in_words(seed: int) -> None:
+def test_any_input_is_read_or_refused_with_messages(seed: int) -> None:
     rng = random.Random(seed)
     accepted = 0
     for _ in range(500):
@@ -407,4 +407,4 @@ def test_whatever_is_given_is_read_or_refused_in_words(seed: int) -> None:
         if not problems:
             accepted += 1
             assert sample(sweep, rng).keys() == source["parameters"].keys()
-    assert 50 < accepted < 450  # else this test looks at one side only
+    assert 50 < accepted < 450  # otherwise the test covers one side only

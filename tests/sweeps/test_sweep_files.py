@@ -1,4 +1,4 @@
-"""The sweep files that come with the toolkit do what their comments say."""
+"""The sweep files of the toolkit are valid and agree with their comments."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def values_in(tree: Any) -> list[Any]:
     return [value for part in tree for value in values_in(part)] if isinstance(tree, list) else [tree]
 
 
-def test_every_file_is_expected_here() -> None:
+def test_every_file_is_tested_here() -> None:
     assert [file.stem for file in FILES] == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_file_passes_the_check_without_a_word_and_counts_as_it_says(name: str) -> None:
-    found = check_sweep(text_of(name), source=name)
-    assert found.problems == []
-    assert found.warnings == []
-    assert (found.configurations, found.bands_epochs, found.epochs_at_most) == EXPECTED[name]
+def test_a_file_passes_the_check_with_the_expected_counts(name: str) -> None:
+    preflight = check_sweep(text_of(name), source=name)
+    assert preflight.problems == []
+    assert preflight.warnings == []
+    assert (preflight.configurations, preflight.bands_epochs, preflight.epochs_at_most) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_file_names_everything_that_wandb_would_guess(name: str) -> None:
+def test_a_file_sets_every_key_that_has_a_default_in_wandb(name: str) -> None:
     raw = yaml.safe_load(text_of(name))
     assert raw["program"] == "amc-train"
     assert raw["command"] == ["${env}", "${program}", "${args}"]
@@ -79,7 +79,7 @@ def test_every_configuration_of_a_file_is_one_that_a_trial_accepts(name: str) ->
     assert len(set(configurations)) == EXPECTED[name][0]
 
 
-def test_the_performance_sweep_varies_what_the_log_names() -> None:
+def test_the_performance_sweep_varies_the_parameters_of_the_research_log() -> None:
     parameters = parse(text_of("performance_hyperband")).parameters
     varied = {name: len(spec.values) for name, spec in parameters.items() if isinstance(spec, Choice)}
     assert varied == {
@@ -92,7 +92,7 @@ def test_the_performance_sweep_varies_what_the_log_names() -> None:
     }
 
 
-def test_the_focused_sweep_is_the_one_that_the_log_asks_for() -> None:
+def test_the_focused_sweep_is_that_of_the_research_log() -> None:
     raw = yaml.safe_load(text_of("resnet50_focused"))["parameters"]
     assert raw["max_lr"]["values"] == [1.0e-3, 2.0e-3, 3.0e-3]
     assert raw["warmup_epochs"]["values"] == [0, 5]
@@ -100,12 +100,12 @@ def test_the_focused_sweep_is_the_one_that_the_log_asks_for() -> None:
     assert {name: raw[name]["value"] for name in fixed} == fixed
 
 
-def test_the_sensitivity_grid_gives_both_learning_rates_the_same_runs() -> None:
+def test_the_sensitivity_grid_gives_both_learning_rates_equal_runs() -> None:
     rates = [values["max_lr"] for values in grid(parse(text_of("lr_sensitivity")))]
     assert rates.count(7.0e-4) == rates.count(1.0e-3) == 12
 
 
-def test_every_backbone_is_one_that_timm_knows() -> None:
+def test_timm_has_every_backbone() -> None:
     import timm
 
     names = {

@@ -1,4 +1,4 @@
-"""Names with dots, numbers and how they are written."""
+"""Names with dots, numbers and number formats."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_looking_up_what_is_missing_gives_none_by_default() -> None:
 
 
 @pytest.mark.parametrize("value", [True, None, "1", "NaN", math.nan, math.inf, 10**400, [1]])
-def test_what_is_no_finite_number(value: Any) -> None:
+def test_values_that_are_not_finite_numbers(value: Any) -> None:
     assert not is_number(value)
     assert as_finite(value) is None
 
 
-def test_what_is_a_number() -> None:
+def test_values_that_are_numbers() -> None:
     assert is_number(0)
     assert is_number(-1.5)
     assert as_number("-Infinity") == -math.inf
@@ -65,7 +65,7 @@ def test_paths_make_nested_mappings() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (86400, "1 d"), (90000, "1 d 1 h")]
 )
-def test_a_length_of_time_has_two_units_at_most(seconds: float, text: str) -> None:
+def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -73,5 +73,5 @@ def test_a_length_of_time_has_two_units_at_most(seconds: float, text: str) -> No
     ("program", "is_ours"),
     [("amc-train", True), ("/opt/bin/amc-train", True), ("amc-train.py", False), ("train.py", False), (None, False)],
 )
-def test_the_trial_program_is_known_by_name_or_path(program: str | None, is_ours: bool) -> None:
+def test_the_trial_program_is_recognised_by_name_or_path(program: str | None, is_ours: bool) -> None:
     assert is_trial_program(program) is is_ours
