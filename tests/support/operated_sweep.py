@@ -1,4 +1,4 @@
-"""A sweep with several ends on a server, and agents by the client's own calls: what commands are tried on."""
+"""A sweep for the tests of commands: its runs ended in several ways, and the client's own calls act as its agents."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CONFIG = {
     "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 6}},
 }
 
-# Two agents and a living run by the client's own functions, until stdin says that they may leave. They go on with their
-# heartbeats, or the run that never began would expire after a minute, which a busy machine needs for the tests.
+# Two agents and a living run by the client's own functions, until stdin ends. They keep sending heartbeats; without
+# them the run that never started would expire after a minute, and the tests may take longer on a busy machine.
 AGENTS = """
 import json, select, sys, wandb
 from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent
@@ -67,7 +67,7 @@ def _run(run_id: str, state: str, values: list[float], host: str, **fields: Any)
 
 
 def ended_runs() -> list[dict[str, Any]]:
-    """Return runs that ended in four ways on two hosts: 20 epochs, 4 saved, the best peak in the one that was lost."""
+    """Return runs with four different ends on two hosts: 20 epochs, 4 saved; the lost run has the best peak."""
     return [
         _run("whole", "finished", [0.3, 0.4, 0.5, 0.6, 0.6, 0.5], "gpu-1", exit_code=0, summary=_said("completed")),
         _run("early", "killed", [0.1, 0.1], "gpu-1", **_hyperband(), summary=_said("stopped")),
@@ -87,7 +87,7 @@ def _hyperband() -> dict[str, Any]:
 
 @dataclass
 class Operated:
-    """A server with the sweep, and the commands as a person calls them, at the embedded or a plain W&B."""
+    """A server with the sweep, and the commands of a person who uses the embedded server or a plain W&B."""
 
     server: EmbeddedServer
     plain: PlainWandb
@@ -95,7 +95,7 @@ class Operated:
     taken_by: dict[str, list[str]] = field(default_factory=dict)  # host -> runs handed out to its agent
 
     def environment(self, *, plain: bool = False) -> dict[str, str]:
-        """Return the environment of a person at this W&B."""
+        """Return the environment of a person who uses this W&B."""
         mine = {f"WANDB_{name}": str(self.folder) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}
         mine |= {"HOME": str(self.folder), "NETRC": str(self.folder / "netrc"), "WANDB_SILENT": "true"}
         mine |= {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
@@ -104,7 +104,7 @@ class Operated:
         return {**self.server.process_environment(), **self.server.environment(), **mine}
 
     def call(self, *arguments: str, plain: bool = False, typed: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run amc-sweep and return how it ended."""
+        """Run amc-sweep and return the ended process."""
         entry = "from amc_agents.commands import main; main()"
         return subprocess.run(
             [sys.executable, "-c", entry, *arguments],
@@ -118,7 +118,7 @@ class Operated:
         )
 
     def json(self, *arguments: str, plain: bool = False) -> Any:
-        """Run amc-sweep with --json and return what it printed."""
+        """Run amc-sweep with --json and return the printed document."""
         ended = self.call(*arguments, "--json", plain=plain)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)

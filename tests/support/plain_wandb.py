@@ -1,7 +1,7 @@
-"""A W&B server that is none of ours, as far as one machine can have it: the embedded one with its extras taken away.
+"""A stand-in for W&B's own server, which tests cannot reach: the embedded server without its additions.
 
-What W&B's schema lacks is refused as W&B refuses it, /healthz and everything beside the protocol is not found, and the
-key looks like any W&B key. The real cloud is not reachable from a test; this is what stands for it.
+Fields that W&B's schema lacks are refused as W&B refuses them. /healthz and all paths outside the protocol are not
+found. The key looks like any W&B key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROTOCOL = ("/graphql", "/files/", "/storage/")
 
 
 class PlainWandb:
-    """Listens on a port of its own in front of an embedded server; ``refused`` counts what W&B does not know."""
+    """Listens on its own port in front of an embedded server; ``refused`` lists the paths and fields that W&B lacks."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._behind = urllib.parse.urlsplit(server.base_url)
@@ -68,15 +68,15 @@ class PlainWandb:
         if not request.path.startswith(PROTOCOL):
             self.refused.append(request.path)
             _reply(request, 404, b"404 page not found")
-        elif found := EXTRAS.search(body.decode(errors="replace")):
-            self.refused.append(found[0])
-            message = f'Cannot query field "{found[0]}" on type "Run".'
+        elif extra := EXTRAS.search(body.decode(errors="replace")):
+            self.refused.append(extra[0])
+            message = f'Cannot query field "{extra[0]}" on type "Run".'
             _reply(request, 400, json.dumps({"errors": [{"message": message}], "data": None}).encode())
         else:
             _reply(request, *self._ask(request, body))
 
     def _ask(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes]:
-        # The host too: addresses that the server gives out lead here.
+        # Host is passed on, so that addresses in replies lead here.
         headers = {name: value for name, value in request.headers.items() if name.lower() != "connection"}
         own = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
         if headers.get("Authorization") == own:

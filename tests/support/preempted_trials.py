@@ -1,4 +1,4 @@
-"""Trials as real processes that a test may take the machine from: the client, the server and the signals are real."""
+"""Trials as real processes on machines that a test can stop; the client, the server and the signals are real."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def frames(folder: Path) -> Path:
 
 
 class Machine:
-    """A host with a runs' folder of its own, on which trials are started."""
+    """A host with its own folder of runs."""
 
     def __init__(self, name: str, folder: Path, server: EmbeddedServer | None, data: Path, **env: str) -> None:
         self.runs = folder / name / "runs"
@@ -56,12 +56,12 @@ class Machine:
         }
         base = server.environment() if server else dict(os.environ)
         self.env = {**base, **EmbeddedServer.process_environment(), **own, **wandb, **env}
-        # What an agent starts is found as in an activated environment.
+        # An agent finds the programs that it starts as in an activated environment.
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.env.update({name: base[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY") if name in base})
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
-        """Start a command in a session of its own."""
+        """Start a command in its own session."""
         with (self.folder / f"{command[0]}.log").open("a") as log:
             return subprocess.Popen(
                 [*_resolved(command)],
@@ -74,7 +74,7 @@ class Machine:
             )
 
     def train(self, run: str, flags: Mapping[str, Any] | None = None, **env: str) -> subprocess.Popen[str]:
-        """Start a trial with a run id of our choice, as an agent would."""
+        """Start a trial with this run id, as an agent would."""
         arguments = [f"--{name}={value}" for name, value in (SMALL if flags is None else flags).items()]
         return self.start("amc-train", *arguments, WANDB_RUN_ID=run, WANDB_PROJECT="demo", **env)
 
@@ -84,11 +84,11 @@ class Machine:
         return self.wandb("sweep", "--project", "demo", "sweep.yaml").split("wandb agent ")[1].split()[0]
 
     def wandb(self, *arguments: str) -> str:
-        """Run a command of the client's and return what it said."""
+        """Run a command of the wandb client and return its output."""
         return self._done(["wandb", *arguments])
 
     def python(self, code: str) -> str:
-        """Run some code and return what it said."""
+        """Run Python code and return its output."""
         return self._done([sys.executable, "-c", code])
 
     def _done(self, command: Sequence[str]) -> str:
@@ -106,15 +106,15 @@ class Machine:
         )
 
     def said(self, command: str = "amc-train") -> str:
-        """Return what a command said."""
+        """Return the output of a command so far."""
         return (self.folder / f"{command}.log").read_text()
 
     def epochs(self, run: str) -> int:
-        """Return how many epochs a trial has logged into its folder."""
+        """Return the number of epochs that a trial has logged into its folder."""
         return len(read_rows(self.runs / run))
 
     def wait_for_epoch(self, run: str, epoch: int, process: subprocess.Popen[str] | None = None) -> None:
-        """Wait until a trial is inside the epoch after this one."""
+        """Wait until a trial has logged this epoch and works on the next."""
         wait_until(
             lambda: self.epochs(run) >= epoch or (process and process.poll() is not None), f"epoch {epoch} of {run}"
         )
@@ -132,16 +132,16 @@ def _resolved(command: Sequence[str]) -> list[str]:
 
 
 def signal_everybody(process: subprocess.Popen[str] | psutil.Process, number: signal.Signals) -> list[str]:
-    """Send a signal to a process and all its descendants, as a cgroup's end does; return their names."""
+    """Send a signal to a process and all its descendants, as the end of a cgroup does; return their names."""
     everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    names = [one.name() for one in everybody]
-    for one in everybody:
-        one.send_signal(number)
+    names = [member.name() for member in everybody]
+    for member in everybody:
+        member.send_signal(number)
     return names
 
 
 def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str, Any]:
-    """Return what the server has of a run."""
+    """Return a run as the server stores it."""
     document = """query R($run: String!, $project: String!) { project(name: $project, entityName: "local") {
         run(name: $run) { state exitcode host config summaryMetrics tags
         history(minStep: 0, maxStep: 1000000, samples: 100000)
@@ -157,12 +157,12 @@ def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str,
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what no two runs have in common."""
+    """Return the rows without the columns that differ between any two runs."""
     return [{name: value for name, value in row.items() if name not in NO_TWO_ALIKE} for row in rows]
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Compare every tensor of two checkpoints: weights, and the optimiser's own."""
+    """Return whether all tensors of two checkpoints are equal, weights and optimiser state."""
     mine, yours = load_checkpoint(one), load_checkpoint(other)
     states = zip(
         mine.training["optimiser"]["state"].values(), yours.training["optimiser"]["state"].values(), strict=True

@@ -56,7 +56,7 @@ def tiny_trial(data: Path, **changes: Any) -> TrialConfig:
 
 
 class Memory:
-    """Keeps what a trial reports."""
+    """Stores the reports of a trial."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
@@ -64,18 +64,18 @@ class Memory:
         self.last: dict[str, Any] = {}
 
     def config(self, facts: Mapping[str, Any]) -> None:
-        """Take what holds for the whole run."""
+        """Store facts about the whole run."""
         self.facts.update(facts)
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Take an epoch."""
+        """Store the metrics of an epoch."""
         self.history.append(metrics)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Take what is known at the end."""
+        """Store facts of the end of the run."""
         self.last.update(facts)
 
 
 def without_time(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Leave out what no two runs have in common."""
+    """Return the rows without the throughput, which differs between any two runs."""
     return [{name: value for name, value in row.items() if name != "throughput/frames_per_s"} for row in history]
