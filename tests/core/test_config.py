@@ -61,7 +61,7 @@ def test_all_violations_come_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"snr_min_db": 20, "snr_max_db": 10}, "snr_min_db: 20 dB lies above snr_max_db = 10 dB"),
         ({"base_lr": 1.0, "max_lr": 0.1}, "base_lr: 1 lies above max_lr"),
@@ -71,8 +71,8 @@ def test_all_violations_come_at_once() -> None:
         ({"init_from": "a.pt", "resume_from": "b.pt"}, "give one of them"),
     ],
 )
-def test_values_that_are_right_alone_and_wrong_together_are_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_values_that_are_right_alone_and_wrong_together_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         TrialConfig.from_mapping(values)
 
 

@@ -48,10 +48,10 @@ def failed(checks: dict[str, Check]) -> set[str]:
 
 
 def test_a_good_file_passes_every_check(good: Path) -> None:
-    heard: list[tuple[int, int]] = []
-    checks = audit_file(good, advance=lambda done, whole: heard.append((done, whole)))
+    reported: list[tuple[int, int]] = []
+    checks = audit_file(good, advance=lambda done, whole: reported.append((done, whole)))
     assert [check.text for check in checks if check.verdict != "pass"] == []
-    assert heard[-1] == (1440, 1440)
+    assert reported[-1] == (1440, 1440)
     by_name = {check.name: check for check in checks}
     assert by_name["samples per symbol"].measured["samples_per_symbol"] == pytest.approx(8.0, abs=0.02)
     assert by_name["label order"].measured["corrected"] == 1.0

@@ -12,20 +12,20 @@ from amc_core.synthesis.frames import Recipe, synthesise_frames
 DIGITAL = [CLASSES[column] for column in DIGITAL17]
 
 
-@pytest.mark.parametrize(("snr_db", "known"), [(-10, 0.228), (0, 0.665), (6, 0.944), (10, 1.0)])
-def test_the_bound_of_the_digital_modulations_is_the_known_one(snr_db: int, known: float) -> None:
+@pytest.mark.parametrize(("snr_db", "expected"), [(-10, 0.228), (0, 0.665), (6, 0.944), (10, 1.0)])
+def test_the_bound_of_the_digital_modulations_is_the_known_one(snr_db: int, expected: float) -> None:
     bound = likelihood_bound(DIGITAL, snr_db, 50, np.random.default_rng(1))
-    assert bound == pytest.approx(known, abs=0.045)  # three standard errors of 850 frames
+    assert bound == pytest.approx(expected, abs=0.045)  # three standard errors of 850 frames
 
 
 def test_the_bound_takes_the_rings_that_it_is_given() -> None:
     # With rings of nearly one size, 16APSK lies farther from 16QAM than with an inner and an outer one.
     names = ["16APSK", "16QAM"]
-    known, one_size = (
+    expected, one_size = (
         likelihood_bound(names, -6, 200, np.random.default_rng(6), radii={"16APSK": (1.0, ratio)})
         for ratio in (2.85, 1.05)
     )
-    assert one_size > known + 3 * standard_error(known, 400)
+    assert one_size > expected + 3 * standard_error(expected, 400)
 
 
 def test_two_constellations_are_told_apart_as_theory_says() -> None:
@@ -72,10 +72,10 @@ def test_frames_without_signal_or_without_anything_have_an_estimate_all_the_same
 
 
 def test_a_table_has_a_line_a_level_and_depends_on_its_seed_alone() -> None:
-    heard: list[int] = []
+    reported: list[int] = []
     facts = {"frames_per_level": 30, "seed": 1}
-    lines = ceilings(["BPSK", "8PSK"], [-4, 20], advance=heard.append, **facts)
-    assert lines == ceilings(["BPSK", "8PSK"], [-4, 20], **facts)
-    assert [line.snr_db for line in lines] == heard == [-4, 20]
-    assert lines[0].n_modulation == 30
-    assert lines[1].to_mapping()["modulation"] == 1.0
+    rows = ceilings(["BPSK", "8PSK"], [-4, 20], advance=reported.append, **facts)
+    assert rows == ceilings(["BPSK", "8PSK"], [-4, 20], **facts)
+    assert [row.snr_db for row in rows] == reported == [-4, 20]
+    assert rows[0].n_modulation == 30
+    assert rows[1].modulation == 1.0

@@ -59,7 +59,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--classes", "QPSKK"), "unknown: QPSKK"),
         (("--fading", "fog"), "'fog' is not one of 'none', 'rayleigh', 'rician'"),
@@ -76,11 +76,11 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name_and_nothing_is_written(
-    tmp_path: Path, arguments: tuple[str, ...], said: str
+    tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = synth(str(tmp_path / "frames.hdf5"), *arguments)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (tmp_path / "frames.hdf5").exists()
 
 
@@ -162,7 +162,7 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "said"),
+    ("arguments", "exit_code", "message"),
     [
         (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),
         (("--label-set", "digital"), 2, "digital17"),
@@ -171,16 +171,16 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
     ],
 )
 def test_a_split_that_cannot_be_is_refused(
-    frames: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, said: str
+    frames: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
     result = data("split", str(frames), str(tmp_path / "split.json"), *arguments)
     assert result.exit_code == exit_code
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (tmp_path / "split.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ({"levels_db": ["a"]}, "levels_db: ['a'] is no list of SNR levels in dB"),
         ({"levels_db": [0, True]}, "levels_db: [0, True] is no list"),
@@ -193,14 +193,14 @@ def test_a_split_that_cannot_be_is_refused(
     ],
 )
 def test_a_manifest_with_a_damaged_value_is_refused_by_name_and_not_called_another_split(
-    frames: Path, tmp_path: Path, damage: dict[str, object], said: str
+    frames: Path, tmp_path: Path, damage: dict[str, object], message: str
 ) -> None:
     path = tmp_path / "split.json"
     assert data("split", str(frames), str(path), "--label-set", "all24").exit_code == 0
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     result = data("split", str(frames), str(path), "--check")
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_what_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_the_limit_of_a_cluster_job_counts_although_it_lies_above_the_step(tmp_p
     # Slurm with version 2: the job has the limit, the step that runs in it has none of its own.
     plant(tmp_path / "fs" / "slurm" / "job_7", VERSION_2, 1000, 400)
     plant(tmp_path / "fs" / "slurm" / "job_7" / "step_0", VERSION_2, "max", 300)
-    found = groups(tmp_path, "0::/slurm/job_7/step_0\n")
-    assert found[0] == tmp_path / "fs" / "slurm" / "job_7" / "step_0"
-    assert free_memory(found) == 600
+    folders = groups(tmp_path, "0::/slurm/job_7/step_0\n")
+    assert folders[0] == tmp_path / "fs" / "slurm" / "job_7" / "step_0"
+    assert free_memory(folders) == 600
 
 
 def test_version_1_is_read_from_the_memory_controller_and_not_from_another(tmp_path: Path) -> None:

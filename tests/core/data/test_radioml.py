@@ -91,7 +91,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("replacement", "said"),
+    ("replacement", "message"),
     [
         ({"Y": None}, "no dataset Y"),
         ({"X": np.zeros((4, 512, 2), np.float32)}, r"X is float32 \(4, 512, 2\)"),
@@ -103,10 +103,10 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_layout_is_refused_with_what_was_found_and_expected(
-    tmp_path: Path, replacement: dict[str, object], said: str
+    tmp_path: Path, replacement: dict[str, object], message: str
 ) -> None:
     path = raw_file(tmp_path / "a.hdf5", **replacement)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         RadioMLFile(path)
     assert "RadioML 2018.01A" in str(caught.value)
 
@@ -141,7 +141,7 @@ def test_auto_takes_the_fastest_place_that_fits(ram: int, device: int | None, is
 
 
 @pytest.mark.parametrize(
-    ("storage", "room", "said"),
+    ("storage", "room", "message"),
     [
         ("device", Room(ram=64 * GIB, device=None), "needs an NVIDIA GPU"),
         ("device", Room(ram=64 * GIB, device=4 * GIB), "device needs 4.2 GiB, 4.0 are free on the GPU"),
@@ -149,8 +149,8 @@ def test_auto_takes_the_fastest_place_that_fits(ram: int, device: int | None, is
         ("ram_float16", Room(ram=2 * GIB, device=None), "use memmap"),
     ],
 )
-def test_a_named_place_without_room_is_refused_with_what_to_do(storage: str, room: Room, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_named_place_without_room_is_refused_with_what_to_do(storage: str, room: Room, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         choose_storage(storage, n_frames=1_114_112, is_contiguous=True, room=room)
     assert choose_storage(storage, n_frames=10, is_contiguous=True, room=Room(ram=GIB, device=GIB)) == storage
 

@@ -73,8 +73,8 @@ def test_a_part_without_frames_is_refused() -> None:
 
 def test_the_fingerprint_names_everything_that_decides_the_split() -> None:
     selection = cells(2, 3, 10)
-    known = split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
-    assert known == split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
+    fingerprint = split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
+    assert fingerprint == split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
     others = [
         split_fingerprint("other", selection, (0.8, 0.1, 0.1), 0),
         split_fingerprint("data", dataclasses.replace(selection, label_set="all24"), (0.8, 0.1, 0.1), 0),
@@ -82,7 +82,7 @@ def test_the_fingerprint_names_everything_that_decides_the_split() -> None:
         split_fingerprint("data", selection, (0.7, 0.2, 0.1), 0),
         split_fingerprint("data", selection, (0.8, 0.1, 0.1), 1),
     ]
-    assert len({known, *others}) == 6
+    assert len({fingerprint, *others}) == 6
 
 
 def test_a_manifest_survives_json_and_names_the_rows_of_every_part() -> None:
@@ -105,11 +105,12 @@ def test_a_manifest_of_something_else_is_told_apart_by_what_differs() -> None:
     selection = cells(2, 3, 20)
     given = manifest("data", selection, (0.8, 0.1, 0.1), 0)
     assert any(
-        "split_seed: 0" in said for said in manifest_differences(given, manifest("data", selection, (0.8, 0.1, 0.1), 1))
+        "split_seed: 0" in difference
+        for difference in manifest_differences(given, manifest("data", selection, (0.8, 0.1, 0.1), 1))
     )
     assert any(
-        said.startswith("data_fingerprint: 'data' in the manifest")
-        for said in manifest_differences(given, manifest("other", selection, (0.8, 0.1, 0.1), 0))
+        difference.startswith("data_fingerprint: 'data' in the manifest")
+        for difference in manifest_differences(given, manifest("other", selection, (0.8, 0.1, 0.1), 0))
     )
     damaged = {**given, "parts": {**given["parts"], "val": {"frames": 12, "sha256": "0"}}}
-    assert [said.split(":")[0] for said in manifest_differences(damaged, given)] == ["val, sha256"]
+    assert [difference.split(":")[0] for difference in manifest_differences(damaged, given)] == ["val, sha256"]

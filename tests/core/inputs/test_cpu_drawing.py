@@ -31,8 +31,8 @@ def test_the_angle_is_numpys_to_a_rounding_in_every_direction() -> None:
 
     angles = np.linspace(-np.pi, np.pi, 4001)
     x, y = (3.7 * np.cos(angles)).astype(np.float32), (3.7 * np.sin(angles)).astype(np.float32)
-    found = [arctangent(*pair) for pair in zip(y, x, strict=True)]
-    np.testing.assert_allclose(found, np.arctan2(y.astype(np.float64), x), atol=5e-7)
+    result = [arctangent(*pair) for pair in zip(y, x, strict=True)]
+    np.testing.assert_allclose(result, np.arctan2(y.astype(np.float64), x), atol=5e-7)
     assert arctangent(np.float32(0), np.float32(0)) == 0
 
 

@@ -98,9 +98,9 @@ def test_the_noise_floor_beside_the_signal_is_that_of_the_stated_snr(snr_db: int
 
 def test_the_file_has_the_layout_of_the_original(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
-    heard: list[int] = []
+    reported: list[int] = []
     written = write_file(
-        path, modulations=["OQPSK", "BPSK"], levels_db=[2, -2], frames_per_cell=3, seed=0, advance=heard.append
+        path, modulations=["OQPSK", "BPSK"], levels_db=[2, -2], frames_per_cell=3, seed=0, advance=reported.append
     )
     with h5py.File(path) as file:
         x_dataset, one_hot, snr_db = file["X"], file["Y"][:], file["Z"]
@@ -110,7 +110,7 @@ def test_the_file_has_the_layout_of_the_original(tmp_path: Path) -> None:
         assert (snr_db.dtype, snr_db.shape) == (np.int64, (12, 1))
         assert [CLASSES[column] for column in one_hot.argmax(axis=1)] == ["BPSK"] * 6 + ["OQPSK"] * 6
         assert snr_db[:, 0].tolist() == [-2, -2, -2, 2, 2, 2] * 2
-    assert written == sum(heard) == 12
+    assert written == sum(reported) == 12
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -141,23 +141,23 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100_000))
-    heard: list[int] = []
+    reported: list[int] = []
     with pytest.raises(OSError, match="MiB are needed and 0 MiB free"):
         write_file(
-            tmp_path / "a", modulations=["QPSK"], levels_db=[0], frames_per_cell=64, seed=0, advance=heard.append
+            tmp_path / "a", modulations=["QPSK"], levels_db=[0], frames_per_cell=64, seed=0, advance=reported.append
         )
-    assert not heard
+    assert not reported
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
-    ("moment", "said"),
+    ("moment", "message"),
     [
         ("at once", "1 MiB are needed and cannot be reserved: File too large"),
         ("while frames are written", "[Errno 27] File too large"),
     ],
 )
-def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path: Path, moment: str, said: str) -> None:
+def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path: Path, moment: str, message: str) -> None:
     # A limit of the process stands for the full disk: both make a write fail. In a process of its own, which HDF5 might
     # end.
     code = """
@@ -182,17 +182,17 @@ except OSError as error:
         [sys.executable, "-c", code, str(tmp_path / "a"), moment], capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert said in ended.stdout
+    assert message in ended.stdout
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
 def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
     facts = {"modulations": ["OOK", "FM", "256QAM"], "levels_db": [-20, 30], "frames_per_cell": 5, "seed": 7}
-    heard: list[int] = []
+    reported: list[int] = []
     write_file(tmp_path / "one", **facts)  # type: ignore[arg-type]
-    write_file(tmp_path / "many", processes=3, advance=heard.append, **facts)  # type: ignore[arg-type]
+    write_file(tmp_path / "many", processes=3, advance=reported.append, **facts)  # type: ignore[arg-type]
     assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
-    assert sum(heard) == 30
+    assert sum(reported) == 30
 
 
 def test_a_fault_in_a_process_reaches_the_caller_and_leaves_nothing(
@@ -336,7 +336,7 @@ def test_a_recipe_is_refused_with_everything_that_is_wrong_with_it() -> None:
             gain_db=-1,
             radii={"16APSK": (2.0, 1.0), "QPSK": (1.0,)},
         )
-    said = str(caught.value)
-    assert all(name in said for name in ("half_span", "cfo_sd", "fog", "gain_db", "16APSK", "QPSK: has no rings"))
+    message = str(caught.value)
+    assert all(name in message for name in ("half_span", "cfo_sd", "fog", "gain_db", "16APSK", "QPSK: has no rings"))
     with pytest.raises(ValueError, match="QPSKK: no such modulation"):
         synthesise_frames("QPSKK", 0, 1, np.random.default_rng(0))

@@ -104,15 +104,15 @@ def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(
 
     monkeypatch.setattr(torch, "compile", without_a_compiler)
     rows = {}
-    for wanted in (False, True):
+    for use_compile in (False, True):
         record = Memory()
-        config = tiny_trial(data, model_type="amc_convnet", compile=wanted, epochs=1)
-        train(config, run_dir=tmp_path / str(wanted), record=record)
-        rows[wanted] = record.history[0]
+        config = tiny_trial(data, model_type="amc_convnet", compile=use_compile, epochs=1)
+        train(config, run_dir=tmp_path / str(use_compile), record=record)
+        rows[use_compile] = record.history[0]
     assert len(compiled) == 1
     for name in ("train/loss", "val/loss", "val/combined_acc"):
         assert rows[True][name] == pytest.approx(rows[False][name], rel=1e-4)
-    plain, other = (load_checkpoint(tmp_path / str(wanted) / "last.pt").model for wanted in (False, True))
+    plain, other = (load_checkpoint(tmp_path / str(use_compile) / "last.pt").model for use_compile in (False, True))
     assert plain.keys() == other.keys()
 
 
@@ -176,11 +176,13 @@ def test_a_trial_resumed_on_cuda_is_near_an_uninterrupted_one_and_draws_its_rand
     for row, expected in zip(rows, whole.history, strict=True):  # not to the last bit: a GPU adds in any order
         assert row["lr"] == expected["lr"]
         assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=0.02)
-    one, other = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "part"))
-    assert torch.equal(one.training["random"]["cuda"], other.training["random"]["cuda"])
-    assert one.training["scaler"] == other.training["scaler"]
-    for mine, yours in zip(
-        one.training["optimiser"]["state"].values(), other.training["optimiser"]["state"].values(), strict=True
+    expected, actual = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "part"))
+    assert torch.equal(expected.training["random"]["cuda"], actual.training["random"]["cuda"])
+    assert expected.training["scaler"] == actual.training["scaler"]
+    for expected_state, actual_state in zip(
+        expected.training["optimiser"]["state"].values(), actual.training["optimiser"]["state"].values(), strict=True
     ):
-        assert 0 < mine["step"] == yours["step"] <= 12  # a step whose scaled gradients overflow is left out
-        assert torch.isfinite(yours["exp_avg_sq"]).all()
+        assert (
+            0 < expected_state["step"] == actual_state["step"] <= 12
+        )  # a step whose scaled gradients overflow is left out
+        assert torch.isfinite(actual_state["exp_avg_sq"]).all()

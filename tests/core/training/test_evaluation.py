@@ -39,21 +39,21 @@ def planted(snr_db: int, shares: dict[int, float]) -> npt.NDArray[np.int64]:
 
 def test_a_planted_attractor_is_found_with_what_it_swallows() -> None:
     # The 2025 research log's balmy-waterfall-174: 24, 28 and 30 dB are read as 26 dB.
-    found = attractors(planted(26, {24: 0.7, 28: 0.7, 30: 0.7}), LEVELS_DB)
-    assert [attractor.snr_db for attractor in found] == [26]
-    assert set(found[0].swallowed) == {24, 28, 30}
-    assert all(0.6 < share < 0.95 for share in found[0].swallowed.values())
+    result = attractors(planted(26, {24: 0.7, 28: 0.7, 30: 0.7}), LEVELS_DB)
+    assert [attractor.snr_db for attractor in result] == [26]
+    assert set(result[0].swallowed) == {24, 28, 30}
+    assert all(0.6 < share < 0.95 for share in result[0].swallowed.values())
     confusion = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
     column = LEVELS_DB.index(26)
     others = confusion[:, column].sum() - confusion[column, column]
-    assert found[0].share == pytest.approx(others / (confusion.sum() - confusion[column].sum()))
-    assert found[0].guessed == pytest.approx(confusion[:, column].sum() / confusion.sum())
+    assert result[0].share == pytest.approx(others / (confusion.sum() - confusion[column].sum()))
+    assert result[0].guessed == pytest.approx(confusion[:, column].sum() / confusion.sum())
 
 
 def test_a_black_hole_for_most_of_the_range_is_found() -> None:
-    found = attractors(planted(28, dict.fromkeys(range(8, 28, 2), 0.6)), LEVELS_DB)
-    assert found[0].snr_db == 28
-    assert set(found[0].swallowed) == set(range(8, 28, 2))
+    result = attractors(planted(28, dict.fromkeys(range(8, 28, 2), 0.6)), LEVELS_DB)
+    assert result[0].snr_db == 28
+    assert set(result[0].swallowed) == set(range(8, 28, 2))
 
 
 def test_two_attractors_are_told_apart_the_greedier_one_first() -> None:
@@ -85,8 +85,8 @@ def test_guessing_at_random_is_no_attractor(n_frames: int) -> None:
 def test_a_model_that_always_says_the_same_is_an_attractor_of_everything() -> None:
     confusion = np.zeros((16, 16), dtype=np.int64)
     confusion[:, 3] = N
-    found = attractors(confusion, LEVELS_DB)
-    assert (found[0].snr_db, found[0].share, len(found[0].swallowed)) == (6, 1.0, 15)
+    result = attractors(confusion, LEVELS_DB)
+    assert (result[0].snr_db, result[0].share, len(result[0].swallowed)) == (6, 1.0, 15)
 
 
 def test_scores_are_precision_recall_and_f1_by_hand() -> None:
@@ -110,14 +110,14 @@ def small() -> Evaluation:
 
 
 def test_accuracies_come_from_one_joint_confusion() -> None:
-    found = small()
-    assert found.n_frames == 60
-    assert found.combined_acc == pytest.approx((6 + 9 + 10 + 0 + 10 + 10) / 60)
-    assert found.mod_acc == pytest.approx((6 + 10 + 10 + 0 + 10 + 10) / 60)
-    assert found.snr_acc == pytest.approx(59 / 60)
-    assert found.snr_mae_db == pytest.approx(10 / 60)
-    assert found.combined_acc_by_snr.tolist() == pytest.approx([26 / 30, 19 / 30])
-    assert found.mod_acc_by_snr.tolist() == pytest.approx([26 / 30, 20 / 30])
+    result = small()
+    assert result.n_frames == 60
+    assert result.combined_acc == pytest.approx((6 + 9 + 10 + 0 + 10 + 10) / 60)
+    assert result.mod_acc == pytest.approx((6 + 10 + 10 + 0 + 10 + 10) / 60)
+    assert result.snr_acc == pytest.approx(59 / 60)
+    assert result.snr_mae_db == pytest.approx(10 / 60)
+    assert result.combined_acc_by_snr.tolist() == pytest.approx([26 / 30, 19 / 30])
+    assert result.mod_acc_by_snr.tolist() == pytest.approx([26 / 30, 20 / 30])
 
 
 def test_within_a_family_a_mixed_up_modulation_is_right() -> None:
@@ -127,16 +127,16 @@ def test_within_a_family_a_mixed_up_modulation_is_right() -> None:
 
 
 def test_the_detail_has_exactly_the_names_that_are_declared() -> None:
-    found = small().detail()
-    assert found.keys() == detail_metrics(("4ASK", "8ASK", "BPSK"), (0, 10)) | {"attractor/share"}
-    assert found["acc/snr/10"] == pytest.approx(19 / 30)
-    assert found["attractor/share"] == 0.0
+    result = small().detail()
+    assert result.keys() == detail_metrics(("4ASK", "8ASK", "BPSK"), (0, 10)) | {"attractor/share"}
+    assert result["acc/snr/10"] == pytest.approx(19 / 30)
+    assert result["attractor/share"] == 0.0
     assert "attractor/share" in EPOCH_METRICS
     swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
     swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
-    told = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0).detail()
-    assert told["attractor/snr_db"] == 26
-    assert told["attractor/share"] > 0.1
+    metrics = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0).detail()
+    assert metrics["attractor/snr_db"] == 26
+    assert metrics["attractor/share"] > 0.1
     assert "attractor/snr_db" in OCCASIONAL_METRICS
 
 
@@ -150,14 +150,16 @@ def test_everything_can_be_written_as_json() -> None:
 def test_attractors_and_single_values_are_tables_too(tmp_path: Path) -> None:
     swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
     swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
-    found = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.25)
-    folder = write_evaluation(tmp_path, "epoch_0003", found, facts={"gap/combined_acc": 0.125, "checkpoint": "best.pt"})
+    result = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.25)
+    folder = write_evaluation(
+        tmp_path, "epoch_0003", result, facts={"gap/combined_acc": 0.125, "checkpoint": "best.pt"}
+    )
     rows = list(csv.DictReader((folder / "epoch_0003_attractors.csv").read_text().splitlines()))
     assert [(row["attractor_db"], row["true_db"]) for row in rows] == [("26", "24"), ("26", "28"), ("26", "30")]
-    assert [float(row["share"]) for row in rows] == list(found.attractors[0].swallowed.values())
+    assert [float(row["share"]) for row in rows] == list(result.attractors[0].swallowed.values())
     values = dict(csv.reader((folder / "epoch_0003_metrics.csv").read_text().splitlines()))
     assert (values["gap/combined_acc"], values["checkpoint"], values["loss"]) == ("0.125", "best.pt", "0.25")
-    assert float(values["snr_mae_db"]) == found.snr_mae_db
+    assert float(values["snr_mae_db"]) == result.snr_mae_db
     content = json.loads((folder / "epoch_0003.json").read_text())
     assert values.keys() - {"metric"} == {name for name, value in content.items() if not isinstance(value, list)}
     write_evaluation(tmp_path, "test", small(), facts={})

@@ -67,9 +67,9 @@ def test_the_timing_is_in_the_precision_that_training_has(monkeypatch: pytest.Mo
     monkeypatch.setattr(summary, "Precision", InBfloat16)
     monkeypatch.setattr(summary, "build_model", built)
     monkeypatch.setattr(summary, "_SECONDS", 0.0)
-    found = summary.summarise(TrialConfig(model_type="amc_convnet", image_size=16))
+    result = summary.summarise(TrialConfig(model_type="amc_convnet", image_size=16))
     assert torch.bfloat16 in seen
-    assert "(cpu, bfloat16, " in found.as_text()
+    assert "(cpu, bfloat16, " in result.as_text()
 
 
 def test_summary_of_a_refused_configuration_says_why() -> None:

@@ -44,5 +44,5 @@ def test_the_more_is_confused_the_less_is_dark() -> None:
 def test_one_level_and_a_class_without_frames_are_drawn_too(tmp_path: Path) -> None:
     joint = np.zeros((2, 1, 2, 1), dtype=np.int64)
     joint[0, 0, 0, 0] = 3
-    found = Evaluation(modulations=("BPSK", "128APSK"), levels_db=(10,), joint=joint, loss=0.0)
-    assert len(draw_pictures(tmp_path, found, title="val")) == 3
+    result = Evaluation(modulations=("BPSK", "128APSK"), levels_db=(10,), joint=joint, loss=0.0)
+    assert len(draw_pictures(tmp_path, result, title="val")) == 3

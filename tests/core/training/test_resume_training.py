@@ -80,15 +80,17 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
     assert resumed_result.test == whole_result.test
     assert resumed.last == whole.last
     for name in ("last.pt", "best.pt", "best_loss.pt", "best_combined_acc.pt"):
-        one, other = load_checkpoint(tmp_path / "whole" / name), load_checkpoint(tmp_path / "second" / name)
-        assert one.epoch == other.epoch
-        assert one.model.keys() == other.model.keys()
-        assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
-        for mine, yours in zip(
-            one.training["optimiser"]["state"].values(), other.training["optimiser"]["state"].values(), strict=True
+        expected, actual = load_checkpoint(tmp_path / "whole" / name), load_checkpoint(tmp_path / "second" / name)
+        assert expected.epoch == actual.epoch
+        assert expected.model.keys() == actual.model.keys()
+        assert all(torch.equal(expected.model[key], actual.model[key]) for key in expected.model)
+        for expected_state, actual_state in zip(
+            expected.training["optimiser"]["state"].values(),
+            actual.training["optimiser"]["state"].values(),
+            strict=True,
         ):
-            assert all(torch.equal(mine[key], yours[key]) for key in mine)
-        assert torch.equal(one.training["random"]["cpu"], other.training["random"]["cpu"])
+            assert all(torch.equal(expected_state[key], actual_state[key]) for key in expected_state)
+        assert torch.equal(expected.training["random"]["cpu"], actual.training["random"]["cpu"])
     assert resumed.facts["parent_run"] == "first"
     assert resumed.facts["parent_split_fingerprint"] == resumed.facts["split_fingerprint"]
     assert resumed.facts["split_override"] is False
@@ -217,13 +219,13 @@ def test_another_split_is_refused_with_the_share_of_frames_that_were_seen(
     changed = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], **{field: str(tmp_path / "a")})
     with pytest.raises(ConfigError) as caught:
         run(changed, tmp_path / "b")
-    said = str(caught.value)
-    assert said.startswith(f"{field}: ")
-    assert parent.facts["split_fingerprint"] in said
-    assert "80/10/10" in said
-    assert "70/20/10" in said
-    assert "33.3% of the 102 held-out frames were trained on" in said
-    assert "allow_split_change" in said
+    message = str(caught.value)
+    assert message.startswith(f"{field}: ")
+    assert parent.facts["split_fingerprint"] in message
+    assert "80/10/10" in message
+    assert "70/20/10" in message
+    assert "33.3% of the 102 held-out frames were trained on" in message
+    assert "allow_split_change" in message
 
 
 @pytest.mark.parametrize("field", ["resume_from", "init_from"])
@@ -332,10 +334,10 @@ def test_a_head_is_fresh_where_its_classes_are_others_and_not_only_where_their_n
 
 def test_another_file_is_refused_and_its_share_is_unknown(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
-    other = synthetic_file(tmp_path, levels_db=(0, 20), frames_per_cell=12)
+    another_file = synthetic_file(tmp_path, levels_db=(0, 20), frames_per_cell=12)
     with pytest.raises(ConfigError, match="different data files"):
-        run(tiny_trial(other, init_from=str(tmp_path / "a")), tmp_path / "b")
-    _, record = run(tiny_trial(other, init_from=str(tmp_path / "a"), allow_split_change=True), tmp_path / "c")
+        run(tiny_trial(another_file, init_from=str(tmp_path / "a")), tmp_path / "b")
+    _, record = run(tiny_trial(another_file, init_from=str(tmp_path / "a"), allow_split_change=True), tmp_path / "c")
     assert record.facts["heldout_trained_on"] is None
 
 

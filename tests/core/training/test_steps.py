@@ -43,10 +43,10 @@ def test_a_pass_counts_every_frame_in_its_cell_and_survives_its_state() -> None:
     again.load_state_dict(done.state_dict())
     for counted in (done, again):
         counted.add(torch.tensor(0.5), (guess[0][:2], guess[1][:2]), modulation[:2], snr[:2])
-        found = counted.evaluation()
-        assert found.modulations == ("BPSK", "QPSK", "8PSK")
-        assert found.n_frames == 6
-        assert found.loss == pytest.approx((4 * 1.5 + 2 * 0.5) / 6)
-        assert found.joint[2, 1, 2, 0] == found.joint[2, 0, 0, 0] == 1
-        assert found.joint[0, 0, 0, 0] == found.joint[1, 1, 1, 1] == 2
-        assert found.combined_acc == pytest.approx(4 / 6)
+        result = counted.evaluation()
+        assert result.modulations == ("BPSK", "QPSK", "8PSK")
+        assert result.n_frames == 6
+        assert result.loss == pytest.approx((4 * 1.5 + 2 * 0.5) / 6)
+        assert result.joint[2, 1, 2, 0] == result.joint[2, 0, 0, 0] == 1
+        assert result.joint[0, 0, 0, 0] == result.joint[1, 1, 1, 1] == 2
+        assert result.combined_acc == pytest.approx(4 / 6)

@@ -334,9 +334,9 @@ def test_bad_frames_are_counted_once_each_and_not_trained_on_as_nan(
     assert train(config, run_dir=tmp_path / "run", record=record).end == "completed"
     assert [(row["train/bad_frames"], row["val/bad_frames"]) for row in record.history] == [(3, 2), (3, 2)]
     assert record.last["bad_frames"] == 6
-    told = [line for line in capsys.readouterr().err.splitlines() if "NaN" in line]
-    assert len(told) == 1
-    assert "3 of 272 training and 2 of 34 validation frames hold NaN" in told[0]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "NaN" in line]
+    assert len(warnings) == 1
+    assert "3 of 272 training and 2 of 34 validation frames hold NaN" in warnings[0]
 
 
 def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Path) -> None:
