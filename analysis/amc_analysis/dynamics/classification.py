@@ -37,7 +37,7 @@ def drifts(analysed: AnalysedSweep) -> tuple[RunDrift, ...]:
 
 
 def attractors(analysed: AnalysedSweep) -> tuple[RunAttractor, ...]:
-    """Return the SNR level that other levels were taken for, for every run in which there was one."""
+    """Return the SNR level that other levels were taken for, for every run with such a level."""
     summaries = []
     for entry in analysed.ranked:
         share, level = history_of(entry.run).column("attractor/share"), history_of(entry.run).column("attractor/snr_db")

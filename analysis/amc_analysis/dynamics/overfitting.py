@@ -15,8 +15,8 @@ from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.statistics import medians_of_3, noise_sd
 
 LEAST_AFTER_PEAK = 5  # epochs; fewer may be a dip
-LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs from which a run that never fell is judged
-CLEAR_NOISE_SDS = 2.0  # of each curve's noise, by which both have to move
+LEAST_JUDGED = 2 * LEAST_AFTER_PEAK  # epochs; a run that never fell needs as many to be judged
+CLEAR_NOISE_SDS = 2.0  # noise sd; each curve has to move by more
 
 _VALIDATION = re.compile(r"(?<![A-Za-z])(?:val|valid|validation|eval|dev)(?![A-Za-z])")
 

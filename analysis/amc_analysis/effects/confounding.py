@@ -13,7 +13,7 @@ from amc_analysis.results.effects import ConfoundedPair, Measure
 from amc_analysis.runs.parameters import Floats, Parameter
 
 PERMUTATIONS = 1000
-STRONG = 0.5  # strength from which two effects cannot be separated
+STRONG = 0.5  # at this strength and above, two effects cannot be separated
 SIGNIFICANT = 0.008  # over all pairs of a sweep together; stricter than 0.05, because a rule warns of every pair
 
 

@@ -22,7 +22,7 @@ from amc_analysis.runs.parameters import Floats, Parameter, text_of
 from amc_sweeps.runs.statistics import wilson_interval
 
 PERMUTATIONS = 2000
-CLEARLY_INSIDE = 0.1  # share of a fitted curve's range by which its extreme has to pass both ends
+CLEARLY_INSIDE = 0.1  # of a fitted curve's range: an optimum in the middle must beat both ends by more
 
 
 def effects_of(

@@ -15,11 +15,11 @@ from amc_sweeps.runs.statistics import wilson_interval
 # Failures that say nothing about the configuration.
 _OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.DATA_ERROR})
 
-LEAST_BEYOND = 4  # runs beyond the place at which a range is cut
+LEAST_BEYOND = 4  # runs in the part that is cut off
 MOST_FAIL = 0.5  # the lower bound (95%) of their failure rate has to exceed this
-SIGNIFICANT = 0.05  # permutation test against the rest of the range, over all places at which it might be cut
+SIGNIFICANT = 0.05  # permutation test against the rest of the range, over all places to cut it
 PERMUTATIONS = 1999
-HOLDS_OPTIMUM = 0.05  # share of the draws of the optimum from which a place is kept in spite of its failures
+HOLDS_OPTIMUM = 0.05  # share of the draws of the optimum; a place with as many is kept in spite of its failures
 
 
 def says_whether_it_fails(cause: Cause) -> bool:

@@ -3,7 +3,7 @@
 Runs are compared at one epoch (``runs.outcomes.carry_to_horizon``): a run that crashed or was stopped early counts with
 what it had reached by then. A surrogate model says where the optimum can still be. A value is dropped if hardly any
 draw of the optimum has it and at least ``LEAST_TO_DROP`` runs had it. Failures alone exclude a value, or the end of a
-range, with which most runs fail and clearly more than elsewhere: machines crash with any configuration.
+range, only where most runs fail, and clearly more than elsewhere: machines crash with any configuration.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ EXCLUDED = 0.01  # share of the draws under which a value is dropped; of a range
 MOST_CANDIDATES = 900
 SAME_PLACE = 1e-9  # coordinates closer than this are equal
 GRID = 30  # candidates along a range
-SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's), within which two runs count as equal
+SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's); two runs closer than this count as equal
 SEED = 0
 
 
 def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXCLUDED) -> Narrowing:
     """Decide which values of every searched parameter to keep.
 
-    The surrogate knows nothing beyond the end of a range. So an end up to which performance rises (BEST_AT_BOUNDARY
-    among the findings) stays, with at least LEAST_TO_DROP runs inside.
+    The surrogate knows nothing beyond the end of a range. So where performance rises towards an end (BEST_AT_BOUNDARY
+    among the findings), that end is kept, with at least LEAST_TO_DROP runs inside.
 
     Args:
         analysed: the sweep's runs and findings.
@@ -107,7 +107,7 @@ class _RunsAlongAxis:
 
     @property
     def rising_end(self) -> float | None:
-        """The end up to which performance rises: 0 or 1."""
+        """The end where performance is best: 0 or 1."""
         place = None if self.rises is None else self.axis.coordinate(self.rises.numbers["boundary"])
         return None if place is None else float(round(place))
 
@@ -129,11 +129,8 @@ class _RunsAlongAxis:
     def evidence(self, label: Any, low: float, high: float, share: float) -> ValueEvidence:
         """Count the runs between two coordinates, and take their best peak."""
         inside = (self.places >= low - SAME_PLACE) & (self.places <= high + SAME_PLACE)
-        peaks = [
-            entry.peak
-            for entry, is_inside in zip(self.entries, inside, strict=True)
-            if is_inside and entry.peak is not None
-        ]
+        entries = (entry for entry, is_inside in zip(self.entries, inside, strict=True) if is_inside)
+        peaks = [entry.peak for entry in entries if entry.peak is not None]
         return ValueEvidence(
             label=label,
             n=len(peaks),

@@ -75,11 +75,7 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
         "read_at": record.read_at.isoformat(),
         "sweep": {
             "id": record.sweep_id,
-            "entity": record.entity,
-            "project": record.project,
-            "name": record.name,
-            "state": record.state,
-            "url": record.url,
+            **{name: getattr(record, name) for name in ("entity", "project", "name", "state", "url")},
             "method": record.config.get("method"),
         },
         "metric": {"name": analysed.metric.name, "goal": analysed.metric.goal, "percentage": analysed.scale.percentage},

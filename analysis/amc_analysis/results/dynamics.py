@@ -88,7 +88,7 @@ class RunDrift:
 
 @dataclass(frozen=True)
 class RunAttractor:
-    """The SNR level for which one run took frames of other levels."""
+    """The SNR level that one run took frames of other levels for."""
 
     run_id: str
     epochs: int  # logged epochs

@@ -27,7 +27,7 @@ class ValueEvidence:
 
 @dataclass(frozen=True)
 class FailingEnd:
-    """One end of a range in which most runs fail."""
+    """One end of a range where most runs fail."""
 
     beyond: float  # where it begins: a coordinate in 0..1, in a Decision the value
     upper: bool
@@ -36,7 +36,7 @@ class FailingEnd:
     interval: tuple[float, float]  # of the failure rate there: Wilson, 95%
     failures_elsewhere: int
     n_elsewhere: int
-    p: float  # permutation test over every place at which either end might begin
+    p: float  # permutation test over every place where an end might begin
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Decision:
     never_ran: tuple[Any, ...] = ()  # kept as exploration: listed values, or parts of a range as text
     ran_apart: tuple[Any, ...] = ()  # listed values that only runs had which are not compared
     failing: FailingEnd | None = None  # an end that failures exclude
-    rises: Finding | None = None  # BEST_AT_BOUNDARY, for which an end is kept
+    rises: Finding | None = None  # BEST_AT_BOUNDARY: the reason why an end is kept
     is_range: bool = False
     is_bounded: bool = True  # False: a distribution without ends, which is kept whole
 

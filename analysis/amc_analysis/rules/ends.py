@@ -18,7 +18,7 @@ from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranking import RankedRun
 
 SAME_END_LEAST = 4  # runs
-SAME_END_NEAR = 3  # epochs before and after, in which ends by chance are as frequent
+SAME_END_NEAR = 3  # epochs before and after: by chance, runs end there as often
 CHANCE = 0.01  # over all epochs, or all hosts
 HOST_LEAST = 3  # failures
 NAN_LEAST = 3  # logged values in a row that are not finite

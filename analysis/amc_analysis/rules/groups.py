@@ -130,7 +130,7 @@ def _unequal(analysed: AnalysedSweep, effect: Effect, by_max: ValueOutcome, at_e
 
 
 def censored_comparison(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report a parameter of which one value's runs were cut short more often: their peaks cannot be compared."""
+    """Report a parameter whose values have unequal shares of runs that were cut short: peaks cannot be compared."""
     yield from _inside_warmup(analysed)
     cut_N = analysed.outcomes.cut_short.astype(np.float64)
     if cut_N.all() or not cut_N.any():

@@ -1,4 +1,4 @@
-"""Regions of the searched space: a best value at the end of a range, and values with which runs fail."""
+"""Regions of the searched space: a best value at the end of a range, and values whose runs fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAILS_LEAST = 3  # runs
 
 
 def best_at_boundary(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report a parameter with which performance rises up to an end of the searched values.
+    """Report a parameter whose optimum lies at an end of the searched values.
 
     Needs at least 5 ordered values or a range, an effect (corrected p < 0.02), a quadratic whose optimum lies at that
     end in 70% of bootstrap samples, and the best tenth of the runs in the outer 30%.
@@ -68,7 +68,7 @@ def best_at_boundary(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 
 def infeasible_region(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report a value, or one end of a range, with which runs almost always fail, more than by chance."""
+    """Report a value, or one end of a range, whose runs almost always fail, more than by chance."""
     for effect in analysed.effects:
         if effect.failure_p_corrected is None or effect.failure_p_corrected >= FAILS_P:
             continue

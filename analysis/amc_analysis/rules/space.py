@@ -15,7 +15,7 @@ from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.values import look_up
 
-DRAWS_EACH = 3  # runs a value, on average, from which a missing value of a running sweep is reported
+DRAWS_EACH = 3  # mean number of runs per value; a running sweep with fewer may still draw a missing value
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}
 NEAR = 1e-9  # relative rounding error of a range's end
 

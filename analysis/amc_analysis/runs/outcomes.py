@@ -60,7 +60,7 @@ class Outcomes:
 
     @cached_property
     def _lasting(self) -> Floats:
-        """Epochs up to which every run's outcome is known: infinite for a whole run."""
+        """The last epoch with a known outcome, for every run: infinite for a run that ended well."""
         return np.where(self._whole, np.inf, self.lengths)
 
     @cached_property

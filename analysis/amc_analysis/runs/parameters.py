@@ -25,7 +25,7 @@ from amc_sweeps.values import is_number, look_up
 Floats = NDArray[np.float64]
 
 PARTS = 4  # of a range for display
-LISTED = 6  # distinct values up to which each gets its own line
+LISTED = 6  # distinct values; more are shown as parts of a range
 _RECORDED = re.compile(
     r"^_|^n_(?:train|val|test)$|fingerprint|commit|device|host|^parent|_from$|^data$|^storage$|path|dir$|heldout_trained_on"
 )
