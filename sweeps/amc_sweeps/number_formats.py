@@ -1,4 +1,4 @@
-"""How numbers are written for people, the same in every command, report and page."""
+"""Formats of numbers for people, the same in every command, report and page."""
 
 from __future__ import annotations
 

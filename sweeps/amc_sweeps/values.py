@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 MISSING: Any = object()  # for look_up, where None is a value
 
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries what is not finite
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries values that are not finite
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -27,7 +27,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def as_number(value: Any) -> float | None:
-    """Read a logged value: a number, or one of the words that JSON carries for what is not finite; else None."""
+    """Return a logged value as a float, from a number or from the words NaN and Infinity of JSON; else None."""
     if isinstance(value, str):
         return _WORDS.get(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -44,9 +44,9 @@ def as_finite(value: Any) -> float | None:
 
 
 def look_up(values: Any, name: str, default: Any = None) -> Any:
-    """Return the value under a name; a dot in it may be part of a key or stand for nesting.
+    """Return the value under a name, in which a dot may be part of a key or stand for nesting.
 
-    The shortest key that leads to a value wins, after the whole name:
+    The whole name is tried as a key first, then the shortest key that leads to a value:
 
     >>> look_up({"a": {"b.c": 1}}, "a.b.c")
     1
@@ -58,9 +58,9 @@ def look_up(values: Any, name: str, default: Any = None) -> Any:
     dot = name.find(".")
     while dot >= 0:
         if name[:dot] in values:
-            found = look_up(values[name[:dot]], name[dot + 1 :], MISSING)
-            if found is not MISSING:
-                return found
+            value = look_up(values[name[:dot]], name[dot + 1 :], MISSING)
+            if value is not MISSING:
+                return value
         dot = name.find(".", dot + 1)
     return default
 

@@ -16,7 +16,7 @@ from amc_analysis.report.sections import sections
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.parameters import text_of
 from amc_analysis.runs.records import history_of
-from amc_sweeps.charts.library import chart_library
+from amc_sweeps.charts import chart_library
 from amc_sweeps.number_formats import counted
 from amc_sweeps.values import look_up
 

@@ -277,8 +277,8 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
         return logged
     if e.not_finite:
         return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
-    signal = _signal_of(e.exit_code)
-    if _may_infer_stop(e) and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
+    signal = None if e.exit_code is None else _SIGNALS.get(-e.exit_code if e.exit_code < 0 else e.exit_code - 128)
+    if e.stop_recorded is None and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
         return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == _CLIENT_STOP_CODE:
         return Diagnosis(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
@@ -303,21 +303,11 @@ def _search_log(text: str) -> Diagnosis | None:
     return None
 
 
-def _signal_of(exit_code: int | None) -> str | None:
-    if exit_code is None:
-        return None
-    return _SIGNALS.get(-exit_code if exit_code < 0 else exit_code - 128)
-
-
 def _ended_at_a_band(e: Evidence) -> Diagnosis | None:
-    if not _may_infer_stop(e) or e.band is None or not 0 <= e.points - e.band.band <= MOST_POINTS_PAST_BAND:
+    # No stop is inferred where the server says that none was recorded.
+    if e.stop_recorded is not None or e.band is None or not 0 <= e.points - e.band.band <= MOST_POINTS_PAST_BAND:
         return None
     return Diagnosis(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
-
-
-def _may_infer_stop(e: Evidence) -> bool:
-    """Return whether a stop may be inferred: not where the server says that none was recorded."""
-    return e.stop_recorded is None
 
 
 def _heartbeat_lost(e: Evidence) -> Diagnosis | None:

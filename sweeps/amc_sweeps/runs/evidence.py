@@ -34,7 +34,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
         run.run_id: Evidence(
             state=run.state,
             exit_code=run.exit_code,
-            end_reason=_text(run.summary.get("end_reason")),
+            end_reason=end_reason if isinstance(end_reason := run.summary.get("end_reason"), str) else None,
             stop_recorded=run.stop_recorded,
             stop_reason=run.stop_reason,
             sweep_cancelled=cancelled,
@@ -87,10 +87,6 @@ def epochs_done(run: RunRecord) -> int:
 def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
     values = (config.get(name) for name in names)
     return next((int(value) for value in values if is_number(value) and value > 0 and value == int(value)), None)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _epochs_since_best(run: RunRecord, goal: Goal) -> int | None:

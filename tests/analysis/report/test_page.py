@@ -19,7 +19,7 @@ from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import as_script, chart_data, visible_range
 from amc_analysis.runs.confusion import read_confusions
-from amc_sweeps.charts.library import chart_library
+from amc_sweeps.charts import chart_library
 from amc_sweeps.runs.records import SweepRecord
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
