@@ -1,4 +1,4 @@
-"""TrialConfig: what is accepted, and how everything else is refused."""
+"""TrialConfig: accepted values, and refusals of others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_number_may_be_one_of_its_words_and_no_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, spec in FIELDS.items() if spec.choices])
-def test_every_choice_is_accepted_and_a_misspelt_one_is_answered_with_the_nearest(name: str) -> None:
+def test_every_choice_is_accepted_and_a_misspelt_one_is_refused_with_the_nearest(name: str) -> None:
     for choice in FIELDS[name].choices:
         assert check_value(name, choice) == (choice, None)
         _, problem = check_value(name, f"{choice}x")
@@ -122,7 +122,7 @@ def test_a_flag_is_read_as_its_fields_type(name: str, text: str, value: Any) -> 
         ("max_lr", "nan", None),
     ],
 )
-def test_a_number_that_yaml_reads_as_text_is_answered_by_a_form_that_it_reads_as_one_the_field_takes(
+def test_a_number_that_yaml_reads_as_text_is_refused_with_how_to_write_it(
     name: str, text: str, hint: str | None
 ) -> None:
     _, problem = check_value(name, text)
@@ -145,7 +145,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("name", ["seed", "split_seed"])
-def test_a_seed_is_what_a_generator_takes(name: str) -> None:
+def test_a_seed_has_the_range_of_a_generator(name: str) -> None:
     assert check_value(name, 2**63 - 1) == (2**63 - 1, None)
     for too_large in (2**63, 99999999999999999999):
         _, problem = check_value(name, too_large)

@@ -1,4 +1,4 @@
-"""A reader finds the old file or the new one; a lock names who holds it."""
+"""A reader finds the old file or the new one; a lock names its holder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_file_that_is_there_is_not_overwritten_where_that_is_refused(tmp_path:
     assert _files(tmp_path) == [path]
 
 
-def test_a_second_name_keeps_what_it_named(tmp_path: Path) -> None:
+def test_a_second_name_keeps_its_content(tmp_path: Path) -> None:
     path, other = tmp_path / "last", tmp_path / "best"
     write_whole(path, "one")
     link_whole(path, other)
@@ -61,7 +61,7 @@ def test_a_second_name_keeps_what_it_named(tmp_path: Path) -> None:
     assert _files(tmp_path) == [other, path]
 
 
-def test_a_lock_is_refused_to_another_process_which_learns_the_holder(tmp_path: Path) -> None:
+def test_a_lock_is_refused_to_another_process_with_the_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = f"from pathlib import Path\nfrom amc_core.files import lock_file\nlock_file(Path({str(path)!r}))"
     with lock_file(path):

@@ -40,7 +40,7 @@ def raw_file(path: Path, **replacements: Any) -> Path:
 
 
 def tiny_trial(data: Path, **changes: Any) -> TrialConfig:
-    """Return a configuration whose epochs take a moment."""
+    """Return a configuration with very short epochs."""
     values: dict[str, Any] = {
         "data": str(data),
         "image_size": 32,

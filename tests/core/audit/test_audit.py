@@ -1,4 +1,4 @@
-"""The audit: it passes what is right and names what is wrong, from the frames and not from the labels."""
+"""The audit passes good files and names the faults of others, from the frames and not from the labels."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_two_exchanged_columns_are_named(spoil: Callable[..., dict[str, Check]],
     assert len(order.measured["contradicted"]) == 2
 
 
-def test_one_odd_class_is_said_and_forgiven(spoil: Callable[..., dict[str, Check]]) -> None:
+def test_one_odd_class_is_named_and_passes(spoil: Callable[..., dict[str, Check]]) -> None:
     def replace(file: Any) -> None:  # what single sidebands are in some files: noise in the whole band
         rows = np.flatnonzero(file["Y"][:, CLASSES.index("AM-SSB-SC")])
         noise = np.random.default_rng(0).normal(size=(len(rows), 1024, 2), scale=0.5**0.5)
@@ -111,7 +111,7 @@ def test_a_file_of_one_label_set_is_judged_by_what_it_has(tmp_path: Path) -> Non
     assert failed(checks) == set()
 
 
-def test_classes_that_cannot_tell_the_two_orders_apart_are_said_and_not_failed(tmp_path: Path) -> None:
+def test_classes_that_fit_both_orders_skip_the_check(tmp_path: Path) -> None:
     names = ["32QAM", "64QAM", "128QAM"]
     write_file(tmp_path / "a", modulations=names, levels_db=[20, 30], frames_per_cell=8, seed=0)
     checks = audited(tmp_path / "a")
@@ -124,9 +124,7 @@ def test_classes_that_cannot_tell_the_two_orders_apart_are_said_and_not_failed(t
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
-def test_a_file_without_a_usable_frame_is_not_said_to_have_another_order(
-    spoil: Callable[..., dict[str, Check]], value: float
-) -> None:
+def test_a_file_without_a_usable_frame_skips_the_order(spoil: Callable[..., dict[str, Check]], value: float) -> None:
     def empty(file: Any) -> None:
         file["X"][:] = np.full(file["X"].shape, value)  # h5py takes half a minute for a single value
 
@@ -145,22 +143,22 @@ def test_huge_and_tiny_values_are_judged_like_any_other(spoil: Callable[..., dic
     assert failed(spoil(scale)) == {"frame power"}
 
 
-def test_a_carrier_that_synced_cannot_find_fails_it_and_is_the_reason_why_labels_are_not_judged(
+def test_a_large_carrier_offset_fails_synced_and_skips_the_order(
     tmp_path: Path,
 ) -> None:
     far = Recipe(cfo_sd=0.01)
     write_file(tmp_path / "a", modulations=CLASSES, levels_db=[20, 30], frames_per_cell=16, seed=0, recipe=far)
     checks = audited(tmp_path / "a")
     assert failed(checks) == {"carrier", "synced"}
-    assert 0.01 < checks["carrier"].measured["cycles_a_sample"] < 0.02  # 1.64 standard deviations hold 90 %
+    assert 0.01 < checks["carrier"].measured["cycles_a_sample"] < 0.02  # 1.64 standard deviations hold 90%
     assert "a carrier within 1/1600 cycles a sample, which does not hold here" in checks["synced"].text
     assert checks["label order"].verdict == "skip"
     assert "a large carrier offset hides the order" in checks["label order"].text
 
 
 @pytest.mark.parametrize("modulation", ["BPSK", "QPSK"])
-def test_the_carrier_is_judged_by_where_synced_loses_it(tmp_path: Path, modulation: str) -> None:
-    for cfo_sd, verdict in ((3e-4, "pass"), (5e-4, "fail")):  # 96 and 79 % of the frames are within 1/1600
+def test_the_carriers_limit_is_that_of_synced(tmp_path: Path, modulation: str) -> None:
+    for cfo_sd, verdict in ((3e-4, "pass"), (5e-4, "fail")):  # 96% and 79% of the frames are within 1/1600
         path = tmp_path / f"{cfo_sd}"
         recipe = Recipe(cfo_sd=cfo_sd)
         write_file(path, modulations=[modulation], levels_db=[20], frames_per_cell=64, seed=0, recipe=recipe)
@@ -168,7 +166,7 @@ def test_the_carrier_is_judged_by_where_synced_loses_it(tmp_path: Path, modulati
 
 
 @pytest.mark.parametrize("modulation", CLASSES)
-def test_no_other_class_in_the_place_of_bpsk_or_qpsk_is_taken_for_a_carrier_offset(modulation: str) -> None:
+def test_another_class_in_the_place_of_bpsk_or_qpsk_shows_no_carrier_offset(modulation: str) -> None:
     iq_BTC = synthesise_frames(modulation, 20, 32, np.random.default_rng(0), Recipe())
     for named in ("BPSK", "QPSK"):
         offset_B = carrier_offset(iq_BTC, named)
@@ -204,7 +202,7 @@ def test_a_missing_frame_shows_in_its_cell(spoil: Callable[..., dict[str, Check]
     assert "OOK at -10 dB" in checks["frames per cell"].text
 
 
-def test_random_gain_breaks_unit_power_and_nothing_else_for_no_representation_sees_it(tmp_path: Path) -> None:
+def test_random_gain_fails_the_frame_power_only(tmp_path: Path) -> None:
     write_file(
         tmp_path / "a",
         modulations=CLASSES,
@@ -217,7 +215,7 @@ def test_random_gain_breaks_unit_power_and_nothing_else_for_no_representation_se
     assert failed(checks) == {"frame power"}
 
 
-def test_labels_that_are_shifted_and_labels_that_are_wrong_are_told_apart(
+def test_shifted_labels_and_wrong_labels_get_different_messages(
     spoil: Callable[..., dict[str, Check]],
 ) -> None:
     def shift(file: Any) -> None:
@@ -253,7 +251,7 @@ def test_noise_has_no_symbol_clock(spoil: Callable[..., dict[str, Check]]) -> No
     assert "no cyclic line" in checks["samples per symbol"].text
 
 
-def test_other_integers_than_the_originals_are_said(spoil: Callable[..., dict[str, Check]]) -> None:
+def test_other_integers_than_the_originals_fail_the_layout(spoil: Callable[..., dict[str, Check]]) -> None:
     def shrink(file: Any) -> None:
         labels = file["Y"][:].astype(np.int8)
         del file["Y"]

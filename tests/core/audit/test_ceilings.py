@@ -1,4 +1,4 @@
-"""The reference lines: where they must lie, and that they are no guess."""
+"""The ceilings against theory and known values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_bound_of_the_digital_modulations_is_the_known_one(snr_db: int, expe
     assert bound == pytest.approx(expected, abs=0.045)  # three standard errors of 850 frames
 
 
-def test_the_bound_takes_the_rings_that_it_is_given() -> None:
+def test_the_bound_uses_the_given_rings() -> None:
     # With rings of nearly one size, 16APSK lies farther from 16QAM than with an inner and an outer one.
     names = ["16APSK", "16QAM"]
     expected, one_size = (
@@ -28,7 +28,7 @@ def test_the_bound_takes_the_rings_that_it_is_given() -> None:
     assert one_size > expected + 3 * standard_error(expected, 400)
 
 
-def test_two_constellations_are_told_apart_as_theory_says() -> None:
+def test_the_bound_of_two_constellations_agrees_with_theory() -> None:
     # BPSK against QPSK in strong noise is a test of one variance against another. With N = 128 symbols at Es/N0 = g the
     # detector sum(I^2 - Q^2) has the deflection sqrt(N) g: an error of Phi(-sqrt(N) g / 2) at equal odds.
     from math import erfc, sqrt
@@ -41,7 +41,7 @@ def test_two_constellations_are_told_apart_as_theory_says() -> None:
     )
 
 
-def test_oqpsk_is_told_from_qpsk_by_its_instants_alone() -> None:
+def test_oqpsk_differs_from_qpsk_by_its_instants_only() -> None:
     assert likelihood_bound(["QPSK", "OQPSK"], 0, 100, np.random.default_rng(3)) > 0.99
     assert likelihood_bound(["QPSK", "OQPSK"], -25, 400, np.random.default_rng(3)) < 0.6
 
@@ -51,7 +51,7 @@ def test_a_modulation_without_symbols_has_no_bound() -> None:
         likelihood_bound(["QPSK", "FM", "GMSK"], 0, 1, np.random.default_rng(0))
 
 
-def test_the_spectrum_tells_the_snr_of_nearly_every_frame() -> None:
+def test_the_spectrum_gives_the_snr_of_nearly_every_frame() -> None:
     levels = range(0, 31, 2)
     share = [psd_snr_accuracy(DIGITAL, level, levels, 25, np.random.default_rng([4, level])) for level in levels]
     assert np.mean(share) >= 0.97
@@ -65,7 +65,7 @@ def test_the_estimate_is_unbiased_whatever_the_gain(modulation: str) -> None:
         assert np.median(estimate_snr_db(frames)) == pytest.approx(snr_db, abs=0.25)
 
 
-def test_frames_without_signal_or_without_anything_have_an_estimate_all_the_same() -> None:
+def test_frames_of_noise_and_frames_of_zeros_have_an_estimate() -> None:
     noise = np.random.default_rng(0).normal(size=(20, 1024, 2)).astype(np.float32)
     assert (estimate_snr_db(noise) < -5).all()
     assert np.isfinite(estimate_snr_db(np.zeros((1, 1024, 2), np.float32))).all()

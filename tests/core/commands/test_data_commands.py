@@ -75,7 +75,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
         (("--frames-per-cell", "0"), "frames-per-cell"),
     ],
 )
-def test_what_cannot_be_made_is_refused_by_name_and_nothing_is_written(
+def test_a_wrong_flag_is_refused_by_name_and_nothing_is_written(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = synth(str(tmp_path / "frames.hdf5"), *arguments)
@@ -84,7 +84,7 @@ def test_what_cannot_be_made_is_refused_by_name_and_nothing_is_written(
     assert not (tmp_path / "frames.hdf5").exists()
 
 
-def test_a_folder_is_made_and_one_that_cannot_be_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_made_or_the_reason_is_printed(tmp_path: Path) -> None:
     assert synth(str(tmp_path / "new" / "frames.hdf5"), "--frames-per-cell", "1").exit_code == 0
     result = synth(str(tmp_path / "new" / "frames.hdf5" / "below a file" / "frames.hdf5"))
     assert result.exit_code == 1
@@ -124,7 +124,7 @@ def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_p
     assert {check["name"] for check in facts["checks"]} >= {"label order", "SNR labels", "synced"}
 
 
-def test_show_draws_the_frame_that_was_asked_for(frames: Path, tmp_path: Path) -> None:
+def test_show_draws_the_chosen_frame(frames: Path, tmp_path: Path) -> None:
     out = tmp_path / "frame.png"
     result = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "20", "--image-size", "32")
     assert result.exit_code == 0, result.output
@@ -170,7 +170,7 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
         (("--check",), 2, "amc-data split writes one"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(
+def test_an_impossible_split_is_refused(
     frames: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
     result = data("split", str(frames), str(tmp_path / "split.json"), *arguments)
@@ -203,7 +203,7 @@ def test_a_manifest_with_a_damaged_value_is_refused_by_name_and_not_called_anoth
     assert message in result.stderr
 
 
-def test_what_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> None:
     for content in ("{}", "[]", "hello", '{"label_set": "x", "levels_db": [0], "split": [1], "split_seed": 0}'):
         (tmp_path / "split.json").write_text(content)
         result = data("split", str(frames), str(tmp_path / "split.json"), "--check")

@@ -1,4 +1,4 @@
-"""Frames on their way from the file to the model, read ahead by a thread."""
+"""Batches from the file to the model, read ahead by a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Counting(RadioMLFile):
-    """Counts what is read, and fails at a row."""
+    """Counts the reads, and fails at a row."""
 
     reads = 0
     bad_row = -1
@@ -51,7 +51,7 @@ def chunks(order: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def test_batches_come_in_the_order_that_was_asked_for_with_their_own_targets(data: Counting) -> None:
+def test_batches_come_in_the_given_order_with_their_own_targets(data: Counting) -> None:
     chosen = selection(data)
     order = np.random.default_rng(1).permutation(40)
     feed = Feed(data, chosen, lambda iq_BTC: iq_BTC * 2, CPU)
@@ -69,7 +69,7 @@ def test_images_have_their_channels_last_and_samples_stay_as_they_are(data: Coun
     assert samples.input.is_contiguous()
 
 
-def test_an_end_in_the_middle_cancels_what_is_not_being_read_and_leaves_no_thread(
+def test_a_stop_in_the_middle_cancels_waiting_reads_and_leaves_no_thread(
     data: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, cancelled = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ def test_an_end_in_the_middle_cancels_what_is_not_being_read_and_leaves_no_threa
     assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
 
 
-def test_a_failed_read_reaches_whoever_asks_for_its_batch_and_none_before_it(data: Counting) -> None:
+def test_a_failed_read_raises_at_its_own_batch(data: Counting) -> None:
     data.bad_row = int(selection(data).rows[2])
     batches = Feed(data, selection(data), lambda iq_BTC: iq_BTC, CPU).batches(chunks(np.arange(40), 1))
     next(batches)
@@ -108,7 +108,7 @@ def test_a_failed_read_reaches_whoever_asks_for_its_batch_and_none_before_it(dat
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("storage", ["device", "memmap"])
-def test_a_gpu_gets_the_frames_that_it_holds_and_those_that_it_does_not(data: Counting, storage: str) -> None:
+def test_a_gpu_gets_frames_that_it_holds_and_frames_from_the_file(data: Counting, storage: str) -> None:
     device = torch.device("cuda")
     chosen = selection(data)
     with RadioMLFile(data.path, storage=storage) as held:

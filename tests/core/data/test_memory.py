@@ -1,4 +1,4 @@
-"""The memory that tensors gave back."""
+"""Freed memory stays with the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _faults_of_eight_megabytes() -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
-def test_a_block_that_is_wanted_again_is_not_fetched_from_the_kernel_again() -> None:
+def test_a_freed_block_is_reused_without_the_kernel() -> None:
     assert keep_freed_memory()
     np.ones(1 << 20)
     assert _faults_of_eight_megabytes() < 2048  # 20 times fresh would be 40,960 pages

@@ -1,4 +1,4 @@
-"""How much memory a container or a cluster job may still take: planted control groups of both versions."""
+"""Free memory of a container or a cluster job, from written control groups of both versions."""
 
 from __future__ import annotations
 
@@ -42,29 +42,27 @@ def test_version_1_is_read_from_the_memory_controller_and_not_from_another(tmp_p
     assert free_memory(groups(tmp_path, "5:cpu,cpuacct:/job\n4:memory:/job\n1:name=systemd:/job\n")) == 650
 
 
-def test_within_a_container_the_groups_own_root_is_taken(tmp_path: Path) -> None:
+def test_in_a_container_the_mounted_root_is_the_group(tmp_path: Path) -> None:
     plant(tmp_path / "fs", VERSION_2, 1000, 900)
     assert free_memory(groups(tmp_path, "0::/path/of/the/host\n")) == 100
     plant(tmp_path / "elsewhere", VERSION_2, 10, 9)
     assert free_memory(groups(tmp_path, "0::/../elsewhere\n")) == 100  # nothing outside of the mount
 
 
-def test_file_pages_that_the_kernel_gives_back_are_free(tmp_path: Path) -> None:
+def test_file_pages_that_the_kernel_can_free_count_as_free(tmp_path: Path) -> None:
     # A trial that has read 800 bytes of its file would otherwise find its own container full.
     plant(tmp_path / "fs", VERSION_2, 1000, 900, 800)
     assert free_memory(groups(tmp_path, "0::/\n")) == 900
 
 
 @pytest.mark.parametrize("lines", ["0::/\n", "no such line\n", ""])
-def test_without_a_limit_nothing_is_claimed(tmp_path: Path, lines: str) -> None:
+def test_without_a_limit_the_answer_is_none(tmp_path: Path, lines: str) -> None:
     plant(tmp_path / "fs", VERSION_2, "max", 900)
     assert free_memory(groups(tmp_path, lines)) is None
     assert memory_groups(tmp_path / "none") == []
 
 
-def test_room_is_what_the_container_allows_where_that_is_less_than_the_machine_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_containers_limit_below_the_machines_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, VERSION_2, 5000, 1000, 500)
     monkeypatch.setattr(storage, "memory_groups", lambda: [tmp_path])
     assert find_room(torch.device("cpu")).ram == 4500

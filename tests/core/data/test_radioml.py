@@ -1,4 +1,4 @@
-"""Reading files: labels, gathers, and every way in which a file can be wrong."""
+"""Reading files: labels, gathering rows, and every fault of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room
 from amc_core.modulations import CLASSES, LABEL_SETS
 
 
-def test_frames_come_by_memory_map_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_frames_come_by_memory_map_in_the_given_order(tmp_path: Path) -> None:
     path = raw_file(tmp_path / "a.hdf5")
     with h5py.File(path) as file:
         expected = file["X"][:]
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
         ({"Z": np.zeros(4, np.int64)}, "Z is int64"),
     ],
 )
-def test_a_wrong_layout_is_refused_with_what_was_found_and_expected(
+def test_a_wrong_layout_is_refused_with_both_layouts(
     tmp_path: Path, replacement: dict[str, object], message: str
 ) -> None:
     path = raw_file(tmp_path / "a.hdf5", **replacement)
@@ -218,7 +218,7 @@ def test_device_without_a_gpu_is_refused(tmp_path: Path) -> None:
             data.frames_on_device(np.arange(4))
 
 
-def test_frames_held_by_a_device_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_frames_held_by_a_device_come_back_in_the_given_order(tmp_path: Path) -> None:
     # The CPU is a device as good as another for what is copied and gathered.
     with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
         held = HeldOnDevice(data.frames, np.array([0, 2, 3]), data.n_frames, torch.device("cpu"))

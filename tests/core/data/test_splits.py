@@ -1,4 +1,4 @@
-"""No frame in two parts, every frame in one, the same parts everywhere."""
+"""Every frame is in exactly one part, and the parts are the same on every machine."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_parts_are_disjoint_complete_and_stratified(
         assert abs(len(part) - fraction * len(everything)) < 1 + 1e-3
 
 
-def test_the_original_file_divides_as_the_literature_counts_it() -> None:
+def test_the_original_file_divides_into_the_published_numbers() -> None:
     split = stratified_split(cells(17, 16, 4096), (0.8, 0.1, 0.1), seed=0)
     assert (len(split.train), len(split.val), len(split.test)) == (891_289, 111_411, 111_412)
 
 
-def test_the_split_depends_on_the_seed_and_on_nothing_else() -> None:
+def test_the_split_depends_on_the_seed_only() -> None:
     one, again, other = (stratified_split(cells(3, 2, 50), (0.8, 0.1, 0.1), seed) for seed in (1, 1, 2))
     assert np.array_equal(one.test, again.test)
     assert not np.array_equal(one.test, other.test)
@@ -71,7 +71,7 @@ def test_a_part_without_frames_is_refused() -> None:
         stratified_split(cells(1, 1, 5), (0.8, 0.1, 0.1), seed=0)
 
 
-def test_the_fingerprint_names_everything_that_decides_the_split() -> None:
+def test_the_fingerprint_depends_on_everything_that_decides_the_split() -> None:
     selection = cells(2, 3, 10)
     fingerprint = split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
     assert fingerprint == split_fingerprint("data", selection, (0.8, 0.1, 0.1), 0)
@@ -101,7 +101,7 @@ def test_a_manifest_survives_json_and_names_the_rows_of_every_part() -> None:
     assert again["parts"]["val"]["sha256"].startswith("2041d83e4d460d93")
 
 
-def test_a_manifest_of_something_else_is_told_apart_by_what_differs() -> None:
+def test_the_differences_of_another_manifest_are_named() -> None:
     selection = cells(2, 3, 20)
     given = manifest("data", selection, (0.8, 0.1, 0.1), 0)
     assert any(

@@ -1,4 +1,4 @@
-"""The compiled drawing: its polynomials are as good as float32, and its images lie as networks want them."""
+"""The compiled drawing: polynomials exact to float32, and images with their channels last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amc_core.inputs.representations import Representation
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
-def test_the_logarithm_is_numpys_to_a_rounding() -> None:
+def test_the_logarithm_equals_numpys_up_to_rounding() -> None:
     from amc_core.inputs.cpu_drawing import log1p
 
     x = np.concatenate([np.linspace(0, 400, 100_001), np.logspace(-20, 3, 10_001)]).astype(np.float32)
@@ -26,7 +26,7 @@ def test_the_logarithm_is_numpys_to_a_rounding() -> None:
     assert not zero.any()  # pixels that no point touched stay empty
 
 
-def test_the_angle_is_numpys_to_a_rounding_in_every_direction() -> None:
+def test_the_angle_equals_numpys_up_to_rounding() -> None:
     from amc_core.inputs.cpu_drawing import arctangent
 
     angles = np.linspace(-np.pi, np.pi, 4001)

@@ -29,7 +29,7 @@ def test_the_histogram_equals_numpys_on_random_points_and_on_the_edges(size: int
     )
 
 
-def test_the_upper_edge_belongs_to_the_last_bin_and_what_lies_outside_is_dropped() -> None:
+def test_the_upper_edge_belongs_to_the_last_bin_and_points_outside_are_dropped() -> None:
     points = torch.tensor([[[2.5, 2.5], [-2.5, 2.5], [2.6, 0.0], [float("nan"), 0.0], [0.0, float("inf")]]])
     counts = histogram(points, size=16, half_range=2.5)[0]
     assert counts[-1, -1] == 1
@@ -60,12 +60,12 @@ def test_the_reference_is_numpys_histogram_of_the_unit_power_frame_and_counts_ba
     assert np.array_equal(images[[0, 2]], expected[[0, 2]])
 
 
-def test_more_than_16_bits_can_count_is_refused() -> None:
+def test_sizes_beyond_16_bits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"70000 samples and 32 pixels were given"):
         log_histogram(np.zeros((1, 70_000, 2), np.float32), np.zeros((1, 32, 32), np.float32), np.zeros(1, bool), 2.5)
 
 
-def test_a_shared_point_lies_where_it_was_and_keeps_its_weight() -> None:
+def test_a_shared_point_keeps_its_place_and_weight() -> None:
     row, column = torch.tensor([[3.25, 5.5]]), torch.tensor([[4.75, 2.5]])
     image = spread_points(row, column, 8)[0]
     assert image.sum() == 2

@@ -1,4 +1,4 @@
-"""Images: what they show, that every path draws the same, and what bad frames turn into."""
+"""Images: their content, equal results of every path, and bad frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def noise(n_frames: int, seed: int = 1) -> Tensor:
 
 
 def points_moved(images: Tensor, expected: Tensor, n_points: int) -> float:
-    """Return the share of points that lie elsewhere than expected, of log1p histograms."""
+    """Return the share of points in other bins than expected, from log1p histograms."""
     return float((images.double().expm1() - expected.double().expm1()).abs().sum() / 2 / n_points)
 
 
@@ -53,7 +53,7 @@ def test_auto_range_moves_no_more_points_against_numpy_without_a_range(size: int
     assert points_moved(images[:, 0], torch.from_numpy(expected), 400 * 1024) <= 1e-5
 
 
-def test_auto_range_forgets_the_scale() -> None:
+def test_auto_range_loses_the_scale() -> None:
     frames = noise(20)
     narrow = torch.stack([frames, frames * torch.tensor([0.5, 2.0])])  # the axes are stretched one by one
     same = Representation(config(histogram_range="auto", image_size=32))(narrow.flatten(0, 1))
@@ -118,7 +118,7 @@ def test_synced_shows_the_points_of_a_constellation_and_its_phase_steps() -> Non
 
 @pytest.mark.parametrize("name", REPRESENTATIONS)
 @pytest.mark.parametrize("size", [32, 64, 100])
-def test_the_shape_is_what_the_model_is_told(name: str, size: int) -> None:
+def test_the_input_has_the_shape_of_input_shape(name: str, size: int) -> None:
     input_BX = Representation(config(name, image_size=size))(noise(2))
     assert input_BX.shape == (2, *input_shape(config(name, image_size=size)))
     assert input_BX.shape[1] == CHANNELS[name]
@@ -132,7 +132,7 @@ def test_iq_is_the_frame_at_unit_power_with_the_channels_first() -> None:
     )
 
 
-def test_iq_and_images_are_not_taken_for_one_another() -> None:
+def test_iq_with_an_image_network_is_refused_and_the_reverse() -> None:
     for given in (
         {"representation": "iq"},
         {"model_type": "iq_convnet"},
@@ -142,7 +142,7 @@ def test_iq_and_images_are_not_taken_for_one_another() -> None:
             TrialConfig.from_mapping(given)
 
 
-def test_what_a_representation_cannot_heed_is_refused() -> None:
+def test_a_setting_that_a_representation_ignores_is_refused() -> None:
     for given in ({"histogram_norm": "max"}, {"histogram_range": "auto"}, {"histogram_range": 2.0}):
         with pytest.raises(ConfigError, match=r"has no meaning for representation synced"):
             config("synced", **given)

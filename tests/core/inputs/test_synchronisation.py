@@ -1,4 +1,4 @@
-"""Timing, carrier and spectrum against signals whose truth is known."""
+"""Timing, carrier and spectrum of known signals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ QAM16 = [complex(re, im) / math.sqrt(10) for re in (-3, -1, 1, 3) for im in (-3,
 
 @pytest.mark.parametrize("delay", [0.0, 0.137, -0.3, 0.45])
 @pytest.mark.parametrize("points", [QPSK, QAM16])
-def test_symbols_come_back_whatever_the_timing(points: list[complex], delay: float) -> None:
+def test_symbols_are_recovered_at_any_timing(points: list[complex], delay: float) -> None:
     sent_K = random_symbols(points)
     found_K = symbols(periodic_signal(sent_K, delay=delay), matched_filter())[0]
     expected_K = sent_K[EDGE:-EDGE]
@@ -52,7 +52,7 @@ def test_symbols_come_back_whatever_the_timing(points: list[complex], delay: flo
 
 
 @pytest.mark.parametrize("cfo", [0.0, 1e-4, -3e-4])
-def test_the_carrier_is_taken_out_up_to_a_quarter_turn(cfo: float) -> None:
+def test_the_carrier_is_removed_up_to_a_quarter_turn(cfo: float) -> None:
     sent_K = random_symbols(QAM16)
     time_K = torch.arange(128) * SAMPLES_PER_SYMBOL
     turned_BK = (sent_K * torch.exp(1j * (2 * math.pi * cfo * time_K + 1.0)))[None, EDGE:-EDGE]
@@ -62,7 +62,7 @@ def test_the_carrier_is_taken_out_up_to_a_quarter_turn(cfo: float) -> None:
     assert (found_K[:, None] - grid_K).abs().amin(dim=1).square().mean() < 2e-3
 
 
-def test_a_quarter_turn_does_not_change_what_lies_in_the_first_quadrant() -> None:
+def test_a_quarter_turn_does_not_change_the_first_quadrant() -> None:
     symbol_BK = torch.randn(3, 50, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     turned_BK = first_quadrant(symbol_BK)
     assert (turned_BK.real >= 0).all()
@@ -73,7 +73,7 @@ def test_a_quarter_turn_does_not_change_what_lies_in_the_first_quadrant() -> Non
         torch.testing.assert_close(first_quadrant(symbol_BK * 1j**power), turned_BK)
 
 
-def test_neighbours_do_not_notice_a_rotation() -> None:
+def test_a_rotation_does_not_change_neighbours() -> None:
     symbol_BK = torch.randn(2, 20, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     length_BN, turn_BN = neighbours(symbol_BK)
     assert length_BN.shape == turn_BN.shape == (2, 38)
@@ -83,7 +83,7 @@ def test_neighbours_do_not_notice_a_rotation() -> None:
         torch.testing.assert_close(given, turned)
 
 
-def test_the_spectrum_of_white_noise_is_flat_and_a_carrier_stands_where_it_is() -> None:
+def test_the_spectrum_of_white_noise_is_flat_and_a_carrier_has_its_line() -> None:
     window = torch.hann_window(WELCH_LENGTH)
     noise = torch.randn(200, 1024, 2, generator=torch.Generator().manual_seed(2)) / math.sqrt(2)
     mean_psd = (10 ** (2 * log_psd(welch(noise, window), window))).mean(dim=0)

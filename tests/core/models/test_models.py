@@ -94,6 +94,6 @@ def test_a_regression_head_gives_one_number_and_starts_in_the_middle_of_the_leve
     assert model.snr_head.bias.tolist() == [0.5]
 
 
-def test_networks_of_our_own_have_no_imagenet_weights() -> None:
+def test_the_two_small_networks_have_no_imagenet_weights() -> None:
     with pytest.raises(ConfigError, match="amc_convnet has no ImageNet weights"):
         build_model(config(model_type="amc_convnet", pretrained=True), n_modulations=2, n_levels=2)

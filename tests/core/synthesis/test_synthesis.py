@@ -1,4 +1,4 @@
-"""The generator: symbol tables, the pulse, what a written file holds."""
+"""The generator: symbol tables, pulses, and the written file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_pulse_and_its_matched_filter_have_no_intersymbol_interference() -> 
 
 
 def recovered_symbols(modulation: str, snr_db: float) -> Signal:
-    """Undo everything but the phase, with the truth found by trying: timing by the largest eye opening."""
+    """Return symbols with timing found by the largest eye opening; the phase stays unknown."""
     frames = synthesise_frames(modulation, snr_db, 8, np.random.default_rng(0), PLAIN).astype(np.float64)
     signal = frames[..., 0] + 1j * frames[..., 1]
     pulse = root_raised_cosine(np.arange(-64, 65) / 8, np.array(0.25))
@@ -120,7 +120,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path: P
     assert first == again != other
 
 
-def test_a_cell_is_the_same_whichever_others_are_written(tmp_path: Path) -> None:
+def test_a_cell_does_not_depend_on_the_other_cells(tmp_path: Path) -> None:
     write_file(tmp_path / "few", modulations=["QPSK"], levels_db=[10], frames_per_cell=4, seed=3)
     write_file(tmp_path / "many", modulations=["QPSK", "BPSK"], levels_db=[0, 10], frames_per_cell=4, seed=3)
     with h5py.File(tmp_path / "few") as few, h5py.File(tmp_path / "many") as many:
@@ -137,7 +137,7 @@ def test_an_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
-def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
+def test_a_disk_that_is_too_small_is_refused_before_the_first_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100_000))
@@ -158,7 +158,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_frame(
     ],
 )
 def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path: Path, moment: str, message: str) -> None:
-    # A limit of the process stands for the full disk: both make a write fail. In a process of its own, which HDF5 might
+    # A limit of the process replaces the full disk: both make a write fail. In its own process, which HDF5 might
     # end.
     code = """
 import resource, sys
@@ -195,7 +195,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path) -> None:
     assert sum(reported) == 30
 
 
-def test_a_fault_in_a_process_reaches_the_caller_and_leaves_nothing(
+def test_an_error_in_a_process_reaches_the_caller_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The child opens a file that is not there: a folder that vanished, say.
@@ -257,7 +257,7 @@ def test_double_sidebands_lie_on_one_line_and_single_ones_on_one_side() -> None:
         assert power[frequency < -0.004].sum() < 1e-3
 
 
-def test_the_carrier_is_there_with_it_and_not_without() -> None:
+def test_only_modulations_with_carrier_have_a_line() -> None:
     def carrier(modulation: str) -> float:
         still = signals(modulation, Recipe(cfo_sd=0.0))
         return float(np.median(np.abs(still.mean(axis=1))))
@@ -283,7 +283,7 @@ def test_the_pulse_varies_in_roll_off_and_span() -> None:
     assert sidelobes(2) > 5 * sidelobes(8)
 
 
-def test_a_carrier_offset_turns_the_frame_as_much_as_it_should() -> None:
+def test_a_carrier_offset_turns_the_frame_by_its_angle() -> None:
     fourth = [np.abs(np.fft.fft(signals("QPSK", Recipe(cfo_sd=sd)) ** 4, axis=1)).argmax(axis=1) for sd in (0.0, 0.01)]
     assert set(fourth[0].tolist()) == {0}
     offset = np.fft.fftfreq(1024)[fourth[1]] / 4
@@ -291,7 +291,7 @@ def test_a_carrier_offset_turns_the_frame_as_much_as_it_should() -> None:
 
 
 def tilt_db(fading: str) -> float:
-    """How differently the two halves of the band are received, in dB, from frame to frame."""
+    """Return the spread over frames of the power ratio of the two halves of the band, in dB."""
     faded = signals("QPSK", Recipe(roll_off=(0.25, 0.25), half_span=(8, 8), fading=fading), n_frames=400)
     np.testing.assert_allclose(np.mean(np.abs(faded) ** 2, axis=1), 1.0, rtol=1e-4)
     power = np.abs(np.fft.fft(faded * np.blackman(1024), axis=1)) ** 2
@@ -301,7 +301,7 @@ def tilt_db(fading: str) -> float:
     return float(np.std(10 * np.log10(upper / lower)))
 
 
-def test_fading_tilts_the_band_the_more_the_less_of_it_is_constant() -> None:
+def test_fading_tilts_the_band_more_with_a_smaller_constant_part() -> None:
     assert 1.1 * tilt_db("none") < tilt_db("rician") < tilt_db("rayleigh") / 1.1
 
 
@@ -311,7 +311,7 @@ def test_the_snr_is_that_of_the_faded_frame(fading: str) -> None:
     assert 10 * np.log10(density[np.abs(frequency) > 0.25].mean() * 1024 * 11) == pytest.approx(0.0, abs=0.15)
 
 
-def test_the_gain_is_uniform_in_db_and_changes_nothing_else() -> None:
+def test_the_gain_is_uniform_in_db_and_only_scales() -> None:
     gained = signals("QPSK", Recipe(gain_db=10), n_frames=300)
     power_db = 10 * np.log10(np.mean(np.abs(gained) ** 2, axis=1))
     assert -10 <= power_db.min() < -9 < 9 < power_db.max() <= 10
@@ -326,7 +326,7 @@ def test_rings_are_a_parameter_and_whole_radii_or_ratios_mean_the_same() -> None
     assert set(APSK_RADII) == {name for name in CLASSES if "APSK" in name}
 
 
-def test_a_recipe_is_refused_with_everything_that_is_wrong_with_it() -> None:
+def test_a_recipe_is_refused_with_all_violations() -> None:
     with pytest.raises(ValueError, match="roll_off") as caught:
         Recipe(
             roll_off=(0.5, 0.1),

@@ -34,7 +34,7 @@ def checkpoint(epoch: int = 3) -> Checkpoint:
     )
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best.pt", checkpoint())
     loaded = load_checkpoint(tmp_path / "best.pt")
     assert (loaded.run, loaded.epoch, loaded.steps_done) == ("94fqx0gz", 3, 7)
@@ -46,7 +46,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pt"] == ["best.pt"]
 
 
-def test_a_failed_save_leaves_the_old_checkpoint_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_only_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run" / "best.pt"
     path.parent.mkdir()
     save_checkpoint(path, checkpoint(epoch=1))

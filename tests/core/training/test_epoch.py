@@ -1,4 +1,4 @@
-"""The optimiser steps of an epoch: what is decayed, what is clipped, in which precision, and who waits for the GPU."""
+"""The optimiser steps of an epoch: weight decay, clipping, precision, and waiting for the GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def prepared(config: TrialConfig) -> Iterator[TrainingState]:
-    """Lend what train() begins with."""
+    """Lend the state that train() begins with."""
     with RadioMLFile(config.data, storage=config.storage) as file:
         yield TrainingState(prepare(config, file)[0])
 
@@ -45,7 +45,7 @@ def train_first_epoch(state: TrainingState, show: Callable[[float], None] = lamb
 
 
 class Scaled(Precision):
-    """The scaled loss of float16, in float32: what a GPU of before 2020 does, on the CPU."""
+    """The scaled loss of float16, in float32 on the CPU, as on a GPU without bfloat16."""
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -70,9 +70,7 @@ def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Precision, Scaled])
 @pytest.mark.parametrize("largest", [None, 0.01])
-def test_gradients_are_clipped_to_the_norm_that_is_asked_for(
-    data: Path, kind: type[Precision], largest: float | None
-) -> None:
+def test_gradients_are_clipped_to_the_given_norm(data: Path, kind: type[Precision], largest: float | None) -> None:
     norms: list[float] = []
 
     def note(stepping: torch.optim.Optimizer, *_: Any) -> None:
@@ -120,7 +118,7 @@ def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(
 @needs_gpu
 @pytest.mark.parametrize("storage", ["device", "memmap"])
 @pytest.mark.parametrize("representation", ["constellation", "synced"])
-def test_no_step_on_cuda_waits_for_the_gpu_between_two_looks_of_the_guard(
+def test_no_step_on_cuda_waits_for_the_gpu_between_two_checks_for_nan(
     data: Path, storage: str, representation: str
 ) -> None:
     changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34}

@@ -1,4 +1,4 @@
-"""Scores, accuracy by SNR and attractors, against confusions whose answers are known."""
+"""Scores, accuracy by SNR and attractors of confusions with known answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ N = 400  # frames of a true level
 
 
 def blurred(width: float) -> npt.NDArray[np.int64]:
-    """Return a confusion that blurs every level into its neighbours, as an honest estimator does."""
+    """Return a confusion of every level with its neighbours, as any estimator has it."""
     level = np.arange(len(LEVELS_DB))
     weight = np.exp(-(((level[:, None] - level[None, :]) / width) ** 2))
     return np.round(N * weight / weight.sum(axis=1, keepdims=True)).astype(np.int64)
 
 
 def planted(snr_db: int, shares: dict[int, float]) -> npt.NDArray[np.int64]:
-    """Return the blur, with shares of some true levels moved to one guess."""
+    """Return that confusion, with shares of some true levels moved to one guess."""
     confusion = blurred(0.8)
     target = LEVELS_DB.index(snr_db)
     for true_db, share in shares.items():
@@ -50,13 +50,13 @@ def test_a_planted_attractor_is_found_with_what_it_swallows() -> None:
     assert result[0].guessed == pytest.approx(confusion[:, column].sum() / confusion.sum())
 
 
-def test_a_black_hole_for_most_of_the_range_is_found() -> None:
+def test_an_attractor_of_most_of_the_range_is_found() -> None:
     result = attractors(planted(28, dict.fromkeys(range(8, 28, 2), 0.6)), LEVELS_DB)
     assert result[0].snr_db == 28
     assert set(result[0].swallowed) == set(range(8, 28, 2))
 
 
-def test_two_attractors_are_told_apart_the_greedier_one_first() -> None:
+def test_two_attractors_are_found_the_stronger_one_first() -> None:
     # The 2025 research log's peach-violet-189: 26 dB first, 12 dB second.
     confusion = planted(26, {22: 0.8, 24: 0.8, 28: 0.8, 30: 0.8})
     second = planted(12, {10: 0.7, 14: 0.7})
@@ -66,11 +66,11 @@ def test_two_attractors_are_told_apart_the_greedier_one_first() -> None:
 
 
 @pytest.mark.parametrize("width", [0.1, 0.8, 2.0, 6.0])
-def test_an_honest_blur_is_no_attractor(width: float) -> None:
+def test_confusion_with_neighbours_is_no_attractor(width: float) -> None:
     assert attractors(blurred(width), LEVELS_DB) == ()
 
 
-def test_the_top_level_read_as_its_neighbour_is_a_blur_and_no_attractor() -> None:
+def test_the_top_level_read_as_its_neighbour_is_no_attractor() -> None:
     assert attractors(planted(28, {30: 0.8}), LEVELS_DB) == ()
 
 
@@ -82,7 +82,7 @@ def test_guessing_at_random_is_no_attractor(n_frames: int) -> None:
         assert attractors(confusion, LEVELS_DB) == ()
 
 
-def test_a_model_that_always_says_the_same_is_an_attractor_of_everything() -> None:
+def test_a_constant_guess_is_an_attractor_of_every_level() -> None:
     confusion = np.zeros((16, 16), dtype=np.int64)
     confusion[:, 3] = N
     result = attractors(confusion, LEVELS_DB)
@@ -120,7 +120,7 @@ def test_accuracies_come_from_one_joint_confusion() -> None:
     assert result.mod_acc_by_snr.tolist() == pytest.approx([26 / 30, 20 / 30])
 
 
-def test_within_a_family_a_mixed_up_modulation_is_right() -> None:
+def test_a_wrong_modulation_of_the_same_family_is_right_for_the_family() -> None:
     ask, psk = small().family_scores
     assert (ask.name, ask.n_frames, ask.recall, ask.precision) == ("ASK", 40, 30 / 40, 1.0)
     assert (psk.name, psk.n_frames, psk.recall, psk.precision) == ("PSK", 20, 1.0, 20 / 30)

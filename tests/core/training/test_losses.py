@@ -107,7 +107,7 @@ def test_the_guess_is_the_most_probable_level_or_the_nearest_to_the_value() -> N
     assert snr_loss("smooth_l1", regression=True).guess(values).tolist() == [0, 0, 1, 2, 3]
 
 
-def test_a_gap_between_levels_counts_as_far() -> None:
+def test_a_gap_between_levels_counts_as_several_steps() -> None:
     uneven = SnrLoss("l1", alpha=0.5, scale="levels", levels_db=(-20, 0, 2), regression=True)
     values = torch.tensor([[0.0]])  # -20 dB, which is 10 and 11 steps from the others
     assert [uneven(values, torch.tensor([level])).item() for level in range(3)] == pytest.approx([0, 10, 11])
@@ -147,7 +147,7 @@ def test_equal_uncertainty_is_the_plain_sum_with_equal_weights() -> None:
     assert criterion.weights().tolist() == [0.5, 0.5]
 
 
-def test_the_log_variance_weighs_as_kendall_2018_has_it() -> None:
+def test_the_log_variance_weighs_as_in_kendall_2018() -> None:
     modulation_logits, snr_logits, modulation, snr = batch()
     criterion = criterion_of()
     assert criterion.log_variance is not None
@@ -175,7 +175,7 @@ def test_the_harder_task_learns_the_smaller_weight() -> None:
     assert weight_mod < weight_snr
 
 
-def test_fixed_weights_are_what_was_asked_for_and_never_learned() -> None:
+def test_fixed_weights_are_those_given_and_are_not_learned() -> None:
     modulation_logits, snr_logits, modulation, snr = batch()
     criterion = criterion_of(task_weighting="fixed", task_weight_mod=0.7)
     first = functional.cross_entropy(modulation_logits, modulation).item()

@@ -40,7 +40,7 @@ def test_a_batch_is_halved_until_it_fits(error: RuntimeError) -> None:
     assert tried == [500, 0, 250, 0, 125, 0, 63]
 
 
-def test_what_a_failed_attempt_held_is_gone_before_memory_is_given_back() -> None:
+def test_a_failed_attempts_tensors_are_gone_before_memory_is_released() -> None:
     held: list[weakref.ref[torch.Tensor]] = []
     alive = []
 
@@ -78,7 +78,7 @@ def test_another_error_is_not_taken_for_memory(text: str) -> None:
     assert not is_out_of_memory(RuntimeError(text))
 
 
-def test_a_library_that_could_not_begin_is_not_called_out_of_memory_in_the_end() -> None:
+def test_a_library_that_could_not_start_is_not_called_out_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"))  # a wrong driver says it too
 
 

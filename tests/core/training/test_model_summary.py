@@ -72,7 +72,7 @@ def test_the_timing_is_in_the_precision_that_training_has(monkeypatch: pytest.Mo
     assert "(cpu, bfloat16, " in result.as_text()
 
 
-def test_summary_of_a_refused_configuration_says_why() -> None:
+def test_summary_of_a_refused_configuration_has_the_reason() -> None:
     result = CliRunner().invoke(main, ["--summary", "--representation=iq"])
     assert result.exit_code == EXIT_CODES[EndReason.CONFIG_REFUSED]
     assert "iq goes with iq_convnet, and only with it" in result.output

@@ -1,4 +1,4 @@
-"""The pictures say with their pixels what the confusion says."""
+"""The pixels of the pictures follow the confusion."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_picture_is_written_and_can_be_read(tmp_path: Path) -> None:
             assert blue(picture) > 100
 
 
-def test_the_more_is_confused_the_less_is_dark() -> None:
+def test_more_confusion_gives_fewer_dark_pixels() -> None:
     diagonal, half = np.eye(4, dtype=np.int64) * 10, np.full((4, 4), 5)
     names = ["BPSK", "QPSK", "8PSK", "16PSK"]
     assert blue(confusion_picture(diagonal, names, title="x")) > blue(confusion_picture(half, names, title="x")) == 0

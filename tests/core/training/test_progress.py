@@ -1,4 +1,4 @@
-"""What a trial remembers from epoch to epoch."""
+"""Progress over the epochs, and when a trial ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def after(config: TrialConfig, *epochs: tuple[float, float]) -> Progress:
     return progress
 
 
-def test_the_best_epochs_by_accuracy_and_by_loss_are_told_apart() -> None:
+def test_the_best_epochs_by_accuracy_and_by_loss_may_differ() -> None:
     # The 2025 research log's iconic-serenity-164: the highest accuracy came five epochs after the lowest loss.
     progress = after(TrialConfig(), (0.4, 1.0), (0.45, 0.9), (0.47, 0.95))
     assert (progress.combined_acc, progress.loss) == (BestEpoch(3, 0.47), BestEpoch(2, 0.9))

@@ -1,4 +1,4 @@
-"""Continuing a trial exactly, starting from its weights, and refusing frames that they have seen."""
+"""Continuing a trial exactly, starting from its weights, and refusing other splits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(config: TrialConfig, folder: Path, *, stop_at: int | None = None) -> tuple[TrialResult, Memory]:
-    """Train; the request that is asked for as the ``stop_at``-th one ends it."""
+    """Train; the ``stop_at``-th call of should_stop ends it."""
     asked = 0
 
     def should_stop() -> str | None:
@@ -136,7 +136,7 @@ def test_a_stop_in_the_middle_keeps_the_steps_that_were_done(data: Path, tmp_pat
     assert (result.epochs, last.epoch, last.steps_done) == (1, 1, 2)
 
 
-def test_a_finished_trial_goes_on_when_it_may_have_more_epochs(data: Path, tmp_path: Path) -> None:
+def test_a_finished_trial_continues_when_epochs_is_raised(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=2), tmp_path / "short")
     config = tiny_trial(data, epochs=3, resume_from=str(tmp_path / "short"))  # a folder stands for its last.pt
     result, record = run(config, tmp_path / "longer")
@@ -175,7 +175,7 @@ def test_a_checkpoint_with_the_old_word_of_a_setting_continues(data: Path, tmp_p
 
 
 def test_a_last_checkpoint_without_its_best_one_is_refused(data: Path, tmp_path: Path) -> None:
-    # With a learning rate of nothing the first epoch stays the best, and the test would need it.
+    # With a learning rate of almost 0 the first epoch stays the best, and the test needs it.
     still = {"base_lr": 1e-12, "max_lr": 1e-12, "epochs": 2}
     run(tiny_trial(data, **still), tmp_path / "a")
     alone = tmp_path / "copied" / "last.pt"
@@ -211,9 +211,7 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("field", ["resume_from", "init_from"])
-def test_another_split_is_refused_with_the_share_of_frames_that_were_seen(
-    data: Path, tmp_path: Path, field: str
-) -> None:
+def test_another_split_is_refused_with_the_share_of_frames_trained_on(data: Path, tmp_path: Path, field: str) -> None:
     # The 2025 research log's vocal-glade-228: an 80/10/10 checkpoint on a 70/20/10 split.
     _, parent = run(tiny_trial(data, epochs=1), tmp_path / "a")
     changed = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], **{field: str(tmp_path / "a")})
@@ -237,7 +235,7 @@ def test_an_override_is_recorded_and_inherited(data: Path, tmp_path: Path, field
     assert child.facts["parent_split_fingerprint"] == parent.facts["split_fingerprint"]
     assert child.facts["split_fingerprint"] != parent.facts["split_fingerprint"]
     assert child.facts["heldout_trained_on"] == pytest.approx(1 / 3, abs=0.01)
-    # The grandchild has the child's split, but its weights have still seen the frames.
+    # The grandchild has the child's split, but its weights were trained on these frames.
     with pytest.raises(ConfigError, match=r"33\.3% of the 102 held-out frames"):
         run(tiny_trial(data, split=[0.7, 0.2, 0.1], init_from=str(tmp_path / "b")), tmp_path / "c")
 
@@ -262,9 +260,7 @@ def test_a_resumed_trial_on_another_split_is_judged_by_that_split_alone(data: Pa
         assert load_checkpoint(tmp_path / "a" / "before_1" / "best.pt").split_fingerprint == parent.split_fingerprint
 
 
-def test_a_trial_that_dies_right_after_it_went_on_with_another_split_can_be_continued(
-    data: Path, tmp_path: Path
-) -> None:
+def test_a_trial_that_crashes_right_after_a_split_change_can_be_continued(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path)
     config = tiny_trial(data, epochs=2, split=[0.7, 0.2, 0.1], allow_split_change=True, resume_from=str(tmp_path))
 
@@ -286,7 +282,7 @@ def test_a_finished_trial_has_no_epoch_left_for_another_split(data: Path, tmp_pa
     assert (tmp_path / "a" / "best.pt").exists()
 
 
-def test_an_overridden_trial_that_is_interrupted_goes_on_inside_its_epoch(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_trial_on_another_split_continues_inside_its_epoch(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
     config = {"split": [0.7, 0.2, 0.1], "epochs": 2, "allow_split_change": True}
     _, whole = run(tiny_trial(data, **config, init_from=str(tmp_path / "a")), tmp_path / "whole")
@@ -319,7 +315,7 @@ def test_resuming_with_other_classes_is_refused_by_their_names(data: Path, tmp_p
     ]
 
 
-def test_a_head_is_fresh_where_its_classes_are_others_and_not_only_where_their_number_is(tmp_path: Path) -> None:
+def test_a_head_with_other_classes_of_the_same_number_is_fresh(tmp_path: Path) -> None:
     data = synthetic_file(tmp_path, levels_db=(0, 10, 20), frames_per_cell=10)
     still = {"base_lr": 1e-12, "max_lr": 1e-12, "weight_decay": 0.0, "epochs": 1, "seed": 1}
     run(tiny_trial(data, snr_max_db=10, epochs=1), tmp_path / "a")
@@ -341,7 +337,7 @@ def test_another_file_is_refused_and_its_share_is_unknown(data: Path, tmp_path: 
     assert record.facts["heldout_trained_on"] is None
 
 
-def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused_before_training(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         run(tiny_trial(data, init_from="nowhere.pt"), tmp_path)
     assert np.size(list(tmp_path.glob("*.pt"))) == 0

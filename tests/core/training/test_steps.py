@@ -1,4 +1,4 @@
-"""What a pass counts, and how it divides its batches."""
+"""Counts of a pass, and the division of batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from amc_core.training.state import EpochTally
         (3, 1, [1, 1, 1]),  # asked for
     ],
 )
-def test_a_batch_is_divided_evenly_and_leaves_no_frame_alone(
+def test_a_batch_is_divided_evenly_without_a_chunk_of_one_frame(
     n_frames: int, micro_frames: int, sizes: list[int]
 ) -> None:
     chunks = divide_batch(np.arange(n_frames), micro_frames)

@@ -59,7 +59,7 @@ def test_a_trial_logs_exactly_the_epoch_metrics_and_leaves_both_checkpoints(data
     assert result.checkpoint == tmp_path / "best.pt"
 
 
-def test_a_run_records_what_later_comparisons_need(data: Path, tmp_path: Path) -> None:
+def test_a_run_records_the_facts_that_comparisons_need(data: Path, tmp_path: Path) -> None:
     record = Memory()
     train(tiny_trial(data, epochs=1), run_dir=tmp_path, record=record)
     facts = record.facts
@@ -167,9 +167,7 @@ def test_max_lr_of_ten_thousand_diverges_and_leaves_no_checkpoint_with_nan(data:
         assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(path).model.values())
 
 
-def test_weights_that_became_infinite_are_never_saved(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_infinite_weights_are_never_saved(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A spoiled running mean shows in no training loss.
     class Spoiling(torch.optim.AdamW):
         def step(self, *arguments: Any, **options: Any) -> Any:
@@ -185,7 +183,7 @@ def test_weights_that_became_infinite_are_never_saved(
 
 
 @pytest.mark.parametrize("spoiled", ["weights", "loss"])
-def test_a_stop_never_saves_what_has_diverged(
+def test_a_stop_never_saves_a_diverged_state(
     data: Path, tmp_path: Path, spoiled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -196,13 +194,13 @@ def test_a_stop_never_saves_what_has_diverged(
         return "preempted" if asked == 3 else None
 
     changes: dict[str, Any] = {}
-    if spoiled == "weights":  # of the first step, whose loss was finite; the second is not looked at
+    if spoiled == "weights":  # of the first step, whose loss was finite; the second is not checked
         changes = {"base_lr": 1e38, "max_lr": 1e38, "weight_decay": 100.0, "lr_schedule": "constant"}
     else:  # of the second step, and the weights have stayed finite
         good = MultiTaskLoss.forward
         monkeypatch.setattr(MultiTaskLoss, "forward", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
         monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments: None)
-    monkeypatch.setitem(steps._STEPS_PER_CHECK, "cpu", 50)  # as on a GPU: it looks at the first step and at the last
+    monkeypatch.setitem(steps._STEPS_PER_CHECK, "cpu", 50)  # as on a GPU: checks at the first step and at the last
     config = tiny_trial(data, model_type="amc_convnet", **changes)
     with pytest.raises(Diverged, match="not finite"):
         train(config, run_dir=tmp_path, record=Memory(), should_stop=stop_before_the_third_step)
@@ -227,7 +225,7 @@ def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path
     assert not FINAL_METRICS & set(record.last)
 
 
-def test_a_trial_that_crashes_has_left_the_pictures_of_its_best_epoch(data: Path, tmp_path: Path) -> None:
+def test_a_crashed_trial_leaves_the_pictures_of_its_best_epoch(data: Path, tmp_path: Path) -> None:
     asked = 0
 
     def crash_in_the_second_epoch() -> str | None:
@@ -291,7 +289,7 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
         {"representation": "iq", "model_type": "iq_convnet", "storage": "ram"},
     ],
 )
-def test_every_choice_that_is_offered_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_every_choice_of_the_configuration_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     record = Memory()
     result = train(tiny_trial(data, **changes), run_dir=tmp_path, record=record)
     assert result.end == "completed"
