@@ -110,8 +110,8 @@ def _at(url: str, source: str, environ: Mapping[str, str]) -> Backend:
     health = probe(base_url)
     if health is None:
         return _hosted(base_url, source, environ)
-    here = [state for state in server_states(environ) if state.base_url == base_url]
-    state = next((state for state in here if state.instance == health.get("instance")), None)
+    states = [state for state in server_states(environ) if state.base_url == base_url]
+    state = next((state for state in states if state.instance == health.get("instance")), None)
     return _embedded(base_url, state, source, environ)
 
 

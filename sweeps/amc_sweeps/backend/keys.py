@@ -40,7 +40,7 @@ def embedded_key(base_url: str, state: ServerState | None, environ: Mapping[str,
     key = environ.get("WANDB_API_KEY", "")
     if not key:
         raise BackendError(
-            f"{base_url} is an embedded server and wants its key: copy its key file here, then\n"
+            f"{base_url} is an embedded server and needs its key: copy its key file here, then\n"
             '  export WANDB_API_KEY="$(cat KEYFILE)"'
         )
     if not key.startswith(KEY_PREFIX):
@@ -52,7 +52,7 @@ def embedded_key(base_url: str, state: ServerState | None, environ: Mapping[str,
 
 
 def hosted_key(base_url: str, environ: Mapping[str, str]) -> str | None:
-    """Return the key of W&B's cloud or of somebody's W&B server; None where the client finds the login by itself.
+    """Return the key of W&B's cloud or of another W&B server; None where the client finds the login by itself.
 
     Raises:
         BackendError: there is no key, or WANDB_API_KEY belongs to an embedded server.

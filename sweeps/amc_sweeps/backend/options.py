@@ -92,7 +92,7 @@ def connect(choice: BackendChoice) -> Backend:
     """Choose the W&B, say which on stderr, and point this process's wandb client at it.
 
     Raises:
-        Refusal: when no W&B can be told from what was given.
+        Refusal: the options and the environment name no W&B.
     """
     try:
         backend = choose_backend(base_url=choice.base_url, local=choice.local, cloud=choice.cloud)
