@@ -86,7 +86,7 @@ def _hyperband() -> dict[str, Any]:
 
 
 @dataclass
-class Operated:
+class OperatedSweep:
     """A server with the sweep, and the commands of a person who uses the embedded server or a plain W&B."""
 
     server: EmbeddedServer
@@ -123,7 +123,7 @@ class Operated:
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
 
-    def take_in(self, runs: list[dict[str, Any]]) -> None:
+    def import_runs(self, runs: list[dict[str, Any]]) -> None:
         """Import the sweep with these runs."""
         sweep = {"id": SWEEP_ID, "state": "RUNNING", "name": "operated sweep", "config": CONFIG}
         file = self.folder / "sweep.yaml"

@@ -105,7 +105,7 @@ class Machine:
             command, cwd=self.folder, env={**self.env, **env}, text=True, capture_output=True, check=False, timeout=120
         )
 
-    def said(self, command: str = "amc-train") -> str:
+    def output(self, command: str = "amc-train") -> str:
         """Return the output of a command so far."""
         return (self.folder / f"{command}.log").read_text()
 
@@ -118,7 +118,7 @@ class Machine:
         wait_until(
             lambda: self.epochs(run) >= epoch or (process and process.poll() is not None), f"epoch {epoch} of {run}"
         )
-        assert process is None or process.poll() is None, self.said()
+        assert process is None or process.poll() is None, self.output()
         time.sleep(0.3)
 
 

@@ -18,7 +18,7 @@ def test_a_repeated_run_has_the_same_numbers_and_says_whose_repetition_it_is(tmp
     with EmbeddedServer(tmp_path / "server") as server:
         machine = Machine("desk", tmp_path, server, frames(tmp_path))
         short = {**SMALL, "epochs": 1, "warmup_epochs": 0, "seed": 4}
-        assert machine.train("first", short).wait(timeout=60) == 0, machine.said()
+        assert machine.train("first", short).wait(timeout=60) == 0, machine.output()
 
         shown = machine.amc_sweep("repeat", "first", "--count", "2", "--print")
         assert shown.returncode == 0, shown.stderr

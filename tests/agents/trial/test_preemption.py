@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """The folder of a trial that nobody interrupted."""
     machine = Machine("quiet", tmp_path_factory.mktemp("whole"), None, data)
     flags = [f"--{name}={value}" for name, value in {**SMALL, "no_wandb": True}.items()]
-    assert machine.start("amc-train", *flags).wait(timeout=120) == 0, machine.said()
+    assert machine.start("amc-train", *flags).wait(timeout=120) == 0, machine.output()
     return machine.runs / "local-1"
 
 
@@ -69,7 +69,7 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     trial = machine.train("doomed", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
     machine.wait_for_epoch("doomed", 2, trial)
     assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
-    assert trial.wait(timeout=15) == 75, machine.said()
+    assert trial.wait(timeout=15) == 75, machine.output()
     folder = machine.runs / "doomed"
     end = read_end(folder)
     assert end is not None
@@ -85,7 +85,7 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     assert len(told["history"]) >= 2
     assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.KNOWN
 
-    assert machine.train("doomed").wait(timeout=60) == 0, machine.said()
+    assert machine.train("doomed").wait(timeout=60) == 0, machine.output()
     _equals(whole, folder, server, "doomed")
 
 
@@ -100,8 +100,8 @@ def test_a_fleet_says_it_and_hands_the_run_to_its_next_trial(
     everybody = psutil.Process(fleet.pid).children(recursive=True)
     trial = next(one for one in everybody if one.environ().get("WANDB_RUN_ID") == run)
     assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
-    assert fleet.wait(timeout=120) == 0, machine.said("amc-sweep")
-    assert f"{run}: W&B has its rows and knows of the preemption now" in machine.said("amc-sweep")
+    assert fleet.wait(timeout=120) == 0, machine.output("amc-sweep")
+    assert f"{run}: W&B has its rows and knows of the preemption now" in machine.output("amc-sweep")
     _equals(whole, machine.runs / run, server, run)
     assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
 
@@ -113,17 +113,17 @@ def test_a_client_that_dies_alone_is_named_and_a_run_without_any_checkpoint_star
     trial = machine.train("mute")
     wait_until(lambda: run_of(server, "mute")["history"], "a row arrives")
     next(one for one in psutil.Process(trial.pid).children(recursive=True) if one.name() == "wandb-core").kill()
-    assert trial.wait(timeout=30) == 70, machine.said()
+    assert trial.wait(timeout=30) == 70, machine.output()
     end = read_end(machine.runs / "mute")
     assert end is not None
     assert end.reason is EndReason.ERROR
-    assert "continue with: amc-sweep resume local/demo/mute" in machine.said()
+    assert "continue with: amc-sweep resume local/demo/mute" in machine.output()
     assert load_checkpoint(machine.runs / "mute" / "last.pt").epoch >= 2
     assert reopen_preempted("local/demo/mute", machine.runs / "mute", environ=machine.env) is Reopened.NOT_PREEMPTED
 
     elsewhere = Machine("gpu-2", tmp_path, server, data)
-    assert elsewhere.train("mute").wait(timeout=60) == 0, elsewhere.said()
-    assert "run mute starts over: no checkpoint in" in elsewhere.said()
+    assert elsewhere.train("mute").wait(timeout=60) == 0, elsewhere.output()
+    assert "run mute starts over: no checkpoint in" in elsewhere.output()
     _equals(whole, elsewhere.runs / "mute", server, "mute")
 
 
@@ -144,12 +144,14 @@ def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folde
     assert doomed.wait(timeout=20) == 0
 
     agents = [second.start("wandb", "agent", sweep, AMC_CHECKPOINT_ARTIFACT="end") for _ in range(2)]
-    assert [agent.wait(timeout=90) for agent in agents] == [0, 0], second.said("wandb")
+    assert [agent.wait(timeout=90) for agent in agents] == [0, 0], second.output("wandb")
     _equals(whole, second.runs / run, server, run)
     assert [path.name for path in second.runs.iterdir()] == [run], "handed out once"
     found = run_of(server, run)
     assert found["host"] == "gpu-2"
-    assert f"goes on after epoch {left.epoch} and {left.steps_done} steps, from W&B's artifact" in second.said("wandb")
+    assert f"goes on after epoch {left.epoch} and {left.steps_done} steps, from W&B's artifact" in second.output(
+        "wandb"
+    )
     assert found["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
     names = {edge["node"]["name"] for edge in found["files"]["edges"]}
     assert {"evaluation/test.json", "evaluation/test_scores.csv", f"evaluation/epoch_{EPOCHS:04d}.json"} <= names
