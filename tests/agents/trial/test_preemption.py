@@ -101,7 +101,7 @@ def test_a_fleet_says_it_and_hands_the_run_to_its_next_trial(
     trial = next(one for one in everybody if one.environ().get("WANDB_RUN_ID") == run)
     assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
     assert fleet.wait(timeout=120) == 0, machine.output("amc-sweep")
-    assert f"{run}: W&B has its rows and knows of the preemption now" in machine.output("amc-sweep")
+    assert f"{run}: W&B has its rows and its preemption" in machine.output("amc-sweep")
     _equals(whole, machine.runs / run, server, run)
     assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
 
