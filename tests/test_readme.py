@@ -101,43 +101,38 @@ def test_the_loop_by_hand_runs_as_it_is_written(tmp_path: Path, shell_environmen
 
 @pytest.mark.client
 def test_the_demo_can_be_interrupted_and_leaves_no_process(tmp_path: Path, shell_environment: dict[str, str]) -> None:
-    import psutil
 
     folder = tmp_path / "demo"
     command = ["amc-sweep", "demo", "--folder", str(folder), "--sweep", str(ROOT / "sweeps" / "smoke.yaml")]
     # Whoever starts the tests in the background has them ignore Ctrl-C, and a child inherits that.
     command = ["env", "--default-signal=INT", *command]
-    demo = subprocess.Popen(command, env=shell_environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert demo.stdout is not None
-    tag = None
-    for line in demo.stdout:  # until a trial runs: server, agents, wandb-core and trials are all there
-        if " starts: " in line:
-            break
-    for process in psutil.process_iter():
-        try:
-            found = process.environ().get("AMC_DEMO_ID")
-            if found and process.environ().get("AMC_RUNS_DIR", "").startswith(str(folder)):
-                tag = found
-        except (psutil.Error, OSError):
-            continue
-    assert tag is not None
+    output = (tmp_path / "output").open("w")
+    demo = subprocess.Popen(command, env=shell_environment, stdout=output, stderr=output, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    # When a trial runs, the server, the agents and wandb-core run, too.
+    while not any("amc-train" in line for line in _processes_of(folder)) and time.monotonic() < deadline:
+        assert demo.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    assert len(_processes_of(folder)) > 3
     demo.send_signal(signal.SIGINT)
-    demo.communicate(timeout=40)
-    assert demo.returncode == 130
+    assert demo.wait(timeout=40) == 130
+    output.close()
     deadline = time.monotonic() + 5
-    while _tagged(tag) and time.monotonic() < deadline:
+    while _processes_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert _tagged(tag) == []
+    assert _processes_of(folder) == []
 
 
-def _tagged(tag: str) -> list[str]:
+def _processes_of(folder: Path) -> list[str]:
+    """Return the command lines of the processes that a demo in this folder has started."""
     import psutil
 
-    left = []
+    commands = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("AMC_DEMO_ID") == tag and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(" ".join(process.cmdline()))
+            is_started = process.environ().get("AMC_RUNS_DIR", "").startswith(str(folder))
+            if is_started and process.status() != psutil.STATUS_ZOMBIE:
+                commands.append(" ".join(process.cmdline()))
         except (psutil.Error, OSError):
             continue
-    return left
+    return commands
