@@ -1,4 +1,4 @@
-"""A sweep file against TrialConfig and the metrics that a trial logs."""
+"""Checks of a sweep file against TrialConfig and the metrics that a trial logs."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ GOOD: dict[str, Any] = {
 }
 
 
-def look(parameters: dict[str, Any] | None = None, **changes: Any) -> Preflight:
-    """Check GOOD with further parameters and other top-level keys; None takes a key away."""
+def checked(parameters: dict[str, Any] | None = None, **changes: Any) -> Preflight:
+    """Check GOOD with more parameters and changed top-level keys; None removes a key."""
     sweep = {**GOOD, "parameters": {**GOOD["parameters"], **(parameters or {})}, **changes}
     sweep = {key: value for key, value in sweep.items() if value is not None}
     return check_sweep(yaml.safe_dump(sweep), source="test")
 
 
-def test_a_good_sweep_has_nothing_to_say_and_its_bands_are_epochs() -> None:
-    found = look()
-    assert found.problems == []
-    assert found.warnings == []
-    assert found.configurations is None
-    assert found.bands_epochs == (5, 15, 45)
-    assert found.epochs_at_most == 6 * 50
-    assert found.sweep is not None
-    assert found.sweep.run_cap == 6
+def test_a_good_sweep_has_no_warnings_and_its_bands_are_epochs() -> None:
+    result = checked()
+    assert result.problems == []
+    assert result.warnings == []
+    assert result.configurations is None
+    assert result.bands_epochs == (5, 15, 45)
+    assert result.epochs_at_most == 6 * 50
+    assert result.sweep is not None
+    assert result.sweep.run_cap == 6
 
 
 def test_configurations_are_counted() -> None:
-    found = look({"max_lr": {"values": [1.0e-3, 2.0e-3]}, "curriculum": {"values": [True, False]}})
-    assert found.configurations == 8
+    result = checked({"max_lr": {"values": [1.0e-3, 2.0e-3]}, "curriculum": {"values": [True, False]}})
+    assert result.configurations == 8
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_configurations_are_counted() -> None:
         ("micro_batch_size", {"value": 1024}, "micro_batch_size: 1024 exceeds batch_size = 512"),
     ],
 )
-def test_a_value_that_no_trial_accepts_is_a_problem(name: str, spec: dict[str, Any], expected: str) -> None:
-    found = look({name: spec})
-    assert any(expected in problem for problem in found.problems), found.problems
+def test_a_value_that_a_trial_refuses_is_a_problem(name: str, spec: dict[str, Any], expected: str) -> None:
+    result = checked({name: spec})
+    assert any(expected in problem for problem in result.problems), result.problems
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_a_value_that_no_trial_accepts_is_a_problem(name: str, spec: dict[str, A
         ("grad_clip_norm", {"values": [None, 1, 1.5]}),
     ],
 )
-def test_a_value_that_a_trial_accepts_is_none(name: str, spec: dict[str, Any]) -> None:
-    assert look({name: spec}).problems == []
+def test_a_value_that_a_trial_accepts_is_not_a_problem(name: str, spec: dict[str, Any]) -> None:
+    assert checked({name: spec}).problems == []
 
 
-def test_every_bad_pair_is_found_however_the_other_parameters_stand() -> None:
-    found = look(
+def test_every_bad_pair_of_values_is_a_problem() -> None:
+    result = checked(
         {
             "max_lr": {"values": [1.0e-4, 1.0e-2]},
             "base_lr": {"values": [1.0e-6, 1.0e-3]},
@@ -117,13 +117,13 @@ def test_every_bad_pair_is_found_however_the_other_parameters_stand() -> None:
             "seed": {"distribution": "int_uniform", "min": 0, "max": 1000},
         }
     )
-    assert found.problems == [
+    assert result.problems == [
         "base_lr: 0.001 lies above max_lr = 0.0001",
         "warmup_epochs: 10 leaves none of the 10 epochs to train",
     ]
 
 
-def test_grammar_values_and_metric_are_all_reported_at_once() -> None:
+def test_problems_of_grammar_values_and_metric_are_reported_at_once() -> None:
     text = """
 method: random
 metrik: {name: x}
@@ -143,21 +143,21 @@ parameters:
         assert any(expected in problem for problem in problems), expected
 
 
-def test_what_the_method_cannot_do_does_not_hide_what_the_trial_does_not_accept() -> None:
-    found = look({"dropout": {"distribution": "q_beta", "q": 0.5}, "max_lr": {"value": 0.001}}, method="grid")
-    assert len(found.problems) == 2
-    assert "a grid is finite" in found.problems[0]
-    assert "dropout: 1.0 is not allowed" in found.problems[1]
-    assert found.configurations is None
+def test_problems_of_the_method_do_not_hide_problems_of_the_trial() -> None:
+    result = checked({"dropout": {"distribution": "q_beta", "q": 0.5}, "max_lr": {"value": 0.001}}, method="grid")
+    assert len(result.problems) == 2
+    assert "a grid is finite" in result.problems[0]
+    assert "dropout: 1.0 is not allowed" in result.problems[1]
+    assert result.configurations is None
 
 
-def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
-    found = check_sweep("- a\n- b\n", source="test")
-    assert found.sweep is None
-    assert len(found.problems) == 1
-    assert found.configurations is None
-    assert found.bands_epochs == ()
-    assert found.epochs_at_most is None
+def test_a_text_that_is_not_a_mapping_is_one_problem() -> None:
+    result = check_sweep("- a\n- b\n", source="test")
+    assert result.sweep is None
+    assert len(result.problems) == 1
+    assert result.configurations is None
+    assert result.bands_epochs == ()
+    assert result.epochs_at_most is None
 
 
 @pytest.mark.parametrize(
@@ -174,31 +174,33 @@ def test_a_text_that_is_no_mapping_is_one_problem_and_no_sweep() -> None:
     ],
 )
 def test_a_metric_that_is_not_logged_every_epoch_is_a_problem(name: str, expected: str) -> None:
-    (problem,) = look(metric={"name": name, "goal": "maximize", "impute": "best"}).problems
+    (problem,) = checked(metric={"name": name, "goal": "maximize", "impute": "best"}).problems
     assert expected in problem
 
 
 @pytest.mark.parametrize("name", ["f1/mod/QPSK", "f1/family/APSK", "f1/snr/12", "acc/snr/30", "attractor/share"])
-def test_a_search_may_steer_by_a_class_a_family_or_a_level(name: str) -> None:
-    assert look(metric={"name": name, "goal": "maximize", "impute": "best"}).problems == []
+def test_a_search_may_use_the_metric_of_a_class_family_or_level(name: str) -> None:
+    assert checked(metric={"name": name, "goal": "maximize", "impute": "best"}).problems == []
 
 
 def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
-    assert "the agent runs 'python amc-train'" in look(command=None).problems[0]
-    assert "'python amc-train'" in look(command=["${env}", "${interpreter}", "${program}", "${args}"]).problems[0]
-    assert "${arg} is not a macro" in look(command=["${env}", "${program}", "${arg}"]).problems[0]
-    assert look(command=["${env}", "nice", "${envvar:LAUNCHER}", "${program}", "${args}"]).problems == []
-    assert "program: missing" in look(program=None).problems[0]
+    assert "the agent runs 'python amc-train'" in checked(command=None).problems[0]
+    assert "'python amc-train'" in checked(command=["${env}", "${interpreter}", "${program}", "${args}"]).problems[0]
+    assert "${arg} is not a macro" in checked(command=["${env}", "${program}", "${arg}"]).problems[0]
+    assert checked(command=["${env}", "nice", "${envvar:LAUNCHER}", "${program}", "${args}"]).problems == []
+    assert "program: missing" in checked(program=None).problems[0]
 
 
-def test_a_foreign_program_is_only_checked_against_the_grammar() -> None:
+def test_another_program_is_only_checked_against_the_grammar() -> None:
     parameters = {"anything": {"value": "yes"}, "rate": {"values": ["1e-4", 0.1]}}
-    found = look(program="train.py", command=None, metric={"name": "loss", "goal": "minimize"}, parameters=parameters)
-    assert found.problems == []
-    assert "program: train.py is not amc-train: its parameters and its metric cannot be checked here" in found.warnings
-    assert "rate: YAML reads 1e-4 as text: write 1.0e-4" in found.warnings
-    assert found.epochs_at_most is None
-    assert found.bands_epochs[:3] == (5, 15, 45)
+    result = checked(
+        program="train.py", command=None, metric={"name": "loss", "goal": "minimize"}, parameters=parameters
+    )
+    assert result.problems == []
+    assert "program: train.py is not amc-train: its parameters and its metric cannot be checked here" in result.warnings
+    assert "rate: YAML reads 1e-4 as text: write 1.0e-4" in result.warnings
+    assert result.epochs_at_most is None
+    assert result.bands_epochs[:3] == (5, 15, 45)
 
 
 HYPERBAND = {"type": "hyperband", "strict": True}
@@ -251,41 +253,39 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         ({}, {"controller": {"type": "local"}}, "somebody has to start `wandb controller`"),
     ],
 )
-def test_what_may_be_meant_otherwise_is_a_warning(
-    parameters: dict[str, Any], changes: dict[str, Any], expected: str
-) -> None:
-    found = look(parameters, **changes)
-    assert found.problems == []
-    assert any(expected in warning for warning in found.warnings), found.warnings
+def test_a_suspicious_setting_is_a_warning(parameters: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
+    result = checked(parameters, **changes)
+    assert result.problems == []
+    assert any(expected in warning for warning in result.warnings), result.warnings
 
 
-def test_random_search_has_warnings_of_its_own() -> None:
-    exponent = look({"max_lr": {"distribution": "log_uniform", "min": 1.0e-4, "max": 1.0e-2}}, method="random")
+def test_distributions_of_random_search_have_warnings() -> None:
+    exponent = checked({"max_lr": {"distribution": "log_uniform", "min": 1.0e-4, "max": 1.0e-2}}, method="random")
     assert "values run from 1.0001 to 1.01005; log_uniform_values takes the values themselves" in exponent.warnings[0]
-    normal = look({"dropout": {"distribution": "normal", "mu": 0.5, "sigma": 0.1}}, method="random")
+    normal = checked({"dropout": {"distribution": "normal", "mu": 0.5, "sigma": 0.1}}, method="random")
     assert normal.problems == []
     assert "dropout: normal may draw values beyond those allowed" in normal.warnings[0]
-    never = look({"seed": {"values": [1, 2], "probabilities": [1, 0]}}, method="random")
+    never = checked({"seed": {"values": [1, 2], "probabilities": [1, 0]}}, method="random")
     assert "seed: a value of probability 0 is never drawn" in never.warnings
 
 
-def test_a_grid_without_a_metric_or_a_cap_says_what_follows() -> None:
+def test_a_grid_without_a_metric_or_run_cap_has_two_warnings() -> None:
     parameters: dict[str, Any] = {"max_lr": {"value": 0.001}, "epochs": {"value": 100}}
     parameters["seed"] = {"values": list(range(6))}  # times two snr_layers
-    found = look(method="grid", metric=None, early_terminate=None, run_cap=None, parameters=parameters)
-    assert found.problems == []
-    assert found.warnings == [
+    result = checked(method="grid", metric=None, early_terminate=None, run_cap=None, parameters=parameters)
+    assert result.problems == []
+    assert result.warnings == [
         "metric: none is named; W&B cannot rank the runs",
         "run_cap: not given; the sweep goes on until all 12 configurations are done",
     ]
-    assert found.epochs_at_most == 1200
+    assert result.epochs_at_most == 1200
 
 
-def test_patience_inside_a_protected_cycle_needs_no_warning() -> None:
-    assert look({"patience": {"value": 5}}).warnings == []
+def test_patience_shorter_than_a_protected_cycle_has_no_warning() -> None:
+    assert checked({"patience": {"value": 5}}).warnings == []
 
 
-def test_the_check_imports_neither_torch_nor_wandb_nor_pandas() -> None:
+def test_the_checks_import_neither_torch_nor_wandb_nor_pandas() -> None:
     code = (
         "import sys, amc_agents.preflight.check as p\n"
         "p.check_sweep('method: random', source='x')\n"

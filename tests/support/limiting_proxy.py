@@ -1,4 +1,4 @@
-"""A real HTTP proxy in front of a server. It answers some requests with 429 and Retry-After, as W&B's cloud does."""
+"""An HTTP proxy that answers some requests with 429 and Retry-After, as W&B's cloud does."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Self
 
 
 class LimitingProxy:
-    """Passes requests on; those for which ``refuses`` (path, body) is true are refused once.
+    """Forwards requests, but refuses a request once if ``refuses(path, body)`` is true.
 
-    ``refused`` and ``passed`` list both as (time, path, body), with times on the monotonic clock.
+    ``refused`` and ``passed`` have (time, path, body) of both, by the monotonic clock.
     """
 
     def __init__(self, target: str, refuses: Callable[[str, bytes], bool], retry_after: str = "1") -> None:
@@ -68,7 +68,7 @@ class LimitingProxy:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def waits_s(self) -> list[float]:
-        """Return for each refused request how long after the refusal it was repeated."""
+        """Return for each refused request how long after its refusal the client sent it again."""
         return [
             min(at for at, *request in self.passed if request == [path, body] and at > refused_at) - refused_at
             for refused_at, path, body in self.refused
@@ -86,4 +86,4 @@ class LimitingProxy:
         self._thread.join()
 
 
-_OWN = {"content-length", "connection"}  # Host is passed on, so that addresses in replies lead to the proxy
+_OWN = {"content-length", "connection"}  # the host header is kept, so that addresses from the server lead here

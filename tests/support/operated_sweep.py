@@ -1,4 +1,4 @@
-"""A sweep for the tests of commands: its runs ended in several ways, and the client's own calls act as its agents."""
+"""A sweep on a server for tests of commands: runs that ended in four ways, and agents by the client's own calls."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CONFIG = {
     "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 6}},
 }
 
-# Two agents and a living run by the client's own functions, until stdin ends. They keep sending heartbeats; without
-# them the run that never started would expire after a minute, and the tests may take longer on a busy machine.
+# Two agents and a living run by the client's own functions, until a line comes on stdin. They send heartbeats, or the
+# run that was never started would expire after a minute; on a busy machine the tests take longer.
 AGENTS = """
 import json, select, sys, wandb
 from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent
@@ -67,44 +67,44 @@ def _run(run_id: str, state: str, values: list[float], host: str, **fields: Any)
 
 
 def ended_runs() -> list[dict[str, Any]]:
-    """Return runs with four different ends on two hosts: 20 epochs, 4 saved; the lost run has the best peak."""
+    """Return runs that ended in four ways on two hosts: 20 epochs, 4 saved, the best peak in the lost run."""
     return [
-        _run("whole", "finished", [0.3, 0.4, 0.5, 0.6, 0.6, 0.5], "gpu-1", exit_code=0, summary=_said("completed")),
-        _run("early", "killed", [0.1, 0.1], "gpu-1", **_hyperband(), summary=_said("stopped")),
-        _run("broken", "failed", [0.2] * 4, "gpu-2", exit_code=80, summary=_said("diverged")),
+        _run("whole", "finished", [0.3, 0.4, 0.5, 0.6, 0.6, 0.5], "gpu-1", exit_code=0, summary=_end("completed")),
+        _run("early", "killed", [0.1, 0.1], "gpu-1", **_stopped_early(), summary=_end("stopped")),
+        _run("broken", "failed", [0.2] * 4, "gpu-2", exit_code=80, summary=_end("diverged")),
         _run("lost", "crashed", [0.3, 0.5, 0.7, 0.7, 0.8, 0.7, 0.7, 0.7], "gpu-2", exit_code=None),
     ]
 
 
-def _said(reason: str) -> dict[str, str]:
+def _end(reason: str) -> dict[str, str]:
     return {"end_reason": reason}
 
 
-def _hyperband() -> dict[str, Any]:
-    why = {"stop_reason": "hyperband", "stop_band": 2, "stop_value": 0.1, "stop_threshold": 0.4}
-    return {"exit_code": 0, "stop_recorded": True, **why}
+def _stopped_early() -> dict[str, Any]:
+    decision = {"stop_reason": "hyperband", "stop_band": 2, "stop_value": 0.1, "stop_threshold": 0.4}
+    return {"exit_code": 0, "stop_recorded": True, **decision}
 
 
 @dataclass
-class OperatedSweep:
-    """A server with the sweep, and the commands of a person who uses the embedded server or a plain W&B."""
+class Operated:
+    """A server with the sweep, and amc-sweep as a user runs it, at the embedded or a plain W&B."""
 
     server: EmbeddedServer
     plain: PlainWandb
     folder: Path
-    taken_by: dict[str, list[str]] = field(default_factory=dict)  # host -> runs handed out to its agent
+    runs_by_host: dict[str, list[str]] = field(default_factory=dict)  # handed out to the host's agent
 
     def environment(self, *, plain: bool = False) -> dict[str, str]:
-        """Return the environment of a person who uses this W&B."""
-        mine = {f"WANDB_{name}": str(self.folder) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}
-        mine |= {"HOME": str(self.folder), "NETRC": str(self.folder / "netrc"), "WANDB_SILENT": "true"}
-        mine |= {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+        """Return the environment of a user of this W&B."""
+        own = {f"WANDB_{name}": str(self.folder) for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")}
+        own |= {"HOME": str(self.folder), "NETRC": str(self.folder / "netrc"), "WANDB_SILENT": "true"}
+        own |= {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
         if plain:
-            mine |= {"WANDB_BASE_URL": self.plain.base_url, "WANDB_API_KEY": KEY}
-        return {**self.server.process_environment(), **self.server.environment(), **mine}
+            own |= {"WANDB_BASE_URL": self.plain.base_url, "WANDB_API_KEY": KEY}
+        return {**self.server.process_environment(), **self.server.environment(), **own}
 
     def call(self, *arguments: str, plain: bool = False, typed: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run amc-sweep and return the ended process."""
+        """Run amc-sweep and return how it ended."""
         entry = "from amc_agents.commands import main; main()"
         return subprocess.run(
             [sys.executable, "-c", entry, *arguments],
@@ -118,7 +118,7 @@ class OperatedSweep:
         )
 
     def json(self, *arguments: str, plain: bool = False) -> Any:
-        """Run amc-sweep with --json and return the printed document."""
+        """Run amc-sweep with --json and return what it printed."""
         ended = self.call(*arguments, "--json", plain=plain)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
@@ -132,7 +132,7 @@ class OperatedSweep:
         assert ended.returncode == 0, ended.stderr
 
     def start_agents(self) -> subprocess.Popen[str]:
-        """Start two agents and one living run; they live until their stdin ends."""
+        """Start two agents and one living run; they end with their stdin."""
         return subprocess.Popen(
             [sys.executable, "-c", AGENTS, PATH],
             env=self.environment(),

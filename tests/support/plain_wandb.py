@@ -1,7 +1,7 @@
-"""A stand-in for W&B's own server, which tests cannot reach: the embedded server without its additions.
+"""A stand-in for another W&B server than ours: the embedded server without its extras.
 
-Fields that W&B's schema lacks are refused as W&B refuses them. /healthz and all paths outside the protocol are not
-found. The key looks like any W&B key.
+Fields that W&B's schema lacks are refused as W&B refuses them. /healthz and everything outside the protocol is not
+found. The key looks like any W&B key. Tests cannot reach the real cloud.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROTOCOL = ("/graphql", "/files/", "/storage/")
 
 
 class PlainWandb:
-    """Listens on its own port in front of an embedded server; ``refused`` lists the paths and fields that W&B lacks."""
+    """A proxy in front of an embedded server; ``refused`` lists the paths and fields that W&B does not know."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._behind = urllib.parse.urlsplit(server.base_url)
@@ -76,10 +76,10 @@ class PlainWandb:
             _reply(request, *self._ask(request, body))
 
     def _ask(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes]:
-        # Host is passed on, so that addresses in replies lead here.
+        # Keep the host header, so that addresses from the server lead here.
         headers = {name: value for name, value in request.headers.items() if name.lower() != "connection"}
-        own = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
-        if headers.get("Authorization") == own:
+        expected = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
+        if headers.get("Authorization") == expected:
             headers["Authorization"] = self._authorization
         connection = http.client.HTTPConnection(self._behind.hostname or "", self._behind.port, timeout=60)
         try:

@@ -1,4 +1,4 @@
-"""Trials as real processes on machines that a test can stop; the client, the server and the signals are real."""
+"""Trials as real processes that a test can preempt, with the real client, server and signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "max_lr": 0.001,
     "dropout": 0.3,  # draws random numbers
 }
-NO_TWO_ALIKE = ("_runtime", "_timestamp", "_step", "throughput/frames_per_s")
+ALWAYS_DIFFERENT = ("_runtime", "_timestamp", "_step", "throughput/frames_per_s")
 
 
 def frames(folder: Path) -> Path:
@@ -41,7 +41,7 @@ def frames(folder: Path) -> Path:
 
 
 class Machine:
-    """A host with its own folder of runs."""
+    """A host with its own folder of runs, on which trials are started."""
 
     def __init__(self, name: str, folder: Path, server: EmbeddedServer | None, data: Path, **env: str) -> None:
         self.runs = folder / name / "runs"
@@ -56,7 +56,7 @@ class Machine:
         }
         base = server.environment() if server else dict(os.environ)
         self.env = {**base, **EmbeddedServer.process_environment(), **own, **wandb, **env}
-        # An agent finds the programs that it starts as in an activated environment.
+        # An agent finds its trial's command as in an activated environment.
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.env.update({name: base[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY") if name in base})
 
@@ -84,7 +84,7 @@ class Machine:
         return self.wandb("sweep", "--project", "demo", "sweep.yaml").split("wandb agent ")[1].split()[0]
 
     def wandb(self, *arguments: str) -> str:
-        """Run a command of the wandb client and return its output."""
+        """Run a command of the client and return its output."""
         return self._done(["wandb", *arguments])
 
     def python(self, code: str) -> str:
@@ -99,22 +99,22 @@ class Machine:
         return done.stdout + done.stderr
 
     def amc_sweep(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run one of our commands to its end."""
+        """Run a command of amc-sweep to its end."""
         command = _resolved(("amc-sweep", *arguments))
         return subprocess.run(
             command, cwd=self.folder, env={**self.env, **env}, text=True, capture_output=True, check=False, timeout=120
         )
 
     def output(self, command: str = "amc-train") -> str:
-        """Return the output of a command so far."""
+        """Return the output of a command."""
         return (self.folder / f"{command}.log").read_text()
 
     def epochs(self, run: str) -> int:
-        """Return the number of epochs that a trial has logged into its folder."""
+        """Return how many epochs a trial has logged into its folder."""
         return len(read_rows(self.runs / run))
 
     def wait_for_epoch(self, run: str, epoch: int, process: subprocess.Popen[str] | None = None) -> None:
-        """Wait until a trial has logged this epoch and works on the next."""
+        """Wait until a trial is inside the epoch after this one."""
         wait_until(
             lambda: self.epochs(run) >= epoch or (process and process.poll() is not None), f"epoch {epoch} of {run}"
         )
@@ -127,48 +127,48 @@ def _resolved(command: Sequence[str]) -> list[str]:
     if command[0] in modules:
         program = f"from {modules[command[0]]} import main; main()"
         return [sys.executable, "-c", program, *command[1:]]
-    beside = Path(sys.executable).parent / command[0]  # whatever PATH is
+    beside = Path(sys.executable).parent / command[0]  # independent of PATH
     return [str(beside) if beside.exists() else command[0], *command[1:]]
 
 
-def signal_everybody(process: subprocess.Popen[str] | psutil.Process, number: signal.Signals) -> list[str]:
+def signal_all(process: subprocess.Popen[str] | psutil.Process, number: signal.Signals) -> list[str]:
     """Send a signal to a process and all its descendants, as the end of a cgroup does; return their names."""
-    everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    names = [member.name() for member in everybody]
-    for member in everybody:
-        member.send_signal(number)
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    names = [target.name() for target in processes]
+    for target in processes:
+        target.send_signal(number)
     return names
 
 
 def run_of(server: EmbeddedServer, run: str, project: str = "demo") -> dict[str, Any]:
-    """Return a run as the server stores it."""
+    """Return the server's record of a run."""
     document = """query R($run: String!, $project: String!) { project(name: $project, entityName: "local") {
         run(name: $run) { state exitcode host config summaryMetrics tags
         history(minStep: 0, maxStep: 1000000, samples: 100000)
         files { edges { node { name } } } } } }"""
-    begun = server.graphql(document, run=run, project=project)["project"]
-    found = begun and begun["run"]
-    if found is None:
+    project_node = server.graphql(document, run=run, project=project)["project"]
+    record = project_node and project_node["run"]
+    if record is None:
         return {"state": None, "history": []}
-    found["history"] = [json.loads(line) for line in found["history"]]
-    found["summary"] = json.loads(found.pop("summaryMetrics"))
-    found["config"] = {name: entry.get("value") for name, entry in json.loads(found["config"]).items()}
-    return dict(found)
+    record["history"] = [json.loads(line) for line in record["history"]]
+    record["summary"] = json.loads(record.pop("summaryMetrics"))
+    record["config"] = {name: entry.get("value") for name, entry in json.loads(record["config"]).items()}
+    return dict(record)
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows without the columns that differ between any two runs."""
-    return [{name: value for name, value in row.items() if name not in NO_TWO_ALIKE} for row in rows]
+    """Return the rows without what differs between any two runs."""
+    return [{name: value for name, value in row.items() if name not in ALWAYS_DIFFERENT} for row in rows]
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Return whether all tensors of two checkpoints are equal, weights and optimiser state."""
-    mine, yours = load_checkpoint(one), load_checkpoint(other)
+def same_weights(first: Path, second: Path) -> bool:
+    """Compare every tensor of two checkpoints: weights and optimiser state."""
+    left, right = load_checkpoint(first), load_checkpoint(second)
     states = zip(
-        mine.training["optimiser"]["state"].values(), yours.training["optimiser"]["state"].values(), strict=True
+        left.training["optimiser"]["state"].values(), right.training["optimiser"]["state"].values(), strict=True
     )
     return (
-        (mine.epoch, mine.model.keys()) == (yours.epoch, yours.model.keys())
-        and all(torch.equal(mine.model[name], yours.model[name]) for name in mine.model)
+        (left.epoch, left.model.keys()) == (right.epoch, right.model.keys())
+        and all(torch.equal(left.model[name], right.model[name]) for name in left.model)
         and all(torch.equal(a[name], b[name]) for a, b in states for name in a)
     )

@@ -1,4 +1,4 @@
-"""amc-sweep: steer sweeps. One small module per command; this one only gathers them."""
+"""amc-sweep: run and control sweeps. Every command is one module."""
 
 from __future__ import annotations
 
@@ -21,39 +21,30 @@ from amc_sweeps.backend.options import InterruptibleCommand
 
 
 class _Commands(InterruptibleCommand, click.Group):
-    """The group of all commands."""
+    pass
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="amc-sweep-toolkit")
 def main() -> None:
-    """Run W&B sweeps for modulation classification: in the cloud, on your own server, or on none at all.
+    """Run W&B sweeps for modulation classification: in the cloud, on your own server, or without any account.
 
     \b
     amc-sweep serve                           an embedded W&B server: no account, no internet
     amc-sweep create sweeps/smoke.yaml        check a sweep file, register it, print the agent command
-    amc-sweep status SWEEP --watch            what runs, what failed where, how long it may still take
-    amc-analyze SWEEP                         who really won, how each run ended
+    amc-sweep status SWEEP --watch            what runs, what failed where, the time left
+    amc-analyze SWEEP                         the best runs by peak, and how each run ended
 
-    Every command says on stderr which W&B it talks to: --base-url, --local or --cloud; else WANDB_BASE_URL; else the
+    Every command prints on stderr which W&B it uses: --base-url, --local or --cloud; else WANDB_BASE_URL; else the
     embedded server that runs here; else your W&B login.
 
-    Exit codes: 0 done, 1 tried and failed, 2 refused as given, 130 interrupted; each command says more of its own.
+    Exit codes: 0 done, 1 tried and failed, 2 refused as given, 130 interrupted; see the help of each command.
     """
 
 
-main.add_command(agent_command)
-main.add_command(backup_command)
-main.add_command(cancel_command)
-main.add_command(create_command)
-main.add_command(demo_command)
-main.add_command(doctor_command)
-main.add_command(export_command)
-main.add_command(import_command)
-main.add_command(list_command)
-main.add_command(pause_command)
-main.add_command(repeat_command)
-main.add_command(resume_command)
-main.add_command(serve_command)
-main.add_command(status_command)
-main.add_command(stop_command)
+for _command in (
+    *(agent_command, backup_command, cancel_command, create_command, demo_command, doctor_command, export_command),
+    *(import_command, list_command, pause_command, repeat_command, resume_command, serve_command, status_command),
+    stop_command,
+):
+    main.add_command(_command)

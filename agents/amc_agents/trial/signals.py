@@ -1,7 +1,7 @@
-"""Who asked a trial to end, and what follows: the one place that reads signals.
+"""Requests to end a trial: the one place that handles signals.
 
 =====================  ==============================================  ==================================
-what arrives           what it means                                   how the trial ends
+request                meaning                                         how the trial ends
 =====================  ==============================================  ==================================
 W&B's own stop         a person or Hyperband stopped the run           stopped, exit 0
 SIGTERM                an agent's ``stop`` command, after W&B's own    stopped, exit 0
@@ -13,11 +13,11 @@ SIGINT (Ctrl-C)        the person at the terminal                      interrupt
                                                                        one ends at once
 =====================  ==============================================  ==================================
 
-The first request wins: an agent that follows W&B's stop with SIGTERM does not turn it into something else. A request
-only leaves a note, which the training loop reads between two optimiser steps, so that a checkpoint is never cut short.
+The first request wins: the SIGTERM of an agent after W&B's own stop changes nothing. A request is only recorded. The
+training loop reads it between two optimiser steps, so a checkpoint is always complete.
 
-A machine that is taken away does not wait for a step of a minute, or for a file that is still being loaded: where
-nobody has read the note of a preemption for PREEMPTION_LIMIT_S, the trial goes with the checkpoint that it has.
+A machine that is taken away does not wait for a long step or for a file to load. If nobody reads a preemption within
+PREEMPTION_LIMIT_S, the trial ends with the checkpoint that it has.
 """
 
 from __future__ import annotations
@@ -30,75 +30,71 @@ from types import FrameType
 
 from amc_sweeps.runs.causes import EndReason
 
-SIGTERM_MEANING = "AMC_SIGTERM"  # set to "preemption" by a launcher whose SIGTERM says that the machine goes away
-PREEMPTION_LIMIT_S = 8.0  # of the ten seconds that a doomed machine is sure to grant
+SIGTERM_MEANING = "AMC_SIGTERM"  # a launcher sets it to "preemption" if its SIGTERM means that
+PREEMPTION_LIMIT_S = 8.0  # of the ten seconds that a preempted machine grants at least
 
 
 class StopRequests:
-    """The first request to end this trial; callable, as the training loop wants it."""
+    """The first request to end this trial. Calling it returns the request, as the training loop expects."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._sigterm = EndReason.PREEMPTED if environ.get(SIGTERM_MEANING) == "preemption" else EndReason.STOPPED
         self._reason: EndReason | None = None
-        self._lock = threading.RLock()  # a handler may interrupt a handler
-        self._overdue: threading.Timer | None = None
+        self._lock = threading.RLock()  # a signal handler may interrupt another one
+        self._timer: threading.Timer | None = None
         self._when_overdue: Callable[[], None] | None = None
         self._limit_s = PREEMPTION_LIMIT_S
 
     def __call__(self) -> str | None:
-        """Return the reason to end, or None to go on."""
-        self._call_off()  # it is read: whoever does may take the time that a checkpoint takes
+        """Return the reason to end, or None to continue."""
+        self._cancel_timer()  # the reader may take as long as its checkpoint needs
         return self._reason
 
     def when_overdue(self, act: Callable[[], None] | None, *, limit_s: float = PREEMPTION_LIMIT_S) -> None:
-        """Let this be done, in a thread of its own, where a preemption has been noted and is not read in time.
-
-        None: the training is over, there is nothing left to be late for.
-        """
-        self._call_off()
+        """Call this in its own thread if a preemption is not read in time; None once training is over."""
+        self._cancel_timer()
         self._when_overdue = act
         self._limit_s = limit_s
 
-    def _call_off(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def by_wandb(self) -> None:
-        """Note W&B's own stop; the client calls this from a thread of its own."""
-        self._note(EndReason.STOPPED)
+        """Record W&B's own stop; the client calls this from its own thread."""
+        self._record(EndReason.STOPPED)
 
     def listen(self) -> None:
-        """Take over SIGTERM, SIGUSR1 and SIGINT; to be called from the main thread."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGUSR1, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        # Python calls a handler between two lines of its own, and a backward pass is one line, of seconds or minutes.
-        # The number of the signal comes through this pipe at once.
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(reading,), name="signals", daemon=True).start()
+        """Handle SIGTERM, SIGUSR1 and SIGINT from here on; call it from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        # Python runs a handler between two of its own instructions, and a backward pass is one instruction that takes
+        # seconds or minutes. This pipe gets the number of the signal at once.
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(read_end,), name="signals", daemon=True).start()
 
     def _watch(self, pipe: int) -> None:
         while numbers := os.read(pipe, 64):
             for number in numbers:
-                if number in (signal.SIGTERM, signal.SIGUSR1):  # to count interrupts is the handler's
+                if number in (signal.SIGTERM, signal.SIGUSR1):  # the handler counts interrupts
                     self._on_signal(number, None)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._reason is EndReason.INTERRUPTED:
-                raise KeyboardInterrupt  # asked twice: no more patience
-            self._note(EndReason.INTERRUPTED)
+                raise KeyboardInterrupt  # the second one
+            self._record(EndReason.INTERRUPTED)
         else:
-            self._note(EndReason.PREEMPTED if number == signal.SIGUSR1 else self._sigterm)
+            self._record(EndReason.PREEMPTED if number == signal.SIGUSR1 else self._sigterm)
 
-    def _note(self, reason: EndReason) -> None:
-        with self._lock:  # handler and watcher both come here
+    def _record(self, reason: EndReason) -> None:
+        with self._lock:  # the handler and the watcher both call this
             if self._reason is not None:
                 return
             self._reason = reason
             if reason is EndReason.PREEMPTED and self._when_overdue is not None:
-                self._overdue = threading.Timer(self._limit_s, self._when_overdue)
-                self._overdue.daemon = True
-                self._overdue.start()
+                self._timer = threading.Timer(self._limit_s, self._when_overdue)
+                self._timer.daemon = True
+                self._timer.start()

@@ -57,17 +57,17 @@ def _help(name: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in shown.stdout.splitlines())
 
 
-def test_the_page_is_what_the_commands_say_and_saying_it_imports_nothing_heavy() -> None:
+def test_the_page_is_the_help_of_the_commands_and_imports_nothing_heavy() -> None:
     from embedded_server import EmbeddedServer  # here, so that this file can be run without tests/support on its path
 
-    # In a process of its own: click keeps what a command was first called with, and other tests call some directly.
+    # In another process: click remembers how a command was first called, and other tests call commands directly.
     program = (
         "import sys, test_commands_document\n"
         "sys.stdout.write(test_commands_document.document())\n"
         "heavy = {'torch', 'wandb', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parent,
         env=EmbeddedServer.process_environment(),
@@ -75,12 +75,12 @@ def test_the_page_is_what_the_commands_say_and_saying_it_imports_nothing_heavy()
         text=True,
         check=False,
     )
-    assert said.returncode == 0, said.stderr
-    assert FILE.read_text() == said.stdout, "run: python tests/agents/commands/test_commands_document.py"
+    assert printed.returncode == 0, printed.stderr
+    assert FILE.read_text() == printed.stdout, "run: python tests/agents/commands/test_commands_document.py"
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_a_commands_help_has_an_example_that_it_takes_and_its_exit_codes(name: str) -> None:
+def test_a_commands_help_has_a_valid_example_and_exit_codes(name: str) -> None:
     command = main.commands[name]
     text = inspect.cleandoc(command.help or "")
     examples = re.findall(rf"^amc-sweep {name}\b.*$", text, re.MULTILINE)
@@ -92,7 +92,7 @@ def test_a_commands_help_has_an_example_that_it_takes_and_its_exit_codes(name: s
         assert set(re.findall(r"(?<=\s)--[\w-]+", own)) <= known, example
 
 
-def test_the_codes_are_those_of_the_code() -> None:
+def test_the_exit_codes_are_those_of_the_commands() -> None:
     codes = [options.DONE, options.FAILED, options.USAGE_ERROR, options.INTERRUPTED]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", INTRODUCTION, re.MULTILINE)] == codes
     assert click.ClickException.exit_code == options.FAILED

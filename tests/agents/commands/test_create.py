@@ -1,4 +1,4 @@
-"""amc-sweep create refuses what is wrong before it talks to anybody."""
+"""amc-sweep create refuses a wrong file before it contacts a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _create(tmp_path: Path, text: str | None, *arguments: str) -> tuple[int, str
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_dry_run_says_configurations_and_bands_and_needs_no_server(tmp_path: Path) -> None:
+def test_a_dry_run_shows_configurations_and_bands_and_needs_no_server(tmp_path: Path) -> None:
     code, out, err = _create(tmp_path, GOOD, "--dry-run", "--json")
     assert code == 0
     assert json.loads(out)["configurations"] == 4
@@ -42,7 +42,7 @@ def test_a_dry_run_says_configurations_and_bands_and_needs_no_server(tmp_path: P
     assert "4 configurations" in err
 
 
-def test_all_violations_come_at_once_with_exit_code_2(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_with_exit_code_2(tmp_path: Path) -> None:
     wrong = (
         GOOD.replace("max_lr: {values: [0.001, 0.002]}", "max_lr: {values: [1e-4, -1]}\n  modeltype: {value: resnet18}")
         .replace("val/combined_acc", "val/accuracy")
@@ -55,7 +55,7 @@ def test_all_violations_come_at_once_with_exit_code_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "", "a: [", "a: 1\na: 2\n"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     code, out, err = _create(tmp_path, text)
     assert (code, out) == (2, "")
     assert "nothing was registered" in err
@@ -68,11 +68,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "sweep.yaml: cannot be read: No such file or directory" in err
 
 
-def test_without_any_server_the_error_names_the_ways(tmp_path: Path) -> None:
+def test_without_any_server_the_error_names_the_options(tmp_path: Path) -> None:
     code, out, err = _create(tmp_path, GOOD)
     assert (code, out) == (2, "")
-    for way in ("amc-sweep serve", "wandb login", "--base-url"):
-        assert way in err
+    for option in ("amc-sweep serve", "wandb login", "--base-url"):
+        assert option in err
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""list, status, pause, stop and cancel against the real client and server, and against a W&B without our extras."""
+"""list, status, pause, stop and cancel with the real client, at the embedded server and at a plain W&B server."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterator
 
 import pytest
 from embedded_server import EmbeddedServer
-from operated_sweep import METRIC, PATH, PROJECT, SWEEP_ID, OperatedSweep, ended_runs
+from operated_sweep import METRIC, PATH, PROJECT, SWEEP_ID, Operated, ended_runs
 from plain_wandb import PlainWandb
 
 pytestmark = pytest.mark.client
 
 
 @pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedSweep]:
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     folder = tmp_path_factory.mktemp("operated")
     with EmbeddedServer(folder / "data") as server, PlainWandb(server) as plain:
-        person = OperatedSweep(server, plain, folder)
-        person.import_runs(ended_runs())
-        with person.start_agents() as agents:
+        operated = Operated(server, plain, folder)
+        operated.import_runs(ended_runs())
+        with operated.start_agents() as agents:
             assert agents.stdout is not None
             assert agents.stderr is not None
-            said = agents.stdout.readline()
-            assert said, agents.stderr.read()
-            person.taken_by = json.loads(said)
-            yield person
+            line = agents.stdout.readline()
+            assert line, agents.stderr.read()
+            operated.runs_by_host = json.loads(line)
+            yield operated
             agents.communicate("leave\n", timeout=60)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_status_says_where_a_sweep_stands(operated: OperatedSweep, plain: bool) -> None:
+def test_status_shows_the_state_of_a_sweep(operated: Operated, plain: bool) -> None:
     status = operated.json("status", SWEEP_ID, plain=plain)
     assert status["sweep"]["path"] == PATH
     assert status["sweep"]["state"] == "RUNNING"
@@ -47,23 +47,23 @@ def test_status_says_where_a_sweep_stands(operated: OperatedSweep, plain: bool) 
         [("gpu-2", True, 1), ("gpu-1", True, 1)],
     )
     assert status["epochs"]["saved_by_hyperband"] == 4
-    assert status["epochs"]["spent"] in (20, 21, 22)  # the living run posts when it likes
+    assert status["epochs"]["spent"] in (20, 21, 22)  # of the living run, 0 to 2 epochs have arrived
     assert status["time_left"]["seconds"] is not None
     assert "4 runs to come and 2 alive" in status["time_left"]["because"]
     failures = {host["host"]: (host["failed"], host["ended"]) for host in status["failures_by_host"]}
     assert sum(failed for failed, _ in failures.values()) == 2
-    if not plain:  # who ran where: the client leaves the host in a run's configuration, an import leaves it beside
+    if not plain:  # the public API has a run's host only in its configuration, which an import lacks
         assert failures == {"gpu-2": (2, 2)}
 
 
-def test_a_plain_wandb_was_asked_for_what_it_lacks_and_did_without(operated: OperatedSweep) -> None:
+def test_a_plain_wandb_is_read_after_it_refused_extra_fields(operated: Operated) -> None:
     operated.call("status", SWEEP_ID, plain=True)
     assert "stopReason" in operated.plain.refused
     assert "/healthz" in operated.plain.refused
 
 
 @pytest.mark.parametrize("form", [f"{PROJECT}/{SWEEP_ID}", PATH, "URL"])
-def test_status_takes_a_sweep_in_every_form(operated: OperatedSweep, form: str) -> None:
+def test_status_accepts_a_sweep_in_every_form(operated: Operated, form: str) -> None:
     url = f"{operated.server.base_url}/{PROJECT.join(['local/', ''])}/sweeps/{SWEEP_ID}"
     ended = operated.call("status", url if form == "URL" else form)
     assert ended.returncode == 0, ended.stderr
@@ -75,7 +75,7 @@ def test_status_takes_a_sweep_in_every_form(operated: OperatedSweep, form: str) 
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_list_shows_every_sweep_with_its_runs_by_state(operated: OperatedSweep, plain: bool) -> None:
+def test_list_shows_every_sweep_with_its_runs_by_state(operated: Operated, plain: bool) -> None:
     (row,) = [row for row in operated.json("list", plain=plain) if row["sweep_id"] == SWEEP_ID]
     assert (row["path"], row["name"], row["state"]) == (PATH, "operated sweep", "RUNNING")
     assert (row["runs"], row["runs_expected"], row["best"]) == (6, 10, 0.8)
@@ -85,13 +85,13 @@ def test_list_shows_every_sweep_with_its_runs_by_state(operated: OperatedSweep, 
     assert "6 of 10" in ended.stdout
 
 
-def test_list_refuses_a_project_that_is_not_there_and_names_those_that_are(operated: OperatedSweep) -> None:
+def test_list_refuses_an_unknown_project_and_names_the_known_ones(operated: Operated) -> None:
     ended = operated.call("list", "nowhere")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"local has no project nowhere; it has: {PROJECT}" in ended.stderr
 
 
-def test_what_is_no_sweep_is_refused_with_code_2(operated: OperatedSweep) -> None:
+def test_an_unknown_sweep_is_refused_with_code_2(operated: Operated) -> None:
     for command in ("status", "pause", "stop", "cancel"):
         ended = operated.call(command, f"local/{PROJECT}/nosuchid")
         assert ended.returncode == 2, (command, ended.stderr)
@@ -100,8 +100,8 @@ def test_what_is_no_sweep_is_refused_with_code_2(operated: OperatedSweep) -> Non
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: OperatedSweep, plain: bool) -> None:
-    """In the order of this file the last: it ends the sweep, and resumes it for the next."""
+def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: Operated, plain: bool) -> None:
+    """Runs after the tests above: it ends the sweep, and resumes it for the next test."""
     paused = operated.json("pause", SWEEP_ID, plain=plain)
     assert (paused["before"], paused["after"], paused["alive"], paused["changed"]) == ("RUNNING", "PAUSED", 2, True)
     again = operated.call("pause", SWEEP_ID, plain=plain)
@@ -119,17 +119,17 @@ def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: OperatedSweep
     _resume(operated)
 
 
-def test_cancelling_ends_the_living_runs(operated: OperatedSweep) -> None:
+def test_cancelling_ends_the_living_runs(operated: Operated) -> None:
     cancelled = operated.json("cancel", SWEEP_ID)
     assert (cancelled["before"], cancelled["after"], cancelled["alive"]) == ("RUNNING", "CANCELED", 2)
     document = '{ project(name: "operated", entityName: "local") { sweep(sweepName: "94fqx0gz") { runs { edges { node {'
     document += " name shouldStop } } } } } }"
     runs = operated.server.graphql(document)["project"]["sweep"]["runs"]["edges"]
     asked = {edge["node"]["name"] for edge in runs if edge["node"]["shouldStop"]}
-    assert {name for names in operated.taken_by.values() for name in names} <= asked
+    assert {name for names in operated.runs_by_host.values() for name in names} <= asked
 
 
-def _resume(operated: OperatedSweep) -> None:
+def _resume(operated: Operated) -> None:
     document = '{ project(name: "operated", entityName: "local") { sweep(sweepName: "94fqx0gz") { id } } }'
     pk = operated.server.graphql(document)["project"]["sweep"]["id"]
     change = 'mutation R($id: ID) { upsertSweep(input: {id: $id, state: "RUNNING"}) { sweep { state } } }'

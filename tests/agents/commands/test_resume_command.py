@@ -1,4 +1,4 @@
-"""amc-sweep resume: a run whose trial and supervisor both died goes on in one command; what cannot go on says why."""
+"""amc-sweep resume: a run whose trial and supervisor died continues; a refused run gets a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
-from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_everybody
+from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_all
 from tiny_files import synthetic_file
 
 from amc_agents.trial.relaunch import RelaunchError, as_flags, recorded_settings, require_ended, require_epochs_left
@@ -27,28 +27,28 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.client
-def test_a_run_whose_trial_and_supervisor_died_goes_on_in_one_command(tmp_path: Path, server: EmbeddedServer) -> None:
+def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server: EmbeddedServer) -> None:
     data = frames(tmp_path)
     machine = Machine("gpu-1", tmp_path, server, data)
     trial = machine.train("gem", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
     machine.wait_for_epoch("gem", 1, trial)
     wait_until(lambda: run_of(server, "gem")["state"] == "running", "the server hears of it")
-    psutil.Process(trial.pid).suspend()  # or a fast machine has it end before it is asked about
+    psutil.Process(trial.pid).suspend()  # a fast machine would finish it before the command asks
     refused = machine.amc_sweep("resume", "gem")
     psutil.Process(trial.pid).resume()
     assert (refused.returncode, "run local/demo/gem is running, last heard at" in refused.stderr) == (2, True)
     machine.wait_for_epoch("gem", 2, trial)
-    signal_everybody(trial, signal.SIGKILL)
+    signal_all(trial, signal.SIGKILL)
     trial.wait(timeout=15)
     wait_until(lambda: run_of(server, "gem")["state"] == "crashed", "its silence is noticed")
-    had = machine.epochs("gem")
-    assert had > len(run_of(server, "gem")["history"])
+    logged = machine.epochs("gem")
+    assert logged > len(run_of(server, "gem")["history"])
 
     elsewhere = Machine("gpu-2", tmp_path, server, data)
-    nothing = elsewhere.amc_sweep("resume", "gem")
-    assert nothing.returncode == 2
-    assert f"not {elsewhere.runs / 'gem' / 'last.pt'}" in nothing.stderr
-    assert "no artifact local/demo/checkpoint-gem" in nothing.stderr
+    no_checkpoint = elsewhere.amc_sweep("resume", "gem")
+    assert no_checkpoint.returncode == 2
+    assert f"not {elsewhere.runs / 'gem' / 'last.pt'}" in no_checkpoint.stderr
+    assert "no artifact local/demo/checkpoint-gem" in no_checkpoint.stderr
     (tmp_path / "other").mkdir()
     other_frames = synthetic_file(tmp_path / "other", levels_db=(0, 10, 20), frames_per_cell=21)
     other = machine.amc_sweep("resume", "gem", "--data", str(other_frames))
@@ -60,21 +60,19 @@ def test_a_run_whose_trial_and_supervisor_died_goes_on_in_one_command(tmp_path: 
     page = f"{server.base_url}/local/demo/runs/gem"
     resumed = machine.amc_sweep("resume", page, "--epochs", str(EPOCHS + 1))
     assert resumed.returncode == 0, resumed.stderr
-    assert f"goes on after epoch {had}" in resumed.stderr
-    found = run_of(server, "gem")
-    assert (found["state"], found["summary"]["end_reason"]) == ("finished", "completed")
-    assert [row["_step"] for row in found["history"]] == list(range(EPOCHS + 1))
-    assert columns(found["history"]) == columns(read_rows(machine.runs / "gem"))
-    assert found["config"]["epochs"] == EPOCHS + 1
+    assert f"goes on after epoch {logged}" in resumed.stderr
+    recorded = run_of(server, "gem")
+    assert (recorded["state"], recorded["summary"]["end_reason"]) == ("finished", "completed")
+    assert [row["_step"] for row in recorded["history"]] == list(range(EPOCHS + 1))
+    assert columns(recorded["history"]) == columns(read_rows(machine.runs / "gem"))
+    assert recorded["config"]["epochs"] == EPOCHS + 1
 
     over = machine.amc_sweep("resume", "demo/gem")
     assert (over.returncode, f"completed its {EPOCHS + 1} epochs" in over.stderr) == (2, True)
 
 
 @pytest.mark.client
-def test_a_sweep_is_resumed_and_an_id_of_two_things_is_refused_naming_both(
-    tmp_path: Path, server: EmbeddedServer
-) -> None:
+def test_a_sweep_is_resumed_and_an_ambiguous_id_is_refused(tmp_path: Path, server: EmbeddedServer) -> None:
     machine = Machine("desk", tmp_path, server, tmp_path)
     sweep = machine.create_sweep("program: x.py\nmethod: grid\nparameters: {a: {values: [1, 2]}}\n")
     sweep_id = sweep.rsplit("/", 1)[1]
@@ -94,7 +92,7 @@ def test_a_sweep_is_resumed_and_an_id_of_two_things_is_refused_naming_both(
 
 
 class _Api:
-    """Stands for a client whose server has these paths."""
+    """A client whose server has these paths."""
 
     default_entity = "me"
 
@@ -114,7 +112,7 @@ class _Api:
         raise ValueError(f"Could not find sweep {path}")
 
 
-def test_an_id_is_looked_for_in_every_project_and_a_path_only_there() -> None:
+def test_an_id_is_searched_in_every_project_and_a_path_only_in_its_own() -> None:
     kinds: tuple[Kind, ...] = ("run", "sweep")
     api = _Api("me/a/x", "me/b/x", "me/b/y")
     assert find_target(parse_reference("y", kinds), api, environ={}).path == "me/b/y"
@@ -129,27 +127,27 @@ def test_an_id_is_looked_for_in_every_project_and_a_path_only_there() -> None:
         parse_reference("https://w/me/b/sweeps/x", ("run",))
 
 
-def test_a_server_that_does_not_answer_is_not_taken_for_a_run_that_is_not_there() -> None:
-    class _Down(_Api):
+def test_a_server_that_does_not_answer_is_not_a_missing_run() -> None:
+    class _UnreachableApi(_Api):
         def run(self, path: str) -> object:
             raise ConnectionError("connection refused")
 
     with pytest.raises(ConnectionError):
-        find_target(parse_reference("me/a/x", ("run",)), _Down(), environ={})
+        find_target(parse_reference("me/a/x", ("run",)), _UnreachableApi(), environ={})
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "preempting"])
-def test_a_run_that_may_have_a_trial_is_not_continued(state: str) -> None:
+def test_a_living_run_is_not_continued(state: str) -> None:
     with pytest.raises(RelaunchError, match=state):
         require_ended("e/p/r", state, None)
 
 
 @pytest.mark.parametrize("state", ["crashed", "killed", "finished", "failed", "preempted"])
-def test_a_run_that_ended_may_go_on_whatever_ended_it(state: str) -> None:
+def test_an_ended_run_may_continue(state: str) -> None:
     require_ended("e/p/r", state, None)
 
 
-def test_a_trial_that_ended_by_itself_needs_another_end() -> None:
+def test_a_completed_trial_needs_a_later_end_to_continue() -> None:
     settings = {"epochs": 5, "patience": 2}
     completed, patience = {"end_reason": "completed", "epoch": 5}, {"end_reason": "patience", "epoch": 3}
     with pytest.raises(RelaunchError, match="more with --epochs"):
@@ -170,8 +168,8 @@ def test_flags_of_recorded_settings_give_the_same_configuration() -> None:
     )
     recorded = {**config.to_mapping(), "split_fingerprint": "x", "n_train": 3}
     flags = dict(flag[2:].split("=", 1) for flag in as_flags(recorded_settings(recorded)))
-    again = TrialConfig.from_mapping({name: parse_flag(name, text) for name, text in flags.items()})
-    assert again == config
-    assert "epochs" not in flags, "what is the default's is not said"
+    parsed = TrialConfig.from_mapping({name: parse_flag(name, text) for name, text in flags.items()})
+    assert parsed == config
+    assert "epochs" not in flags, "defaults get no flag"
     with pytest.raises(RelaunchError, match="not a run of amc-train"):
         recorded_settings({"lr": 0.1})

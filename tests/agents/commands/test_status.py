@@ -1,4 +1,4 @@
-"""What amc-sweep status concludes and says of small records; test_operating_commands.py asks real servers."""
+"""What amc-sweep status shows of small records; test_operating_commands.py uses real servers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _status(
     return summarise("local/amc/94fqx0gz", rank_runs(sweep(*runs, **more)), agents, expected=expected)
 
 
-def test_the_estimate_is_the_work_to_come_shared_among_living_agents() -> None:
+def test_the_estimate_divides_the_remaining_work_among_living_agents() -> None:
     left = time_left(state="RUNNING", expected=10, begun=6, ended_s=[60, 120, 600], running_s=[30, 500], agents=2)
     assert left.seconds == (4 * 120 + 90) / 2
     assert left.because == "4 runs to come and 2 alive, at 2 min each (median of 3 ended runs), on 2 agents"
 
 
-def test_no_estimate_is_shorter_than_the_run_that_has_longest_to_go() -> None:
+def test_the_estimate_covers_the_run_with_most_time_left() -> None:
     left = time_left(state="RUNNING", expected=3, begun=3, ended_s=[600], running_s=[10], agents=8)
     assert left.seconds == 590
 
@@ -57,8 +57,8 @@ def test_no_estimate_is_shorter_than_the_run_that_has_longest_to_go() -> None:
         ({"agents": 0}, "no agent is alive"),
     ],
 )
-def test_where_no_time_can_be_told_the_reason_is_said(changes: dict[str, Any], because: str) -> None:
-    known: dict[str, Any] = {
+def test_an_unknown_time_has_a_reason(changes: dict[str, Any], because: str) -> None:
+    arguments: dict[str, Any] = {
         "state": "RUNNING",
         "expected": 9,
         "begun": 2,
@@ -66,38 +66,38 @@ def test_where_no_time_can_be_told_the_reason_is_said(changes: dict[str, Any], b
         "running_s": [],
         "agents": 1,
     }
-    left = time_left(**{**known, **changes})
+    left = time_left(**{**arguments, **changes})
     assert (left.seconds, left.because) == (None, because)
 
 
 def test_a_finished_sweep_waits_only_for_its_living_runs() -> None:
-    given: dict[str, Any] = {"expected": 20, "begun": 5, "ended_s": [100], "agents": 1}
-    assert time_left(state="FINISHED", running_s=[], **given).seconds == 0
-    assert time_left(state="FINISHED", running_s=[40], **given).seconds == 60
+    arguments: dict[str, Any] = {"expected": 20, "begun": 5, "ended_s": [100], "agents": 1}
+    assert time_left(state="FINISHED", running_s=[], **arguments).seconds == 0
+    assert time_left(state="FINISHED", running_s=[40], **arguments).seconds == 60
 
 
-def test_failures_are_counted_by_host_and_early_stops_are_none() -> None:
+def test_failures_are_counted_by_host_without_early_stops() -> None:
     ends = [("gpu-1", Cause.COMPLETED), ("gpu-1", Cause.EARLY_STOPPED), ("gpu-1", Cause.RUNNING)]
     ends += [("gpu-2", Cause.LOST), ("gpu-2", Cause.LOST), ("gpu-2", Cause.COMPLETED), (None, Cause.OUT_OF_MEMORY)]
-    found = [(host.host, host.failed, host.ended, dict(host.causes)) for host in failures_by_host(ends)]
-    assert found == [("gpu-2", 2, 3, {"lost": 2}), ("unknown host", 1, 1, {"out_of_memory": 1})]
+    failures = [(host.host, host.failed, host.ended, dict(host.causes)) for host in failures_by_host(ends)]
+    assert failures == [("gpu-2", 2, 3, {"lost": 2}), ("unknown host", 1, 1, {"out_of_memory": 1})]
 
 
-def test_an_agent_is_alive_while_it_was_heard_within_a_minute() -> None:
-    def agent(host: str, heard: str | None) -> Any:
-        return {"name": host, "host": host, "totalRuns": 1, "heartbeatAt": heard}
+def test_an_agent_heard_within_a_minute_is_alive() -> None:
+    def node(host: str, heard_at: str | None) -> dict[str, Any]:
+        return {"name": host, "host": host, "totalRuns": 1, "heartbeatAt": heard_at}
 
-    given = [agent("never", None), agent("old", "2025-07-01T11:00:00Z"), agent("new", "2025-07-01T11:59:30")]
-    seen = read_agents([*given, agent("ahead", "2025-07-01T12:00:05Z")], START)
-    assert [(one.host, one.silent_s, one.is_alive) for one in seen] == [
-        ("ahead", 0.0, True),  # its server's clock is ahead of ours
+    nodes = [node("never", None), node("old", "2025-07-01T11:00:00Z"), node("new", "2025-07-01T11:59:30")]
+    agents = read_agents([*nodes, node("ahead", "2025-07-01T12:00:05Z")], START)
+    assert [(agent.host, agent.silent_s, agent.is_alive) for agent in agents] == [
+        ("ahead", 0.0, True),  # the server's clock is ahead of ours
         ("new", 30.0, True),
         ("old", 3600.0, False),
         ("never", None, False),
     ]
 
 
-def test_the_whole_is_said_in_lines_and_in_json() -> None:
+def test_the_status_is_shown_in_lines_and_in_json() -> None:
     early = {"stop_recorded": True, "stop_reason": "hyperband", "config": {"epochs": 8}}
     status = _status(
         completed("whole", [0.4, 0.5], host="gpu-1"),
@@ -122,7 +122,7 @@ def test_the_whole_is_said_in_lines_and_in_json() -> None:
     assert document["failures_by_host"] == [{"host": "gpu-2", "failed": 1, "ended": 1, "causes": {"lost": 1}}]
 
 
-def test_a_sweep_without_anything_is_said_too() -> None:
+def test_an_empty_sweep_has_a_status() -> None:
     status = _status(agents=(), expected=None, state="PENDING")
     lines = command.as_lines(status)
     assert "Runs      0" in lines
@@ -131,18 +131,18 @@ def test_a_sweep_without_anything_is_said_too() -> None:
     assert lines[-1] == "Left      unknown: the sweep has no run_cap, and its search has no end"
 
 
-def test_only_nan_logged_is_nothing_to_be_best() -> None:
+def test_a_run_that_logged_only_nan_is_not_the_best() -> None:
     assert _status(run("nan", [math.nan])).best is None
 
 
-def test_a_sweep_is_over_when_it_is_finished_and_nobody_lives() -> None:
+def test_a_sweep_is_over_when_it_is_finished_and_no_run_is_alive() -> None:
     alive = run("alive", [0.2], state="running", heartbeat_at=START + timedelta(hours=1))
     assert not _status(completed("one", [0.5]), state="RUNNING").is_over
     assert not _status(alive, state="FINISHED").is_over
     assert _status(completed("one", [0.5]), state="FINISHED").is_over
 
 
-def test_watching_in_a_log_says_only_what_is_new_and_ends_with_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_in_a_log_prints_only_changes_and_ends_with_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     going, over = _status(completed("one", [0.5])), _status(completed("one", [0.5]), state="FINISHED")
 
     def statuses() -> Iterator[Status]:
@@ -155,22 +155,22 @@ def test_watching_in_a_log_says_only_what_is_new_and_ends_with_the_sweep(capsys:
     assert "finished: 1 of 8: 1 finished; best 50.00%; 1 agent alive; nothing: the sweep is over" in lines[1]
 
 
-def test_watching_ends_at_ctrl_c_with_130_and_waits_for_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_chosen: object) -> Status:
+def test_watching_ends_at_ctrl_c_with_130_without_waiting_for_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_target: object) -> Status:
         raise KeyboardInterrupt
 
-    def at_once(code: int) -> None:
+    def exit_now(code: int) -> None:
         raise SystemExit(code)
 
     monkeypatch.setattr(command, "open_target", lambda *_, **__: None)
     monkeypatch.setattr(command, "_read", interrupted)
-    monkeypatch.setattr(command.os, "_exit", at_once)
+    monkeypatch.setattr(command.os, "_exit", exit_now)
     assert CliRunner().invoke(main, ["status", "94fqx0gz", "--watch"]).exit_code == INTERRUPTED
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0, "0 s"), (59.6, "1 min"), (90, "1 min 30 s"), (660, "11 min"), (7300, "2 h 1 min"), (200000, "2 d 7 h")],
 )
-def test_durations_are_said_in_two_units_at_most(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

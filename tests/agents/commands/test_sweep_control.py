@@ -1,4 +1,4 @@
-"""Which changes of a sweep are possible, and who is asked first; test_operating_commands.py changes real sweeps."""
+"""Which changes of a sweep are possible, and when cancel asks; test_operating_commands.py changes real sweeps."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from amc_sweeps.runs.run_states import SweepState
         (Action.RESUME, set()),
     ],
 )
-def test_a_change_is_refused_where_the_client_refuses_it(action: Action, refused_in: set[SweepState]) -> None:
+def test_a_change_is_refused_in_the_same_states_as_by_the_client(action: Action, refused_in: set[SweepState]) -> None:
     assert {state for state in SweepState if refusal(state, action) is not None} == refused_in
 
 
-def test_a_change_says_what_becomes_of_living_runs() -> None:
-    def said(action: Action, alive: int, before: str = "RUNNING", after: str = "DONE") -> str:
+def test_the_summary_of_a_change_tells_the_effect_on_living_runs() -> None:
+    def summary(action: Action, alive: int, before: str = "RUNNING", after: str = "DONE") -> str:
         return Change("local/amc/x", action, before, after, alive).summary()
 
-    assert "paused: 2 living runs may come to the end; no new one begins, agents wait" in said(Action.PAUSE, 2)
-    assert "stopped: 1 living run may come to the end; no new one begins, agents end" in said(Action.STOP, 1)
-    assert "cancelled: 3 living runs told to stop" in said(Action.CANCEL, 3)
-    assert said(Action.CANCEL, 0) == "sweep local/amc/x is cancelled: no run is alive"
-    assert "is paused already" in said(Action.PAUSE, 0, before="PAUSED", after="PAUSED")
-    assert "agents that have ended must be started again" in said(Action.RESUME, 0)
+    assert "paused: 2 living runs may come to the end; no new one begins, agents wait" in summary(Action.PAUSE, 2)
+    assert "stopped: 1 living run may come to the end; no new one begins, agents end" in summary(Action.STOP, 1)
+    assert "cancelled: 3 living runs told to stop" in summary(Action.CANCEL, 3)
+    assert summary(Action.CANCEL, 0) == "sweep local/amc/x is cancelled: no run is alive"
+    assert "is paused already" in summary(Action.PAUSE, 0, before="PAUSED", after="PAUSED")
+    assert "agents that have ended must be started again" in summary(Action.RESUME, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A trial whose machine is taken away goes on elsewhere: the real client, the real server, real signals."""
+"""A preempted trial continues on another machine; client, server and signals are real."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
-from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_everybody
+from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_all
 
 from amc_agents.trial.reopen import Reopened, reopen_preempted
 from amc_agents.trial.run_folder import read_end, read_rows
@@ -26,9 +26,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """The folder of a trial that nobody interrupted."""
-    machine = Machine("quiet", tmp_path_factory.mktemp("whole"), None, data)
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The folder of an uninterrupted trial."""
+    machine = Machine("quiet", tmp_path_factory.mktemp("uninterrupted"), None, data)
     flags = [f"--{name}={value}" for name, value in {**SMALL, "no_wandb": True}.items()]
     assert machine.start("amc-train", *flags).wait(timeout=120) == 0, machine.output()
     return machine.runs / "local-1"
@@ -48,27 +48,27 @@ def _sweep_of_one() -> str:
     )
 
 
-def _equals(whole: Path, folder: Path, server: EmbeddedServer, run: str) -> None:
-    """The run's history with W&B and its checkpoints are those of the trial that nobody interrupted."""
-    found = run_of(server, run)
-    expected = read_rows(whole)
-    assert [row["_step"] for row in found["history"]] == list(range(EPOCHS))
-    assert columns(found["history"]) == columns(expected)
+def _assert_equal(uninterrupted: Path, folder: Path, server: EmbeddedServer, run: str) -> None:
+    """Compare a run's history with W&B and its checkpoints with those of the uninterrupted trial."""
+    recorded = run_of(server, run)
+    expected = read_rows(uninterrupted)
+    assert [row["_step"] for row in recorded["history"]] == list(range(EPOCHS))
+    assert columns(recorded["history"]) == columns(expected)
     assert columns(read_rows(folder)) == columns(expected)
     for name in ("last.pt", "best.pt", "best_loss.pt"):
-        assert same_weights(whole / name, folder / name), name
-    assert found["state"] == "finished"
-    assert found["summary"]["end_reason"] == "completed"
-    assert "parent_run" not in found["config"] or found["config"]["parent_run"] is None
+        assert same_weights(uninterrupted / name, folder / name), name
+    assert recorded["state"] == "finished"
+    assert recorded["summary"]["end_reason"] == "completed"
+    assert "parent_run" not in recorded["config"] or recorded["config"]["parent_run"] is None
 
 
-def test_every_process_gets_the_signal_and_the_supervisor_says_it(
-    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+def test_the_supervisor_reports_a_preemption_that_killed_the_client(
+    tmp_path: Path, data: Path, uninterrupted: Path, server: EmbeddedServer
 ) -> None:
     machine = Machine("gpu-1", tmp_path, server, data, AMC_SIGTERM="preemption")
     trial = machine.train("doomed", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="60")
     machine.wait_for_epoch("doomed", 2, trial)
-    assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
+    assert "wandb-core" in signal_all(trial, signal.SIGTERM)
     assert trial.wait(timeout=15) == 75, machine.output()
     folder = machine.runs / "doomed"
     end = read_end(folder)
@@ -79,18 +79,22 @@ def test_every_process_gets_the_signal_and_the_supervisor_says_it(
     assert len(lacking["history"]) < 2
 
     assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.MARKED
-    told = run_of(server, "doomed")
-    assert (told["state"], told["exitcode"], told["summary"]["end_reason"]) == ("preempted", 75, "preempted")
-    assert columns(told["history"]) == columns(read_rows(whole)[: len(told["history"])])
-    assert len(told["history"]) >= 2
+    reported = run_of(server, "doomed")
+    assert (reported["state"], reported["exitcode"], reported["summary"]["end_reason"]) == (
+        "preempted",
+        75,
+        "preempted",
+    )
+    assert columns(reported["history"]) == columns(read_rows(uninterrupted)[: len(reported["history"])])
+    assert len(reported["history"]) >= 2
     assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.KNOWN
 
     assert machine.train("doomed").wait(timeout=60) == 0, machine.output()
-    _equals(whole, folder, server, "doomed")
+    _assert_equal(uninterrupted, folder, server, "doomed")
 
 
-def test_a_fleet_says_it_and_hands_the_run_to_its_next_trial(
-    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+def test_a_fleet_reports_a_preemption_and_its_next_trial_continues_the_run(
+    tmp_path: Path, data: Path, uninterrupted: Path, server: EmbeddedServer
 ) -> None:
     machine = Machine("gpu-1", tmp_path, server, data, AMC_SIGTERM="preemption")
     sweep = machine.create_sweep(_sweep_of_one())
@@ -98,21 +102,21 @@ def test_a_fleet_says_it_and_hands_the_run_to_its_next_trial(
     run = wait_until(lambda: [path.name for path in machine.runs.iterdir()], "the trial begins")[0]
     machine.wait_for_epoch(run, 2, fleet)
     everybody = psutil.Process(fleet.pid).children(recursive=True)
-    trial = next(one for one in everybody if one.environ().get("WANDB_RUN_ID") == run)
-    assert "wandb-core" in signal_everybody(trial, signal.SIGTERM)
+    trial = next(process for process in everybody if process.environ().get("WANDB_RUN_ID") == run)
+    assert "wandb-core" in signal_all(trial, signal.SIGTERM)
     assert fleet.wait(timeout=120) == 0, machine.output("amc-sweep")
-    assert f"{run}: W&B has its rows and its preemption" in machine.output("amc-sweep")
-    _equals(whole, machine.runs / run, server, run)
+    assert f"{run}: W&B has its rows and knows of the preemption now" in machine.output("amc-sweep")
+    _assert_equal(uninterrupted, machine.runs / run, server, run)
     assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
 
 
-def test_a_client_that_dies_alone_is_named_and_a_run_without_any_checkpoint_starts_over(
-    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+def test_a_lost_client_is_reported_and_a_run_without_checkpoint_starts_over(
+    tmp_path: Path, data: Path, uninterrupted: Path, server: EmbeddedServer
 ) -> None:
     machine = Machine("gpu-1", tmp_path, server, data)
     trial = machine.train("mute")
     wait_until(lambda: run_of(server, "mute")["history"], "a row arrives")
-    next(one for one in psutil.Process(trial.pid).children(recursive=True) if one.name() == "wandb-core").kill()
+    next(child for child in psutil.Process(trial.pid).children(recursive=True) if child.name() == "wandb-core").kill()
     assert trial.wait(timeout=30) == 70, machine.output()
     end = read_end(machine.runs / "mute")
     assert end is not None
@@ -124,18 +128,18 @@ def test_a_client_that_dies_alone_is_named_and_a_run_without_any_checkpoint_star
     elsewhere = Machine("gpu-2", tmp_path, server, data)
     assert elsewhere.train("mute").wait(timeout=60) == 0, elsewhere.output()
     assert "run mute starts over: no checkpoint in" in elsewhere.output()
-    _equals(whole, elsewhere.runs / "mute", server, "mute")
+    _assert_equal(uninterrupted, elsewhere.runs / "mute", server, "mute")
 
 
-def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folder(
-    tmp_path: Path, data: Path, whole: Path, server: EmbeddedServer
+def test_a_preempted_trial_of_a_sweep_continues_on_another_host_and_folder(
+    tmp_path: Path, data: Path, uninterrupted: Path, server: EmbeddedServer
 ) -> None:
     first, second = (Machine(name, tmp_path, server, data) for name in ("gpu-1", "gpu-2"))
     sweep = first.create_sweep(_sweep_of_one())
     doomed = first.start("wandb", "agent", "--count", "1", sweep)
     run = wait_until(lambda: [path.name for path in first.runs.iterdir()], "the trial begins")[0]
     first.wait_for_epoch(run, 2, doomed)
-    trial = next(one for one in psutil.Process(doomed.pid).children() if one.environ().get("WANDB_RUN_ID") == run)
+    trial = next(child for child in psutil.Process(doomed.pid).children() if child.environ().get("WANDB_RUN_ID") == run)
     trial.send_signal(signal.SIGUSR1)
     wait_until(lambda: run_of(server, run)["state"] == "preempted", "the server knows")
     left = load_checkpoint(first.runs / run / "last.pt")
@@ -145,14 +149,14 @@ def test_a_preempted_trial_of_a_sweep_goes_on_on_another_host_with_another_folde
 
     agents = [second.start("wandb", "agent", sweep, AMC_CHECKPOINT_ARTIFACT="end") for _ in range(2)]
     assert [agent.wait(timeout=90) for agent in agents] == [0, 0], second.output("wandb")
-    _equals(whole, second.runs / run, server, run)
+    _assert_equal(uninterrupted, second.runs / run, server, run)
     assert [path.name for path in second.runs.iterdir()] == [run], "handed out once"
-    found = run_of(server, run)
-    assert found["host"] == "gpu-2"
+    recorded = run_of(server, run)
+    assert recorded["host"] == "gpu-2"
     assert f"goes on after epoch {left.epoch} and {left.steps_done} steps, from W&B's artifact" in second.output(
         "wandb"
     )
-    assert found["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
-    names = {edge["node"]["name"] for edge in found["files"]["edges"]}
+    assert recorded["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
+    names = {edge["node"]["name"] for edge in recorded["files"]["edges"]}
     assert {"evaluation/test.json", "evaluation/test_scores.csv", f"evaluation/epoch_{EPOCHS:04d}.json"} <= names
     assert sum(name.startswith("media/images/evaluation/") for name in names) == 3

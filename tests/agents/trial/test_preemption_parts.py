@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and what its folder says of it; real checkpoints, no server."""
+"""Which checkpoint a run continues from, and what its folder records; real checkpoints, no server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from amc_sweeps.runs.causes import EndReason
 
 
 class _Artifact:
-    """Stands for an artifact that W&B keeps: a folder somewhere else."""
+    """An artifact that W&B keeps, as a folder."""
 
     name = "checkpoint-gem:v0"
 
@@ -46,65 +46,69 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     return lambda epochs: root / str(epochs) / "gem"
 
 
-def _nothing() -> None:
+def _no_artifact() -> None:
     return None
 
 
-def test_the_checkpoint_that_is_further_on_is_taken(tmp_path: Path, trained: Callable[[int], Path]) -> None:
+def test_a_run_continues_from_its_later_checkpoint(tmp_path: Path, trained: Callable[[int], Path]) -> None:
     folder = tmp_path / "gem"
-    assert find_resume_point("gem", folder, _nothing) is None
+    assert find_resume_point("gem", folder, _no_artifact) is None
     shutil.copytree(trained(1), folder)
-    own = find_resume_point("gem", folder, _nothing)
-    assert own is not None
-    assert (own.epoch, own.source, int(own.metrics["epoch"])) == (1, "the run's folder", 1)
+    local = find_resume_point("gem", folder, _no_artifact)
+    assert local is not None
+    assert (local.epoch, local.source, int(local.metrics["epoch"])) == (1, "the run's folder", 1)
 
     older = _Artifact(trained(1), epoch=1)
-    assert find_resume_point("gem", folder, lambda: older) == own
+    assert find_resume_point("gem", folder, lambda: older) == local
     newer = _Artifact(trained(2), epoch=2)
-    fetched = find_resume_point("gem", folder, lambda: newer)
-    assert fetched is not None
-    assert (fetched.epoch, fetched.path, fetched.source) == (2, folder / "last.pt", "W&B's artifact checkpoint-gem:v0")
-    assert (folder / "before_1" / "last.pt").is_file(), "what lay there is set aside"
+    downloaded = find_resume_point("gem", folder, lambda: newer)
+    assert downloaded is not None
+    assert (downloaded.epoch, downloaded.path, downloaded.source) == (
+        2,
+        folder / "last.pt",
+        "W&B's artifact checkpoint-gem:v0",
+    )
+    assert (folder / "before_1" / "last.pt").is_file(), "older checkpoints are moved away"
     assert not list(folder.glob(".fetch-*"))
 
 
 def test_wandb_is_not_needed_where_the_folder_has_a_checkpoint(tmp_path: Path, trained: Callable[[int], Path]) -> None:
-    def down() -> None:
+    def unreachable() -> None:
         raise ConnectionError("no route to host")
 
     with pytest.raises(ConnectionError):
-        find_resume_point("gem", tmp_path / "gem", down)
-    found = find_resume_point("gem", trained(1), down)
-    assert found is not None
-    assert found.epoch == 1
+        find_resume_point("gem", tmp_path / "gem", unreachable)
+    point = find_resume_point("gem", trained(1), unreachable)
+    assert point is not None
+    assert point.epoch == 1
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, trained: Callable[[int], Path]) -> None:
     shutil.copytree(trained(1), tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"of run gem, not of other: .*--init_from="):
-        find_resume_point("other", tmp_path / "other", _nothing)
+        find_resume_point("other", tmp_path / "other", _no_artifact)
 
 
-def test_the_settings_of_a_continued_run_are_its_own_but_for_the_machine_and_flags() -> None:
+def test_machine_and_flags_override_the_recorded_settings_of_a_continued_run() -> None:
     recorded = {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3, "split_fingerprint": "x", "repeat_of": "y"}
     assert continued_values(recorded, {}, {}) == {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3}
     assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9})["data"] == "/here.hdf5"
     assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9, "data": "/f"})["data"] == "/f"
 
 
-def test_a_folders_history_is_cut_back_to_its_checkpoint_and_never_lacks_its_last_row(tmp_path: Path) -> None:
+def test_a_folders_history_is_cut_back_to_its_checkpoint_and_keeps_its_last_row(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"epoch": epoch, "val/loss": 1 / epoch} for epoch in (1, 2, 3)]
     for row in rows:
         append_row(tmp_path, row)
     with (tmp_path / "history.jsonl").open("a") as file:
-        file.write('{"epoch": 4, "val/lo')  # a crash in the middle
+        file.write('{"epoch": 4, "val/lo')  # cut off by a crash
     assert read_rows(tmp_path) == rows
     assert truncate_rows(tmp_path, epochs=2, last=rows[1]) == rows[:2] == read_rows(tmp_path)
-    assert truncate_rows(tmp_path, epochs=3, last=rows[2]) == rows, "saved, and killed before it was logged"
+    assert truncate_rows(tmp_path, epochs=3, last=rows[2]) == rows, "killed between checkpoint and log"
     assert truncate_rows(tmp_path, epochs=0, last={}) == []
 
 
-def test_the_last_word_is_read_back_and_can_be_taken_back(tmp_path: Path) -> None:
+def test_the_end_of_a_trial_is_read_back_and_can_be_removed(tmp_path: Path) -> None:
     assert read_end(tmp_path) is None
     write_end(tmp_path / "run", EndReason.PREEMPTED, run="e/p/r")
     end = read_end(tmp_path / "run")
@@ -115,7 +119,7 @@ def test_the_last_word_is_read_back_and_can_be_taken_back(tmp_path: Path) -> Non
     assert read_end(tmp_path / "run") is None
 
 
-def test_only_a_preempted_trial_is_reopened_and_any_other_needs_no_server(tmp_path: Path) -> None:
+def test_only_a_preempted_trial_is_reopened_and_others_need_no_server(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     assert reopen_preempted("e/p/r", tmp_path, environ=nowhere) is Reopened.NOT_PREEMPTED
     write_end(tmp_path, EndReason.STOPPED)

@@ -1,4 +1,4 @@
-"""What a signal asks of a trial; each case is a real process that gets a real signal."""
+"""What a signal does to a trial; real processes get real signals."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ print(stop(), flush=True)
 """
 
 
-def _after(signals: list[signal.Signals], environ: Mapping[str, str], pause_s: float = 0.0) -> tuple[list[str], int]:
-    """Send the signals one by one and return what the process noted, and its exit code."""
+def _send(signals: list[signal.Signals], environ: Mapping[str, str], pause_s: float = 0.0) -> tuple[list[str], int]:
+    """Send the signals one by one; return the request after each, and the exit code."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(pause_s)], stdout=subprocess.PIPE, text=True, env={**environ}
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "listening\n"
-    said = []
+    requests = []
     for number in signals:
         process.send_signal(number)
-        said.append(process.stdout.readline().strip())
+        requests.append(process.stdout.readline().strip())
     process.communicate(timeout=10)
-    return said, process.returncode
+    return requests, process.returncode
 
 
 @pytest.fixture
@@ -59,20 +59,20 @@ def environ() -> dict[str, str]:
 def test_a_signal_means_what_the_table_says(
     number: signal.Signals, declared: dict[str, str], reason: str, environ: dict[str, str]
 ) -> None:
-    assert _after([number], {**environ, **declared}) == ([reason], 0)
+    assert _send([number], {**environ, **declared}) == ([reason], 0)
 
 
 def test_the_first_request_wins(environ: dict[str, str]) -> None:
-    said, code = _after([signal.SIGUSR1, signal.SIGTERM], environ, pause_s=0.5)
-    assert (said, code) == (["preempted", "preempted"], 0)
+    requests, code = _send([signal.SIGUSR1, signal.SIGTERM], environ, pause_s=0.5)
+    assert (requests, code) == (["preempted", "preempted"], 0)
 
 
 def test_a_second_interrupt_ends_at_once(environ: dict[str, str]) -> None:
-    said, code = _after([signal.SIGINT, signal.SIGINT], environ, pause_s=10)
-    assert (said[0], code) == ("interrupted", -signal.SIGINT)
+    requests, code = _send([signal.SIGINT, signal.SIGINT], environ, pause_s=10)
+    assert (requests[0], code) == ("interrupted", -signal.SIGINT)
 
 
-def test_the_clients_own_stop_is_no_interruption() -> None:
+def test_the_clients_own_stop_is_not_an_interruption() -> None:
     stop = StopRequests({})
     assert stop() is None
     stop.by_wandb()
@@ -81,7 +81,7 @@ def test_the_clients_own_stop_is_no_interruption() -> None:
 
 @pytest.fixture
 def listening() -> Iterator[StopRequests]:
-    """Requests to this very process; its handlers are put back."""
+    """Requests to this process; its handlers are restored."""
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     stop = StopRequests({"AMC_SIGTERM": "preemption"})
@@ -92,7 +92,7 @@ def listening() -> Iterator[StopRequests]:
         signal.signal(number, handler)
 
 
-def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_declared_one(
+def test_a_sigterm_after_wandbs_own_stop_is_not_a_preemption(
     listening: StopRequests,
 ) -> None:
     listening.by_wandb()
@@ -100,17 +100,17 @@ def test_an_agents_stop_after_wandbs_own_is_no_preemption_even_where_sigterm_is_
     assert listening() == "stopped"
 
 
-def test_a_preemption_that_nobody_reads_in_time_is_acted_upon(listening: StopRequests) -> None:
-    acted = threading.Event()
-    listening.when_overdue(acted.set, limit_s=0.01)
+def test_a_preemption_that_is_not_read_in_time_calls_the_action(listening: StopRequests) -> None:
+    called = threading.Event()
+    listening.when_overdue(called.set, limit_s=0.01)
     signal.raise_signal(signal.SIGUSR1)
-    assert acted.wait(timeout=10)
+    assert called.wait(timeout=10)
 
 
 @pytest.mark.parametrize("over", [False, True])
 def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening: StopRequests, *, over: bool) -> None:
-    acted = threading.Event()
-    listening.when_overdue(acted.set, limit_s=0.2)
+    called = threading.Event()
+    listening.when_overdue(called.set, limit_s=0.2)
     signal.raise_signal(signal.SIGUSR1)
     (timer,) = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
     if over:
@@ -118,10 +118,10 @@ def test_a_preemption_that_is_read_or_comes_at_the_end_is_not_overdue(listening:
     else:
         assert listening() == "preempted"
     timer.join(timeout=10)
-    assert not acted.is_set()
+    assert not called.is_set()
 
 
-def test_a_preemption_is_noted_though_the_main_thread_is_inside_one_long_call() -> None:
+def test_a_preemption_is_recorded_during_one_long_call_of_the_main_thread() -> None:
     program = """
 import ctypes, os, threading
 from amc_agents.trial.signals import StopRequests
@@ -132,7 +132,7 @@ threading.Timer(0.1, os.kill, (os.getpid(), 10)).start()
 libc, mutex = ctypes.CDLL(None), (ctypes.c_char * 64)()
 libc.pthread_mutex_init(mutex, None)
 libc.pthread_mutex_lock(mutex)
-libc.pthread_mutex_lock(mutex)  # for ever, through every signal, with the interpreter released: as a backward pass
+libc.pthread_mutex_lock(mutex)  # blocks for ever without the interpreter lock, as a backward pass does
 """
     path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], env=path, timeout=25, check=False)

@@ -1,4 +1,4 @@
-"""amc-train alone: real processes on small real files; what W&B adds is tested with the real client elsewhere."""
+"""amc-train without W&B: real processes on small real files. Other files test it with the real client."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
-def _left(tmp_path: Path, name: str) -> dict[str, Any]:
+def _read_json(tmp_path: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((tmp_path / "local-1" / name).read_text())
     return content
 
 
-def test_a_completed_trial_leaves_history_summary_checkpoint_and_exit_code_0(tmp_path: Path, frames: Path) -> None:
+def test_a_completed_trial_writes_history_summary_and_checkpoint_and_exits_with_0(tmp_path: Path, frames: Path) -> None:
     code, err = _finish(_start(tmp_path, {**SMALL, "data": frames}))
     assert code == 0, err
-    end = _left(tmp_path, "end.json")
+    end = _read_json(tmp_path, "end.json")
     assert (end["end_reason"], end["exit_code"]) == ("completed", 0)
-    summary = _left(tmp_path, "summary.json")
+    summary = _read_json(tmp_path, "summary.json")
     rows = [json.loads(line) for line in (tmp_path / "local-1" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[-1]["best/combined_acc"] == max(row["val/combined_acc"] for row in rows)
     assert summary["end_reason"] == "completed"
     assert summary["test_checkpoint_epoch"] == summary["best_epoch"]
-    config = _left(tmp_path, "config.json")
+    config = _read_json(tmp_path, "config.json")
     assert (config["n_train"], config["n_val"], config["n_test"]) == (544, 68, 68)
     assert config["max_lr"] == 0.003
     assert (tmp_path / "local-1" / "best.pt").is_file()
 
 
-def test_sigterm_in_the_middle_ends_as_stopped_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
+def test_sigterm_stops_a_trial_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
     process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
     history = tmp_path / "local-1" / "history.jsonl"
     deadline = time.monotonic() + 60
@@ -91,29 +91,29 @@ def test_sigterm_in_the_middle_ends_as_stopped_with_a_checkpoint(tmp_path: Path,
     process.send_signal(signal.SIGTERM)
     code, err = _finish(process)
     assert code == 0, err
-    assert _left(tmp_path, "end.json")["end_reason"] == "stopped"
+    assert _read_json(tmp_path, "end.json")["end_reason"] == "stopped"
     assert (tmp_path / "local-1" / "last.pt").is_file()
 
 
 @pytest.mark.parametrize(
-    ("flags", "reason", "said"),
+    ("flags", "reason", "message"),
     [
         ({"max_lr": "-1", "modeltype": "resnet18"}, EndReason.CONFIG_REFUSED, "did you mean model_type"),
         ({"data": "nowhere.hdf5"}, EndReason.DATA_ERROR, "nowhere.hdf5"),
     ],
 )
-def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason: EndReason, said: str) -> None:
+def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason: EndReason, message: str) -> None:
     code, err = _finish(_start(tmp_path, flags))
-    assert (code, _left(tmp_path, "end.json")["end_reason"]) == (EXIT_CODES[reason], str(reason))
-    assert said in err
+    assert (code, _read_json(tmp_path, "end.json")["end_reason"]) == (EXIT_CODES[reason], str(reason))
+    assert message in err
     assert "Traceback" not in err
 
 
-def test_without_any_wandb_the_ways_are_named_and_nothing_is_trained(tmp_path: Path) -> None:
+def test_without_any_wandb_the_error_names_the_options_and_nothing_is_trained(tmp_path: Path) -> None:
     code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False}))
     assert code == EXIT_CODES[EndReason.ERROR]
-    for way in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb=True"):
-        assert way in err
+    for option in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb=True"):
+        assert option in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -139,18 +139,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (KeyError("x"), EndReason.ERROR),
     ],
 )
-def test_every_exception_has_its_reason(error: Exception, reason: EndReason) -> None:
+def test_every_exception_has_an_end_reason(error: Exception, reason: EndReason) -> None:
     assert reason_of(error) is reason
 
 
-def test_divergence_and_gpu_memory_have_their_reasons() -> None:
+def test_divergence_and_gpu_memory_have_end_reasons() -> None:
     import torch
 
     assert reason_of(torch.OutOfMemoryError("x")) is EndReason.OUT_OF_MEMORY
     assert reason_of(Diverged.__new__(Diverged)) is EndReason.DIVERGED
 
 
-def test_every_reason_has_a_code_and_codes_of_failures_differ() -> None:
+def test_every_end_reason_has_an_exit_code_and_codes_of_failures_differ() -> None:
     assert set(EXIT_CODES) == set(EndReason)
     failures = [code for code in EXIT_CODES.values() if code != 0]
     assert len(set(failures)) == len(failures)

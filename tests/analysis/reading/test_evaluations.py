@@ -21,7 +21,7 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from limiting_proxy import LimitingProxy
 from plain_wandb import KEY, PlainWandb
-from preempted_trials import SMALL, Machine, run_of, signal_everybody
+from preempted_trials import SMALL, Machine, run_of, signal_all
 from sweep_records import run, sweep
 from tiny_files import synthetic_file
 
@@ -168,7 +168,7 @@ def test_the_page_shows_the_confusion_of_a_killed_trial_of_another_machine(tmp_p
     source = BulkSource(run_files.server.base_url, run_files.server.key)
     wait_until(lambda: run_of(run_files.server, "gem")["history"], "a row arrives")
     wait_until(lambda: source.file("local/demo", "gem", [BEST_FILE]), "the best evaluation arrives")
-    signal_everybody(trial, signal.SIGKILL)
+    signal_all(trial, signal.SIGKILL)
     assert trial.wait(timeout=30) == -signal.SIGKILL
 
     page = tmp_path / "page.html"
