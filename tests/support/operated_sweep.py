@@ -86,7 +86,7 @@ def _stopped_early() -> dict[str, Any]:
 
 
 @dataclass
-class Operated:
+class OperatedSweep:
     """A server with the sweep, and amc-sweep as a user runs it, at the embedded or a plain W&B."""
 
     server: EmbeddedServer

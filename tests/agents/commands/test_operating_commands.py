@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 from embedded_server import EmbeddedServer
-from operated_sweep import METRIC, PATH, PROJECT, SWEEP_ID, Operated, ended_runs
+from operated_sweep import METRIC, PATH, PROJECT, SWEEP_ID, OperatedSweep, ended_runs
 from plain_wandb import PlainWandb
 
 pytestmark = pytest.mark.client
 
 
 @pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedSweep]:
     folder = tmp_path_factory.mktemp("operated")
     with EmbeddedServer(folder / "data") as server, PlainWandb(server) as plain:
-        operated = Operated(server, plain, folder)
+        operated = OperatedSweep(server, plain, folder)
         operated.import_runs(ended_runs())
         with operated.start_agents() as agents:
             assert agents.stdout is not None
@@ -30,7 +30,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_status_shows_the_state_of_a_sweep(operated: Operated, plain: bool) -> None:
+def test_status_shows_the_state_of_a_sweep(operated: OperatedSweep, plain: bool) -> None:
     status = operated.json("status", SWEEP_ID, plain=plain)
     assert status["sweep"]["path"] == PATH
     assert status["sweep"]["state"] == "RUNNING"
@@ -56,14 +56,14 @@ def test_status_shows_the_state_of_a_sweep(operated: Operated, plain: bool) -> N
         assert failures == {"gpu-2": (2, 2)}
 
 
-def test_a_plain_wandb_is_read_after_it_refused_extra_fields(operated: Operated) -> None:
+def test_a_plain_wandb_is_read_after_it_refused_extra_fields(operated: OperatedSweep) -> None:
     operated.call("status", SWEEP_ID, plain=True)
     assert "stopReason" in operated.plain.refused
     assert "/healthz" in operated.plain.refused
 
 
 @pytest.mark.parametrize("form", [f"{PROJECT}/{SWEEP_ID}", PATH, "URL"])
-def test_status_accepts_a_sweep_in_every_form(operated: Operated, form: str) -> None:
+def test_status_accepts_a_sweep_in_every_form(operated: OperatedSweep, form: str) -> None:
     url = f"{operated.server.base_url}/{PROJECT.join(['local/', ''])}/sweeps/{SWEEP_ID}"
     ended = operated.call("status", url if form == "URL" else form)
     assert ended.returncode == 0, ended.stderr
@@ -75,7 +75,7 @@ def test_status_accepts_a_sweep_in_every_form(operated: Operated, form: str) -> 
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_list_shows_every_sweep_with_its_runs_by_state(operated: Operated, plain: bool) -> None:
+def test_list_shows_every_sweep_with_its_runs_by_state(operated: OperatedSweep, plain: bool) -> None:
     (row,) = [row for row in operated.json("list", plain=plain) if row["sweep_id"] == SWEEP_ID]
     assert (row["path"], row["name"], row["state"]) == (PATH, "operated sweep", "RUNNING")
     assert (row["runs"], row["runs_expected"], row["best"]) == (6, 10, 0.8)
@@ -85,13 +85,13 @@ def test_list_shows_every_sweep_with_its_runs_by_state(operated: Operated, plain
     assert "6 of 10" in ended.stdout
 
 
-def test_list_refuses_an_unknown_project_and_names_the_known_ones(operated: Operated) -> None:
+def test_list_refuses_an_unknown_project_and_names_the_known_ones(operated: OperatedSweep) -> None:
     ended = operated.call("list", "nowhere")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"local has no project nowhere; it has: {PROJECT}" in ended.stderr
 
 
-def test_an_unknown_sweep_is_refused_with_code_2(operated: Operated) -> None:
+def test_an_unknown_sweep_is_refused_with_code_2(operated: OperatedSweep) -> None:
     for command in ("status", "pause", "stop", "cancel"):
         ended = operated.call(command, f"local/{PROJECT}/nosuchid")
         assert ended.returncode == 2, (command, ended.stderr)
@@ -100,7 +100,7 @@ def test_an_unknown_sweep_is_refused_with_code_2(operated: Operated) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
-def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: Operated, plain: bool) -> None:
+def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: OperatedSweep, plain: bool) -> None:
     """Runs after the tests above: it ends the sweep, and resumes it for the next test."""
     paused = operated.json("pause", SWEEP_ID, plain=plain)
     assert (paused["before"], paused["after"], paused["alive"], paused["changed"]) == ("RUNNING", "PAUSED", 2, True)
@@ -119,7 +119,7 @@ def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: Operated, pla
     _resume(operated)
 
 
-def test_cancelling_ends_the_living_runs(operated: Operated) -> None:
+def test_cancelling_ends_the_living_runs(operated: OperatedSweep) -> None:
     cancelled = operated.json("cancel", SWEEP_ID)
     assert (cancelled["before"], cancelled["after"], cancelled["alive"]) == ("RUNNING", "CANCELED", 2)
     document = '{ project(name: "operated", entityName: "local") { sweep(sweepName: "94fqx0gz") { runs { edges { node {'
@@ -129,7 +129,7 @@ def test_cancelling_ends_the_living_runs(operated: Operated) -> None:
     assert {name for names in operated.runs_by_host.values() for name in names} <= asked
 
 
-def _resume(operated: Operated) -> None:
+def _resume(operated: OperatedSweep) -> None:
     document = '{ project(name: "operated", entityName: "local") { sweep(sweepName: "94fqx0gz") { id } } }'
     pk = operated.server.graphql(document)["project"]["sweep"]["id"]
     change = 'mutation R($id: ID) { upsertSweep(input: {id: $id, state: "RUNNING"}) { sweep { state } } }'
