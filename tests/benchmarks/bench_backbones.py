@@ -1,7 +1,7 @@
-"""One training step of every backbone of the sweeps, really computed on the CPU: does it learn, what does it cost.
+"""One training step of every backbone of the sweeps on the CPU: whether it learns, and its cost.
 
-Each runs in a process of its own, so that its peak memory is its own: a forward and a backward pass and one step of
-AdamW over a small batch. A backbone that cannot do it is a line of the table, and the exit code 1.
+Each backbone runs in its own process, so that the peak memory is its own: a forward pass, a backward pass and one step
+of AdamW on a small batch. A backbone that fails is a row of the table, and the exit code is 1.
 
     python tests/benchmarks/bench_backbones.py [--batch 4] [--models swin_t,resnet18] [--sizes 64]
 """
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def one_step(model_type: str, size: int, batch: int) -> dict[str, float]:
-    """Train on one batch and return what it took."""
+    """Train on one batch and return time and memory."""
     torch.manual_seed(0)
     config = TrialConfig(model_type=model_type, image_size=size, representation="synced", batch_size=batch)
     model = build_model(config, n_modulations=17, n_levels=len(LEVELS_DB))

@@ -1,15 +1,14 @@
-"""The likelihood bound and the spectrum's SNR estimate, against the figures that they must meet.
+"""The likelihood bound and the spectrum's SNR estimate, against known figures.
 
     python tests/benchmarks/bench_ceilings.py [--frames 1020]
 
-The known figures are those of an independent implementation, which names neither its 17 classes, nor its rings, nor
-how many frames it took; so the bound is also measured for the settings that it may have had. None meets all figures
-within a point, and none needs to: the figures are shares of few frames. 850 a level, 50 a class, is the least round
-number that they can all be shares of, and its standard error is up to 1.6 points. By that error they are those of the
-file's first 17 columns, with OOK in place of OQPSK, whose carrier shows in any noise, and not those of digital17, which
-is 4 points below them at -20 dB.
+The known figures come from an independent implementation that names neither its 17 classes, nor its rings, nor its
+number of frames. So the bound is measured for several possible settings. None agrees with all figures within a point,
+but the figures are shares of few frames: 850 a level, 50 a class, is the smallest round number that allows all of them,
+and its standard error is up to 1.6 points. Within that error they agree with the file's first 17 columns, which have
+OOK instead of OQPSK. digital17 is 4 points below them at -20 dB.
 
-10,200 frames a level, those of results/ceilings.md, take a quarter of an hour of one core; fewer are only printed.
+10,200 frames a level, as in results/ceilings.md, take a quarter of an hour on one core; fewer are only printed.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def with_error(share: float, n_frames: int) -> str:
 
 
 def against_known(share: float, level: int, n_frames: int) -> str:
-    """Return the same, bold where the known figure is within a point."""
+    """Return share and error as text, bold where the known figure is within a point."""
     text = f"{100 * share:.1f} ± {100 * standard_error(share, n_frames):.1f}"
     return f"**{text}**" if abs(share - KNOWN[level]) <= 0.01 else text
 
@@ -139,7 +138,7 @@ def by_chance(shares: Mapping[int, float], n_frames: int) -> str:
 
 
 def known(snr_db: int) -> str:
-    """Return the figure to be met, where there is one."""
+    """Return the known figure, if there is one."""
     return f"{KNOWN[min(snr_db, 10)]:.1%}" if snr_db in KNOWN or snr_db > 10 else ""
 
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_gather.py [--frames 20000] [--batch 512] [--rounds 30]
 
-The file is written first and read once, so that all of them find it in the page cache: a disk is not what differs.
+The file is written and read once before, so that it is in the page cache: the disk is not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
 def main() -> None:
-    """Print a line a way, write the table, and fail when they disagree or the map is too slow."""
+    """Print a row a method, write the table, and fail when methods disagree or the map is too slow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=512)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(path: Path, batch: int, rounds: int) -> dict[str, float]:
-    """Return frames/s of every way, on the same rows."""
+    """Return frames/s of every method, on the same rows."""
     rng = np.random.default_rng(0)
     readers = {storage: RadioMLFile(path, storage=storage) for storage in ("memmap", "ram", "ram_float16")}
     for reader in readers.values():

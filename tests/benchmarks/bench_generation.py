@@ -3,9 +3,8 @@
     python tests/benchmarks/bench_generation.py [--frames 1024] [--rounds 10] [--torchsig PYTHON]
 
 Every frame has its own roll-off, span, timing, phase, carrier offset and noise. Seconds are processor time, all threads
-together, so that the figures are those of one core whatever else the machine does. TorchSig is measured in an
-environment of its own, whose interpreter is named with --torchsig: it brings many packages that nothing here needs.
-Without it nothing is written.
+together, so that the figures are those of one core on a busy machine, too. TorchSig needs many other packages: it is
+measured in its own environment, whose interpreter --torchsig names. Without it nothing is written.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def frames_per_s(modulations: list[str], recipe: Recipe, n_frames: int, rounds: 
 
 
 def noise_per_s(n_frames: int, rounds: int) -> float:
-    """Return how many frames of noise could be drawn: the floor under everything."""
+    """Return frames/s of drawing noise only, which is the upper limit."""
     rng = np.random.default_rng(0)
     best = float("inf")
     for _ in range(rounds):

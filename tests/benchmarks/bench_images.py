@@ -1,11 +1,11 @@
-"""IQ to image: frames per second of every path, against the pipelines that one would write with other libraries.
+"""IQ to image: frames per second of every path, against pipelines with other libraries.
 
 A pipeline takes 512 frames of 1024 samples at any power and gives log1p histograms of the unit-power frames over +-2.5.
-Those libraries that are not installed are left out and named; the extra ``dev``, which ``make`` installs, has them.
+Libraries that are not installed are left out and named; ``make`` installs them with the extra ``dev``.
 
     python tests/benchmarks/bench_images.py [--size 64] [--frames 512] [--threads 1] [--write | --no-write]
 
-Exit code 1, and nothing written, when a path of ours is slower than it must be or moves too many points.
+Exit code 1, and nothing written, when a path of amc_core is too slow or moves too many points.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def seconds(work: Images) -> float:
 
 
 def points_moved(images: npt.NDArray[Any], expected: npt.NDArray[Any], n_points: int) -> float:
-    """Return the share of points that another pipeline puts elsewhere."""
+    """Return the share of points that another pipeline puts into other bins."""
     counts, expected_counts = (np.rint(np.expm1(logs.astype(np.float64))) for logs in (images, expected))
     return float(np.abs(counts - expected_counts).sum() / 2 / n_points)
 
 
 def main() -> None:
-    """Time everything in turns, compare what was drawn, print the table."""
+    """Time all methods in turns, compare their images, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--frames", type=int, default=512)
@@ -149,7 +149,7 @@ def main() -> None:
 
 
 def missed_aims(frames_per_s: Mapping[str, float], moved: Mapping[str, float]) -> list[str]:
-    """Say what is slower, or less exact, than it must be; pipelines that were not measured are not judged."""
+    """Return which methods are too slow or not exact enough; pipelines that were not measured are left out."""
     ours = "constellation (cpu, numba)"
     missed = [
         f"{ours} is {frames_per_s[ours] / frames_per_s[other]:.1f} times as fast as {other}, wanted are {aim:g}"
@@ -168,7 +168,7 @@ def missed_aims(frames_per_s: Mapping[str, float], moved: Mapping[str, float]) -
 
 
 def as_table(frames_per_s: dict[str, float], moved: dict[str, float]) -> str:
-    """Return the results in Markdown, with ratios to the two pipelines that everybody knows."""
+    """Return the results in Markdown, with ratios to the two usual pipelines."""
     rows = ["| method | frames/s | x np.histogram2d | x fast-histogram | points moved |", "|---|---|---|---|---|"]
     for name, rate in frames_per_s.items():
         ratios = [

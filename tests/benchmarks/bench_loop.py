@@ -1,7 +1,7 @@
 """One training epoch, from the file to the optimiser step, against the bare model step on ready tensors.
 
-Both run in turns in one process on the same network, so that a busy machine disturbs both. The rest is then taken
-apart: what reading and the representation cost in a thread of their own, and what the loop's bookkeeping costs.
+Both run in turns in one process on the same network, so that a busy machine slows both. The difference is then split
+into reading, the representation, and the loop's own work.
 
 Run by hand:  python tests/benchmarks/bench_loop.py [--representation synced] [--model amc_convnet] [--threads 2]
 """
@@ -138,13 +138,13 @@ def _median_ratio(one: list[float], other: list[float]) -> float:
 
 
 def train_first_epoch(state: TrainingState, positions_M: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    """Train one epoch, as often as it is called."""
+    """Train the first epoch (again)."""
     state.start_epoch()
     train_epoch(state, positions_M, should_stop=lambda: None, show=lambda _: None)
 
 
 def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:
-    """Step the model on ready tensors: nothing but what learning itself needs."""
+    """Step the model on ready tensors, without anything else."""
     context.model.train()
     for step in range(n_steps):
         batch = ready[step % len(ready)]
@@ -160,7 +160,7 @@ def profile(
     ready: list[Batch],
     options: argparse.Namespace,
 ) -> dict[str, float]:
-    """Return ms a step of the parts: each alone, and the loop with everything ready."""
+    """Return ms a step of each part alone, and of the loop on ready tensors."""
     chunk_B = np.sort(positions_M[: options.batch])
     context = state.context
     rows_B = context.selection.rows[chunk_B]

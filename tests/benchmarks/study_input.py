@@ -1,11 +1,11 @@
-"""What the input is worth: one small network, equal steps, synthetic frames, three seeds.
+"""Accuracy by input: one small network, equal steps, synthetic frames, three seeds.
 
 For every input and channel, `amc_convnet` (123 thousand parameters) takes 700 steps of 128 fresh frames, 17 modulations
 x 16 SNR levels of 0..30 dB, receiver gain uniform in +-10 dB, and is tested once on 6,800 other frames. Optimiser:
-AdamW (weight decay 1e-3), OneCycle to 3e-3 (15 % rise), the plain sum of both cross-entropies. Nothing is selected on
+AdamW (weight decay 1e-3), OneCycle to 3e-3 (15% rise), the plain sum of both cross-entropies. Nothing is selected on
 the test frames.
 
-This is synthetic data, and `synced` knows its symbol rate and the family of its pulses: real recordings have less luck.
+The data is synthetic, and `synced` knows its symbol rate and kind of pulse: expect less from real recordings.
 
 Run by hand:  python tests/benchmarks/study_input.py   (about 20 CPU minutes; one thread)
 """
@@ -115,7 +115,7 @@ def synthesise(recipe: Recipe, frames_per_cell: int, seed: int) -> Frames:
 
 
 def train_and_test(config: TrialConfig, training: Frames, test: Frames, seed: int) -> Outcome:
-    """Train one network and count what it gets right."""
+    """Train one network and return its accuracies."""
     torch.manual_seed(seed)
     represent = Representation(config)
     model = build_model(config, n_modulations=len(DIGITAL17), n_levels=len(LEVELS_DB))
@@ -189,7 +189,7 @@ def main() -> None:
 
 
 def accuracy_tables(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]]) -> str:
-    """Return what the inputs are worth, in Markdown."""
+    """Return the accuracy of every input, in Markdown."""
     lines = [
         "Synthetic frames of the project's own generator: 8 samples a symbol, root-raised-cosine pulses, random "
         "timing, phase, carrier offset (standard deviation 1e-4 cycles a sample) and receiver gain (+-10 dB). `synced` "
@@ -225,7 +225,7 @@ def accuracy_tables(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]]) -
 
 
 def renew_costs() -> str:
-    """Measure the costs alone, put them into the file that a whole study wrote, and return them."""
+    """Measure the costs only, write them into the file of a whole study, and return them."""
     path = RESULTS / "input_study.md"
     before, heading, rest = path.read_text(encoding="utf-8").partition(COST_HEADING)
     table = cost_table({row.input: summarise(row.config) for row in ROWS if not row.changes})
@@ -235,7 +235,7 @@ def renew_costs() -> str:
 
 
 def cost_table(costs: dict[str, Summary]) -> str:
-    """Return what the inputs and their networks cost, in Markdown."""
+    """Return the cost of every input and its network, in Markdown."""
     lines = [COST_HEADING, ""]
     lines += ["| input | network | parameters | MMAC a frame | IQ to input, frames/s | forward pass, frames/s |"]
     lines += ["|---|---|---|---|---|---|"]
