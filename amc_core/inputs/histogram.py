@@ -1,14 +1,10 @@
-"""Two-dimensional histograms of many frames at once, on the frames' device, and numpy's as the reference.
+"""Two-dimensional histograms of many frames at once, on the frames' device.
 
 In names: B frames, T = 1024 samples, C = I and Q, N points of a frame, H = W = size.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -82,23 +78,3 @@ def spread_points(row_BN: Tensor, column_BN: Tensor, size: int, *, periodic: boo
             cell_BN = r_BN.clamp(0, size - 1) * size + c_BN.clamp(0, size - 1)
             image_BP.scatter_add_(1, cell_BN, share_BN * inside_BN)
     return image_BP.view(-1, size, size)
-
-
-def reference_images(
-    iq_BTC: npt.NDArray[np.floating], *, size: int, half_range: float | str
-) -> tuple[npt.NDArray[np.float64], int]:
-    """Return log1p histograms of unit-power frames by ``np.histogram2d`` in float64, and the number of bad frames.
-
-    Every fast path is tested and timed against this definition. A frame with a sample that is not finite gives zeros.
-    """
-    images_BHW = np.zeros((len(iq_BTC), size, size))
-    square = None if isinstance(half_range, str) else [[-half_range, half_range]] * 2
-    n_bad = 0
-    for image_HW, iq_TC in zip(images_BHW, iq_BTC.astype(np.float64), strict=True):
-        if not np.isfinite(iq_TC).all():
-            n_bad += 1
-            continue
-        mean_power = np.mean(np.sum(iq_TC**2, axis=1))
-        in_phase_T, quadrature_T = (iq_TC / np.sqrt(mean_power or 1.0)).T
-        image_HW[:] = np.log1p(np.histogram2d(in_phase_T, quadrature_T, bins=size, range=cast("None", square))[0])
-    return images_BHW, n_bad

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from reference_images import reference_images
 from torch import Tensor
 
 from amc_core.inputs.cpu_histogram import log_histogram
-from amc_core.inputs.histogram import histogram, power, reference_images, scaled, spread_points
+from amc_core.inputs.histogram import histogram, power, scaled, spread_points
 
 
 def numpy_histogram(iq_BTC: Tensor, size: int, half_range: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference_images import reference_images
 from torch import Tensor
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.inputs.histogram import reference_images
 from amc_core.inputs.representations import CHANNELS, Representation, input_shape
 from amc_core.synthesis.frames import synthesise_frames
 
