@@ -35,7 +35,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "amc_sweeps": ["values", "number_formats", "grammar", "runs", "charts", "backend"],
     "amc_server": [
-        *("errors", "json_texts", "ids", "clock", "clients", "auth", "metrics", "server_log"),
+        *("errors", "json_texts", "ids", "clock", "clients", "auth", "server_log"),
         *("store", "scheduling", "pages", "http", "graphql"),
         *("app", "process"),
     ],

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 
-import psutil
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -32,7 +31,6 @@ from amc_server.http.guard import guarded, guarded_page
 from amc_server.http.imports import import_
 from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json_body
 from amc_server.http.write_queue import StorePost, WriteQueue
-from amc_server.metrics import CONTENT_TYPE, Metrics
 from amc_server.pages.browser import Pages
 from amc_server.scheduling import search
 from amc_server.scheduling.coordinator import Coordinator
@@ -64,7 +62,6 @@ class _Server:
         self.files = FileEndpoints(storage, coordinator.clock, gate, self.blobs)
         self.write_queue = WriteQueue(storage)
         self.pages = Pages(storage)
-        self.metrics = Metrics()
 
     def _context(self, store: Reader, base_url: str) -> Context:
         return Context(store, self.gate, base_url, NODES, self.coordinator.agent_is_alive)
@@ -80,34 +77,15 @@ class _Server:
     async def health(self, request: Request) -> Response:
         return Json({"service": SERVICE, "instance": self.instance, "version": own_version(), "wandb": WANDB_RANGE})
 
-    async def show_metrics(self, request: Request) -> Response:
-        return Response(await run_in_threadpool(self._metrics_text), media_type=CONTENT_TYPE)
-
-    def _metrics_text(self) -> bytes:
-        with self.storage.read() as store:
-            runs, sweeps = store.count_states("runs"), store.count_states("sweeps")
-        return self.metrics.text(
-            runs=runs,
-            sweeps=sweeps,
-            living_agents=self.coordinator.presence.agents_heard_within(60.0),
-            resident_bytes=psutil.Process().memory_info().rss,
-            database_bytes=self.storage.size(),
-        )
-
     async def file_stream(self, request: Request) -> Response:
         body = await read_body(request, MAX_POST_BYTES)
         path = request.path_params
-        rows = 0
 
         def read() -> StorePost:
-            nonlocal rows
             post = read_post(body)
-            rows = len(post.history_rows)
             return lambda store: apply_post(store, self.coordinator, run_at(store, path), post)
 
-        reply = await self.write_queue.write(len(body), read)
-        self.metrics.rows(rows)
-        return Json(reply)
+        return Json(await self.write_queue.write(len(body), read))
 
     async def import_(self, request: Request) -> Response:
         body = await read_body(request, MAX_IMPORT_BYTES)
@@ -196,7 +174,6 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/healthz", server.health),
-            Route("/metrics", either(server.show_metrics)),
             Route("/graphql", key_only(server.graphql.answer), methods=["POST"]),
             Route(f"{run_path}/file_stream", key_only(server.file_stream), methods=["POST"]),
             Route("/import", key_only(server.import_), methods=["POST"]),
@@ -215,7 +192,6 @@ def create_app(
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    app.state.metrics = server.metrics
     app.state.check_timeouts = server.check_timeouts  # for tests, whose clock they move themselves
     return app
 

@@ -104,7 +104,7 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
             app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
             announce(started)
             try:
-                logged = RequestLog(app, logging.getLogger("amc_server.requests"), app.state.metrics)
+                logged = RequestLog(app, logging.getLogger("amc_server.requests"))
                 _serve(logged, listener, options)
             finally:
                 ended(started)

@@ -13,16 +13,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from amc_server.metrics import Metrics
-
 
 class RequestLog:
-    """Writes one line a request to the log, and counts it. The query string is left out: it may hold the key."""
+    """Writes one line a request to the log. The query string is left out: it may hold the key."""
 
-    def __init__(self, app: ASGIApp, log: logging.Logger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, log: logging.Logger) -> None:
         self._app = app
         self._log = log
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +37,6 @@ class RequestLog:
             await self._app(scope, receive, send_and_note)
         finally:
             path, seconds = scope["path"], time.perf_counter() - begin
-            self._metrics.request(path, scope.get("amc_operation") if status == 200 else None, status, seconds)
             line = {
                 "method": scope["method"],
                 "path": "/storage/..." if path.startswith("/storage/") else path,

@@ -11,8 +11,6 @@ import pytest
 from in_process_server import InProcessServer
 
 from amc_server.clients import is_tested, range_hint, version_of
-from amc_server.metrics import MOST_OPERATIONS, Metrics, endpoint_of
-from amc_server.server_log import RequestLog
 
 
 @pytest.fixture
@@ -64,41 +62,3 @@ def test_the_error_for_an_unknown_field_names_the_tested_range_and_the_client(se
     assert "brandNewThing" in messages
     assert ">=0.31,<0.32" in messages
     assert "0.99.1" in messages
-
-
-def test_metrics_need_the_key_and_count_requests_rows_and_states(server: InProcessServer) -> None:
-    assert server.request("GET", "/metrics", auth=False).status == 401
-    sweep = server.create_sweep("method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n")
-    run = server.draw(server.create_agent(sweep))["run_id"]
-    server.app = RequestLog(server.app, logging.getLogger("test"), server.app.state.metrics)  # type: ignore[assignment]
-    server.begin(run)
-    server.log(run, 0.1, 0.2)
-    reply = server.request("GET", "/metrics")
-    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-    lines = reply.body.decode().splitlines()
-    assert "amc_history_rows_total 2.0" in lines
-    assert 'amc_runs{state="running"} 1.0' in lines
-    assert 'amc_sweeps{state="RUNNING"} 1.0' in lines
-    assert "amc_living_agents 1.0" in lines
-    assert 'amc_requests_total{endpoint="file_stream",operation="",status="200"} 1.0' in lines
-    assert 'amc_requests_total{endpoint="graphql",operation="UpsertBucket",status="200"} 1.0' in lines
-    assert 'amc_request_duration_seconds_bucket{endpoint="graphql",le="+Inf"} 1.0' in lines
-    assert run not in reply.body.decode(), "ids as labels would make any number of series"
-
-
-def test_the_number_of_operation_labels_is_limited() -> None:
-    metrics = Metrics()
-    for number in range(MOST_OPERATIONS + 50):
-        metrics.request("/graphql", f"Op{number}", 200, 0.001)
-    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1).decode()
-    assert text.count("amc_requests_total{") == MOST_OPERATIONS + 1
-    assert 'operation="other",status="200"} 50.0' in text
-
-
-def test_label_values_are_escaped() -> None:
-    metrics = Metrics()
-    metrics.request("/graphql", 'a"\\\n', 200, 99.0)
-    text = metrics.text(runs={}, sweeps={}, living_agents=0, resident_bytes=1, database_bytes=1).decode()
-    assert r'operation="a\"\\\n"' in text
-    assert endpoint_of("/files/local/p/r/file_stream") == "file_stream"
-    assert endpoint_of("/local/p/runs/r") == "page"

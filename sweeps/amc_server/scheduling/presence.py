@@ -69,11 +69,6 @@ class Presence:
         """Return for how long the agent has sent heartbeats without the run."""
         return self._age(self._unlisted, run)
 
-    def agents_heard_within(self, seconds: float) -> int:
-        """Return how many agents have sent a heartbeat within so many seconds."""
-        now = self._clock.monotonic()
-        return sum(now - heard <= seconds for heard in tuple(self._agents.values()))
-
     def agent_silent_s(self, agent: int) -> float | None:
         """Return the age of the agent's last heartbeat."""
         return self._age(self._agents, agent)

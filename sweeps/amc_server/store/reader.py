@@ -331,10 +331,6 @@ class Reader:
 
     # the data folder
 
-    def count_states(self, table: str) -> dict[str, int]:
-        """Return how many rows of ``runs`` or ``sweeps`` are in which state."""
-        return {row[0]: row[1] for row in self._rows(f"SELECT state, count(*) FROM {table} GROUP BY state")}
-
     def meta(self, key: str) -> str | None:
         """Return a fact about the data folder itself."""
         text: str | None = self._value("SELECT value FROM meta WHERE key = ?", key)

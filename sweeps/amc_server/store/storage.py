@@ -204,11 +204,6 @@ class Storage:
             connection.execute("ROLLBACK")
             self._idle.put(connection)
 
-    def size(self) -> int:
-        """Return the bytes that the database takes on disk, its write-ahead log included."""
-        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
-        return sum(path.stat().st_size for path in paths if path.exists())
-
     def close(self) -> None:
         """Close every connection and unlock the folder."""
         with self._lock.take(urgent=True):
