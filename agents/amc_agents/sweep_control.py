@@ -65,7 +65,6 @@ class Change:
 
     @property
     def is_new(self) -> bool:
-        """Whether the sweep was in another state before."""
         return self.before != self.after
 
     def summary(self) -> str:

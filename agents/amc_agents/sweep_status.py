@@ -272,7 +272,6 @@ def _run_time_s(run: RunRecord) -> float | None:
 
 
 def _state_order(count: tuple[str, int]) -> int:
-    """Order states as a run passes through them, unknown ones last."""
     states = [state.value for state in RunState]
     return states.index(count[0]) if count[0] in states else len(states)
 

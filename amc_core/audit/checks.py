@@ -117,7 +117,6 @@ def _cells(data: RadioMLFile) -> Check:
 
 
 def _values(data: RadioMLFile, advance: Callable[[int, int], None]) -> list[Check]:
-    """Read every frame; check for bad samples, power, and frames that occur twice."""
     power_N = np.empty(data.n_frames)
     bad_N = np.empty(data.n_frames, dtype=bool)
     hash_N = np.empty(data.n_frames, dtype=np.uint64)
@@ -169,7 +168,6 @@ def _equal(data: RadioMLFile, first: int, second: int) -> bool:
 
 
 def _signals(data: RadioMLFile) -> list[Check]:
-    """Check labels and waveforms on a sample of frames."""
     snr = _snr_labels(data)
     highest = int(data.snr_db_N.max())
     if highest < _CLEAR_SNR_DB:
@@ -297,7 +295,6 @@ def _band(linear_BTC: _Frames) -> Check:
 
 
 def _carrier(by_name: Mapping[str, _Frames]) -> Check:
-    """Measure the carrier of the classes that show it."""
     by_class = {name: carrier_offset(frames_BTC, name) for name, frames_BTC in by_name.items()}
     offset_B = np.abs(np.concatenate([*by_class.values(), np.empty(0)]))
     if not len(offset_B):

@@ -22,7 +22,6 @@ class ReadBy(click.ParamType[Any]):
         self.name, self._read = name, read
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what the function returns."""
         try:
             return self._read(str(value))
         except ValueError as error:

@@ -32,8 +32,6 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What the reading thread returns."""
-
     rows: npt.NDArray[np.int64]
     frames: Tensor | None  # (B, T, 2), pinned for a GPU; None where the GPU holds the frames
     modulation: Tensor
@@ -89,7 +87,6 @@ class Feed:
         return _Loaded(rows_B, iq_BTC, modulation_B, snr_B)
 
     def _finish(self, loaded: _Loaded) -> Batch:
-        """Copy a batch to the device and compute its representation."""
         modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
         if loaded.frames is None:
             iq_BTC = self._data.frames_on_device(loaded.rows)

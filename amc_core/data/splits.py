@@ -118,7 +118,6 @@ def _quota(n_frames: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np
 def _cell_bounds(
     sorted_cell_M: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return where the cell of every position starts and ends."""
     _, start, count = np.unique(sorted_cell_M, return_index=True, return_counts=True)
     return np.repeat(start, count).astype(np.float64), np.repeat(start + count, count).astype(np.float64)
 

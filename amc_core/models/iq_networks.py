@@ -17,7 +17,6 @@ def _blocks(
     in_channels: int,
     sizes: tuple[tuple[int, int, int], ...],
 ) -> nn.Sequential:
-    """Return blocks of these (channels, kernel, stride)."""
     layers: list[nn.Module] = []
     for width, kernel, stride in sizes:
         # Batch norm subtracts the mean, so a bias before it has no effect.

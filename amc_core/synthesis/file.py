@@ -37,8 +37,6 @@ _LABEL_BYTES = len(CLASSES) * 8 + 8
 
 @dataclass(frozen=True)
 class _Block:
-    """Consecutive frames of one cell, and their place in the file."""
-
     modulation: str
     snr_db: int
     n_frames: int

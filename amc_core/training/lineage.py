@@ -44,11 +44,9 @@ class SplitFacts:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SplitFacts:
-        """Read what ``to_mapping`` wrote."""
         return cls(**{**values, "split": tuple(values["split"]), "levels_db": tuple(values["levels_db"])})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint."""
         return {**asdict(self), "split": list(self.split), "levels_db": list(self.levels_db)}
 
     def __str__(self) -> str:
@@ -184,7 +182,6 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
 
 
 def _classes(facts: SplitFacts) -> dict[str, str]:
-    """Describe the classes of each head."""
     return {
         "modulation_head": f"those of label_set {facts.label_set}",
         "snr_head": f"{', '.join(map(str, facts.levels_db))} dB",

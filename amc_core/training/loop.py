@@ -59,8 +59,6 @@ class TrialResult:
 
 @dataclass
 class _Outputs:
-    """Where a trial's results go, and the pictures drawn last."""
-
     run_dir: Path
     record: Recorder
     pictures: list[Path] = field(default_factory=list)
@@ -177,7 +175,6 @@ def _require_finite_validation(state: TrainingState, validation: Evaluation) -> 
 
 
 def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evaluation) -> dict[str, float]:
-    """Return a row of metrics under the names of metric_names."""
     weight_mod, weight_snr = state.context.criterion.weights().tolist()
     return {
         "epoch": state.progress.epoch,
@@ -223,7 +220,6 @@ def _test(state: TrainingState, outputs: _Outputs, should_stop: Callable[[], str
 
 
 def _finish(state: TrainingState, outputs: _Outputs, end: str, test: Evaluation | None) -> TrialResult:
-    """Draw the test, record the summary and return the result."""
     progress = state.progress
     selected = progress.selected(state.context.config)
     facts: dict[str, Any] = {

@@ -143,7 +143,6 @@ def _count_parameters(module: nn.Module) -> int:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the shortest time of several calls, after one that fills the caches."""
     work()
     best = float("inf")
     end = time.perf_counter() + _SECONDS

@@ -19,5 +19,4 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.enabled and not native_bfloat16)
 
     def autocast(self) -> torch.autocast:
-        """Return the context of a forward pass."""
         return torch.autocast(self._device_type, dtype=self.dtype, enabled=self.enabled)

@@ -67,12 +67,10 @@ class Progress:
         return "completed" if self.epoch >= config.epochs else None
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Progress:
-        """Read what ``to_mapping`` wrote."""
         return cls(
             epoch=values["epoch"],
             combined_acc=BestEpoch(**values["combined_acc"]),

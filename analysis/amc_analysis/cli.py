@@ -150,7 +150,6 @@ def main(
 
 
 def _with_next(sweep: AnalysedSweep) -> tuple[AnalysedSweep, str | None]:
-    """Return the sweep with its next sweep; without one the sweep as it is, and the reason."""
     from amc_analysis.next_sweep.plan import NoNextSweepError
     from amc_analysis.next_sweep.sweep_file import next_sweep
 

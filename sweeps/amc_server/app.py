@@ -50,8 +50,6 @@ TIMEOUT_CHECK_S = 1.0  # between two checks of the timeouts
 
 
 class _Server:
-    """The handlers and what they share."""
-
     def __init__(self, storage: Storage, coordinator: Coordinator, gate: Gate, instance: str) -> None:
         self.storage = storage
         self.coordinator = coordinator

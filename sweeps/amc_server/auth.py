@@ -74,7 +74,6 @@ class Gate:
         return self._key is None
 
     def admits_key(self, key: str) -> bool:
-        """Return whether this is the key."""
         return self._key is None or _equal(key, self._key)
 
     def admits_header(self, authorization: str | None) -> bool:

@@ -25,11 +25,9 @@ class SystemClock:
     """The machine's own clocks."""
 
     def wall(self) -> float:
-        """Return Unix time in seconds."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Return seconds since a fixed moment; it never goes back."""
         return time.monotonic()
 
 

@@ -155,7 +155,6 @@ def agent_command(
 
 
 def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
-    """Return the sweep's path and a watcher for its runs."""
     target = open_target(sweep, choice, "sweep")
     reader = SweepReader(target.api, target.path)
     with translate_errors(target.backend):
@@ -190,7 +189,6 @@ def _slots(devices: list[Device], per_gpu: int, path: str, logs: Path, tag: str)
 def _run(
     path: str, slots: list[AgentSlot], rules: Rules, tag: str, watcher: Watcher, driver: Driver, *, as_json: bool
 ) -> Outcome:
-    """Run the fleet to its end and report the outcome."""
     click.echo(f"Agents: {', '.join(slot.name for slot in slots)}; logs in {slots[0].log.parent}", err=True)
     display = open_display(as_json=as_json)
     fleet = Fleet(

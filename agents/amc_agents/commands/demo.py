@@ -90,7 +90,6 @@ def _empty(folder: Path) -> None:
 
 
 def _set_environment(folder: Path, tag: str) -> None:
-    """Keep this process and its children away from the user's own W&B."""
     for name in [name for name in os.environ if name.startswith(("WANDB_", "AMC_"))]:
         del os.environ[name]
     os.environ.update({f"WANDB_{name}": f"{folder}/wandb" for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR")})
@@ -131,7 +130,6 @@ def _run(folder: Path, sweep_file: Path) -> None:
 
 
 def _run_agents(folder: Path, sweep: str) -> None:
-    """Run the agents to the end of the sweep, and kill the first trial that is nearly done."""
     options = ("--workers", "2", "--grace", f"{GRACE_S}s", "--logs", f"{folder}/agent-logs")
     _show("amc-sweep", "agent", sweep, *options)
     environment = {**os.environ, "TTY_COMPATIBLE": "0"}  # lines instead of a live table, which our lines would disturb
@@ -150,28 +148,20 @@ def _run_agents(folder: Path, sweep: str) -> None:
 
 
 def _runs(sweep: str) -> dict[str, dict[str, int]]:
-    """Return the numbers of runs, by state and by cause."""
     command = [_program("amc-sweep"), "status", sweep, "--json"]
     return dict(json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL))["runs"])
 
 
 def _kill_late_trial(runs: Path) -> bool:
-    for history in runs.glob("*/history.jsonl"):
-        epochs, run_id = history.read_text().count("\n"), history.parent.name
-        if epochs >= KILL_AFTER_EPOCHS and (trial := _trial(run_id)) is not None:
-            trial.kill()
-            _event(f"the demo kills {run_id} after {epochs} epochs with kill -9, like a power cut")
+    epochs = {history.parent.name: history.read_text().count("\n") for history in runs.glob("*/history.jsonl")}
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        run_id = (process.info["environ"] or {}).get("WANDB_RUN_ID", "")
+        is_late = epochs.get(run_id, 0) >= KILL_AFTER_EPOCHS
+        if is_late and any(map(is_trial_program, (process.info["cmdline"] or [])[:3])):
+            process.kill()
+            _event(f"the demo kills {run_id} after {epochs[run_id]} epochs with kill -9, like a power cut")
             return True
     return False
-
-
-def _trial(run_id: str) -> psutil.Process | None:
-    """Return the amc-train process of a run."""
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        environ, cmdline = process.info["environ"] or {}, process.info["cmdline"] or []
-        if environ.get("WANDB_RUN_ID") == run_id and any(map(is_trial_program, cmdline[:3])):
-            return process
-    return None
 
 
 def _command(name: str, *arguments: str, capture: bool = False) -> str:

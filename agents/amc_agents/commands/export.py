@@ -187,7 +187,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return facts by run id."""
     facts: dict[str, dict[str, Any]] = {}
     variables = {"entity": entity, "project": project, "filters": json.dumps(filters), "first": PAGE}
     for fields in _FACTS:

@@ -69,7 +69,6 @@ def list_command(project_name: str | None, as_json: bool, choice: BackendChoice)
 
 
 def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
-    """Yield the sweeps of a project, each with its runs by state."""
     sweeps = _query_sweeps(api, owner, project)
     states: dict[str, Counter[str]] = {}
     for run in api.runs(f"{owner}/{project}", per_page=RUNS_A_PAGE) if sweeps else ():

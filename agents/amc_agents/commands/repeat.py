@@ -93,7 +93,6 @@ def repeat_command(
 def _prepare_trials(
     original: OpenTarget, seed: int | None, count: int | None, data: str | None, *, check_data: bool
 ) -> dict[int, TrialCommand]:
-    """Return a trial for every seed."""
     from amc_agents.trial import relaunch
 
     entity, project, run_id = original.path.split("/")

@@ -82,7 +82,6 @@ def _read(target: OpenTarget, progress: Progress = _no_progress) -> Status:
 
 
 def _poll(target: OpenTarget, every_s: float) -> Iterator[Status]:
-    """Yield the status again and again until the sweep is over."""
     while True:
         status = _read(target)
         yield status

@@ -57,7 +57,6 @@ class Driver:
     """A machine without a GPU driver."""
 
     def devices(self) -> list[Device]:
-        """Return every GPU."""
         return []
 
     def read(self, device: Device) -> Reading | None:

@@ -73,7 +73,6 @@ def classify_end(
 
 
 def _wandb_asked_to_stop(run: str | None, log: str) -> bool:
-    """Return whether the agent logged that W&B asked it to stop the trial."""
     if "Received exit command. Killing runs" in log:
         return True
     return run is not None and re.search(rf" - Stop: {re.escape(run)}$", log, re.MULTILINE) is not None

@@ -127,7 +127,6 @@ class Fleet:
             self._show(now_s)
 
     def _wait(self) -> None:
-        """Wait for the end of a trial, a signal or the next tick."""
         ends = select.poll()
         for slot in self.slots:
             if slot.trial is not None and slot.trial.pidfd is not None:
@@ -178,7 +177,6 @@ class Fleet:
             self._report("quarantined", slot, f"{device} gets no more trials: {reason}; see {slot.log}")
 
     def _follow_runs(self) -> None:
-        """Let the watcher read the runs that are alive and those whose cause may still change."""
         runs = [slot.trial.run for slot in self.slots if slot.trial is not None]
         self._watcher.follow([run for run in runs + self.endings.open_runs if run is not None])
 

@@ -112,7 +112,6 @@ class Watcher(threading.Thread):
         return self._error
 
     def follow(self, runs: Collection[str]) -> None:
-        """Read these runs from now on."""
         self._runs = set(runs)
 
     def record(self, run: str | None) -> WandbRecord:

@@ -47,7 +47,6 @@ class FlatSweep:
         return {**defaults, **{name: _allowed_values(name, leaf) for name, leaf in self.fields.items()}}
 
     def numbers(self, name: str) -> list[float]:
-        """Return the values of a field that are numbers."""
         return [value for value in self.values[name] if is_number(value)]
 
 

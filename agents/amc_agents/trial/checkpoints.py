@@ -32,7 +32,6 @@ class UploadWhen(StrEnum):
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> UploadWhen:
-        """Read AMC_CHECKPOINT_ARTIFACT."""
         return cls(environ.get(UPLOAD_VARIABLE) or cls.PREEMPTION)
 
 

@@ -74,7 +74,6 @@ class _EndFile:
         self._written: EndReason | None = None
 
     def remove(self) -> None:
-        """Remove an earlier trial's."""
         with contextlib.suppress(OSError):
             remove_end(self._run_dir)
 

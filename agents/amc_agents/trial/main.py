@@ -131,7 +131,6 @@ def _summarise(given: Mapping[str, Any]) -> int:
 
 
 def _unknown_flags(arguments: list[str]) -> dict[str, str]:
-    """Return the flags that are not fields, for TrialConfig to refuse."""
     return {argument.lstrip("-").partition("=")[0]: argument.partition("=")[2] for argument in arguments}
 
 

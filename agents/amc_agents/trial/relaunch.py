@@ -36,7 +36,6 @@ class TrialCommand:
     environment: Mapping[str, str]
 
     def command(self) -> list[str]:
-        """Return what to execute."""
         return [sys.executable, "-m", "amc_agents.trial.main", *self.flags]
 
     def process_environment(self, backend: Backend) -> dict[str, str]:

@@ -74,7 +74,6 @@ class _Test:
 def _tests(
     outcomes: Outcomes, parameters: Sequence[Parameter], rng: np.random.Generator, permutations: int
 ) -> list[tuple[_Test, _Test]]:
-    """Return (performance, failures) of every parameter, tested together."""
     if not parameters:
         return []
     order_BN = shuffles(outcomes.n, permutations, rng)

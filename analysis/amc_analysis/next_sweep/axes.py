@@ -34,7 +34,6 @@ class Axis:
 
     @property
     def name(self) -> str:
-        """The parameter's dotted name."""
         return ".".join(self.path)
 
     def coordinate(self, value: Any) -> float | None:

@@ -142,7 +142,6 @@ class _RunsAlongAxis:
 
 
 def _coordinates(entry: RankedRun, axes: Sequence[Axis]) -> list[float] | None:
-    """Return a run's coordinate on every axis; None where it lacks one."""
     places = [axis.coordinate(look_up(entry.run.config, axis.name)) for axis in axes]
     complete = [place for place in places if place is not None]
     return complete if len(complete) == len(axes) else None

@@ -81,7 +81,6 @@ def _sections(sweep: SweepConfig, narrowing: Narrowing) -> Sections:
 
 
 def _section(leaf: Leaf, decision: Decision | None) -> dict[str, Any]:
-    """Return a parameter's section of the next file: as decided, else as it was."""
     if decision is not None and decision.section:
         values = decision.section.get("values", ())
         return {"value": values[0]} if len(values) == 1 else decision.section
@@ -121,7 +120,6 @@ def _seed_path(analysed: AnalysedSweep, sections: Sections) -> ParameterPath | N
 
 
 def _count(analysed: AnalysedSweep, method: str, sections: Sections) -> int | None:
-    """Return the number of configurations; None for infinitely many."""
     parameters = nest(
         (tuple(key for name in path for key in (name, "parameters"))[:-1], dict(section))
         for path, section in sections.items()
@@ -134,7 +132,6 @@ def _count(analysed: AnalysedSweep, method: str, sections: Sections) -> int | No
 
 
 def _run_cap(analysed: AnalysedSweep, method: str, configurations: int | None) -> tuple[int, str]:
-    """Return the number of runs and the reason for it."""
     if method == "grid" and configurations is not None:
         return configurations, "The whole grid."
     budget = max(FEWEST_RUNS, len(analysed.ranked))
@@ -144,5 +141,4 @@ def _run_cap(analysed: AnalysedSweep, method: str, configurations: int | None) -
 
 
 def _two_digits(value: float) -> int:
-    """Round an estimate to two digits."""
     return int(float(f"{value:.2g}")) if value >= 100 else round(value)

@@ -42,7 +42,6 @@ class Points:
         return len(self.ordered)
 
     def take(self, indices: NDArray[np.int64]) -> Points:
-        """Return the configurations at these indices."""
         return Points(self.ordered[indices], self.unordered[indices])
 
 

@@ -52,7 +52,6 @@ def _summary(plan: SweepPlan) -> str:
 
 
 def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
-    """Return the comments above the file."""
     record, narrowing = analysed.record, plan.narrowing
     texts = [
         f"The sweep after {record.entity}/{record.project}/{record.sweep_id}, written by amc-analyze from its "
@@ -108,7 +107,6 @@ def _top_level(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
 
 
 def _quoted(part: Any) -> str:
-    """Quote a macro, as W&B's documentation does."""
     return f'"{part}"' if isinstance(part, str) and part.startswith("${") and '"' not in part else literal(part)
 
 
@@ -152,7 +150,6 @@ def _early_terminate(analysed: AnalysedSweep) -> list[str]:
 
 
 def _comments(analysed: AnalysedSweep, plan: SweepPlan) -> dict[ParameterPath, list[str]]:
-    """Return the evidence for every decision, by parameter."""
     comments = {decision.path: _evidence(decision, analysed.scale, plan) for decision in plan.narrowing.decisions}
     if plan.seeds is not None and plan.seeds.path is not None:
         comments[plan.seeds.path] = [f"Repeats, not a choice. {plan.seeds.reason}"]

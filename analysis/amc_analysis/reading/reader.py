@@ -207,7 +207,6 @@ def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str 
 
 
 def _preference(name: str) -> int:
-    """Return how fit a metric is for ranking: 0 is best, _UNFIT is not used."""
     if name == PREFERRED_METRIC:
         return 0
     if _HELD_OUT.search(name):

@@ -46,7 +46,6 @@ class ServerSource:
             raise SweepUnreadableError(f"{reason}\n{self._other_sweeps(complete)}".rstrip()) from error
 
     def files(self) -> FileSource:
-        """Return the source of the runs' files."""
         return self._bulk if self._has_bulk else PublicApiSource(self._api)
 
     @cached_property
@@ -58,7 +57,6 @@ class ServerSource:
         return open_api(self._backend)
 
     def _completed(self, selection: Selection) -> Selection:
-        """Return the selection with its entity and project."""
         if selection.sweep_id is None:
             entity = selection.entity or self._api.default_entity
             if not entity:

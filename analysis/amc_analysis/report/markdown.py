@@ -99,7 +99,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text on one line, with markup escaped."""
     flat = " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;")
     for mark in "|*`[]":
         flat = flat.replace(mark, f"\\{mark}")

@@ -77,5 +77,4 @@ def _policy(scripts: tuple[str, ...]) -> str:
 
 
 def _kind(block: object) -> str:
-    """Return the kind of a block, for the template."""
     return {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text")

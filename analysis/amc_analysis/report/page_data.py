@@ -90,7 +90,6 @@ def visible_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _round_range(values: Sequence[float]) -> list[float]:
-    """Return the visible range, widened to round numbers."""
     low, high = visible_range(values) if values else (0.0, 1.0)
     step = 10.0 ** math.floor(math.log10((high - low) / 2))
     step *= 2 if (high - low) / step > 10 else 1

@@ -49,7 +49,6 @@ def _ends(analysed: AnalysedSweep) -> Section | None:
 
 
 def _groups(analysed: AnalysedSweep) -> list[Block]:
-    """Count failures by host and by agent, where there are several and a run failed."""
     blocks: list[Block] = []
     for title, groups in (("host", analysed.hosts), ("agent", analysed.agents)):
         if len(groups) < 2 or not analysed.failure_rate.failures:
@@ -64,7 +63,6 @@ def _groups(analysed: AnalysedSweep) -> list[Block]:
 
 
 def _failures(analysed: AnalysedSweep) -> list[Block]:
-    """List the failed runs, those with the same evidence in one row."""
     alike: dict[tuple[str, str, str], list[str]] = {}
     for entry in analysed.ranked:
         if entry.cause in FAILURES:
@@ -78,7 +76,6 @@ def _failures(analysed: AnalysedSweep) -> list[Block]:
 
 
 def _next_steps(analysed: AnalysedSweep) -> Section | None:
-    """List the gems to repeat, and the next sweep."""
     blocks: list[Block] = []
     for entry in analysed.gems[:GEMS_SHOWN]:
         end = "it was lost" if entry.cause is Cause.LOST else f"its end ({entry.cause})"

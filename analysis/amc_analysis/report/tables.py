@@ -122,7 +122,6 @@ def _group(group: RunGroup) -> dict[str, Any]:
 
 
 def _next(next_sweep: NextSweep | None) -> dict[str, Any] | None:
-    """Return what the next sweep keeps and drops; None where it was not asked for."""
     if next_sweep is None:
         return None
     plan = next_sweep.plan
@@ -151,7 +150,6 @@ _JSON_NAMES = {"rank_score": "standing"}  # fields whose name in the document di
 
 
 def _fields(value: Any) -> Any:
-    """Return a dataclass, and all that it holds, in plain JSON types."""
     if dataclasses.is_dataclass(value):
         return {
             _JSON_NAMES.get(field.name, field.name): _fields(getattr(value, field.name))

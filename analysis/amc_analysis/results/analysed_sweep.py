@@ -47,7 +47,6 @@ class AnalysedSweep:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The sweep's own configuration."""
         return self.record.config
 
     @property
@@ -60,7 +59,6 @@ class AnalysedSweep:
 
     @cached_property
     def scale(self) -> MetricScale:
-        """How values of the metric are written."""
         return metric_scale(self.metric.name, self.ranked)
 
     @property
@@ -91,12 +89,10 @@ class AnalysedSweep:
 
     @property
     def failure_rate(self) -> FailureRate:
-        """Failures among the ended runs."""
         return failure_rate(self.ranked)
 
     @property
     def early_stops(self) -> EarlyStops:
-        """What the sweep's Hyperband did."""
         return early_stops(self.ranked)
 
     @property

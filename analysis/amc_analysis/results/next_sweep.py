@@ -57,7 +57,6 @@ class Decision:
 
     @property
     def name(self) -> str:
-        """The parameter's dotted name."""
         return ".".join(self.path)
 
     @property

@@ -180,6 +180,5 @@ def _inside_warmup(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 
 def _leader(effect: Effect) -> ValueOutcome | None:
-    """Return the value whose runs have the best mean rank score."""
     scored = [value for value in effect.values if value.rank_score is not None and value.n]
     return max(scored, key=lambda value: value.rank_score or 0.0) if len(scored) > 1 else None

@@ -142,7 +142,6 @@ def confounded_pair(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 
 def _outside(claim: Claim, sampled: dict[str, Any]) -> list[str]:
-    """Return the recommended values, or the recommended range, that no run had."""
     numbers = [float(value) for value in sampled.values() if isinstance(value, int | float)]
     outside = [text_of(value) for value in claim.values if not _was_run(value, sampled, numbers)]
     low, high = claim.numbers.get("low"), claim.numbers.get("high")

@@ -108,7 +108,6 @@ def _from_table(rows: Sequence[Mapping[str, Any]]) -> History | None:
 def _append(
     row: Mapping[str, Any], prefix: str, position: int, lists: dict[str, tuple[list[int], list[float]]]
 ) -> None:
-    """Append a row's numbers and its position to the lists of their metrics."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             _append(value, f"{prefix}{name}.", position, lists)

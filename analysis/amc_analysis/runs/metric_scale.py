@@ -34,11 +34,9 @@ class MetricScale:
         return f"{value:.{self.decimals}f}" if abs(value) < LARGEST_IN_FULL else f"{value:.3g}"
 
     def difference(self, value: float) -> str:
-        """Write the size of a difference."""
         return points(value) if self.percentage else f"{abs(value):.3g}"
 
     def signed(self, value: float | None) -> str:
-        """Write a difference with its sign."""
         return "-" if value is None else ("-" if value < 0 else "+") + self.difference(value)
 
 

@@ -45,7 +45,6 @@ class Outcomes:
 
     @property
     def n(self) -> int:
-        """Number of runs."""
         return len(self.entries)
 
     @cached_property

@@ -183,7 +183,6 @@ class ArtifactMutations:
         return {"artifact": node}
 
     def _named_run(self, input: Mapping[str, Any]) -> Run:  # noqa: A002
-        """Return the run that an input names by its project and id."""
         run = self._store.run_at(ENTITY, input["projectName"], input["runName"])
         if run is None:
             raise Refused(f"there is no run {input['projectName']}/{input['runName']}")

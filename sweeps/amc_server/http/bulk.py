@@ -149,8 +149,6 @@ def _sweep(sweep: Sweep) -> dict[str, Any]:
 
 
 class _Entries:
-    """Describes runs for the first line."""
-
     def __init__(self, store: Reader, project: Project | None) -> None:
         self._store = store
         self._project = project

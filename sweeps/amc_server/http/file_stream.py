@@ -97,7 +97,6 @@ def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) ->
 
 
 def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:
-    """Store the values of the sweep's metric, and let the coordinator act on them."""
     sweep = store.sweep_by_key(run.sweep or 0)
     lines = post.lines.get(HISTORY)
     if sweep is None or not lines or sweep.parsed_config().metric is None:

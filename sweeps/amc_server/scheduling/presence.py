@@ -25,7 +25,6 @@ class Presence:
         self._stopped: dict[int, float] = {}
 
     def run_heard(self, run: int) -> None:
-        """Record a sign of life of the run's trial."""
         self._heard[run] = self._clock.monotonic()
 
     def handed_out(self, run: int) -> None:
@@ -45,15 +44,12 @@ class Presence:
             self._unlisted.setdefault(run, now)
 
     def stop_recorded(self, run: int) -> None:
-        """Record that a stop was recorded for the run."""
         self._stopped[run] = self._clock.monotonic()
 
     def stop_told(self, run: int) -> None:
-        """Record that the run's trial was told to stop."""
         self._told.setdefault(run, self._clock.monotonic())
 
     def forget(self, run: int) -> None:
-        """Drop everything about a run that was deleted."""
         for ages in (self._heard, self._listed, self._unlisted, self._told, self._stopped):
             ages.pop(run, None)
 
@@ -70,7 +66,6 @@ class Presence:
         return self._age(self._unlisted, run)
 
     def agent_silent_s(self, agent: int) -> float | None:
-        """Return the age of the agent's last heartbeat."""
         return self._age(self._agents, agent)
 
     def stop_s(self, run: int) -> float:
@@ -78,7 +73,6 @@ class Presence:
         return self._clock.monotonic() - self._stopped.get(run, self._begin)
 
     def told_s(self, run: int) -> float | None:
-        """Return the time since the trial was told to stop."""
         return self._age(self._told, run)
 
     def _age(self, since: dict[int, float], key: int) -> float | None:

@@ -49,7 +49,6 @@ class Blobs:
         folder.mkdir(exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:
-        """Return the path of a blob."""
         return self._folder / name[:2] / name
 
     async def receive(self, body: AsyncIterator[bytes]) -> Blob:

@@ -50,5 +50,4 @@ class CurveCache:
         return True
 
     def clear(self) -> None:
-        """Empty the cache."""
         self._sweeps.clear()

@@ -65,7 +65,6 @@ class Reader:
         return self._records(Project, "WHERE entity = ? ORDER BY created_at DESC, pk DESC", entity)
 
     def project(self, entity: str, name: str) -> Project | None:
-        """Return the project of that name."""
         return self._record(Project, "WHERE entity = ? AND name = ?", entity, name)
 
     def project_by_key(self, pk: int) -> Project:
@@ -84,11 +83,9 @@ class Reader:
         return self._records(Sweep, "WHERE state IN ('PENDING', 'RUNNING', 'PAUSED')")
 
     def sweep(self, project: int, sweep_id: str) -> Sweep | None:
-        """Return the project's sweep of that id."""
         return self._record(Sweep, "WHERE project = ? AND id = ?", project, sweep_id)
 
     def sweep_by_id(self, sweep_id: str) -> Sweep | None:
-        """Return the sweep of that id in any project."""
         return self._record(Sweep, "WHERE id = ?", sweep_id)
 
     def sweep_by_key(self, pk: int) -> Sweep | None:
@@ -106,7 +103,6 @@ class Reader:
         return self._records(Agent, "WHERE sweep = ? ORDER BY pk", sweep)
 
     def agent_by_key(self, pk: int) -> Agent | None:
-        """Return the agent that a global id points to."""
         return self._record(Agent, "WHERE pk = ?", pk)
 
     # runs
@@ -146,11 +142,9 @@ class Reader:
         return int(self._value("SELECT count(*) FROM runs WHERE sweep = ? AND origin IN ('search', 'queue')", sweep))
 
     def count_runs_of_sweep(self, sweep: int) -> int:
-        """Return how many runs the sweep has."""
         return int(self._value("SELECT count(*) FROM runs WHERE sweep = ?", sweep))
 
     def count_runs_of_agent(self, agent: int) -> int:
-        """Return how many runs were last handed out to the agent."""
         return int(self._value("SELECT count(*) FROM runs WHERE agent = ?", agent))
 
     def living_runs(self) -> list[Run]:
@@ -162,7 +156,6 @@ class Reader:
         return self._records(Run, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
 
     def run(self, project: int, run_id: str) -> Run | None:
-        """Return the project's run of that id."""
         return self._record(Run, "WHERE project = ? AND id = ?", project, run_id)
 
     def run_at(self, entity: str, project: str, run_id: str) -> Run | None:
@@ -273,7 +266,6 @@ class Reader:
         return self._records(StoredFile, "WHERE run = ? ORDER BY name", run)
 
     def file(self, run: int, name: str) -> StoredFile | None:
-        """Return the run's file of that name."""
         return self._record(StoredFile, "WHERE run = ? AND name = ?", run, name)
 
     def blob_of_file(self, pk: int) -> str | None:
@@ -326,7 +318,6 @@ class Reader:
         return self._records(ArtifactFile, "WHERE artifact = ? ORDER BY name", artifact)
 
     def artifact_file(self, pk: int) -> ArtifactFile | None:
-        """Return the file of an artifact by its key."""
         return self._record(ArtifactFile, "WHERE pk = ?", pk)
 
     # the data folder
@@ -338,5 +329,4 @@ class Reader:
 
 
 def _clamped(value: int) -> int:
-    """Return the number, or the nearest that SQLite can hold."""
     return max(-(2**63), min(value, 2**63 - 1))

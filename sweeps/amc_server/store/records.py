@@ -36,13 +36,10 @@ class Record:
     @classmethod
     @cache
     def columns(cls) -> str:
-        """Return the columns to select."""
         return ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
 
 
 class _Imported:
-    """A record whose import may have lacked facts."""
-
     unknown: str  # JSON list
     created_at: float
 
@@ -244,7 +241,6 @@ class Artifact(Record):
 
     @property
     def is_committed(self) -> bool:
-        """Whether the version is complete."""
         return self.state == "COMMITTED"
 
 

@@ -215,7 +215,6 @@ class Storage:
 
 
 def _lock_folder(folder: Path) -> BinaryIO:
-    """Lock the folder for this process, making it if it does not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return lock_file(folder / "lock")

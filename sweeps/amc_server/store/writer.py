@@ -45,7 +45,6 @@ class Writer(Reader):
         return int(cursor.lastrowid or 0)
 
     def update(self, table: str, pk: int, **values: Any) -> None:
-        """Change columns of the row with that key."""
         if values:
             changes = ", ".join(f"{name} = ?" for name in values)
             self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
@@ -127,13 +126,10 @@ class Writer(Reader):
         )
 
     def remove_alias(self, artifact: Artifact, alias: str) -> None:
-        """Remove an alias of this version."""
         self._connection.execute("DELETE FROM artifact_aliases WHERE artifact = ? AND alias = ?", (artifact.pk, alias))
 
     def put_use(self, run: int, artifact: int) -> None:
-        """Record that a run used an artifact."""
         self._connection.execute("INSERT OR IGNORE INTO artifact_uses (run, artifact) VALUES (?, ?)", (run, artifact))
 
     def set_meta(self, key: str, value: str) -> None:
-        """Record a fact about the data folder itself."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))

@@ -30,7 +30,6 @@ class InterruptibleCommand(click.Command):
     """A command or a group that ends with 130 at Ctrl-C; click itself would end with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -173,7 +173,6 @@ def _parse_hyperband(section: Any, problems: Problems) -> HyperbandConfig | None
 
 
 def _check_method(method: str, parameters: Mapping[str, Parameter], problems: Problems) -> None:
-    """Add which parameters the method cannot search."""
     for path, parameter in flatten(parameters):
         where = ".".join(("parameters", *path))
         if method == "grid" and isinstance(parameter, Range) and parameter.distribution not in GRID_DISTRIBUTIONS:

@@ -203,7 +203,6 @@ def _stopped_for(e: Evidence, reason: str) -> Diagnosis:
 
 
 def _stopped_by(e: Evidence, event: str) -> Diagnosis:
-    """Return whether Hyperband or a person stopped a run."""
     if e.band is not None:
         return Diagnosis(
             Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{event}; {_at_band(e.band)}"

@@ -119,7 +119,6 @@ def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat
 
 
 def _was_asked(run: RunRecord) -> bool:
-    """Return whether the run is known to have been asked to stop."""
     return bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
 
 

@@ -37,7 +37,6 @@ class RankedRun:
 
     @property
     def cause(self) -> Cause:
-        """How the run ended."""
         return self.diagnosis.cause
 
 
