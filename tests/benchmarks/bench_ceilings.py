@@ -49,7 +49,7 @@ SETTINGS: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[float]]]] = {
 def main() -> None:
     """Print the tables, and write them if they are of as many frames as the committed ones.
 
-    Exit code 1 where the mean of digital17 is off by more than a point, or SNR below 97 %.
+    Exit code 1 where the mean of digital17 is off by more than a point, or SNR below 97%.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1020)
@@ -108,7 +108,7 @@ def main() -> None:
     worse = unlike_committed(parser, options, {"frames": COMMITTED_FRAMES})
     keep_table("ceilings", "\n".join(lines), options, worse=worse)
     if max(abs(means[0] - KNOWN_MEAN), abs(means[1] - KNOWN_MEAN_FROM_0_DB)) > 0.01 or by_channel["none"] < 0.97:
-        raise SystemExit("a mean is more than a point off, or SNR below 97 %")
+        raise SystemExit("a mean is more than a point off, or SNR below 97%")
 
 
 def bound(names: Sequence[str], level: int, n_each: int, radii: Mapping[str, Sequence[float]]) -> float:
@@ -118,7 +118,7 @@ def bound(names: Sequence[str], level: int, n_each: int, radii: Mapping[str, Seq
 
 def with_error(share: float, n_frames: int) -> str:
     """Return the share and its standard error, in percent."""
-    return f"{100 * share:.1f} ± {100 * standard_error(share, n_frames):.1f} %"
+    return f"{100 * share:.1f} ± {100 * standard_error(share, n_frames):.1f}%"
 
 
 def against_known(share: float, level: int, n_frames: int) -> str:
