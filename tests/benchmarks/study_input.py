@@ -176,8 +176,8 @@ def main() -> None:
                     outcomes[index].append(outcome)
                     label = f"{rows[index].input} {rows[index].changes or ''} {channel}, seed {seed}"
                     print(
-                        f"{label}: joint {outcome.joint:.2f} %, modulation {outcome.modulation:.2f} %, SNR "
-                        f"{outcome.snr:.2f} %; {time.process_time() - started:.0f} CPU seconds",
+                        f"{label}: joint {outcome.joint:.2f}%, modulation {outcome.modulation:.2f}%, SNR "
+                        f"{outcome.snr:.2f}%; {time.process_time() - started:.0f} CPU seconds",
                         flush=True,
                     )
     costs = {row.input: summarise(row.config) for row in rows if not row.changes}
