@@ -34,7 +34,7 @@ from amc_server.http.write_queue import StorePost, WriteQueue
 from amc_server.pages.browser import Pages
 from amc_server.scheduling import search
 from amc_server.scheduling.coordinator import Coordinator
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.state_inference import Limits
 from amc_server.store.blobs import Blobs
 from amc_server.store.reader import Reader
 from amc_server.store.storage import Storage

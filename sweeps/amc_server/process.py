@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from amc_server.app import create_app
 from amc_server.auth import KeyFileError, read_or_make_key
 from amc_server.http.guard import LOOPBACK
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.state_inference import Limits
 from amc_server.server_log import RequestLog, log_to
 from amc_server.store.storage import Storage, StorageError
 

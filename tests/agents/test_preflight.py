@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from amc_agents.preflight.check import Preflight, check_sweep
+from amc_agents.preflight.check_sweep import Preflight, check_sweep
 
 GOOD: dict[str, Any] = {
     "method": "bayes",
@@ -287,7 +287,7 @@ def test_patience_shorter_than_a_protected_cycle_has_no_warning() -> None:
 
 def test_the_checks_import_neither_torch_nor_wandb_nor_pandas() -> None:
     code = (
-        "import sys, amc_agents.preflight.check as p\n"
+        "import sys, amc_agents.preflight.check_sweep as p\n"
         "p.check_sweep('method: random', source='x')\n"
         "print(sorted({'torch', 'wandb', 'pandas', 'numpy', 'timm'} & sys.modules.keys()))"
     )

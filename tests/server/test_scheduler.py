@@ -10,7 +10,7 @@ from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.scheduler import agent_must_stop
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.state_inference import Limits
 from amc_sweeps.grammar.configurations import value_key
 
 GRID = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.scheduling.states import Facts, Limits, infer, is_abandoned
+from amc_server.scheduling.state_inference import Facts, Limits, infer, is_abandoned
 
 LIMITS = Limits()
 GRID = """

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_server.app import create_app
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.state_inference import Limits
 from amc_server.store.storage import Storage
 
 KEY = "amc-" + "0123456789" * 4

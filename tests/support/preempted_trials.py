@@ -18,7 +18,7 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from tiny_files import synthetic_file
 
-from amc_agents.trial.run_folder import read_rows
+from amc_agents.trial.end_and_history import read_rows
 from amc_core.training.checkpoint import load_checkpoint
 
 EPOCHS = 4

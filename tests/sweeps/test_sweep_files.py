@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from amc_agents.preflight.check import check_sweep
+from amc_agents.preflight.check_sweep import check_sweep
 from amc_core.config import MODEL_ALIASES, TrialConfig
 from amc_sweeps.grammar.configurations import grid
 from amc_sweeps.grammar.parse import parse

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from amc_agents.preflight.check import Preflight, check_sweep
+from amc_agents.preflight.check_sweep import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.number_formats import counted

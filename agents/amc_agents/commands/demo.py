@@ -191,5 +191,4 @@ def _event(text: str) -> None:
 
 
 def _shown(path: str | Path) -> str:
-    """Return a path relative to the current folder, as a person would type it."""
     return str(path).replace(f"{Path.cwd()}{os.sep}", "")

@@ -19,7 +19,7 @@ from amc_sweeps.backend.running_servers import ServerState, remove_server_state,
 
 if TYPE_CHECKING:
     from amc_server.process import ServerOptions, Started
-    from amc_server.scheduling.states import Limits
+    from amc_server.scheduling.state_inference import Limits
 
 
 @click.command("serve")
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     multiple=True,
     hidden=True,  # for tests, which cannot wait for the five minutes of the real limits
     metavar="NAME=SECONDS",
-    help="A timeout: a field of amc_server.scheduling.states.Limits.",
+    help="A timeout: a field of amc_server.scheduling.state_inference.Limits.",
 )
 def serve_command(
     host: str,
@@ -108,7 +108,6 @@ def serve_command(
 
 
 def _serve(options: ServerOptions, announce: Announce, *, background: bool) -> None:
-    """Serve until the end; ``announce`` gets the lines for the user when the server listens."""
     from amc_server.process import ServerError, run
 
     def state_of(started: Started) -> ServerState:
@@ -160,13 +159,15 @@ def _reachable(base_url: str) -> str:
 
 
 def _limits(texts: Iterable[str]) -> Limits:
-    from amc_server.scheduling.states import Limits
+    from amc_server.scheduling.state_inference import Limits
 
     changes = {}
     for text in texts:
         name, _, value = text.partition("=")
         if name not in {field.name for field in fields(Limits)} or not value.replace(".", "", 1).isdigit():
-            raise Refusal(f"--limit {text}: write NAME=SECONDS with a field of amc_server.scheduling.states.Limits")
+            raise Refusal(
+                f"--limit {text}: write NAME=SECONDS with a field of amc_server.scheduling.state_inference.Limits"
+            )
         changes[name] = type(getattr(Limits(), name))(value)
     return replace(Limits(), **changes)
 

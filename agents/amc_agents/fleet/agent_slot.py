@@ -138,7 +138,6 @@ class AgentSlot:
         return trial, exit_code, log
 
     def agent_log(self) -> str:
-        """Return the output of this agent and its trials."""
         return read_log(self.log, self._agent_log_offset)
 
     def take_agent_exit(self) -> int | None:

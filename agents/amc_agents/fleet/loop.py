@@ -82,7 +82,6 @@ class Fleet:
         self._wandb_error: str | None = None
 
     def run(self) -> Outcome:
-        """Work until nothing is left to do."""
         with self._signal_handlers():
             while (outcome := self._outcome()) is None:
                 self._tick(time.monotonic())

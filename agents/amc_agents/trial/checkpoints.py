@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from amc_agents.trial.run_folder import HISTORY_FILE
+from amc_agents.trial.end_and_history import HISTORY_FILE
 from amc_sweeps.backend.references import is_missing
 
 UPLOAD_VARIABLE = "AMC_CHECKPOINT_ARTIFACT"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from amc_agents.trial.recorder import ClientLostError
-from amc_agents.trial.run_folder import remove_end, write_end
+from amc_agents.trial.end_and_history import remove_end, write_end
+from amc_agents.trial.wandb_recorder import ClientLostError
 from amc_core.config import ConfigError, TrialConfig
 from amc_core.machine.memory import is_out_of_memory
 from amc_sweeps.runs.causes import EndReason

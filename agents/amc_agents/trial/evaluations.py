@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from amc_agents.trial.run_folder import Row
+from amc_agents.trial.end_and_history import Row
 from amc_core.files import write_whole
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 

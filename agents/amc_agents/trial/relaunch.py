@@ -39,7 +39,6 @@ class TrialCommand:
         return [sys.executable, "-m", "amc_agents.trial.main", *self.flags]
 
     def process_environment(self, backend: Backend) -> dict[str, str]:
-        """Return the whole environment of the trial at a W&B."""
         return {**child_environment(os.environ), **backend.environment(), **self.environment}
 
     def shell_line(self, backend: Backend) -> str:

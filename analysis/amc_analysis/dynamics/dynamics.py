@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from amc_analysis.dynamics.classification import attractors, class_summary, drifts
 from amc_analysis.dynamics.learning_rate import cycle_summary
 from amc_analysis.dynamics.modes import modes_of
+from amc_analysis.dynamics.modulation_metrics import attractors, class_summary, drifts
 from amc_analysis.dynamics.overfitting import gap_summary
 from amc_analysis.dynamics.volatility import volatility
 from amc_analysis.results.analysed_sweep import AnalysedSweep

@@ -169,7 +169,7 @@ class MutationRoot(ArtifactMutations):
             for artifact in store.artifacts_of_run(run.pk):
                 self._discarded.extend(store.delete_artifact(artifact))
         store.delete("runs", run.pk)
-        self._coordinator.presence.forget(run.pk)
+        self._coordinator.last_heard.forget(run.pk)
         return {"client_mutation_id": None}
 
     def update_run_state(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002

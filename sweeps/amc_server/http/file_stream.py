@@ -91,7 +91,7 @@ def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) ->
         _record_metric(store, coordinator, run, post)
         run = store.run_by_key(run.pk) or run
     if run.stop_recorded and not post.complete:
-        coordinator.presence.stop_told(run.pk)
+        coordinator.last_heard.stop_told(run.pk)
         return {"stopped": True}
     return {}
 

@@ -16,9 +16,9 @@ from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.ids import new_id
 from amc_server.scheduling import scheduler, search
-from amc_server.scheduling.presence import Presence
-from amc_server.scheduling.run_lifecycle import RunLifecycle
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.last_heard import LastHeard
+from amc_server.scheduling.run_updates import RunUpdates
+from amc_server.scheduling.state_inference import Limits
 from amc_server.store.logged_values import metric_points, swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Run, Sweep
@@ -39,9 +39,9 @@ class Coordinator:
 
     def __init__(self, clock: Clock, *, limits: Limits | None = None, seed: int | None = None) -> None:
         self.clock = clock
-        self.presence = Presence(clock)
+        self.last_heard = LastHeard(clock)
         self._limits = limits or Limits()
-        self.runs = RunLifecycle(clock, self.presence, self._limits)
+        self.runs = RunUpdates(clock, self.last_heard, self._limits)
         self._seed = seed
         self._searches: dict[int, search.Seen] = {}  # by sweep: the configurations that it has had
         self._generation = 0  # of the writer, when ``_searches`` was read
@@ -162,7 +162,7 @@ class Coordinator:
 
     def agent_is_alive(self, agent: int) -> bool:
         """Return whether the agent has sent a heartbeat recently."""
-        age = self.presence.agent_silent_s(agent)
+        age = self.last_heard.agent_silent_s(agent)
         return age is not None and age < self._limits.unlisted_s
 
     def heartbeat(self, store: Writer, agent: Agent, listed: Collection[str]) -> list[Command]:
@@ -175,7 +175,7 @@ class Coordinator:
         store.update("sweeps", agent.sweep, heartbeat_at=now)
         runs = store.living_runs_of_sweep(agent.sweep)
         own_runs = [run for run in runs if run.agent == agent.pk]
-        self.presence.agent_heard(
+        self.last_heard.agent_heard(
             agent.pk,
             listed=[run.pk for run in own_runs if run.id in listed],
             unlisted=[run.pk for run in own_runs if run.id not in listed],
@@ -191,7 +191,7 @@ class Coordinator:
     def _agent_must_stop(self, run: Run) -> bool:
         if not run.stop_recorded:
             return False
-        stop_s, told_s = self.presence.stop_s(run.pk), self.presence.told_s(run.pk)
+        stop_s, told_s = self.last_heard.stop_s(run.pk), self.last_heard.told_s(run.pk)
         return scheduler.agent_must_stop(stop_s=stop_s, told_s=told_s, limits=self._limits)
 
     def _next_run(self, store: Writer, agent: Agent) -> list[Command]:
@@ -291,7 +291,7 @@ class Coordinator:
             preempting=0,
             ended_at=None,
         )
-        self.presence.handed_out(run.pk)
+        self.last_heard.handed_out(run.pk)
         self.runs.update_state(store, run)
         logger.info("run %s handed out to agent %s, time %d", run.id, agent.name, run.hand_outs)
         return {
@@ -315,7 +315,7 @@ class Coordinator:
         if config.early_terminate is not None:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
             runs = store.living_runs_of_sweep(sweep.pk)
-            by_key = {run.pk: run for run in runs if self.presence.unlisted_s(run.pk) is None}
+            by_key = {run.pk: run for run in runs if self.last_heard.unlisted_s(run.pk) is None}
             stops = scheduler.early_stops(config, list(by_key.values()), store.curves(sweep.pk))
             for key, stop in stops.items():
                 run = by_key[key]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amc_server.scheduling.states import Limits
+from amc_server.scheduling.state_inference import Limits
 from amc_server.store.records import Member, Run
 from amc_sweeps.grammar.hyperband import BandDecision, runs_to_stop
 from amc_sweeps.grammar.sweep_config import SweepConfig

@@ -13,8 +13,8 @@ from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, Machine, columns, frames, run_of, signal_all
 from tiny_files import synthetic_file
 
+from amc_agents.trial.end_and_history import read_rows
 from amc_agents.trial.relaunch import RelaunchError, as_flags, recorded_settings, require_ended, require_epochs_left
-from amc_agents.trial.run_folder import read_rows
 from amc_core.config import TrialConfig
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.references import Kind, find_target, parse_reference

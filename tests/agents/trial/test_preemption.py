@@ -12,8 +12,8 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_all
 
+from amc_agents.trial.end_and_history import read_end, read_rows
 from amc_agents.trial.reopen import Reopened, reopen_preempted
-from amc_agents.trial.run_folder import read_end, read_rows
 from amc_core.training.checkpoint import load_checkpoint
 from amc_sweeps.runs.causes import EndReason
 

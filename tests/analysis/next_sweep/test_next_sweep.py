@@ -12,7 +12,7 @@ from next_sweep_trials import follow_all, median
 from sweep_records import completed, run, sweep
 from training_surface import Crashes, simulate
 
-from amc_agents.preflight.check import check_sweep
+from amc_agents.preflight.check_sweep import check_sweep
 from amc_analysis.analyse import add_conclusions, rank_runs
 from amc_analysis.next_sweep.failures import failing_end, is_own_failure
 from amc_analysis.next_sweep.plan import NoNextSweepError

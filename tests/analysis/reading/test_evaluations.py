@@ -344,7 +344,7 @@ OFFLINE = """
 import json, sys
 from pathlib import Path
 import wandb
-from amc_agents.trial.recorder import RunRecorder
+from amc_agents.trial.wandb_recorder import RunRecorder
 from amc_core.training.evaluation_files import epoch_file
 folder = Path(sys.argv[1])
 (folder / "evaluation").mkdir(parents=True)

@@ -19,7 +19,7 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from sweep_records import completed, sweep
 
-from amc_agents.preflight.check import check_sweep
+from amc_agents.preflight.check_sweep import check_sweep
 from amc_analysis.analyse import analyse
 from amc_analysis.cli import main
 from amc_analysis.report.comparison import compare, comparison_json

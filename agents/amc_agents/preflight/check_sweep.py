@@ -1,6 +1,7 @@
 """Check a sweep file against W&B's grammar, TrialConfig and the metrics that a trial logs.
 
-Nothing is started and no server is asked. An error found here costs a moment; found by an agent it costs a run.
+The checks are functions in problems.py and warnings.py, listed at the end of each. No server is
+asked. An error found here costs a moment; found by an agent it costs a run.
 """
 
 from __future__ import annotations

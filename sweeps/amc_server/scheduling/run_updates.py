@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from amc_server.clock import Clock
-from amc_server.scheduling.presence import Presence
-from amc_server.scheduling.states import Facts, Limits, infer, is_abandoned
+from amc_server.scheduling.last_heard import LastHeard
+from amc_server.scheduling.state_inference import Facts, Limits, infer, is_abandoned
 from amc_server.store.records import Run
 from amc_server.store.writer import Writer
 from amc_sweeps.runs.run_states import RunState
@@ -20,12 +20,12 @@ from amc_sweeps.runs.run_states import RunState
 logger = logging.getLogger(__name__)
 
 
-class RunLifecycle:
+class RunUpdates:
     """Changes of a run's state."""
 
-    def __init__(self, clock: Clock, presence: Presence, limits: Limits) -> None:
+    def __init__(self, clock: Clock, last_heard: LastHeard, limits: Limits) -> None:
         self._clock = clock
-        self._presence = presence
+        self._last_heard = last_heard
         self._limits = limits
 
     def update(self, store: Writer, run: Run, **changes: Any) -> Run:
@@ -35,7 +35,7 @@ class RunLifecycle:
 
     def trial_reported(self, store: Writer, run: Run, **changes: Any) -> Run:
         """Record that the run's trial is alive, with the columns that it changes, and update the state."""
-        self._presence.run_heard(run.pk)
+        self._last_heard.run_heard(run.pk)
         run = self.update(store, run, heartbeat_at=self._clock.wall(), **changes)
         return self.update_state(store, run)
 
@@ -63,7 +63,7 @@ class RunLifecycle:
         """Record that a run should end; the first reason stays."""
         if run.stop_recorded or (run.state.is_terminal and not run.is_waiting):
             return run
-        self._presence.stop_recorded(run.pk)
+        self._last_heard.stop_recorded(run.pk)
         logger.info("run %s should stop: %s", run.id, reason)
         run = self.update(
             store,
@@ -107,7 +107,7 @@ class RunLifecycle:
             stop_recorded=run.stop_recorded,
             given_up=bool(run.given_up),
             handed_out=run.agent is not None,
-            silent_s=self._presence.silent_s(run.pk),
-            listed_s=self._presence.listed_s(run.pk),
-            unlisted_s=self._presence.unlisted_s(run.pk),
+            silent_s=self._last_heard.silent_s(run.pk),
+            listed_s=self._last_heard.listed_s(run.pk),
+            unlisted_s=self._last_heard.unlisted_s(run.pk),
         )

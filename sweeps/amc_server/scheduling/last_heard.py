@@ -11,7 +11,7 @@ from collections.abc import Collection
 from amc_server.clock import Clock
 
 
-class Presence:
+class LastHeard:
     """Ages of runs (by key) and agents (by key), all in seconds."""
 
     def __init__(self, clock: Clock) -> None:

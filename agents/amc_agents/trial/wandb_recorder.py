@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from amc_agents.trial.end_and_history import Row, append_row, truncate_rows, write_rows
 from amc_agents.trial.evaluations import BestEvaluation
-from amc_agents.trial.run_folder import Row, append_row, truncate_rows, write_rows
 
 _PARENT_FIELDS = ("parent_run", "parent_split_fingerprint")
 
