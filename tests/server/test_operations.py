@@ -1,4 +1,4 @@
-"""What operators see of a server: metrics, and warnings about untested clients."""
+"""What operators see of a server: warnings about untested clients."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ CREATE TABLE runs (
     origin TEXT NOT NULL,          -- trial (not handed out), search, queue (by a user), prior
     number INTEGER,                -- 0, 1, 2, ... among the runs that the sweep began
     parameters TEXT,               -- JSON object: the values that the sweep chose
-    -- The state as it was last inferred, and the facts that it follows from (scheduling/states.py).
+    -- The state as it was last inferred, and the facts that it follows from (scheduling/state_inference.py).
     state TEXT NOT NULL,           -- RunState
     agent INTEGER REFERENCES agents ON DELETE SET NULL,  -- the last agent that it was handed out to
     hand_outs INTEGER NOT NULL DEFAULT 0,
