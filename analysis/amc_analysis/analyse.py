@@ -1,4 +1,4 @@
-"""From a sweep's record to everything that is concluded from it. Pure: no I/O, no clock."""
+"""From a sweep's record to every conclusion. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from amc_sweeps.runs.evidence import evidence_of
 from amc_sweeps.runs.ranking import exclude, rank
 from amc_sweeps.runs.records import SweepRecord
 
+# Runs that saw held-out frames in training are excluded.
 _LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
 
 
@@ -38,12 +39,7 @@ def rank_by_diagnoses(record: SweepRecord, diagnoses: Mapping[str, Diagnosis]) -
 
 
 def analyse(record: SweepRecord, *, seed: int = 0) -> AnalysedSweep:
-    """Return the sweep with every conclusion; the same record and seed give the same ones.
-
-    Args:
-        record: one sweep, or runs of a project.
-        seed: of permutations, simulations and the forest.
-    """
+    """Return the sweep with every conclusion; the same record and seed give the same conclusions."""
     return add_conclusions(rank_runs(record), seed=seed)
 
 
@@ -52,7 +48,10 @@ def add_conclusions(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     analysed = add_effects(analysed, seed=seed)
     importance = importance_of(analysed.outcomes, analysed.parameters, seed)
     analysed = replace(analysed, importance=importance, dynamics=dynamics_of(analysed, _stream(seed, "modes")))
-    return _set_leaks_aside(replace(analysed, findings=check_rules(analysed)))
+    findings = check_rules(analysed)
+    leaks = {finding.subjects[0]: finding.rule.value for finding in reversed(findings) if finding.rule in _LEAKS}
+    ranked = exclude(analysed.ranked, leaks, analysed.metric.goal)
+    return replace(analysed, findings=findings, ranked=ranked)
 
 
 def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
@@ -60,14 +59,6 @@ def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     effects = effects_of(analysed.outcomes, analysed.parameters, _stream(seed, "effects"))
     confounded = confounded_pairs(analysed.parameters, _stream(seed, "pairs"))
     return replace(analysed, seed=seed, effects=effects, confounded=confounded)
-
-
-def _set_leaks_aside(analysed: AnalysedSweep) -> AnalysedSweep:
-    """Mark the runs that saw held-out frames in training, and look for gems among the others."""
-    leaks = {
-        finding.subjects[0]: finding.rule.value for finding in reversed(analysed.findings) if finding.rule in _LEAKS
-    }
-    return replace(analysed, ranked=exclude(analysed.ranked, leaks, analysed.metric.goal))
 
 
 def _stream(seed: int, part: Literal["effects", "pairs", "modes"]) -> np.random.Generator:

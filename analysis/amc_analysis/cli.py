@@ -110,9 +110,9 @@ def main(
     """Read W&B sweeps, rank their runs by peak, and give the cause of every run's end.
 
     SWEEP is an id, PROJECT/ID, ENTITY/PROJECT/ID or the URL of the sweep's page. The peak is the best value in a run's
-    whole history; W&B's table shows the last value. Crashed runs that beat the others are listed as hidden gems, and
-    early stops are not mistaken for crashes. Several sweeps are compared. Without SWEEP, --project reads a project's
-    runs without a sweep, and --runs reads single runs.
+    whole history; W&B's table shows the last value. Runs that crashed or were stopped with one of the best peaks are
+    listed as hidden gems. Early stops do not count as failures. Several sweeps are compared. Without SWEEP, --project
+    reads a project's runs without a sweep, and --runs reads single runs.
     """
     if as_json and csv_file == "-":
         refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")

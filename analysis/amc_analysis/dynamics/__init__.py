@@ -1,1 +1,1 @@
-"""What happened inside runs."""
+"""The dynamics inside runs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -98,10 +97,9 @@ def _share_of_cycle(rate_E: Floats, at: int) -> float | None:
     return float(rate_E[at] / highest) if highest > 0 else None
 
 
-def _minima(rate_E: Floats) -> Sequence[int]:
+def _minima(rate_E: Floats) -> list[int]:
     inner = (rate_E[1:-1] < rate_E[:-2]) & (rate_E[1:-1] <= rate_E[2:])
-    positions: list[int] = (np.flatnonzero(inner) + 1).tolist()
-    return positions
+    return [int(position) for position in np.flatnonzero(inner) + 1]
 
 
 def _phase(moves_E: Floats, peak: int, share: float | None) -> Phase | None:

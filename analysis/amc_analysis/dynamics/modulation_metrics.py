@@ -1,4 +1,4 @@
-"""What only runs of automatic modulation classification log: task weights, SNR attractors, F1 by class.
+"""Metrics that only runs of automatic modulation classification log: task weights, SNR attractors, F1 by class.
 
 The metrics' names are those of amc_core.metric_names. Runs that did not log them are left out.
 """
@@ -66,8 +66,8 @@ def class_summary(analysed: AnalysedSweep) -> ClassSummary | None:
             return ClassSummary(
                 run_id=entry.run.run_id,
                 epoch=entry.peak_epoch,
-                modulations=tuple(sorted(modulations, key=_worst_last)),
-                families=tuple(sorted(families, key=_worst_last)),
+                modulations=tuple(sorted(modulations, key=_best_first)),
+                families=tuple(sorted(families, key=_best_first)),
                 levels=tuple(sorted(levels, key=lambda score: _decibels(score.name))),
             )
     return None
@@ -95,7 +95,7 @@ def _score(metric: str, name: str, column: Column, row: int | None) -> ClassScor
     )
 
 
-def _worst_last(score: ClassScore) -> float:
+def _best_first(score: ClassScore) -> float:
     return -(score.best if score.at_peak is None else score.at_peak)
 
 

@@ -80,30 +80,28 @@ def _tests(
     readings = (_fill_with_mean(outcomes.rank_score), _fill_with_mean(outcomes.failed))
     tested: list[tuple[int, int]] = []  # (parameter, reading)
     strengths: list[Floats] = []
-    for which, reading_N in enumerate(readings):
+    shares: list[float] = []
+    for reading, reading_N in enumerate(readings):
         if not np.ptp(reading_N):
             continue
         reading_BN = reading_N[order_BN]
         for index, parameter in enumerate(parameters):
             if parameter.basis.shape[1]:
-                tested.append((index, which))
+                tested.append((index, reading))
                 strengths.append(dependence(reading_BN, parameter))
+                shares.append(float(explained(reading_N[None], parameter.basis, parameter.has)[0]))
     p_L, corrected_L = permutation_test(strengths)
     results = {
-        (index, which): _Test(_share(readings[which], parameters[index]), float(p), float(p_corrected))
-        for (index, which), p, p_corrected in zip(tested, p_L, corrected_L, strict=True)
+        test: _Test(share, float(p), float(p_corrected))
+        for test, share, p, p_corrected in zip(tested, shares, p_L, corrected_L, strict=True)
     }
     return [(results.get((index, 0), _Test()), results.get((index, 1), _Test())) for index in range(len(parameters))]
 
 
-def _share(reading_N: Floats, parameter: Parameter) -> float:
-    return float(explained(reading_N[None], parameter.basis, parameter.has)[0])
-
-
 def _fill_with_mean(reading_N: Floats) -> Floats:
     """Replace missing values by the mean, so that they favour no parameter value."""
-    known_N = np.isfinite(reading_N)
-    return np.where(known_N, reading_N, reading_N[known_N].mean() if known_N.any() else 0.0)
+    finite_N = np.isfinite(reading_N)
+    return np.where(finite_N, reading_N, reading_N[finite_N].mean() if finite_N.any() else 0.0)
 
 
 def _equal_n(outcomes: Outcomes, parameter: Parameter) -> int:

@@ -1,4 +1,4 @@
-"""Which parameters a random forest needs to predict how a run does.
+"""The parameters that a random forest needs to predict the rank scores of runs.
 
 The forest learns the runs' rank scores (see runs.outcomes) from their configurations, runs that were cut short
 included. Each tree predicts the runs that it was not trained on, first as they are, then with one parameter's values
@@ -15,7 +15,6 @@ import numpy as np
 from amc_analysis.results.effects import Importance, ParameterImportance
 from amc_analysis.runs.outcomes import Outcomes
 from amc_analysis.runs.parameters import Floats, Parameter
-from amc_sweeps.number_formats import counted
 
 LEAST_RUNS = 20  # with fewer the out-of-bag R² itself is noise
 TREES = 100
@@ -24,15 +23,17 @@ SMALLEST_LEAF = 2
 
 def importance_of(outcomes: Outcomes, parameters: Sequence[Parameter], seed: int) -> Importance:
     """Return every parameter's importance, or the reason why there is none."""
-    known_N = np.isfinite(outcomes.rank_score)
-    n = int(known_N.sum())
+    finite_N = np.isfinite(outcomes.rank_score)
+    n = int(finite_N.sum())
     varied = [parameter for parameter in parameters if len(parameter.levels) > 1]
     if not varied:
         return Importance(n, None, (), "No searched parameter took two values.")
     if n < LEAST_RUNS:
-        return Importance(n, None, (), f"{counted(n, 'run')} with a value: a forest needs {LEAST_RUNS}.")
-    features = [_features(parameter)[known_N] for parameter in varied]
-    r2, losses = _forest(features, outcomes.rank_score[known_N], seed)
+        return Importance(
+            n, None, (), f"A forest needs {LEAST_RUNS} runs with a value; there {'is' if n == 1 else 'are'} {n}."
+        )
+    features = [_features(parameter)[finite_N] for parameter in varied]
+    r2, losses = _forest(features, outcomes.rank_score[finite_N], seed)
     if r2 <= 0:
         reason = f"The configuration does not predict how a run does: out-of-bag R² {r2:.2f} over {n} runs."
         return Importance(n, r2, (), reason)

@@ -12,7 +12,7 @@ from amc_analysis.results.next_sweep import FailingEnd
 from amc_sweeps.runs.causes import ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.statistics import wilson_interval
 
-# Failures that say nothing about the configuration.
+# Failures that are no evidence about the configuration.
 _OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.DATA_ERROR})
 
 LEAST_BEYOND = 4  # runs in the part that is cut off
@@ -22,8 +22,8 @@ PERMUTATIONS = 1999
 HOLDS_OPTIMUM = 0.05  # share of the draws of the optimum; a place with as many is kept in spite of its failures
 
 
-def says_whether_it_fails(cause: Cause) -> bool:
-    """Return whether a run's end says if its configuration fails: it ended by itself, and not with its machine."""
+def is_evidence(cause: Cause) -> bool:
+    """Return whether an end shows if the configuration fails: the run ended by itself, and not with its machine."""
     return is_own_failure(cause) or cause in ENDED_WELL
 
 

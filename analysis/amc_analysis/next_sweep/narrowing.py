@@ -1,7 +1,7 @@
-"""Which values of every searched parameter the runs leave possible.
+"""The values of every searched parameter that the runs do not exclude.
 
 Runs are compared at one epoch (``runs.outcomes.carry_to_horizon``): a run that crashed or was stopped early counts with
-what it had reached by then. A surrogate model says where the optimum can still be. A value is dropped if hardly any
+what it had reached by then. A surrogate model estimates where the optimum can be. A value is dropped if hardly any
 draw of the optimum has it and at least ``LEAST_TO_DROP`` runs had it. Failures alone exclude a value, or the end of a
 range, only where most runs fail, and clearly more than elsewhere: machines crash with any configuration.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.next_sweep.axes import Axis, axes_of, part_of_range, tried_coordinates
-from amc_analysis.next_sweep.failures import failing_end, is_own_failure, says_whether_it_fails, value_fails
+from amc_analysis.next_sweep.failures import failing_end, is_evidence, is_own_failure, value_fails
 from amc_analysis.next_sweep.surrogate import Points, Posterior, draw_optima
 from amc_analysis.next_sweep.yaml_text import literal, number
 from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -118,8 +118,8 @@ class _RunsAlongAxis:
 
     @property
     def judged(self) -> NDArray[np.bool_]:
-        """Which runs say whether their configuration fails."""
-        return np.array([says_whether_it_fails(entry.cause) for entry in self.entries], dtype=bool)
+        """Which runs are evidence on whether their configuration fails."""
+        return np.array([is_evidence(entry.cause) for entry in self.entries], dtype=bool)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -161,7 +161,7 @@ def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:
 
 
 def _candidates(axes: Sequence[Axis], ran: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the configurations among which the optimum is looked for: all, or random ones and those that ran."""
+    """Return the candidates for the optimum: all configurations, or random ones and those that ran."""
     levels = [_levels(axis) for axis in axes]
     if math.prod(len(level) for level in levels) <= MOST_CANDIDATES:
         return np.array(list(product(*levels)))
@@ -197,8 +197,8 @@ def _keep_whole(runs: _RunsAlongAxis) -> Decision:
         return Decision(axis.path, section, 1.0, (whole,), never_ran=never, is_range=True, is_bounded=axis.bounded)
     values = [runs.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
     kept = tuple(value for value in values if value.n or value.ended)
-    never, apart = _without_evidence(runs, values)
-    return Decision(axis.path, _listed_section(axis, axis.values), 1.0, kept, never_ran=never, ran_apart=apart)
+    never, uncompared = _without_evidence(runs, values)
+    return Decision(axis.path, _listed_section(axis, axis.values), 1.0, kept, never_ran=never, uncompared=uncompared)
 
 
 def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
@@ -212,9 +212,9 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
         place = axis.coordinate(value)
         distances = [abs((axis.coordinate(level) or 0.0) - (place or 0.0)) for level in axis.values]
         weights[int(np.argmin(distances))] += weight
-    kept = [weights[axis.values.index(value)] for value in values]
-    total = sum(kept) or 1.0
-    return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in kept]}
+    new_weights = [weights[axis.values.index(value)] for value in values]
+    total = sum(new_weights) or 1.0
+    return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in new_weights]}
 
 
 def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: float) -> Decision:
@@ -236,7 +236,7 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded:
             value.failures, value.ended, failures, ended, tests=len(values), holds_optimum=holds_optimum
         )
         (kept if index in (leader, likeliest) or not (is_unlikely or fails) else dropped).append(value)
-    never, apart = _without_evidence(runs, kept)
+    never, uncompared = _without_evidence(runs, kept)
     return Decision(
         path=axis.path,
         section=_listed_section(axis, [value.label for value in kept]),
@@ -244,7 +244,7 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded:
         kept=tuple(value for value in kept if value.n or value.ended),
         dropped=tuple(dropped),
         never_ran=never,
-        ran_apart=apart,
+        uncompared=uncompared,
         rises=runs.rises if runs.rising_end in {axis.coordinate(value.label) for value in kept} else None,
     )
 
@@ -293,10 +293,10 @@ def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: 
 
 
 def _without_evidence(runs: _RunsAlongAxis, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the kept values that no run had, and those that only runs had which are not compared."""
-    bare = [value.label for value in kept if not (value.n or value.ended)]
-    apart = tuple(label for label in bare if runs.axis.coordinate(label) in runs.tried)
-    return tuple(label for label in bare if label not in apart), apart
+    """Return the kept values that no run had, and those whose runs cannot be compared."""
+    labels = [value.label for value in kept if not (value.n or value.ended)]
+    uncompared = tuple(label for label in labels if runs.axis.coordinate(label) in runs.tried)
+    return tuple(label for label in labels if label not in uncompared), uncompared
 
 
 def _untried_ends(axis: Axis, tried: NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:

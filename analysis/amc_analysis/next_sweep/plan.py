@@ -1,4 +1,4 @@
-"""Every decision about the next sweep: what is kept of each parameter, repeats, the number of runs and their cost."""
+"""The plan of the next sweep: the values of every parameter, repeats, the number of runs and their cost."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import Constant, Leaf, SweepConfig, flatten
 from amc_sweeps.grammar.trial_program import is_trial_program
-from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.evidence import epochs_planned
 from amc_sweeps.values import nest
 
-SEEDS = 3  # repeats of a configuration where the best runs cannot be told apart
+SEEDS = 3  # repeats of a configuration where the best runs are equal within noise
 FEWEST_RUNS = 12  # of the next sweep
 _SEED_NAMES = ("seed", "random_seed", "rng_seed")
 
@@ -27,11 +26,11 @@ Sections = dict[ParameterPath, dict[str, Any]]
 
 
 class NoNextSweepError(ValueError):
-    """No next sweep can be written; the message says what is missing."""
+    """No next sweep can be written; the message gives the reason."""
 
 
 def plan_next_sweep(analysed: AnalysedSweep) -> SweepPlan:
-    """Decide everything about the next sweep.
+    """Return the plan of the next sweep.
 
     Raises:
         NoNextSweepError: when the sweep's configuration, or one of its parameters, cannot be read.
@@ -44,7 +43,7 @@ def plan_next_sweep(analysed: AnalysedSweep) -> SweepPlan:
         sections[seeds.path] = {"values": list(seeds.values)}
     configurations = _count(analysed, sweep.method, sections)
     run_cap, reason = _run_cap(analysed, sweep.method, configurations)
-    taken = [entry.epochs for entry in analysed.ranked if entry.epochs and entry.cause is not Cause.RUNNING]
+    epochs_run = [entry.epochs for entry in analysed.ranked if entry.epochs and entry.cause is not Cause.RUNNING]
     planned = [epochs for entry in analysed.ranked if (epochs := epochs_planned(entry.run.config)) is not None]
     return SweepPlan(
         narrowing=narrowing,
@@ -54,23 +53,23 @@ def plan_next_sweep(analysed: AnalysedSweep) -> SweepPlan:
         configurations=configurations,
         run_cap=run_cap,
         run_cap_reason=reason,
-        epochs=_two_digits(run_cap * fmean(taken)) if taken else None,
+        epochs=_two_digits(run_cap * fmean(epochs_run)) if epochs_run else None,
         epochs_at_most=run_cap * max(planned) if planned else None,
     )
 
 
 def _readable_config(analysed: AnalysedSweep) -> SweepConfig:
     if analysed.record.kind != "sweep":
-        raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep; give --next a SWEEP")
+        raise NoNextSweepError("no next sweep can be written: these runs were not read as a sweep. Give a SWEEP")
     sweep, problems = parse_leniently(analysed.config)
     if sweep is None or not sweep.parameters:
         reason = "; ".join(problems) or "it has no parameters"
         raise NoNextSweepError(f"no next sweep can be written from this one's configuration: {reason}")
-    lost = unreadable_parameters(analysed.config)
-    if lost:
+    unreadable = unreadable_parameters(analysed.config)
+    if unreadable:
         raise NoNextSweepError(
-            f"no next sweep can be written, because it would lack {', '.join(lost)}: this sweep's file cannot be read "
-            f"there: {'; '.join(problems)}"
+            f"no next sweep can be written: {', '.join(unreadable)} cannot be read from this sweep's file: "
+            f"{'; '.join(problems)}"
         )
     return sweep
 
@@ -97,7 +96,7 @@ def _seeds(analysed: AnalysedSweep, narrowing: Narrowing, sections: Sections) ->
     """Decide on repeats; None where one run is clearly the best, or too few were compared."""
     if narrowing.horizon is None or narrowing.equals < 2:
         return None
-    reason = f"{counted(narrowing.equals, 'run')} lie within noise of the best one; repeats show which is better."
+    reason = f"The best {narrowing.equals} runs are equal within noise; repeats show which is better."
     searched = [path for path in sections if is_seed(path[-1]) and "value" not in sections[path]]
     if searched:
         return Seeds(reason, searched[0], None)
@@ -137,7 +136,7 @@ def _run_cap(analysed: AnalysedSweep, method: str, configurations: int | None) -
     budget = max(FEWEST_RUNS, len(analysed.ranked))
     if configurations is not None and configurations <= budget:
         return configurations, "Every configuration once."
-    return budget, f"As many runs as this sweep made, at least {FEWEST_RUNS}."
+    return budget, f"As many runs as this sweep had, but at least {FEWEST_RUNS}."
 
 
 def _two_digits(value: float) -> int:

@@ -1,4 +1,4 @@
-"""Where the optimum can still be, given the runs: draws of it from a Gaussian process.
+"""Draws of the optimum, given the runs, from a Gaussian process.
 
 The surface is a sum of one smooth function for each parameter and one for each pair of parameters; pairs have a smaller
 prior weight, so an interaction needs evidence. Length scale, size of the effects, weight of the pairs and noise are
@@ -130,8 +130,8 @@ class _Similarity:
     def between(cls, points: Points, other: Points, length: float) -> _Similarity:
         single, squares = np.zeros((len(points), len(other))), np.zeros((len(points), len(other)))
         for j in range(points.ordered.shape[1]):
-            away = points.ordered[:, [j]] - other.ordered[None, :, j]
-            single += (kernel := np.exp(-0.5 * (away / length) ** 2))
+            distance = points.ordered[:, [j]] - other.ordered[None, :, j]
+            single += (kernel := np.exp(-0.5 * (distance / length) ** 2))
             squares += kernel**2
         for j in range(points.unordered.shape[1]):
             same = (points.unordered[:, [j]] == other.unordered[None, :, j]).astype(np.float64)
@@ -166,8 +166,8 @@ def _best_candidates(
 ) -> NDArray[np.int64]:
     """Return the index of the best candidate in each of ``draws`` surfaces."""
     explained = np.linalg.solve(hypothesis.root, across.covariance(hypothesis.effect, hypothesis.pair))
-    before = among.covariance(hypothesis.effect, hypothesis.pair)
-    jitter = JITTER * float(np.mean(np.diag(before)))
-    root = np.linalg.cholesky(before - explained.T @ explained + jitter * np.eye(len(before)))
-    surfaces = (explained.T @ hypothesis.solved)[:, None] + root @ rng.standard_normal((len(before), draws))
+    prior = among.covariance(hypothesis.effect, hypothesis.pair)
+    jitter = JITTER * float(np.mean(np.diag(prior)))
+    root = np.linalg.cholesky(prior - explained.T @ explained + jitter * np.eye(len(prior)))
+    surfaces = (explained.T @ hypothesis.solved)[:, None] + root @ rng.standard_normal((len(prior), draws))
     return np.asarray(surfaces.argmax(axis=0))

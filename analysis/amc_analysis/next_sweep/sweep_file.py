@@ -48,30 +48,32 @@ def _summary(plan: SweepPlan) -> str:
         if plan.epochs_at_most is not None and plan.epochs_at_most > plan.epochs:
             text += f" ({plan.epochs_at_most:,} if no run is cut short)"
     shrinks = plan.narrowing.shrinks
-    return f"{text}; the space is {shrinks:.1f} times smaller" if shrinks > 1.05 else f"{text}; the space stays whole"
+    return (
+        f"{text}; the space is {shrinks:.1f} times smaller" if shrinks > 1.05 else f"{text}; the space stays the same"
+    )
 
 
 def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
     record, narrowing = analysed.record, plan.narrowing
     texts = [
-        f"The sweep after {record.entity}/{record.project}/{record.sweep_id}, written by amc-analyze from its "
-        f"{counted(len(analysed.ranked), 'run')}, judged by {analysed.metric.name} ({analysed.metric.goal}).",
+        f"The sweep after {record.entity}/{record.project}/{record.sweep_id}. amc-analyze wrote it from the "
+        f"{counted(len(analysed.ranked), 'run')} of that sweep, judged by {analysed.metric.name} "
+        f"({analysed.metric.goal}d).",
         f"{summary[0].upper()}{summary[1:]}.",
     ]
     if narrowing.horizon is None:
         texts.append(
-            f"Nothing is excluded: this needs {LEAST_RUNS} runs with a value, and a parameter that took two values; "
-            f"there {'is' if narrowing.runs == 1 else 'are'} {counted(narrowing.runs, 'run')} with a value."
+            f"Nothing is excluded: the sweep has {counted(narrowing.runs, 'run')} with a value. At least {LEAST_RUNS} "
+            "are needed, and a parameter that took two values."
         )
     else:
         texts += [
-            f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}. {narrowing.carried} of them "
-            "ended earlier; what they would have reached is estimated from the gains of the other runs.",
-            f'"Optimum in 40% of draws": {DRAWS} surfaces were drawn from a Gaussian process given these runs, and 40% '
-            f"of them have their optimum there. A value under 1% is dropped, if at least {LEAST_TO_DROP} runs had it.",
-            f"Equal runs differ by about {analysed.scale.difference(narrowing.noise_sd)} (sd). "
-            f"{counted(narrowing.equals, 'run')} {'lies' if narrowing.equals == 1 else 'lie'} within that of the best "
-            "one, the best one included.",
+            f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}. Ended earlier: "
+            f"{narrowing.carried}. For these, the value at that epoch is estimated from the gains of the other runs.",
+            f'"Optimum in 40% of draws": {DRAWS:,} surfaces were drawn from a Gaussian process given these runs, and '
+            "40% of them have their optimum there. "
+            f"A value under 1% is dropped if at least {LEAST_TO_DROP} runs had it.",
+            f"Repeats of a configuration differ by about {analysed.scale.difference(narrowing.noise_sd)} (sd).",
         ]
     if narrowing.left_out:
         texts.append(
@@ -80,8 +82,8 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
         )
     if plan.seeds is not None and plan.seeds.path is None:
         texts.append(
-            f"{plan.seeds.reason} No run's configuration names a seed, so none is written. Repeat the best runs by "
-            "hand."
+            f"{plan.seeds.reason} The file has no seeds, because no run's configuration has one. Repeat the best runs "
+            "by hand."
         )
     return texts
 
@@ -111,8 +113,8 @@ def _quoted(part: Any) -> str:
 
 
 def _metric(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
-    given = analysed.config.get("metric")
-    metric = dict(given) if isinstance(given, Mapping) and given.get("name") else {"name": analysed.metric.name}
+    section = analysed.config.get("metric")
+    metric = dict(section) if isinstance(section, Mapping) and section.get("name") else {"name": analysed.metric.name}
     metric.setdefault("goal", analysed.metric.goal)
     metric = {key: metric[key] for key in sorted(metric, key=lambda key: key != "name")}
     lines = ["metric:"]
@@ -125,25 +127,25 @@ def _metric(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
         lines += comment("Only method bayes reads this.", 2)
     elif impute == "worst" and bad:
         lines += comment(
-            f"With worst, W&B's default, bayes would count {counted(bad, 'run')} of this sweep that crashed, failed or "
-            f"{'was' if bad == 1 else 'were'} killed as the worst result; best takes what a run had reached.",
+            "With worst, W&B's default, bayes counts a run that crashed, failed or was killed as the worst result; "
+            f"with best, it counts the value that the run had reached. Such runs of this sweep: {bad}.",
             2,
         )
     return [*lines, f"  impute: {'best' if impute == 'worst' else literal(impute)}"]
 
 
 def _early_terminate(analysed: AnalysedSweep) -> list[str]:
-    given = analysed.config.get("early_terminate")
-    if not isinstance(given, Mapping):
+    hyperband = analysed.config.get("early_terminate")
+    if not isinstance(hyperband, Mapping):
         return []
-    section = dict(given)
+    section = dict(hyperband)
     strict = section.pop("strict", None)
     lines = ["early_terminate:", *(f"  {key}: {literal(value)}" for key, value in section.items())]
     if strict is None:
         lines += comment(
             "This sweep did not set strict: W&B's engine takes true, its documentation says false. With false, a run "
-            f"is judged by its best value so far, which fits a ranking by peak ({analysed.early_stops.runs} runs of "
-            "this sweep were stopped early).",
+            f"is judged by its best value so far, which fits a ranking by peak. Early-stopped runs of this sweep: "
+            f"{analysed.early_stops.runs}.",
             2,
         )
     return [*lines, f"  strict: {literal(bool(strict))}"]
@@ -152,19 +154,17 @@ def _early_terminate(analysed: AnalysedSweep) -> list[str]:
 def _comments(analysed: AnalysedSweep, plan: SweepPlan) -> dict[ParameterPath, list[str]]:
     comments = {decision.path: _evidence(decision, analysed.scale, plan) for decision in plan.narrowing.decisions}
     if plan.seeds is not None and plan.seeds.path is not None:
-        comments[plan.seeds.path] = [f"Repeats, not a choice. {plan.seeds.reason}"]
+        comments[plan.seeds.path] = [f"Seeds for repeats. {plan.seeds.reason}"]
     return comments
 
 
 def _evidence(decision: Decision, scale: MetricScale, plan: SweepPlan) -> list[str]:
     if not decision.is_bounded:
-        return ["Kept whole: no part can be taken of a distribution without ends."]
+        return ["Kept whole: the distribution has no ends, so no part of it can be written."]
     if plan.narrowing.horizon is None:
-        texts = [
-            f"Kept whole: {counted(plan.narrowing.runs, 'run')} exclude nothing. {_tried(decision, scale)}".strip()
-        ]
+        texts = [f"Kept whole: nothing is excluded. {_counts(decision, scale)}".strip()]
     elif not decision.is_compared:
-        texts = [f"Kept whole: there is nothing to compare. {_tried(decision, scale)}".strip()]
+        texts = [f"Kept whole: there is nothing to compare. {_counts(decision, scale)}".strip()]
     elif decision.is_range:
         texts = [f"Kept {decision.kept[0].label}: {_runs_text(decision.kept[0], scale, draws=True)}."]
     else:
@@ -179,23 +179,20 @@ def _evidence(decision: Decision, scale: MetricScale, plan: SweepPlan) -> list[s
     if decision.failing is not None:
         end = decision.failing
         texts.append(
-            f"Failures: {'above' if end.upper else 'below'} {end.beyond:.3g} {end.failures} of {end.n} runs failed "
-            f"(95% interval {interval_text(end.interval)}), elsewhere {end.failures_elsewhere} of {end.n_elsewhere} "
+            f"Failures: {end.failures} of {end.n} runs {'above' if end.upper else 'below'} {end.beyond:.3g} failed "
+            f"(95% interval {interval_text(end.interval)}), {end.failures_elsewhere} of {end.n_elsewhere} elsewhere "
             f"(permutation test, p = {end.p:.2g}). The cause is the configuration, not the machines."
         )
-    if decision.ran_apart:
-        values = ", ".join(map(literal, decision.ran_apart))
-        texts.append(
-            f"Kept without a comparison: {values}. Only runs whose other settings are not on record had it, or runs "
-            "that a claim names."
-        )
+    if decision.uncompared:
+        values = ", ".join(map(literal, decision.uncompared))
+        texts.append(f"Kept without a comparison: {values}, only used by runs whose other settings are not on record.")
     if decision.never_ran:
         values = ", ".join(str(value) if decision.is_range else literal(value) for value in decision.never_ran)
-        texts.append(f"EXPLORATION: no run had {values}; kept, because there is no evidence against it.")
+        texts.append(f"EXPLORATION: no run had {values}. Kept, because nothing is known against it.")
     return texts
 
 
-def _tried(decision: Decision, scale: MetricScale) -> str:
+def _counts(decision: Decision, scale: MetricScale) -> str:
     if not decision.kept:
         return ""
     return f"Runs: {'; '.join(_value_text(value, scale, draws=False) for value in decision.kept)}."

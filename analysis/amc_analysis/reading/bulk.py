@@ -129,7 +129,7 @@ class BulkSource:
             reply.close()
 
     def _send(self, path: str, body: bytes | None = None) -> http.client.HTTPResponse | None:
-        """Return the reply to a request, repeated while the server is busy; None where it has nothing at the path."""
+        """Return the reply to a request, repeated while the server is busy; None where the path does not exist."""
         headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
         for attempt in range(TRIES):
@@ -151,7 +151,7 @@ class BulkSource:
 
 
 def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
-    """Return how long to wait before the next try, in seconds.
+    """Return the wait before the next try, in seconds.
 
     Args:
         retry_after: the header of that name: seconds, or a date (RFC 9110, 10.2.3). Without it, the wait doubles with

@@ -130,6 +130,6 @@ def _call_in_parallel(
     deadline = time.monotonic() + limit_s
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
-    done, failed = dict(results), dict(errors)  # a late thread may still write
-    late = {name: f"no answer within {limit_s:g} s" for name in calls if name not in done and name not in failed}
-    return {name: text for name, text in done.items() if text is not None}, failed | late
+    texts, failed = dict(results), dict(errors)  # a late thread may still write
+    late = {name: f"no answer within {limit_s:g} s" for name in calls if name not in texts and name not in failed}
+    return {name: text for name, text in texts.items() if text is not None}, failed | late

@@ -1,4 +1,4 @@
-"""The options that say what amc-analyze reads, and the runs and the server that they select."""
+"""The options that select the runs and the server for amc-analyze."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped = backend_options(collect_options(command, "reading", ReadingOptions))
     file = click.Path(path_type=Path, dir_okay=False)
     for option in (
-        click.option("--save", type=file, metavar="FILE.parquet", help="Save everything that was read in one file."),
+        click.option("--save", type=file, metavar="FILE.parquet", help="Save all runs that were read in one file."),
         click.option(
             "--from",
             "from_file",
@@ -46,8 +46,8 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Read a file of --save or of amc-sweep export, not a server.",
         ),
         click.option("--public-api", is_flag=True, help="Read run by run, also from a server that sends all at once."),
-        click.option("--no-cache", is_flag=True, help="Read everything again, and cache nothing."),
-        click.option("--offline", is_flag=True, help="Use what was read last; ask no server."),
+        click.option("--no-cache", is_flag=True, help="Read all runs again, and cache nothing."),
+        click.option("--offline", is_flag=True, help="Use the runs in the cache; ask no server."),
         click.option(
             "--goal", type=click.Choice(["maximize", "minimize"]), help="Its goal (default: the sweep's own)."
         ),
@@ -66,18 +66,18 @@ def check(options: ReadingOptions) -> None:
         Refusal: with what to give instead.
     """
     if options.from_file is not None and (options.sweeps or options.runs):
-        refuse("--from reads a file: give no sweeps or runs beside it")
+        refuse("--from reads a file: give no sweeps or runs with it")
     if options.from_file is None and not options.sweeps and (options.runs or options.choice.project is None):
         remedy = "the ids of runs after --runs" if options.runs else "a SWEEP, --runs RUN ..., --project PROJECT"
         refuse(f"nothing to read: give {remedy} or --from FILE")
     if options.offline and options.no_cache:
-        refuse("--offline reads the cache, and --no-cache does not use it: give one of them")
-    if options.save is not None and (options.save.is_dir() or not options.save.parent.is_dir()):
+        refuse("--offline reads the cache, and --no-cache does not use it: give only one of them")
+    if options.save is not None and not options.save.parent.is_dir():
         refuse(f"{options.save} cannot be written: its folder does not exist")
 
 
 def selections(options: ReadingOptions) -> list[Selection]:
-    """Return what to read, with the entities and projects that arguments, options and environment name.
+    """Return the selected runs, with the entities and projects that arguments, options and environment name.
 
     Raises:
         BackendError: for an argument that is no reference, or runs of several projects.
@@ -94,7 +94,7 @@ def selections(options: ReadingOptions) -> list[Selection]:
         raise BackendError("these runs are of several projects: give the runs of one project at a time")
     ((entity, project),) = projects
     if project is None:
-        raise BackendError("a run's id does not say its project: give --project NAME, or PROJECT/RUN")
+        raise BackendError("a run's id does not name its project: give --project NAME, or PROJECT/RUN")
     return [Selection(entity, project, run_ids=tuple(ref.id for ref in references))]
 
 
@@ -104,7 +104,7 @@ def server_url(options: ReadingOptions) -> str | None:
         return options.choice.base_url
     urls = sorted({ref.base_url for ref in _references(options) if ref.base_url is not None})
     if len(urls) > 1:
-        refuse(f"these are on several servers ({', '.join(urls)}): give those of one")
+        refuse(f"the arguments are on several servers ({', '.join(urls)}): give those of one server")
     return urls[0] if urls else None
 
 

@@ -78,7 +78,7 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
                 click.echo(f"nothing is cached: {error}", err=True)
         stack.enter_context(translate_errors(backend))
         for selection in selected:
-            with _shown_progress(selection) as progress:
+            with _progress(selection) as progress:
                 record = read(
                     server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress
                 )
@@ -111,13 +111,15 @@ def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
     try:
         export = export_file.read(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SweepUnreadableError(f"{path} is neither Parquet of --save nor an export: {error}") from error
+        raise SweepUnreadableError(
+            f"{path} is neither a file of --save nor one of amc-sweep export: {error}"
+        ) from error
     return records_of(export, read_at=datetime.now(UTC), metric=options.metric, goal=options.goal)
 
 
 @contextmanager
-def _shown_progress(selection: Selection) -> Iterator[Progress]:
-    """Show on stderr how much is read: a bar on a terminal, else one line."""
+def _progress(selection: Selection) -> Iterator[Progress]:
+    """Show the progress of reading on stderr: a bar on a terminal, else one line."""
     if not sys.stderr.isatty():
         click.echo(f"reading {selection.path}", err=True)
         yield lambda _done, _total: None

@@ -1,4 +1,4 @@
-"""What every source of runs gives: the sweep at once, then its runs one by one, each with the rows that are new."""
+"""Sources of runs: the sweep comes first, then its runs one by one, each with its new rows."""
 
 from __future__ import annotations
 

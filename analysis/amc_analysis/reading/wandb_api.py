@@ -1,4 +1,4 @@
-"""The wandb client's public API for the W&B that a command chose, and what a command does when that W&B fails."""
+"""The wandb client's public API for the W&B that a command chose, and its errors as failed commands."""
 
 from __future__ import annotations
 

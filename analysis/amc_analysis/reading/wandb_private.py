@@ -1,4 +1,4 @@
-"""What the wandb client has no public name for; no other file touches it.
+"""Private parts of the wandb client; no other file uses any.
 
 A new release may rename any of it, so setup.cfg accepts only releases that the tests drive against a real server.
 amc_agents uses this file, too: it may import amc_analysis, and amc_analysis may not import it.
@@ -52,7 +52,7 @@ def attributes(item: Any) -> Mapping[str, Any]:
 
 
 def page_address(base_url: str) -> str:
-    """Return where a server's pages are: of the cloud that is another host than its API's.
+    """Return the address of a server's pages; the cloud's pages are on another host than its API.
 
     Raises:
         ClientVersionError: the client cannot tell.

@@ -1,4 +1,4 @@
-"""What the sections of a report are made of; every renderer writes these in its own way."""
+"""The parts of a report's sections; every renderer writes them in its own format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Warned:
-    """A warning with the name of what it is about."""
+    """A warning, with the name of its rule."""
 
     name: str
     severity: str  # error, warning or note

@@ -11,10 +11,11 @@ from statistics import median
 from typing import Any
 
 from amc_analysis.report.blocks import Table
+from amc_analysis.report.wording import runs_on_record
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.rules.lookups import classes_of
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
-from amc_sweeps.number_formats import counted, listed, percent
+from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
 
 COMPARISON_VERSION = 1  # of the document that comparison_json writes
@@ -104,14 +105,14 @@ def _texts(configs: Iterable[Mapping[str, Any]], of: Callable[[Mapping[str, Any]
 
 def _caveats(sides: Sequence[Side]) -> list[str]:
     caveats = []
-    for name, what, consequence in (
+    for name, noun, consequence in (
         ("metric", "metrics", "the values cannot be compared"),
         ("goal", "goals", "higher is better in one, lower in the other"),
     ):
         values = list(dict.fromkeys(getattr(side, name) for side in sides))
         if len(values) > 1:
-            caveats.append(f"The {what} differ ({', '.join(values)}): {consequence}.")
-    for name, what, consequence in (
+            caveats.append(f"The {noun} differ ({', '.join(values)}): {consequence}.")
+    for name, noun, consequence in (
         ("classes", "numbers of classes", "chance differs, so equal accuracies do not mean equal skill"),
         ("label_sets", "label sets", "the tasks differ"),
         ("snr_ranges_db", "SNR ranges in dB", "low SNR is harder, so the tasks differ"),
@@ -125,16 +126,16 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
     ):
         by_sweep = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]
         if len({values for _, values in by_sweep}) > 1:
-            shown = "; ".join(f"{title}: {_listed(values)}" for title, values in by_sweep)
-            caveats.append(f"The {what} differ ({shown}): {consequence}.")
+            text = "; ".join(f"{title}: {_listed(values)}" for title, values in by_sweep)
+            caveats.append(f"The {noun} differ ({text}): {consequence}.")
     counts = [side.runs_total or side.runs for side in sides]
     if len(set(counts)) > 1:
-        shown = ", ".join(f"{count} in {side.title}" for side, count in zip(sides, counts, strict=True))
+        text = ", ".join(f"{count} in {side.title}" for side, count in zip(sides, counts, strict=True))
         caveats.append(
-            f"The best of more runs is better by chance alone ({shown}): compare the expected best of equal n."
+            f"The best of more runs is better by chance alone ({text}). Compare the expected best of equally many runs."
         )
     caveats += [
-        f"Only {side.runs} of {counted(side.runs_total, 'run')} of {side.title} are on record."
+        f"{side.title}: {runs_on_record(side.runs, side.runs_total)}."
         for side in sides
         if side.runs_total and side.runs_total != side.runs
     ]
@@ -159,7 +160,7 @@ def comparison_table(comparison: Comparison) -> Table:
         "runs": lambda side: str(side.runs) + (f" of {side.runs_total}" if side.runs_total else ""),
         "metric": lambda side: f"{side.metric}, {side.goal}d",
         best: lambda side: value(side, side.best_peak, side.best),
-        "best that ended well": lambda side: value(side, side.best_whole_peak, side.best_whole),
+        "best run that ended well": lambda side: value(side, side.best_whole_peak, side.best_whole),
         "failed (95% interval)": failures,
         "early stopped": lambda side: str(side.early_stopped),
         "hidden gems": lambda side: str(side.gems),

@@ -1,4 +1,4 @@
-"""The section "Inside the runs": learning rate, two groups, overfitting, noise, and what only AMC runs log."""
+"""The section "Inside the runs": learning rate, two groups, overfitting, noise, and metrics that only AMC runs log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_CLASSES = 24
 
 
 def dynamics_section(analysed: AnalysedSweep) -> Section | None:
-    """Say what happened inside the runs; None where no run logged the metrics for it."""
+    """Return the section on what happened inside the runs; None where no run logged the metrics for it."""
     dynamics, scale = analysed.dynamics, analysed.scale
     blocks: list[Block] = []
     if dynamics.modes is not None and dynamics.modes.bimodal:
@@ -31,9 +31,9 @@ def dynamics_section(analysed: AnalysedSweep) -> Section | None:
     if dynamics.cycles is not None:
         blocks.append(_cycles(dynamics.cycles, scale))
     if dynamics.gap is not None:
-        blocks += _gap(dynamics.gap, scale)
+        blocks += _gap(dynamics.gap, analysed)
     if dynamics.volatility:
-        blocks.append(_volatility(dynamics.volatility, scale))
+        blocks.append(_volatility(dynamics.volatility, analysed))
     if dynamics.drifts:
         blocks.append(_drifts(dynamics.drifts))
     if dynamics.attractors:
@@ -57,7 +57,7 @@ def _cycles(cycles: CycleSummary, scale: MetricScale) -> str:
         better = "falling" if cycles.difference > 0 else "rising"
         sentences.append(
             f"The metric gains {scale.difference(cycles.difference)} more an epoch while {cycles.metric} is {better} "
-            f"({cycles.runs_better_falling} of {counted(cycles.n, 'run')} gain more while it falls)"
+            f"({cycles.runs_better_falling} of {counted(cycles.n, 'run')} gained more while it fell)"
         )
         if cycles.interval is not None:
             low, high = map(scale.signed, cycles.interval)
@@ -68,15 +68,17 @@ def _cycles(cycles: CycleSummary, scale: MetricScale) -> str:
     return f"Learning rate. {'. '.join(sentences) or 'No run has epochs with a rising and with a falling rate'}."
 
 
-def _gap(gap: GapSummary, scale: MetricScale) -> list[Block]:
+def _gap(gap: GapSummary, analysed: AnalysedSweep) -> list[Block]:
+    scale = analysed.scale
+    name = "Train minus validation" if analysed.metric.goal == "maximize" else "Validation minus train"
     thirds = ((gap.early, "first"), (gap.middle, "middle"), (gap.late, "last"))
     means = ", ".join(f"{scale.signed(value)} in the {name}" for value, name in thirds if value is not None)
-    text = f"Train minus validation ({gap.train_metric}): {means} third of the epochs. " if means else ""
+    text = f"{name} ({gap.train_metric}): {means} third of the epochs. " if means else ""
     text += (
         f"{gap.overfitting} of {counted(gap.judged, 'run')} overfit: validation gets worse while train still improves."
     )
     if gap.judged < len(gap.runs):
-        text += f" Too few epochs to judge: {counted(len(gap.runs) - gap.judged, 'run')}."
+        text += f" {counted(len(gap.runs) - gap.judged, 'run')} had too few epochs to judge."
     blocks: list[Block] = [text]
     if gap.overfitting:
         rows = [
@@ -88,11 +90,12 @@ def _gap(gap: GapSummary, scale: MetricScale) -> list[Block]:
             for run in gap.runs[:MOST_ROWS]
         ]
         titles = ("run", "first third", "middle", "last third", "at the peak", "overfits from epoch")
-        blocks.append(Table(titles, rows, f"Train minus validation by run{_shown(len(gap.runs))}."))
+        blocks.append(Table(titles, rows, f"{name} by run.{_selection(len(gap.runs))}"))
     return blocks
 
 
-def _volatility(runs: tuple[RunVolatility, ...], scale: MetricScale) -> Table:
+def _volatility(runs: tuple[RunVolatility, ...], analysed: AnalysedSweep) -> Table:
+    scale, is_maximised = analysed.scale, analysed.metric.goal == "maximize"
     rows = [
         [
             run.run_id,
@@ -103,12 +106,14 @@ def _volatility(runs: tuple[RunVolatility, ...], scale: MetricScale) -> Table:
         ]
         for run in runs[:MOST_ROWS]
     ]
-    titles = ("run", "noise sd", "largest drop", "at epoch", "peak inflated by")
+    drop, inflation = ("drop", "peak inflated by") if is_maximised else ("rise", "lowest deflated by")
+    titles = ("run", "noise sd", f"largest {drop}", "at epoch", inflation)
+    best, side = ("peak", "above") if is_maximised else ("lowest value", "below")
     caption = (
-        "Noise from epoch to epoch. Peaks flatter: with this noise, a run that never improved would still show a peak "
-        "this far above its mean"
+        f"Noise from epoch to epoch. {best.capitalize()}s flatter: with this noise, a run that never improved would "
+        f"still show a {best} this far {side} its mean.{_selection(len(runs))}"
     )
-    return Table(titles, rows, f"{caption}{_shown(len(runs))}.")
+    return Table(titles, rows, caption)
 
 
 def _drifts(runs: tuple[RunDrift, ...]) -> Table:
@@ -117,7 +122,7 @@ def _drifts(runs: tuple[RunDrift, ...]) -> Table:
         for run in runs[:MOST_ROWS]
     ]
     titles = ("run", "first", "last", "lowest", "highest")
-    return Table(titles, rows, f"Weight of the modulation task; the SNR task has the rest{_shown(len(runs))}.")
+    return Table(titles, rows, f"Weight of the modulation task; the SNR task has the rest.{_selection(len(runs))}")
 
 
 def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
@@ -131,9 +136,9 @@ def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
         ]
         for run in runs[:MOST_ROWS]
     ]
-    titles = ("run", "level", "epochs with", "largest share", "last share")
-    caption = "SNR attractors: a level that frames of other levels are taken for, and their share"
-    return Table(titles, rows, f"{caption}{_shown(len(runs))}.")
+    titles = ("run", "level", "epochs with it", "largest share", "last share")
+    caption = "SNR attractors: the level that is predicted for frames of other levels, and the share of these frames."
+    return Table(titles, rows, f"{caption}{_selection(len(runs))}")
 
 
 def _classes(classes: ClassSummary) -> list[Block]:
@@ -155,5 +160,5 @@ def _scores(kind: str, scores: tuple[ClassScore, ...], run_id: str, at: str) -> 
     return Table(titles, rows, f"F1 by {kind} of {run_id}{at}; volatility is the sd from epoch to epoch.")
 
 
-def _shown(n: int) -> str:
-    return f"; the best {MOST_ROWS} of {n} runs" if n > MOST_ROWS else ""
+def _selection(n: int) -> str:
+    return f" Only the best {MOST_ROWS} of {n} runs are listed." if n > MOST_ROWS else ""

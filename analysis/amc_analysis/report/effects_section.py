@@ -19,7 +19,7 @@ _TRENDS = {
 
 
 def effects_section(analysed: AnalysedSweep) -> Section | None:
-    """Say what the searched parameters did; None where none took two values."""
+    """Return the section on the searched parameters; None where no parameter took two values."""
     effects, scale = analysed.effects, analysed.scale
     if not effects:
         return None
@@ -68,9 +68,7 @@ def _table(effect: Effect, scale: MetricScale) -> Table:
         captions.append(f"{effect.parameter}: outcomes are the best of the first {effect.equal_epochs} epochs.")
         captions += [f"Left out: {counted(effect.left_out, 'shorter run')}."] if effect.left_out else []
     if effect.where is not None:
-        captions.append(
-            f"{effect.parameter} exists only where {effect.where}; {counted(effect.n_elsewhere, 'run')} without it."
-        )
+        captions.append(f"{effect.parameter} exists only where {effect.where}. Runs without it: {effect.n_elsewhere}.")
     titles = (
         *(effect.parameter, "n", "best", "mean", "95% interval", f"best of {effect.k}"),
         *("beats", "failed", "95% interval"),
@@ -112,7 +110,7 @@ def _importance(importance: Importance) -> Block:
         return f"No importance is shown. {importance.refused or ''}".rstrip()
     rows = [[share.parameter, f"{share.importance:.2f}"] for share in importance.shares]
     caption = (
-        f"Importance: the loss of a random forest's out-of-bag R² of {importance.r2:.2f} (n = {importance.n}) when the "
-        "parameter is shuffled; 0 or less: not needed."
+        f"Importance: how much a random forest's out-of-bag R² of {importance.r2:.2f} (n = {importance.n}) falls when "
+        "the parameter is shuffled. 0 or less: the forest does not need it."
     )
     return Table(("parameter", "loss of R²"), rows, caption)

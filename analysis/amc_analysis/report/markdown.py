@@ -16,7 +16,7 @@ _MARKS = {"error": "❌", "warning": "⚠️", "note": "ℹ️"}
 
 def to_markdown(analysed: AnalysedSweep) -> str:
     """Return the entry, with every run of the sweep."""
-    record, scale, peak = analysed.record, analysed.scale, wording.peak_name(analysed)
+    record, scale, peak = analysed.record, analysed.scale, analysed.peak_name
     name = record.name or record.sweep_id or record.project
     title = f"Sweep: {record.sweep_id} - {name}" if record.sweep_id and name != record.sweep_id else f"Sweep: {name}"
     lines = [
@@ -35,7 +35,12 @@ def to_markdown(analysed: AnalysedSweep) -> str:
     if not analysed.ranked:
         return "\n".join(lines)
     head = ["#", "run", peak, "at epoch", "smoothed", "last", "test", "epochs", "state", "cause", "because"]
-    lines += [f"### Ranking by {peak}", "", _row(head), _row(["--:", "---", *["--:"] * 6, "---", "---", "---"])]
+    lines += [
+        f"### Ranking by {peak}{' value' if peak == 'lowest' else ''}",
+        "",
+        _row(head),
+        _row(["--:", "---", *["--:"] * 6, "---", "---", "---"]),
+    ]
     lines += [
         _row(
             [
@@ -54,7 +59,9 @@ def to_markdown(analysed: AnalysedSweep) -> str:
         )
         for entry in analysed.ranked
     ]
-    lines += ["", f"◆ {wording.GEM_LEGEND}.", ""]
+    lines.append("")
+    for legend in wording.legends(analysed):
+        lines += [f"{legend}.", ""]
     for section in sections(analysed):
         lines += _section(section)
     return "\n".join(lines)

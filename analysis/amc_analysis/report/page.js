@@ -5,7 +5,7 @@
   const root = document.documentElement;
   root.classList.add("scripted");
 
-  // Colour, dash and symbol of each group of causes: no reader needs to see colours.
+  // Groups of causes differ in colour, dash and symbol, so that they can be told apart without colours.
   const COLOURS = ["--well", "--cut", "--failed", "--open"];
   const DASHES = ["solid", "dotted", "dashed", "solid"];
   const SYMBOLS = ["circle", "triangle", "diamond", "rect"];
@@ -47,7 +47,7 @@
     textStyle: { color: css("--ink") },
   });
   const about = (run) =>
-    `<b>${escaped(run.title)}</b><br>${data.peakName} ${value(run.peak)}` + (run.at === null ? "" : ` at ${run.at}`) +
+    `<b>${escaped(run.title)}</b><br>${data.peakName} ${value(run.peak)}` + (run.at === null ? "" : ` at epoch ${run.at}`) +
     `<br>${escaped(run.cause)}${run.gem ? ", hidden gem" : ""}` +
     data.parameters.map((p, i) => `<br>${escaped(p.name)} ${escaped(run.values[i] ?? "-")}`).join("");
 
@@ -103,7 +103,7 @@
     if (run === selected) return;
     selected = run;
     byId("shown").value = run ? run.id : "";
-    byId("shown-run").textContent = run ? `${data.peakName} ${value(run.peak)}${run.at === null ? "" : ` at ${run.at}`}, ${run.cause}` : "";
+    byId("shown-run").textContent = run ? `${data.peakName} ${value(run.peak)}${run.at === null ? "" : ` at epoch ${run.at}`}, ${run.cause}` : "";
     curves();
   }
   function nearest(event) {
@@ -119,8 +119,8 @@
       if (places[at] !== Math.round(x)) at = places.findIndex((place) => place >= x);
       if (at < 0 || at >= run.y.length || run.y[at] === null) continue;
       const pixel = chart.convertToPixel({ seriesIndex: 0 }, [places[at], run.y[at]]);
-      const away = Math.hypot(pixel[0] - event.offsetX, pixel[1] - event.offsetY);
-      if (away < least) { least = away; best = run; }
+      const distance = Math.hypot(pixel[0] - event.offsetX, pixel[1] - event.offsetY);
+      if (distance < least) { least = distance; best = run; }
     }
     return best;
   }
@@ -135,7 +135,7 @@
     draw("chart-best", {
       grid: { left: 76, right: 16, top: 12, bottom: 48 },
       tooltip: tooltip((item) => (item.data.run === undefined ? "" : about(data.runs[item.data.run]))),
-      xAxis: axis({ type: "value", name: "runs in the order of starting", min: 0, max: data.runs.length + 1, minInterval: 1, splitLine: { show: false } }),
+      xAxis: axis({ type: "value", name: "runs in the order of their starts", min: 0, max: data.runs.length + 1, minInterval: 1, splitLine: { show: false } }),
       yAxis: metricAxis({ min: data.peakRange[0], max: data.peakRange[1] }),
       series: [
         { type: "line", step: "end", data: line, showSymbol: false, silent: true, lineStyle: { color: css("--ink"), width: 2 } },
@@ -150,17 +150,17 @@
   }
 
   function slices() {
-    const box = byId("slices");
-    if (!box) return;
+    const grid = byId("slices");
+    if (!grid) return;
     data.slices.forEach((slice, number) => {
       const id = `slice-${number}`;
       if (!byId(id)) {
-        const made = document.createElement("div");
-        made.id = id;
-        made.className = "chart low";
-        made.setAttribute("role", "img");
-        made.setAttribute("aria-label", `${data.metric} by ${slice.name}`);
-        box.append(made);
+        const box = document.createElement("div");
+        box.id = id;
+        box.className = "chart low";
+        box.setAttribute("role", "img");
+        box.setAttribute("aria-label", `${data.metric} by ${slice.name}`);
+        grid.append(box);
       }
       const listed = slice.labels.length > 0;
       // Points of one value are spread out a little, always in the same way.
@@ -173,11 +173,11 @@
         return { value: [at, outcome.mean, low, high, listed ? at - 0.25 : outcome.low, listed ? at + 0.25 : outcome.high], label: outcome.label, n: outcome.n, interval: outcome.interval };
       });
       draw(id, {
-        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} epochs` : "") + (slice.called ? "" : " (no clear effect)"), textStyle: { color: css("--ink"), fontSize: 13 } },
+        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} ${slice.epochs === 1 ? "epoch" : "epochs"}` : "") + (slice.called ? "" : " (no clear effect)"), textStyle: { color: css("--ink"), fontSize: 13 } },
         grid: { left: 76, right: 12, top: 34, bottom: 40 },
         tooltip: tooltip((item) => (item.data.run !== undefined ? about(data.runs[item.data.run])
           : `<b>${escaped(item.data.label)}</b><br>n ${item.data.n}, mean ${value(item.data.value[1])}` +
-            (item.data.interval ? `<br>${value(item.data.value[2])} to ${value(item.data.value[3])}` : "<br>no interval under 8 runs"))),
+            (item.data.interval ? `<br>${value(item.data.value[2])} to ${value(item.data.value[3])}` : "<br>no interval: fewer than 8 runs"))),
         xAxis: listed
           ? axis({ type: "value", min: -0.5, max: slice.labels.length - 0.5, interval: 0.5, splitLine: { show: false },
             axisTick: { show: false },
@@ -239,13 +239,13 @@
     });
     chart.off("axisareaselected");
     chart.on("axisareaselected", () => {
-      const kept = chart.getModel().getSeries().flatMap((series) => {
+      const selectedRuns = chart.getModel().getSeries().flatMap((series) => {
         const list = series.option.data;
         return series.getRawIndicesByActiveState("active").map((index) => data.runs[list[index].run]);
       });
-      kept.sort((a, b) => (better(a.peak, b.peak) ? -1 : 1));
-      byId("brushed").textContent = kept.length
-        ? `${kept.length} of ${withPeak.length} runs selected; the best is ${kept[0].title}, ${value(kept[0].peak)}.`
+      selectedRuns.sort((a, b) => (better(a.peak, b.peak) ? -1 : 1));
+      byId("brushed").textContent = selectedRuns.length
+        ? `Selected runs: ${selectedRuns.length} of ${withPeak.length}. The best is ${selectedRuns[0].title}, ${value(selectedRuns[0].peak)}.`
         : "Each line is a run. Drag along an axis to select runs.";
     });
   }

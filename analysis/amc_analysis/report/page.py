@@ -41,11 +41,11 @@ def to_html(analysed: AnalysedSweep) -> str:
         analysed=analysed,
         wording=wording,
         metric=wording.metric_text(analysed),
-        peak=wording.peak_name(analysed),
+        peak=analysed.peak_name,
         runs=counted(len(analysed.ranked), "run"),
         has_test=any(entry.test is not None for entry in analysed.ranked),
         sections=sections(analysed),
-        kind=_kind,
+        kind=lambda block: {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text"),
         short=SHORT,
         groups={
             name: count
@@ -74,7 +74,3 @@ def _policy(scripts: tuple[str, ...]) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
-
-
-def _kind(block: object) -> str:
-    return {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text")

@@ -1,4 +1,4 @@
-"""Everything that the page's charts draw, as plain numbers for its script."""
+"""The data of the page's charts, as plain numbers for its script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.report.wording import GROUPS, group_of, peak_name
+from amc_analysis.report.wording import GROUPS, group_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.effects import Effect
 from amc_analysis.runs.confusion import Confusion, Matrix
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 
 def chart_data(analysed: AnalysedSweep) -> Json:
-    """Return everything that is drawn; values of the metric as they were logged."""
+    """Return the data of all charts; values of the metric as they were logged."""
     parameters = analysed.parameters[:MOST_PARAMETERS]
     values = [value for entry in analysed.ranked for value in entry.run.curve]
     peaks = [entry.peak for entry in analysed.ranked if entry.peak is not None]
@@ -42,7 +42,7 @@ def chart_data(analysed: AnalysedSweep) -> Json:
         "metric": analysed.metric.name,
         "maximize": analysed.metric.goal == "maximize",
         "percentage": analysed.scale.percentage,
-        "peakName": peak_name(analysed),
+        "peakName": analysed.peak_name,
         "range": _round_range(values),
         "peakRange": _round_range(peaks),
         "xLabel": "epoch" if has_epochs else "logged values",
@@ -102,9 +102,9 @@ def _curve(entry: RankedRun) -> Json:
     x = [float(count) if point.epoch is None else point.epoch for count, point in enumerate(points, start=1)]
     y = [_short(point.value) for point in points]
     if len(points) > MOST_POINTS:
-        kept = set(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int).tolist())
-        kept |= {place for place, point in enumerate(points) if point.value == entry.peak}
-        x, y = [x[place] for place in sorted(kept)], [y[place] for place in sorted(kept)]
+        places = set(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int).tolist())
+        places |= {place for place, point in enumerate(points) if point.value == entry.peak}
+        x, y = [x[place] for place in sorted(places)], [y[place] for place in sorted(places)]
     plain = x == [float(count) for count in range(1, len(x) + 1)]
     return {"y": y} if plain else {"x": [place if math.isfinite(place) else None for place in x], "y": y}
 

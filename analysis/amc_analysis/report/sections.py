@@ -18,7 +18,7 @@ RUNS_NAMED = 6
 
 
 def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
-    """Return every section that has something to say, in the order of reading."""
+    """Return the sections that are not empty, in the order of reading."""
     written = (
         _integrity(analysed),
         _ends(analysed),
@@ -45,7 +45,7 @@ def _ends(analysed: AnalysedSweep) -> Section | None:
     stops = early_stop_text(analysed)
     blocks += [stops] if stops else []
     blocks += [*_groups(analysed), *_failures(analysed)]
-    return Section("ends", "How they ended", tuple(blocks))
+    return Section("ends", "How runs ended", tuple(blocks))
 
 
 def _groups(analysed: AnalysedSweep) -> list[Block]:
@@ -72,33 +72,33 @@ def _failures(analysed: AnalysedSweep) -> list[Block]:
         [cause, str(len(runs)), confidence, because, listed(runs, RUNS_NAMED)]
         for (cause, confidence, because), runs in alike.items()
     ]
-    return [Table(("failed by", "runs", "confidence", "evidence", "which"), rows)] if rows else []
+    return [Table(("failure", "runs", "confidence", "evidence", "run ids"), rows)] if rows else []
 
 
 def _next_steps(analysed: AnalysedSweep) -> Section | None:
     blocks: list[Block] = []
     for entry in analysed.gems[:GEMS_SHOWN]:
-        end = "it was lost" if entry.cause is Cause.LOST else f"its end ({entry.cause})"
-        blocks.append(f"Repeat {run_label(entry)}: it had {analysed.scale.text(entry.peak)} before {end}.")
+        end = "before it was lost" if entry.cause is Cause.LOST else f"(cause of its end: {entry.cause})"
+        blocks.append(f"Repeat {run_label(entry)}: it reached {analysed.scale.text(entry.peak)} {end}.")
         blocks += map(Command, repeat_commands(analysed.record, entry))
     if analysed.next_sweep is not None:
-        blocks += [f"Next sweep: {analysed.next_sweep.summary}.", _kept(analysed.next_sweep)]
+        blocks += [f"Next sweep: {analysed.next_sweep.summary}.", _decisions(analysed.next_sweep)]
     elif analysed.parameter_names and analysed.best is not None:
         blocks += [
-            "Write the next sweep: it keeps what these runs cannot exclude, with the evidence on every line.",
+            "Write the next sweep. It keeps the values that these runs do not exclude, with the evidence.",
             Command(f"amc-analyze {analysed.record.sweep_id} --next next.yaml"),
         ]
     return Section("next", "Where to look next", tuple(blocks)) if blocks else None
 
 
-def _kept(next_sweep: NextSweep) -> Table:
+def _decisions(next_sweep: NextSweep) -> Table:
     rows = []
     for decision in next_sweep.plan.narrowing.decisions:
         section = decision.section
         if "values" in section:
-            kept = ", ".join(map(text_of, section["values"]))
+            values = ", ".join(map(text_of, section["values"]))
         else:
-            kept = f"{section['min']:.4g} to {section['max']:.4g}" if section else "all"
+            values = f"{section['min']:.4g} to {section['max']:.4g}" if section else "all"
         dropped = "; ".join(f"{text_of(value.label)} (n = {value.n})" for value in decision.dropped)
-        rows.append([decision.name, kept, dropped or "-", percent(decision.share)])
+        rows.append([decision.name, values, dropped or "-", percent(decision.share)])
     return Table(("parameter", "kept", "dropped", "share kept"), rows)

@@ -45,11 +45,11 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "peak": entry.peak,
         "peak_epoch": entry.peak_epoch,
         "smoothed_peak": entry.smoothed_peak,
-        "last": _finite(entry.last),
+        "last": as_finite(entry.last),
         "epochs": entry.epochs,
         "epochs_planned": entry.epochs_planned,
         "noise_sd": entry.noise_sd,
-        "test": _finite(entry.test),
+        "test": as_finite(entry.test),
         "not_finite": list(run.not_finite),
         "exit_code": run.exit_code,
         "stop_recorded": run.stop_recorded,
@@ -186,12 +186,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):
-        return _finite(value)
+        return as_finite(value)
     return str(value) if isinstance(value, StrEnum) or not isinstance(value, str | int | bool | None) else value
-
-
-def _finite(value: float | None) -> float | None:
-    return as_finite(value)
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -18,7 +18,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.ranking import RankedRun
 
-TABLE_ROWS = {"ends": wording.FAILURES_SHOWN, "inside": 5}  # of one table, by section; elsewhere all
+TABLE_ROWS = {"ends": 8, "inside": 5}  # most rows of a table, by section; elsewhere all
 EFFECTS_SHOWN = 6
 
 _STYLES = {"ended well": "green", "cut short": "yellow", "failed": "red", "running or unknown": "cyan"}
@@ -26,7 +26,7 @@ _SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = wording.ROWS) -> None:
-    """Print the report: headline, ranking, and every section that has something to say."""
+    """Print the report: headline, ranking and sections."""
     record = analysed.record
     path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
     runs = counted(len(record.runs), "run")
@@ -47,12 +47,9 @@ def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = w
     console.print(_ranking_table(analysed, console, rows))
     hidden = len(analysed.ranked) - len(wording.shown_rows(analysed, rows))
     notes = [f"{counted(hidden, 'more run')}: --top 0 shows all"] if hidden else []
-    if analysed.gems:
-        notes.append(f"{'*' if console.options.ascii_only else '◆'} {wording.GEM_LEGEND}")
-    if any(entry.excluded_by for entry in analysed.ranked):
-        notes.append(wording.SET_ASIDE_LEGEND)
+    notes += wording.legends(analysed, _gem(console))
     if any(entry.diagnosis.confidence != "certain" for entry in analysed.ranked):
-        notes.append(wording.UNCERTAIN_LEGEND)
+        notes.append("? the cause is not certain; --html and --markdown give the evidence")
     for note in notes:
         console.print(Text(note, style="dim"))
     for section in sections(analysed):
@@ -88,33 +85,31 @@ def _print_section(section: Section, console: Console) -> None:
         else:
             console.print(Text(block))
     if section.key == "matters" and tables > EFFECTS_SHOWN:
-        console.print(
-            Text(f"{counted(tables - EFFECTS_SHOWN, 'more table')}: --html and --markdown show all", style="dim")
-        )
+        hidden = counted(tables - EFFECTS_SHOWN, "more table")
+        console.print(Text(f"{hidden}: --html and --markdown show all", style="dim"))
 
 
-def _print_table(table: Table, console: Console, most: int | None = None) -> None:
+def _print_table(table: Table, console: Console, max_rows: int | None = None) -> None:
     console.print()
     if table.caption:
         console.print(Text(table.caption))
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     last = len(table.titles) - 1
     for number, title in enumerate(table.titles):
         wraps = number == last and not table.is_numeric(number)
-        shown.add_column(title, justify="right" if table.is_numeric(number) else "left", no_wrap=not wraps)
-    for row in table.rows[:most]:
-        shown.add_row(*map(escape, row))
-    console.print(shown)
-    if most is not None and len(table.rows) > most:
-        console.print(
-            Text(f"{counted(len(table.rows) - most, 'more row')}: --html and --markdown show all", style="dim")
-        )
+        printed.add_column(title, justify="right" if table.is_numeric(number) else "left", no_wrap=not wraps)
+    for row in table.rows[:max_rows]:
+        printed.add_row(*map(escape, row))
+    console.print(printed)
+    if max_rows is not None and len(table.rows) > max_rows:
+        hidden = counted(len(table.rows) - max_rows, "more row")
+        console.print(Text(f"{hidden}: --html and --markdown show all", style="dim"))
 
 
 def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) -> RichTable:
     """Fit the ranking into the console's width: leave out the smoothed peak first, then display names."""
     shown = wording.shown_rows(analysed, rows)
-    columns = _columns(analysed, shown, gem="◆" if not console.options.ascii_only else "*")
+    columns = _columns(analysed, shown, _gem(console))
     names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
     longest = max(map(len, names.values()), default=0)
     needed = sum(_width(title, cells) for title, cells in columns.items())
@@ -145,7 +140,7 @@ def _columns(analysed: AnalysedSweep, shown: Sequence[RankedRun], gem: str) -> d
     columns = {
         "#": [wording.rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
         "run": [entry.run.run_id for entry in shown],
-        wording.peak_name(analysed): [scale.text(entry.peak) for entry in shown],
+        analysed.peak_name: [scale.text(entry.peak) for entry in shown],
         "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
         "at": [wording.epoch_text(entry.peak_epoch) for entry in shown],
         "last": [scale.text(entry.last) for entry in shown],
@@ -157,6 +152,10 @@ def _columns(analysed: AnalysedSweep, shown: Sequence[RankedRun], gem: str) -> d
     if all(entry.test is None for entry in analysed.ranked):
         del columns["test"]
     return columns
+
+
+def _gem(console: Console) -> str:
+    return "*" if console.options.ascii_only else "◆"
 
 
 def _width(title: str, cells: Sequence[str]) -> int:

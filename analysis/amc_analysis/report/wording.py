@@ -10,16 +10,8 @@ from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.ranking import GEM_TOP_RANKS, RankedRun
 
 ROWS = 20  # of the ranking on the terminal, unless asked for more
-FAILURES_SHOWN = 8
 GEMS_SHOWN = 3
 SHORTEST_NAME = 8  # characters; a narrower column of display names is left out
-
-GEM_LEGEND = (
-    "hidden gem: a run that was cut short, yet is better than every run that ended well, or among the best "
-    f"{GEM_TOP_RANKS} of all"
-)
-SET_ASIDE_LEGEND = "! set aside: do not compare it with other runs, see Integrity"
-UNCERTAIN_LEGEND = "? the cause is not certain; --html and --markdown give the evidence"
 
 GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of causes: see group_of
 
@@ -31,11 +23,6 @@ def group_of(cause: Cause) -> str:
     if cause in CENSORED:
         return "cut short"
     return "failed" if cause in FAILURES else "running or unknown"
-
-
-def peak_name(analysed: AnalysedSweep) -> str:
-    """Return what the best value of a run is called: the peak, or the lowest value of a minimised metric."""
-    return "peak" if analysed.metric.goal == "maximize" else "lowest"
 
 
 def epoch_text(epoch: float | None) -> str:
@@ -57,25 +44,25 @@ def p_text(p: float | None) -> str:
 
 
 def rank_text(entry: RankedRun, gem: str = "◆") -> str:
-    """Write a run's rank and its mark: a gem, or one that was set aside."""
+    """Write a run's rank and its mark: a hidden gem, or excluded."""
     mark = f" {gem}" if entry.is_gem else " !" if entry.excluded_by else ""
     return f"{entry.rank or ''}{mark}"
 
 
 def headline(analysed: AnalysedSweep) -> str:
-    """Name the best run that can be compared, and the better ones that were set aside."""
+    """Name the best run that can be compared, and the better ones that are excluded."""
     best, sentences = analysed.best, [_winner(analysed)]
     for entry in analysed.ranked:
         if entry.excluded_by is None or entry.peak is None or best is None or (entry.rank or 0) > (best.rank or 0):
             continue
         value = analysed.scale.text(entry.peak)
-        sentences.append(f"{run_label(entry)} with {value} is set aside: {entry.excluded_by}.")
+        sentences.append(f"{run_label(entry)} with {value} is excluded: {entry.excluded_by}.")
     return " ".join(sentences)
 
 
 def _winner(analysed: AnalysedSweep) -> str:
-    """Name the best run, and say whether a run that was cut short beats those that ended well."""
-    metric, best, whole, scale = analysed.metric, analysed.best, analysed.best_ended_well, analysed.scale
+    """Name the best run, and compare it with the best one that ended well."""
+    metric, best, ended_well, scale = analysed.metric, analysed.best, analysed.best_ended_well, analysed.scale
     if not analysed.ranked:
         return "This sweep has no runs yet."
     if best is None or best.peak is None:
@@ -83,23 +70,21 @@ def _winner(analysed: AnalysedSweep) -> str:
         hint = f" Logged metrics: {', '.join(logged)}." if logged else ""
         return f"No run has logged a finite value of {metric.name}.{hint}"
     where = "" if best.peak_epoch is None else f" at epoch {epoch_text(best.peak_epoch)}"
-    what = f"best peak: {metric.name}" if metric.goal == "maximize" else f"lowest {metric.name}:"
+    record = f"best peak: {metric.name}" if metric.goal == "maximize" else f"lowest {metric.name}:"
     if best.cause is Cause.RUNNING:
-        return f"{run_label(best)} is still running and has the {what} {scale.text(best.peak)}{where}."
-    text = f"{run_label(best)} has the {what} {scale.text(best.peak)}{where} ({best.cause})."
+        return f"{run_label(best)} is still running and has the {record} {scale.text(best.peak)}{where}."
+    text = f"{run_label(best)} has the {record} {scale.text(best.peak)}{where} ({best.cause})."
     if best.cause in ENDED_WELL:
         return text
-    if whole is None or whole.peak is None:
+    if ended_well is None or ended_well.peak is None:
         return f"{text} No run has ended well."
-    gap = best.peak - whole.peak
+    gap = best.peak - ended_well.peak
     if best.excluded_by:
         return text
     if gap == 0:
-        return f"{text} {run_label(whole)}, which ended well, reached the same value."
-    text += (
-        f" It is a hidden gem: {scale.difference(gap)} better than the best run that ended well, {run_label(whole)} "
-    )
-    text += f"({scale.text(whole.peak)})."
+        return f"{text} {run_label(ended_well)}, which ended well, reached the same value."
+    text += f" It is a hidden gem: {scale.difference(gap)} better than the best run that ended well, "
+    text += f"{run_label(ended_well)} ({scale.text(ended_well.peak)})."
     if best.noise_sd is not None and abs(gap) < 2 * best.noise_sd:
         noise = scale.difference(best.noise_sd)
         text += f" The gap is under 2 sd of its epoch-to-epoch noise (sd {noise}): repeat the run."
@@ -107,16 +92,14 @@ def _winner(analysed: AnalysedSweep) -> str:
 
 
 def failure_text(analysed: AnalysedSweep) -> str:
-    """Say how many runs failed, with an interval, and what W&B's states alone would say."""
+    """Give the failure rate with its interval, and the rate that W&B's states alone would give."""
     rate = analysed.failure_rate
     if rate.rate is None or rate.naive_rate is None:
         return "No run has ended yet."
     ended = f"{rate.failures} of {counted(rate.ended, 'ended run')}"
-    total = analysed.record.runs_total or 0
-    if total > len(analysed.ranked):
-        text = (
-            f"{ended} on record failed. Only {len(analysed.ranked)} of {total} runs are on record, so no rate is given."
-        )
+    runs, total = len(analysed.ranked), analysed.record.runs_total or 0
+    if total > runs:
+        text = f"{ended} on record failed. {runs_on_record(runs, total).capitalize()}, so no rate is given."
     else:
         text = f"{ended} failed: {percent(rate.rate)} (95% interval {interval_text(rate.interval)})."
         if rate.ended < SMALL_GROUP:
@@ -133,12 +116,30 @@ def failure_text(analysed: AnalysedSweep) -> str:
 
 
 def early_stop_text(analysed: AnalysedSweep) -> str | None:
-    """Say what Hyperband stopped and saved; None where it stopped nothing."""
+    """Give the number of runs that Hyperband stopped, and the epochs saved; None where it stopped no run."""
     stops = analysed.early_stops
     if not stops.runs:
         return None
     saved = "" if stops.epochs_saved is None else f", which saved about {counted(stops.epochs_saved, 'epoch')}"
     return f"Hyperband stopped {counted(stops.runs, 'run')} early{saved}."
+
+
+def runs_on_record(runs: int, total: int) -> str:
+    """Write how many of a sweep's runs are on record, as a clause."""
+    return f"only {runs} of {counted(total, 'run')} {'is' if runs == 1 else 'are'} on record"
+
+
+def legends(analysed: AnalysedSweep, gem: str = "◆") -> list[str]:
+    """Explain the marks that the ranking of this sweep has."""
+    texts = []
+    if analysed.gems:
+        texts.append(
+            f"{gem} hidden gem: a run that did not end as it was meant to, but is better than every run that did, or "
+            f"among the best {GEM_TOP_RANKS} of all"
+        )
+    if any(entry.excluded_by for entry in analysed.ranked):
+        texts.append("! excluded: do not compare it with other runs, see Integrity")
+    return texts
 
 
 def metric_text(analysed: AnalysedSweep) -> str:
@@ -147,11 +148,11 @@ def metric_text(analysed: AnalysedSweep) -> str:
 
 
 def warnings(analysed: AnalysedSweep) -> list[str]:
-    """Say what the reader must know about the records themselves."""
+    """List what is missing in the records."""
     texts = []
-    total = analysed.record.runs_total
-    if total is not None and total > len(analysed.ranked):
-        texts.append(f"Only {len(analysed.ranked)} of {total} runs are on record; the other runs are unknown.")
+    runs, total = len(analysed.ranked), analysed.record.runs_total or 0
+    if total > runs:
+        texts.append(f"{runs_on_record(runs, total).capitalize()}; the other runs are unknown.")
     if analysed.unread:
         first = analysed.unread[0]
         texts.append(

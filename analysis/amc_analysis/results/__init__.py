@@ -1,1 +1,1 @@
-"""What an analysis holds: plain frozen dataclasses. Nothing is computed here that needs more than the runs."""
+"""The results of an analysis: frozen dataclasses."""

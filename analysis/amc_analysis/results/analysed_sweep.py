@@ -1,4 +1,4 @@
-"""A sweep with everything that is concluded from it: what rules judge and what every kind of report is written from."""
+"""A sweep with every conclusion: the input of the integrity rules and of every report."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class AnalysedSweep:
         return self.record.metric
 
     @property
+    def peak_name(self) -> str:
+        """The word for the best value of a run: the peak, or the lowest value of a minimised metric."""
+        return "peak" if self.metric.goal == "maximize" else "lowest"
+
+    @property
     def config(self) -> Mapping[str, Any]:
         return self.record.config
 
@@ -68,7 +73,7 @@ class AnalysedSweep:
 
     @property
     def best(self) -> RankedRun | None:
-        """The run with the best peak; one that was set aside only where there is no other."""
+        """The run with the best peak; an excluded one only where there is no other."""
         valued = [entry for entry in self.ranked if entry.peak is not None]
         return next((entry for entry in valued if entry.excluded_by is None), valued[0] if valued else None)
 
@@ -79,7 +84,7 @@ class AnalysedSweep:
 
     @property
     def gems(self) -> tuple[RankedRun, ...]:
-        """Hidden gems: runs that were cut short and have a peak among the best."""
+        """The hidden gems, best first."""
         return tuple(entry for entry in self.ranked if entry.is_gem)
 
     @property

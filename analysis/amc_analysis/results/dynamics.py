@@ -25,7 +25,7 @@ class RunCycle:
 
 @dataclass(frozen=True)
 class CycleSummary:
-    """Whether the metric suffers while the learning rate rises."""
+    """Whether the metric improves more while the learning rate falls than while it rises."""
 
     metric: str  # the learning rate's name
     runs: tuple[RunCycle, ...]
@@ -51,7 +51,7 @@ class Modes:
 
 @dataclass(frozen=True)
 class RunGap:
-    """Train minus validation in one run, in the metric's unit."""
+    """Train minus validation in one run; of a minimised metric validation minus train. In the metric's unit."""
 
     run_id: str
     early: float | None  # mean over the first, middle and last third of its epochs
@@ -59,12 +59,12 @@ class RunGap:
     late: float | None
     at_peak: float | None
     onset_epoch: float | None  # from here on validation falls while train still rises
-    is_judged: bool  # whether it has enough epochs to show overfitting
+    is_judged: bool  # has enough epochs to show overfitting
 
 
 @dataclass(frozen=True)
 class GapSummary:
-    """Train minus validation over all runs."""
+    """The gaps of all runs, see ``RunGap``."""
 
     train_metric: str
     runs: tuple[RunGap, ...]
@@ -135,7 +135,7 @@ class RunVolatility:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Every summary."""
+    """All summaries of a sweep."""
 
     cycles: CycleSummary | None = None
     modes: Modes | None = None

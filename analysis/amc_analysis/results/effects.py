@@ -1,4 +1,4 @@
-"""What the searched parameters did: effects, importance, and pairs that cannot be told apart."""
+"""What the searched parameters did: effects, importance, and pairs whose effects cannot be separated."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ParameterImportance:
 
 @dataclass(frozen=True)
 class Importance:
-    """What a random forest needs to predict how a run does; ``refused`` says why there is no forest."""
+    """How much a random forest's prediction needs every parameter; ``refused`` gives the reason for no forest."""
 
     n: int  # runs, those cut short included
     r2: float | None  # out of bag; None where no forest was grown

@@ -1,4 +1,4 @@
-"""The integrity rules by name, and what one of them finds: numbers, evidence and consequence."""
+"""The names of the integrity rules, and their findings: numbers, evidence and consequence."""
 
 from __future__ import annotations
 

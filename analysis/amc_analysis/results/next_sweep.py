@@ -1,4 +1,4 @@
-"""The next sweep: what is decided about every parameter, and about the sweep as a whole."""
+"""The next sweep: the decisions about every parameter and about the sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHOLE = "all of it"  # the label of a range that is kept whole
 
 @dataclass(frozen=True)
 class ValueEvidence:
-    """What the runs say of one listed value, or of one part of a range."""
+    """The evidence about one listed value, or one part of a range."""
 
     label: Any  # the value; of a range "below 0.0013"
     n: int  # runs with a value of the metric there
@@ -41,7 +41,7 @@ class FailingEnd:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one searched parameter."""
+    """The decision about one searched parameter."""
 
     path: ParameterPath
     section: dict[str, Any]  # of the YAML; empty: as in the old sweep
@@ -49,7 +49,7 @@ class Decision:
     kept: tuple[ValueEvidence, ...]
     dropped: tuple[ValueEvidence, ...] = ()
     never_ran: tuple[Any, ...] = ()  # kept as exploration: listed values, or parts of a range as text
-    ran_apart: tuple[Any, ...] = ()  # listed values that only runs had which are not compared
+    uncompared: tuple[Any, ...] = ()  # listed values of runs that cannot be compared
     failing: FailingEnd | None = None  # an end that failures exclude
     rises: Finding | None = None  # BEST_AT_BOUNDARY: the reason why an end is kept
     is_range: bool = False
@@ -69,7 +69,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What the runs say of the searched space."""
+    """The decisions about the searched space."""
 
     decisions: tuple[Decision, ...]
     runs: int  # that were compared
@@ -87,10 +87,10 @@ class Narrowing:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Repeats of every configuration, because the best runs cannot be told apart."""
+    """Repeats of every configuration, because the best runs are equal within noise."""
 
     reason: str
-    path: ParameterPath | None  # of the parameter that seeds a run; None: no run names one
+    path: ParameterPath | None  # of the parameter that seeds a run; None: no run has such a parameter
     values: tuple[int, ...] | None  # None: the sweep searches seeds already
 
 

@@ -1,4 +1,4 @@
-"""How runs ended: many at one epoch or on one host, some never, and how the search counted failures."""
+"""How runs ended: many in one epoch or on one host, and how the search counted them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranking import RankedRun
 
 SAME_END_LEAST = 4  # runs
-SAME_END_NEAR = 3  # epochs before and after: by chance, runs end there as often
+SAME_END_NEAR = 3  # epochs before and after, in which runs end as often by chance
 CHANCE = 0.01  # over all epochs, or all hosts
 HOST_LEAST = 3  # failures
 NAN_LEAST = 3  # logged values in a row that are not finite
 
 
 def same_end_epoch(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report an epoch in which many runs were lost or failed, more than the epochs around it explain.
+    """Report an epoch in which many more runs were lost or failed than in the epochs around it.
 
     Runs that Hyperband or a person stopped are not counted.
     """
-    ends = Counter(entry.epochs for entry in analysed.ranked if entry.epochs and _ended_oddly(entry))
+    from scipy.special import bdtrc
+
+    ends = Counter(entry.epochs for entry in analysed.ranked if entry.epochs and _may_have_crashed(entry))
     for epoch, count in ends.items():
         around = range(max(1, epoch - SAME_END_NEAR), epoch + SAME_END_NEAR + 1)
         near = sum(ends[at] for at in around)
-        p = min(1.0, len(ends) * _binomial_tail(count, near, 1 / len(around)))
+        p = min(1.0, len(ends) * float(bdtrc(count - 1, near, 1 / len(around))))
         if count < SAME_END_LEAST or p >= CHANCE:
             continue
-        runs = [entry for entry in analysed.ranked if entry.epochs == epoch and _ended_oddly(entry)]
+        runs = [entry for entry in analysed.ranked if entry.epochs == epoch and _may_have_crashed(entry)]
         reason = _reason(analysed, epoch, runs)
         yield Finding(
             rule=Rule.SAME_END_EPOCH,
@@ -46,7 +48,7 @@ def same_end_epoch(analysed: AnalysedSweep) -> Iterator[Finding]:
             evidence=f"{count} runs ended in epoch {epoch}, {near - count} in the {len(around) - 1} epochs around it"
             f"{reason}: {listed([entry.run.run_id for entry in runs])}.",
             consequence="Crashes happen at random epochs, so something stopped these runs, such as a Hyperband band or "
-            "the warmup. Do not count them as crashed or bad until you know what.",
+            "the warmup. Do not count them as crashed or bad until you know the reason.",
         )
 
 
@@ -101,8 +103,8 @@ def impute_worst(analysed: AnalysedSweep) -> Iterator[Finding]:
         subjects=tuple(entry.run.run_id for entry in cut),
         numbers={"runs": len(cut), "of": len(analysed.ranked), "impute": "worst"},
         evidence=f"The method is bayes with {setting}; {len(cut)} of {counted(len(analysed.ranked), 'run')} failed or "
-        "were cut short.",
-        consequence="The search took each of them for the worst result and avoided similar configurations. Write "
+        f"{'was' if len(cut) == 1 else 'were'} cut short.",
+        consequence="The search counted every such run as the worst result and avoided similar configurations. Write "
         "impute: best.",
     )
 
@@ -130,7 +132,7 @@ def nan_never_stopped(analysed: AnalysedSweep) -> Iterator[Finding]:
         )
 
 
-def _ended_oddly(entry: RankedRun) -> bool:
+def _may_have_crashed(entry: RankedRun) -> bool:
     if entry.cause in ENDED_WELL or entry.cause is Cause.RUNNING:
         return False
     if entry.epochs_planned is not None and entry.epochs >= entry.epochs_planned:
@@ -148,9 +150,3 @@ def _reason(analysed: AnalysedSweep, epoch: int, runs: list[RankedRun]) -> str:
     if sum(warmup >= epoch for warmup in warmups) > len(runs) / 2:
         return ", most of them in their warmup"
     return ""
-
-
-def _binomial_tail(at_least: int, n: int, p: float) -> float:
-    from scipy.special import bdtrc
-
-    return float(bdtrc(at_least - 1, n, p))

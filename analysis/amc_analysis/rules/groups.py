@@ -32,27 +32,27 @@ def group_n_too_small(analysed: AnalysedSweep) -> Iterator[Finding]:
         if claim.parameter is None or n is None or n >= SMALL_GROUP:
             continue
         claimed.add(claim.parameter)
-        named = f" with {claim.parameter} = {' or '.join(text_of(value) for value in claim.values)}"
-        yield _small(f"“{claim.statement}”", named, int(n), claim.numbers.get("failures"), (claim.parameter,))
+        group = f" with {claim.parameter} = {' or '.join(text_of(value) for value in claim.values)}"
+        yield _small(f"“{claim.statement}”", group, int(n), claim.numbers.get("failures"), (claim.parameter,))
     for claim in analysed.claims(ClaimKind.COMPARISON):
         sizes = [claim.numbers[name] for name in ("n_first", "n_second") if name in claim.numbers]
         if claim.parameter is not None and claim.parameter not in claimed and min(sizes, default=99) < SMALL_GROUP:
             claimed.add(claim.parameter)
-            named = f" with the rarer value of {claim.parameter}"
-            yield _small(f"“{claim.statement}”", named, int(min(sizes)), None, (claim.parameter,))
+            group = f" with the rarer value of {claim.parameter}"
+            yield _small(f"“{claim.statement}”", group, int(min(sizes)), None, (claim.parameter,))
     if not analysed.is_complete:
         return
     for effect in analysed.effects:
         leader = _leader(effect)
-        # A part of a range is cut to hold a quarter of the runs, so its n says nothing.
+        # A part of a range always holds a quarter of the runs, so its n is no evidence.
         if effect.parameter in claimed or leader is None or leader.low is not None or leader.n >= SMALL_GROUP:
             continue
         value = f"{effect.parameter}={leader.label}"
         finding = _small(f"The lead of {value}", "", leader.n, None, (effect.parameter, value))
-        yield replace(finding, severity=Severity.NOTE)  # no one has claimed anything yet
+        yield replace(finding, severity=Severity.NOTE)  # no claim rests on it
 
 
-def _small(statement: str, named: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Finding:
+def _small(statement: str, group: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Finding:
     low, high = wilson_interval(min(int(failures or 0), n), n)
     rate = "" if failures is None else f"; {failures:.0f} of {n} failed, 95% interval {interval_text((low, high))}"
     too_few = f"{counted(n, 'run')} {'is' if n == 1 else 'are'}"
@@ -61,13 +61,13 @@ def _small(statement: str, named: str, n: int, failures: float | None, subjects:
         severity=Severity.WARNING,
         subjects=subjects,
         numbers={"n": n, "failures": failures, "low": low, "high": high},
-        evidence=f"{statement} rests on {counted(n, 'run')}{named}{rate}.",
+        evidence=f"{statement} rests on {counted(n, 'run')}{group}{rate}.",
         consequence=f'{too_few} too few for words such as "best" or "unstable". Run it again first.',
     )
 
 
 def max_of_unequal_n(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report a comparison of the best of unequal or unknown numbers of runs, where equal numbers may say otherwise."""
+    """Report a comparison of the best of unequal or unknown numbers of runs."""
     claimed = set()
     for claim in analysed.claims(ClaimKind.COMPARISON):
         first, second = claim.numbers.get("n_first"), claim.numbers.get("n_second")
@@ -92,8 +92,10 @@ def max_of_unequal_n(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 def _unequal_claim(claim: Claim, first: float | None, second: float | None) -> Finding:
     has_sizes = first is not None and second is not None
-    sizes = f"the best of {first:.0f} runs with the best of {second:.0f}" if has_sizes else "one best run with another"
-    unknown = "" if has_sizes else "; it does not say of how many runs each is the best"
+    sizes = (
+        f"the best of {first:.0f} runs with the best of {second:.0f}" if has_sizes else "the best runs of two groups"
+    )
+    unknown = "" if has_sizes else ", but does not give the sizes of the groups"
     return Finding(
         rule=Rule.MAX_OF_UNEQUAL_N,
         severity=Severity.ERROR,
@@ -122,8 +124,8 @@ def _unequal(analysed: AnalysedSweep, effect: Effect, by_max: ValueOutcome, at_e
             "expected_second": at_equal_n.expected_best,
             "k": effect.k,
         },
-        evidence=f"The best of {by_max.n} runs with {effect.parameter} = {by_max.label} is {best[0]}, the best of "
-        f"{at_equal_n.n} with {at_equal_n.label} is {best[1]}; the expected best of {k} is {expected[0]} "
+        evidence=f"The best of {counted(by_max.n, 'run')} with {effect.parameter} = {by_max.label} is {best[0]}, the "
+        f"best of {at_equal_n.n} with {at_equal_n.label} is {best[1]}; the expected best of {k} is {expected[0]} "
         f"and {expected[1]}.",
         consequence=f"{by_max.label} leads only by having more runs. At equal numbers {at_equal_n.label} leads.",
     )

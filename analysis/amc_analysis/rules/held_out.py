@@ -1,4 +1,4 @@
-"""How runs are judged: test against validation, the checkpoint that was kept, the classes to tell apart."""
+"""How runs are judged: test against validation, the epoch of the checkpoint, the classes."""
 
 from __future__ import annotations
 
@@ -48,25 +48,23 @@ def test_gt_val(analysed: AnalysedSweep) -> Iterator[Finding]:
 def peak_not_checkpointed(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run whose checkpoint is from another, worse epoch than its peak."""
     for entry in analysed.ranked:
-        kept = number_in(entry.run.summary, "checkpoint_epoch", "test_checkpoint_epoch")
-        if kept is None or entry.peak is None or entry.peak_epoch is None or kept == entry.peak_epoch:
+        epoch = number_in(entry.run.summary, "checkpoint_epoch", "test_checkpoint_epoch")
+        if epoch is None or entry.peak is None or entry.peak_epoch is None or epoch == entry.peak_epoch:
             continue
-        value = value_at(entry, kept)
+        value = value_at(entry, epoch)
         if value is not None and not is_better(entry.peak, value, analysed.metric.goal):
             continue
-        lost = None if value is None else abs(entry.peak - value)
-        had = (
-            ""
-            if value is None or lost is None
-            else f", where it had {analysed.scale.text(value)} ({analysed.scale.difference(lost)} worse)"
-        )
+        loss = ""
+        if value is not None:
+            difference = analysed.scale.difference(entry.peak - value)
+            loss = f", where it had {analysed.scale.text(value)} ({difference} worse)"
         yield Finding(
             rule=Rule.PEAK_NOT_CHECKPOINTED,
             severity=Severity.WARNING,
             subjects=(entry.run.run_id,),
-            numbers={"peak": entry.peak, "peak_epoch": entry.peak_epoch, "kept_epoch": kept, "kept": value},
-            evidence=f"{run_label(entry)} peaks at {analysed.scale.text(entry.peak)} in epoch {entry.peak_epoch:g}; "
-            f"its checkpoint is from epoch {kept:g}{had}.",
+            numbers={"peak": entry.peak, "peak_epoch": entry.peak_epoch, "kept_epoch": epoch, "kept": value},
+            evidence=f"{run_label(entry)} has its {analysed.peak_name} value of {analysed.scale.text(entry.peak)} in "
+            f"epoch {entry.peak_epoch:g}; its checkpoint is from epoch {epoch:g}{loss}.",
             consequence="The weights of the peak are lost, and a test value is that of the checkpoint. Repeat the run "
             "and choose the checkpoint by the ranking metric.",
         )
@@ -116,7 +114,7 @@ def _ranked_by_test(metric: str, subjects: tuple[str, ...], evidence: str) -> Fi
 
 
 def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report runs in one ranking, or in one claim, that had different classes to tell apart."""
+    """Report runs in one ranking, or in one claim, that had different classes."""
     tasks: dict[str, list[str]] = {}
     for entry in analysed.ranked:
         task = _task(entry.run.config)
@@ -133,13 +131,13 @@ def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
         if len(compared) > 1:
             evidence = f"“{claim.statement}” compares {' with '.join(sorted(compared))}."
             yield _other_labels(claim.runs, sorted(compared), evidence)
-        before = claim.numbers.get("n_train_before")
+        n_train = claim.numbers.get("n_train_before")
         total = next((sum(counts) for entry in entries if (counts := _counts(entry.run.config))), None)
-        if before is not None and total is not None and before > total:
+        if n_train is not None and total is not None and n_train > total:
             evidence = (
-                f"“{claim.statement}”: it names {before:,.0f} training frames, but has {total:,.0f} frames in all."
+                f"“{claim.statement}” names {n_train:,.0f} training frames; its runs have {total:,.0f} frames in all."
             )
-            yield _other_labels(claim.runs, [f"{before:,.0f} frames", f"{total:,.0f} frames"], evidence)
+            yield _other_labels(claim.runs, [f"{n_train:,.0f} frames", f"{total:,.0f} frames"], evidence)
 
 
 def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Finding:

@@ -47,7 +47,7 @@ class _Split:
 
 def split_changed_on_resume(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run that continues another run's weights on another split."""
-    for child, parent in _descents(analysed):
+    for child, parent in _continued_runs(analysed):
         own, before = _split(child), _parent_split(child, parent)
         if not own.differs_from(before):
             continue
@@ -63,7 +63,7 @@ def split_changed_on_resume(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report held-out frames that were trained on, by the run's record or by counting frames."""
-    for child, parent in _descents(analysed):
+    for child, parent in _continued_runs(analysed):
         own = _split(child)
         held_out = None if own.counts is None else own.counts[1] + own.counts[2]
         share = number_in(child.run.config, "heldout_trained_on")
@@ -76,7 +76,10 @@ def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
             overlap = _least_overlap(own, _parent_split(child, parent))
             if not overlap or not held_out:
                 continue
-            share, source = overlap / held_out, "by counting: there are too few frames otherwise"
+            share, source = (
+                overlap / held_out,
+                "by counting: training and held-out frames together are more than all frames",
+            )
         count = "" if overlap is None else f"at least {overlap:,} of {held_out:,.0f} held-out frames, "
         yield Finding(
             rule=Rule.HELDOUT_OVERLAP_BOUND,
@@ -93,7 +96,7 @@ def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
 def resume_jump(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run whose first value lies 3 noise sd above the value that its starting weights had."""
     sign, scale = analysed.outcomes.sign, analysed.scale
-    for child, parent in _descents(analysed):
+    for child, parent in _continued_runs(analysed):
         if not child.run.curve:
             continue
         first = child.run.curve[0]
@@ -114,7 +117,7 @@ def resume_jump(analysed: AnalysedSweep) -> Iterator[Finding]:
         )
 
 
-def _descents(analysed: AnalysedSweep) -> Iterator[tuple[RankedRun, RankedRun | None]]:
+def _continued_runs(analysed: AnalysedSweep) -> Iterator[tuple[RankedRun, RankedRun | None]]:
     """Yield every run that starts from weights, with the run that made them where it is on record."""
     by_name = runs_by_name(analysed.ranked)
     for entry in analysed.ranked:
@@ -173,8 +176,8 @@ def _value_of_weights(sign: float, child: RankedRun, parent: RankedRun | None) -
     """Return the metric of the weights at their epoch (or one later, where that is better); else the parent's peak."""
     if parent is None:
         return number_in(child.run.config, "parent_value")
-    named = _EPOCH_OF_FILE.search(text_in(child.run.config, "resume_from", "init_from") or "")
-    epoch = float(named[1]) if named else number_in(parent.run.summary, "checkpoint_epoch")
+    match = _EPOCH_OF_FILE.search(text_in(child.run.config, "resume_from", "init_from") or "")
+    epoch = float(match[1]) if match else number_in(parent.run.summary, "checkpoint_epoch")
     if epoch is not None:
         near = [value for at in (epoch, epoch + 1) if (value := value_at(parent, at)) is not None]
         if near:
@@ -189,5 +192,7 @@ def _noise(analysed: AnalysedSweep, child: RankedRun, parent: RankedRun | None) 
     """
     if parent is not None and parent.noise_sd and is_gapless(parent):
         return parent.noise_sd, run_label(parent)
-    usual = [entry.noise_sd for entry in analysed.ranked if entry is not child and entry.noise_sd and is_gapless(entry)]
-    return (median(usual), f"{counted(len(usual), 'other run')} (median)") if usual else (None, "")
+    noises = [
+        entry.noise_sd for entry in analysed.ranked if entry is not child and entry.noise_sd and is_gapless(entry)
+    ]
+    return (median(noises), f"{counted(len(noises), 'other run')} (median)") if noises else (None, "")

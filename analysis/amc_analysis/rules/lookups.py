@@ -1,4 +1,4 @@
-"""What several rules look up: values of a configuration or summary, the metric at an epoch, runs by name."""
+"""Lookups of several rules: values of a configuration or summary, the metric at an epoch, runs by name."""
 
 from __future__ import annotations
 

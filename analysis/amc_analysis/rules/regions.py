@@ -54,21 +54,20 @@ def best_at_boundary(analysed: AnalysedSweep) -> Iterator[Finding]:
         if share < AT_END_SHARE:
             continue
         value = _end(parameter, end)
-        which = "highest" if end else "lowest"
         yield Finding(
             rule=Rule.BEST_AT_BOUNDARY,
             severity=Severity.NOTE,
             subjects=(parameter.name, f"{parameter.name}={text_of(value)}"),
             numbers={"boundary": value, "share": share, "p_corrected": effect.p_corrected, "n": len(runs)},
-            evidence=f"Performance rises up to {parameter.name} = {text_of(value)}, the {which} searched value: "
-            f"{percent(share)} of resampled fits have the optimum there ({len(runs)} runs, corrected p "
-            f"{effect.p_corrected:.2g}).",
+            evidence=f"Performance improves towards {parameter.name} = {text_of(value)}, the "
+            f"{'highest' if end else 'lowest'} searched value: {percent(share)} of resampled fits have the optimum "
+            f"there ({len(runs)} runs, corrected p {effect.p_corrected:.2g}).",
             consequence="The optimum may lie outside: widen the range beyond this end before you narrow it.",
         )
 
 
 def infeasible_region(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report a value, or one end of a range, whose runs almost always fail, more than by chance."""
+    """Report a value, or one end of a range, whose runs mostly fail, more often than by chance."""
     for effect in analysed.effects:
         if effect.failure_p_corrected is None or effect.failure_p_corrected >= FAILS_P:
             continue

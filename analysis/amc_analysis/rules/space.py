@@ -42,7 +42,7 @@ def never_sampled_value(analysed: AnalysedSweep) -> Iterator[Finding]:
                 severity=Severity.WARNING,
                 subjects=(f"{parameter.name}={text_of(value)}",),
                 numbers={"value": text_of(value), "n": n, "chance": by_chance},
-                evidence=f"None of {counted(n, 'run')} had {parameter.name} = {text_of(value)}, which the sweep lists "
+                evidence=f"No run of {n} had {parameter.name} = {text_of(value)}, which the sweep lists "
                 f"(the probability of this in random draws is {by_chance:.2g}).",
                 consequence=f"There is no evidence about {text_of(value)}. Do not recommend it or rule it out.",
             )
@@ -75,13 +75,14 @@ def recommendation_outside_data(analysed: AnalysedSweep) -> Iterator[Finding]:
         outside = _outside(claim, sampled)
         if not sampled or not outside:
             continue
-        tried = listed([text_of(value) for value in sorted(sampled.values(), key=_sorting)])
+        values = listed([text_of(value) for value in sorted(sampled.values(), key=_sort_key)])
         yield Finding(
             rule=Rule.RECOMMENDATION_OUTSIDE_DATA,
             severity=Severity.ERROR,
             subjects=(claim.parameter, *(f"{claim.parameter}={value}" for value in outside)),
-            numbers={"recommended": ", ".join(outside), "sampled": tried, "runs": len(analysed.ranked)},
-            evidence=f"“{claim.statement}” recommends {claim.parameter} {' and '.join(outside)}; the runs had {tried}.",
+            numbers={"recommended": ", ".join(outside), "sampled": values, "runs": len(analysed.ranked)},
+            evidence=f"“{claim.statement}” recommends {claim.parameter} {' and '.join(outside)}; "
+            f"the runs had {values}.",
             consequence="These runs do not support it: mark it as exploration.",
         )
     total = analysed.record.runs_total or len(analysed.ranked)
@@ -93,7 +94,7 @@ def recommendation_outside_data(analysed: AnalysedSweep) -> Iterator[Finding]:
                 severity=Severity.ERROR,
                 subjects=(analysed.record.sweep_id,),
                 numbers={"claimed": n, "runs": total},
-                evidence=f"“{claim.statement}” counts {n:.0f} runs; there were {total}.",
+                evidence=f"“{claim.statement}” counts {n:.0f} runs, but the sweep had {total}.",
                 consequence="It does not rest on this sweep alone. Ask where the other runs are before you use it.",
             )
 
@@ -119,8 +120,8 @@ def duplicate_configs(analysed: AnalysedSweep) -> Iterator[Finding]:
         severity=Severity.NOTE,
         subjects=tuple(run for runs in repeated for run in runs),
         numbers={"runs": n, "distinct": distinct, "most": len(largest)},
-        evidence=f"{n} runs have {counted(distinct, 'different configuration')}; one of them was run {len(largest)} "
-        f"times ({listed(largest)}).",
+        evidence=f"{n} runs have {counted(distinct, 'different configuration')}; one of them has {len(largest)} runs "
+        f"({listed(largest)}).",
         consequence=f"{counted(n - distinct, 'run')} tried nothing new. Repeats measure noise, but with the same seed "
         "not the noise between seeds.",
     )
@@ -161,7 +162,7 @@ def _was_run(value: Any, sampled: dict[str, Any], numbers: list[float]) -> bool:
     return len(numbers) > 2 and min(numbers) <= value <= max(numbers)
 
 
-def _sorting(value: Any) -> tuple[int, float, str]:
+def _sort_key(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, text_of(value))
 
 

@@ -1,1 +1,1 @@
-"""Runs with their whole histories, and what is known of a sweep before any statistics."""
+"""Runs with their whole histories: outcomes, parameters, failure rates."""

@@ -36,7 +36,7 @@ class Confusion:
     snr: Matrix  # names in dB
 
 
-# Returns the matrices of some runs of a record by run id, of whatever epoch is available.
+# Returns the matrices of some runs of a record by run id, of any epoch.
 FetchConfusions = Callable[[SweepRecord, Sequence[RankedRun]], Mapping[str, Confusion]]
 
 
@@ -65,7 +65,7 @@ def peak_epoch(entry: RankedRun) -> int | None:
 
 
 def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusion | None:
-    """Return what an evaluation file says; None where it is something else.
+    """Return the matrices of an evaluation file; None where it is another kind of file.
 
     Args:
         run_id: its run.

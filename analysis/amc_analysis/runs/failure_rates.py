@@ -13,7 +13,7 @@ from amc_sweeps.runs.records import RunRecord
 from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.runs.statistics import wilson_interval
 
-SMALL_GROUP = 5  # runs; smaller groups get an interval and no adjective
+SMALL_GROUP = 5  # runs; smaller groups are too small for words such as "best"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class EarlyStops:
-    """What the sweep's Hyperband did."""
+    """The runs that the sweep's Hyperband stopped."""
 
     runs: int
     epochs_saved: int | None  # planned epochs that these runs did not take; None where no run has a plan

@@ -1,10 +1,10 @@
-"""What runs of unequal length reached, compared at equal epochs in three ways.
+"""The outcomes of runs of unequal length, compared at equal epochs in three ways.
 
 Hyperband, a person or a crash cut runs short. Such a run is censored, not bad.
 
 - ``Outcomes.rank_score`` is the share of the other runs that a run beats; each pair is compared by the best value of
-  the epochs that both got to. It is Gehan's generalised Wilcoxon score (Biometrika 52, 1965), with the time of
-  comparison in the place of the censored value. The average is 0.5. Without cut runs it is the rank of the peak.
+  the epochs that both reached. It is Gehan's generalised Wilcoxon score (Biometrika 52, 1965), with the time of
+  comparison in the place of the censored value. The average is 0.5. If no run was cut short, it is the peak's rank.
 - ``Outcomes.reached`` is the best value of the first so many epochs, in the metric's unit.
 - ``carry_to_horizon`` estimates what the runs that ended early would have reached, and how uncertain that is.
 
@@ -53,40 +53,40 @@ class Outcomes:
         return np.array([0 if curve is None else len(curve) for curve in self.curves], dtype=np.int64)
 
     @cached_property
-    def _whole(self) -> NDArray[np.bool_]:
+    def _ended_well(self) -> NDArray[np.bool_]:
         """Runs that completed or ended by patience: their outcome is final."""
         return np.array([entry.cause in ENDED_WELL for entry in self.entries], dtype=bool)
 
     @cached_property
-    def _lasting(self) -> Floats:
+    def _last_known(self) -> Floats:
         """The last epoch with a known outcome, for every run: infinite for a run that ended well."""
-        return np.where(self._whole, np.inf, self.lengths)
+        return np.where(self._ended_well, np.inf, self.lengths)
 
     @cached_property
     def _compared_at(self) -> float:
-        """Epochs at which outcomes are compared: infinite for peaks of whole runs, 0 where only peaks are known."""
+        """Epochs at which outcomes are compared: infinite for final peaks, 0 where only peaks are known."""
         valued = np.isfinite(self.peak)
         intact = valued & (self.failed != 1)
-        if not intact.any() or (self.lengths[valued & ~self._whole] == 0).any():
+        if not intact.any() or (self.lengths[valued & ~self._ended_well] == 0).any():
             return 0.0
-        lasting = np.sort(self._lasting[intact])
+        lasting = np.sort(self._last_known[intact])
         stopped = np.array([entry.cause is Cause.EARLY_STOPPED for entry in self.entries])
-        at = min([lasting[int(SHORT_OF_EQUAL_EPOCHS * len(lasting))], *self._lasting[intact & stopped].tolist()])
+        at = min([lasting[int(SHORT_OF_EQUAL_EPOCHS * len(lasting))], *self._last_known[intact & stopped].tolist()])
         # Where that leaves out most runs, unequal peaks are the better comparison.
-        return float(at) if (self._lasting[valued] >= at).sum() * 2 > valued.sum() else 0.0
+        return float(at) if (self._last_known[valued] >= at).sum() * 2 > valued.sum() else 0.0
 
     @property
     def equal_epochs(self) -> int | None:
         """The epochs at which ``reached`` compares runs; None where it compares peaks.
 
         All but a tenth of the runs that did not fail got that far, and so did every early-stopped run: Hyperband stops
-        the worse runs, so the mean without them would be too high. A whole run counts at any epoch.
+        the worse runs, so the mean without them would be too high. A run that ended well counts at any epoch.
         """
         return int(self._compared_at) if 0 < self._compared_at < math.inf else None
 
     @property
     def is_comparable(self) -> bool:
-        """Whether ``reached`` compares runs at equal epochs; else it is the peak, whenever a run ended."""
+        """Whether ``reached`` compares runs at equal epochs; else it is the peak of runs of any length."""
         return self._compared_at > 0
 
     @cached_property
@@ -100,9 +100,9 @@ class Outcomes:
         if at == 0:
             return self.peak
         if at == math.inf:
-            return np.where(self._whole, self.peak, np.nan)
+            return np.where(self._ended_well, self.peak, np.nan)
         best = [math.nan if curve is None else float(curve[min(int(at), len(curve)) - 1]) for curve in self.curves]
-        return np.where(self._lasting >= at, self.sign * np.array(best), np.nan)
+        return np.where(self._last_known >= at, self.sign * np.array(best), np.nan)
 
     @cached_property
     def rank_score(self) -> Floats:
@@ -159,8 +159,8 @@ def _best_so_far(entry: RankedRun, sign: float) -> Floats | None:
 
 def is_gapless(entry: RankedRun) -> bool:
     """Return whether a run logged the metric in every epoch from the first one on, as far as its epochs are known."""
-    named = [point.epoch for point in entry.run.points if point.epoch is not None and math.isfinite(point.epoch)]
-    return not named or (named[0] <= 1 and len(entry.run.points) >= named[-1] - named[0] + 1)
+    epochs = [point.epoch for point in entry.run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    return not epochs or (epochs[0] <= 1 and len(entry.run.points) >= epochs[-1] - epochs[0] + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def carry_to_horizon(curves: Sequence[Sequence[float]], *, maximise: bool) -> Ca
 
 
 def _smoothed(curve: Floats) -> Floats:
-    """Return the median of three neighbours, as long as the curve: one lucky epoch is no outcome."""
+    """Return the median of three neighbours, as long as the curve: one lucky epoch does not count."""
     if len(curve) < 3:
         return curve
     inner = np.median(np.stack([curve[:-2], curve[1:-1], curve[2:]]), axis=0)

@@ -178,7 +178,7 @@ def test_a_forest_names_the_planted_parameter_and_is_refused_without_one() -> No
     assert not refused.shares
     assert "out-of-bag R²" in (refused.refused or "")
     few = simulated_sweep(planted[:12])
-    assert "12 runs" in (importance_of(few.outcomes, few.parameters, seed=0).refused or "")
+    assert "there are 12" in (importance_of(few.outcomes, few.parameters, seed=0).refused or "")
 
 
 def test_only_parameters_that_moved_together_are_a_confounded_pair() -> None:

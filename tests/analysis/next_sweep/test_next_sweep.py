@@ -90,7 +90,7 @@ def test_two_runs_of_a_value_exclude_nothing() -> None:
 def test_seven_runs_exclude_nothing_and_the_file_says_so() -> None:
     analysed = made(PARAMETERS, two_valued(4, 3))
     assert written(analysed)["parameters"]["layer"] == {"values": ["good", "bad"]}
-    assert "Nothing is excluded: this needs 8 runs with a value" in next_sweep(analysed).text.replace("\n# ", " ")
+    assert "the sweep has 7 runs with a value. At least 8 are needed" in next_sweep(analysed).text.replace("\n# ", " ")
 
 
 def test_noise_alone_hardly_narrows_the_space() -> None:
@@ -262,9 +262,7 @@ def test_bayes_gets_impute_best() -> None:
     metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "worst"}
     analysed = made(PARAMETERS, runs, method="bayes", metric=metric)
     assert written(analysed)["metric"]["impute"] == "best"
-    assert "would count 1 run of this sweep that crashed, failed or was killed" in next_sweep(analysed).text.replace(
-        "\n  # ", " "
-    )
+    assert "Such runs of this sweep: 1." in next_sweep(analysed).text.replace("\n  # ", " ")
 
 
 def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:
@@ -353,7 +351,7 @@ def test_an_unreadable_parameter_is_refused_by_name() -> None:
     unreadable = {"values": ["x", "y"], "probabilities": [0.2, 0.8], "distribution": "categorical"}
     nested = {"parameters": {"beta": {"value": 0.9}, "decay": unreadable}}
     runs = [completed(f"r{i}", flat(0.5 + i / 100), config={"a": i / 10, "b": "x"}) for i in range(10)]
-    with pytest.raises(NoNextSweepError, match=r"would lack b, opt\.decay: this sweep's file cannot be read there"):
+    with pytest.raises(NoNextSweepError, match=r"written: b, opt\.decay cannot be read from this sweep's file"):
         next_sweep(made({"a": {"min": 0.0, "max": 1.0}, "b": unreadable, "opt": nested}, runs))
 
 

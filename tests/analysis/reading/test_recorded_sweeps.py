@@ -250,7 +250,7 @@ def test_two_sweeps_are_compared_with_a_warning_for_incomplete_records() -> None
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     assert "47.15% cafrw8gz 47.29% stilted-sweep-12" in text
-    assert "Only 4 of 12 runs of bapdavm5 are on record." in text
+    assert "bapdavm5: only 4 of 12 runs are on record." in text
     assert "better by chance alone (3 in 94fqx0gz, 12 in bapdavm5)" in text
     document = json.loads(CliRunner().invoke(amc_analyze, ["94fqx0gz", "bapdavm5", "--json"]).stdout)
     assert [side["best"] for side in document["sides"]] == ["cafrw8gz", "stilted-sweep-12"]

@@ -68,13 +68,13 @@ def test_ctrl_c_ends_with_code_130_and_no_half_written_file(monkeypatch: pytest.
         (["94fqx0gz", "--next", "no/such/folder/next.yaml"], "its folder does not exist"),
         (["a/b/c/d"], "does not name a sweep"),
         (["--runs"], "give the ids of runs after --runs"),
-        (["--runs", "abc"], "a run's id does not say its project"),
+        (["--runs", "abc"], "a run's id does not name its project"),
         (["--runs", "p/abc", "q/abc"], "of several projects"),
         (["--runs", "https://wandb.ai/me/amc/sweeps/abc"], "is the page of a sweep; a run is needed"),
-        (["94fqx0gz", "--offline", "--no-cache"], "give one of them"),
+        (["94fqx0gz", "--offline", "--no-cache"], "give only one of them"),
         (["94fqx0gz", "--offline"], "was never read on this machine"),
-        (["94fqx0gz", "--from", "setup.cfg"], "give no sweeps or runs beside it"),
-        (["--from", "setup.cfg"], "neither Parquet of --save nor an export"),
+        (["94fqx0gz", "--from", "setup.cfg"], "give no sweeps or runs with it"),
+        (["--from", "setup.cfg"], "neither a file of --save nor one of amc-sweep export"),
         (["94fqx0gz", "--save", "no/such/folder/a.parquet"], "its folder does not exist"),
         (["http://a/e/p/sweeps/x", "http://b/e/p/sweeps/x"], "on several servers"),
         (["94fqx0gz"], "no W&B to talk to"),
@@ -290,10 +290,10 @@ def test_a_next_sweep_is_written_and_passes_the_dry_run(real_sweep: RealSweep) -
 
 def test_without_a_next_sweep_the_report_and_the_other_files_are_written(tmp_path: Path) -> None:
     files = {option: tmp_path / option.strip("-") for option in ("--markdown", "--html", "--csv", "--next")}
-    given = [str(word) for pair in files.items() for word in pair]
-    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/single_runs.yaml", *given])
+    options = [str(word) for pair in files.items() for word in pair]
+    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/single_runs.yaml", *options])
     assert result.exit_code == 2
-    assert "give --next a SWEEP" in result.output
+    assert "these runs were not read as a sweep. Give a SWEEP" in result.output
     assert "best peak" in result.stdout
     assert {option for option, path in files.items() if path.exists()} == {"--markdown", "--html", "--csv"}
 

@@ -127,8 +127,8 @@ def test_an_unreadable_evaluation_is_left_out(tmp_path: Path, content: str | Non
 def test_every_run_and_section_is_shown_without_scripts() -> None:
     page = re.sub(r"<script.*?</script>", "", page_of(story()), flags=re.DOTALL)
     assert "The charts need JavaScript" in page
-    for told in ("gem", "poor", "40.00%", "How they ended", "What mattered", "Where to look next"):
-        assert told in page
+    for text in ("gem", "poor", "40.00%", "How runs ended", "What mattered", "Where to look next"):
+        assert text in page
 
 
 def test_the_page_of_an_empty_sweep_has_no_script() -> None:

@@ -1,4 +1,4 @@
-"""The report in words and tables: what it says, and that a run's text cannot break it."""
+"""The report in words and tables, also where a run's text could break it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.report.blocks import Table, Warned
 from amc_analysis.report.markdown import to_markdown
+from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import visible_range
 from amc_analysis.report.sections import sections
 from amc_analysis.report.terminal import print_report
 from amc_analysis.report.wording import epochs_text, failure_text, headline
+from amc_analysis.runs.history import History
 from amc_analysis.runs.parameters import searched_parameters
+from amc_analysis.runs.records import with_history, with_metric
 from amc_sweeps.runs.commands import agent_command
+from amc_sweeps.runs.ranking import exclude
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
 
 
@@ -59,8 +63,8 @@ def test_the_headline_fits_the_sweep(runs: list[RunRecord], says: str) -> None:
 
 
 def test_unknown_epochs_are_a_dash() -> None:
-    told = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
-    assert [epochs_text(entry) for entry in rank_runs(told).ranked] == ["-/9", "0/9"]
+    record = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
+    assert [epochs_text(entry) for entry in rank_runs(record).ranked] == ["-/9", "0/9"]
 
 
 def test_early_stops_count_as_ended_but_not_as_failures() -> None:
@@ -84,6 +88,7 @@ def test_no_rate_is_given_where_runs_are_missing() -> None:
         "1 of 2 ended runs on record failed. Only 2 of 12 runs are on record"
     )
     assert "%" not in failure_text(rank_runs(chosen)).split("W&B's states")[0]
+    assert "Only 1 of 12 runs is on record" in failure_text(rank_runs(replace(chosen, runs=chosen.runs[:1])))
 
 
 def test_saved_epochs_are_those_that_early_stops_did_not_take() -> None:
@@ -118,9 +123,29 @@ def test_the_best_of_a_minimised_metric_is_called_the_lowest() -> None:
     text = printed(record)
     assert "a has the lowest val/loss: 0.2500 at epoch 1 (completed)." in text
     assert "lowest" in next(line for line in text.splitlines() if "state" in line)
-    assert "peak" not in text.partition("How they ended")[0]
+    assert "peak" not in text.partition("How runs ended")[0]
     assert "1 run, running" in text
-    assert "### Ranking by lowest" in to_markdown(analyse(record))
+    assert "### Ranking by lowest value" in to_markdown(analyse(record))
+
+
+def test_the_sections_of_a_minimised_metric_name_their_directions() -> None:
+    rows = [{"epoch": epoch, "val/loss": 0.5 + 0.01 * (-1) ** epoch, "train/loss": 0.3} for epoch in range(1, 13)]
+    losses = with_history(completed("a", []), History.from_rows(rows))
+    record = sweep(with_metric(losses, "val/loss"), metric=Metric("val/loss", "minimize"))
+    text = to_markdown(analyse(record))
+    assert "Validation minus train (train/loss): +0.2" in text
+    assert "still show a lowest value this far below its mean" in text
+    assert "largest rise" in text
+
+
+def test_every_report_explains_the_marks_of_its_ranking() -> None:
+    runs = [completed("a", [0.4]), run("lost", [0.5], "crashed")]
+    analysed = analyse(sweep(*runs))
+    excluded = replace(analysed, ranked=exclude(analysed.ranked, {"lost": "RESUME_JUMP"}, "maximize"))
+    for shown, absent, text in ((analysed, "! excluded", "◆ hidden gem"), (excluded, "◆ hidden gem", "! excluded")):
+        for report in (to_markdown(shown), to_html(shown)):
+            assert text in report
+            assert absent not in report
 
 
 def test_a_short_ranking_keeps_every_gem() -> None:
@@ -234,7 +259,7 @@ def test_the_report_summarises_the_next_sweep() -> None:
 def test_failures_with_the_same_evidence_are_one_row() -> None:
     runs = [run(f"r{i}", [0.1], "crashed") for i in range(9)]
     (ends,) = (section for section in sections(analyse(sweep(*runs))) if section.key == "ends")
-    failed = next(block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "failed by")
+    failed = next(block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "failure")
     assert len(failed.rows) == 1
     assert failed.rows[0][-1] == "r0, r1, r2, r3, r4, r5 and 3 more"
 

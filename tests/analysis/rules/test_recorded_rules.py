@@ -103,12 +103,12 @@ def test_a_jump_names_the_runs_whose_noise_it_is_compared_with() -> None:
     assert re.search(r"usual change between epochs of (\d+ other runs? \(median\)|\S+ \(\w+\))\.", finding.evidence)
 
 
-def test_a_run_with_leaked_frames_is_set_aside() -> None:
+def test_a_run_with_leaked_frames_is_excluded() -> None:
     analysed = add_conclusions(recorded("single_runs"))
     entry = next(entry for entry in analysed.ranked if entry.run.run_id == "0ecx68oy")
     assert entry.excluded_by
     assert not entry.is_gem
     text = headline(analysed)
     assert not text.startswith("vocal-glade-228")
-    assert "vocal-glade-228 (0ecx68oy) with 52.46% is set aside" in text
+    assert "vocal-glade-228 (0ecx68oy) with 52.46% is excluded" in text
     assert "/0ecx68oy" not in to_markdown(analysed)
