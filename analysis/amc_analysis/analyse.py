@@ -26,13 +26,10 @@ from amc_sweeps.runs.records import SweepRecord
 _LEAKS = {Rule.SPLIT_CHANGED_ON_RESUME, Rule.HELDOUT_OVERLAP_BOUND, Rule.RESUME_JUMP}
 
 
-def rank_runs(record: SweepRecord) -> AnalysedSweep:
-    """Return the sweep with the cause of every run's end and its runs ranked by peak."""
-    return rank_by_diagnoses(record, {run_id: classify(evidence) for run_id, evidence in evidence_of(record).items()})
-
-
-def rank_by_diagnoses(record: SweepRecord, diagnoses: Mapping[str, Diagnosis]) -> AnalysedSweep:
-    """Return the sweep with its runs ranked by peak, where the cause of every run's end (by run id) is given."""
+def rank_runs(record: SweepRecord, diagnoses: Mapping[str, Diagnosis] | None = None) -> AnalysedSweep:
+    """Return the sweep with its runs ranked by peak and their causes: those of ``diagnoses``, else from the record."""
+    if diagnoses is None:
+        diagnoses = {run_id: classify(evidence) for run_id, evidence in evidence_of(record).items()}
     ranked = rank(record.runs, diagnoses, record.metric)
     parameters = parameters_of(record, [entry.run.config for entry in ranked])
     return AnalysedSweep(record, ranked, outcomes_of(ranked, record.metric.goal), parameters)

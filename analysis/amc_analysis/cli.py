@@ -133,7 +133,13 @@ def main(
     sweeps = [add_conclusions(sweep) for sweep in ranked]
     refusal = None
     if next_file is not None:
-        sweeps[0], refusal = _with_next(sweeps[0])
+        from amc_analysis.next_sweep.plan import NoNextSweepError
+        from amc_analysis.next_sweep.sweep_file import next_sweep
+
+        try:
+            sweeps[0] = replace(sweeps[0], next_sweep=next_sweep(sweeps[0]))
+        except NoNextSweepError as error:
+            refusal = str(error)
     if as_json:
         click.echo(_json(sweeps), nl=False)
     elif csv_file == "-":
@@ -147,16 +153,6 @@ def main(
             _write(Path(name), render(sweeps))
     if refusal:
         refuse(refusal)
-
-
-def _with_next(sweep: AnalysedSweep) -> tuple[AnalysedSweep, str | None]:
-    from amc_analysis.next_sweep.plan import NoNextSweepError
-    from amc_analysis.next_sweep.sweep_file import next_sweep
-
-    try:
-        return replace(sweep, next_sweep=next_sweep(sweep)), None
-    except NoNextSweepError as error:
-        return sweep, str(error)
 
 
 def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:

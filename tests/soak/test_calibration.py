@@ -22,12 +22,12 @@ def test_calibration_and_power() -> None:
     rules = power_of_rules(SWEEPS // 10)
     lowest, mean, highest = wilson_coverage()
     figures = {
-        "null sweeps (8 to 60 runs; noise, crashes, early stops, cancelled) with an effect called at 5%": null.called,
-        "parameters with p < 0.05 before the correction": null.called_uncorrected,
+        "null sweeps (8 to 60 runs; noise, crashes, early stops, cancelled) with a clear effect at 5%": null.clear,
+        "parameters with p < 0.05 before the correction": null.clear_uncorrected,
         **{f"95% intervals of means that cover the truth: {what}": rate for what, rate in null.covered.items()},
         "Wilson 95%, exact coverage over n 8..60 and rates 2..98%": f"lowest {lowest:.1%}, mean {mean:.2%}, "
         f"highest {highest:.1%}",
-        "null sweeps called bimodal at 5%": null.bimodal,
+        "null sweeps judged bimodal at 5%": null.bimodal,
         "null sweeps in which the forest was not refused": null.importance,
         **{f"planted 2 noise sd at n = 30, found: {what}": rate for what, rate in effects.items()},
         "two groups of 4 and 8 runs, found with the right gap": modes,
@@ -35,7 +35,7 @@ def test_calibration_and_power() -> None:
         **{f"{rule}: found when planted": rate for rule, rate in rules.items()},
     }
     keep("calibration", full=SWEEPS >= FULL, figures={what: _shown(value) for what, value in figures.items()})
-    assert null.called.share <= 0.05 + 2 * null.called.se(0.05)
+    assert null.clear.share <= 0.05 + 2 * null.clear.se(0.05)
     assert all(0.93 <= rate.share <= 0.97 for rate in null.covered.values())
     assert all(rate.share <= 0.01 for rate in null.findings.values())
     assert all(rate.share >= 0.80 for rate in effects.values())

@@ -64,11 +64,9 @@ class Rate:
 class NullCounts:
     """False positives in sweeps without effects or defects."""
 
-    called: Rate = field(default_factory=Rate)  # sweeps with any effect called, on performance or failures
-    called_uncorrected: Rate = field(default_factory=Rate)  # parameters with p < 0.05 before the correction
-    covered: dict[str, Rate] = field(
-        default_factory=dict
-    )  # intervals of means that hold the truth, by what they are of
+    clear: Rate = field(default_factory=Rate)  # sweeps with any clear effect, on performance or failures
+    clear_uncorrected: Rate = field(default_factory=Rate)  # parameters with p < 0.05 before the correction
+    covered: dict[str, Rate] = field(default_factory=dict)  # intervals of means that hold the truth, by outcome
     findings: dict[Rule, Rate] = field(default_factory=dict)  # over the sweeps without the rule's condition
     bimodal: Rate = field(default_factory=Rate)
     importance: Rate = field(default_factory=Rate)  # forests that were not refused
@@ -86,10 +84,10 @@ def null_counts(count: int, *, forests: int = 0) -> NullCounts:
     for index in range(count):
         rng = np.random.default_rng([7, index])
         analysed = add_effects(_clean_sweep(random_setting(rng), rng), seed=index)
-        counts.called.count(any(effect.called or effect.failures_called for effect in analysed.effects))
+        counts.clear.count(any(effect.is_clear or effect.is_clear_for_failures for effect in analysed.effects))
         for effect in analysed.effects:
             if effect.p is not None:
-                counts.called_uncorrected.count(effect.p < 0.05)
+                counts.clear_uncorrected.count(effect.p < 0.05)
         _count_coverage(analysed, truth, counts.covered)
         for rule, judge in RULES.items():
             if IS_CLEAN.get(rule, lambda _analysed: True)(analysed):
@@ -110,19 +108,19 @@ def null_counts(count: int, *, forests: int = 0) -> NullCounts:
 def _clean_sweep(setting: Setting, rng: np.random.Generator) -> Any:
     """Return a sweep without defects and with true claims."""
     runs = simulate(setting, rng)
-    some = runs[0].config
+    config = runs[0].config
     claims = (
-        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="snr_layer", values=(some["snr_layer"],)),
-        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="max_lr", values=(some["max_lr"],)),
+        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="snr_layer", values=(config["snr_layer"],)),
+        Claim(ClaimKind.RECOMMENDATION, "use this", parameter="max_lr", values=(config["max_lr"],)),
         Claim(ClaimKind.COUNT, "so many runs", numbers={"n": float(len(runs))}),
         Claim(ClaimKind.COMPARISON, "better", parameter="curriculum", statistic="mean", metric="val/combined_acc"),
         Claim(ClaimKind.GROUP, "so good", parameter="curriculum", values=(True,), numbers={"n": 8.0, "mean": 0.5}),
     )
-    config: dict[str, Any] = {"method": "bayes", "metric": {"name": "val/combined_acc", "goal": "maximize"}}
-    config["metric"]["impute"] = "best"
+    metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
+    sweep_config: dict[str, Any] = {"method": "bayes", "metric": metric}
     if setting.hyperband:
-        config["early_terminate"] = HYPERBAND
-    return simulated_sweep(runs, config, claims=claims, runs_total=len(runs))
+        sweep_config["early_terminate"] = HYPERBAND
+    return simulated_sweep(runs, sweep_config, claims=claims, runs_total=len(runs))
 
 
 def _expected_best_so_far() -> np.ndarray:
@@ -137,11 +135,11 @@ def _expected_best_so_far() -> np.ndarray:
 def _count_coverage(analysed: AnalysedSweep, truth: np.ndarray, covered: dict[str, Rate]) -> None:
     for effect in analysed.effects:
         at = effect.equal_epochs
-        what = "peaks of whole runs" if at is None else "best of the first epochs, runs cut short"
+        outcome = "peaks of whole runs" if at is None else "best of the first epochs, runs cut short"
         for value in effect.values:
             if value.interval is not None:
                 low, high = value.interval
-                covered.setdefault(what, Rate()).count(bool(low <= truth[(at or EPOCHS) - 1] <= high))
+                covered.setdefault(outcome, Rate()).count(bool(low <= truth[(at or EPOCHS) - 1] <= high))
 
 
 def _all_sampled(analysed: AnalysedSweep) -> bool:
@@ -211,14 +209,14 @@ EFFECTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
 
 
 def power_of_effects(count: int, n: int = 30) -> dict[str, Rate]:
-    """Return how often a planted effect is called in sweeps of n runs with crashes, half under Hyperband."""
+    """Return how often a planted effect is clear in sweeps of n runs with crashes, half under Hyperband."""
     rates = {}
-    for what, (parameter, shift) in EFFECTS.items():
-        rate = rates[what] = Rate()
+    for name, (parameter, shift) in EFFECTS.items():
+        rate = rates[name] = Rate()
         for index in range(count):
             setting = replace(Setting(n, crash=0.15, shift=shift), hyperband=index % 2 == 0)
             analysed = add_effects(simulated_sweep(simulate(setting, np.random.default_rng([5, index]))), seed=index)
-            rate.count(any(effect.called and effect.parameter == parameter for effect in analysed.effects))
+            rate.count(any(effect.is_clear and effect.parameter == parameter for effect in analysed.effects))
     return rates
 
 

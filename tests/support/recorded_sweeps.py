@@ -22,9 +22,9 @@ def recorded(name: str) -> AnalysedSweep:
     """Return sweeps/recorded/NAME.yaml with its runs ranked."""
     export = export_file.read((FOLDER / f"{name}.yaml").read_text())
     sweep = export.sweeps[0] if export.sweeps else {}
-    told = [read_recorded(sweep.get("description"))]
-    told += [read_recorded(run.get("notes"), run_id=run["id"]) for run in export.runs]
-    known = [one for one in told if one is not None]
+    texts = [read_recorded(sweep.get("description"))]
+    texts += [read_recorded(run.get("notes"), run_id=run["id"]) for run in export.runs]
+    claims = [text for text in texts if text is not None]
     return rank_runs(
         SweepRecord(
             sweep_id=sweep.get("id", ""),
@@ -36,8 +36,8 @@ def recorded(name: str) -> AnalysedSweep:
             runs=tuple(map(_run, export.runs)),
             read_at=datetime(2026, 1, 1, tzinfo=UTC),
             kind="sweep" if sweep else "project",
-            claims=tuple(claim for one in known for claim in one.claims),
-            runs_total=known[0].runs_total if sweep and known else None,
+            claims=tuple(claim for text in claims for claim in text.claims),
+            runs_total=claims[0].runs_total if sweep and claims else None,
         )
     )
 

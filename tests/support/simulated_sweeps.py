@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.analyse import rank_by_diagnoses
+from amc_analysis.analyse import rank_runs
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import RunWithHistory
@@ -154,7 +154,7 @@ def simulated_sweep(
         sweep_id="simulated", entity="local", project="simulated", config=full, state="FINISHED", metric=metric,
         runs=records, read_at=START, **fields,
     )  # fmt: skip
-    return rank_by_diagnoses(record, diagnoses)
+    return rank_runs(record, diagnoses)
 
 
 def _record(run_id: str, run: Simulated, metric: Metric) -> RunRecord:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from amc_analysis.next_sweep.axes import Axis, axes_of, part_of_range, tried_coordinates
 from amc_analysis.next_sweep.failures import failing_end, is_evidence, is_own_failure, value_fails
 from amc_analysis.next_sweep.surrogate import Points, Posterior, draw_optima
-from amc_analysis.next_sweep.yaml_text import literal, number
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule
 from amc_analysis.results.next_sweep import WHOLE, Decision, Narrowing, ValueEvidence
 from amc_analysis.runs.outcomes import CarriedOutcomes, carry_to_horizon
+from amc_analysis.runs.parameters import text_of
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.values import look_up
@@ -274,16 +274,16 @@ def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: 
     dropped = []
     if low > SAME_PLACE:
         share = float((optimum < low).mean())
-        dropped.append(runs.evidence(f"below {number(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
+        dropped.append(runs.evidence(f"below {text_of(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
     if high < 1 - SAME_PLACE:
         share = float((optimum > high).mean())
-        dropped.append(runs.evidence(f"above {number(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
+        dropped.append(runs.evidence(f"above {text_of(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
     inside = float(((optimum >= low) & (optimum <= high)).mean())
     return Decision(
         path=axis.path,
         section=section,
         share=min(high, 1.0) - max(low, 0.0),
-        kept=(runs.evidence(f"{literal(section['min'])} to {literal(section['max'])}", low, high, inside),),
+        kept=(runs.evidence(f"{text_of(section['min'])} to {text_of(section['max'])}", low, high, inside),),
         dropped=tuple(dropped),
         never_ran=_untried_ends(axis, runs.tried, low, high),
         failing=None if failing is None else replace(failing, beyond=axis.value_at(failing.beyond)),

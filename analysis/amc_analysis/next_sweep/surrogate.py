@@ -86,14 +86,10 @@ def draw_optima(runs: Points, values: Array, variances: Array, candidates: Point
     outcomes = (clipped - np.median(clipped)) / spread
     extra_variances = variances * slopes**2 / spread**2
     hypotheses = _hypotheses(runs, outcomes, extra_variances)
-    weights = np.exp(
-        np.array([hypothesis.log_weight for hypothesis in hypotheses])
-        - max(hypothesis.log_weight for hypothesis in hypotheses)
-    )
+    log_weights = np.array([hypothesis.log_weight for hypothesis in hypotheses])
+    weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
-    noise = (
-        sum(float(weight) * hypothesis.noise for weight, hypothesis in zip(weights, hypotheses, strict=True)) * spread
-    )
+    noise = spread * float(weights @ np.array([hypothesis.noise for hypothesis in hypotheses]))
     optimum = []
     similarities: dict[float, tuple[_Similarity, _Similarity]] = {}
     for hypothesis, count in zip(hypotheses, rng.multinomial(DRAWS, weights).tolist(), strict=True):
@@ -151,10 +147,9 @@ def _hypotheses(runs: Points, outcomes: Array, extra_variances: Array) -> list[_
         for effect, pair in product(EFFECTS, PAIRS):
             covariance = similarity.covariance(effect, pair)
             for noise in NOISES:
-                root: Array = np.asarray(
-                    np.linalg.cholesky(covariance + np.diag(noise**2 + extra_variances)), np.float64
-                )
-                solved: Array = np.asarray(np.linalg.solve(root, outcomes), np.float64)
+                noisy = covariance + np.diag(noise**2 + extra_variances)
+                root = np.asarray(np.linalg.cholesky(noisy), np.float64)
+                solved = np.asarray(np.linalg.solve(root, outcomes), np.float64)
                 likelihood = -0.5 * float(solved @ solved) - float(np.log(np.diag(root)).sum())
                 prior = -0.5 * (math.log(noise / USUAL_NOISE) / NOISE_SPREAD) ** 2
                 hypotheses.append(_Hypothesis(likelihood + prior, length, effect, pair, noise, root, solved))

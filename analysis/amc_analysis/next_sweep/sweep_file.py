@@ -38,10 +38,8 @@ def next_sweep(analysed: AnalysedSweep) -> NextSweep:
 
 
 def _summary(plan: SweepPlan) -> str:
-    if plan.configurations is None:
-        text = "infinitely many configurations"
-    else:
-        text = counted(plan.configurations, "configuration")
+    n = plan.configurations
+    text = "infinitely many configurations" if n is None else counted(n, "configuration")
     text += f", at most {counted(plan.run_cap, 'run')}"
     if plan.epochs is not None:
         text += f", about {counted(plan.epochs, 'epoch')}"

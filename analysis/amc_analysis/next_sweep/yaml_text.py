@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from amc_sweeps.grammar.strict_yaml import number_in_text
-from amc_sweeps.values import nest
 
 WIDTH = 118
 
@@ -55,26 +54,15 @@ def comment(text: str, indent: int = 0) -> list[str]:
 def parameters(
     sections: Mapping[tuple[str, ...], Mapping[str, Any]], comments: Mapping[tuple[str, ...], Sequence[str]]
 ) -> list[str]:
-    """Write the sections of parameters, nested ones under their path, with the comments above each."""
+    """Write the sections of parameters with the comments above each; nested ones of one parent follow one another."""
     lines: list[str] = []
-    _write(nest((path, {}) for path in sections), sections, comments, (), lines)
+    previous: tuple[str, ...] = ()
+    for path, section in sections.items():
+        for depth, name in enumerate(path[:-1]):
+            if path[: depth + 1] != previous[: depth + 1]:
+                lines += [f"{' ' * (2 + 4 * depth)}{literal(name)}:", f"{' ' * (4 + 4 * depth)}parameters:"]
+        indent = 4 * len(path) - 2
+        lines += [line for text in comments.get(path, ()) for line in comment(text, indent)]
+        lines.append(f"{' ' * indent}{literal(path[-1])}: {literal(section)}")
+        previous = path
     return lines
-
-
-def _write(
-    tree: Mapping[str, Any],
-    sections: Mapping[tuple[str, ...], Mapping[str, Any]],
-    comments: Mapping[tuple[str, ...], Sequence[str]],
-    prefix: tuple[str, ...],
-    lines: list[str],
-) -> None:
-    indent = 2 + 4 * len(prefix)
-    for name, inner in tree.items():
-        path = (*prefix, name)
-        for text in comments.get(path, ()):
-            lines += comment(text, indent)
-        if path in sections:
-            lines.append(f"{' ' * indent}{literal(name)}: {literal(sections[path])}")
-            continue
-        lines += [f"{' ' * indent}{literal(name)}:", f"{' ' * (indent + 2)}parameters:"]
-        _write(inner, sections, comments, path, lines)

@@ -38,11 +38,11 @@ def effects_section(analysed: AnalysedSweep) -> Section | None:
 def effect_text(effect: Effect) -> str:
     """Return the clear effects of one parameter in words; empty without any."""
     clauses = []
-    if effect.called:
+    if effect.is_clear:
         trend = "performance depends on it" if effect.trend is None else _TRENDS[effect.trend]
         share = "" if effect.explained is None else f"; explains {percent(effect.explained)} of the ranking"
         clauses.append(f"{trend} (p {p_text(effect.p_corrected)}{share})")
-    if effect.failures_called:
+    if effect.is_clear_for_failures:
         clauses.append(f"failures depend on it (p {p_text(effect.failure_p_corrected)})")
     return "; ".join(clauses)
 

@@ -173,7 +173,7 @@
         return { value: [at, outcome.mean, low, high, listed ? at - 0.25 : outcome.low, listed ? at + 0.25 : outcome.high], label: outcome.label, n: outcome.n, interval: outcome.interval };
       });
       draw(id, {
-        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} ${slice.epochs === 1 ? "epoch" : "epochs"}` : "") + (slice.called ? "" : " (no clear effect)"), textStyle: { color: css("--ink"), fontSize: 13 } },
+        title: { text: slice.name + (slice.epochs ? `, first ${slice.epochs} ${slice.epochs === 1 ? "epoch" : "epochs"}` : "") + (slice.clear ? "" : " (no clear effect)"), textStyle: { color: css("--ink"), fontSize: 13 } },
         grid: { left: 76, right: 12, top: 34, bottom: 40 },
         tooltip: tooltip((item) => (item.data.run !== undefined ? about(data.runs[item.data.run])
           : `<b>${escaped(item.data.label)}</b><br>n ${item.data.n}, mean ${value(item.data.value[1])}` +

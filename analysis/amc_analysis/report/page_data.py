@@ -136,7 +136,7 @@ def _slice(effect: Effect, analysed: AnalysedSweep) -> Json:
             points.append([place, reached, number])
     return {
         "name": effect.parameter,
-        "called": effect.called,
+        "clear": effect.is_clear,
         "epochs": effect.equal_epochs,
         "range": _round_range([point[1] for point in points]),
         "labels": list(listed),

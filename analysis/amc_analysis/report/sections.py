@@ -5,7 +5,7 @@ from __future__ import annotations
 from amc_analysis.report.blocks import Block, Command, Section, Table, Warned
 from amc_analysis.report.dynamics_section import dynamics_section
 from amc_analysis.report.effects_section import effects_section
-from amc_analysis.report.wording import GEMS_SHOWN, early_stop_text, failure_text, group_of
+from amc_analysis.report.wording import GEMS_SHOWN, failure_text, group_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.metric_scale import interval_text
@@ -42,8 +42,6 @@ def _ends(analysed: AnalysedSweep) -> Section | None:
         return None
     rows = [[str(cause), str(count), group_of(cause)] for cause, count in analysed.causes.items()]
     blocks: list[Block] = [Table(("cause", "runs", "meaning"), rows), failure_text(analysed)]
-    stops = early_stop_text(analysed)
-    blocks += [stops] if stops else []
     blocks += [*_groups(analysed), *_failures(analysed)]
     return Section("ends", "How runs ended", tuple(blocks))
 

@@ -100,7 +100,7 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
         "agents": [_group(group) for group in analysed.agents],
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in analysed.ranked],
         "effects": [
-            {**_fields(effect), "called": effect.called, "failures_called": effect.failures_called}
+            {**_fields(effect), "called": effect.is_clear, "failures_called": effect.is_clear_for_failures}
             for effect in analysed.effects
         ],
         "importance": _fields(analysed.importance),

@@ -92,7 +92,7 @@ def _winner(analysed: AnalysedSweep) -> str:
 
 
 def failure_text(analysed: AnalysedSweep) -> str:
-    """Give the failure rate with its interval, and the rate that W&B's states alone would give."""
+    """Give the failure rate with its interval, the rate by W&B's states alone, and the early stops."""
     rate = analysed.failure_rate
     if rate.rate is None or rate.naive_rate is None:
         return "No run has ended yet."
@@ -112,16 +112,11 @@ def failure_text(analysed: AnalysedSweep) -> str:
     if rate.not_finished != rate.failures:
         naive = f"{rate.not_finished} of {rate.ended} failed ({percent(rate.naive_rate)})"
         text += f" W&B's states alone would call {naive}."
-    return text
-
-
-def early_stop_text(analysed: AnalysedSweep) -> str | None:
-    """Give the number of runs that Hyperband stopped, and the epochs saved; None where it stopped no run."""
     stops = analysed.early_stops
-    if not stops.runs:
-        return None
-    saved = "" if stops.epochs_saved is None else f", which saved about {counted(stops.epochs_saved, 'epoch')}"
-    return f"Hyperband stopped {counted(stops.runs, 'run')} early{saved}."
+    if stops.runs:
+        saved = "" if stops.epochs_saved is None else f", which saved about {counted(stops.epochs_saved, 'epoch')}"
+        text += f" Hyperband stopped {counted(stops.runs, 'run')} early{saved}."
+    return text
 
 
 def runs_on_record(runs: int, total: int) -> str:

@@ -70,12 +70,12 @@ class Effect:
     pairs: tuple[MatchedPairs, ...]
 
     @property
-    def called(self) -> bool:
+    def is_clear(self) -> bool:
         """Whether performance depends on the parameter, at 5% over all tests together."""
         return self.p_corrected is not None and self.p_corrected < SIGNIFICANT
 
     @property
-    def failures_called(self) -> bool:
+    def is_clear_for_failures(self) -> bool:
         """Whether failing depends on the parameter, at 5% over all tests together."""
         return self.failure_p_corrected is not None and self.failure_p_corrected < SIGNIFICANT
 

@@ -75,7 +75,7 @@ def select_metric_mismatch(analysed: AnalysedSweep) -> Iterator[Finding]:
     by: dict[str, list[str]] = {}
     for entry in analysed.ranked:
         selected = text_in(entry.run.config, *_SELECTED_BY)
-        if selected and not _same_metric(selected, analysed.metric.name):
+        if selected and _short_name(selected) != _short_name(analysed.metric.name):
             by.setdefault(selected, []).append(entry.run.run_id)
     for selected, runs in by.items():
         yield Finding(
@@ -134,9 +134,7 @@ def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
         n_train = claim.numbers.get("n_train_before")
         total = next((sum(counts) for entry in entries if (counts := _counts(entry.run.config))), None)
         if n_train is not None and total is not None and n_train > total:
-            evidence = (
-                f"“{claim.statement}” names {n_train:,.0f} training frames; its runs have {total:,.0f} frames in all."
-            )
+            evidence = f"“{claim.statement}” names {n_train:,.0f} training frames; its runs have {total:,.0f} frames."
             yield _other_labels(claim.runs, [f"{n_train:,.0f} frames", f"{total:,.0f} frames"], evidence)
 
 
@@ -170,12 +168,10 @@ def _counts(config: Mapping[str, Any]) -> list[float] | None:
     return counts if len(counts) == 3 else None
 
 
-def _same_metric(name: str, other: str) -> bool:
-    def core(name: str) -> str:
-        last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
-        return re.sub(r"^(?:val|valid|validation|eval)[_.-]", "", last)
-
-    return core(name) == core(other)
+def _short_name(metric: str) -> str:
+    """Return the name without folders and without the prefix of the validation part."""
+    last = metric.replace("\\", "/").rsplit("/", 1)[-1].lower()
+    return re.sub(r"^(?:val|valid|validation|eval)[_.-]", "", last)
 
 
 def _value_of_checkpoint(entry: RankedRun) -> float | None:

@@ -57,12 +57,9 @@ def row_of_value(run: RunRecord, metric: str, value: float | None) -> int | None
 
 def not_finite_of(history: History) -> tuple[str, ...]:
     """Return the names whose last logged value is NaN or infinite; W&B's own are left out."""
+    last_values = {name: column.values[-1] for name, column in history.columns.items() if len(column)}
     return tuple(
-        sorted(
-            name
-            for name, column in history.columns.items()
-            if not name.startswith("_") and len(column) and not math.isfinite(column.values[-1])
-        )
+        sorted(name for name in last_values if not name.startswith("_") and not math.isfinite(last_values[name]))
     )
 
 

@@ -1,4 +1,4 @@
-"""What happened inside runs: learning rate, two groups, overfitting, task weights, attractors, classes, noise."""
+"""The dynamics inside runs: learning rate, two groups, overfitting, task weights, attractors, classes, noise."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_gap_has_a_mean_for_each_third() -> None:
 
 
 def test_task_weights_and_attractors_have_one_entry_per_run() -> None:
-    found = _dynamics(
+    dynamics = _dynamics(
         {
             METRIC: [0.1, 0.2, 0.3],
             "weight/mod": [0.5, 0.7, 0.766],
@@ -126,9 +126,9 @@ def test_task_weights_and_attractors_have_one_entry_per_run() -> None:
         },
         {METRIC: [0.1, 0.2], "weight/mod": [0.6, 0.6], "weight/snr": [0.4, 0.4], "attractor/share": [0.0, 0.0]},
     )
-    by_run = {drift.run_id: drift for drift in found.drifts}
+    by_run = {drift.run_id: drift for drift in dynamics.drifts}
     assert (by_run["run0"].first, by_run["run0"].last) == pytest.approx((0.5, 0.766))
-    (attractor,) = found.attractors
+    (attractor,) = dynamics.attractors
     assert (attractor.run_id, attractor.usual_db, attractor.epochs_with, attractor.last_share) == ("run0", 26, 2, 0.4)
 
 

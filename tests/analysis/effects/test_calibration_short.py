@@ -23,14 +23,14 @@ def _at_most(rate: Rate, share: float) -> bool:
     return rate.share <= share + ALMOST_NEVER * math.sqrt(share * (1 - share) / rate.n)
 
 
-def test_few_null_sweeps_have_an_effect_called() -> None:
-    assert _at_most(_null().called, 0.05), _null().called
+def test_few_null_sweeps_have_a_clear_effect() -> None:
+    assert _at_most(_null().clear, 0.05), _null().clear
 
 
 def test_intervals_of_means_cover_the_truth_about_95_times_in_100() -> None:
-    for what, rate in _null().covered.items():
+    for outcome, rate in _null().covered.items():
         # Intervals of one sweep share its runs, so the standard error is larger.
-        assert abs(rate.share - 0.95) <= 0.02 + ALMOST_NEVER * 2 * math.sqrt(0.05 * 0.95 / rate.n), (what, rate)
+        assert abs(rate.share - 0.95) <= 0.02 + ALMOST_NEVER * 2 * math.sqrt(0.05 * 0.95 / rate.n), (outcome, rate)
 
 
 @pytest.mark.parametrize("rule", list(Rule))
@@ -46,8 +46,8 @@ def test_rules_name_their_planted_defect() -> None:
 
 
 def test_an_effect_of_two_noise_sd_is_mostly_found_in_30_runs() -> None:
-    for what, rate in power_of_effects(16).items():
-        assert rate.k >= 6, (what, rate, "at a power of 80%, fewer than 6 of 16 are found once in 10,000")
+    for name, rate in power_of_effects(16).items():
+        assert rate.k >= 6, (name, rate, "at a power of 80%, fewer than 6 of 16 are found once in 10,000")
 
 
 def test_two_groups_of_runs_are_distinguished_from_one() -> None:

@@ -27,8 +27,8 @@ def _run(values: list[float], cause: Cause = Cause.COMPLETED, **config: Any) -> 
 
 def _effects(runs: list[Simulated], config: Mapping[str, Any], metric: Metric | None = None) -> dict[str, Effect]:
     analysed = simulated_sweep(runs, config, **({} if metric is None else {"metric": metric}))
-    found = effects_of(analysed.outcomes, analysed.parameters, np.random.default_rng(0))
-    return {effect.parameter: effect for effect in found}
+    effects = effects_of(analysed.outcomes, analysed.parameters, np.random.default_rng(0))
+    return {effect.parameter: effect for effect in effects}
 
 
 def _rank_scores(runs: list[Simulated]) -> dict[str, float]:
@@ -67,21 +67,21 @@ def test_means_are_at_equal_epochs_and_the_best_is_at_any_epoch() -> None:
     runs = [_run([0.1, 0.2, 0.3, 0.9], a=1, b="x")] * 6
     runs += [_run([0.3, 0.4], Cause.EARLY_STOPPED, a=2, b="x")] * 5 + [_run([0.2, 0.8], Cause.LOST, a=2, b="x")]
     effect = _effects(runs, CHOICES)["a"]
-    one, two = effect.values
+    first, second = effect.values
     assert effect.equal_epochs == 2
-    assert (one.mean, two.mean) == (pytest.approx(0.2), pytest.approx((5 * 0.4 + 0.8) / 6))
-    assert (one.best, two.best) == (0.9, 0.8)
-    assert (two.failures, two.ended, two.cut_short) == (1, 6, 5)
+    assert (first.mean, second.mean) == (pytest.approx(0.2), pytest.approx((5 * 0.4 + 0.8) / 6))
+    assert (first.best, second.best) == (0.9, 0.8)
+    assert (second.failures, second.ended, second.cut_short) == (1, 6, 5)
 
 
 def test_a_crashed_run_counts_in_best_and_failures_but_not_in_the_mean() -> None:
     runs = [_run([0.1, 0.2, 0.3], a=1 + index % 2, b="x") for index in range(8)]
     runs.append(_run([0.1, 0.4], Cause.LOST, a=1, b="x"))
-    one, two = _effects(runs, CHOICES)["a"].values
-    assert (one.best, one.best_run, one.n, one.runs, one.failures) == (0.4, "run0008", 4, 5, 1)
-    assert one.mean == two.mean == pytest.approx(0.3)
-    assert one.interval is None
-    assert one.spread == (0.3, 0.3)
+    first, second = _effects(runs, CHOICES)["a"].values
+    assert (first.best, first.best_run, first.n, first.runs, first.failures) == (0.4, "run0008", 4, 5, 1)
+    assert first.mean == second.mean == pytest.approx(0.3)
+    assert first.interval is None
+    assert first.spread == (0.3, 0.3)
 
 
 def test_values_of_unequal_n_are_compared_at_one_k() -> None:
@@ -122,7 +122,7 @@ def test_a_parameter_that_some_runs_lack_is_tested_among_the_others() -> None:
         runs.append(_run([0.5 - 0.2 * sgd + 0.1 * (sgd and momentum == 0.9) + rng.normal(0, 0.01)], **config))
     effect = _effects(runs, space)["momentum"]
     assert (effect.where, effect.n, effect.n_elsewhere) == ("optimizer = sgd", 20, 20)
-    assert effect.called
+    assert effect.is_clear
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_trend_of_a_range_is_named(shape: Any, trend: str) -> None:
     places = rng.uniform(0, 1, 40)
     runs = [_run([0.5 + 0.3 * shape(place) + rng.normal(0, 0.01)], lr=float(10 ** (4 * place - 5))) for place in places]
     effect = _effects(runs, space)["lr"]
-    assert effect.called
+    assert effect.is_clear
     assert (effect.trend, effect.scale) == (trend, "log")
     assert [value.runs for value in effect.values] == [10, 10, 10, 10]
 
@@ -150,7 +150,7 @@ def test_a_null_that_the_sweep_lists_is_a_value() -> None:
     runs = [_run([0.1 + 0.4 * (index % 2)], clip=[None, 1.0][index % 2]) for index in range(12)]
     effect = _effects(runs, space)["clip"]
     assert {value.label: value.mean for value in effect.values} == {"null": pytest.approx(0.1), "1": pytest.approx(0.5)}
-    assert effect.called
+    assert effect.is_clear
 
 
 def test_the_correction_is_stronger_for_independent_tests_than_for_equal_ones() -> None:

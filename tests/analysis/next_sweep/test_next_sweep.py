@@ -1,4 +1,4 @@
-"""The next sweep: it is valid, names its evidence, and keeps what the runs cannot exclude."""
+"""The next sweep: it is valid, names its evidence, and keeps the values that the runs do not exclude."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_optimum_stays_inside_while_the_space_shrinks() -> None:
     assert median(trial.shrinks for trial in trials) >= 3
 
 
-# --- what is dropped and what is kept
+# --- values that are dropped or kept
 
 
 def two_valued(good: int, bad: int, seed: int = 0) -> list[RunRecord]:
@@ -109,7 +109,7 @@ def test_an_untried_value_is_kept_as_exploration() -> None:
 
 
 def test_a_value_of_a_left_out_run_is_not_exploration() -> None:
-    incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # nobody wrote down its learning rate
+    incomplete = completed("half-known", flat(0.6), config={"layer": "old"})  # its learning rate is unknown
     analysed = made({**PARAMETERS, "layer": {"values": ["good", "bad", "old"]}}, [*two_valued(8, 8), incomplete])
     text = next_sweep(analysed).text
     assert "EXPLORATION: none of these runs had old" not in text
@@ -141,9 +141,9 @@ def test_an_end_up_to_which_performance_rises_is_kept_with_its_finding() -> None
     analysed = add_conclusions(rising())
     (finding,) = (finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY)
     following = next_sweep(analysed)
-    kept = yaml.safe_load(following.text)["parameters"]["x"]
-    assert kept["max"] == 1.0
-    assert sum(entry.run.config["x"] >= kept["min"] for entry in analysed.ranked) >= 3
+    section = yaml.safe_load(following.text)["parameters"]["x"]
+    assert section["max"] == 1.0
+    assert sum(entry.run.config["x"] >= section["min"] for entry in analysed.ranked) >= 3
     assert finding.consequence in following.text.replace("\n  # ", " ")
 
 
@@ -161,7 +161,7 @@ def test_a_range_that_keeps_all_draws_names_its_evidence() -> None:
     ]
     ranges = {"q": {"distribution": "q_uniform", "min": 1, "max": 9, "q": 2}, "x": {"min": 0.0, "max": 1.0}}
     text = next_sweep(made(ranges, runs)).text
-    assert "# Kept 0.0 to 1.0: n = 30, best " in text
+    assert "# Kept 0 to 1: n = 30, best " in text
     assert ", optimum in 100% of draws." in text
     assert "# Kept 2 to 9: n = 30, best " in text
     assert "Kept whole" not in text
@@ -322,9 +322,9 @@ def test_the_next_sweep_is_valid_for_every_distribution(section: dict[str, Any])
         for i, x in enumerate(values * 4)
     ]
     document = written(made({"x": section}, runs))
-    kept = document["parameters"]["x"]
-    if "min" in kept and kept["distribution"] != "log_uniform":
-        assert kept["min"] <= 20 <= kept["max"]
+    written_section = document["parameters"]["x"]
+    if "min" in written_section and written_section["distribution"] != "log_uniform":
+        assert written_section["min"] <= 20 <= written_section["max"]
 
 
 def test_nested_parameters_stay_nested() -> None:

@@ -200,7 +200,7 @@ for turn in range(8):
 
 
 def test_two_processes_may_read_at_once(tmp_path: Path) -> None:
-    """Each process reads its own source whole, whatever the other one writes meanwhile."""
+    """Each process reads its own source whole, while the other one writes."""
     folders = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
     command = [sys.executable, "-c", folders + PROCESS, str(tmp_path / "cache.sqlite3")]
     processes = [subprocess.Popen([*command, str(first)], stderr=subprocess.PIPE, text=True) for first in (0, 2)]

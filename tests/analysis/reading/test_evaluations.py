@@ -183,12 +183,12 @@ def test_the_page_shows_the_confusion_of_a_killed_trial_of_another_machine(tmp_p
     )
     assert "reading the evaluations of 1 run\n" in ended.stderr
     (embedded,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
-    (shown,) = json.loads(embedded)["confusions"]
-    epoch = int(shown["title"].split()[-1])
+    (confusion,) = json.loads(embedded)["confusions"]
+    epoch = int(confusion["title"].split()[-1])
     local = json.loads((machine.runs / "gem" / epoch_file(epoch)).read_text())
     rows = local["modulation_confusion"]
-    assert shown["modulation"]["names"] == local["modulations"]
-    assert shown["modulation"]["shares"] == [[round(count / sum(row), 4) for count in row] for row in rows]
+    assert confusion["modulation"]["names"] == local["modulations"]
+    assert confusion["modulation"]["shares"] == [[round(count / sum(row), 4) for count in row] for row in rows]
 
 
 # --- the cache

@@ -192,9 +192,9 @@ def test_an_imported_sweep_is_analysed_like_its_file(arguments: list[str]) -> No
 
 @pytest.mark.usefixtures("imported_files")
 def test_an_export_has_no_fact_that_the_imported_file_lacks(tmp_path: Path) -> None:
-    for name, what in (("94fqx0gz", "94fqx0gz"), ("single_runs", "research-log")):
+    for name, reference in (("94fqx0gz", "94fqx0gz"), ("single_runs", "research-log")):
         original = export_file.read((FOLDER / f"{name}.yaml").read_text())
-        result = CliRunner().invoke(amc_sweep, ["export", what, str(tmp_path / f"{name}.yaml")])
+        result = CliRunner().invoke(amc_sweep, ["export", reference, str(tmp_path / f"{name}.yaml")])
         assert result.exit_code == 0, result.output
         exported = export_file.read((tmp_path / f"{name}.yaml").read_text())
         runs = {run["id"]: run for run in exported.runs}

@@ -1,4 +1,4 @@
-"""The command amc-analyze: what it refuses, what it imports, and its report of a real sweep."""
+"""The command amc-analyze: its refusals, its imports, and its report of a real sweep."""
 
 from __future__ import annotations
 

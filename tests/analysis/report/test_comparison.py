@@ -20,9 +20,9 @@ def analysed(runs: int = 2, metric: Metric | None = None, **config: Any) -> Anal
     return rank_runs(sweep(*records, **({} if metric is None else {"metric": metric})))
 
 
-def caveats(one: AnalysedSweep, other: AnalysedSweep) -> str:
+def caveats(*sweeps: AnalysedSweep) -> str:
     """Return the caveats as one text."""
-    return "\n".join(compare([one, other]).caveats)
+    return "\n".join(compare(sweeps).caveats)
 
 
 def test_equal_sweeps_have_no_caveats() -> None:
@@ -30,21 +30,21 @@ def test_equal_sweeps_have_no_caveats() -> None:
 
 
 def test_different_label_sets_are_a_caveat() -> None:
-    said = caveats(analysed(), analysed(label_set="all24"))
-    assert "chance differs" in said
-    assert "272" in said
-    assert "384" in said
-    assert "The label sets differ" in said
+    text = caveats(analysed(), analysed(label_set="all24"))
+    assert "chance differs" in text
+    assert "272" in text
+    assert "384" in text
+    assert "The label sets differ" in text
 
 
 def test_different_snr_ranges_are_a_caveat() -> None:
-    said = caveats(analysed(), analysed(snr_min_db=-20))
-    assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in said
-    assert "442" in said
+    text = caveats(analysed(), analysed(snr_min_db=-20))
+    assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in text
+    assert "442" in text
 
 
 def test_different_metrics_splits_budgets_and_counts_are_caveats() -> None:
-    said = caveats(
+    text = caveats(
         analysed(), analysed(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
     )
     for part in (
@@ -53,8 +53,8 @@ def test_different_metrics_splits_budgets_and_counts_are_caveats() -> None:
         "validation frames differ",
         "planned numbers of epochs differ",
     ):
-        assert part in said
-    assert "better by chance alone (2 in 94fqx0gz, 5 in 94fqx0gz)" in said
+        assert part in text
+    assert "better by chance alone (2 in 94fqx0gz, 5 in 94fqx0gz)" in text
 
 
 def test_an_unknown_property_is_no_caveat() -> None:

@@ -115,7 +115,7 @@ def test_the_terminal_report_shows_every_column_in_full() -> None:
 def test_values_of_a_loss_have_equal_decimals() -> None:
     losses = [completed(name, [value]) for name, value in [("a", 0.0123), ("b", 0.0456789), ("c", 1e30)]]
     text = printed(sweep(*losses, metric=Metric("val/loss", "minimize")))
-    assert all(shown in text for shown in (" 0.01230 ", " 0.04568 ", " 1e+30 "))
+    assert all(value in text for value in (" 0.01230 ", " 0.04568 ", " 1e+30 "))
 
 
 def test_the_best_of_a_minimised_metric_is_called_the_lowest() -> None:
@@ -142,8 +142,11 @@ def test_every_report_explains_the_marks_of_its_ranking() -> None:
     runs = [completed("a", [0.4]), run("lost", [0.5], "crashed")]
     analysed = analyse(sweep(*runs))
     excluded = replace(analysed, ranked=exclude(analysed.ranked, {"lost": "RESUME_JUMP"}, "maximize"))
-    for shown, absent, text in ((analysed, "! excluded", "◆ hidden gem"), (excluded, "◆ hidden gem", "! excluded")):
-        for report in (to_markdown(shown), to_html(shown)):
+    for sweep_of_case, absent, text in (
+        (analysed, "! excluded", "◆ hidden gem"),
+        (excluded, "◆ hidden gem", "! excluded"),
+    ):
+        for report in (to_markdown(sweep_of_case), to_html(sweep_of_case)):
             assert text in report
             assert absent not in report
 
@@ -222,8 +225,8 @@ def test_every_finding_is_in_every_report() -> None:
     analysed = analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED"))
     names = [finding.rule.value for finding in analysed.findings]
     assert names, "a bayes sweep with early stops and without impute has a finding"
-    shown = [block.name for section in sections(analysed) for block in section.blocks if isinstance(block, Warned)]
-    assert shown == names
+    warned = [block.name for section in sections(analysed) for block in section.blocks if isinstance(block, Warned)]
+    assert warned == names
     out = io.StringIO()
     print_report(analysed, Console(file=out, width=100, highlight=False))
     for name in names:
@@ -265,8 +268,8 @@ def test_failures_with_the_same_evidence_are_one_row() -> None:
 
 
 def test_numbers_are_aligned_to_the_right_and_words_to_the_left() -> None:
-    shown = Table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
-    assert [shown.is_numeric(column) for column in range(4)] == [False, True, True, True]
+    table = Table(("run", "peak", "level", "n"), [("a1", "51.48%", "12 dB", "-"), ("2b", "-", "3 dB", "4/5")])
+    assert [table.is_numeric(column) for column in range(4)] == [False, True, True, True]
 
 
 def test_markdown_is_an_entry_of_a_research_log() -> None:

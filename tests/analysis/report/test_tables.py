@@ -103,7 +103,7 @@ def test_json_has_the_documented_values() -> None:
     assert all(list(entry) == [*RUN_FIELDS, "config"] for entry in document["runs"])
 
 
-def test_what_is_not_finite_is_null_in_json() -> None:
+def test_values_that_are_not_finite_are_null_in_json() -> None:
     record = sweep(run("a", [math.nan], "failed", config={"lr": math.inf}, not_finite=("val/combined_acc",)))
     (entry,) = json.loads(to_json(analyse(record)))["runs"]
     assert (entry["last"], entry["config"], entry["not_finite"]) == (None, {"lr": None}, ["val/combined_acc"])

@@ -25,18 +25,18 @@ def broken_host() -> AnalysedSweep:
 
 
 def test_failures_are_counted_by_host_and_by_agent_the_worst_first() -> None:
-    found = broken_host()
-    assert [(place.name, place.rate.failures, place.rate.ended) for place in found.hosts] == [
+    analysed = broken_host()
+    assert [(place.name, place.rate.failures, place.rate.ended) for place in analysed.hosts] == [
         ("gpu-3", 4, 4),
         ("gpu-2", 1, 2),
         ("gpu-1", 0, 1),
     ]
-    assert [(place.name, place.rate.failures, place.rate.ended) for place in found.agents] == [
+    assert [(place.name, place.rate.failures, place.rate.ended) for place in analysed.agents] == [
         ("a1", 4, 4),
         ("a2", 1, 3),
     ]
-    assert found.hosts[0].causes == {Cause.ERROR: 4}
-    low, high = found.hosts[0].rate.interval
+    assert analysed.hosts[0].causes == {Cause.ERROR: 4}
+    low, high = analysed.hosts[0].rate.interval
     assert 0.5 < low < high == 1.0
 
 
@@ -45,8 +45,8 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_resumed() -> None:
         run("lost", [0.1], "crashed", config={"max_lr": 1e-3}),
         run("diverged", [0.2], "failed", exit_code=80, config={"max_lr": 2e-3}),
     ]
-    found = rank_runs(sweep(*runs, config=OWN))
-    commands = {entry.run.run_id: repeat_commands(found.record, entry) for entry in found.ranked}
+    analysed = rank_runs(sweep(*runs, config=OWN))
+    commands = {entry.run.run_id: repeat_commands(analysed.record, entry) for entry in analysed.ranked}
     assert commands["lost"] == (
         "amc-sweep repeat local/amc-sweeps/lost",
         "amc-sweep resume local/amc-sweeps/lost",
@@ -56,17 +56,17 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_resumed() -> None:
 
 def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:
     foreign = {**OWN, "program": "train.py"}
-    found = rank_runs(
+    analysed = rank_runs(
         sweep(run("a", [0.1], "crashed", config={"max_lr": 1e-3, "epochs": 20, "note": "x"}), config=foreign)
     )
-    assert repeat_commands(found.record, found.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
+    assert repeat_commands(analysed.record, analysed.ranked[0]) == ("python train.py --max_lr=0.001 --epochs=20",)
 
 
 def test_a_run_without_a_sweep_is_a_trial_if_it_has_the_whole_configuration() -> None:
     config = {"model_type": "resnet50", "snr_layer": "standard", "representation": "synced", "split_seed": 0}
     ours, others = run("ours", [0.2], "crashed", config=config), run("others", [0.1], "crashed", config={"lr": 0.1})
-    found = rank_runs(sweep(ours, others))
-    commands = [repeat_commands(found.record, entry) for entry in found.ranked]
+    analysed = rank_runs(sweep(ours, others))
+    commands = [repeat_commands(analysed.record, entry) for entry in analysed.ranked]
     assert commands == [("amc-sweep repeat local/amc-sweeps/ours", "amc-sweep resume local/amc-sweeps/ours"), ()]
 
 
@@ -78,8 +78,8 @@ def stopped(run_id: str, epochs: int, planned: int | None) -> RunRecord:
 
 
 def test_saved_epochs_were_planned_and_not_taken() -> None:
-    found = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
-    assert (found.early_stops.runs, found.early_stops.epochs_saved) == (3, 55 + 45)
+    analysed = rank_runs(sweep(stopped("a", 5, 60), stopped("b", 15, 60), stopped("c", 3, None), completed("d", [0.5])))
+    assert (analysed.early_stops.runs, analysed.early_stops.epochs_saved) == (3, 55 + 45)
     assert rank_runs(sweep(stopped("c", 3, None))).early_stops.epochs_saved is None
 
 

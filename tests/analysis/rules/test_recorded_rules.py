@@ -45,8 +45,8 @@ def test_vocal_glade_228_starts_with_a_jump() -> None:
 
 
 def test_standard_most_stable_is_one_run() -> None:
-    found = _of("bapdavm5", Rule.GROUP_N_TOO_SMALL, "snr_layer")
-    (finding,) = [finding for finding in found if "MOST STABLE" in finding.evidence]
+    findings = _of("bapdavm5", Rule.GROUP_N_TOO_SMALL, "snr_layer")
+    (finding,) = [finding for finding in findings if "MOST STABLE" in finding.evidence]
     assert finding.numbers["n"] == 1
     assert finding.numbers["high"] == pytest.approx(0.79, abs=0.005)
 
@@ -68,22 +68,22 @@ def test_warmup_was_judged_by_runs_that_ended_during_it() -> None:
     assert (finding.numbers["warmup"], finding.numbers["epoch"]) == (5, 4)
 
 
-@pytest.mark.parametrize(("run", "peak", "kept"), [("7h3jifit", 24, 16), ("mtgtl1fa", 15, 10)])
-def test_the_peaks_of_two_runs_were_not_kept(run: str, peak: int, kept: int) -> None:
+@pytest.mark.parametrize(("run", "peak", "checkpoint"), [("7h3jifit", 24, 16), ("mtgtl1fa", 15, 10)])
+def test_the_peaks_of_two_runs_were_not_saved(run: str, peak: int, checkpoint: int) -> None:
     (finding,) = _of("single_runs", Rule.PEAK_NOT_CHECKPOINTED, run)
-    assert (finding.numbers["peak_epoch"], finding.numbers["kept_epoch"]) == (peak, kept)
+    assert (finding.numbers["peak_epoch"], finding.numbers["kept_epoch"]) == (peak, checkpoint)
 
 
 def test_the_gain_of_curriculum_compares_maxima_on_test() -> None:
     (finding,) = _of("94fqx0gz", Rule.MAX_OF_UNEQUAL_N, "curriculum")
     assert finding.numbers["difference"] == 0.0365
-    assert any("3.65%" in found.evidence for found in _of("94fqx0gz", Rule.TEST_USED_FOR_RANKING, "dde1f5vz"))
+    assert any("3.65%" in claim.evidence for claim in _of("94fqx0gz", Rule.TEST_USED_FOR_RANKING, "dde1f5vz"))
 
 
 def test_442_and_272_classes_are_compared() -> None:
-    found = [finding for finding in _findings("single_runs") if finding.rule is Rule.LABEL_SETS_DIFFER]
-    assert any({"mtgtl1fa", "3yk3v97s"} == set(finding.subjects) for finding in found), "+64.8% combined"
-    assert any(finding.subjects == ("0ecx68oy",) and "1,448,346" in finding.evidence for finding in found)
+    findings = [finding for finding in _findings("single_runs") if finding.rule is Rule.LABEL_SETS_DIFFER]
+    assert any({"mtgtl1fa", "3yk3v97s"} == set(finding.subjects) for finding in findings), "+64.8% combined"
+    assert any(finding.subjects == ("0ecx68oy",) and "1,448,346" in finding.evidence for finding in findings)
 
 
 def test_a_test_value_is_not_compared_where_epochs_are_missing() -> None:
@@ -93,7 +93,7 @@ def test_a_test_value_is_not_compared_where_epochs_are_missing() -> None:
 @pytest.mark.parametrize("name", ["4yfw48ad", "94fqx0gz", "bapdavm5", "o7pjrbw1", "single_runs"])
 def test_a_handful_of_runs_gives_no_effects(name: str) -> None:
     analysed = add_conclusions(recorded(name))
-    assert not any(effect.called or effect.failures_called for effect in analysed.effects)
+    assert not any(effect.is_clear or effect.is_clear_for_failures for effect in analysed.effects)
     assert analysed.importance.refused
     assert all(value.interval is None for effect in analysed.effects for value in effect.values)
 
