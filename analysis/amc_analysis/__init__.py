@@ -1,1 +1,1 @@
-"""Read a sweep and say who really won, how each run ended and what to try next."""
+"""Read a sweep, rank its runs by peak, find the causes of their ends, and plan the next sweep."""

@@ -1,4 +1,4 @@
-"""What happened inside the runs: every summary of ``results.dynamics``, from the runs' histories."""
+"""All summaries of ``results.dynamics``, from the runs' histories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amc_analysis.results.dynamics import Dynamics
 
 
 def dynamics_of(analysed: AnalysedSweep, rng: np.random.Generator) -> Dynamics:
-    """Return every summary.
+    """Return all summaries of a sweep.
 
     Args:
         analysed: a sweep with its runs ranked.

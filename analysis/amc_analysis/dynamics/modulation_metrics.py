@@ -29,10 +29,8 @@ def drifts(analysed: AnalysedSweep) -> tuple[RunDrift, ...]:
         total_E = mod_E + snr_E
         share_E = mod_E[total_E > 0] / total_E[total_E > 0]
         if len(share_E):
-            ends = (float(share_E[0]), float(share_E[-1]))
-            summaries.append(
-                RunDrift(entry.run.run_id, *ends, lowest=float(share_E.min()), highest=float(share_E.max()))
-            )
+            shares = (share_E[0], share_E[-1], share_E.min(), share_E.max())
+            summaries.append(RunDrift(entry.run.run_id, *map(float, shares)))
     return tuple(summaries)
 
 

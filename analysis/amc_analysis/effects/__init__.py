@@ -1,1 +1,1 @@
-"""What the searched parameters did between runs."""
+"""Effects of the searched parameters on performance and failures."""

@@ -1,7 +1,7 @@
-"""What each searched parameter did to performance and to failures.
+"""The effect of each searched parameter on performance and on failures.
 
 Performance is tested on the runs' rank scores, which compare each pair of runs at equal epochs (see runs.outcomes). It
-is shown in the metric's unit: as peaks, or as the best of the first so many epochs where runs were cut short.
+is shown in the metric's unit: as peaks, or as the best of the first epochs where runs were cut short.
 """
 
 from __future__ import annotations

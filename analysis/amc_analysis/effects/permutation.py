@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from amc_analysis.runs.parameters import Floats, Parameter
 
-DIGITS = 10  # equal shares may differ by rounding after so many
+DIGITS = 10  # after these, equal shares may differ by rounding
 
 
 def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

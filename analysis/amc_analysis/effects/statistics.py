@@ -56,7 +56,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def fisher_p(marked: int, drawn: int, all_marked: int, n: int) -> float:
-    """Return the one-sided p of Fisher's exact test: at least so many marked ones among those drawn from n."""
+    """Return the one-sided p of Fisher's exact test: at least ``marked`` marked items among those drawn from n."""
     ways = range(marked, min(all_marked, drawn) + 1)
     return sum(math.comb(drawn, k) * math.comb(n - drawn, all_marked - k) for k in ways) / math.comb(n, all_marked)
 

@@ -21,7 +21,7 @@ from amc_sweeps.values import is_number, look_up
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched parameter as a coordinate: 0..1 for an ordered one, else the index of the value."""
+    """One searched parameter as a coordinate: 0..1 for an ordered parameter, else the index of the value."""
 
     path: tuple[str, ...]
     leaf: Choice | Range

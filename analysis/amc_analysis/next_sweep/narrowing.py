@@ -181,7 +181,7 @@ def _levels(axis: Axis) -> NDArray[np.float64]:
 
 
 def _equals(outcomes: CarriedOutcomes, posterior: Posterior) -> int:
-    """Count the runs within noise of the best one, the best one included."""
+    """Count the runs within noise of the best, the best included."""
     uncertainty = np.sqrt(outcomes.variances)
     certain = outcomes.values[uncertainty <= posterior.noise_sd]  # runs that were carried far are too uncertain
     return int((certain.max(initial=-math.inf) - certain <= SEPARATE * math.sqrt(2) * posterior.noise_sd).sum())
@@ -261,10 +261,8 @@ def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: 
         failing = None  # the best run of all is there
     end = runs.rising_end if failing is None or float(failing.upper) != runs.rising_end else None
     if end is not None:  # keep the runs nearest to this end inside
-        valued = np.array(
-            [place for entry, place in zip(runs.entries, runs.places, strict=True) if entry.peak is not None]
-        )
-        nearest = np.sort(np.abs(valued - end))[:LEAST_TO_DROP]
+        has_peak = [entry.peak is not None for entry in runs.entries]
+        nearest = np.sort(np.abs(runs.places[has_peak] - end))[:LEAST_TO_DROP]
         low, high = (min(low, 1 - nearest[-1]), 1.0) if end else (0.0, max(high, nearest[-1]))
     if failing is not None:
         low, high = (low, min(high, failing.beyond)) if failing.upper else (max(low, failing.beyond), high)

@@ -41,9 +41,6 @@ class Points:
         """Return the number of configurations."""
         return len(self.ordered)
 
-    def take(self, indices: NDArray[np.int64]) -> Points:
-        return Points(self.ordered[indices], self.unordered[indices])
-
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -65,7 +62,7 @@ class _Hypothesis:
 
 
 def draw_optima(runs: Points, values: Array, variances: Array, candidates: Points, *, seed: int) -> Posterior:
-    """Return draws of the best candidate, given what the runs reached.
+    """Return draws of the best candidate, given the runs' outcomes.
 
     Args:
         runs: (N,) configurations that ran.
@@ -78,7 +75,8 @@ def draw_optima(runs: Points, values: Array, variances: Array, candidates: Point
     if len(runs) > MOST_RUNS:
         order = np.argsort(values)
         selected = order[np.linspace(0, len(order) - 1, MOST_RUNS).round().astype(np.int64)]
-        runs, values, variances = runs.take(selected), values[selected], variances[selected]
+        runs = Points(runs.ordered[selected], runs.unordered[selected])
+        values, variances = values[selected], variances[selected]
     clipped, slopes = _clip_bad_outcomes(values)
     spread = float(np.std(clipped))
     if spread == 0:

@@ -65,9 +65,10 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
             "are needed, and a parameter that took two values."
         )
     else:
+        estimate = "their values at that epoch are estimated from the gains of the other runs"
         texts += [
-            f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}. Ended earlier: "
-            f"{narrowing.carried}. For these, the value at that epoch is estimated from the gains of the other runs.",
+            f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}."
+            + (f" Runs that ended earlier: {narrowing.carried}; {estimate}." if narrowing.carried else ""),
             f'"Optimum in 40% of draws": {DRAWS:,} surfaces were drawn from a Gaussian process given these runs, and '
             "40% of them have their optimum there. "
             f"A value under 1% is dropped if at least {LEAST_TO_DROP} runs had it.",
@@ -141,8 +142,8 @@ def _early_terminate(analysed: AnalysedSweep) -> list[str]:
     lines = ["early_terminate:", *(f"  {key}: {literal(value)}" for key, value in section.items())]
     if strict is None:
         lines += comment(
-            "This sweep did not set strict: W&B's engine takes true, its documentation says false. With false, a run "
-            f"is judged by its best value so far, which fits a ranking by peak. Early-stopped runs of this sweep: "
+            "This sweep did not set strict: W&B's engine takes true, but its documentation gives false. With false, "
+            "a run is judged by its best value so far, which fits a ranking by peak. Early-stopped runs of this sweep: "
             f"{analysed.early_stops.runs}.",
             2,
         )
@@ -172,7 +173,7 @@ def _evidence(decision: Decision, scale: MetricScale, plan: SweepPlan) -> list[s
     if decision.rises is not None:
         texts.append(
             f"{decision.rises.rule}: {decision.rises.evidence} {decision.rises.consequence} This end is kept. Nothing "
-            "is written beyond it, because no run shows what is possible there."
+            "is written beyond it, because no run has values there."
         )
     if decision.failing is not None:
         end = decision.failing

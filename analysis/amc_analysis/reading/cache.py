@@ -1,4 +1,4 @@
-"""Runs that were read before, on this machine: the next reading asks only for new rows, and works without a network.
+"""A cache of the runs that were read on this machine: the next reading asks only for new rows, or for none offline.
 
 There is one SQLite file for every server, in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``). Each run
 is written as it arrives, so that Ctrl-C loses at most the run at hand. Several processes may use one file. A file that
@@ -106,7 +106,7 @@ class Cache:
     @staticmethod
     def _create_tables(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:  # no other process was faster
+        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:  # another process may have created them
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 connection.execute(f'DROP TABLE "{name}"')
             for statement in _TABLES.split(";"):

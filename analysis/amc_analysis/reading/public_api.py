@@ -40,7 +40,7 @@ PARALLEL_READS = 6  # requests at a time; W&B limits the rate
 RUNS_A_PAGE = 100
 LOG_LINES = 100  # last lines of the console, read only for runs whose end is unclear
 ENDED = frozenset(state for state in RunState if state.is_terminal)
-NOT_COUNTED = " not counted"  # in the token of a living run on a server that counts no rows
+NOT_COUNTED = " not counted"  # in the token of a run that has not ended, on a server that counts no rows
 
 Flags = Mapping[str, Any]  # of one run: exit code, stop, agent and host, as far as the server gives them
 
@@ -182,7 +182,7 @@ def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: s
     record = _run_record(run, flags, project)
     lines = attributes(run).get("historyLineCount")
     token = str(run.created_at)
-    if not isinstance(lines, int):  # no row counts: an ended run keeps its rows, a living one is read again
+    if not isinstance(lines, int):  # no row counts: only a run that has ended keeps its rows
         lines = 0
         token += f" {record.state} {record.heartbeat_at}" if record.state in ENDED else NOT_COUNTED
     try:

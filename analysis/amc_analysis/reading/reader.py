@@ -177,7 +177,7 @@ def _recorded(text: str, run_id: str | None = None) -> RecordedClaims | None:
 
 
 def common_metric(runs: Iterable[RunRecord], name: str | None = None, goal: str | None = None) -> Metric:
-    """Return the metric to rank runs without a sweep by: the given one, else what most of them log.
+    """Return the metric to rank runs without a sweep by: the given one, else one that most of them log.
 
     ``val/combined_acc`` is preferred; then held-out accuracies and the like, then held-out losses, then an accuracy
     whose name does not say on which data. Training and test values are never used.

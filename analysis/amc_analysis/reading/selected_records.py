@@ -31,7 +31,7 @@ from amc_sweeps.runs.records import MetricError, SweepRecord
 
 
 def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions | None]:
-    """Read the selected records, with progress on stderr, and save them where --save says.
+    """Read the selected records, with progress on stderr, and save them in the file of --save.
 
     Returns:
         The records, and a function that reads confusion matrices of other machines' runs; None for a file.

@@ -28,7 +28,7 @@ class ServerSource:
         """Start reading the selected runs, see RunSource; a sweep of an unknown project is looked for.
 
         Raises:
-            BackendError: when no sweep, or more than one, has the id; the message lists what else is there.
+            BackendError: when no sweep, or more than one, has the id; the message lists the sweeps that exist.
             wandb.Error: when the server does not answer as it should.
         """
         if self._has_bulk:
@@ -37,7 +37,7 @@ class ServerSource:
             except NoBulkError:
                 self._has_bulk = False
             except NotFoundError:
-                pass  # the public API knows what else is there
+                pass  # the public API can list other sweeps
         complete = self._completed(selection)
         try:
             return PublicApiSource(self._api).read(complete, positions)

@@ -90,7 +90,7 @@ class RunSource(Protocol):
     """A place to read runs from."""
 
     def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
-        """Start reading the selected runs; ``positions`` says by run id how far histories were read before.
+        """Start reading the selected runs; ``positions`` are by run id those of histories that were read before.
 
         Raises:
             NotFoundError: when there is no such sweep or project.
@@ -119,7 +119,7 @@ def band_decision(band: int | None, value: float | None, threshold: float | None
 
 
 def run_record(content: Mapping[str, Any], project: str) -> RunRecord:
-    """Return a run of a bulk reply or an export file, which have the same names; what is absent is unknown."""
+    """Return a run of a bulk reply or an export file, which have the same names; absent fields are unknown."""
     return RunRecord(
         run_id=content["id"],
         name=content.get("name") or content["id"],

@@ -147,7 +147,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the table that people read: a line for every property, a column for every sweep."""
+    """Return the comparison as a table: a line for every property, a column for every sweep."""
 
     def value(side: Side, number: float | None, run: str | None) -> str:
         return "-" if number is None else f"{MetricScale(side.percentage).text(number)} {run or ''}".rstrip()

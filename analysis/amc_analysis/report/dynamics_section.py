@@ -23,7 +23,7 @@ MOST_CLASSES = 24
 
 
 def dynamics_section(analysed: AnalysedSweep) -> Section | None:
-    """Return the section on what happened inside the runs; None where no run logged the metrics for it."""
+    """Return the section on the dynamics inside runs; None where no run logged the metrics for it."""
     dynamics, scale = analysed.dynamics, analysed.scale
     blocks: list[Block] = []
     if dynamics.modes is not None and dynamics.modes.bimodal:

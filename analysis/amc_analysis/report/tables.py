@@ -180,7 +180,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: null for what is not finite, the text for other types."""
+    """Return a value that JSON can hold: null for a number that is not finite, the text for other types."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.ranking import GEM_TOP_RANKS, RankedRun
 
-ROWS = 20  # of the ranking on the terminal, unless asked for more
+ROWS = 20  # of the ranking on the terminal, without --top
 GEMS_SHOWN = 3
 SHORTEST_NAME = 8  # characters; a narrower column of display names is left out
 
@@ -17,7 +17,7 @@ GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of cause
 
 
 def group_of(cause: Cause) -> str:
-    """Return what a cause means for the reader, one of GROUPS."""
+    """Return the group of a cause, one of GROUPS."""
     if cause in ENDED_WELL:
         return "ended well"
     if cause in CENSORED:
@@ -143,7 +143,7 @@ def metric_text(analysed: AnalysedSweep) -> str:
 
 
 def warnings(analysed: AnalysedSweep) -> list[str]:
-    """List what is missing in the records."""
+    """List the gaps in the records."""
     texts = []
     runs, total = len(analysed.ranked), analysed.record.runs_total or 0
     if total > runs:

@@ -29,7 +29,7 @@ class AnalysedSweep:
 
     record: SweepRecord
     ranked: tuple[RankedRun, ...]  # best peak first
-    outcomes: Outcomes  # what the runs reached, in the order of the ranking
+    outcomes: Outcomes  # in the order of the ranking
     parameters: tuple[Parameter, ...]  # the searched ones with the value of every run, in that order; without seeds
     seed: int = 0  # of permutations, simulations and the forest
     effects: tuple[Effect, ...] = ()  # one a parameter that took at least two values, strongest evidence first
@@ -37,12 +37,12 @@ class AnalysedSweep:
     importance: Importance = field(default_factory=lambda: Importance(0, None, (), "It was not computed."))
     dynamics: Dynamics = field(default_factory=Dynamics)
     findings: tuple[Finding, ...] = ()  # of the integrity rules, errors first
-    next_sweep: NextSweep | None = None  # where it was asked for
-    confusions: tuple[Confusion, ...] = ()  # of the best runs, where their evaluations were asked for
+    next_sweep: NextSweep | None = None  # with --next
+    confusions: tuple[Confusion, ...] = ()  # of the best runs; for the page only
 
     @property
     def metric(self) -> Metric:
-        """What the runs are ranked by."""
+        """The metric of the ranking."""
         return self.record.metric
 
     @property

@@ -1,4 +1,4 @@
-"""What happened inside the runs: learning rate, modes, overfitting, task weights, attractors, classes.
+"""Summaries of the dynamics inside runs: learning rate, modes, overfitting, task weights, attractors, classes.
 
 A summary is None or empty where no run logged its metrics.
 """

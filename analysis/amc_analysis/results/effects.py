@@ -1,4 +1,4 @@
-"""What the searched parameters did: effects, importance, and pairs whose effects cannot be separated."""
+"""Results about the searched parameters: effects, importance, and pairs whose effects cannot be separated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MatchedPairs:
 
 @dataclass(frozen=True)
 class Effect:
-    """What one searched parameter did to performance and to failures."""
+    """The effect of one searched parameter on performance and on failures."""
 
     parameter: str
     kind: Literal["nominal", "ordered"]
@@ -59,7 +59,7 @@ class Effect:
     where: str | None  # the condition under which the parameter exists ("optimizer = sgd"); None: everywhere
     n_elsewhere: int  # runs that lack the parameter
     k: int  # of expected_best: the smallest n among the values
-    equal_epochs: int | None  # outcomes are the best of the first so many epochs; None: outcomes are peaks
+    equal_epochs: int | None  # outcomes are the best of this many first epochs; None: outcomes are peaks
     left_out: int  # runs that failed or were cut short earlier: they count in best and rank score only
     explained: float | None  # share of the variance of the runs' rank scores
     p: float | None  # permutation test of performance; None where it cannot be tested

@@ -46,11 +46,11 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of one rule."""
+    """One finding of a rule."""
 
     rule: Rule
     severity: Severity
-    subjects: tuple[str, ...]  # what it is about: run ids, `parameter`, `parameter=value`, hosts
+    subjects: tuple[str, ...]  # run ids, `parameter`, `parameter=value`, hosts
     numbers: Mapping[str, Number]  # behind the evidence; accuracies and shares as fractions, as logged
     evidence: str  # one sentence with the numbers
-    consequence: str  # one sentence: what not to conclude, or what to do
+    consequence: str  # a conclusion that does not follow, or an action

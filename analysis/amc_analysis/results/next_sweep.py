@@ -77,7 +77,7 @@ class Narrowing:
     horizon: int | None = None  # epoch at which runs were compared; None: too few runs, nothing is excluded
     carried: int = 0  # runs that ended before the horizon
     noise_sd: float = 0.0  # between equal runs
-    equals: int = 0  # runs within noise of the best one, the best one included
+    equals: int = 0  # runs within noise of the best, the best included
 
     @property
     def shrinks(self) -> float:

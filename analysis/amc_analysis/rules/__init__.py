@@ -1,1 +1,1 @@
-"""The integrity rules: what must not be concluded from a sweep, and why."""
+"""The integrity rules: conclusions that a sweep does not support."""

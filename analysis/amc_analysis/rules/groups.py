@@ -177,7 +177,7 @@ def _inside_warmup(analysed: AnalysedSweep) -> Iterator[Finding]:
             numbers={"warmup": max(lengths), "epoch": min(inside), "difference": claim.numbers.get("difference")},
             evidence=f"“{claim.statement}” judges a warmup of {max(lengths):g} epochs, but most of its runs ended in "
             f"epoch {min(inside):g}, during the warmup.",
-            consequence="Runs that end during the warmup say nothing about its effect.",
+            consequence="Runs that end during the warmup are no evidence about its effect.",
         )
 
 

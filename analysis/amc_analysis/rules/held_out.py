@@ -123,7 +123,7 @@ def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
     if len(tasks) > 1:
         runs_by_task = "; ".join(f"{task}: {listed(runs, 3)}" for task, runs in tasks.items())
         subjects = tuple(run for runs in tasks.values() for run in runs)
-        yield _other_labels(subjects, list(tasks), f"The runs did {len(tasks)} different tasks: {runs_by_task}.")
+        yield _other_labels(subjects, list(tasks), f"The runs did {len(tasks)} different tasks. {runs_by_task}.")
     by_name = runs_by_name(analysed.ranked)
     for claim in analysed.claims(*ClaimKind):
         entries = [by_name[run] for run in claim.runs if run in by_name]

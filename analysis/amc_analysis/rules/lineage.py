@@ -21,7 +21,7 @@ _EPOCH_OF_FILE = re.compile(r"epoch[_=-]?(\d+)")
 
 @dataclass(frozen=True)
 class _Split:
-    """How one run divided its frames, as far as the record says."""
+    """The split of one run's frames, as far as it is on record."""
 
     fingerprint: str | None
     fractions: tuple[float, ...] | None
@@ -130,8 +130,7 @@ def _continued_runs(analysed: AnalysedSweep) -> Iterator[tuple[RankedRun, Ranked
 
 def _split(entry: RankedRun) -> _Split:
     config = entry.run.config
-    counts = tuple(number_in(config, name) for name in ("n_train", "n_val", "n_test"))
-    train, val, test = counts
+    train, val, test = (number_in(config, name) for name in ("n_train", "n_val", "n_test"))
     return _Split(
         fingerprint=text_in(config, "split_fingerprint"),
         fractions=_fractions(config.get("split")),

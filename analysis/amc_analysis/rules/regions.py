@@ -101,7 +101,7 @@ def _mostly_failing(parameter: Parameter, failed: Floats) -> list[tuple[str, int
     if not parameter.is_range:
         parts = [(parameter.label(part), failed[runs]) for part, runs in enumerate(parameter.parts)]
         counts = [(label, int(np.nansum(values)), int(np.isfinite(values).sum())) for label, values in parts]
-        return [count for count in counts if _mostly(*count[1:])]
+        return [count for count in counts if _most_fail(*count[1:])]
     ended = np.flatnonzero(parameter.has & np.isfinite(failed))
     rising = ended[np.argsort(parameter.index[ended], kind="stable")]
     ends = []
@@ -110,13 +110,13 @@ def _mostly_failing(parameter: Parameter, failed: Floats) -> list[tuple[str, int
         # A stretch holds all runs of its last value, and at most half of the runs.
         closed = np.append(np.diff(parameter.index[order]) != 0, True)
         for count in np.flatnonzero(closed[: len(order) // 2]) + 1:
-            if _mostly(int(failures[count - 1]), int(count)):
+            if _most_fail(int(failures[count - 1]), int(count)):
                 value = parameter.levels[parameter.index[order[count - 1]]]
                 ends.append((f"{sign} {text_of(value)}", int(failures[count - 1]), int(count)))
     return sorted(ends, key=lambda end: -wilson_interval(end[1], end[2])[0])[:1]
 
 
-def _mostly(failures: int, ended: int) -> bool:
+def _most_fail(failures: int, ended: int) -> bool:
     return ended >= FAILS_LEAST and failures >= FAILS_RATE * ended
 
 

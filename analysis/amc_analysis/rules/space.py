@@ -62,7 +62,7 @@ def zero_variance_param(analysed: AnalysedSweep) -> Iterator[Finding]:
             subjects=(parameter.name,),
             numbers={"value": text_of(value), "n": n},
             evidence=f"The sweep searches {parameter.name}, but all {n} runs had {text_of(value)}.",
-            consequence=f"This sweep says nothing about {parameter.name}.",
+            consequence=f"This sweep is no evidence about {parameter.name}.",
         )
 
 

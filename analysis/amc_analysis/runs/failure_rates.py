@@ -1,4 +1,4 @@
-"""How runs ended, counted: failure rates with intervals, by host and by agent, and what early stopping saved."""
+"""Failure rates with intervals, in all, by host and by agent, and the epochs that early stopping saved."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Hyperband, a person or a crash cut runs short. Such a run is censored, not bad.
 - ``Outcomes.rank_score`` is the share of the other runs that a run beats; each pair is compared by the best value of
   the epochs that both reached. It is Gehan's generalised Wilcoxon score (Biometrika 52, 1965), with the time of
   comparison in the place of the censored value. The average is 0.5. If no run was cut short, it is the peak's rank.
-- ``Outcomes.reached`` is the best value of the first so many epochs, in the metric's unit.
+- ``Outcomes.reached`` is the best value of the first ``equal_epochs`` epochs, in the metric's unit.
 - ``carry_to_horizon`` estimates what the runs that ended early would have reached, and how uncertain that is.
 
 In names: N runs, U different lengths.

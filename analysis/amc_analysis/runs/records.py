@@ -13,7 +13,7 @@ from amc_sweeps.runs.records import Point, RunRecord
 
 
 class SweepUnreadableError(RuntimeError):
-    """A server, the cache or a file does not give the runs; the message says why."""
+    """A server, the cache or a file does not give the runs; the message gives the reason."""
 
 
 @dataclass(frozen=True)
