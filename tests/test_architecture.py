@@ -40,7 +40,7 @@ ROOMS: dict[str, list[str]] = {
         *("app", "process"),
     ],
     "amc_agents": [
-        *("sweep_control", "sweep_status", "preflight", "doctor"),
+        *("background_process", "open_target", "sweep_control", "sweep_status", "preflight", "doctor"),
         *("trial", "fleet", "commands"),
     ],
     "amc_analysis": [
@@ -138,6 +138,14 @@ def test_every_file_is_in_a_room(package: str) -> None:
     folder = _source_folders()[package]
     there = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__init__.py")}
     assert there - {"__init__"} == set(ROOMS[package])
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_tests_lie_in_rooms_of_their_wing(package: str) -> None:
+    # A test of several rooms, or of a file beside the rooms, lies directly in its wing's folder.
+    folder = ROOT / "tests" / package.removeprefix("amc_")
+    used = {str(file.parent.relative_to(folder)) for file in folder.rglob("test_*.py")}
+    assert {room for room in used - {"."} if not (_source_folders()[package] / room).is_dir()} == set()
 
 
 def test_no_folder_has_too_many_modules() -> None:

@@ -1,4 +1,4 @@
-"""A backbone from timm or from iq_networks.py, with one head for the modulation and one for the SNR.
+"""A backbone from timm or from own_networks.py, with one head for the modulation and one for the SNR.
 
 In names: B frames, X the shape of one frame's input, which is (C, H, W) for images and (2, 1024) for IQ, D features, K
 classes of a task.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfig
 from amc_core.inputs.representations import CHANNELS, input_shape
-from amc_core.models.iq_networks import AmcConvNet, IqConvNet
+from amc_core.models.own_networks import AmcConvNet, IqConvNet
 
 _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 

@@ -1,10 +1,66 @@
-"""Names of evaluation files, in a run's folder and with W&B (free of torch)."""
+"""The evaluation of an epoch as files: their names, in a run's folder and with W&B, and their content (no torch)."""
 
 from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amc_core.files import write_whole
+
+if TYPE_CHECKING:
+    from amc_core.training.evaluation import Evaluation
 
 BEST_FILE = "evaluation/best.json"  # with W&B: a copy of the epoch with the highest val/combined_acc so far
 
 
 def epoch_file(epoch: int) -> str:
-    """Return the file of one epoch's validation, which ``recorders.write_evaluation`` writes."""
+    """Return the file of one epoch's validation, which ``write_evaluation`` writes."""
     return f"evaluation/epoch_{epoch:04d}.json"
+
+
+def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
+    """Write ``evaluation/STEM.json`` with everything, and the same as five CSV tables; return the folder.
+
+    ``STEM_metrics.csv`` has a row a single value, the facts first; ``STEM_scores.csv`` a row a modulation, family and
+    SNR level; ``STEM_attractors.csv`` a row a level that an attractor swallows, with the share of its frames;
+    ``STEM_modulation_confusion.csv`` and ``STEM_snr_confusion.csv`` a row a true class and a column a guessed one. A
+    continued trial replaces the files of the epochs that it computes again.
+
+    Args:
+        facts: values to add, such as the metrics of the epoch or the checkpoint.
+    """
+    folder = run_dir / "evaluation"
+    folder.mkdir(exist_ok=True)
+    content = evaluation.to_mapping()
+    write_whole(folder / f"{stem}.json", json.dumps({**facts, **content}, indent=2) + "\n")
+    single = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
+    _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), single.items())
+    swallowed = [
+        (attractor.snr_db, true_db, share)
+        for attractor in evaluation.attractors
+        for true_db, share in attractor.swallowed.items()
+    ]
+    _replace_csv(folder / f"{stem}_attractors.csv", ("attractor_db", "true_db", "share"), swallowed)
+    columns = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc")
+    kinds = {"modulation": content["by_modulation"], "family": content["by_family"], "snr": content["by_snr"]}
+    rows = [
+        {"kind": kind, "name": score.get("name", score.get("snr_db")), **score}
+        for kind, scores in kinds.items()
+        for score in scores
+    ]
+    table = [[row.get(column, "") for column in columns] for row in rows]
+    _replace_csv(folder / f"{stem}_scores.csv", columns, table)
+    for task, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
+        counts = [[name, *row] for name, row in zip(classes, content[f"{task}_confusion"], strict=True)]
+        _replace_csv(folder / f"{stem}_{task}_confusion.csv", ("true", *classes), counts)
+    return folder
+
+
+def _replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_whole(path, text.getvalue())

@@ -20,10 +20,10 @@ from amc_core.config import TrialConfig
 from amc_core.data.radioml import RadioMLFile
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.evaluation import Evaluation
+from amc_core.training.evaluation_files import write_evaluation
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
-from amc_core.training.recorders import write_evaluation
-from amc_core.training.resume import resume, save_last
+from amc_core.training.save_and_resume import resume, save_last
 from amc_core.training.schedules import epoch_positions, level_weights
 from amc_core.training.state import Diverged, TrainingState
 from amc_core.training.steps import evaluate, train_epoch

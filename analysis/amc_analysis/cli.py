@@ -18,7 +18,7 @@ from amc_analysis.analyse import add_conclusions, rank_runs
 from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
-from amc_analysis.report.tables import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
+from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_core.files import write_whole
 from amc_sweeps.backend.options import InterruptibleCommand, refuse
 

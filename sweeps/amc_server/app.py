@@ -24,7 +24,7 @@ from amc_server.graphql.context import Context
 from amc_server.graphql.endpoint import MAX_GRAPHQL_BYTES, GraphqlEndpoint
 from amc_server.graphql.mutations import MutationRoot
 from amc_server.graphql.query_nodes import NODES, QueryRoot
-from amc_server.http import bulk
+from amc_server.http import whole_histories
 from amc_server.http.file_stream import apply_post, read_post
 from amc_server.http.files import FileEndpoints, run_at
 from amc_server.http.guard import guarded, guarded_page
@@ -99,8 +99,8 @@ class _Server:
         return Json(counts)
 
     async def bulk(self, request: Request) -> Response:
-        content = bulk.read_request(read_json_body(await read_body(request, MAX_GRAPHQL_BYTES)))
-        return StreamingResponse(bulk.reply(self.storage, content), media_type=bulk.CONTENT_TYPE)
+        content = whole_histories.read_request(read_json_body(await read_body(request, MAX_GRAPHQL_BYTES)))
+        return StreamingResponse(whole_histories.reply(self.storage, content), media_type=whole_histories.CONTENT_TYPE)
 
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)

@@ -31,9 +31,9 @@ sys.path[:0] = [str(ROOT / part) for part in ("tests/support", "sweeps", "agents
 
 from embedded_server import EmbeddedServer  # noqa: E402 - the path is set above
 
-from amc_analysis.reading.bulk import BulkSource  # noqa: E402
 from amc_analysis.reading.reader import read  # noqa: E402
 from amc_analysis.reading.sources import Selection  # noqa: E402
+from amc_analysis.reading.whole_histories import BulkSource  # noqa: E402
 from amc_analysis.runs.records import history_of  # noqa: E402
 from amc_server.store.records import Line  # noqa: E402
 from amc_server.store.storage import Storage  # noqa: E402

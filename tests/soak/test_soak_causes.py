@@ -23,9 +23,9 @@ from embedded_server import EmbeddedServer
 from results_file import keep
 
 from amc_analysis.analyse import rank_runs
-from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.reader import read
 from amc_analysis.reading.sources import Selection
+from amc_analysis.reading.whole_histories import BulkSource
 
 pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 

@@ -14,7 +14,6 @@ from typing import Any
 import click
 import yaml
 
-from amc_agents.commands.targets import open_target
 from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Event, open_display
@@ -22,6 +21,7 @@ from amc_agents.fleet.loop import Fleet
 from amc_agents.fleet.policy import EndedTrial, Outcome, Rules
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
 from amc_agents.fleet.watch import SweepReader, Watcher
+from amc_agents.open_target import open_target
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
 from amc_analysis.reading.wandb_api import translate_errors

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from amc_agents.commands.targets import open_client
+from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
 from amc_sweeps.values import as_number

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from amc_agents.commands.targets import OpenTarget, open_target
+from amc_agents.open_target import OpenTarget, open_target
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.number_formats import percent, points

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amc_agents.commands.steering import change_sweep
-from amc_agents.commands.targets import OpenTarget, open_target
+from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import Action
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.config import check_value, parse_flag
@@ -107,8 +107,8 @@ def _prepare_trial(run: OpenTarget, given: dict[str, Any], data: str | None, run
 
 
 def _require_checkpoint(run: OpenTarget, folder: Path) -> None:
-    from amc_agents.trial.checkpoints import find_artifact
     from amc_agents.trial.relaunch import RelaunchError
+    from amc_agents.trial.resume_checkpoint import find_artifact
 
     if (folder / "last.pt").is_file() or find_artifact(run.api, run.path) is not None:
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import platformdirs
 
-from amc_agents.commands.background import Announce, run_in_background
+from amc_agents.background_process import Announce, run_in_background
 from amc_sweeps.backend.keys import NO_KEY
 from amc_sweeps.backend.options import Refusal
 from amc_sweeps.backend.running_servers import ServerState, remove_server_state, write_server_state

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from amc_agents.commands.targets import OpenTarget, open_target
+from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
 from amc_analysis.reading.wandb_api import translate_errors

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from amc_agents.commands.targets import OpenTarget, open_target
+from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import Action, SweepControlError, change_state, living_runs
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options

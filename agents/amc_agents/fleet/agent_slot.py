@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_agents.fleet.devices import Device, Reading
-from amc_agents.fleet.evidence import read_log
 from amc_agents.fleet.processes import (
     PROCESS_TAG,
     children,
@@ -26,6 +25,7 @@ from amc_agents.fleet.processes import (
     reap,
     tagged,
 )
+from amc_agents.fleet.trial_evidence import read_log
 
 LEFTOVERS_S = 10.0  # how long the children of a dead trial may still run
 

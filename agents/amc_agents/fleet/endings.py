@@ -10,8 +10,8 @@ import yaml
 
 from amc_agents.fleet.agent_slot import AgentSlot, TrialProcess
 from amc_agents.fleet.display import Display, Event
-from amc_agents.fleet.evidence import NO_RECORD, WandbRecord, classify_end, last_lines
 from amc_agents.fleet.policy import Blame, EndedTrial, blame
+from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord, classify_end, last_lines
 from amc_agents.fleet.watch import Watcher
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Diagnosis

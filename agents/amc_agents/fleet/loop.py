@@ -17,9 +17,9 @@ from amc_agents.fleet.agent_slot import AgentSlot, TrialProcess
 from amc_agents.fleet.devices import Driver, Reading, device_fault, other_users
 from amc_agents.fleet.display import Display, Event, rows
 from amc_agents.fleet.endings import Endings
-from amc_agents.fleet.evidence import MemoryKills, last_lines
 from amc_agents.fleet.policy import AgentEnd, EndedTrial, Outcome, Rules, RunningTrial
 from amc_agents.fleet.processes import reap_inherited, tagged
+from amc_agents.fleet.trial_evidence import MemoryKills, last_lines
 from amc_agents.fleet.watch import Watcher
 from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason

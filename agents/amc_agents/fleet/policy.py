@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amc_agents.fleet.evidence import last_lines
+from amc_agents.fleet.trial_evidence import last_lines
 from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import FAILURES, Cause
 

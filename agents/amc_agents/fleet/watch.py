@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from amc_agents.fleet.evidence import NO_RECORD, WandbRecord
+from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord
 from amc_analysis.reading.wandb_private import send_query
 from amc_sweeps.values import as_finite
 

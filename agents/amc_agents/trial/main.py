@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from amc_agents.trial.checkpoints import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.end_reason import train_to_end
+from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
@@ -186,7 +186,7 @@ def _resume_mode(environ: Mapping[str, str]) -> Literal["allow"] | None:
 
 
 def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
-    from amc_core.training.recorders import FileRecorder
+    from amc_core.training.file_recorder import FileRecorder
 
     run_dir = _new_run_dir(runs_dir)
     try:

@@ -17,10 +17,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from amc_agents.trial.checkpoints import UploadWhen, upload_checkpoint
 from amc_agents.trial.end_and_history import End, read_end, read_rows
 from amc_agents.trial.evaluations import BestEvaluation
 from amc_agents.trial.relaunch import child_environment
+from amc_agents.trial.resume_checkpoint import UploadWhen, upload_checkpoint
 from amc_agents.trial.wandb_recorder import log_missing_rows
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 from amc_sweeps.runs.run_states import RunState

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amc_agents.trial.checkpoints import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.end_and_history import write_end
 from amc_agents.trial.evaluations import upload_evaluations
 from amc_agents.trial.relaunch import continued_values
+from amc_agents.trial.resume_checkpoint import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.wandb_recorder import ClientLostError, RunRecorder, detect_lost_client
 from amc_core.config import TrialConfig, current_value
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason

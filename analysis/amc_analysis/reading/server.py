@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from amc_analysis.reading.bulk import BulkSource, NoBulkError
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.sources import FileSource, HistoryPosition, NotFoundError, Selection, SourceReply
 from amc_analysis.reading.wandb_api import open_api
+from amc_analysis.reading.whole_histories import BulkSource, NoBulkError
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError

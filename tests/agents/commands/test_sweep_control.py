@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main, steering
-from amc_agents.commands.targets import OpenTarget
+from amc_agents.open_target import OpenTarget
 from amc_agents.sweep_control import Action, Change, refusal
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.runs.run_states import SweepState

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_agents.fleet.evidence import NO_RECORD, MemoryKills, WandbRecord, classify_end, last_lines, read_log
+from amc_agents.fleet.trial_evidence import NO_RECORD, MemoryKills, WandbRecord, classify_end, last_lines, read_log
 from amc_sweeps.runs.causes import Cause
 
 TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3\n'

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from amc_agents.fleet.evidence import NO_RECORD, WandbRecord
+from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord
 from amc_agents.fleet.watch import SweepReader, Watcher
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
-from amc_agents.trial.checkpoints import find_resume_point
 from amc_agents.trial.end_and_history import append_row, read_end, read_rows, remove_end, truncate_rows, write_end
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.reopen import Reopened, reopen_preempted
+from amc_agents.trial.resume_checkpoint import find_resume_point
 from amc_core.training.checkpoint import CheckpointError
 from amc_core.training.loop import train
 from amc_sweeps.runs.causes import EndReason

@@ -27,11 +27,11 @@ from tiny_files import synthetic_file
 
 from amc_agents.trial.evaluations import RUNNING_BEST, BestEvaluation, best_epoch, is_better
 from amc_analysis.analyse import rank_runs
-from amc_analysis.reading.bulk import BulkSource
 from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.evaluations import cached_confusions, fetch_confusions
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.sources import MAX_FILE_BYTES, FileSource
+from amc_analysis.reading.whole_histories import BulkSource
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.confusion import MAX_RUNS, Confusion, confusion_of, read_confusions
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file

@@ -16,10 +16,10 @@ import pytest
 from embedded_server import EmbeddedServer
 from limiting_proxy import LimitingProxy
 
-from amc_analysis.reading.bulk import BulkSource, NoBulkError, wait_s
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import assemble, common_metric, read
 from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
+from amc_analysis.reading.whole_histories import BulkSource, NoBulkError, wait_s
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
 from amc_sweeps.grammar.hyperband import BandDecision

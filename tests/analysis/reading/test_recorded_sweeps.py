@@ -231,9 +231,9 @@ def test_an_export_into_a_missing_folder_is_refused_before_anything_is_read(tmp_
 
 @pytest.mark.usefixtures("imported_files")
 def test_the_server_returns_claims_unchanged(server: EmbeddedServer) -> None:
-    from amc_analysis.reading.bulk import BulkSource
     from amc_analysis.reading.reader import read
     from amc_analysis.reading.sources import Selection
+    from amc_analysis.reading.whole_histories import BulkSource
 
     source = BulkSource(server.base_url, server.key)
     for name in SWEEPS:

@@ -23,7 +23,7 @@ from amc_agents.preflight.check_sweep import check_sweep
 from amc_analysis.analyse import analyse
 from amc_analysis.cli import main
 from amc_analysis.report.comparison import compare, comparison_json
-from amc_analysis.report.tables import RUN_FIELDS, SCHEMA_VERSION, to_json
+from amc_analysis.report.json_and_csv import RUN_FIELDS, SCHEMA_VERSION, to_json
 
 
 def test_help_imports_no_heavy_library() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.training.evaluation import Evaluation, attractors, scores
-from amc_core.training.recorders import write_evaluation
+from amc_core.training.evaluation_files import write_evaluation
 
 LEVELS_DB = tuple(range(0, 32, 2))
 N = 400  # frames of a true level

@@ -22,9 +22,9 @@ from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
 from amc_core.training import steps
 from amc_core.training.checkpoint import load_checkpoint
+from amc_core.training.file_recorder import FileRecorder
 from amc_core.training.loop import train
 from amc_core.training.losses import MultiTaskLoss
-from amc_core.training.recorders import FileRecorder
 from amc_core.training.state import Diverged
 
 

@@ -1,4 +1,4 @@
-"""The embedded server's bulk operation: every run with its whole history in one reply, see ``amc_server.http.bulk``.
+"""The embedded server's bulk operation: all runs with whole histories, see ``amc_server.http.whole_histories``.
 
 The wandb client has no call for it, so it is plain HTTP with the same key. Files of runs are read the same way, which
 saves the time to start the client.

@@ -17,7 +17,7 @@ from training_surface import simulate
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.report.comparison import COMPARISON_VERSION
-from amc_analysis.report.tables import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
 from amc_sweeps.runs.records import SweepRecord
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from in_process_server import InProcessServer
 
-from amc_server.http.bulk import read_request, reply
+from amc_server.http.whole_histories import read_request, reply
 
 CONFIG = """
 method: random
@@ -78,7 +78,7 @@ def test_rows_are_sent_as_they_were_logged_with_bare_nan(server: InProcessServer
 def test_a_long_history_is_sent_in_several_arrays(
     server: InProcessServer, sweep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amc_server.http.bulk.ROWS_AN_ARRAY", 3)
+    monkeypatch.setattr("amc_server.http.whole_histories.ROWS_AN_ARRAY", 3)
     server.begin("long", sweep=sweep)
     server.log("long", *(number / 10 for number in range(8)))
     server.log("long", 0.9, offset=20)  # lines in between were never sent
