@@ -1,4 +1,4 @@
-"""How often conclusions are right where the truth is known: counts over simulated sweeps."""
+"""Counts of right conclusions over simulated sweeps, where the truth is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.statistics import wilson_interval
 
 POPULATION = 40_000  # curves from which the truth of a mean is taken
-# The sd of outcomes between runs of one configuration: what a planted effect is measured in.
+# The sd of outcomes between runs of one configuration: the unit of planted effects.
 NOISE_SD = math.hypot(RUN_SD, EPOCH_SD / 2)
 
 

@@ -1,4 +1,4 @@
-"""Many simulated sweeps and their next sweeps: whether these still hold the optimum, and how small they are."""
+"""Many simulated sweeps and their next sweeps: whether these contain the optimum, and how small they are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trial:
 
     @property
     def inside(self) -> bool:
-        """Whether the next sweep still has the optimum."""
+        """Whether the next sweep contains the optimum."""
         return all(self.holds.values())
 
     @property
@@ -52,7 +52,7 @@ def median(values: Iterable[float]) -> float:
 
 def _part(before: Mapping[str, Any], after: Mapping[str, Any], optimum: Any) -> tuple[bool, float]:
     if "values" in before:
-        kept = after["values"] if "values" in after else [after["value"]]
-        return optimum in kept, len(kept) / len(before["values"])
+        values = after["values"] if "values" in after else [after["value"]]
+        return optimum in values, len(values) / len(before["values"])
     width = math.log(after["max"] / after["min"]) / math.log(before["max"] / before["min"])
     return after["min"] <= optimum <= after["max"], width

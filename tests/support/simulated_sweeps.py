@@ -1,7 +1,7 @@
 """Sweeps with a known truth, for calibrating the statistics and the rules.
 
-Runs are curves that rise and flatten, plus an offset of the run (its seed) and epoch noise; they crash at random
-epochs, Hyperband stops them as it would, some are cancelled. Nothing depends on the configuration unless planted.
+Runs are curves that rise and flatten, plus an offset of the run (its seed) and epoch noise. Some crash at random
+epochs, are stopped by Hyperband, or are cancelled. Only planted effects depend on the configuration.
 Records are built as they are read from a server. The causes of the ends are given.
 """
 
@@ -56,7 +56,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Setting:
-    """What happens to the runs of one sweep."""
+    """The conditions of the runs of one sweep."""
 
     n: int
     crash: float = 0.0  # probability that a run crashes, at a random epoch
@@ -136,8 +136,8 @@ def simulated_sweep(
 
     Args:
         runs: named run0000, run0001, ... in this order.
-        config: what the sweep's configuration has besides, or otherwise.
-        metric: what they are ranked by.
+        config: entries of the sweep's configuration, in addition to the usual ones or in their place.
+        metric: the metric of the ranking.
         fields: of the SweepRecord.
     """
     full = {

@@ -37,7 +37,7 @@ def run(run_id: str, values: Sequence[float] = (), state: str = "finished", **fi
 
 
 def completed(run_id: str, values: Sequence[float], **fields: Any) -> RunRecord:
-    """Return a run that says it completed."""
+    """Return a run whose end reason is completed."""
     return run(run_id, values, exit_code=0, summary={"end_reason": "completed"}, **fields)
 
 
@@ -72,7 +72,7 @@ def configured(max_lr: float) -> dict[str, object]:
 
 
 def story() -> SweepRecord:
-    """Return a sweep with a lost gem, two whole runs, an early stop, a divergence, one out of memory, one running."""
+    """Return a sweep with a lost gem, two ended well, an early stop, a divergence, one out of memory, one running."""
     return sweep(
         completed("whole", [0.02 * e for e in range(1, 21)], config=configured(1e-3), stop_recorded=False),
         run("gem", [0.05 * e for e in range(1, 11)], "crashed", config=configured(2e-3), stop_recorded=False),

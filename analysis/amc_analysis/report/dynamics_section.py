@@ -74,12 +74,13 @@ def _gap(gap: GapSummary, analysed: AnalysedSweep) -> list[Block]:
     thirds = ((gap.early, "first"), (gap.middle, "middle"), (gap.late, "last"))
     means = ", ".join(f"{scale.signed(value)} in the {name}" for value, name in thirds if value is not None)
     text = f"{name} ({gap.train_metric}): {means} third of the epochs. " if means else ""
-    text += (
-        f"{gap.overfitting} of {counted(gap.judged, 'run')} overfit: validation gets worse while train still improves."
-    )
+    if gap.judged:
+        text += (
+            f"{gap.overfitting} of {counted(gap.judged, 'run')} overfit: validation gets worse while train improves. "
+        )
     if gap.judged < len(gap.runs):
-        text += f" {counted(len(gap.runs) - gap.judged, 'run')} had too few epochs to judge."
-    blocks: list[Block] = [text]
+        text += f"{counted(len(gap.runs) - gap.judged, 'run')} had too few epochs to judge."
+    blocks: list[Block] = [text.rstrip()]
     if gap.overfitting:
         rows = [
             [

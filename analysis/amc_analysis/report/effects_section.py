@@ -65,7 +65,9 @@ def _overview(effects: tuple[Effect, ...]) -> str:
 def _table(effect: Effect, scale: MetricScale) -> Table:
     captions = []
     if effect.equal_epochs is not None:
-        captions.append(f"{effect.parameter}: outcomes are the best of the first {effect.equal_epochs} epochs.")
+        captions.append(
+            f"{effect.parameter}: outcomes are the best of the first {counted(effect.equal_epochs, 'epoch')}."
+        )
         captions += [f"Left out: {counted(effect.left_out, 'shorter run')}."] if effect.left_out else []
     if effect.where is not None:
         captions.append(f"{effect.parameter} exists only where {effect.where}. Runs without it: {effect.n_elsewhere}.")

@@ -42,7 +42,7 @@ def never_sampled_value(analysed: AnalysedSweep) -> Iterator[Finding]:
                 severity=Severity.WARNING,
                 subjects=(f"{parameter.name}={text_of(value)}",),
                 numbers={"value": text_of(value), "n": n, "chance": by_chance},
-                evidence=f"No run of {n} had {parameter.name} = {text_of(value)}, which the sweep lists "
+                evidence=f"None of {counted(n, 'run')} had {parameter.name} = {text_of(value)}, which the sweep lists "
                 f"(the probability of this in random draws is {by_chance:.2g}).",
                 consequence=f"There is no evidence about {text_of(value)}. Do not recommend it or rule it out.",
             )
