@@ -211,12 +211,12 @@ def _later_rows(run: Any, position: HistoryPosition, lines: int) -> History | No
     return later if later.length == lines - position.lines else None
 
 
-def _last_step(history: History, before: HistoryPosition | None) -> int | None:
+def _last_step(history: History, position: HistoryPosition | None) -> int | None:
     """Return the highest step so far; None where a row has none."""
     steps = history.column("_step").values
     if len(steps) != history.length or not all(map(math.isfinite, steps)):
         return None
-    earlier = [] if before is None or before.last_step is None else [before.last_step]
+    earlier = [] if position is None or position.last_step is None else [position.last_step]
     return max([*earlier, *map(int, steps)], default=None)
 
 

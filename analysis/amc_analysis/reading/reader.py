@@ -40,7 +40,7 @@ def read(
     cache: Cache | None = None,
     metric: str | None = None,
     goal: str | None = None,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = lambda _runs, _total: None,
 ) -> SweepRecord:
     """Return the selected runs with the whole history of every one.
 

@@ -122,7 +122,7 @@ def _progress(selection: Selection) -> Iterator[Progress]:
     """Show the progress of reading on stderr: a bar on a terminal, else one line."""
     if not sys.stderr.isatty():
         click.echo(f"reading {selection.path}", err=True)
-        yield lambda _done, _total: None
+        yield lambda _runs, _total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -131,4 +131,4 @@ def _progress(selection: Selection) -> Iterator[Progress]:
     columns = (TextColumn(f"reading {selection.path}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("runs", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda runs, total: bar.update(task, completed=runs, total=total)

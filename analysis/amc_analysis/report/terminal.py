@@ -108,9 +108,9 @@ def _print_table(table: Table, console: Console, max_rows: int | None = None) ->
 
 def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) -> RichTable:
     """Fit the ranking into the console's width: leave out the smoothed peak first, then display names."""
-    shown = wording.shown_rows(analysed, rows)
-    columns = _columns(analysed, shown, _gem(console))
-    names = {entry.run.run_id: entry.run.name for entry in shown if entry.run.name != entry.run.run_id}
+    entries = wording.shown_rows(analysed, rows)
+    columns = _columns(analysed, entries, _gem(console))
+    names = {entry.run.run_id: entry.run.name for entry in entries if entry.run.name != entry.run.run_id}
     longest = max(map(len, names.values()), default=0)
     needed = sum(_width(title, cells) for title, cells in columns.items())
     if needed + min(longest, 2 * wording.SHORTEST_NAME) + 2 > console.width:
@@ -124,7 +124,7 @@ def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) 
         )
         if title == "run" and room >= wording.SHORTEST_NAME:
             table.add_column("name", no_wrap=True, min_width=room)
-    for place, entry in enumerate(shown):
+    for place, entry in enumerate(entries):
         row = [Text(column[place]) for column in columns.values()]
         row[-1].stylize(_STYLES[wording.group_of(entry.cause)])
         if room >= wording.SHORTEST_NAME:
@@ -134,20 +134,20 @@ def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) 
     return table
 
 
-def _columns(analysed: AnalysedSweep, shown: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
+def _columns(analysed: AnalysedSweep, entries: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:
     """Return title -> cells of the ranking; a column of test values only where there are any."""
     scale = analysed.scale
     columns = {
-        "#": [wording.rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in shown],
-        "run": [entry.run.run_id for entry in shown],
-        analysed.peak_name: [scale.text(entry.peak) for entry in shown],
-        "smoothed": [scale.text(entry.smoothed_peak) for entry in shown],
-        "at": [wording.epoch_text(entry.peak_epoch) for entry in shown],
-        "last": [scale.text(entry.last) for entry in shown],
-        "test": [scale.text(entry.test) for entry in shown],
-        "epochs": [wording.epochs_text(entry) for entry in shown],
-        "state": [entry.run.state for entry in shown],
-        "cause": [f"{entry.cause}{'' if entry.diagnosis.confidence == 'certain' else '?'}" for entry in shown],
+        "#": [wording.rank_text(entry, gem) + ("" if entry.is_gem or entry.excluded_by else "  ") for entry in entries],
+        "run": [entry.run.run_id for entry in entries],
+        analysed.peak_name: [scale.text(entry.peak) for entry in entries],
+        "smoothed": [scale.text(entry.smoothed_peak) for entry in entries],
+        "at": [wording.epoch_text(entry.peak_epoch) for entry in entries],
+        "last": [scale.text(entry.last) for entry in entries],
+        "test": [scale.text(entry.test) for entry in entries],
+        "epochs": [wording.epochs_text(entry) for entry in entries],
+        "state": [entry.run.state for entry in entries],
+        "cause": [f"{entry.cause}{'' if entry.diagnosis.confidence == 'certain' else '?'}" for entry in entries],
     }
     if all(entry.test is None for entry in analysed.ranked):
         del columns["test"]

@@ -32,8 +32,8 @@ def epoch_text(epoch: float | None) -> str:
 
 def epochs_text(entry: RankedRun) -> str:
     """Write how many epochs of how many; "-" where a run has a value but logged no epochs."""
-    done = "-" if entry.epochs == 0 and entry.peak is not None else str(entry.epochs)
-    return done if entry.epochs_planned is None else f"{done}/{entry.epochs_planned}"
+    epochs = "-" if entry.epochs == 0 and entry.peak is not None else str(entry.epochs)
+    return epochs if entry.epochs_planned is None else f"{epochs}/{entry.epochs_planned}"
 
 
 def p_text(p: float | None) -> str:

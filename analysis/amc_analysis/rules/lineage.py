@@ -48,15 +48,16 @@ class _Split:
 def split_changed_on_resume(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run that continues another run's weights on another split."""
     for child, parent in _continued_runs(analysed):
-        own, before = _split(child), _parent_split(child, parent)
-        if not own.differs_from(before):
+        split, parent_split = _split(child), _parent_split(child, parent)
+        if not split.differs_from(parent_split):
             continue
         yield Finding(
             rule=Rule.SPLIT_CHANGED_ON_RESUME,
             severity=Severity.ERROR,
             subjects=(child.run.run_id, *([parent.run.run_id] if parent else [])),
-            numbers={"split": str(own), "parent_split": str(before)},
-            evidence=f"{run_label(child)} has split {own} and starts from weights that were trained on split {before}.",
+            numbers={"split": str(split), "parent_split": str(parent_split)},
+            evidence=f"{run_label(child)} has split {split} and starts from weights that were trained on split "
+            f"{parent_split}.",
             consequence="Its validation and test values do not measure generalisation. Train it again on one split.",
         )
 
@@ -64,8 +65,8 @@ def split_changed_on_resume(analysed: AnalysedSweep) -> Iterator[Finding]:
 def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report held-out frames that were trained on, by the run's record or by counting frames."""
     for child, parent in _continued_runs(analysed):
-        own = _split(child)
-        held_out = None if own.counts is None else own.counts[1] + own.counts[2]
+        split = _split(child)
+        held_out = None if split.counts is None else split.counts[1] + split.counts[2]
         share = number_in(child.run.config, "heldout_trained_on")
         if share is not None:
             if share <= 0:
@@ -73,7 +74,7 @@ def heldout_overlap_bound(analysed: AnalysedSweep) -> Iterator[Finding]:
             overlap = None if held_out is None else round(share * held_out)
             source = "from the run's record"
         else:
-            overlap = _least_overlap(own, _parent_split(child, parent))
+            overlap = _least_overlap(split, _parent_split(child, parent))
             if not overlap or not held_out:
                 continue
             share, source = (

@@ -67,10 +67,10 @@ class History:
         """Return this history with the rows of a later one after it."""
         columns = dict(self.columns)
         for name, column in later.columns.items():
-            before = self.column(name)
+            earlier = self.column(name)
             columns[name] = Column(
-                np.concatenate([before.rows, column.rows + self.length]),
-                np.concatenate([before.values, column.values]),
+                np.concatenate([earlier.rows, column.rows + self.length]),
+                np.concatenate([earlier.values, column.values]),
             )
         return History(self.length + later.length, columns)
 
