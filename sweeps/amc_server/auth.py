@@ -10,18 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 import secrets
-import time
 from pathlib import Path
 from typing import Any
+
+from itsdangerous import BadData, URLSafeTimedSerializer
 
 from amc_core.files import write_whole
 
 KEY_FORM = re.compile(r"amc-[0-9a-f]{40}")
 COOKIE = "amc_session"
-SIGNATURE_LIFETIME_S = 24 * 3600.0  # W&B's own signed URLs last a day
+COOKIE_LIFETIME_S = 90 * 86400
+SIGNATURE_LIFETIME_S = 24 * 3600  # W&B's own signed URLs last a day
 
 
 class KeyFileError(RuntimeError):
@@ -92,38 +93,36 @@ class Gate:
         return _equal(password, self._key) and user == "api"
 
     def admits_cookie(self, cookie: str | None) -> bool:
-        """Return whether a browser's cookie belongs to the present key."""
-        return self._key is None or (cookie is not None and _equal(cookie, self.cookie()))
+        """Return whether a browser's cookie belongs to the present key and is not too old."""
+        return self._key is None or self._read(self._session(), cookie or "", COOKIE_LIFETIME_S) is not None
 
     def cookie(self) -> str:
         """Return the cookie that a browser sends instead of the key."""
-        return self._sign(f"session/{self._key}")
+        return str(self._signer(self._session()).dumps([]))
 
-    def sign(self, action: str, *claim: int | str, now: float | None = None) -> str:
+    def _session(self) -> str:
+        return f"session/{self._key}"  # a new key ends every session
+
+    def sign(self, action: str, *claim: int | str) -> str:
         """Return a token that allows one action on one thing for a day: ``sign("run-file", run, file name)``."""
-        expires = (time.time() if now is None else now) + SIGNATURE_LIFETIME_S
-        payload = _encode(json.dumps([action, *claim, round(expires)]).encode())
-        return f"{payload}.{self._sign(payload)}"
+        return str(self._signer(action).dumps(claim))
 
-    def read(self, action: str, token: str, *, now: float | None = None) -> list[Any] | None:
+    def read(self, action: str, token: str) -> list[Any] | None:
         """Return the claim of a token; None if it is not from this server, is for another action, or has expired."""
-        payload, _, signature = token.partition(".")
-        if not _equal(signature, self._sign(payload)):
-            return None
-        signed_action, *claim, expires = json.loads(_decode(payload))
-        return claim if signed_action == action and (time.time() if now is None else now) <= expires else None
+        return self._read(action, token, SIGNATURE_LIFETIME_S)
 
-    def _sign(self, text: str) -> str:
-        return _encode(hmac.new(self._secret, text.encode(), hashlib.sha256).digest())
+    def _read(self, purpose: str, token: str, lifetime_s: int) -> list[Any] | None:
+        try:
+            return list(self._signer(purpose).loads(token, max_age=lifetime_s))
+        except (BadData, UnicodeEncodeError):
+            return None
+
+    def _signer(self, purpose: str) -> URLSafeTimedSerializer:
+        """Return the signer for one purpose: its salt keeps a token from being used for another."""
+        return URLSafeTimedSerializer(
+            self._secret, salt=f"amc-sweep/{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
+        )
 
 
 def _equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _decode(text: str) -> Any:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

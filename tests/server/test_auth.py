@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from in_process_server import KEY, GraphqlRefused, InProcessServer
+from itsdangerous import TimestampSigner
 
-from amc_server.auth import SIGNATURE_LIFETIME_S, Gate, KeyFileError, read_or_make_key
+from amc_server.app import signing_secret
+from amc_server.auth import COOKIE_LIFETIME_S, SIGNATURE_LIFETIME_S, Gate, KeyFileError, read_or_make_key
 from amc_server.errors import Refused
 from amc_server.store.blobs import check_name
 
@@ -117,7 +119,7 @@ def test_a_browser_that_logs_in_with_the_password_box_gets_the_cookie_too(server
     assert "secure" in behind_tls.headers["set-cookie"].lower()
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://server.test:81"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://server.test:81", ""])
 def test_a_page_of_another_site_cannot_use_a_browser_that_has_the_password(
     server: InProcessServer, origin: str
 ) -> None:
@@ -125,6 +127,18 @@ def test_a_page_of_another_site_cannot_use_a_browser_that_has_the_password(
     assert reply.status == 403
     assert "another site" in reply.json()["errors"][0]["message"]
     assert server.request("POST", "/graphql", VIEWER, headers={"origin": "http://server.test"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[", "http://[::1", "http://a]b/", "http://\u2100.example".encode().decode("latin-1")]
+)
+def test_an_origin_or_host_that_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+    running = InProcessServer(tmp_path / "data", key=None)
+    for headers in ({"origin": address, "host": "localhost"}, {"host": address.removeprefix("http://")}):
+        for method, path in (("POST", "/graphql"), ("GET", "/"), ("GET", "/?key=x"), ("GET", "/local/p")):
+            reply = running.request(method, path, VIEWER, headers=headers)
+            assert reply.status == 403, (method, path, headers)
+    running.close()
 
 
 def test_without_a_key_only_loopback_host_names_are_served(tmp_path: Path) -> None:
@@ -135,15 +149,43 @@ def test_without_a_key_only_loopback_host_names_are_served(tmp_path: Path) -> No
     running.close()
 
 
-def test_an_upload_url_is_valid_for_one_file_for_a_day() -> None:
-    token = GATE.sign("run-file", 3, "a/b.txt", now=1000.0)
-    assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S - 1) == [3, "a/b.txt"]
-    assert GATE.read("run-file", token, now=1000.0 + SIGNATURE_LIFETIME_S + 1) is None
-    assert Gate(KEY, b"other").read("run-file", token, now=1000.0) is None
-    payload, signature = token.split(".")
-    assert GATE.read("run-file", f"{payload}A.{signature}", now=1000.0) is None
-    for forged in ("", ".", "x", f"{payload}.", f".{signature}"):
-        assert GATE.read("run-file", forged, now=1000.0) is None
+def at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda self: int(seconds))
+
+
+def test_an_upload_url_is_valid_for_one_file_for_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, 1000)
+    token = GATE.sign("run-file", 3, "a/b.txt")
+    assert Gate(KEY, b"other").read("run-file", token) is None
+    assert GATE.read("manifest", token) is None, "a token for one purpose is good for no other"
+    payload, _, rest = token.partition(".")
+    for forged in ("", ".", "x", f"{payload}.", f".{rest}", f"{payload}A.{rest}", "\ud800"):
+        assert GATE.read("run-file", forged) is None
+    at(monkeypatch, 1000 + SIGNATURE_LIFETIME_S - 1)
+    assert GATE.read("run-file", token) == [3, "a/b.txt"]
+    at(monkeypatch, 1000 + SIGNATURE_LIFETIME_S + 1)
+    assert GATE.read("run-file", token) is None
+
+
+def test_a_cookie_is_good_for_one_key_and_for_ninety_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, 1000)
+    cookie = GATE.cookie()
+    assert GATE.admits_cookie(cookie)
+    assert not GATE.admits_cookie(None)
+    assert not GATE.admits_cookie(GATE.sign("run-file", 3, "a"))
+    assert not Gate("amc-" + "1" * 40, b"secret").admits_cookie(cookie)
+    at(monkeypatch, 1000 + COOKIE_LIFETIME_S + 1)
+    assert not GATE.admits_cookie(cookie)
+
+
+@pytest.mark.parametrize("blob", ["{path}", "../api.key", "ab", "A" * 32, ""])
+def test_a_signed_url_never_reads_a_path_in_place_of_a_blob(server: InProcessServer, blob: str) -> None:
+    secret = server.folder / "api.key"
+    secret.write_text(KEY)
+    token = Gate(KEY, signing_secret(server.storage)).sign("blob", blob.format(path=secret), "x")
+    reply = server.request("GET", f"/storage/{token}", auth=False)
+    assert reply.status == 404
+    assert KEY not in reply.body.decode()
 
 
 def test_a_file_is_uploaded_downloaded_and_stays_in_the_data_folder(server: InProcessServer) -> None:
@@ -168,8 +210,7 @@ def test_an_expired_or_changed_upload_url_is_refused(server: InProcessServer, mo
     url = server.graphql(CREATE_FILES, files=["x.txt"])["createRunFiles"]["files"][0]["uploadUrl"]
     path = urlsplit(url).path
     assert server.request("PUT", path[:-1] + ("A" if path[-1] != "A" else "B"), b"x", auth=False).status == 403
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + SIGNATURE_LIFETIME_S + 2)
+    at(monkeypatch, time.time() + SIGNATURE_LIFETIME_S + 2)
     assert server.request("PUT", path, b"x", auth=False).status == 403
     monkeypatch.undo()
     assert server.request("PUT", path, b"x", auth=False).status == 200

@@ -22,7 +22,7 @@ from amc_sweeps.number_formats import counted
 def backup_command(file: Path, data: Path | None) -> None:
     """Save the embedded server's data to FILE (tar). Agents may go on writing meanwhile. FILE must not exist.
 
-    FILE has runs, histories, sweeps, files and artifacts, but not the key. To save and restore:
+    FILE has runs, histories, sweeps, files and artifacts, but no key and no other secret. To save and restore:
 
     \b
     amc-sweep backup monday.tar

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from amc_server.auth import COOKIE, Gate
+from amc_server.auth import COOKIE, COOKIE_LIFETIME_S, Gate
 from amc_server.errors import Refused
 from amc_server.http.messages import forwarded_scheme
 
@@ -47,10 +47,17 @@ def _refuse_other_sites(request: Request, gate: Gate) -> None:
         Refused: with HTTP 403.
     """
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+    if origin is not None and _split(origin).netloc != host:
         raise Refused("a page of another site may not ask for this", status=403)
-    if gate.is_open and urllib.parse.urlsplit(f"//{host}").hostname not in LOOPBACK:
+    if gate.is_open and _split(f"//{host}").hostname not in LOOPBACK:
         raise Refused(f"without a key this server answers to {', '.join(LOOPBACK)} only, not to {host!r}", status=403)
+
+
+def _split(url: str) -> urllib.parse.SplitResult:
+    try:
+        return urllib.parse.urlsplit(url)
+    except ValueError as error:  # http://[ and the like
+        raise Refused(f"{url[:100]!r} is not an address", status=403) from error
 
 
 def guarded_page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
@@ -85,4 +92,4 @@ def guarded_page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
 def _log_in(response: Response, request: Request, gate: Gate) -> None:
     """Give the browser a cookie that is not the key."""
     secure = forwarded_scheme(request) == "https"
-    response.set_cookie(COOKIE, gate.cookie(), httponly=True, samesite="lax", secure=secure, max_age=90 * 86400)
+    response.set_cookie(COOKIE, gate.cookie(), httponly=True, samesite="lax", secure=secure, max_age=COOKIE_LIFETIME_S)

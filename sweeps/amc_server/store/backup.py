@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_core.files import whole_file
+from amc_server.errors import Refused
+from amc_server.store.blobs import blob_path
 from amc_server.store.schema import SchemaError, check_version
 
 DATABASE = "amc.sqlite3"
@@ -32,11 +34,11 @@ class Backup:
 def back_up(data: Path, target: Path) -> Backup:
     """Write the database and the files that belong to it to ``target``.
 
-    SQLite gives a snapshot of one moment, so the server may go on writing. The key is left out: a restored server makes
-    a new one.
+    SQLite gives a snapshot of one moment, so the server may go on writing. Secrets are left out, the key and what signs
+    URLs and cookies: a restored server makes new ones. This user alone may read the tar file and what is unpacked.
 
     Raises:
-        BackupError: there is no database, or the target exists or cannot be written.
+        BackupError: there is no database or nothing in it, or the target exists or cannot be written.
     """
     database = data / DATABASE
     if not database.is_file():
@@ -46,18 +48,19 @@ def back_up(data: Path, target: Path) -> Backup:
         raise BackupError(taken)
     try:
         with (
-            whole_file(target.absolute(), replace=False, durable=True) as partial,
+            whole_file(target.absolute(), replace=False, durable=True, mode=0o600) as partial,
             tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".amc-backup-") as folder,
         ):
             snapshot = Path(folder) / DATABASE
             blobs, runs, rows = _snapshot(database, snapshot)
             saved = 0
             with tarfile.open(partial, "w") as tar:
-                tar.add(snapshot, DATABASE)
+                tar.add(snapshot, DATABASE, filter=_for_this_user_alone)
                 for blob in blobs:
                     # A file that was deleted after the snapshot is missing: the run keeps its entry without bytes.
-                    with contextlib.suppress(FileNotFoundError):
-                        tar.add(data / "blobs" / blob[:2] / blob, f"blobs/{blob[:2]}/{blob}")
+                    with contextlib.suppress(FileNotFoundError, Refused):
+                        path = blob_path(blob)
+                        tar.add(data / "blobs" / path, f"blobs/{path}", filter=_for_this_user_alone)
                         saved += 1
     except FileExistsError as error:
         raise BackupError(taken) from error
@@ -70,8 +73,14 @@ def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
     """Copy the database as it is at one moment; return the blobs that it names, its runs and its history rows."""
     with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as source:
         check_version(source)
+        if not source.execute("SELECT 1 FROM projects LIMIT 1").fetchone():
+            raise BackupError(
+                f"{database.parent} has no sweep and no run, so nothing was saved. Name the data folder with --data."
+            )
         source.execute("VACUUM INTO ?", (str(copy),))
-    with contextlib.closing(sqlite3.connect(copy)) as saved:
+    with contextlib.closing(sqlite3.connect(copy)) as saved, saved:
+        saved.execute("PRAGMA secure_delete = ON")  # else the bytes stay in a free page
+        saved.execute("DELETE FROM meta")
         columns = [("files", "blob"), ("artifact_files", "blob"), ("artifacts", "manifest")]
         blobs = {
             row[0]
@@ -80,3 +89,8 @@ def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
         }
         runs, rows = (saved.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("runs", "history"))
     return sorted(blobs), runs, rows
+
+
+def _for_this_user_alone(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mode = 0o600
+    return member

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from amc_server.errors import Refused
 
 MAX_FILE_BYTES = 20 * 1024**3
 MAX_NAME_LENGTH = 1024
+_BLOB_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ def check_name(name: str) -> str:
     return name
 
 
+def blob_path(name: str) -> Path:
+    """Return where the blob of this name lies below ``blobs/``.
+
+    Raises:
+        Refused: no blob has such a name (404). A token or a database from elsewhere may hold a path in its place.
+    """
+    if not _BLOB_NAME.fullmatch(name):
+        raise Refused(f"{name[:100]!r} is not the name of stored bytes", status=404)
+    return Path(name[:2]) / name
+
+
 class Blobs:
     """The folder of bytes."""
 
@@ -49,7 +62,7 @@ class Blobs:
         folder.mkdir(exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:
-        return self._folder / name[:2] / name
+        return self._folder / blob_path(name)
 
     async def receive(self, body: AsyncIterator[bytes]) -> Blob:
         """Write bytes to disk as they arrive; they survive a power cut once this returns.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import tarfile
 import threading
@@ -12,9 +14,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from in_process_server import InProcessServer
+from in_process_server import KEY, InProcessServer
 
 from amc_agents.commands.backup import backup_command
+from amc_server.app import signing_secret
 from amc_server.clock import iso_time
 from amc_server.http.imports import run_record, sweep_record
 from amc_server.store.backup import BackupError, back_up
@@ -26,6 +29,8 @@ CONFIG = {
     "parameters": {"a": {"min": 0.0, "max": 1.0}},
     "run_cap": 3,
 }
+CREATE_FILE = """mutation C { createRunFiles(input: {projectName: "p", runName: "r", files: ["a.txt"]}) {
+    files { uploadUrl } } }"""
 SWEEP = {"id": "sweep001", "state": "RUNNING", "config": CONFIG, "created_at": "2024-05-06T07:08:09Z"}
 
 
@@ -235,9 +240,7 @@ def test_a_backup_under_load_holds_complete_posts_in_order(server: InProcessServ
 
 def test_a_backup_holds_the_files_of_runs(server: InProcessServer, tmp_path: Path) -> None:
     server.begin("r")
-    document = """mutation C { createRunFiles(input: {projectName: "p", runName: "r", files: ["a.txt"]}) {
-        files { uploadUrl } } }"""
-    url = server.graphql(document)["createRunFiles"]["files"][0]["uploadUrl"]
+    url = server.graphql(CREATE_FILE)["createRunFiles"]["files"][0]["uploadUrl"]
     assert server.request("PUT", "/" + url.split("/", 3)[3], b"hello", auth=False).status == 200
     assert back_up(server.folder, tmp_path / "backup.tar").files == 1
     restored = InProcessServer(_unpacked(tmp_path))
@@ -245,7 +248,61 @@ def test_a_backup_holds_the_files_of_runs(server: InProcessServer, tmp_path: Pat
     restored.close()
 
 
+def test_no_secret_leaves_in_a_backup_and_a_restored_folder_makes_new_ones(
+    server: InProcessServer, tmp_path: Path
+) -> None:
+    server.begin("r")
+    secret = signing_secret(server.storage)
+    url = server.graphql(CREATE_FILE)["createRunFiles"]["files"][0]["uploadUrl"]
+    token = "/" + url.split("/", 3)[3]
+    assert server.request("PUT", token, b"hello", auth=False).status == 200
+    before = os.umask(0o022)
+    try:
+        back_up(server.folder, tmp_path / "backup.tar")
+        restored_folder = _unpacked(tmp_path)
+    finally:
+        os.umask(before)
+    content = (tmp_path / "backup.tar").read_bytes()
+    assert secret.hex().encode() not in content
+    assert secret not in content
+    assert KEY.encode() not in content
+    files = [tmp_path / "backup.tar", *(path for path in restored_folder.rglob("*") if path.is_file())]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    restored = InProcessServer(restored_folder)
+    assert signing_secret(restored.storage) != secret
+    assert restored.request("PUT", token, b"forged", auth=False).status == 403
+    restored.close()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../etc/passwd", "../amc.sqlite3"])
+def test_a_backup_follows_no_path_in_place_of_a_blob(server: InProcessServer, tmp_path: Path, name: str) -> None:
+    server.begin("r")
+    with server.storage.write() as store:
+        run = store.run_at("local", "p", "r")
+        assert run is not None
+        store.put_file(run.pk, name="x", blob=name, size=1, md5="", updated_at=0.0)
+    assert back_up(server.folder, tmp_path / "backup.tar").files == 0
+    assert server.request("GET", "/files/local/p/r/x").status == 404
+
+
+def test_a_backup_of_a_folder_without_data_is_refused_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("AMC_STATE_DIR", str(tmp_path / "state"))
+    result = CliRunner().invoke(backup_command, [str(tmp_path / "new.tar")])
+    assert result.exit_code == 2
+    assert "not the data folder" in result.output
+    InProcessServer(tmp_path / "empty").close()
+    result = CliRunner().invoke(backup_command, [str(tmp_path / "new.tar"), "--data", str(tmp_path / "empty")])
+    assert result.exit_code == 2
+    assert "has no sweep and no run" in result.output
+    assert not (tmp_path / "user").exists()
+    assert not (tmp_path / "new.tar").exists()
+
+
 def test_a_backup_overwrites_nothing_and_needs_a_data_folder(server: InProcessServer, tmp_path: Path) -> None:
+    server.begin("r")
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(BackupError, match="not overwritten"):
         back_up(server.folder, tmp_path / "mine")
