@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from amc_server.errors import Refused
+from amc_sweeps import bounded_texts
 
 
 def read_json(text: str | bytes, name: str, *, status: int | None = None) -> Any:
@@ -16,12 +16,12 @@ def read_json(text: str | bytes, name: str, *, status: int | None = None) -> Any
         status: of the refusal.
 
     Raises:
-        Refused: the text is not JSON.
+        Refused: the text is not JSON, is nested too deeply, or has a number of too many digits.
     """
     try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise Refused(f"{name}: this is not JSON: {error}", status=status) from error
+        return bounded_texts.read_json(text)
+    except bounded_texts.TextError as error:
+        raise Refused(f"{name}: {error}", status=status) from error
 
 
 def read_json_object(text: str | bytes, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -28,7 +29,11 @@ def counted(number: float, noun: str, plural: str | None = None) -> str:
 
     >>> counted(1, "run"), counted(2000, "run"), counted(2, "entry", "entries")
     ('1 run', '2,000 runs', '2 entries')
+    >>> counted(2**100, "configuration")
+    'about 10^30 configurations'
     """
+    if isinstance(number, int) and number > 10**15:
+        return f"about 10^{int((number.bit_length() - 1) * math.log10(2))} {plural or noun + 's'}"
     return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -54,3 +59,12 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     """
     shown = ", ".join(words[:most])
     return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
+def at_most(lines: Sequence[str], most: int = 50) -> list[str]:
+    """Return the first lines, and one that says how many more there are.
+
+    >>> at_most(["a", "b", "c"], most=2)
+    ['a', 'b', 'and 1 more']
+    """
+    return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]

@@ -26,6 +26,11 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_64_bit(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an int that a database holds; True and False are not."""
+    return is_whole(value) and -(2**63) <= value < 2**63
+
+
 def as_number(value: Any) -> float | None:
     """Return a logged value as a float, from a number or from the words NaN and Infinity of JSON; else None."""
     if isinstance(value, str):

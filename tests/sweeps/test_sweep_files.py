@@ -10,7 +10,7 @@ import yaml
 
 from amc_agents.preflight.check_sweep import check_sweep
 from amc_core.config import MODEL_ALIASES, TrialConfig
-from amc_sweeps.grammar.configurations import grid
+from amc_sweeps.grammar.configurations import Grid
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice
@@ -75,7 +75,7 @@ def test_bayes_and_hyperband_both_occur() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_configuration_of_a_file_is_one_that_a_trial_accepts(name: str) -> None:
     sweep = parse({**yaml.safe_load(text_of(name)), "method": "grid"})
-    configurations = [TrialConfig.from_mapping(values) for values in grid(sweep)]
+    configurations = [TrialConfig.from_mapping(values) for values in Grid(sweep)]
     assert len(set(configurations)) == EXPECTED[name][0]
 
 
@@ -101,7 +101,7 @@ def test_the_focused_sweep_is_that_of_the_research_log() -> None:
 
 
 def test_the_sensitivity_grid_gives_both_learning_rates_equal_runs() -> None:
-    rates = [values["max_lr"] for values in grid(parse(text_of("lr_sensitivity")))]
+    rates = [values["max_lr"] for values in Grid(parse(text_of("lr_sensitivity")))]
     assert rates.count(7.0e-4) == rates.count(1.0e-3) == 12
 
 
@@ -111,7 +111,7 @@ def test_timm_has_every_backbone() -> None:
     names = {
         value
         for name in EXPECTED
-        for values in grid(parse({**yaml.safe_load(text_of(name)), "method": "grid"}))
+        for values in Grid(parse({**yaml.safe_load(text_of(name)), "method": "grid"}))
         for value in [values["model_type"]]
     }
     assert {"resnet50", "vit_b_16", "swin_t"} <= names

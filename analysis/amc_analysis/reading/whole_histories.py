@@ -32,6 +32,7 @@ from amc_analysis.reading.sources import (
 )
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.runs.records import RunRecord, parse_time
 
 FORMAT, VERSION = "amc-bulk", 1
@@ -95,11 +96,15 @@ class BulkSource:
         page = f"{self._base_url}/{entity}/{project}"
         if sweep is None:
             return SweepMetadata(entity, project, url=page)
+        try:
+            config, _ = read_yaml(sweep["config"])
+        except (yaml.YAMLError, TextError) as error:
+            raise SweepUnreadableError(f"the config of sweep {sweep['id']} cannot be read: {error}") from error
         return SweepMetadata(
             entity=entity,
             project=project,
             sweep_id=sweep["id"],
-            config=yaml.safe_load(sweep["config"]) or {},
+            config=config or {},
             state=sweep["state"].upper(),
             name=sweep["name"],
             url=f"{page}/sweeps/{sweep['id']}",

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
 from amc_server.scheduling.coordinator import Coordinator
@@ -15,6 +13,7 @@ from amc_server.store.logged_values import history_line, metric_points, swept_va
 from amc_server.store.reader import Reader
 from amc_server.store.records import Project, Run, Sweep
 from amc_server.store.writer import Writer
+from amc_sweeps.bounded_texts import read_yaml
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfigError
 from amc_sweeps.runs.export_file import (
@@ -25,6 +24,7 @@ from amc_sweeps.runs.export_file import (
     was_alive,
     with_steps,
     without_unknown,
+    yaml_text,
 )
 from amc_sweeps.runs.run_states import RunState, SweepState
 
@@ -122,7 +122,7 @@ def _shown(conflicts: list[str]) -> str:
 
 
 def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
-    config = dict(record["config"])
+    config = yaml_text(record["config"])
     try:
         parse(config)
     except SweepConfigError as error:
@@ -136,7 +136,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         project=project.pk,
         id=record["id"],
         state=state,
-        config=yaml.safe_dump(config, sort_keys=False),
+        config=config,
         seed=coordinator.sweep_seed(store),
         display_name=record.get("name"),
         description=record.get("description"),
@@ -191,7 +191,7 @@ def sweep_record(sweep: Sweep) -> Record:
     """Return a stored sweep as an export record, without its state, which changes by itself."""
     record = {
         "id": sweep.id,
-        "config": yaml.safe_load(sweep.config),
+        "config": read_yaml(sweep.config)[0],
         "name": sweep.display_name,
         "description": sweep.description,
         "created_at": iso_time(sweep.created_at),

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from amc_sweeps.grammar.configurations import count_configurations, grid, sample, value_key
+from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, flatten
@@ -70,7 +70,7 @@ class Seen:
         self.config = config
         self.newest = 0  # key of the newest run that was added
         self.keys: set[str] = set()
-        self._walk = grid(config) if config.method == "grid" else iter(())
+        self._walk = iter(Grid(config)) if config.method == "grid" else iter(())
         self._ahead = next(self._walk, None)
 
     def add(self, run: int, parameters: str | None) -> None:
@@ -135,7 +135,7 @@ def possible_values(leaf: Constant | Choice | Range) -> list[Any]:
         return [leaf.value]
     if isinstance(leaf, Choice):
         weights = leaf.probabilities or (1.0,) * len(leaf.values)
-        return [value for value, weight in zip(leaf.values, weights, strict=True) if weight > 0]
+        return distinct(value for value, weight in zip(leaf.values, weights, strict=True) if weight > 0)
     count = steps(leaf)
     assert count is not None, f"{leaf.distribution} has no list of values"
     return [_step_value(leaf, index) for index in range(count)]

@@ -20,7 +20,7 @@ LATEST = "latest"  # the alias that every committed artifact version takes over
 @lru_cache(maxsize=256)
 def read_config(text: str) -> SweepConfig:
     """Return a stored sweep's config. The cache keeps a heartbeat from parsing it again."""
-    return parse(text)
+    return parse(text, is_new=False)
 
 
 class Record:

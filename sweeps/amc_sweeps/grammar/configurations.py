@@ -1,38 +1,71 @@
-"""The configurations of a sweep: count them, walk them as a grid, draw them at random."""
+"""The configurations of a sweep: how many there are, the one of each number in a grid, one at random."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from amc_sweeps.grammar.distributions import Range, draw, steps
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, SweepConfig, flatten
+from amc_sweeps.number_formats import counted
 from amc_sweeps.values import nest
+
+MOST_GRID_RUNS = 10_000_000  # that a grid may come to; at a run a minute they take 19 years
 
 
 def count_configurations(config: SweepConfig) -> int | None:
-    """Return how many different configurations the sweep has; None when a continuous range makes them infinite."""
-    total = 1
-    for _, parameter in flatten(config.parameters):
-        count = len(_grid_values(parameter)) if config.method == "grid" else _count_values(parameter)
-        if count is None:
-            return None
-        total *= count
-    return total
+    """Return how many different configurations the sweep has; None for infinitely many, or more than 64 bits count."""
+    if config.method == "grid":
+        total = Grid(config).size
+    else:
+        total = 1
+        for _, parameter in flatten(config.parameters):
+            count = _count_values(parameter)
+            if count is None:
+                return None
+            total *= count
+    return total if total < 2**63 else None
 
 
-def grid(config: SweepConfig) -> Iterator[dict[str, Any]]:
-    """Yield every configuration once in W&B's order: parameters by name, and the first one changes slowest.
+def space_problems(config: SweepConfig) -> list[str]:
+    """Return why a new sweep's grid could not be walked to its end, if it could not."""
+    if config.method != "grid":
+        return []
+    size = Grid(config).size
+    if min(size, config.run_cap or size) <= MOST_GRID_RUNS:
+        return []
+    return [
+        f"parameters: the grid has {counted(size, 'configuration')}, and at most {MOST_GRID_RUNS:,} can be run: give "
+        "fewer values or a larger q, set run_cap, or write method: random"
+    ]
 
-    Values come in the order of the file, and a value that is listed twice comes once. As in W&B's engine
-    ``int_uniform`` includes its max; ``q_uniform`` counts from min and leaves out its max.
+
+class Grid:
+    """Every configuration of a grid once, each computed from its number, so that none is listed before it is needed.
+
+    The order is W&B's: parameters by name, and the first one changes slowest. Values come in the order of the file, and
+    a value that is listed twice comes once. As in W&B's engine ``int_uniform`` includes its max; ``q_uniform`` counts
+    from min and leaves out its max.
     """
-    leaves = sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
-    for values in _product([_grid_values(parameter) for _, parameter in leaves]):
-        yield nest((path, value) for (path, _), value in zip(leaves, values, strict=True))
+
+    def __init__(self, config: SweepConfig) -> None:
+        leaves = sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
+        self._axes = [(path, *_grid_axis(parameter)) for path, parameter in leaves]
+        self.size = math.prod(count for _, count, _ in self._axes)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.configuration, range(self.size))
+
+    def configuration(self, number: int) -> dict[str, Any]:
+        """Return the configuration of a number from 0 to ``size - 1``."""
+        values = []
+        for path, count, value_at in reversed(self._axes):
+            number, place = divmod(number, count)
+            values.append((path, value_at(place)))
+        return nest(reversed(values))
 
 
 def sample(config: SweepConfig, rng: random.Random) -> dict[str, Any]:
@@ -59,37 +92,33 @@ def _count_values(parameter: Leaf) -> int | None:
     if isinstance(parameter, Range):
         return steps(parameter)
     weights = parameter.probabilities or (1.0,) * len(parameter.values)
-    return len(_distinct(value for value, weight in zip(parameter.values, weights, strict=True) if weight > 0))
+    return len(distinct(value for value, weight in zip(parameter.values, weights, strict=True) if weight > 0))
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return the values without those that W&B takes as the same as an earlier one."""
     first: dict[str, Any] = {}
     for value in values:
         first.setdefault(value_key(value), value)
     return list(first.values())
 
 
-def _grid_values(parameter: Leaf) -> Sequence[Any]:
+def _grid_axis(parameter: Leaf) -> tuple[int, Callable[[int], Any]]:
+    """Return how many values a parameter has in a grid, and the function from a value's place to the value."""
     if isinstance(parameter, Constant):
-        return [parameter.value]
+        return 1, lambda _: parameter.value
     if isinstance(parameter, Choice):
-        return _distinct(parameter.values)
+        values = distinct(parameter.values)
+        return len(values), values.__getitem__
     if parameter.distribution == "int_uniform":
-        return range(int(parameter.min), int(parameter.max) + 1)
+        return int(parameter.max) - int(parameter.min) + 1, lambda place: int(parameter.min) + place
     step = parameter.q or 1.0
-    factors = range(math.ceil((parameter.max - parameter.min) / step - 1e-9))  # (1.1 - 0.5) / 0.2 exceeds 3
-    values = (parameter.min + factor * step for factor in factors)
-    return [value if isinstance(value, int) else float(f"{value:.12g}") for value in values]
 
+    def value_at(place: int) -> float:
+        value = parameter.min + place * step
+        return value if isinstance(value, int) else float(f"{value:.12g}")
 
-def _product(choices: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-    """Yield what itertools.product does without holding a long range in memory."""
-    if not choices:
-        yield ()
-        return
-    for value in choices[0]:
-        for rest in _product(choices[1:]):
-            yield (value, *rest)
+    return math.ceil((parameter.max - parameter.min) / step - 1e-9), value_at  # (1.1 - 0.5) / 0.2 exceeds 3
 
 
 def _draw(parameter: Leaf, rng: random.Random) -> Any:

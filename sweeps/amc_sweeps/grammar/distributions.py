@@ -42,6 +42,8 @@ EXPONENT_OF_E: Mapping[str, str] = {
 }
 
 
+_MOST_STEPS = 2**53
+_LARGEST_SHAPE = 1_000_000  # of beta; Python's generator never returns for 1e308
 LOG_FROM_RATIO = 8.0  # largest / smallest, see is_log_spaced
 
 
@@ -82,6 +84,27 @@ def ends(spec: Range) -> tuple[float, float]:
         return low, high
     first, last = _multiples(low, high, spec.q)
     return _multiple(first, spec.q), (_multiple(last, spec.q) if last is not None else math.inf)
+
+
+def range_problem(spec: Range) -> str | None:
+    """Return why values cannot be drawn: they would be infinite, or a float could not tell the steps apart."""
+    name = spec.distribution.removeprefix("q_")
+    try:
+        if name == "normal":
+            reach = abs(spec.mu) + 10 * spec.sigma  # a normal value is practically never further away
+        elif name == "log_normal":
+            reach = math.exp(spec.mu + 10 * spec.sigma)
+        else:
+            reach = max(map(abs, _continuous_ends(spec, name)))
+    except OverflowError:
+        reach = math.inf
+    if not math.isfinite(2 * reach):
+        return "values far below 1e308"
+    if spec.q is not None and reach / spec.q > _MOST_STEPS:
+        return f"a step q of at least {reach / _MOST_STEPS:.3g}, or a float cannot tell the steps apart"
+    if max(spec.a, spec.b) > _LARGEST_SHAPE:
+        return f"a and b of at most {_LARGEST_SHAPE:,}"
+    return None
 
 
 def steps(spec: Range) -> int | None:

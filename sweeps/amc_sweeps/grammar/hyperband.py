@@ -17,7 +17,7 @@ from typing import TypeVar
 
 Run = TypeVar("Run")
 
-_MAX_BANDS = 100  # from min_iter, as in W&B's engine
+_MAX_BANDS = 100  # as in W&B's engine, which bounds those from min_iter only
 _LONGEST_CURVE = 10**9  # values; no run logs more
 
 
@@ -46,7 +46,7 @@ def bands(config: HyperbandConfig) -> tuple[int, ...]:
     lengths = set()
     if config.max_iter is not None:
         band = float(config.max_iter)
-        for _ in range(config.s or 0):
+        for _ in range(min(config.s or 0, _MAX_BANDS)):
             band /= config.eta
             if band < 1:
                 break

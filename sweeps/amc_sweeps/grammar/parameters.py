@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from amc_sweeps.grammar.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range, range_problem
 from amc_sweeps.grammar.problems import Problems
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Nested, Parameter
-from amc_sweeps.values import is_number, is_whole
+from amc_sweeps.values import is_64_bit, is_number, is_whole
 
 _DISCRETE = ("constant", "categorical", "categorical_w_probabilities")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{,199}")
 _LARGEST_EXPONENT = 700  # e^709 is the largest power that a float holds
 
 
@@ -32,7 +32,9 @@ def parse_parameters(section: Any, problems: Problems, path: str = "parameters")
     parameters = {}
     for name, spec in section.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            problems.refuse(f"{path}.{name}", name, "a name of letters, digits, _ . - that starts with a letter or _")
+            shown = f"{path}.{str(name)[:80]}"
+            problems.refuse(shown, name, "a name of letters, digits, _ . - that starts with a letter or _, 200 at most")
+            continue
         parameter = _parse_parameter(f"{path}.{name}", spec, problems)
         if parameter is not None:
             parameters[str(name)] = parameter
@@ -42,7 +44,7 @@ def parse_parameters(section: Any, problems: Problems, path: str = "parameters")
 def _parse_parameter(path: str, spec: Any, problems: Problems) -> Parameter | None:
     if not isinstance(spec, Mapping):
         key = "values" if isinstance(spec, list) else "value"
-        problems.refuse(path, spec, f"a mapping; write {key}: {json.dumps(spec, default=str)}")
+        problems.refuse(path, spec, f"a mapping; write {key}: {json.dumps(spec, default=str)[:200]}")
         return None
     if "parameters" in spec:
         problems.refuse_unknown_keys(spec, f"{path}.", ("parameters",))
@@ -101,13 +103,13 @@ def _parse_range(path: str, spec: Mapping[str, Any], distribution: str, problems
     keys = DISTRIBUTIONS[distribution]
     problems.refuse_unknown_keys(spec, f"{path}.", (*keys, "distribution"), of=distribution)
     whole = distribution == "int_uniform"
-    kind = "a whole number" if whole else "a number"
+    kind = "a whole number within 64 bits" if whole else "a number"
     numbers: dict[str, Any] = {}
     for key, default in keys.items():
         value = spec.get(key, default)
         if value is None and key not in spec:
             problems.missing(f"{path}.{key}", f"{kind}, which {distribution} needs")
-        elif not (is_whole(value) if whole else is_number(value)):
+        elif not (is_64_bit(value) if whole else is_number(value)):
             problems.refuse(f"{path}.{key}", value, kind)
         elif (key in {"q", "a", "b"} and value <= 0) or (key == "sigma" and value < 0):
             problems.refuse(f"{path}.{key}", value, "a number >= 0" if key == "sigma" else "a number > 0")
@@ -115,7 +117,13 @@ def _parse_range(path: str, spec: Mapping[str, Any], distribution: str, problems
             numbers[key] = value
     if len(problems) == before and "min" in keys:
         _check_bounds(path, distribution, numbers["min"], numbers["max"], problems)
-    return Range(distribution, **numbers) if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    parsed = Range(distribution, **numbers)
+    problem = range_problem(parsed)
+    if problem is not None:
+        problems.refuse(path, dict(spec), problem)
+    return parsed if problem is None else None
 
 
 def _check_bounds(path: str, distribution: str, low: float, high: float, problems: Problems) -> None:

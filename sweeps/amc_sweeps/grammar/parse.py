@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from amc_sweeps.grammar.configurations import space_problems
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
 from amc_sweeps.grammar.parameters import parse_parameters
 from amc_sweeps.grammar.problems import Problems
 from amc_sweeps.grammar.strict_yaml import read_mapping
 from amc_sweeps.grammar.sweep_config import Choice, Metric, Parameter, SweepConfig, SweepConfigError, flatten
-from amc_sweeps.values import is_number, is_whole
+from amc_sweeps.number_formats import at_most
+from amc_sweeps.values import is_64_bit, is_number
 
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
@@ -29,23 +31,27 @@ _TOP_LEVEL_KEYS = (
     *("method", "metric", "parameters", "early_terminate", "run_cap", "program", "command", "name", "description"),
     *("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "metrics", "scheduler"),
 )
+_LONGEST_NAME = 1000
 _METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
 _HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 
 
-def parse(source: str | Mapping[str, Any]) -> SweepConfig:
+def parse(source: str | Mapping[str, Any], *, is_new: bool = True) -> SweepConfig:
     """Read a sweep from YAML text or from the mapping that such a text holds.
+
+    Args:
+        is_new: False for a sweep that was registered before: it may have a grid that is refused now.
 
     Raises:
         SweepConfigError: with *all* violations of the grammar, and what its method cannot do with its parameters.
     """
-    config, problems = parse_leniently(source)
+    config, problems = parse_leniently(source, is_new=is_new)
     if config is None or problems:
         raise SweepConfigError(problems)
     return config
 
 
-def parse_leniently(source: str | Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]:
+def parse_leniently(source: str | Mapping[str, Any], *, is_new: bool = True) -> tuple[SweepConfig | None, list[str]]:
     """Read as ``parse`` does, but return what can be read together with the problems, one sentence each.
 
     Parts that cannot be read are missing from the configuration; it is None where there is no mapping. A configuration
@@ -57,10 +63,13 @@ def parse_leniently(source: str | Mapping[str, Any]) -> tuple[SweepConfig | None
         mapping, yaml_problems = read_mapping(source)
         problems.extend(yaml_problems)
         if mapping is None:
-            return None, problems
+            return None, list(problems)
     if not isinstance(mapping, Mapping):
         return None, [f"a sweep is a mapping, not {mapping!r:.80}"]
-    return _parse_sweep(mapping, problems), problems
+    config = _parse_sweep(mapping, problems)
+    if is_new and not problems:
+        problems.extend(space_problems(config))
+    return config, at_most(problems)
 
 
 def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:
@@ -85,7 +94,7 @@ def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:
     if method in METHODS:
         _check_method(str(method), parameters, problems)
     run_cap = source.get("run_cap")
-    if "run_cap" in source and not (is_whole(run_cap) and run_cap >= 1):
+    if "run_cap" in source and not (is_64_bit(run_cap) and run_cap >= 1):
         problems.refuse("run_cap", run_cap, "a whole number >= 1")
         run_cap = None
     texts = {key: _text(key, source, problems) for key in ("program", "name", "description", "project", "entity")}
@@ -118,8 +127,8 @@ def _parse_metric(section: Any, problems: Problems) -> Metric | None:
         return None
     problems.refuse_unknown_keys(section, "metric.", _METRIC_KEYS)
     name = section.get("name")
-    if not isinstance(name, str) or not name:
-        problems.refuse_key(section, "metric.name", "the name of a logged metric")
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+        problems.refuse_key(section, "metric.name", f"the name of a logged metric, {_LONGEST_NAME} characters at most")
     goal = _word(section, "goal", GOALS, problems)
     target = section.get("target")
     if "target" in section and not is_number(target):
@@ -151,7 +160,7 @@ def _parse_hyperband(section: Any, problems: Problems) -> HyperbandConfig | None
     if section.get("type") != "hyperband":
         problems.refuse_key(section, f"{path}.type", "hyperband")
     for key in ("min_iter", "max_iter", "s"):
-        if key in section and not (is_whole(section[key]) and section[key] >= 1):
+        if key in section and not (is_64_bit(section[key]) and section[key] >= 1):
             problems.refuse(f"{path}.{key}", section[key], "a whole number >= 1")
     eta = section.get("eta", 3)
     if not (is_number(eta) and eta > 1):

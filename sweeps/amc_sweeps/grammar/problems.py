@@ -8,6 +8,8 @@ from typing import Any
 
 from amc_sweeps.grammar.strict_yaml import number_in_text
 
+MOST_HINTS = 100  # problems with a hint; to find one takes a millisecond
+
 
 class Problems(list[str]):
     """One sentence for every problem."""
@@ -18,11 +20,16 @@ class Problems(list[str]):
 
     def refuse(self, path: str, given: Any, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a value is not allowed; the hint names the one of ``words`` that is spelt most like it."""
-        close = difflib.get_close_matches(str(given), list(words), n=1)
-        hint = number_in_text(given) or (f"; did you mean {close[0]}?" if close else "")
+        close = self._closest(given, words)
+        hint = number_in_text(given) or (f"; did you mean {close}?" if close else "")
         shown = repr(given)
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
         self.append(f"{path}: {shown} is not allowed; allowed: {allowed}{hint}")
+
+    def _closest(self, given: Any, words: Iterable[str]) -> str | None:
+        if len(self) >= MOST_HINTS or not isinstance(given, str | int | float) or len(str(given)) > 80:
+            return None
+        return next(iter(difflib.get_close_matches(str(given), list(words), n=1)), None)
 
     def refuse_key(self, section: Mapping[str, Any], path: str, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a key of a section, the last word of ``path``, has a value that is not allowed, or is missing."""
@@ -37,6 +44,6 @@ class Problems(list[str]):
         keys = tuple(keys)
         for key in section:
             if key not in keys:
-                close = difflib.get_close_matches(str(key), keys, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(keys)}"
-                self.append(f"{prefix}{key}: no such key{f' of {of}' if of else ''}; {hint}")
+                close = self._closest(key, keys)
+                hint = f"did you mean {close}?" if close else f"known: {', '.join(keys)}"
+                self.append(f"{prefix}{str(key)[:80]}: no such key{f' of {of}' if of else ''}; {hint}")

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, BoundedLoader, TextError, check_size, read_yaml
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader (the client's dialect, YAML 1.1) that also collects duplicate keys."""
+
+class _Loader(BoundedLoader):
+    """The client's dialect, YAML 1.1; it also collects duplicate keys."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -35,24 +37,19 @@ def read_mapping(text: str) -> tuple[dict[str, Any] | None, list[str]]:
     With a duplicate key the mapping is still returned; the last one counts, as for the client. After a syntax error, or
     without a mapping, None is returned with the problem. Lines count from 1.
     """
-    loader: _Loader | None = None
     try:
-        loader = _Loader(text)
-        document = loader.get_single_data()
+        check_size(text, MOST_SWEEP_BYTES)
+        document, loader = read_yaml(text, _Loader)
     except yaml.MarkedYAMLError as error:
         return None, [_syntax_problem(error)]
-    except yaml.YAMLError as error:
-        return None, [f"this is not YAML: {str(error).splitlines()[0]}"]
-    except (ValueError, RecursionError) as error:  # such as the date 2025-13-45, or endless nesting
-        return None, [f"this is not usable YAML: {error}"]
-    finally:
-        if loader is not None:
-            loader.dispose()
+    except TextError as error:
+        return None, [str(error)]
     if document is None:
         return None, ["the file is empty; a sweep is a mapping with at least method and parameters"]
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else f"only {document!r:.60}"
         return None, [f"this is {kind}, not a mapping; a sweep starts with lines such as 'method: bayes'"]
+    assert isinstance(loader, _Loader)
     return document, loader.duplicates
 
 

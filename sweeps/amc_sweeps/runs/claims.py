@@ -28,6 +28,8 @@ from typing import Any
 
 import yaml
 
+from amc_sweeps.bounded_texts import read_yaml
+
 
 class ClaimKind(StrEnum):
     """What a claim is about; the comment lists the names that ``numbers`` may have."""
@@ -93,7 +95,7 @@ def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedCla
     if not text or not text.lstrip().startswith("recorded:"):
         return None
     try:
-        content = yaml.safe_load(text)["recorded"]
+        content = read_yaml(text)[0]["recorded"]
         claims = tuple(_claim(entry) for entry in content.get("claims") or ())
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClaimError(f"the record cannot be read: {error}") from error

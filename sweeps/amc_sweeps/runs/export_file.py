@@ -35,12 +35,15 @@ from typing import Any
 
 import yaml
 
+from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
+from amc_sweeps.number_formats import at_most
 from amc_sweeps.runs.records import parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
-from amc_sweeps.values import is_whole
+from amc_sweeps.values import is_64_bit, is_whole
 
 FORMAT = "amc-sweep-export"
 VERSION = 2
+MOST_BYTES = 512 * 1024**2
 
 Record = Mapping[str, Any]
 
@@ -87,14 +90,17 @@ _Check = tuple[Callable[[Any], bool], str]
 _ID: _Check = (_is_id, "1 to 128 printable characters without a slash")
 _TEXT: _Check = (lambda value: value is None or isinstance(value, str), "a text or null")
 _TIME: _Check = (lambda value: value is None or unix_time(value) is not None, "a time in ISO 8601, or null")
-_WHOLE: _Check = (lambda value: value is None or is_whole(value), "a whole number or null")
-_NUMBER: _Check = (lambda value: value is None or is_whole(value) or isinstance(value, float), "a number or null")
+_WHOLE: _Check = (lambda value: value is None or is_64_bit(value), "a whole number within 64 bits, or null")
+_NUMBER: _Check = (
+    lambda value: value is None or is_64_bit(value) or isinstance(value, float),
+    "a number or null; a whole one within 64 bits",
+)
 _MAPPING: _Check = (_is_mapping, "a mapping; dates in it are quoted")
 
 SWEEP_FIELDS: Mapping[str, _Check] = {
     "id": _ID,
     "config": (_is_mapping, "a mapping: the sweep's YAML; dates in it are quoted"),
-    "state": (lambda value: value in set(SweepState), f"one of {', '.join(SweepState)}"),
+    "state": (lambda value: value in list(SweepState), f"one of {', '.join(SweepState)}"),
     "name": _TEXT,
     "description": _TEXT,
     "created_at": _TIME,
@@ -102,7 +108,7 @@ SWEEP_FIELDS: Mapping[str, _Check] = {
 RUN_FIELDS: Mapping[str, _Check] = {
     "id": _ID,
     "sweep": (_TEXT[0], "the id of a sweep in this file, or null"),
-    "state": (lambda value: value in set(RunState), f"one of {', '.join(RunState)}"),
+    "state": (lambda value: value in list(RunState), f"one of {', '.join(RunState)}"),
     "name": _TEXT,
     "created_at": _TIME,
     "heartbeat_at": _TIME,
@@ -138,7 +144,12 @@ def write(export: Export) -> str:
         "sweeps": [dict(sweep) for sweep in export.sweeps],
         "runs": [_with_rows_as_text(run) for run in export.runs],
     }
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    return yaml_text(document)
+
+
+def yaml_text(value: Any) -> str:
+    """Return a value as YAML, equal parts written out each time."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
     return text
 
 
@@ -175,11 +186,13 @@ def read(text: str) -> Export:
     Raises:
         ExportFileError: with every violation.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        check_size(text, MOST_BYTES)
+        document, _ = read_yaml(text)
+    except yaml.MarkedYAMLError as error:
         raise ExportFileError([f"this is not YAML: {error}"]) from error
+    except TextError as error:
+        raise ExportFileError([str(error)]) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ExportFileError([f"this is not an export of a sweep: it does not begin with 'format: {FORMAT}'"])
     version = document.get("version")
@@ -193,17 +206,17 @@ def read(text: str) -> Export:
     problems = [f"unknown: {key}" for key in document if key not in ("format", "version", "project", "sweeps", "runs")]
     project = document.get("project")
     if not _is_id(project):
-        problems.append(f"project is {project!r}; it must be {_ID[1]}")
+        problems.append(f"project is {str(project)[:60]!r}; it must be {_ID[1]}")
     sweeps = _records(document.get("sweeps") or [], "sweeps", SWEEP_FIELDS, _SWEEP_REQUIRED, problems)
     runs = _records(document.get("runs") or [], "runs", RUN_FIELDS, _RUN_REQUIRED, problems)
-    sweep_ids = {sweep.get("id") for sweep in sweeps}
+    sweep_ids = {str(sweep.get("id")) for sweep in sweeps}
     problems += [
-        f"runs: {run.get('id')} belongs to sweep {run['sweep']}, which is not in the file"
+        f"runs: {str(run.get('id'))[:60]} belongs to sweep {run['sweep'][:60]}, which is not in the file"
         for run in runs
-        if run.get("sweep") is not None and run["sweep"] not in sweep_ids
+        if isinstance(run.get("sweep"), str) and run["sweep"] not in sweep_ids
     ]
     if problems:
-        raise ExportFileError(problems)
+        raise ExportFileError(at_most(problems))
     return Export(str(project), tuple(sweeps), tuple(runs))
 
 
@@ -216,17 +229,17 @@ def _records(
         return []
     ids: set[Any] = set()
     for index, record in enumerate(given):
-        where = f"{section}: {record.get('id', f'number {index + 1}')}"
+        where = f"{section}: {str(record.get('id', f'number {index + 1}'))[:60]}"
         if isinstance(record.get("history"), str):
             try:
-                record["history"] = [json.loads(line) for line in record["history"].splitlines()]
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{where}: history holds a line that is not JSON: {error}")
+                record["history"] = [read_json(line) for line in record["history"].splitlines()]
+            except TextError as error:
+                problems.append(f"{where}: history holds a line that cannot be read: {error}")
                 record["history"] = []
         problems += [f"{where} has no {name}" for name in required if name not in record]
         for name, value in record.items():
             if name not in fields:
-                problems.append(f"{where} has the unknown field {name!r}; known are {', '.join(fields)}")
+                problems.append(f"{where} has the unknown field {str(name)[:60]!r}; known are {', '.join(fields)}")
             elif not fields[name][0](value):
                 problems.append(f"{where}: {name} is {str(value)[:60]!r}; it must be {fields[name][1]}")
         if isinstance(record.get("id"), str) and record["id"] in ids:

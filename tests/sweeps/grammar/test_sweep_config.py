@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from typing import Any
 
 import pytest
 
-from amc_sweeps.grammar.configurations import count_configurations, grid, sample
+from amc_sweeps.grammar.configurations import Grid, count_configurations, sample
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range, ends
-from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
 from amc_sweeps.grammar.parse import parse, parse_leniently
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Metric, Nested, SweepConfigError
 
@@ -242,7 +243,7 @@ def test_an_unquoted_false_for_impute_while_running_is_explained() -> None:
 
 def test_in_a_grid_the_first_parameter_by_name_changes_slowest() -> None:
     sweep = parse(of("grid", b={"values": [2, 1]}, a={"values": ["x", "y"]}, c={"value": 7}))
-    assert list(grid(sweep)) == [
+    assert list(Grid(sweep)) == [
         {"a": "x", "b": 2, "c": 7},
         {"a": "x", "b": 1, "c": 7},
         {"a": "y", "b": 2, "c": 7},
@@ -252,7 +253,7 @@ def test_in_a_grid_the_first_parameter_by_name_changes_slowest() -> None:
 
 def test_a_grid_includes_the_max_of_int_uniform_but_not_of_q_uniform() -> None:
     sweep = parse(of("grid", n={"min": 1, "max": 3}, q={"distribution": "q_uniform", "min": 0.5, "max": 1.1, "q": 0.2}))
-    values = list(grid(sweep))
+    values = list(Grid(sweep))
     assert [value["q"] for value in values[:3]] == [0.5, 0.7, 0.9]
     assert [value["n"] for value in values[::3]] == [1, 2, 3]
     assert count_configurations(sweep) == 9
@@ -260,22 +261,80 @@ def test_a_grid_includes_the_max_of_int_uniform_but_not_of_q_uniform() -> None:
 
 def test_a_value_listed_twice_is_one_point_but_true_differs_from_1() -> None:
     sweep = parse(of("grid", p={"values": [1, 1.0, True, 2]}))
-    assert [config["p"] for config in grid(sweep)] == [1, True, 2]
+    assert [config["p"] for config in Grid(sweep)] == [1, True, 2]
     assert count_configurations(sweep) == 3
 
 
 def test_nested_parameters_stay_nested() -> None:
     nested = {"parameters": {"beta": {"values": [1, 2]}, "deep": {"parameters": {"x": {"value": 0}}}}}
     sweep = parse(of("grid", opt=nested, a={"values": [5, 6]}))
-    assert next(grid(sweep)) == {"a": 5, "opt": {"beta": 1, "deep": {"x": 0}}}
+    assert next(iter(Grid(sweep))) == {"a": 5, "opt": {"beta": 1, "deep": {"x": 0}}}
     assert count_configurations(sweep) == 4
     assert sample(sweep, random.Random(0)).keys() == {"opt", "a"}
 
 
 def test_a_very_long_grid_is_counted_and_started_at_once() -> None:
-    sweep = parse(of("grid", n={"min": 1, "max": 10**9}, a={"values": [1, 2]}))
+    sweep = parse({**of("grid", n={"min": 1, "max": 10**9}, a={"values": [1, 2]}), "run_cap": 5})
     assert count_configurations(sweep) == 2 * 10**9
-    assert next(grid(sweep)) == {"a": 1, "n": 1}
+    assert next(iter(Grid(sweep))) == {"a": 1, "n": 1}
+    assert Grid(sweep).configuration(2 * 10**9 - 1) == {"a": 2, "n": 10**9}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "count"),
+    [
+        ({"lr": {"distribution": "q_uniform", "min": 0.0001, "max": 0.1, "q": 1.0e-10}}, "999,000,000 configurations"),
+        ({"n": {"min": 1, "max": 10**9}, "a": {"values": [1, 2]}}, "2,000,000,000 configurations"),
+        ({"n": {"min": -(2**62), "max": 2**62}}, r"10\^18 configurations"),
+        ({f"p{n}": {"min": -(2**62), "max": 2**62} for n in range(300)}, r"10\^5689 configurations"),
+    ],
+)
+def test_a_grid_that_cannot_be_walked_to_its_end_is_refused_with_its_count(
+    parameters: dict[str, Any], count: str
+) -> None:
+    with pytest.raises(SweepConfigError, match=count):
+        parse(of("grid", **parameters))
+    stored = parse(of("grid", **parameters), is_new=False)
+    assert next(iter(Grid(stored))).keys() == parameters.keys()
+    assert parse({**of("grid", **parameters), "run_cap": 100}).run_cap == 100
+
+
+def test_many_parameters_and_listed_values_are_counted_before_they_are_enumerated() -> None:
+    wide = parse(of("grid", **{f"p{n}": {"values": [1]} for n in range(2000)}))
+    assert len(next(iter(Grid(wide)))) == 2000
+    assert count_configurations(parse(of("random", **{f"p{n}": {"values": [1, 2]} for n in range(2000)}))) is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1e-320},
+        {"distribution": "q_log_uniform", "min": 0.0, "max": 600.0, "q": 1.0},
+        {"distribution": "uniform", "min": -1e308, "max": 1e308},
+        {"distribution": "log_normal", "mu": 1000.0},
+        {"distribution": "q_normal", "mu": 1e300, "q": 1e-300},
+        {"distribution": "beta", "a": 1e308, "b": 1.0},
+        {"distribution": "int_uniform", "min": 0, "max": 10**400},
+        {"min": 0, "max": 10**30},
+    ],
+)
+def test_a_range_whose_values_cannot_be_drawn_is_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(SweepConfigError, match=r"parameters\.x"):
+        parse(of("random", x=spec))
+
+
+def test_many_problems_and_long_names_make_a_short_answer() -> None:
+    config = {**of(**{"x" * 100_000: {"values": []}, "y": "z" * 100_000}), **{f"k{n}": 1 for n in range(20_000)}}
+    begin = time.process_time()
+    problems = problems_of(config)
+    assert time.process_time() - begin < 2
+    assert sum(map(len, problems)) < 20_000
+    assert problems[-1].startswith("and 19,9")
+
+
+def test_bands_that_hardly_differ_are_not_counted_for_ever() -> None:
+    early = {"type": "hyperband", "max_iter": 10**9, "s": 10**12, "eta": 1.0000001}
+    assert len(bands(parse({**of(x={"value": 1}), "early_terminate": early}).early_terminate)) <= 100
 
 
 @pytest.mark.parametrize(

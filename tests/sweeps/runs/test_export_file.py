@@ -79,7 +79,7 @@ def test_a_history_may_also_be_a_list() -> None:
 @pytest.mark.parametrize(
     ("history", "what"),
     [
-        ("'{\"a\": 1'", "runs: r: history holds a line that is not JSON"),
+        ("'{\"a\": 1'", "runs: r: history holds a line that cannot be read: this is not JSON"),
         ("'[1]'", "runs: r: history is"),
         ("[{when: 2024-01-01}]", "dates in it are quoted"),
         ("[{a: !!binary aGk=}]", "history is"),

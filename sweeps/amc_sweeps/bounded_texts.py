@@ -1,0 +1,160 @@
+"""JSON and YAML from elsewhere, read within bounds: bytes, nesting, values with aliases expanded, digits of a number.
+
+What a text may cost follows from its size. Without bounds 30 kB of brackets end the process (the C loader of YAML
+recurses), and 400 bytes of aliases that name each other take all memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+MOST_NESTING = 64  # mappings and lists inside each other
+MOST_DIGITS = 3500  # of a number in YAML, also in hex: Python refuses to write more than 4300 decimal digits
+MOST_SWEEP_BYTES = 256 * 1024  # of the YAML of one sweep; it is parsed in half a second at most
+
+# A YAML text may hold so many values, and one more for every few bytes. Files that people and programs write have 15
+# to 40 bytes a value, and a value takes about 6 microseconds.
+_FREE_VALUES = 100_000
+_BYTES_A_VALUE = 8
+_LONGEST_KEY = 19  # digits of a number that is a key
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+class TextError(ValueError):
+    """A text is not JSON or YAML, or is beyond a bound; the message says which."""
+
+
+def check_size(text: str | bytes, most: int) -> None:
+    """Refuse a text with too many bytes or characters.
+
+    Raises:
+        TextError: it is larger than ``most``.
+    """
+    if len(text) > most:
+        raise TextError(f"the text has {len(text):,} bytes, at most {most:,} are read")
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value that a JSON text holds; NaN and the infinities are allowed.
+
+    Raises:
+        TextError: it is not JSON, is nested too deeply, or has a number of too many digits.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise TextError(_nested()) from error
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise TextError(f"a number has more than {MOST_DIGITS:,} digits") from error
+        raise TextError(f"this is not JSON: {error}") from error
+    except TypeError as error:
+        raise TextError(f"this is not JSON: {error}") from error
+    brackets = text.count("{") + text.count("[") if isinstance(text, str) else text.count(b"{") + text.count(b"[")
+    if brackets > MOST_NESTING and _is_too_deep(value):
+        raise TextError(_nested())
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_NESTING + 1):
+        inner = [item for item in level if isinstance(item, dict | list)]
+        level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
+        if not inner:
+            return False
+    return True
+
+
+def _nested() -> str:
+    return f"mappings and lists are nested more than {MOST_NESTING} deep"
+
+
+class BoundedLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1 as PyYAML reads it, by libyaml where PyYAML was built with it. Use it through ``read_yaml``."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping; refuse keys that are long numbers: they can be chosen to have equal hashes."""
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if key.tag == _INT and len(key.value) > _LONGEST_KEY:
+                raise TextError(f"the number {key.value[:40]} is too large for a key: put it in quotes")
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def _number(self, node: yaml.ScalarNode) -> int | float:
+        if len(node.value) > MOST_DIGITS:
+            raise TextError(f"a number has more than {MOST_DIGITS:,} digits")
+        number: int | float = (self.construct_yaml_int if node.tag == _INT else self.construct_yaml_float)(node)
+        return number
+
+
+BoundedLoader.add_constructor(_INT, BoundedLoader._number)
+BoundedLoader.add_constructor(_FLOAT, BoundedLoader._number)
+
+
+def read_yaml(text: str, loader: type[BoundedLoader] = BoundedLoader) -> tuple[Any, BoundedLoader]:
+    """Return the value of a YAML text of one document, and the loader that read it.
+
+    Raises:
+        yaml.MarkedYAMLError: it is not YAML, with the place.
+        TextError: it is not YAML for another reason, or is beyond a bound.
+    """
+    try:
+        _check_structure(text, loader)
+        reader = loader(text)
+        try:
+            return reader.get_single_data(), reader
+        finally:
+            reader.dispose()
+    except (yaml.MarkedYAMLError, TextError):
+        raise
+    except yaml.YAMLError as error:
+        raise TextError(f"this is not YAML: {str(error).splitlines()[0]}") from error
+    # A date such as 2025-13-45, and scalars that their tag does not allow: !!bool x, !!timestamp x, !!int "".
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise TextError(f"this is not usable YAML: {error}") from error
+
+
+def _check_structure(text: str, loader: type[BoundedLoader]) -> None:
+    """Refuse nesting and aliases that would cost too much, before anything is composed.
+
+    Raises:
+        TextError: with the bound.
+    """
+    most = _FREE_VALUES + len(text) // _BYTES_A_VALUE
+    anchored: dict[str, tuple[int, int]] = {}  # cost and levels of what has an anchor
+    opened: list[list[Any]] = []  # anchor, cost before it, levels in it
+    values = cost = 0  # an alias costs the values that it stands for, and their bytes
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before, levels = opened.pop()
+            levels += 1
+            if anchor is not None:
+                anchored[anchor] = (cost - before, levels)
+        elif isinstance(event, yaml.ScalarEvent):
+            price, levels = 1 + len(event.value) // _BYTES_A_VALUE, 0
+            values, cost = values + 1, cost + price
+            if event.anchor is not None:
+                anchored[event.anchor] = (price, levels)
+        elif isinstance(event, yaml.AliasEvent):
+            assert event.anchor is not None
+            if event.anchor in (entry[0] for entry in opened):
+                raise TextError(f"the alias *{event.anchor[:60]} is inside what it stands for")
+            price, levels = anchored.get(event.anchor, (1, 0))
+            values, cost = values + price, cost + price
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append([event.anchor, cost, 0])
+            values, cost, levels = values + 1, cost + 1, 0
+        else:
+            continue
+        if opened:
+            opened[-1][2] = max(opened[-1][2], levels)
+        if len(opened) + levels > MOST_NESTING:
+            raise TextError(_nested())
+        if values > most:
+            raise TextError(f"it holds more than {most:,} values, with every alias written out")
