@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from amc_server.auth import Gate
@@ -35,6 +35,7 @@ class Context:
     base_url: str
     nodes: Nodes
     agent_is_alive: Callable[[int], bool]
+    found: dict[Any, Any] = field(default_factory=dict)  # runs that match filters, so that each list is read once
 
     def signed_url(self, action: str, *claim: int | str) -> str:
         """Return a URL where the client, without the key, may upload or download one file."""

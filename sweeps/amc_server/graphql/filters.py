@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import re2
 
 from amc_server.errors import Refused
 from amc_server.json_texts import read_json_object
 from amc_server.store.reader import Reader
 from amc_server.store.records import Project, Run
 from amc_sweeps.runs.export_file import unix_time
-from amc_sweeps.values import MISSING, look_up
+from amc_sweeps.values import MISSING, as_number, look_up
 
 Predicate = Callable[["Fields"], bool]
 
-LONGEST_SEARCHED = 1000  # characters of a text that $regex searches
-MOST_REPETITIONS = 4  # in a pattern
+LONGEST_PATTERN = 1000  # characters
+LONGEST_FIELD = 1000  # characters of the name of a field
+MOST_CONDITIONS = 200  # of filters; a list for $in may be long
+MOST_ORDERS = 10  # fields that an order names
 
 _COLUMNS = {
     "name": "id",
@@ -66,6 +69,8 @@ class Fields:
         Raises:
             Refused: the path is no field of a run.
         """
+        if len(path) > LONGEST_FIELD:
+            raise Refused(f"a field has {len(path):,} characters, at most {LONGEST_FIELD:,} are allowed: {path[:60]!r}")
         section, _, rest = path.partition(".")
         if section == "config":
             return look_up(self._config, rest.removesuffix(".value"), MISSING)
@@ -79,8 +84,8 @@ class Fields:
         column = _COLUMNS.get(path.lower())
         if column is None:
             raise Refused(
-                f"runs cannot be filtered or ordered by {path!r}; possible are config.*, summary_metrics.*, tags, "
-                f"sweep, {', '.join(sorted(set(_COLUMNS)))}"
+                f"runs cannot be filtered or ordered by {path[:100]!r}; possible are config.*, summary_metrics.*, "
+                f"tags, sweep, {', '.join(sorted(set(_COLUMNS)))}"
             )
         value = getattr(self.run, column)
         if value is None:
@@ -94,7 +99,17 @@ def read_filters(text: str | None) -> dict[str, Any]:
     Raises:
         Refused: the text is not a JSON object.
     """
-    return {} if text in (None, "", "null") else read_json_object(text or "", "filters")
+    filters = {} if text in (None, "", "null") else read_json_object(text or "", "filters")
+    conditions = _count_conditions(filters)
+    if conditions > MOST_CONDITIONS:
+        raise Refused(f"the filters have {conditions:,} conditions, at most {MOST_CONDITIONS} are allowed: use $in")
+    return filters
+
+
+def _count_conditions(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return len(value) + sum(map(_count_conditions, value.values()))
+    return sum(map(_count_conditions, value)) if isinstance(value, list) else 0
 
 
 def find_runs(store: Reader, project: Project, filters: Mapping[str, Any]) -> list[Fields]:
@@ -185,47 +200,69 @@ def _operator(name: str, operand: Any) -> Callable[[Any], bool]:
         inner = _condition(operand)
         return lambda actual: not inner(actual)
     if name == "$regex":
-        pattern = _pattern(str(operand))
-        return lambda actual: isinstance(actual, str) and pattern.search(actual[:LONGEST_SEARCHED]) is not None
+        if not isinstance(operand, str):
+            raise Refused("$regex takes a text")
+        compiled = pattern(operand)
+        return lambda actual: isinstance(actual, str) and compiled.search(_storable(actual)) is not None
+    if name in ("$in", "$nin"):
+        if not isinstance(operand, list):
+            raise Refused(f"{name} takes a list")
+        return _is_in(operand) if name == "$in" else _negated(_is_in(operand))
     if name not in _OPERATORS:
         raise Refused(_unknown(name))
-    if name in ("$in", "$nin") and not isinstance(operand, list):
-        raise Refused(f"{name} takes a list")
     test = _OPERATORS[name]
     return lambda actual: test(actual, operand)
 
 
+def _is_in(items: Sequence[Any]) -> Callable[[Any], bool]:
+    """Return the test whether a value equals one of many; scalars are found without a walk through them."""
+    scalars = {(isinstance(item, bool), item) for item in items if not isinstance(item, Mapping | list)}
+    others = [item for item in items if isinstance(item, Mapping | list)]
+
+    def test(actual: Any) -> bool:
+        if actual is MISSING:
+            return (False, None) in scalars
+        if isinstance(actual, list):
+            return any(_equals(actual, item) for item in items)
+        if isinstance(actual, Mapping):
+            return any(_equals(actual, item) for item in others)
+        return (isinstance(actual, bool), actual) in scalars
+
+    return test
+
+
+def _negated(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda actual: not test(actual)
+
+
+def _storable(text: str) -> str:
+    """Return the text without lone surrogates, which RE2 does not take."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _unknown(name: str) -> str:
-    return f"unknown filter operator {name!r}; known are $and, $or, $nor, $not, $regex, {', '.join(_OPERATORS)}"
+    known = ("$and", "$or", "$nor", "$not", "$regex", "$in", "$nin", *_OPERATORS)
+    return f"unknown filter operator {name[:60]!r}; known are {', '.join(known)}"
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    """Compile a pattern whose search always ends soon.
+def pattern(text: str, name: str = "$regex") -> Any:
+    """Compile a pattern by RE2, whose searches take time linear in the text, whatever the pattern is.
 
     Raises:
-        Refused: the pattern is invalid, or repeats a group that repeats or branches, such as ``(a+)+``, ``(a|ab)*``.
+        Refused: RE2 does not know the pattern; it has no look-around and no back-references.
     """
+    options = re2.Options()
+    options.log_errors = False  # to stderr
+    if len(text) > LONGEST_PATTERN:
+        raise Refused(f"{name} has {len(text):,} characters, at most {LONGEST_PATTERN:,} are allowed")
     try:
-        pattern = re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise Refused(f"$regex {text[:100]!r}: {error}") from error
-    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text, flags=re.DOTALL)  # without escapes and character sets
-    groups: list[bool] = []  # for every open group, whether something in it repeats or branches
-    unlimited = 0
-    for index, letter in enumerate(plain):
-        if letter == "(":
-            groups.append(False)
-        elif letter == ")" and groups:
-            repeats = groups.pop()
-            if repeats and plain[index + 1 : index + 2] in ("*", "+", "{"):
-                raise Refused(f"$regex {text[:100]!r} repeats a group that repeats or branches: it could run for ever")
-            groups = [group or repeats for group in groups]
-        elif letter in "*+{|":
-            groups = [True] * len(groups)
-            unlimited += letter != "|"
-    if unlimited > MOST_REPETITIONS:
-        raise Refused(f"$regex {text[:100]!r} has {unlimited} repetitions, {MOST_REPETITIONS} are allowed")
-    return pattern
+        return re2.compile(text, options)
+    except (re2.error, UnicodeEncodeError) as error:
+        reason = error.args[0]
+        raise Refused(
+            f"{name} {text[:100]!r} is not understood: {reason.decode() if isinstance(reason, bytes) else error}. "
+            "Patterns are RE2's: no look-around, no back-references."
+        ) from error
 
 
 def _equals(actual: Any, operand: Any) -> bool:
@@ -255,8 +292,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$gte": _compares(operator.ge),
     "$lt": _compares(operator.lt),
     "$lte": _compares(operator.le),
-    "$in": lambda actual, operand: any(_equals(actual, item) for item in operand),
-    "$nin": lambda actual, operand: not any(_equals(actual, item) for item in operand),
     "$exists": lambda actual, operand: (actual is not MISSING) is bool(operand),
 }
 
@@ -267,7 +302,10 @@ def sort(runs: Sequence[Fields], order: str | None) -> list[Fields]:
     Runs without the value, or with a value that has no order (NaN, a mapping), come last in both directions.
     """
     ordered = list(runs)
-    for key in reversed([part.strip() for part in (order or "+created_at").split(",") if part.strip()]):
+    keys = [part.strip() for part in (order or "+created_at").split(",") if part.strip()]
+    if len(keys) > MOST_ORDERS:
+        raise Refused(f"the order names {len(keys):,} fields, at most {MOST_ORDERS} are allowed")
+    for key in reversed(keys):
         path, descending = key.lstrip("+-"), key.startswith("-")
         ordered.sort(key=lambda fields, path=path: _rank(fields.get(path)), reverse=descending)  # type: ignore[misc]
         ordered.sort(key=lambda fields, path=path: _rank(fields.get(path)) == _LAST)  # type: ignore[misc]
@@ -282,6 +320,5 @@ def _rank(value: Any) -> tuple[int, float, str]:
         value = next(iter(value.values()), None) if len(value) == 1 else None
     if isinstance(value, str):
         return (1, 0.0, value)
-    if isinstance(value, int | float) and not math.isnan(value):
-        return (0, float(value), "")
-    return _LAST
+    number = as_number(value)
+    return _LAST if number is None or math.isnan(number) else (0, number, "")

@@ -6,7 +6,6 @@ Names are the schema's in snake case. A node is made for one request and uses th
 from __future__ import annotations
 
 import json
-from functools import cached_property
 from typing import Any
 
 from amc_server.clock import iso_time
@@ -93,20 +92,21 @@ class ProjectNode:
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
-        return _run_page(self._context, self.matching_runs(filters), order, after, first)
+        key = (self._project.pk, filters, order)
+        if key not in self._context.found:
+            self._context.found[key] = sort(self.matching_runs(filters), order)
+        return _run_page(self._context, self._context.found[key], after, first)
 
     def run_count(self, filters: str | None = None) -> int:
         return len(self.matching_runs(filters))
 
     def matching_runs(self, text: str | None) -> list[Fields]:
         """Return the runs that match the filters, oldest first."""
-        if text not in self._matching_runs:
-            self._matching_runs[text] = find_runs(self._context.store, self._project, read_filters(text))
-        return self._matching_runs[text]
-
-    @cached_property
-    def _matching_runs(self) -> dict[str | None, list[Fields]]:
-        return {}  # the client asks for a page and for the number of all runs in one document
+        found, key = self._context.found, (self._project.pk, text)
+        if key not in found:  # the client asks for a page and for the number of all runs in one document
+            found[key] = find_runs(self._context.store, self._project, read_filters(text))
+        runs: list[Fields] = found[key]
+        return runs
 
     def sweep(self, sweep_name: str) -> SweepNode | None:
         sweep = self._context.store.sweep(self._project.pk, sweep_name)
@@ -158,10 +158,8 @@ class ProjectNode:
         ]
 
 
-def _run_page(
-    context: Context, runs: list[Fields], order: str | None, after: str | None, first: int | None
-) -> dict[str, Any]:
-    return page(sort(runs, order), after=after, first=first, wrap=lambda fields: RunNode(context, fields.run))
+def _run_page(context: Context, runs: list[Fields], after: str | None, first: int | None) -> dict[str, Any]:
+    return page(runs, after=after, first=first, wrap=lambda fields: RunNode(context, fields.run))
 
 
 class SweepNode:
@@ -202,7 +200,8 @@ class SweepNode:
     def run_count_expected(self) -> int | None:
         config = self._sweep.parsed_config()
         bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
-        return min((bound for bound in bounds if bound is not None), default=None)
+        expected = min((bound for bound in bounds if bound is not None), default=None)
+        return expected if expected is not None and expected < 2**31 else None  # GraphQL's Int has 32 bits
 
     def project(self) -> ProjectNode:
         return ProjectNode(self._context, self._context.store.project_by_key(self._sweep.project))
@@ -212,7 +211,7 @@ class SweepNode:
     ) -> dict[str, Any]:
         matching = self.project().matching_runs(filters)
         own_runs = [fields for fields in matching if fields.run.sweep == self._sweep.pk]
-        return _run_page(self._context, own_runs, order, after, first)
+        return _run_page(self._context, sort(own_runs, order), after, first)
 
     def agents(self) -> dict[str, Any]:
         agents = self._context.store.agents(self._sweep.pk)

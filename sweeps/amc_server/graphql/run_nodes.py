@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import mimetypes
 import re
@@ -12,6 +11,7 @@ from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
+from amc_server.graphql import filters
 from amc_server.graphql.context import Context, UserNode, page
 from amc_server.ids import global_id
 from amc_server.json_texts import read_json_object
@@ -21,6 +21,7 @@ from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.values import look_up
 
 MOST_LINES = 10_000  # of console log in one reply
+MOST_SPECS, MOST_KEYS, LONGEST_KEY = 100, 1000, 1000  # of one request for a sampled history
 KEY_ROWS = 1000  # rows of history that historyKeys reads
 
 
@@ -121,6 +122,8 @@ class RunNode:
 
     def sampled_history(self, specs: list[str]) -> list[list[dict[str, Any]]]:
         """Return for every spec the rows that have all of its keys."""
+        if len(specs) > MOST_SPECS:
+            raise Refused(f"{len(specs):,} history specs are given, at most {MOST_SPECS} are allowed")
         return [self._sample(_spec(text)) for text in specs]
 
     def _sample(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -188,8 +191,9 @@ class RunNode:
         if names:
             files = [file for file in files if file.name in names]
         if pattern:  # SQL's LIKE
-            glob = re.sub(r"([\[\]?*])", r"[\1]", pattern).replace("%", "*").replace("_", "?")
-            files = [file for file in files if fnmatch.fnmatchcase(file.name, glob)]
+            regex = re.escape(pattern).replace("%", "(?s:.*)").replace("_", "(?s:.)")
+            compiled = filters.pattern(regex, "pattern")
+            files = [file for file in files if compiled.fullmatch(file.name)]
         return page(files, after=after, first=first, wrap=lambda file: FileNode(self._context, self._run, file))
 
 
@@ -199,8 +203,10 @@ def _spec(text: str) -> Mapping[str, Any]:
         if not isinstance(spec.get(name, 0), int | None):
             raise Refused(f"{name} of a history spec must be a whole number")
     keys = spec.get("keys") or []
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise Refused("keys of a history spec must be a list of names")
+    if not isinstance(keys, list) or not all(isinstance(key, str) and len(key) <= LONGEST_KEY for key in keys):
+        raise Refused(f"keys of a history spec must be a list of names of at most {LONGEST_KEY:,} characters")
+    if len(keys) > MOST_KEYS:
+        raise Refused(f"a history spec has {len(keys):,} keys, at most {MOST_KEYS:,} are allowed")
     return spec
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import wandb
 from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.errors import Refused
+from amc_server.graphql import execution
 from amc_server.graphql.context import page
 from amc_server.graphql.execution import UnknownError, prepare, snake_case
 from amc_server.graphql.filters import Fields, predicate, sort
@@ -111,7 +113,7 @@ def test_an_unknown_field_gives_an_error_that_names_it_and_no_5xx(server: InProc
         (b'{"query": "{ viewer { id } }", "variables": [1]}', "variables"),
         (b'{"query": "{ viewer { id } }", "operationName": 3}', "operationName"),
         (b'{"query": "{ viewer { id "}', "not a GraphQL document"),
-        (b'{"query": "' + b"{ viewer " * 20_000 + b'"}', "not a GraphQL document"),
+        (b'{"query": "' + b"{ viewer " * 1000 + b'"}', "not a GraphQL document"),
         (b'{"query": "query A { viewer { id } } query B { viewer { id } }"}', "no operation"),
     ],
 )
@@ -289,14 +291,35 @@ def test_a_time_compared_with_something_else_is_refused(condition: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+$", "(a|aa)*b", "((a*)b?){2,}c", "a*a*a*a*a*b", "(", "a{99999999999}", "(?P<a>x+)*"]
+    "pattern",
+    ["(", "(?=a)b", r"(a)\1", "((a{100}){100}){100}", "x" * 1001, "\ud800", "[", "a**", r"\u0041"],
 )
-def test_a_pattern_that_could_search_for_ever_is_refused(pattern: str) -> None:
-    with pytest.raises(Refused, match=r"\$regex"):
+def test_a_pattern_that_the_engine_does_not_know_is_refused_in_words(pattern: str) -> None:
+    with pytest.raises(Refused, match=r"\$regex") as refusal:
         predicate({"notes": {"$regex": pattern}})
+    assert len(refusal.value.message) < 400
 
 
-@pytest.mark.parametrize("pattern", ["^brisk-sweep-[0-9]+$", "(brisk|calm)-", r".*\(\+\)+", "[(+*]+x?", "(?i)BRISK.*p"])
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("a*a*a*a*b", "a" * 1000),
+        ("a?" * 26 + "b", "a" * 26),
+        ("(?:a|a|a)" * 14 + "b", "a" * 14),
+        ("(a+)+$", "a" * 100_000 + "!"),
+        ("(a|aa)*b", "a" * 100_000),
+        ("((a*)b?){2,}c", "a" * 100_000),
+    ],
+)
+def test_every_pattern_is_searched_in_time_linear_in_the_text(pattern: str, text: str) -> None:
+    begin = time.process_time()
+    assert predicate({"notes": {"$regex": pattern}})(Fields(run_record(notes=text), None)) is False
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^brisk-sweep-[0-9]+$", "(brisk|calm)-", r".*\(\+\)+", "[(+*]+x?", "(?i)BRISK.*p", r"\bsweep\b"]
+)
 def test_ordinary_patterns_are_accepted(pattern: str) -> None:
     run = Fields(run_record(display_name="brisk-sweep-1", notes="a".ljust(5000, "a") + "!"), None)
     assert predicate({"display_name": {"$regex": pattern}})(run) is (re.search(pattern, "brisk-sweep-1") is not None)
@@ -307,6 +330,127 @@ def test_orders_put_runs_without_a_value_last_in_both_directions() -> None:
     runs = [Fields(run_record(id=str(index), summary=summary), None) for index, summary in enumerate(summaries)]
     assert [fields.run.id for fields in sort(runs, "-summary_metrics.acc")] == ["2", "4", "0", "1", "3"]
     assert [fields.run.id for fields in sort(runs, "+summary_metrics.acc")] == ["0", "4", "2", "1", "3"]
+
+
+@pytest.mark.parametrize("text", ["\ud800a", "é", "💥" * 300])
+def test_any_stored_text_can_be_searched(text: str) -> None:
+    assert predicate({"notes": {"$regex": "$"}})(Fields(run_record(notes=text), None)) is True
+
+
+def test_long_lists_of_ids_are_found_without_a_walk(server: InProcessServer) -> None:
+    run = Fields(run_record(id="r", tags='["good"]', config='{"flag": {"value": true}, "n": {"value": 1}}'), None)
+    many = [f"r{number}" for number in range(100_000)]
+    begin = time.process_time()
+    inside, outside = predicate({"name": {"$in": [*many, "r"]}}), predicate({"name": {"$nin": many}})
+    for _ in range(1000):
+        assert inside(run)
+        assert outside(run)
+    assert time.process_time() - begin < 1
+    for condition, passes in (
+        ({"config.flag": {"$in": [1]}}, False),
+        ({"config.flag": {"$in": [True]}}, True),
+        ({"config.n": {"$in": [True]}}, False),
+        ({"config.n": {"$in": [1.0]}}, True),
+        ({"config.gone": {"$in": [None]}}, True),
+        ({"config.gone": {"$nin": [1]}}, True),
+        ({"tags": {"$in": [["good"]]}}, True),
+    ):
+        assert predicate(condition)(run) is passes, condition
+
+
+@pytest.mark.parametrize(
+    ("filters", "order", "reason"),
+    [
+        (json.dumps({"$or": [{"name": "r"}] * 300}), None, "301 conditions"),
+        (json.dumps({"config." + "a." * 100_000: 1}), None, "characters"),
+        ("[" * 100_000, None, "nested"),
+        ('{"name": ' + "9" * 5000 + "}", None, "digits"),
+        ('{"$and": ' * 80 + "{}" + "}" * 80, None, "nested"),
+        (json.dumps({"$" + "x" * 100_000: 1}), None, "unknown filter operator"),
+        ("{}", ",".join(["name"] * 100_000), "100,000 fields"),
+        ("{}", "summary_metrics." + "a." * 100_000, "characters"),
+    ],
+)
+def test_filters_and_orders_beyond_a_bound_are_refused_in_words(
+    server: InProcessServer, filters: str, order: str | None, reason: str
+) -> None:
+    server.begin("r")
+    query = """query R($f: JSONString, $o: String) { project(name: "p") { runs(filters: $f, order: $o) {
+        edges { node { id } } } } }"""
+    begin = time.process_time()
+    with pytest.raises(GraphqlRefused, match=reason) as refusal:
+        server.graphql(query, f=filters, o=order)
+    assert len(str(refusal.value)) < 600
+    assert time.process_time() - begin < 2
+
+
+FIVE = '{ project(name: "p") { ' + "runs { edges { node { project { " * 5 + "id" + " } } } }" * 5 + " } }"
+TWO = '{ project(name: "p") { ' + "runs { edges { node { project { " * 2 + "id" + " } } } }" * 2 + " } }"
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (FIVE, "lists of pages .edges. inside each other"),
+        ("{ viewer { id } }" + "#" * 1_000_000, "1,000,0.. characters"),
+        ("{ " + "viewer { id } " * 1000 + "}", "Document contains more than 2000 tokens|not a GraphQL document"),
+        ("{ " + "project { " * 400 + "id" + " }" * 400 + " }", "levels|nested"),
+        ("{ " + " ".join(f"a{n}: project {{ runs {{ edges {{ cursor }} }} }}" for n in range(30)) + " }", "lists"),
+        (
+            "{ ...f9 } fragment f0 on Query { viewer { id } } "
+            + " ".join(f"fragment f{n} on Query {{ {f'...f{n - 1} ' * 10} }}" for n in range(1, 10)),
+            "fields with its fragments written out",
+        ),
+        ("{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }", "spread"),
+        (
+            "mutation { a: deleteRun(input: {id: 1}) { clientMutationId } b: deleteRun(input: {id: 1}) "
+            "{ clientMutationId } }",
+            "one at a time",
+        ),
+    ],
+)
+def test_a_document_beyond_a_bound_is_refused_in_words(server: InProcessServer, document: str, reason: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(GraphqlRefused, match=reason) as refusal:
+        server.graphql(document)
+    assert len(str(refusal.value)) < 1000
+    assert time.process_time() - begin < 2
+
+
+def test_an_answer_that_grows_with_the_square_of_the_runs_is_cheap_or_refused(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        server.begin(f"r{number}")
+    begin = time.process_time()
+    assert len(server.graphql(TWO)["project"]["runs"]["edges"]) == 60
+    assert time.process_time() - begin < 2
+    monkeypatch.setattr(execution, "MAX_VALUES", 5000)
+    with pytest.raises(GraphqlRefused, match="more than 5,000 values"):
+        server.graphql(TWO)
+    monkeypatch.undo()
+    monkeypatch.setattr(execution, "MAX_QUERY_S", 0.001)
+    with pytest.raises(GraphqlRefused, match="takes more than"):
+        server.graphql(TWO)
+
+
+def test_large_documents_are_not_kept() -> None:
+    kept = execution._kept.cache_info().currsize
+    prepare("{ viewer { id } } #" + "x" * 50_000, None)
+    assert execution._kept.cache_info().currsize == kept
+
+
+def test_the_history_of_many_keys_is_refused(server: InProcessServer) -> None:
+    server.begin("r")
+    query = """query R($s: [JSONString!]!) { project(name: "p") { run(name: "r") { sampledHistory(specs: $s) } } }"""
+    for specs, reason in (
+        ([json.dumps({"keys": ["a"] * 1001})], "1,001 keys"),
+        ([json.dumps({"keys": ["a." * 100_000]})], "characters"),
+        (["{}"] * 101, "101 history specs"),
+        (["[" * 100_000], "nested"),
+    ):
+        with pytest.raises(GraphqlRefused, match=reason):
+            server.graphql(query, s=specs)
 
 
 @pytest.mark.parametrize(
