@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from amc_server.auth import KeyFileError, read_or_make_key
 from amc_server.http.guard import LOOPBACK
 from amc_server.scheduling.state_inference import Limits
 from amc_server.server_log import RequestLog, log_to
-from amc_server.store.storage import Storage, StorageError
+from amc_server.store.storage import Storage, StorageError, describe_failure
 
 DEFAULT_PORT = 8418
 GRACE_S = 5  # for running requests when the server ends
@@ -101,7 +102,10 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
             shown = f"[{host}]" if ":" in host else host
             scheme = "https" if options.tls_cert else "http"
             started = Started(f"{scheme}://{shown}:{port}", key_file, options.data.absolute(), secrets.token_hex(16))
-            app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
+            try:
+                app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
+            except sqlite3.Error as error:
+                raise ServerError(f"{options.data}: {describe_failure(error)}") from error
             announce(started)
             try:
                 logged = RequestLog(app, logging.getLogger("amc_server.requests"))

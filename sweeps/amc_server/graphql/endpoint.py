@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,8 @@ def _reply(result: Any) -> Response:
             messages.append(cause.message)
             status = cause.status or status
         else:
+            if isinstance(cause, sqlite3.Error):
+                raise cause
             if cause is not None and not isinstance(cause, GraphQLError):  # a GraphQLError is about the variables
                 logger.error("a resolver failed at %s", error.path, exc_info=cause)
             messages.append(error.message)

@@ -6,6 +6,8 @@ Every refusal has the same form: a JSON object with ``errors``, or a page for a 
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -15,6 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from amc_server.errors import Refused
 from amc_server.json_texts import read_json
 from amc_server.pages.templates import message_page
+from amc_server.store.storage import describe_failure
+
+logger = logging.getLogger(__name__)
 
 
 class Json(JSONResponse):
@@ -84,4 +89,15 @@ async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)
 
 
-EXCEPTION_HANDLERS: dict[Any, Any] = {Refused: _refused, ClientDisconnect: _disconnected, HTTPException: _no_route}
+async def _database_failed(request: Request, error: sqlite3.Error) -> Response:
+    """Answer 500, so that the client sends again what was not stored."""
+    logger.error("%s", describe_failure(error), exc_info=error)
+    return await _refused(request, Refused(describe_failure(error), status=500))
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    Refused: _refused,
+    ClientDisconnect: _disconnected,
+    HTTPException: _no_route,
+    sqlite3.Error: _database_failed,
+}

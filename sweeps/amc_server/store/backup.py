@@ -13,6 +13,7 @@ from amc_core.files import whole_file
 from amc_server.errors import Refused
 from amc_server.store.blobs import blob_path
 from amc_server.store.schema import SchemaError, check_version
+from amc_server.store.storage import describe_failure
 
 DATABASE = "amc.sqlite3"
 
@@ -64,7 +65,9 @@ def back_up(data: Path, target: Path) -> Backup:
                         saved += 1
     except FileExistsError as error:
         raise BackupError(taken) from error
-    except (OSError, sqlite3.Error, SchemaError) as error:
+    except sqlite3.Error as error:
+        raise BackupError(f"{data} could not be backed up to {target}: {describe_failure(error)}") from error
+    except (OSError, SchemaError) as error:
         raise BackupError(f"{data} could not be backed up to {target}: {error}") from error
     return Backup(runs=runs, history_rows=rows, files=saved, size=target.stat().st_size)
 

@@ -34,6 +34,16 @@ class StorageError(RuntimeError):
     """The data folder cannot be used; the message says what to do."""
 
 
+def describe_failure(error: sqlite3.Error) -> str:
+    """Return what a failure of the database means, and what to do about a damaged one."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"the database failed: {error}"
+    return (
+        f"the database is damaged: {error}. End the server and restore a backup: mkdir restored && "
+        "tar -xf BACKUP.tar -C restored && amc-sweep serve --data restored"
+    )
+
+
 class _FairLock:
     """A lock that is given in the order of asking, to urgent callers first.
 
@@ -135,9 +145,7 @@ class Storage:
             except SchemaError as error:
                 raise StorageError(f"{self._path}: {error}") from error
             except sqlite3.Error as error:
-                raise StorageError(
-                    f"{self._path} cannot be opened: {error}. Restore a backup, or choose another --data folder."
-                ) from error
+                raise StorageError(f"{self._path}: {describe_failure(error)}") from error
             opened.pop_all()
         self._lock = _FairLock()
         self._writer = Writer(self._connection)

@@ -203,7 +203,9 @@ def read(text: str) -> Export:
         elif is_whole(version) and version > VERSION:
             hint = ": the file was written by a newer amc-sweep, install that one"
         raise ExportFileError([f"version {version!r} of the format is not read, only version {VERSION}{hint}"])
-    problems = [f"unknown: {key}" for key in document if key not in ("format", "version", "project", "sweeps", "runs")]
+    problems = [
+        f"unknown: {str(key)[:60]}" for key in document if key not in ("format", "version", "project", "sweeps", "runs")
+    ]
     project = document.get("project")
     if not _is_id(project):
         problems.append(f"project is {str(project)[:60]!r}; it must be {_ID[1]}")

@@ -8,13 +8,15 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
-from in_process_server import KEY, InProcessServer
+from in_process_server import KEY, GraphqlRefused, InProcessServer
 
 from amc_agents.commands.backup import backup_command
 from amc_server.app import signing_secret
@@ -209,6 +211,102 @@ def test_a_file_that_is_not_an_export_is_refused(server: InProcessServer) -> Non
     status, answer = send(server, sweep={**SWEEP, "config": {"method": "gird"}})
     assert status == 400
     assert "gird" in answer["errors"][0]["message"]
+
+
+HEAD = "format: amc-sweep-export\nversion: 2\nproject: p\n"
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+BIG, BEYOND_64_BITS = "9" * 5000, str(2**70)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 30_000, "nested more than 64 deep"),
+        ("[" * 200_000, "nested more than 64 deep"),
+        (LAUGHS, "values"),
+        (HEAD + "x: 1\n" * 100_000, "not an export file"),
+        *(
+            (HEAD + f"runs: [{{id: r, state: finished, {field}: {number}}}]", reason)
+            for field in ("exit_code", "stop_band", "stop_value", "stop_threshold")
+            for number, reason in (
+                (BEYOND_64_BITS, f"{field} is"),
+                (f"-{BEYOND_64_BITS}", f"{field} is"),
+                (BIG, "digits"),
+            )
+        ),
+        (HEAD + f"runs: [{{id: r, state: finished, summary: {{a: {BIG}}}}}]", "digits"),
+        (HEAD + f"runs: [{{id: r, state: finished, config: {{a: 0x{'f' * 100_000}}}}}]", "digits"),
+        (HEAD + f"runs: [{{id: r, state: finished, history: '{{\"a\": {BIG}}}'}}]", "digits"),
+        (HEAD + "runs: [{id: r, state: finished, history: '" + "[" * 100_000 + "'}]", "nested"),
+        (HEAD + "runs: [{id: r, state: [finished]}]", "state is"),
+        (HEAD + "runs: [{id: r, state: {a: b}}]", "state is"),
+        (HEAD + "runs: [{id: r, state: finished, sweep: [s]}]", "sweep is"),
+        (HEAD + "runs: [{id: r, state: finished, sweep: {s: t}}]", "sweep is"),
+        (HEAD + "runs: [{id: [r], state: finished}]", "id is"),
+        (HEAD + "sweeps: [{id: [s], config: {}}]", "id is"),
+        (HEAD + "sweeps: [{id: s, state: [RUNNING], config: {}}]", "state is"),
+        (HEAD + "sweeps: {id: s}", "not a list"),
+        (HEAD + "runs: [{id: r, state: finished, exit_code: true}]", "exit_code is"),
+        (HEAD + f"runs: [{{id: {'i' * 100_000}, {', '.join(f'f{n}: 1' for n in range(500))}}}]", "unknown"),
+        (HEAD + "? " + "k" * 100_000 + "\n: 1", "unknown"),
+        ("format: amc-sweep-export\nversion: 2\nproject: " + "p" * 100_000, "project is"),
+        (HEAD + "runs: [{id: r, state: finished, created_at: !!timestamp soon}]", "not usable YAML"),
+    ],
+    ids=lambda value: value[-40:].encode("ascii", "replace").decode(),
+)
+def test_an_import_beyond_a_bound_gets_400_in_words(server: InProcessServer, text: str, reason: str) -> None:
+    begin = time.process_time()
+    reply = server.request("POST", "/import", text.encode())
+    assert time.process_time() - begin < 4
+    assert reply.status == 400
+    message = reply.json()["errors"][0]["message"]
+    assert reason in message
+    assert len(message) < 20_000
+    assert server.request("GET", "/local/p").status == 404, "nothing was stored"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"lr": {"distribution": "q_uniform", "min": 0.0001, "max": 0.1, "q": 1.0e-10}},
+        {f"p{n}": {"min": 0, "max": 2**60} for n in range(50)},
+    ],
+)
+def test_a_sweep_whose_grid_is_too_large_is_refused_and_a_stored_one_costs_nothing(
+    server: InProcessServer, tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    config = {"method": "grid", "parameters": parameters}
+    status, answer = send(server, sweep={"id": "huge", "config": config})
+    assert status == 400
+    assert "configurations" in answer["errors"][0]["message"]
+    with pytest.raises(GraphqlRefused, match="configurations"):
+        server.create_sweep(yaml.safe_dump(config))
+    sweep = server.create_sweep(yaml.safe_dump({**config, "run_cap": 3}))
+    with server.storage.write() as store:  # as an older version stored it
+        store.update("sweeps", 1, config=yaml.safe_dump(config))
+    server.close()
+    begin = time.process_time()
+    server.open()
+    agent = server.create_agent(sweep)
+    first, second = server.draw(agent), server.draw(agent)
+    assert first["args"] != second["args"]
+    assert server.sweep(sweep)["runCountExpected"] is None or server.sweep(sweep)["runCountExpected"] < 2**31
+    assert server.request("GET", f"/local/p/sweeps/{sweep}").status == 200
+    assert time.process_time() - begin < 2
+
+
+def test_a_large_file_is_imported_and_a_sweep_can_be_read_back(server: InProcessServer) -> None:
+    values = list(range(5000))
+    config = {"method": "grid", "parameters": {"a": {"values": values}, "b": {"values": values[:2]}}}
+    runs = [run(number, summary={f"m{index}": index / 7 for index in range(100)}) for number in range(200)]
+    assert send(server, *runs, sweep={**SWEEP, "config": config})[0] == 200
+    assert server.sweep("sweep001")["runCountExpected"] == 10_000
+    large = {**config, "parameters": {"a": {"values": [f"value {n}" for n in range(100_000)]}}}
+    status, answer = send(server, sweep={**SWEEP, "id": "large", "config": large})
+    assert status == 400
+    assert "bytes" in answer["errors"][0]["message"]
 
 
 def test_a_backup_under_load_holds_complete_posts_in_order(server: InProcessServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 import threading
@@ -11,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from in_process_server import InProcessServer
 
+from amc_agents.commands.serve import serve_command
 from amc_server.store.backup import BackupError, back_up
 from amc_server.store.schema import VERSION
 from amc_server.store.storage import Storage, StorageError
@@ -170,7 +173,7 @@ def test_the_schema_of_another_version_is_refused_and_left_alone(tmp_path: Path,
 def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "amc.sqlite3").write_bytes(b"this is not a database" * 100)
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="restore a backup"):
         Storage(tmp_path / "data")
 
 
@@ -197,4 +200,52 @@ def test_cached_curves_equal_those_of_the_database_after_every_write(tmp_path: P
     assert cached == fresh == {1: [0.1, 0.9, 0.8, 0.4], 2: [0.5]}
     server.log(runs[2], 0.7, offset=5)  # a gap
     assert both()[0] == both()[1]
+    server.close()
+
+
+def filled(folder: Path) -> Path:
+    """Return the database of a server that held a run with 10,000 rows."""
+    server = InProcessServer(folder)
+    server.begin("r")
+    for number in range(50):
+        server.log("r", *[1.0] * 200, offset=200 * number)
+    server.close()
+    return folder / "amc.sqlite3"
+
+
+def damage(database: Path, begin: int, end: int | None) -> None:
+    content = database.read_bytes()
+    end = len(content) if end is None else end
+    database.write_bytes(content[:begin] + b"\xff" * (end - begin) + content[end:])
+
+
+RESTORE = "mkdir restored && tar -xf BACKUP.tar -C restored && amc-sweep serve --data restored"
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 100), (4096, 8192), (40_960, 140_960), (8192, None)])
+def test_a_damaged_database_is_refused_with_the_command_that_restores_a_backup(
+    tmp_path: Path, begin: int, end: int | None
+) -> None:
+    damage(filled(tmp_path / "data"), begin, end)
+    result = CliRunner().invoke(serve_command, ["--data", str(tmp_path / "data"), "--port", "0"])
+    assert result.exit_code == 2
+    assert RESTORE in result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_database_that_is_damaged_while_it_serves_says_so_and_is_not_acknowledged(tmp_path: Path) -> None:
+    database = filled(tmp_path / "data")
+    server = InProcessServer(tmp_path / "data")
+    damage(database, 8192, None)
+    history = {"query": '{ project(name: "p") { run(name: "r") { history } } }'}
+    rows = {"files": {"wandb-history.jsonl": {"offset": 0, "content": ["{}"]}}}
+    for method, path, body in (
+        ("GET", "/local/p/runs/r", b""),
+        ("POST", "/graphql", json.dumps(history).encode()),
+        ("POST", "/files/local/p/r/file_stream", json.dumps(rows).encode()),
+    ):
+        reply = server.request(method, path, body)
+        assert reply.status == 500, path
+        assert RESTORE in reply.json()["errors"][0]["message"]
     server.close()
