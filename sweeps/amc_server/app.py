@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
-MAX_IMPORT_BYTES = 512 * 1024**2
 TIMEOUT_CHECK_S = 1.0  # between two checks of the timeouts
 
 
@@ -86,7 +85,7 @@ class _Server:
         return Json(await self.write_queue.write(len(body), read))
 
     async def import_(self, request: Request) -> Response:
-        body = await read_body(request, MAX_IMPORT_BYTES)
+        body = await read_body(request, export_file.MOST_BYTES)
         return await run_in_threadpool(self._import, body)
 
     def _import(self, body: bytes) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,6 +37,23 @@ def check_size(text: str | bytes, most: int) -> None:
     """
     if len(text) > most:
         raise TextError(f"the text has {len(text):,} bytes, at most {most:,} are read")
+
+
+def read_file(path: Path, most: int) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        OSError: it cannot be read.
+        TextError: it is larger than ``most`` bytes, or is not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise TextError(f"the file is larger than {most:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise TextError("not a text file in UTF-8") from error
 
 
 def read_json(text: str | bytes) -> Any:

@@ -26,6 +26,7 @@ from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
+from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.number_formats import counted
 
 LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials have ended
@@ -167,7 +168,10 @@ def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
 
 
 def _metric(sweep: Mapping[str, Any]) -> Mapping[str, Any]:
-    config = yaml.safe_load(sweep.get("config") or "") or {}
+    try:
+        config, _ = read_yaml(sweep.get("config") or "")
+    except (yaml.YAMLError, TextError):
+        config = None
     metric = config.get("metric") if isinstance(config, dict) else None
     return metric if isinstance(metric, dict) else {}
 

@@ -14,6 +14,7 @@ import click
 from amc_agents.preflight.check_sweep import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
 from amc_sweeps.number_formats import counted
 
 DEFAULT_PROJECT = "amc-sweeps"
@@ -65,9 +66,9 @@ def create_command(file: Path, dry_run: bool, name: str | None, as_json: bool, c
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
+        return read_file(file, MOST_SWEEP_BYTES)
+    except (OSError, TextError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise Refusal(f"{file}: cannot be read: {reason}") from error
 
 

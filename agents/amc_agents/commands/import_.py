@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.bounded_texts import TextError, read_file
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs import export_file
 
@@ -34,9 +35,9 @@ def import_command(file: Path, choice: BackendChoice) -> None:
     Exit codes: 0 imported, 2 refused.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_file(file, export_file.MOST_BYTES)
         export = export_file.read(text)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, TextError) as error:
         raise Refusal(f"{file} cannot be read: {error}") from error
     except export_file.ExportFileError as error:
         raise Refusal("\n  ".join([f"{file} cannot be imported:", *error.problems])) from error

@@ -13,6 +13,7 @@ from amc_agents.fleet.display import Display, Event
 from amc_agents.fleet.policy import Blame, EndedTrial, blame
 from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord, classify_end, last_lines
 from amc_agents.fleet.watch import Watcher
+from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Diagnosis
 
@@ -138,8 +139,8 @@ class Endings:
 def configuration_text(configuration: str | None) -> str:
     """Return the sweep's parameters of a run, from the agent's parameter file, as ``name=value`` in one line."""
     try:
-        parameters = yaml.safe_load(configuration or "")
-    except yaml.YAMLError:
+        parameters, _ = read_yaml(configuration or "")
+    except (yaml.YAMLError, TextError):
         parameters = None
     if not isinstance(parameters, dict):
         return "unknown"

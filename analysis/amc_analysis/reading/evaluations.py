@@ -7,7 +7,6 @@ is written without it.
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 import time
@@ -20,6 +19,7 @@ from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.sources import FileSource
 from amc_analysis.runs.confusion import Confusion, confusion_of, peak_epoch
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
+from amc_sweeps.bounded_texts import read_json
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.records import SweepRecord
@@ -89,7 +89,7 @@ def _file_names(entry: RankedRun) -> tuple[str, ...]:
 def _is_of_peak(text: bytes | None, entry: RankedRun, metric: str) -> bool:
     """Return whether an evaluation has the epoch and the value of the run's peak."""
     try:
-        content: Any = json.loads(text or b"null")
+        content: Any = read_json(text or b"null")
     except ValueError:
         return False
     if not isinstance(content, Mapping) or entry.peak is None:

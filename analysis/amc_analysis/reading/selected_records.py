@@ -26,6 +26,7 @@ from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
 from amc_sweeps.backend.options import INTERRUPTED, connect, refuse
+from amc_sweeps.bounded_texts import read_file
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.records import MetricError, SweepRecord
 
@@ -109,7 +110,7 @@ def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
     if is_parquet:
         return load(path, metric=options.metric, goal=options.goal)
     try:
-        export = export_file.read(path.read_text(encoding="utf-8"))
+        export = export_file.read(read_file(path, export_file.MOST_BYTES))
     except (OSError, ValueError) as error:
         raise SweepUnreadableError(
             f"{path} is neither a file of --save nor one of amc-sweep export: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_core.training.evaluation_files import epoch_file
+from amc_sweeps.bounded_texts import read_json
 from amc_sweeps.runs.ranking import RankedRun
 from amc_sweeps.runs.records import SweepRecord
 from amc_sweeps.values import as_finite
@@ -73,14 +73,14 @@ def confusion_of(run_id: str, text: bytes, epoch: int | None = None) -> Confusio
         epoch: its epoch; None takes the one in the text.
     """
     try:
-        content = json.loads(text)
+        content = read_json(text)
         return Confusion(
             run_id=run_id,
             epoch=int(content["epoch"]) if epoch is None else epoch,
             modulation=_matrix(content["modulations"], content["modulation_confusion"]),
             snr=_matrix(content["snr_levels_db"], content["snr_confusion"]),
         )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None  # another program wrote it
 
 

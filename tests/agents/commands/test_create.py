@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main
+from amc_analysis.cli import main as amc_analyze
 
 GOOD = """
 program: amc-train
@@ -79,3 +81,46 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     code, _, err = _create(tmp_path, GOOD, "--base-url", "http://127.0.0.1:9")
     assert code == 2
     assert "no server answers at http://127.0.0.1:9" in err
+
+
+HUGE_GRID = """method: grid
+program: x.py
+parameters: {lr: {distribution: q_uniform, min: 0.0001, max: 0.1, q: 1.0e-10}}
+"""
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 200_000, "nested more than 64 deep"),
+        (LAUGHS, "with every alias written out"),
+        (HUGE_GRID, "999,000,000 configurations"),
+        ("method: random\nparameters: {x: {min: 0, max: " + "9" * 5000 + "}}", "more than 3,500 digits"),
+        ("a: " + "x" * 300_000, "larger than 262,144 bytes"),
+    ],
+)
+@pytest.mark.parametrize("command", [["create", "--dry-run"], ["create"], ["import"], ["analyze"]])
+def test_every_command_refuses_a_file_beyond_a_bound_in_words(
+    tmp_path: Path, text: str, reason: str, command: list[str]
+) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    begin = time.process_time()
+    arguments = ["--from", str(file)] if command == ["analyze"] else [command[0], str(file), *command[1:]]
+    result = CliRunner().invoke(amc_analyze if command == ["analyze"] else main, arguments)
+    assert time.process_time() - begin < 4
+    assert result.exit_code == (2 if command != ["analyze"] else result.exit_code) != 0
+    assert isinstance(result.exception, SystemExit)
+    if command[0] == "create":
+        assert reason in result.output
+    assert len(result.output) < 5000
+
+
+def test_a_space_of_many_parameters_is_counted(tmp_path: Path) -> None:
+    names = "\n".join(f"  p{number}: {{values: [1, 2]}}" for number in range(2000))
+    code, out, _ = _create(tmp_path, f"method: random\nprogram: x.py\nparameters:\n{names}\n", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["configurations"] is None
