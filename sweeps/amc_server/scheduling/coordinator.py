@@ -226,10 +226,13 @@ class Coordinator:
     def load_searches(self, store: Writer) -> None:
         """Read what the next suggestion of every open sweep needs; after a start it is in the database only."""
         for sweep in store.open_sweeps():
-            config = sweep.parsed_config()
-            seen = self._seen(store, sweep, config)
-            if config.method == "bayes":
-                search.suggest(config, self._observations(store, sweep), seed=0, number=0, seen=seen)
+            try:
+                config = sweep.parsed_config()
+                seen = self._seen(store, sweep, config)
+                if config.method == "bayes":
+                    search.suggest(config, self._observations(store, sweep), seed=0, number=0, seen=seen)
+            except Exception:  # the other sweeps must not wait for their first suggestion because of this one
+                logger.exception("the search of sweep %s could not be prepared", sweep.id)
 
     def _seen(self, store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
         """Return which configurations the sweep has had. Only the runs since the last call are read."""

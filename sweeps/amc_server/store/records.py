@@ -17,10 +17,17 @@ ENTITY = "local"  # the only one
 LATEST = "latest"  # the alias that every committed artifact version takes over
 
 
-@lru_cache(maxsize=256)
 def read_config(text: str) -> SweepConfig:
-    """Return a stored sweep's config. The cache keeps a heartbeat from parsing it again."""
+    """Return a stored sweep's config. A cache keeps a heartbeat from parsing it again; few large ones are kept."""
+    return _small(text) if len(text) <= _MOST_SMALL else _large(text)
+
+
+def _parse(text: str) -> SweepConfig:
     return parse(text, is_new=False)
+
+
+_MOST_SMALL = 10_000  # characters; a parsed config takes about 40 times as many bytes
+_small, _large = lru_cache(maxsize=256)(_parse), lru_cache(maxsize=4)(_parse)
 
 
 class Record:
