@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+LONGEST_MESSAGE = 10_000  # characters; a message quotes what was given
+
+
+def shortened(message: str) -> str:
+    """Return a message without its end where it is too long."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
+
+
 class Refused(Exception):  # noqa: N818 - it is the client's request that is at fault
     """The server refuses a request; the message says what was given, what is allowed, and what to do.
 
@@ -12,5 +20,5 @@ class Refused(Exception):  # noqa: N818 - it is the client's request that is at 
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = shortened(message)
         self.status = status

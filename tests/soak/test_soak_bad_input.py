@@ -1,14 +1,17 @@
-"""Generated requests, most of them wrong: no answer of 5xx, no hang, no file outside the data folder.
+"""Generated requests, most of them wrong: no answer of 5xx, no hang, no growth, no file outside the data folder.
 
-AMC_SOAK_REQUESTS (default 10000) is their number.
+AMC_SOAK_REQUESTS (default 10000) is the number of small ones, AMC_SOAK_ATTACKS (default 20000) that of those of up to a
+megabyte.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
+import random
 import time
 import urllib.parse
 from collections import Counter
@@ -16,14 +19,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from attack_inputs import MOST_BYTES, RUNS, Input, inputs, sweep_text, yaml_text
 from embedded_server import EmbeddedServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from results_file import keep
 
+from amc_agents.preflight.check_sweep import check_sweep
+from amc_sweeps.runs.export_file import ExportFileError, read
+
 REQUESTS = int(os.environ.get("AMC_SOAK_REQUESTS", "10000"))
+ATTACKS = int(os.environ.get("AMC_SOAK_ATTACKS", "20000"))
+SEED = 1
 TIMEOUT_S = 30.0
+LONGEST_S = 2.0  # of an answer
+MOST_GROWTH_MB = 200.0  # of the server's memory
+FIRST = 500  # requests after which everything is loaded
 
 TEXT = st.text(max_size=30)
 NASTY = st.sampled_from(
@@ -239,3 +252,126 @@ def test_no_request_is_answered_with_5xx_or_leaves_a_file_outside_the_data_folde
                 "minutes": (time.monotonic() - begin) / 60,
             },
         )
+
+
+class Attacker:
+    """Sends generated requests, checks every reply, and watches the server's process."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._port = int(server.base_url.rsplit(":", 1)[1])
+        self._authorization = "Basic " + base64.b64encode(f"api:{server.key}".encode()).decode()
+        self._process = psutil.Process(server.pid)
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        self.taken: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.slowest_s: Counter[str] = Counter()
+        self.bytes = 0
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def memory_mb(self) -> float:
+        """Return the server's resident memory."""
+        return float(self._process.memory_info().rss / 1e6)
+
+    def send(self, one: Input) -> None:
+        """Send a request. Where other programs share the CPUs, an answer's time is at most the server's CPU time."""
+        self.bytes += len(one.body)
+        cpu_s, begin = self._cpu_s(), time.perf_counter()
+        headers = {"Authorization": self._authorization, **one.headers}
+        self._connection.request(one.method, one.path, one.body, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        took_s = time.perf_counter() - begin
+        if took_s > LONGEST_S / 2:
+            took_s = min(took_s, self._cpu_s() - cpu_s)
+        shown = (
+            f"{response.status} after {took_s:.2f} s: {one.reader} {one.path[:80]} {one.body[:200]!r} {answer[:300]!r}"
+        )
+        assert response.status < 500, shown
+        assert took_s < LONGEST_S, shown
+        self.slowest_s[one.reader] = max(self.slowest_s[one.reader], took_s)  # type: ignore[assignment]
+        errors = b'"errors"' in answer[:200]
+        (self.refused if response.status >= 400 or errors else self.taken)[one.reader] += 1
+        if response.status >= 400 or errors:
+            assert 10 < len(answer) < 100_000, shown
+            assert b"Traceback" not in answer, shown
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+
+@pytest.mark.timeout(3000)
+def test_inputs_of_up_to_a_megabyte_are_answered_soon_and_refused_in_words(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "data") as server:
+        for number in range(RUNS):
+            document = 'mutation B($n: String) { upsertBucket(input: {name: $n, modelName: "p"}) { bucket { id } } }'
+            server.graphql(document, n=f"r{number}")
+        attacker = Attacker(server)
+        begin, before_mb, peak_mb = time.monotonic(), 0.0, 0.0
+        try:
+            for number, one in enumerate(inputs(SEED, ATTACKS)):
+                attacker.send(one)
+                if number == min(FIRST, ATTACKS // 2):
+                    before_mb = attacker.memory_mb()
+                if number > FIRST and number % 10 == 0:
+                    peak_mb = max(peak_mb, attacker.memory_mb())
+                    assert peak_mb - before_mb < MOST_GROWTH_MB, (
+                        f"{peak_mb:.0f} MB after {number}, {before_mb:.0f} before"
+                    )
+            for path in ("/graphql", "/bulk", "/import", "/files/local/p/r0/file_stream"):
+                assert _refuses_by_size(server, path), path
+        finally:
+            attacker.close()
+        assert server.health() is not None
+        log = (server.data / "server.log").read_text()
+        assert '"level": "error"' not in log, next(line for line in log.splitlines() if '"level": "error"' in line)
+    readers = sorted(attacker.slowest_s)
+    keep(
+        "bad_input_large",
+        full=ATTACKS >= 20_000,
+        figures={
+            "generated inputs": ATTACKS,
+            "largest input, bytes": MOST_BYTES,
+            "sent, MB": attacker.bytes / 1e6,
+            **{
+                f"{name}: taken, refused in words": f"{attacker.taken[name]:,}, {attacker.refused[name]:,}"
+                for name in readers
+            },
+            **{f"{name}: slowest answer, ms": attacker.slowest_s[name] * 1000.0 for name in readers},
+            "answered 5xx, crashes": 0,
+            "memory before, peak, MB": f"{before_mb:.0f}, {peak_mb:.0f}",
+            "minutes": (time.monotonic() - begin) / 60,
+        },
+    )
+
+
+def _refuses_by_size(server: EmbeddedServer, path: str) -> bool:
+    """Return whether a body that announces a gigabyte is refused before it is sent."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.rsplit(":", 1)[1]), timeout=10)
+    connection.putrequest("POST", path)
+    connection.putheader("Authorization", "Basic " + base64.b64encode(f"api:{server.key}".encode()).decode())
+    connection.putheader("Content-Length", str(10**9))
+    connection.endheaders()
+    response = connection.getresponse()
+    is_refused = response.status == 413 and b"larger than" in response.read()
+    connection.close()
+    return is_refused
+
+
+@pytest.mark.timeout(3000)
+def test_commands_read_or_refuse_every_generated_file() -> None:
+    rng = random.Random(SEED)
+    slowest_s = 0.0
+    for _ in range(ATTACKS // 20):
+        size = int(MOST_BYTES ** rng.random())
+        text = rng.choice([yaml_text, sweep_text])(rng, size)
+        begin = time.process_time()
+        preflight = check_sweep(text, source="x")
+        with contextlib.suppress(ExportFileError):
+            read(text)
+        slowest_s = max(slowest_s, time.process_time() - begin)
+        assert slowest_s < 2 * LONGEST_S, text[:300]
+        assert preflight.sweep is None or preflight.problems or preflight.configurations != 0

@@ -64,6 +64,12 @@ class EmbeddedServer:
         return (self.data / "api.key").read_text().strip()
 
     @property
+    def pid(self) -> int:
+        """The process id of the server that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> Path:
         """What the process wrote to stdout and stderr, over all restarts."""
         return self.data.with_name(f"{self.data.name}.log")

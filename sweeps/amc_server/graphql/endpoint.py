@@ -15,17 +15,19 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from amc_server.clients import WANDB_RANGE, is_tested, range_hint, version_of
-from amc_server.errors import Refused
+from amc_server.errors import Refused, shortened
 from amc_server.graphql import execution
 from amc_server.http.messages import Json, base_url_of, read_body, read_json_body
 from amc_server.store.blobs import Blobs
 from amc_server.store.reader import Reader
 from amc_server.store.storage import Storage
 from amc_server.store.writer import Writer
+from amc_sweeps.number_formats import at_most
 
 logger = logging.getLogger(__name__)
 
 MAX_GRAPHQL_BYTES = 32 * 1024**2
+MOST_MESSAGES = 10  # of a reply, each quoting what was given
 
 QueryRoot = Callable[[Reader, str], object]  # of a snapshot and the server's address
 MutationRoot = Callable[[Writer, str, list[str]], object]  # and of a list for blobs that the mutation discards
@@ -58,8 +60,9 @@ class GraphqlEndpoint:
         try:
             document, operation = execution.prepare(text, name)
         except execution.UnknownError as error:
-            logger.warning("graphql not understood: operation %s: %s", name or " ".join(text.split())[:80], error)
-            return _errors([*error.messages, range_hint(user_agent)])
+            shown = (name or " ".join(text[:1000].split()))[:80]
+            logger.warning("graphql not understood: operation %s: %s", shown, str(error)[:500])
+            return _errors([*at_most(error.messages, MOST_MESSAGES), range_hint(user_agent)])
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
         run = self._mutate if execution.is_mutation(operation) else self._query
         return run(lambda root: execution.execute(document, name, variables, root), base_url)
@@ -109,8 +112,8 @@ def _reply(result: Any) -> Response:
             if cause is not None and not isinstance(cause, GraphQLError):  # a GraphQLError is about the variables
                 logger.error("a resolver failed at %s", error.path, exc_info=cause)
             messages.append(error.message)
-    return _errors(messages, status)
+    return _errors(at_most(messages, MOST_MESSAGES), status)
 
 
 def _errors(messages: list[str], status: int = 200) -> Response:
-    return Json({"data": None, "errors": [{"message": message} for message in messages]}, status_code=status)
+    return Json({"data": None, "errors": [{"message": shortened(message)} for message in messages]}, status_code=status)

@@ -57,7 +57,7 @@ def read_post(body: bytes) -> Post:
     summary = lines.get(SUMMARY)
     exit_code = content.get("exitcode", 0)
     if isinstance(exit_code, bool) or not isinstance(exit_code, int) or abs(exit_code) > 2**31:
-        raise Refused(f"exitcode must be a whole number, not {exit_code!r}")
+        raise Refused(f"exitcode must be a whole number, not {str(exit_code)[:60]}")
     return Post(
         lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
         history_rows=list(rows[HISTORY]),
@@ -110,14 +110,14 @@ def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post
 
 def _lines(name: str, chunk: Any) -> list[Line]:
     if not isinstance(chunk, dict):
-        raise Refused(f"files.{name} must be an object with offset and content")
+        raise Refused(f"files.{name[:60]} must be an object with offset and content")
     offset, content = chunk.get("offset", 0), chunk.get("content", [])
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < MAX_LINE:
-        raise Refused(f"files.{name}.offset must be a line number from 0, not {offset!r}")
+        raise Refused(f"files.{name[:60]}.offset must be a line number from 0, not {str(offset)[:60]}")
     if isinstance(content, str):
         content = [content]
     if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
-        raise Refused(f"files.{name}.content must be a list of texts")
+        raise Refused(f"files.{name[:60]}.content must be a list of texts")
     return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]
 
 

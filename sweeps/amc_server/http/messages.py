@@ -36,11 +36,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         Refused: the body is larger than the limit (413).
     """
+    too_large = Refused(f"the body is larger than {limit:,} bytes", status=413)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
+        raise too_large
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise Refused(f"the body is larger than {limit} bytes", status=413)
+            raise too_large
         chunks.append(chunk)
     return b"".join(chunks)
 
