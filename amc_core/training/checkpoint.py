@@ -56,6 +56,14 @@ class Checkpoint:
     training: Mapping[str, Any]  # what else decides the steps that follow: TrainingState.state_dict
 
 
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("run", "split_fingerprint"), str),
+    **dict.fromkeys(("epoch", "steps_done"), int),
+    **dict.fromkeys(("config", "metrics", "model", "criterion", "training"), Mapping),
+    "trained_on": Sequence,
+}
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace ``path`` in one step: a reader finds the old checkpoint or the new one, also after a power cut.
 
@@ -88,13 +96,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint into the host's memory; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: missing, truncated, or not a checkpoint of this program.
+        CheckpointError: missing, truncated, damaged in any byte that matters, or not a checkpoint of this program.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # what a damaged file raises depends on the bytes
         cause = type(error).__name__
         if not isinstance(error, pickle.UnpicklingError):  # its text advises to run code from the file
             cause += f" {error}".splitlines()[0]
@@ -104,4 +113,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of format {_FORMAT} of this program")
+    if content.keys() != _KINDS.keys() or not all(isinstance(content[name], kind) for name, kind in _KINDS.items()):
+        raise CheckpointError(f"{path}: not the content of a checkpoint of this program: use another checkpoint")
     return Checkpoint(**content)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the file's parts with their check sums; torch does not, and would take damaged weights for good ones.
+
+    Raises:
+        zipfile.BadZipFile: a part is damaged.
+        OSError: the file cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")

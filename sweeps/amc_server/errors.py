@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 LONGEST_MESSAGE = 10_000  # characters; a message quotes what was given
 
 

@@ -19,8 +19,8 @@ MOST_SWEEP_BYTES = 256 * 1024  # of the YAML of one sweep; it is parsed in half 
 
 # A YAML text may hold so many values, and one more for every few bytes. Files that people and programs write have 15
 # to 40 bytes a value, and a value takes about 6 microseconds.
-_FREE_VALUES = 100_000
-_BYTES_A_VALUE = 8
+_FREE_VALUES = 50_000
+_BYTES_A_VALUE = 10
 _LONGEST_KEY = 19  # digits of a number that is a key
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 

@@ -29,6 +29,10 @@ WORDS = [
     "é",
     "💥",
 ]
+FIELDS = [
+    *("exit_code", "stop_band", "stop_value", "state", "sweep", "created_at", "config", "summary", "tags", "history"),
+    "x",
+]
 NUMBERS = [0, -1, 1, 2**31, 2**53, 2**63, 2**64, 10**30, 10**400, 0.1, -0.0, 1e308, 5e-324, 1e-10]
 
 
@@ -155,29 +159,40 @@ def _spec(rng: random.Random) -> dict[str, object]:
     return spec
 
 
+def _good_spec(rng: random.Random, size: int) -> dict[str, object]:
+    return rng.choice(
+        [
+            {"min": 0.0, "max": rng.random() + 1e-9},
+            {"min": -(2**40), "max": rng.choice([0, 2**40, 2**62])},
+            {"values": list(range(1 + min(size // 8, 20_000)))},
+            {"distribution": "q_uniform", "min": 0.0001, "max": 0.1, "q": rng.choice([0.01, 1e-10, 1e-17])},
+            {"distribution": "log_uniform_values", "min": 1e-300, "max": 1e300},
+            {"value": _value(rng)},
+        ]
+    )
+
+
 def sweep_text(rng: random.Random, size: int) -> str:
     """Return the YAML of a sweep: valid, odd, too wide, or none at all."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         return yaml_text(rng, size)
+    is_good = rng.random() < 0.7
     number = rng.choice([1, 3, 1 + min(size // 60, 3000)])
-    names = [
-        rng.choice([f"p{index}", f"p{index}" + "n" * min(size // 8, 9000), f"a.{index}"]) for index in range(number)
-    ]
-    config = {
-        "method": rng.choice(["grid", "random", "bayes", "gird", size]),
-        "metric": {"name": rng.choice(["acc", "a." * (size // 2), ""]), "goal": rng.choice(["maximize", "up"])},
-        "parameters": {
-            name: rng.choice([_spec(rng), {"values": list(range(min(size // 8, 60_000) // number))}]) for name in names
-        },
+    names = [f"p{index}" + ("n" * min(size // 8, 9000) if rng.random() < 0.1 else "") for index in range(number)]
+    values = size // number
+    config: dict[str, object] = {
+        "method": rng.choice(["grid", "random", "bayes"]),
+        "metric": {"name": "acc", "goal": "maximize"},
+        "parameters": {name: _good_spec(rng, values) if is_good else _spec(rng) for name in names},
     }
+    if not is_good:
+        config["metric"] = {"name": rng.choice(["acc", "a." * (size // 2), ""]), "goal": rng.choice(["maximize", "up"])}
     if rng.random() < 0.3:
-        config["early_terminate"] = {
-            "type": "hyperband",
-            **{key: rng.choice(NUMBERS) for key in ("max_iter", "s", "eta")},
-        }
-    if rng.random() < 0.3:
-        config["run_cap"] = rng.choice([1, 10**30, -1])
-    if rng.random() < 0.2:
+        keys = {key: rng.choice([1, 27, *NUMBERS]) for key in ("max_iter", "s", "eta")}
+        config["early_terminate"] = {"type": "hyperband", **keys}
+    if rng.random() < 0.5:
+        config["run_cap"] = rng.choice([1, 1000, 2**62, 10**30, -1])
+    if rng.random() < 0.1:
         config |= {f"k{index}": 1 for index in range(min(size // 12, 20_000))}
     return json.dumps(config)  # JSON is YAML
 
@@ -186,11 +201,10 @@ def export_text(rng: random.Random, size: int) -> str:
     """Return an export file: valid, with odd fields, or none at all."""
     if rng.random() < 0.4:
         return rng.choice(["", HEAD + "extra: "]) + yaml_text(rng, size)
-    fields = "exit_code stop_band stop_value state sweep created_at config summary tags history x".split()
     runs = []
     for number in range(rng.choice([1, 2, 1 + min(size // 60, 500)])):
         run = {"id": f"i{rng.randrange(10**9)}-{number}", "state": rng.choice(["finished", "failed", "running", "x"])}
-        run |= {name: _value(rng, 3) for name in rng.sample(fields, rng.randrange(3))}
+        run |= {name: _value(rng, 3) for name in rng.sample(FIELDS, rng.randrange(3))}
         if rng.random() < 0.5:
             run["history"] = "\n".join(
                 json.dumps({"_step": row, "acc": rng.random()}) for row in range(min(size // 40, 200))

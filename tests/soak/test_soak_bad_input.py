@@ -21,17 +21,21 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from attack_inputs import MOST_BYTES, RUNS, Input, inputs, sweep_text, yaml_text
+from damaged_files import damages
 from embedded_server import EmbeddedServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from results_file import keep
 
 from amc_agents.preflight.check_sweep import check_sweep
+from amc_core.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from amc_sweeps.runs.export_file import ExportFileError, read
 
 REQUESTS = int(os.environ.get("AMC_SOAK_REQUESTS", "10000"))
 ATTACKS = int(os.environ.get("AMC_SOAK_ATTACKS", "20000"))
+CHECKPOINTS = ATTACKS // 6
 SEED = 1
 TIMEOUT_S = 30.0
 LONGEST_S = 2.0  # of an answer
@@ -241,7 +245,7 @@ def test_no_request_is_answered_with_5xx_or_leaves_a_file_outside_the_data_folde
         assert '"level": "error"' not in log, next(line for line in log.splitlines() if '"level": "error"' in line)
         total = sum(prober.statuses.values())
         keep(
-            "bad_input",
+            "bad_input_small",
             full=total >= 10_000,
             figures={
                 "generated requests": total,
@@ -330,7 +334,7 @@ def test_inputs_of_up_to_a_megabyte_are_answered_soon_and_refused_in_words(tmp_p
         assert '"level": "error"' not in log, next(line for line in log.splitlines() if '"level": "error"' in line)
     readers = sorted(attacker.slowest_s)
     keep(
-        "bad_input_large",
+        "bad_input",
         full=ATTACKS >= 20_000,
         figures={
             "generated inputs": ATTACKS,
@@ -375,3 +379,47 @@ def test_commands_read_or_refuse_every_generated_file() -> None:
         slowest_s = max(slowest_s, time.process_time() - begin)
         assert slowest_s < 2 * LONGEST_S, text[:300]
         assert preflight.sweep is None or preflight.problems or preflight.configurations != 0
+
+
+@pytest.mark.timeout(3000)
+def test_every_damaged_checkpoint_is_refused_as_such_or_unchanged(tmp_path: Path) -> None:
+    whole = Checkpoint(
+        run="r",
+        config={"max_lr": 0.001},
+        epoch=1,
+        steps_done=2,
+        split_fingerprint="x",
+        trained_on=[],
+        metrics={"val/loss": 0.5},
+        model={f"layer{number}.weight": torch.randn(40, 50) for number in range(20)},
+        criterion={"log_variance": torch.zeros(2)},
+        training={"random": torch.get_rng_state()},
+    )
+    path, damaged = tmp_path / "last.pt", tmp_path / "damaged.pt"
+    save_checkpoint(path, whole)
+    refused, unchanged, slowest_s = 0, 0, 0.0
+    for content in damages(path.read_bytes(), CHECKPOINTS, SEED):
+        damaged.write_bytes(content)
+        begin = time.process_time()
+        try:
+            loaded = load_checkpoint(damaged)
+        except CheckpointError:
+            refused += 1
+        else:
+            unchanged += 1
+            assert all(torch.equal(loaded.model[name], value) for name, value in whole.model.items())
+            assert str((loaded.config, loaded.training)) == str((whole.config, whole.training))
+        slowest_s = max(slowest_s, time.process_time() - begin)
+    assert slowest_s < LONGEST_S
+    keep(
+        "bad_input_checkpoints",
+        full=CHECKPOINTS >= 3000,
+        figures={
+            "damaged checkpoints": CHECKPOINTS,
+            "size of each, bytes": path.stat().st_size,
+            "CheckpointError": refused,
+            "another error": 0,
+            "read, with every value as saved": unchanged,
+            "slowest, ms": slowest_s * 1000.0,
+        },
+    )

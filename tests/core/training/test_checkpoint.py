@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from damaged_files import damages
 
 from amc_core.config import TrialConfig
 from amc_core.training.checkpoint import (
@@ -82,9 +83,35 @@ def test_a_missing_or_foreign_file_is_refused_clearly(tmp_path: Path) -> None:
 def test_the_refusal_does_not_pass_on_torchs_advice_to_run_code_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "frames.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(4096))
-    with pytest.raises(CheckpointError, match=r"4104 bytes .*\(UnpicklingError\)") as caught:
+    with pytest.raises(CheckpointError, match=r"4104 bytes .*\(BadZipFile File is not a zip file\)"):
         load_checkpoint(path)
+    torch.save({"format": 1, "model": Payload(tmp_path / "touched")}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"bytes .*\(UnpicklingError\)") as caught:
+        load_checkpoint(tmp_path / "evil.pt")
     assert "weights_only" not in str(caught.value)
+
+
+def test_every_damage_is_refused_as_a_checkpoint_error_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint())
+    whole = load_checkpoint(path)
+    refused = 0
+    for content in damages(path.read_bytes(), 300, seed=1):
+        (tmp_path / "damaged.pt").write_bytes(content)
+        try:
+            loaded = load_checkpoint(tmp_path / "damaged.pt")
+        except CheckpointError:
+            refused += 1
+        else:  # in the padding between the parts
+            assert str(loaded) == str(whole)
+    assert refused > 150
+
+
+@pytest.mark.parametrize("change", [{"epoch": "2"}, {"model": []}, {"extra": 1}, {"run": None}])
+def test_a_checkpoint_with_other_content_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    torch.save({"format": 3, **vars(checkpoint()), **change}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="not the content of a checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
 
 
 class Payload:
