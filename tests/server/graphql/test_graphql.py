@@ -434,6 +434,16 @@ def test_an_answer_that_grows_with_the_square_of_the_runs_is_cheap_or_refused(
         server.graphql(TWO)
 
 
+def test_upload_urls_are_signed_only_as_far_as_the_answer_goes(server: InProcessServer) -> None:
+    server.begin("r")
+    document = """mutation C($files: [String!]!) { createRunFiles(
+        input: {projectName: "p", runName: "r", files: $files}) { files { name uploadUrl } } }"""
+    with pytest.raises(GraphqlRefused, match="more than 200,000 values"):
+        server.graphql(document, files=[f"f{number}" for number in range(120_000)])
+    (file,) = server.graphql(document, files=["a"])["createRunFiles"]["files"]
+    assert "/storage/" in file["uploadUrl"]
+
+
 def test_large_documents_are_not_kept() -> None:
     kept = execution._kept.cache_info().currsize
     prepare("{ viewer { id } } #" + "x" * 50_000, None)
