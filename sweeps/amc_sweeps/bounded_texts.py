@@ -30,13 +30,13 @@ class TextError(ValueError):
 
 
 def check_size(text: str | bytes, most: int) -> None:
-    """Refuse a text with too many bytes or characters.
+    """Refuse a text with too many characters.
 
     Raises:
         TextError: it is larger than ``most``.
     """
     if len(text) > most:
-        raise TextError(f"the text has {len(text):,} bytes, at most {most:,} are read")
+        raise TextError(f"the text has {len(text):,} characters, at most {most:,} are read")
 
 
 def read_file(path: Path, most: int) -> str:
@@ -175,4 +175,4 @@ def _check_structure(text: str, loader: type[BoundedLoader]) -> None:
         if len(opened) + levels > MOST_NESTING:
             raise TextError(_nested())
         if values > most:
-            raise TextError(f"it holds more than {most:,} values, with every alias written out")
+            raise TextError(f"the text holds more than {most:,} values, with every alias written out")

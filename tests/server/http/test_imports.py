@@ -306,7 +306,7 @@ def test_a_large_file_is_imported_and_a_sweep_can_be_read_back(server: InProcess
     large = {**config, "parameters": {"a": {"values": [f"value {n}" for n in range(100_000)]}}}
     status, answer = send(server, sweep={**SWEEP, "id": "large", "config": large})
     assert status == 400
-    assert "bytes" in answer["errors"][0]["message"]
+    assert "characters" in answer["errors"][0]["message"]
 
 
 def test_a_backup_under_load_holds_complete_posts_in_order(server: InProcessServer, tmp_path: Path) -> None:
