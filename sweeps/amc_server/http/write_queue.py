@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class WriteQueue:
         self._storage = storage
         self._waiting: queue.SimpleQueue[_PendingWrite] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posts")
+        self._lock = threading.Lock()
+        self._is_writing = False  # guarded by the lock; a post that comes meanwhile needs no task of its own
 
     async def write(self, size: int, read: Callable[[], StorePost]) -> Reply:
         """Return the reply to a post once it is on disk.
@@ -50,9 +53,20 @@ class WriteQueue:
             Refused: ``read`` or the function that it returned refused the post.
         """
         pending = _PendingWrite(size, read)
-        self._waiting.put(pending)
-        self._thread.submit(self._write_group)
+        with self._lock:
+            self._waiting.put(pending)
+            is_writing, self._is_writing = self._is_writing, True
+        if not is_writing:
+            self._thread.submit(self._write_waiting)
         return await asyncio.wrap_future(pending.reply)
+
+    def _write_waiting(self) -> None:
+        while True:
+            self._write_group()
+            with self._lock:
+                if self._waiting.empty():
+                    self._is_writing = False
+                    return
 
     def _write_group(self) -> None:
         written: list[tuple[_PendingWrite, Reply]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from in_process_server import InProcessServer
 
 from amc_server.errors import Refused
 from amc_server.http.file_stream import read_post
+from amc_server.http.write_queue import WriteQueue
 from amc_server.store.logged_values import metric_points
+from amc_server.store.storage import Storage
 from amc_sweeps.grammar.parse import parse
 
 
@@ -154,3 +158,16 @@ def test_a_dot_in_a_metrics_name_may_stand_for_nesting() -> None:
 def test_a_bad_exit_code_is_named() -> None:
     with pytest.raises(Refused, match="exitcode"):
         read_post(b'{"complete": true, "exitcode": true}')
+
+
+def test_posts_that_wait_for_the_writer_queue_one_task(tmp_path: Path) -> None:
+    async def scenario(storage: Storage) -> list[dict[str, Any]]:
+        writes = WriteQueue(storage)
+        with storage.write_unflushed(urgent=True):
+            replies = [asyncio.create_task(writes.write(1, lambda: lambda store: {"n": 1})) for _ in range(100)]
+            await asyncio.sleep(0)  # every task hands in its post
+            assert writes._thread._work_queue.qsize() <= 1
+        return await asyncio.gather(*replies)
+
+    with contextlib.closing(Storage(tmp_path / "queue")) as storage:
+        assert asyncio.run(scenario(storage)) == [{"n": 1}] * 100
