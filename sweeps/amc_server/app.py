@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
-TIMEOUT_CHECK_S = 1.0  # between two checks of the timeouts
+PAUSE_S = 1.0  # between two rounds of the work between requests
 
 
 class _Server:
@@ -106,14 +106,15 @@ class _Server:
 
     # --- between requests
 
-    async def check_timeouts_for_ever(self) -> None:
-        """Check the timeouts once a second."""
+    async def work_between_requests(self) -> None:
+        """Check the timeouts and shorten the log, once a second, for ever."""
         while True:
-            await asyncio.sleep(TIMEOUT_CHECK_S)
-            try:
-                await run_in_threadpool(self.check_timeouts)
-            except Exception:
-                logger.exception("the check of timeouts failed; it is tried again")
+            await asyncio.sleep(PAUSE_S)
+            for work in (self.check_timeouts, self.storage.checkpoint):
+                try:
+                    await run_in_threadpool(work)
+                except Exception:
+                    logger.exception("%s failed; it is tried again", work.__name__)
 
     def check_timeouts(self) -> None:
         """Record which runs have timed out. The writer is taken only if one has."""
@@ -153,7 +154,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(server.check_timeouts_for_ever())
+        watching = asyncio.create_task(server.work_between_requests())
         warming = asyncio.create_task(run_in_threadpool(server.warm_up))
         try:
             yield

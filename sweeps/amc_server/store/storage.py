@@ -6,6 +6,9 @@ writer. With ``NORMAL`` a committed transaction is in the write-ahead log, which
 ``Storage.flush`` writes the log to disk (``fdatasync``) before anything is acknowledged, once for all transactions that
 were committed meanwhile. A reader may see a row that a power cut then loses. The client was not told that the row was
 stored, so it sends it again.
+
+SQLite would copy the log into the database at the end of a commit, while that holds the writer. ``Storage.checkpoint``
+does it on a connection of its own; commits do it only if that falls behind.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from amc_server.store.writer import Writer
 
 BUSY_TIMEOUT_S = 10.0
 CACHED_STATEMENTS = 512  # compiled SQL a connection; the 128 of sqlite3 are too few
+LOG_PAGES = 16_384  # of 4 kB: from there on a commit copies the log
+LOG_BYTES = LOG_PAGES * 4096  # what is left of a log that had to grow beyond it, because a reader took long
 
 
 class StorageError(RuntimeError):
@@ -149,6 +154,7 @@ class Storage:
             opened.pop_all()
         self._lock = _FairLock()
         self._writer = Writer(self._connection)
+        self._checkpointer = self._connect()
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     def _connect(self) -> sqlite3.Connection:
@@ -164,6 +170,8 @@ class Storage:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # the top of this module says why
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         except sqlite3.Error:
             connection.close()
             raise
@@ -198,6 +206,15 @@ class Storage:
         """Return once everything that has been committed is on disk."""
         self._log.flush()
 
+    def checkpoint(self) -> None:
+        """Copy the log into the database. Only one thread at a time may call this."""
+        copy = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
+        _, pages, copied = self._checkpointer.execute(copy).fetchone()
+        if pages > 0 and copied > 0:
+            # Others wrote meanwhile. Once the rest is copied, too, the next commit begins at the start of the log.
+            with self._lock.take(urgent=False):
+                self._checkpointer.execute(copy)
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
         """Give a snapshot that no writer changes."""
@@ -218,6 +235,7 @@ class Storage:
             while not self._idle.empty():
                 self._idle.get_nowait().close()
             self._log.close()
+            self._checkpointer.close()
             self._connection.close()
         self._folder_lock.close()
 

@@ -18,7 +18,7 @@ from in_process_server import InProcessServer
 from amc_agents.commands.serve import serve_command
 from amc_server.store.backup import BackupError, back_up
 from amc_server.store.schema import VERSION
-from amc_server.store.storage import Storage, StorageError
+from amc_server.store.storage import LOG_BYTES, Storage, StorageError
 from amc_server.store.writer import Writer
 
 SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
@@ -48,6 +48,23 @@ def test_a_reader_keeps_its_snapshot_while_another_writes(tmp_path: Path) -> Non
         assert reader.projects("local") == []
     with storage.read() as reader:
         assert [project.name for project in reader.projects("local")] == ["p"]
+    storage.close()
+
+
+def test_a_checkpoint_empties_a_log_that_a_long_reader_let_grow(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data")
+    log = tmp_path / "data" / "amc.sqlite3-wal"
+    with storage.read() as reader:  # a log cannot begin anew while somebody reads what is in it
+        assert reader.meta("large 0") is None
+        for number in range(40):
+            with storage.write() as store:
+                store.set_meta(f"large {number}", "x" * 2_000_000)
+            storage.checkpoint()
+    assert log.stat().st_size > LOG_BYTES
+    storage.checkpoint()
+    with storage.write() as store:
+        store.set_meta("next", "x")
+    assert log.stat().st_size <= LOG_BYTES
     storage.close()
 
 
