@@ -5,6 +5,7 @@
 # make picture  draw docs/report.png, the README's picture, with Chromium
 # make bench    benchmarks, printed as tables
 # make soak     long tests, run by hand
+# make clients  every supported version of the wandb client, each in an environment of its own, against the server
 # make clean    remove what these commands made
 
 PYTHON ?= python3
@@ -12,7 +13,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_QUIET := --disable-pip-version-check --quiet
 
-.PHONY: demo test check wheel picture bench soak clean
+.PHONY: demo test check wheel picture bench soak clients clean
+
+CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
 	@$(BIN)/amc-sweep demo
@@ -41,12 +44,21 @@ bench: $(READY)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 # The timing under load needs the whole machine. The other tests mostly wait, so two run at a time.
-soak: $(READY)
+soak: $(READY) $(CLIENTS)
 	$(BIN)/pytest tests/soak/test_soak_load.py
 	$(BIN)/pytest tests/soak --ignore=tests/soak/test_soak_load.py --numprocesses=2 --dist=worksteal --verbose
 
+clients: $(READY) $(CLIENTS)
+	$(BIN)/pytest tests/soak/test_soak_clients.py --numprocesses=2 --verbose
+
+.clients/%/ready:
+	@echo "Installing wandb $* into .clients/$*"
+	@$(PYTHON) -m venv .clients/$*
+	@.clients/$*/bin/pip install $(PIP_QUIET) wandb==$*
+	@touch $@
+
 clean:
-	rm -rf .venv build dist demo *.egg-info
+	rm -rf .venv .clients build dist demo *.egg-info
 
 # One environment for everything. It is updated when one of these files changes.
 $(READY): setup.cfg pyproject.toml docker/constraints.txt

@@ -1,4 +1,4 @@
-"""What operators see of a server: warnings about untested clients."""
+"""Versions of the client: what old ones ask for, and what untested ones are told."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ def server(tmp_path: Path) -> Iterator[InProcessServer]:
         ("W&B Public Client 0.31.0", "0.31.0", True),
         ("W&B Public Client 0.31.12", "0.31.12", True),
         ("W&B Public Client 0.31.0rc1", "0.31.0rc1", True),
+        ("W&B Internal Client 0.19.0", "0.19.0", True),
         ("W&B Public Client 0.32.0", "0.32.0", False),
-        ("W&B Public Client 0.30.9", "0.30.9", False),
+        ("W&B Internal Client 0.18.7", "0.18.7", False),
         ("W&B Public Client 1.31.0", "1.31.0", False),
     ],
 )
 def test_the_version_of_a_client_is_compared_with_the_tested_range(user_agent: str, version: str, tested: bool) -> None:
     assert version_of(user_agent) == version
     assert is_tested(version) is tested
-    assert (version in range_hint(user_agent)) is not tested
+    assert (version in range_hint(version)) is not tested
 
 
 @pytest.mark.parametrize("user_agent", [None, "", "wandb-core", "curl/8", "W&B Public Client x"])
 def test_a_client_without_a_version_gets_no_guess(user_agent: str | None) -> None:
     assert version_of(user_agent) is None
-    assert range_hint(user_agent) == "this server is tested with wandb >=0.31,<0.32"
+    assert range_hint(None) == "this server is tested with wandb >=0.19,<0.32"
 
 
 def test_an_untested_client_is_served_and_logged_once(
@@ -52,13 +53,70 @@ def test_an_untested_client_is_served_and_logged_once(
             reply = server.request("POST", "/graphql", body, {"user-agent": "W&B Public Client 0.99.1"})
             assert reply.json()["data"]["viewer"]
     (warning,) = [record for record in caplog.records if "0.99.1" in record.getMessage()]
-    assert ">=0.31,<0.32" in warning.getMessage()
+    assert ">=0.19,<0.32" in warning.getMessage()
 
 
-def test_the_error_for_an_unknown_field_names_the_tested_range_and_the_client(server: InProcessServer) -> None:
+def test_the_error_for_an_unknown_field_begins_with_the_tested_range(server: InProcessServer) -> None:
     body = json.dumps({"query": "query New { brandNewThing { id } }"}).encode()
     reply = server.request("POST", "/graphql", body, {"user-agent": "W&B Public Client 0.99.1"})
-    messages = " ".join(error["message"] for error in reply.json()["errors"])
-    assert "brandNewThing" in messages
-    assert ">=0.31,<0.32" in messages
-    assert "0.99.1" in messages
+    (error,) = reply.json()["errors"]  # old clients print the first only
+    assert error["message"].startswith("this server is tested with wandb >=0.19,<0.32, this client says it is 0.99.1")
+    assert "brandNewThing" in error["message"]
+
+
+BEGIN = """mutation UpsertBucket($name: String, $host: String, $config: JSONString) {
+    upsertBucket(input: {name: $name, modelName: "p", host: $host, config: $config}) { bucket { name } } }"""
+
+
+@pytest.mark.parametrize(
+    ("version", "user_agent", "statuses"),
+    [
+        ("0.31.0", "wandb-core", [200, 200]),
+        ("0.19.0", "wandb-core", [200, 200]),
+        ("0.33.0", "wandb-core", [429, 200, 200]),
+        ("0.18.7", "wandb-core", [429, 200, 200]),
+        ("0.17.9", "W&B Internal Client 0.17.9", [429, 429, 429, 200, 200]),  # it prints the third text
+    ],
+)
+def test_a_run_of_an_untested_client_is_told_the_range_and_then_begins(
+    server: InProcessServer, version: str, user_agent: str, statuses: list[int]
+) -> None:
+    for run in ("first", "second"):
+        variables = {"name": run, "host": "box", "config": json.dumps({"_wandb": {"value": {"cli_version": version}}})}
+        body = json.dumps({"query": BEGIN, "variables": variables}).encode()
+        replies = [server.request("POST", "/graphql", body, {"user-agent": user_agent}) for _ in statuses]
+        assert [reply.status for reply in replies] == statuses
+        told = [reply.body.decode() for reply in replies if reply.status == 429]
+        assert all(text.startswith(range_hint(version)) and 'pip install "wandb>=0.19,<0.32"' in text for text in told)
+
+
+def test_what_clients_before_0_28_ask_before_a_sync_has_an_answer(server: InProcessServer) -> None:
+    server.begin("r")
+    data = server.graphql("""query Old {
+        ServerSettingsType: __type(name: "ServerSettings") { fields { name } }
+        QueryType: __type(name: "Query") { fields { name } }
+        serverInfo { cliVersionInfo latestLocalVersionInfo { outOfDate latestVersionString } }
+        project(name: "p") { run(name: "r", desc: "d") { name } bucket(name: "r", desc: "d") { name } }
+    }""")
+    assert data["ServerSettingsType"]["fields"] == [{"name": "serverMessages"}]
+    versions = data["serverInfo"]["cliVersionInfo"]
+    assert is_tested(versions["min_cli_version"]), versions
+    assert is_tested(versions["max_cli_version"]), versions
+    assert data["serverInfo"]["latestLocalVersionInfo"] is None, "or the client advertises a newer W&B server"
+    upserted = server.graphql("""mutation Old { upsertBucket(input: {name: "r", modelName: "p"}) {
+        serverSettings { serverMessages { utfText plainText htmlText messageType messageLevel } } } }""")
+    assert upserted["upsertBucket"]["serverSettings"] == {"serverMessages": []}
+
+
+def test_pages_of_clients_before_0_28_hold_every_step_once(server: InProcessServer) -> None:
+    server.begin("r")
+    server.log("r", *[float(value) for value in range(7)])
+    query = (
+        """query H($spec: JSONString!) { project(name: "p") { run(name: "r") { sampledHistory(specs: [$spec]) } } }"""
+    )
+    steps = []
+    for first in (0, 2, 4, 6):  # they name the first step of the next page as maxStep
+        spec = {"keys": ["_step", "acc"], "minStep": first, "maxStep": min(first + 2, 7), "samples": 2}
+        (rows,) = server.graphql(query, spec=json.dumps(spec))["project"]["run"]["sampledHistory"]
+        steps += [row["_step"] for row in rows]
+    assert steps == list(range(7))

@@ -121,6 +121,10 @@ class ArtifactTypeNode:
         self.name = name
         self.created_at = iso_time(project.created_at)
 
+    def artifact(self, name: str) -> ArtifactNode | None:
+        artifact = find_artifact(self._context.store, self._project.pk, name)
+        return ArtifactNode(self._context, artifact) if artifact and artifact.type == self.name else None
+
     def artifact_collection(self, name: str) -> CollectionNode | None:
         return next((collection for collection in self._collections() if collection.name == name), None)
 

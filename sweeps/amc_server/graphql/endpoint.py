@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphql import GraphQLError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
-from amc_server.clients import WANDB_RANGE, is_tested, range_hint, version_of
-from amc_server.errors import Refused, shortened
+from amc_server.clients import FirstWords, is_tested, range_hint, version_of
+from amc_server.errors import Refused
 from amc_server.graphql import execution
 from amc_server.http.messages import Json, base_url_of, read_body, read_json_body
 from amc_server.store.blobs import Blobs
@@ -42,6 +41,7 @@ class GraphqlEndpoint:
         self._query_root = query_root
         self._mutation_root = mutation_root
         self._untested: set[str] = set()  # versions of clients that the log has a warning of
+        self._first_words = FirstWords()
 
     async def answer(self, request: Request) -> Response:
         body = await read_body(request, MAX_GRAPHQL_BYTES)
@@ -49,7 +49,8 @@ class GraphqlEndpoint:
         return await run_in_threadpool(self._answer, body, base_url_of(request), request.scope, user_agent)
 
     def _answer(self, body: bytes, base_url: str, scope: Scope, user_agent: str | None) -> Response:
-        self._warn_of_untested(user_agent)
+        version = version_of(user_agent)
+        self._warn_of_untested(version)
         content = read_json_body(body)
         text = content.get("query") if isinstance(content, dict) else None
         if not isinstance(text, str):
@@ -60,19 +61,22 @@ class GraphqlEndpoint:
         try:
             document, operation = execution.prepare(text, name)
         except execution.UnknownError as error:
-            shown = (name or " ".join(text[:1000].split()))[:80]
-            logger.warning("graphql not understood: operation %s: %s", shown, str(error)[:500])
-            return _errors([*at_most(error.messages, MOST_MESSAGES), range_hint(user_agent)])
+            logger.warning("graphql not understood: operation %s: %s", name or " ".join(text.split())[:80], error)
+            return _errors([_not_served(error.messages, version)])
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
-        run = self._mutate if execution.is_mutation(operation) else self._query
+        if not execution.is_mutation(operation):
+            run = self._query
+        elif warning := self._first_words.for_trial(variables, version):
+            return PlainTextResponse(warning, status_code=429)
+        else:
+            run = self._mutate
         return run(lambda root: execution.execute(document, name, variables, root), base_url)
 
-    def _warn_of_untested(self, user_agent: str | None) -> None:
+    def _warn_of_untested(self, version: str | None) -> None:
         """Log once that a client's version was not tested; most of it may work all the same."""
-        version = version_of(user_agent)
         if version is not None and not is_tested(version) and version not in self._untested:
             self._untested.add(version)
-            logger.warning("a client says it is wandb %s; this server is tested with %s", version, WANDB_RANGE)
+            logger.warning("a client is not of a tested version: %s", range_hint(version))
 
     def _query(self, execute: Callable[[object], Any], base_url: str) -> Response:
         with self._storage.read() as store:
@@ -113,6 +117,14 @@ def _reply(result: Any) -> Response:
                 logger.error("a resolver failed at %s", error.path, exc_info=cause)
             messages.append(error.message)
     return _errors(at_most(messages, MOST_MESSAGES), status)
+
+
+def _not_served(messages: Sequence[str], version: str | None) -> str:
+    """Return one message for a document that the schema does not cover: old clients print only the first."""
+    reasons = "; ".join(messages)
+    if version is None or is_tested(version):
+        return f"this server does not serve that: {reasons} ({range_hint(version)})"
+    return f"{range_hint(version)}. It does not serve that: {reasons}"
 
 
 def _errors(messages: list[str], status: int = 200) -> Response:

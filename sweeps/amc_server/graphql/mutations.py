@@ -109,9 +109,11 @@ class MutationRoot(ArtifactMutations):
                 self._begin(run, input, changes)
             else:
                 self._store.update("runs", run.pk, **changes)
-            return {"bucket": RunNode(self._context, self._run(input["id"])), "inserted": False}
-        run, inserted = self._upsert_by_trial(input, changes)
-        return {"bucket": RunNode(self._context, run), "inserted": inserted}
+            run, inserted = self._run(input["id"]), False
+        else:
+            run, inserted = self._upsert_by_trial(input, changes)
+        settings: dict[str, Any] = {"server_messages": []}
+        return {"bucket": RunNode(self._context, run), "inserted": inserted, "server_settings": settings}
 
     def _upsert_by_trial(self, input: Mapping[str, Any], changes: dict[str, Any]) -> tuple[Run, bool]:  # noqa: A002
         store, now = self._store, self._clock.wall()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from amc_server.clients import NEWEST_TESTED, OLDEST_TESTED
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
 from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, find_artifact
@@ -31,7 +32,11 @@ class QueryRoot:
         return UserNode()
 
     def server_info(self) -> dict[str, Any]:
-        return {"features": [{"name": name, "is_enabled": True} for name in FEATURES]}
+        return {
+            "features": [{"name": name, "is_enabled": True} for name in FEATURES],
+            "cli_version_info": {"min_cli_version": OLDEST_TESTED, "max_cli_version": NEWEST_TESTED},
+            "latest_local_version_info": None,
+        }
 
     def entity(self, name: str | None = None) -> EntityNode | None:
         return EntityNode() if name in (None, "", ENTITY) else None
@@ -78,11 +83,11 @@ class ProjectNode:
     def user(self) -> UserNode:
         return UserNode()
 
-    def run(self, name: str) -> RunNode | None:
+    def run(self, name: str, desc: str | None = None) -> RunNode | None:
         run = self._context.store.run(self._project.pk, name)
         return RunNode(self._context, run) if run else None
 
-    def bucket(self, name: str, missing_ok: bool | None = None) -> RunNode | None:
+    def bucket(self, name: str, missing_ok: bool | None = None, desc: str | None = None) -> RunNode | None:
         """Return the run for a resume; None for a run that was only handed out."""
         run = self._context.store.run(self._project.pk, name)
         # A run that was preempted in its first epoch has no history, but its trial has written its config.
@@ -137,7 +142,7 @@ class ProjectNode:
         collection = self.artifact_collection(collection_name)
         return collection.artifact_membership(alias or LATEST) if collection else None
 
-    def artifact(self, name: str) -> ArtifactNode | None:
+    def artifact(self, name: str, enable_tracking: bool | None = None) -> ArtifactNode | None:
         artifact = find_artifact(self._context.store, self._project.pk, name)
         return ArtifactNode(self._context, artifact) if artifact else None
 

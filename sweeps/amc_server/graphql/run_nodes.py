@@ -128,10 +128,7 @@ class RunNode:
 
     def _sample(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         keys = list(dict.fromkeys(spec.get("keys") or []))
-        max_step = spec.get("maxStep")
-        texts = self._context.store.history(
-            self._run.pk, min_step=spec.get("minStep"), max_step=None if max_step is None else max_step + 1
-        )
+        texts = self._context.store.history(self._run.pk, min_step=spec.get("minStep"), max_step=_end_step(spec))
         rows = []
         for text in texts:
             row = json.loads(text)
@@ -208,6 +205,18 @@ def _spec(text: str) -> Mapping[str, Any]:
     if len(keys) > MOST_KEYS:
         raise Refused(f"a history spec has {len(keys):,} keys, at most {MOST_KEYS:,} are allowed")
     return spec
+
+
+def _end_step(spec: Mapping[str, Any]) -> int | None:
+    """Return the first step after a spec's window; ``maxStep`` itself belongs to the window, as W&B has it.
+
+    Clients before 0.28 name the first step of the next page instead: ``minStep + samples``.
+    """
+    first, last, samples = spec.get("minStep"), spec.get("maxStep"), spec.get("samples")
+    if last is None:
+        return None
+    has_next_page_first = first is not None and samples is not None and last - first == samples
+    return int(last) if has_next_page_first else int(last) + 1
 
 
 class FileNode:
