@@ -39,7 +39,7 @@ if fault != "stopped without a handler":
     stop.listen()
 if fault == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-run = wandb.init(settings=wandb.Settings(stop_fn=stop.by_wandb))
+run = wandb.init(settings=stop.wandb_settings())
 data, notes = f"{run.id}.data", f"{run.id}.notes"
 open(data, "w").close()
 first = int(open(notes).read()) if os.path.exists(notes) else 0

@@ -1,4 +1,4 @@
-"""A sweep on a server for tests of commands: runs that ended in four ways, and agents by the client's own calls."""
+"""A sweep on a server for tests of commands: runs that ended in four ways, and agents with their heartbeats."""
 
 from __future__ import annotations
 
@@ -26,24 +26,29 @@ CONFIG = {
     "parameters": {"lr": {"values": [0.1, 0.2]}, "epochs": {"value": 6}},
 }
 
-# Two agents and a living run by the client's own functions, until a line comes on stdin. They send heartbeats, or the
+# Two agents and a living run by the client, until a line comes on stdin. They send heartbeats, or the
 # run that was never started would expire after a minute; on a busy machine the tests take longer.
 AGENTS = """
 import json, select, sys, wandb
-from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent
+from amc_analysis.reading.wandb_private import send_query
+BEGIN = "mutation B($host: String!, $sweep: String!, $project: String!, $entity: String!) { createAgent(input: \\
+    {host: $host, sweep: $sweep, projectName: $project, entityName: $entity}) { agent { id } } }"
+BEAT = "mutation H($id: ID!, $runs: JSONString) { agentHeartbeat(input: {id: $id, runState: $runs}) { commands } }"
 entity, project, sweep = sys.argv[1].split("/")
 api = wandb.Api()
 names, agents = {}, {}
 for host in ("gpu-1", "gpu-2"):
-    agents[host] = _register_agent(api, host, sweep_id=sweep, project=project, entity=entity)["id"]
-    names[host] = [command["run_id"] for command in _agent_heartbeat(api, agents[host], {}, {})]
+    begun = send_query(api, BEGIN, host=host, sweep=sweep, project=project, entity=entity)
+    agents[host] = begun["createAgent"]["agent"]["id"]
+    commands = send_query(api, BEAT, id=agents[host], runs="{}")["agentHeartbeat"]["commands"]
+    names[host] = [command["run_id"] for command in json.loads(commands)]
 run = wandb.init(id=names["gpu-1"][0], entity=entity, project=project, config={"epochs": 6})
 for epoch in (1, 2):
     run.log({"epoch": epoch, "val/combined_acc": 0.2 + epoch / 100})
 print(json.dumps(names), flush=True)
 while not select.select([sys.stdin], [], [], 10)[0]:
     for host, agent in agents.items():
-        _agent_heartbeat(api, agent, {}, {names[host][0]: True})
+        send_query(api, BEAT, id=agent, runs=json.dumps({names[host][0]: True}))
 run.finish()
 """
 

@@ -160,7 +160,7 @@ def _start_run(stop: StopRequests) -> wandb.Run | None:
     import wandb
 
     try:
-        return wandb.init(resume=_resume_mode(os.environ), settings=wandb.Settings(stop_fn=stop.by_wandb))
+        return wandb.init(resume=_resume_mode(os.environ), settings=stop.wandb_settings())
     except wandb.Error as error:
         click.echo(f"amc-train: W&B cannot be reached, nothing was trained: {error}", err=True)
         return None

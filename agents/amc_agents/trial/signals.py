@@ -13,6 +13,9 @@ SIGINT (Ctrl-C)        the person at the terminal                      interrupt
                                                                        one ends at once
 =====================  ==============================================  ==================================
 
+Clients before 0.28 send SIGINT for W&B's own stop. In a sweep SIGINT then means that stop, and a trial that somebody
+ends by Ctrl-C is stopped, too: the two cannot be told apart.
+
 The first request wins: the SIGTERM of an agent after W&B's own stop changes nothing. A request is only recorded. The
 training loop reads it between two optimiser steps, so a checkpoint is always complete.
 
@@ -27,8 +30,12 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from amc_sweeps.runs.causes import EndReason
+
+if TYPE_CHECKING:
+    import wandb
 
 SIGTERM_MEANING = "AMC_SIGTERM"  # a launcher sets it to "preemption" if its SIGTERM means that
 PREEMPTION_LIMIT_S = 8.0  # of the ten seconds that a preempted machine grants at least
@@ -39,6 +46,8 @@ class StopRequests:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._sigterm = EndReason.PREEMPTED if environ.get(SIGTERM_MEANING) == "preemption" else EndReason.STOPPED
+        self._sigint = EndReason.INTERRUPTED
+        self._is_in_sweep = "WANDB_SWEEP_ID" in environ
         self._reason: EndReason | None = None
         self._lock = threading.RLock()  # a signal handler may interrupt another one
         self._timer: threading.Timer | None = None
@@ -59,6 +68,16 @@ class StopRequests:
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def wandb_settings(self) -> wandb.Settings:
+        """Return settings for ``wandb.init`` with which W&B's own stop comes here."""
+        import wandb
+
+        if "stop_fn" in wandb.Settings.model_fields:
+            return wandb.Settings(stop_fn=self.by_wandb)
+        if self._is_in_sweep:
+            self._sigint = EndReason.STOPPED
+        return wandb.Settings()
 
     def by_wandb(self) -> None:
         """Record W&B's own stop; the client calls this from its own thread."""
@@ -85,7 +104,7 @@ class StopRequests:
         if number == signal.SIGINT:
             if self._reason is EndReason.INTERRUPTED:
                 raise KeyboardInterrupt  # the second one
-            self._record(EndReason.INTERRUPTED)
+            self._record(self._sigint)
         else:
             self._record(EndReason.PREEMPTED if number == signal.SIGUSR1 else self._sigterm)
 

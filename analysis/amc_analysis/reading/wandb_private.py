@@ -31,16 +31,25 @@ def send_query(api: Any, document: str, **variables: Any) -> dict[str, Any]:
         ClientVersionError: the client cannot send a document.
         wandb.Error: the server refused it, or does not answer.
     """
-    try:
-        execute = api._service_api.execute_graphql
-    except AttributeError as error:
-        raise ClientVersionError("Api._service_api.execute_graphql") from error
+    execute = _executor(api)
     try:
         return dict(execute(document, variables))
     except Exception as error:
         from wandb.errors import CommError
 
         raise CommError(str(error) or type(error).__name__, error) from error
+
+
+def _executor(api: Any) -> Any:
+    """Return the client's function that takes a document and variables."""
+    execute = getattr(getattr(api, "_service_api", None), "execute_graphql", None)
+    if execute is not None:
+        return execute
+    try:
+        from wandb_gql import gql  # wandb before 0.28 has it; wandb itself makes it importable
+    except ImportError as error:
+        raise ClientVersionError("Api._service_api.execute_graphql") from error
+    return lambda document, variables: api.client.execute(gql(document), variable_values=variables)
 
 
 def attributes(item: Any) -> Mapping[str, Any]:
