@@ -7,13 +7,13 @@ sends for runs, does not; a run's config holds it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 TESTED_FROM, TESTED_BELOW = (0, 19), (0, 32)
 OLDEST_TESTED, NEWEST_TESTED = "0.19.0", "0.31.9999"  # as `wandb verify` wants them
 WANDB_RANGE = ">=0.19,<0.32"
-MOST_WARNED = 10_000  # runs that are remembered as warned; beyond that a run may be warned twice
+MOST_TOLD = 10_000  # texts that are remembered as told; beyond that one may be told twice
 
 _VERSION = r"(\d{1,6})\.(\d{1,6})([\w.+\-]{0,40})"
 _USER_AGENT = re.compile(rf"W&B (?:Public|Internal) Client {_VERSION}")
@@ -39,7 +39,7 @@ def range_hint(version: str | None) -> str:
 
 
 class FirstWords:
-    """What a run of an untested client is told at its start.
+    """What a client is told before it gets its reply, so that its user sees it.
 
     The reply is HTTP 429 with a text. wandb-core prints the text of a reply that it retries, and sends the request
     again two seconds later. Clients without wandb-core (before 0.18) name their version in User-Agent. They print the
@@ -47,25 +47,33 @@ class FirstWords:
     """
 
     def __init__(self) -> None:
-        self._warnings: dict[str, int] = {}  # by run
+        self._told: dict[Hashable, int] = {}  # how often
 
     def for_trial(self, variables: Mapping[str, Any], version: str | None) -> str | None:
-        """Return the text for a client that begins a run with these variables, or None.
+        """Return the text for an untested client that begins a run with these variables, or None.
 
         ``wandb.init`` is recognised by its host. ``version`` is that of User-Agent.
         """
         if not variables.get("host"):
             return None
         in_config = _IN_CONFIG.search(str(variables.get("config")))
-        most = 1 if version is None else 3
+        times = 1 if version is None else 3
         version = version or (in_config[1] if in_config else None)
-        run = str(variables.get("name"))
-        if version is None or is_tested(version) or self._warnings.get(run, 0) >= most:
+        if version is None or is_tested(version) or not self._tell(str(variables.get("name")), times):
             return None
-        if len(self._warnings) >= MOST_WARNED:
-            self._warnings.clear()
-        self._warnings[run] = self._warnings.get(run, 0) + 1
         return (
             f"{range_hint(version)}. Parts of this run may be lost. To be safe, end it and run: "
             f'pip install "wandb{WANDB_RANGE}"'
         )
+
+    def for_refusal(self, request: bytes, messages: Sequence[str]) -> str | None:
+        """Return the text for a run whose request is refused; None for the same request again."""
+        return "; ".join(messages) if self._tell(hash(request), 1) else None
+
+    def _tell(self, key: Hashable, times: int) -> bool:
+        if self._told.get(key, 0) >= times:
+            return False
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told[key] = self._told.get(key, 0) + 1
+        return True

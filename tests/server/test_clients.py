@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from in_process_server import InProcessServer
+from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.clients import is_tested, range_hint, version_of
 
@@ -120,3 +120,52 @@ def test_pages_of_clients_before_0_28_hold_every_step_once(server: InProcessServ
         (rows,) = server.graphql(query, spec=json.dumps(spec))["project"]["run"]["sampledHistory"]
         steps += [row["_step"] for row in rows]
     assert steps == list(range(7))
+
+
+ALERT = """mutation Alert($title: String!) { notifyScriptableRunAlert(input: {entityName: "local", projectName: "p",
+    runName: "r", title: $title, text: "t"}) { success } }"""
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (ALERT, "nobody is notified"),
+        ("mutation Unknown($title: String!) { brandNewThing(title: $title) { id } }", "brandNewThing"),
+    ],
+)
+def test_wandb_core_is_told_of_a_refused_mutation_before_it_gets_the_error(
+    server: InProcessServer, document: str, words: str
+) -> None:
+    server.begin("r")
+    for title in ("loss is NaN", "again"):
+        body = json.dumps({"query": document, "variables": {"title": title}}).encode()
+        told, refused = (server.request("POST", "/graphql", body, {"user-agent": "wandb-core"}) for _ in range(2))
+        assert (told.status, refused.status) == (429, 200)
+        assert words in told.body.decode()
+        assert refused.json()["errors"] == [{"message": told.body.decode()}]
+    plain = server.request("POST", "/graphql", body, {"user-agent": "W&B Public Client 0.31.0"})
+    assert words in plain.json()["errors"][0]["message"], "the public API raises the error at once"
+
+
+def test_a_forked_run_has_the_rows_of_its_parent_up_to_the_step(server: InProcessServer) -> None:
+    server.begin("parent")
+    server.log("parent", *[float(value) for value in range(5)])
+    fork = {"value": {"t": {}, "branch_point": {"run_id": "parent", "step": 2}}}
+    mutation = """mutation U($name: String!, $config: JSONString) { upsertBucket(input:
+        {name: $name, modelName: "p", host: "h", config: $config}) { bucket { historyLineCount } } }"""
+    for _ in range(2):  # the second time is a repeat after a lost reply
+        run = server.graphql(mutation, name="child", config=json.dumps({"_wandb": fork}))["upsertBucket"]["bucket"]
+        assert run["historyLineCount"] == 3, "from there the client counts its own rows"
+    server.log("child", 9.0, offset=3)
+    assert [row["acc"] for row in server.history("child")] == [0.0, 1.0, 2.0, 9.0]
+    fork["value"]["branch_point"] = {"run_id": "nowhere", "step": 2}
+    with pytest.raises(GraphqlRefused, match="no run 'nowhere' in project 'p'") as refusal:
+        server.graphql(mutation, name="orphan", config=json.dumps({"_wandb": fork}))
+    assert refusal.value.status == 400
+
+
+def test_a_rewind_is_refused_with_the_fork_that_does_the_same(server: InProcessServer) -> None:
+    server.begin("r")
+    with pytest.raises(GraphqlRefused, match=r'wandb.init\(fork_from="r\?_step=2"\)'):
+        server.graphql("""mutation R { rewindRun(input: {runName: "r", projectName: "p", metricName: "_step",
+            metricValue: 2}) { rewoundRun { id } } }""")

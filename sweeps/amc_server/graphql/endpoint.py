@@ -62,15 +62,25 @@ class GraphqlEndpoint:
             document, operation = execution.prepare(text, name)
         except execution.UnknownError as error:
             logger.warning("graphql not understood: operation %s: %s", name or " ".join(text.split())[:80], error)
-            return _errors([_not_served(error.messages, version)])
+            response: Response = _errors([_not_served(error.messages, version)])
+            return self._told(body, response, user_agent) if text.lstrip().startswith("mutation") else response
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
+
+        def execute(root: object) -> Any:
+            return execution.execute(document, name, variables, root)
+
         if not execution.is_mutation(operation):
-            run = self._query
-        elif warning := self._first_words.for_trial(variables, version):
+            return self._query(execute, base_url)
+        if warning := self._first_words.for_trial(variables, version):
             return PlainTextResponse(warning, status_code=429)
-        else:
-            run = self._mutate
-        return run(lambda root: execution.execute(document, name, variables, root), base_url)
+        return self._told(body, self._mutate(execute, base_url), user_agent)
+
+    def _told(self, body: bytes, response: Response, user_agent: str | None) -> Response:
+        """Return the reply to a mutation. If it is refused, wandb-core gets the text first: it prints no error."""
+        if user_agent != "wandb-core" or not isinstance(response, _Refusal) or response.status_code != 200:
+            return response
+        text = self._first_words.for_refusal(body, response.messages)
+        return response if text is None else PlainTextResponse(text, status_code=429)
 
     def _warn_of_untested(self, version: str | None) -> None:
         """Log once that a client's version was not tested; most of it may work all the same."""
@@ -127,5 +137,13 @@ def _not_served(messages: Sequence[str], version: str | None) -> str:
     return f"{range_hint(version)}. It does not serve that: {reasons}"
 
 
-def _errors(messages: list[str], status: int = 200) -> Response:
-    return Json({"data": None, "errors": [{"message": shortened(message)} for message in messages]}, status_code=status)
+class _Refusal(Json):
+    """A reply with errors only."""
+
+    def __init__(self, messages: Sequence[str], status: int) -> None:
+        super().__init__({"data": None, "errors": [{"message": message} for message in messages]}, status_code=status)
+        self.messages = messages
+
+
+def _errors(messages: Sequence[str], status: int = 200) -> _Refusal:
+    return _Refusal(messages, status)

@@ -73,7 +73,10 @@ class Fields:
             raise Refused(f"a field has {len(path):,} characters, at most {LONGEST_FIELD:,} are allowed: {path[:60]!r}")
         section, _, rest = path.partition(".")
         if section == "config":
-            return look_up(self._config, rest.removesuffix(".value"), MISSING)
+            value = look_up(self._config, rest.removesuffix(".value"), MISSING)
+            if value is MISSING and ".value." in rest:  # W&B stores {"net": {"value": {"depth": 3}}}
+                value = look_up(self._config, rest.replace(".value.", ".", 1), MISSING)
+            return value
         if section in ("summary_metrics", "summary", "summaryMetrics"):
             return look_up(self._summary, rest, MISSING)
         if section == "tags":

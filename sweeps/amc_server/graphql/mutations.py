@@ -21,7 +21,7 @@ from amc_server.json_texts import read_json_object
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.store.blobs import Blobs, check_name
 from amc_server.store.logged_values import swept_values
-from amc_server.store.records import ENTITY, Run, Sweep, unwrap_config
+from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
 from amc_server.store.writer import Writer
 from amc_sweeps.runs.run_states import RunState
 
@@ -136,12 +136,29 @@ class MutationRoot(ArtifactMutations):
                 display_name=input.get("displayName") or run_id,
                 created_at=now,
             )
+            self._fork(project, pk, changes)
             run = store.run_by_key(pk)
             assert run is not None
             inserted = True
         else:
             inserted = not run.started
         return self._begin(run, input, changes, has_started=has_started), inserted
+
+    def _fork(self, project: Project, pk: int, changes: Mapping[str, Any]) -> None:
+        """Give a new run that was made by ``fork_from`` the rows of its parent up to the step of the fork."""
+        own = json.loads(changes.get("config", "{}")).get("_wandb")
+        point = own.get("value", {}).get("branch_point") if isinstance(own, Mapping) else None
+        if not isinstance(point, Mapping):
+            return
+        parent = self._store.run(project.pk, str(point.get("run_id")))
+        if parent is None or not isinstance(point.get("step"), int | float):
+            raise Refused(
+                f"fork_from: there is no run {str(point.get('run_id'))[:100]!r} in project {project.name!r}, so its "
+                "rows cannot be copied. Name a run of this project.",
+                status=400,
+            )
+        lines = self._store.copy_history(parent.pk, pk, last_step=int(point["step"]))
+        self._store.update("runs", pk, history_lines=lines)
 
     def _begin(
         self,
@@ -159,6 +176,18 @@ class MutationRoot(ArtifactMutations):
         if has_started:
             changes["started"] = 1
         return self._coordinator.runs.trial_reported(self._store, run, **changes)
+
+    def rewind_run(self, input: Mapping[str, Any]) -> None:  # noqa: A002
+        raise Refused(
+            "this server rewinds no run, because rows would be deleted. Begin a new run from that step: "
+            f'wandb.init(fork_from="{input["runName"]}?_step={input["metricValue"]:g}")'
+        )
+
+    def notify_scriptable_run_alert(self, input: Mapping[str, Any]) -> None:  # noqa: A002
+        raise Refused(
+            f"run.alert: nobody is notified of {input['title'][:100]!r}, because this server sends no mail and no "
+            "messages. Print it, or log a metric."
+        )
 
     def stop_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         self._coordinator.runs.stop(self._store, self._run(input["id"]), "user")

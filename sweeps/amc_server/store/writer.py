@@ -63,6 +63,15 @@ class Writer(Reader):
             [(run, line.number, line.step, line.body) for line in lines],
         )
 
+    def copy_history(self, source: int, target: int, *, last_step: int) -> int:
+        """Give a run without history the rows of another up to a step, and return how many they are."""
+        cursor = self._connection.execute(
+            "INSERT INTO history (run, line, step, body) SELECT ?, row_number() OVER (ORDER BY line) - 1, step, body"
+            " FROM history WHERE run = ? AND step <= ?",
+            (target, source, last_step),
+        )
+        return cursor.rowcount
+
     def put_lines(self, table: str, run: int, lines: Iterable[Line]) -> None:
         """Write lines of ``events`` or ``console``; a line number that exists is overwritten."""
         self._connection.executemany(

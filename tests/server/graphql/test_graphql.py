@@ -225,6 +225,8 @@ def run_record(**changes: Any) -> Run:
         ({"config.lr": 0.1}, True),
         ({"config.lr.value": {"$gte": 0.1, "$lt": 0.2}}, True),
         ({"config.opt.name": "sgd"}, True),
+        ({"config.opt.value.name": "sgd"}, True),
+        ({"config.opt.value.missing": {"$exists": True}}, False),
         ({"config.missing": None}, True),
         ({"config.missing": {"$exists": False}}, True),
         ({"config.missing": {"$gt": 0}}, False),
