@@ -5,7 +5,9 @@ Each version lies in an environment of its own, ``.clients/VERSION``. All of the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +15,10 @@ from pathlib import Path
 
 import pytest
 from client_features import FEATURES
+from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
+from packaging.version import Version
+from preempted_trials import SMALL, Machine, frames, run_of
 from results_file import FOLDER
 
 from amc_core.files import write_whole
@@ -23,6 +28,8 @@ ENVIRONMENTS = Path(__file__).resolve().parents[2] / ".clients"
 CELLS = ENVIRONMENTS / "cells"  # what every test found, so that two processes can share one table
 VERSIONS = (Path(__file__).parent / "clients.txt").read_text().split()
 NAMES = [feature.__name__ for feature in FEATURES]
+TRIAL = "amc-train"  # asks for wandb 0.25: setup.cfg
+TRIAL_VERSIONS = [version for version in VERSIONS if Version(version) >= Version("0.25")]
 
 pytestmark = pytest.mark.client
 
@@ -37,9 +44,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 def _table() -> Iterator[None]:
     CELLS.mkdir(parents=True, exist_ok=True)
     yield
-    cells = {cell: CELLS / "_".join(cell) for cell in itertools.product(VERSIONS, NAMES)}
+    names = [*NAMES, TRIAL]
+    cells = {cell: CELLS / "_".join(cell) for cell in itertools.product(VERSIONS, names)}
     found = {cell: path.read_text() if path.exists() else "not run" for cell, path in cells.items()}
-    rows = [[name.replace("_", " "), *(found[version, name] for version in VERSIONS)] for name in NAMES]
+    found |= {(version, TRIAL): "not accepted" for version in VERSIONS if version not in TRIAL_VERSIONS}
+    rows = [[name.replace("_", " "), *(found[version, name] for version in VERSIONS)] for name in names]
     lines = [
         "# clients: what each version of wandb can do with the server",
         "",
@@ -48,6 +57,15 @@ def _table() -> Iterator[None]:
         *(f"| {' | '.join(row)} |" for row in [["feature", *VERSIONS], ["---"] * (len(VERSIONS) + 1), *rows]),
     ]
     write_whole(FOLDER / "clients.md", "\n".join(lines) + "\n")
+
+
+@contextlib.contextmanager
+def cell(version: str, name: str) -> Iterator[None]:
+    """Fill a cell of the table with how the block ends."""
+    path = CELLS / f"{version}_{name}"
+    path.write_text("fails")
+    yield
+    path.write_text("works")
 
 
 def run(version: str, folder: Path, server: EmbeddedServer, *arguments: str) -> str:
@@ -67,12 +85,36 @@ def run(version: str, folder: Path, server: EmbeddedServer, *arguments: str) -> 
 @pytest.mark.parametrize("feature", NAMES)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_client_can(version: str, feature: str, server: EmbeddedServer, tmp_path: Path) -> None:
-    cell = CELLS / f"{version}_{feature}"
-    cell.write_text("fails")
-    run(version, tmp_path, server, str(Path(__file__).with_name("client_features.py")), feature)
-    log = (server.data / "server.log").read_text()
-    assert '"level": "error"' not in log
-    cell.write_text("works")
+    with cell(version, feature):
+        run(version, tmp_path, server, str(Path(__file__).with_name("client_features.py")), feature)
+        assert '"level": "error"' not in (server.data / "server.log").read_text()
+
+
+@pytest.mark.parametrize("version", TRIAL_VERSIONS)
+def test_amc_train_trains_to_its_end_and_to_a_stop_by_wandb(
+    version: str, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    (packages,) = (ENVIRONMENTS / version).glob("lib/python*/site-packages")
+    paths = f"{packages}{os.pathsep}{EmbeddedServer.process_environment()['PYTHONPATH']}"
+    machine = Machine("gpu-1", tmp_path, server, frames(tmp_path), PYTHONPATH=paths)
+    sweep = machine.create_sweep("program: train.py\nmethod: random\nparameters: {batch_size: {value: 16}}\n")
+    whole, stopped = f"whole-{version}", f"stopped-{version}"
+    with cell(version, TRIAL):
+        assert machine.train(whole).wait(timeout=120) == 0, machine.output()
+        record = run_of(server, whole)
+        assert record["config"]["_wandb"]["cli_version"] == version, "the trial ran under this version"
+        assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4]
+        assert record["summary"]["end_reason"] == "completed"
+
+        in_sweep = {"WANDB_SWEEP_ID": sweep.rsplit("/", 1)[1]}
+        trial = machine.train(stopped, {**SMALL, "epochs": 1000, "epochs_per_cycle": 1000}, **in_sweep)
+        wait_until(lambda: run_of(server, stopped)["history"], "a row arrives")
+        query = 'query Q($run: String!) { project(name: "demo") { run(name: $run) { id } } }'
+        node_id = server.graphql(query, run=stopped)["project"]["run"]["id"]
+        server.graphql("mutation S($id: ID!) { stopRun(input: {id: $id}) { success } }", id=node_id)
+        assert trial.wait(timeout=120) == 0, machine.output()
+        record = run_of(server, stopped)
+        assert (record["state"], record["summary"]["end_reason"]) == ("killed", "stopped")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from amc_agents.trial.relaunch import TrialCommand
 
 METRIC = "best/combined_acc"
+_ENQUEUE = "mutation Q($id: ID!, $config: JSONString!) { enqueueSweepRun(input: {id: $id, config: $config}) { id } }"
 _INTERRUPTED_CODES = (128 + signal.SIGINT, 75)  # interrupted, preempted: start no further trial
 
 
@@ -123,6 +124,7 @@ def seeds(recorded: int, given: int | None, count: int | None) -> list[int]:
 def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool) -> None:
     """Let the sweep hand out the configuration before whatever its search proposes."""
     from amc_agents.trial.relaunch import recorded_settings
+    from amc_analysis.reading.wandb_private import attributes, send_query
 
     project_path = original.path.rpartition("/")[0]
     sweep_id = original.api_object.sweep_name
@@ -138,7 +140,9 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
             if only_print:
                 click.echo(json.dumps(config))
                 continue
-            queued = sweep.enqueue_run({name: {"value": value} for name, value in config.items()})
+            values = json.dumps({name: {"value": value} for name, value in config.items()})
+            answer = send_query(original.api, _ENQUEUE, id=attributes(sweep)["id"], config=values)
+            queued = answer["enqueueSweepRun"]["id"]
             click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import pytest
+import wandb
 
 from amc_agents.trial.signals import StopRequests
 
@@ -75,8 +76,24 @@ def test_a_second_interrupt_ends_at_once(environ: dict[str, str]) -> None:
 def test_the_clients_own_stop_is_not_an_interruption() -> None:
     stop = StopRequests({})
     assert stop() is None
-    stop.by_wandb()
+    settings = stop.wandb_settings()
+    assert settings.stop_fn is not None
+    settings.stop_fn()
     assert stop() == "stopped"
+
+
+@pytest.mark.parametrize(("environ", "reason"), [({"WANDB_SWEEP_ID": "s"}, "stopped"), ({}, "interrupted")])
+def test_a_client_that_stops_a_trial_by_sigint_stops_it_in_a_sweep(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], reason: str
+) -> None:
+    monkeypatch.delitem(wandb.Settings.model_fields, "stop_fn")  # as before wandb 0.28
+    before = signal.getsignal(signal.SIGINT)
+    stop = StopRequests(environ)
+    assert stop.wandb_settings().stop_fn is None
+    signal.signal(signal.SIGINT, stop._on_signal)
+    signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    assert stop() == reason
 
 
 @pytest.fixture
