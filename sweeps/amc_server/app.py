@@ -24,6 +24,7 @@ from amc_server.graphql.context import Context
 from amc_server.graphql.endpoint import MAX_GRAPHQL_BYTES, GraphqlEndpoint
 from amc_server.graphql.mutations import MutationRoot
 from amc_server.graphql.query_nodes import NODES, QueryRoot
+from amc_server.graphql.run_lists import RunLists
 from amc_server.http import whole_histories
 from amc_server.http.file_stream import apply_post, read_post
 from amc_server.http.files import FileEndpoints, run_at
@@ -55,16 +56,18 @@ class _Server:
         self.gate = gate
         self.instance = instance
         self.blobs = Blobs(storage.folder / "blobs")
+        self.run_lists = RunLists()
         self.graphql = GraphqlEndpoint(storage, self.blobs, self._query_root, self._mutation_root)
         self.files = FileEndpoints(storage, coordinator.clock, gate, self.blobs)
         self.write_queue = WriteQueue(storage)
         self.pages = Pages(storage)
 
-    def _context(self, store: Reader, base_url: str) -> Context:
-        return Context(store, self.gate, base_url, NODES, self.coordinator.agent_is_alive)
+    def _context(self, store: Reader, base_url: str, *, is_next_page: bool = False) -> Context:
+        alive = self.coordinator.agent_is_alive
+        return Context(store, self.gate, base_url, NODES, alive, self.run_lists, is_next_page)
 
-    def _query_root(self, store: Reader, base_url: str) -> QueryRoot:
-        return QueryRoot(self._context(store, base_url))
+    def _query_root(self, store: Reader, base_url: str, is_next_page: bool) -> QueryRoot:
+        return QueryRoot(self._context(store, base_url, is_next_page=is_next_page))
 
     def _mutation_root(self, store: Writer, base_url: str, discarded: list[str]) -> MutationRoot:
         return MutationRoot(self._context(store, base_url), store, self.coordinator, self.blobs, discarded)

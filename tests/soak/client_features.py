@@ -197,6 +197,17 @@ def offline_sync() -> None:
     assert run.file("note.txt").download(root="down", replace=True).read() == "hello"
 
 
+def verify() -> None:
+    """``wandb verify`` finds nothing but what a server at http:// cannot have: TLS, and a bucket on another host."""
+    command = [sys.executable, "-m", "wandb", "verify", "--host", os.environ["WANDB_BASE_URL"]]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    failed = [line.split("..")[0] for line in output.stdout.splitlines() if line.endswith("❌")]
+    assert "Traceback" not in output.stderr, output.stderr
+    assert "Checking sweep creation and agent execution" in output.stdout, output.stdout
+    allowed = ("requests to base url", "signed URLs", "CORs", "artifact save and download")
+    assert all(any(part in line for part in allowed) for line in failed), output.stdout
+
+
 FEATURES: tuple[Callable[[], None], ...] = (
     init_and_log,
     resume,
@@ -206,6 +217,7 @@ FEATURES: tuple[Callable[[], None], ...] = (
     files,
     model_artifact,
     offline_sync,
+    verify,
 )
 
 if __name__ == "__main__":

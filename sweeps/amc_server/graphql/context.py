@@ -8,6 +8,7 @@ from typing import Any
 
 from amc_server.auth import Gate
 from amc_server.errors import Refused
+from amc_server.graphql.run_lists import RunLists
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, Artifact, Project, Run
@@ -35,7 +36,8 @@ class Context:
     base_url: str
     nodes: Nodes
     agent_is_alive: Callable[[int], bool]
-    found: dict[Any, Any] = field(default_factory=dict)  # runs that match filters, so that each list is read once
+    run_lists: RunLists
+    is_next_page: bool  # the client asks for another page of what it has begun to read
 
     def signed_url(self, action: str, *claim: int | str) -> str:
         """Return a URL where the client, without the key, may upload or download one file."""

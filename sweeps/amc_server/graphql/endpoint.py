@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_GRAPHQL_BYTES = 32 * 1024**2
 MOST_MESSAGES = 10  # of a reply, each quoting what was given
 
-QueryRoot = Callable[[Reader, str], object]  # of a snapshot and the server's address
+QueryRoot = Callable[[Reader, str, bool], object]  # of a snapshot, the server's address, and if it is a next page
 MutationRoot = Callable[[Writer, str, list[str]], object]  # and of a list for blobs that the mutation discards
 
 
@@ -70,7 +70,7 @@ class GraphqlEndpoint:
             return execution.execute(document, name, variables, root)
 
         if not execution.is_mutation(operation):
-            return self._query(execute, base_url)
+            return self._query(execute, base_url, is_next_page=variables.get("cursor") is not None)
         if warning := self._first_words.for_trial(variables, version):
             return PlainTextResponse(warning, status_code=429)
         return self._told(body, self._mutate(execute, base_url), user_agent)
@@ -88,9 +88,9 @@ class GraphqlEndpoint:
             self._untested.add(version)
             logger.warning("a client is not of a tested version: %s", range_hint(version))
 
-    def _query(self, execute: Callable[[object], Any], base_url: str) -> Response:
+    def _query(self, execute: Callable[[object], Any], base_url: str, *, is_next_page: bool) -> Response:
         with self._storage.read() as store:
-            return _reply(execute(self._query_root(store, base_url)))
+            return _reply(execute(self._query_root(store, base_url, is_next_page)))
 
     def _mutate(self, execute: Callable[[object], Any], base_url: str) -> Response:
         response: Response

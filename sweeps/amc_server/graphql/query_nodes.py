@@ -16,7 +16,7 @@ from amc_server.graphql.context import Context, EntityNode, Nodes, UserNode, pag
 from amc_server.graphql.filters import Fields, find_runs, read_filters, sort
 from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_global_id
-from amc_server.store.records import ENTITY, LATEST, Agent, Project, Sweep
+from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
@@ -97,13 +97,33 @@ class ProjectNode:
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
-        key = (self._project.pk, filters, order)
-        if key not in self._context.found:
-            self._context.found[key] = sort(self.matching_runs(filters), order)
-        return _run_page(self._context, self._context.found[key], after, first)
+        return self.page_of_runs(None, filters, order, after, first)
+
+    def page_of_runs(
+        self, sweep: int | None, filters: str | None, order: str | None, after: str | None, first: int | None
+    ) -> dict[str, Any]:
+        """Return a page of the runs that match, or of those that are also of a sweep."""
+        read: dict[int, Run] = {}
+
+        def search() -> list[int]:
+            found = [fields for fields in self.matching_runs(filters) if sweep in (None, fields.run.sweep)]
+            read.update({fields.run.pk: fields.run for fields in found})
+            return [fields.run.pk for fields in sort(found, order)]
+
+        query = (self._project.pk, sweep, filters, order)
+        keys = self._context.run_lists.find(query, search, is_next_page=after is not None)
+
+        def node(pk: int) -> RunNode | None:
+            run = read.get(pk) or self._context.store.run_by_key(pk)
+            return RunNode(self._context, run) if run else None  # deleted since the first page
+
+        result = page(keys, after=after, first=first, wrap=node)
+        return {**result, "edges": [edge for edge in result["edges"] if edge["node"] is not None]}
 
     def run_count(self, filters: str | None = None) -> int:
-        return len(self.matching_runs(filters))
+        query = (self._project.pk, "count", filters)
+        lists, is_next_page = self._context.run_lists, self._context.is_next_page
+        return lists.find(query, lambda: [len(self.matching_runs(filters))], is_next_page=is_next_page)[0]
 
     def matching_runs(self, text: str | None) -> list[Fields]:
         """Return the runs that match the filters, oldest first."""
@@ -163,10 +183,6 @@ class ProjectNode:
         ]
 
 
-def _run_page(context: Context, runs: list[Fields], after: str | None, first: int | None) -> dict[str, Any]:
-    return page(runs, after=after, first=first, wrap=lambda fields: RunNode(context, fields.run))
-
-
 class SweepNode:
     """A sweep."""
 
@@ -214,9 +230,7 @@ class SweepNode:
     def runs(
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
-        matching = self.project().matching_runs(filters)
-        own_runs = [fields for fields in matching if fields.run.sweep == self._sweep.pk]
-        return _run_page(self._context, sort(own_runs, order), after, first)
+        return self.project().page_of_runs(self._sweep.pk, filters, order, after, first)
 
     def agents(self) -> dict[str, Any]:
         agents = self._context.store.agents(self._sweep.pk)

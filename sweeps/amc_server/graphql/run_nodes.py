@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import posixpath
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amc_server.clock import iso_time
@@ -97,13 +98,20 @@ class RunNode:
     def history_keys(self) -> dict[str, Any]:
         last_step = self._context.store.last_step(self._run.pk)
         counts: dict[str, dict[str, int]] = {}
+        last: dict[str, Any] = {}
         for text in self._context.store.history(self._run.pk, limit=KEY_ROWS):
-            for key, value in json.loads(text).items():
+            for key, value in _flat(json.loads(text)):
                 kinds = counts.setdefault(key, {})
                 kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "other"
                 kinds[kind] = kinds.get(kind, 0) + 1
+                last[key] = value
+        if self._run.history_lines > KEY_ROWS:
+            last = dict(_flat(json.loads(self._context.store.history_tail(self._run.pk) or "{}")))
         keys = {
-            key: {"typeCounts": [{"type": kind, "count": count} for kind, count in kinds.items()]}
+            key: {
+                "typeCounts": [{"type": kind, "count": count} for kind, count in kinds.items()],
+                **({"previousValue": without_bare_nan(last[key])} if key in last else {}),
+            }
             for key, kinds in counts.items()
         }
         return {"lastStep": -1 if last_step is None else last_step, "keys": keys}
@@ -186,12 +194,22 @@ class RunNode:
     ) -> dict[str, Any]:
         files = self._context.store.files(self._run.pk)
         if names:
-            files = [file for file in files if file.name in names]
+            wanted = {posixpath.normpath(name) for name in names}  # `wandb verify` asks for ./NAME
+            files = [file for file in files if file.name in wanted]
         if pattern:  # SQL's LIKE
             regex = re.escape(pattern).replace("%", "(?s:.*)").replace("_", "(?s:.)")
             compiled = filters.pattern(regex, "pattern")
             files = [file for file in files if compiled.fullmatch(file.name)]
         return page(files, after=after, first=first, wrap=lambda file: FileNode(self._context, self._run, file))
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a row under W&B's names: ``a.b`` for nested values; a picture or table is one value."""
+    for key, value in row.items():
+        if isinstance(value, Mapping) and "_type" not in value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _spec(text: str) -> Mapping[str, Any]:
