@@ -31,6 +31,7 @@ from amc_server.http.files import FileEndpoints, run_at
 from amc_server.http.guard import guarded, guarded_page
 from amc_server.http.imports import import_
 from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json_body
+from amc_server.http.shared_writers import writer_of
 from amc_server.http.write_queue import StorePost, WriteQueue
 from amc_server.pages.browser import Pages
 from amc_server.scheduling import search
@@ -79,11 +80,11 @@ class _Server:
 
     async def file_stream(self, request: Request) -> Response:
         body = await read_body(request, MAX_POST_BYTES)
-        path = request.path_params
+        path, writer = request.path_params, writer_of(request.headers)
 
         def read() -> StorePost:
             post = read_post(body)
-            return lambda store: apply_post(store, self.coordinator, run_at(store, path), post)
+            return lambda store: apply_post(store, self.coordinator, run_at(store, path), post, writer=writer)
 
         return Json(await self.write_queue.write(len(body), read))
 

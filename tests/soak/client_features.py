@@ -177,6 +177,26 @@ def model_artifact() -> None:
     assert versions == ["v0"], versions
 
 
+def shared_mode() -> None:
+    run_id = name("shared")
+    Path("writer.py").write_text(
+        "import sys, wandb\n"
+        f"settings = wandb.Settings(mode='shared', x_primary=False, x_label='w', x_update_finish_state=False)\n"
+        f"with wandb.init(project={PROJECT!r}, id={run_id!r}, settings=settings) as run:\n"
+        "    for step in range(4):\n"
+        "        run.log({'b': step})\n"
+    )
+    settings = wandb.Settings(mode="shared", x_primary=True, x_label="p")
+    with wandb.init(project=PROJECT, id=run_id, config={"lr": 0.5}, settings=settings) as run:
+        run.log({"a": 1})
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+        subprocess.run([sys.executable, "writer.py"], check=True, timeout=120, env=environment)
+        run.log({"a": 2})
+    assert (rows(run_id, "a"), rows(run_id, "b")) == ([1, 2], [0, 1, 2, 3])
+    run = read(run_id)
+    assert (run.summary["a"], run.summary["b"], run.config["lr"], run.state) == (2, 3, 0.5, "finished")
+
+
 def offline_sync() -> None:
     run_id = name("offline")
     Path("note.txt").write_text("hello")
@@ -216,6 +236,7 @@ FEATURES: tuple[Callable[[], None], ...] = (
     public_api,
     files,
     model_artifact,
+    shared_mode,
     offline_sync,
     verify,
 )

@@ -142,6 +142,8 @@ class MutationRoot(ArtifactMutations):
             inserted = True
         else:
             inserted = not run.started
+            if "config" in changes and store.is_shared(run.pk):
+                changes["config"] = json.dumps({**json.loads(run.config), **json.loads(changes["config"])})
         return self._begin(run, input, changes, has_started=has_started), inserted
 
     def _fork(self, project: Project, pk: int, changes: Mapping[str, Any]) -> None:

@@ -7,11 +7,13 @@ there, so a post that is sent again changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from amc_server.errors import Refused
+from amc_server.http.shared_writers import merged, numbered, with_step
 from amc_server.json_texts import read_json_object
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.store.logged_values import history_line, metric_points
@@ -20,6 +22,7 @@ from amc_server.store.writer import Writer
 
 MAX_LINE = 2**31
 HISTORY, SUMMARY, EVENTS, CONSOLE = "wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"
+TABLES = {HISTORY: "history", EVENTS: "events", CONSOLE: "console"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,16 @@ def read_post(body: bytes) -> Post:
     )
 
 
-def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> dict[str, Any]:
-    """Store a post and return the reply, which tells the trial to stop if a stop is recorded."""
+def apply_post(
+    store: Writer, coordinator: Coordinator, run: Run, post: Post, *, writer: str | None = None
+) -> dict[str, Any]:
+    """Store a post and return the reply, which tells the trial to stop if a stop is recorded.
+
+    Args:
+        writer: the client's id if several clients write the run.
+    """
+    if writer is not None:
+        post = _of_writer(store, run, post, writer)
     changes: dict[str, Any] = {}
     for name, counter in ((HISTORY, "history_lines"), (EVENTS, "event_lines"), (CONSOLE, "console_lines")):
         lines = post.lines.get(name)
@@ -94,6 +105,19 @@ def apply_post(store: Writer, coordinator: Coordinator, run: Run, post: Post) ->
         coordinator.last_heard.stop_told(run.pk)
         return {"stopped": True}
     return {}
+
+
+def _of_writer(store: Writer, run: Run, post: Post, writer: str) -> Post:
+    """Return a post of one of several clients with line numbers of the run and the summary of all."""
+    free = {HISTORY: run.history_lines, EVENTS: run.event_lines, CONSOLE: run.console_lines}
+    lines = {
+        name: numbered(store, run, writer, TABLES[name], post.lines.get(name, []), first_free)
+        for name, first_free in free.items()
+    }
+    lines[HISTORY] = [with_step(line) for line in lines[HISTORY]]
+    rows = [json.loads(line.body) for line in lines[HISTORY]]
+    summary = merged(run.summary, post.summary) if post.summary is not None else None
+    return replace(post, lines=lines, history_rows=rows, summary=summary)
 
 
 def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:

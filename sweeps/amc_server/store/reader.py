@@ -124,6 +124,18 @@ class Reader:
         rows = self._rows("SELECT pk, parameters FROM runs WHERE sweep = ? AND pk > ? ORDER BY pk", sweep, pk)
         return [(row[0], row[1]) for row in rows]
 
+    def is_shared(self, run: int) -> bool:
+        """Return whether clients in shared mode have written into the run."""
+        return self._value("SELECT 1 FROM shared_lines WHERE run = ? LIMIT 1", run) is not None
+
+    def shared_lines(self, run: int, stream: str, writer: str, first: int, last: int) -> dict[int, int]:
+        """Return for a writer's line numbers in a range the lines of the run that they became."""
+        sql = (
+            "SELECT number, line FROM shared_lines WHERE run = ? AND stream = ? AND writer = ?"
+            " AND number BETWEEN ? AND ?"
+        )
+        return {row[0]: row[1] for row in self._rows(sql, run, stream, writer, first, last)}
+
     def waiting_run(self, sweep: int) -> Run | None:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""
         return self._record(Run, f"{_BY_STATE} WHERE sweep = ? AND {_WAITING} ORDER BY pk LIMIT 1", sweep)

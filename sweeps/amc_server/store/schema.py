@@ -24,9 +24,14 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed (a newer Python has it)"
         )
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        script = files("amc_server.store").joinpath("schema.sql").read_text()
+        script = _script("schema.sql")
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION}; COMMIT;")
     check_version(connection)
+    connection.executescript(f"BEGIN IMMEDIATE; {_script('additions.sql')} COMMIT;")
+
+
+def _script(name: str) -> str:
+    return files("amc_server.store").joinpath(name).read_text()
 
 
 def check_version(connection: sqlite3.Connection) -> None:

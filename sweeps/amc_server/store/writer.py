@@ -80,6 +80,13 @@ class Writer(Reader):
             [(run, line.number, line.body) for line in lines],
         )
 
+    def put_shared_lines(self, run: int, stream: str, writer: str, lines: Iterable[tuple[int, int]]) -> None:
+        """Record which lines of the run a writer's lines became, as (the writer's number, the run's)."""
+        self._connection.executemany(
+            "INSERT INTO shared_lines (run, stream, writer, number, line) VALUES (?, ?, ?, ?, ?)",
+            [(run, stream, writer, number, line) for number, line in lines],
+        )
+
     def put_points(self, sweep: int, run: int, first: int, end: int, points: Sequence[tuple[int, float]]) -> None:
         """Replace the metric's values of the history rows ``first <= line < end`` by (line, value) pairs."""
         if not self._cache.append(sweep, run, first, points):
