@@ -80,7 +80,10 @@ class GraphqlEndpoint:
         if user_agent != "wandb-core" or not isinstance(response, _Refusal) or response.status_code != 200:
             return response
         text = self._first_words.for_refusal(body, response.messages)
-        return response if text is None else PlainTextResponse(text, status_code=429)
+        if text is None:
+            return response
+        logger.warning("refused to a run: %s", text)  # clients before 0.28 print it only while the run begins
+        return PlainTextResponse(text, status_code=429)
 
     def _warn_of_untested(self, version: str | None) -> None:
         """Log once that a client's version was not tested; most of it may work all the same."""
