@@ -76,7 +76,11 @@ def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:
     problems.refuse_unknown_keys(source, "", _TOP_LEVEL_KEYS)
     for key, instead in (
         ("metrics", "one metric: several objectives need W&B's client-side scheduler"),
-        ("scheduler", "method: grid, random or bayes: W&B's client-side scheduler is a program of its own"),
+        (
+            "scheduler",
+            "method: grid, random or bayes without it. The server searches (bayes is Optuna's TPE); W&B's client-side "
+            "scheduler, `wandb sweep-scheduler`, is not supported, because it would be a second search",
+        ),
     ):
         if key in source:
             problems.refuse(key, source[key], instead)
