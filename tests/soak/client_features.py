@@ -206,6 +206,10 @@ def offline_sync() -> None:
         "    for step in range(30):\n"
         "        run.log({'v': step})\n"
         "    run.save('note.txt')\n"
+        f"    artifact = wandb.Artifact({name('offline-model')!r}, type='model')\n"
+        "    artifact.add_file('note.txt')\n"
+        "    run.log_artifact(artifact)\n"
+        "    print('printed offline')\n"
     )
     subprocess.run([sys.executable, "offline.py"], check=True, timeout=120)
     (folder,) = Path("wandb").glob(f"offline-run-*-{run_id}")
@@ -215,6 +219,10 @@ def offline_sync() -> None:
     assert (run.state, run.config["lr"], run.summary["v"]) == ("finished", 0.5, 29), run.state
     assert rows(run_id, "v") == list(range(30))
     assert run.file("note.txt").download(root="down", replace=True).read() == "hello"
+    log = run.file("output.log").download(root="down", replace=True).read()
+    assert "printed offline" in log, repr(log)
+    (artifact,) = [other for other in run.logged_artifacts() if other.type == "model"]
+    assert Path(artifact.download(root="model"), "note.txt").read_text() == "hello"
 
 
 def verify() -> None:
