@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
 from amc_server.clients import FirstWords, is_tested, range_hint, version_of
-from amc_server.errors import Refused
+from amc_server.errors import Refused, shortened
 from amc_server.graphql import execution
 from amc_server.http.messages import Json, base_url_of, read_body, read_json_body
 from amc_server.store.blobs import Blobs
@@ -61,8 +62,9 @@ class GraphqlEndpoint:
         try:
             document, operation = execution.prepare(text, name)
         except execution.UnknownError as error:
-            logger.warning("graphql not understood: operation %s: %s", name or " ".join(text.split())[:80], error)
-            response: Response = _errors([_not_served(error.messages, version)])
+            shown = (name or " ".join(text[:1000].split()))[:80]
+            logger.warning("graphql not understood: operation %s: %s", shown, str(error)[:500])
+            response: Response = _errors([_not_served(at_most(error.messages, MOST_MESSAGES), version)])
             return self._told(body, response, user_agent) if text.lstrip().startswith("mutation") else response
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
 
@@ -144,8 +146,8 @@ class _Refusal(Json):
     """A reply with errors only."""
 
     def __init__(self, messages: Sequence[str], status: int) -> None:
-        super().__init__({"data": None, "errors": [{"message": message} for message in messages]}, status_code=status)
-        self.messages = messages
+        self.messages = [shortened(message) for message in messages]
+        super().__init__({"data": None, "errors": [{"message": text} for text in self.messages]}, status_code=status)
 
 
 def _errors(messages: Sequence[str], status: int = 200) -> _Refusal:

@@ -106,18 +106,20 @@ class ProjectNode:
         read: dict[int, Run] = {}
 
         def search() -> list[int]:
-            found = [fields for fields in self.matching_runs(filters) if sweep in (None, fields.run.sweep)]
-            read.update({fields.run.pk: fields.run for fields in found})
-            return [fields.run.pk for fields in sort(found, order)]
+            runs = [fields for fields in self.matching_runs(filters) if sweep in (None, fields.run.sweep)]
+            read.update({fields.run.pk: fields.run for fields in runs})
+            return [fields.run.pk for fields in sort(runs, order)]
 
         query = (self._project.pk, sweep, filters, order)
-        keys = self._context.run_lists.find(query, search, is_next_page=after is not None)
+        found = self._context.found  # a document may ask for one list many times
+        if query not in found:
+            found[query] = self._context.run_lists.find(query, search, is_next_page=after is not None)
 
         def node(pk: int) -> RunNode | None:
             run = read.get(pk) or self._context.store.run_by_key(pk)
             return RunNode(self._context, run) if run else None  # deleted since the first page
 
-        result = page(keys, after=after, first=first, wrap=node)
+        result = page(found[query], after=after, first=first, wrap=node)
         return {**result, "edges": [edge for edge in result["edges"] if edge["node"] is not None]}
 
     def run_count(self, filters: str | None = None) -> int:
