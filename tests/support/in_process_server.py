@@ -162,7 +162,7 @@ class InProcessServer:
     def begin(self, run: str, config: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """Do what ``wandb.init`` does."""
         document = """mutation UpsertBucket($name: String, $config: JSONString, $sweep: String) {
-            upsertBucket(input: {name: $name, modelName: "p", config: $config, sweep: $sweep}) {
+            upsertBucket(input: {name: $name, modelName: "p", host: "box", config: $config, sweep: $sweep}) {
                 bucket { id name historyLineCount sweepName project { name entity { name } } } inserted } }"""
         wrapped = {name: {"value": value} for name, value in (config or {}).items()} | {"_wandb": {"value": {"t": {}}}}
         return dict(self.graphql(document, name=run, config=json.dumps(wrapped), **more)["upsertBucket"])

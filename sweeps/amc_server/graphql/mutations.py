@@ -170,9 +170,8 @@ class MutationRoot(ArtifactMutations):
         *,
         has_started: bool = True,
     ) -> Run:
-        has_ended = run.exit_code is not None or run.given_up
-        # A state that was inferred from silence may be wrong: only the begin of a trial starts such a run again.
-        if has_ended or (run.state.is_terminal and _is_trial_begin(input)):
+        # A late change, or one that is sent again after the last post, starts no run again.
+        if _is_trial_begin(input) and (run.state.is_terminal or run.exit_code is not None or run.given_up):
             changes |= {"exit_code": None, "preempting": 0, "given_up": 0, "ended_at": None}
             changes |= dict.fromkeys(("stop_reason", "stop_at", "stop_band", "stop_value", "stop_threshold"))
         if has_started:

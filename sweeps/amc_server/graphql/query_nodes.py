@@ -20,6 +20,7 @@ from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
+FIRST_HEARTBEAT_S = 60.0  # from an agent's registration to its first heartbeat; it sends one every 5 s
 
 
 class QueryRoot:
@@ -235,7 +236,16 @@ class SweepNode:
         return self.project().page_of_runs(self._sweep.pk, filters, order, after, first)
 
     def agents(self) -> dict[str, Any]:
+        """Return the agents, without those of a registration that was sent again: no agent got to know of them."""
         agents = self._context.store.agents(self._sweep.pk)
+        last_heard: dict[str, float] = {}
+        for agent in agents:
+            last_heard[agent.host] = max(last_heard.get(agent.host, 0.0), agent.heartbeat_at or 0.0)
+        agents = [
+            agent
+            for agent in agents
+            if agent.heartbeat_at is not None or last_heard[agent.host] < agent.created_at + FIRST_HEARTBEAT_S
+        ]
         return {"edges": [{"node": AgentNode(self._context, agent)} for agent in agents]}
 
     def agent(self, agent_name: str) -> AgentNode | None:

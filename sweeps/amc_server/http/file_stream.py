@@ -7,6 +7,7 @@ there, so a post that is sent again changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ class Post:
     preempting: bool = False
     complete: bool = False
     exit_code: int = 0
+    digest: bytes = b""  # of the body of a last post; empty if it has no lines: two trials may send equal ones
 
 
 def read_post(body: bytes) -> Post:
@@ -68,6 +70,7 @@ def read_post(body: bytes) -> Post:
         preempting=bool(content.get("preempting")),
         complete=bool(content.get("complete")),
         exit_code=exit_code,
+        digest=hashlib.sha256(body).digest() if files and content.get("complete") else b"",
     )
 
 
@@ -79,6 +82,8 @@ def apply_post(
     Args:
         writer: the client's id if several clients write the run.
     """
+    if coordinator.runs.is_repeated_end(run, post.digest):
+        return {}
     if writer is not None:
         post = _of_writer(store, run, post, writer)
     changes: dict[str, Any] = {}
@@ -98,6 +103,8 @@ def apply_post(
     store.put_lines("events", run.pk, post.lines.get(EVENTS, []))
     store.put_lines("console", run.pk, post.lines.get(CONSOLE, []))
     run = coordinator.runs.trial_reported(store, run, **changes)
+    if post.complete:
+        coordinator.runs.trial_ended(run, post.digest)
     if run.sweep is not None:
         _record_metric(store, coordinator, run, post)
         run = store.run_by_key(run.pk) or run

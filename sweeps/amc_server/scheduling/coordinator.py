@@ -180,13 +180,12 @@ class Coordinator:
             listed=[run.pk for run in own_runs if run.id in listed],
             unlisted=[run.pk for run in own_runs if run.id not in listed],
         )
-        for run in own_runs:
-            self.runs.update_state(store, run)
+        own_runs = [self.runs.update_state(store, run) for run in own_runs]
         commands: list[Command] = [
             {"type": "stop", "run_id": run.id} for run in runs if run.id in listed and self._agent_must_stop(run)
         ]
         self._finish_if_done(store, _sweep(store, agent.sweep))
-        return commands or ([] if listed else self._next_run(store, agent))
+        return commands or ([] if listed else self._next_run(store, agent, own_runs))
 
     def _agent_must_stop(self, run: Run) -> bool:
         if not run.stop_recorded:
@@ -194,22 +193,27 @@ class Coordinator:
         stop_s, told_s = self.last_heard.stop_s(run.pk), self.last_heard.told_s(run.pk)
         return scheduler.agent_must_stop(stop_s=stop_s, told_s=told_s, limits=self._limits)
 
-    def _next_run(self, store: Writer, agent: Agent) -> list[Command]:
-        """Return the command for an agent that works on no run; none lets it wait."""
+    def _next_run(self, store: Writer, agent: Agent, own_runs: Sequence[Run]) -> list[Command]:
+        """Return the command for an agent that works on no run; none lets it wait.
+
+        An agent that has a run which never began gets it again, because the reply may have been lost. If it asks at the
+        pace of a client that got the reply, its trial may have died before it began: something else goes first then.
+        """
         sweep = _sweep(store, agent.sweep)
         config = sweep.parsed_config()
+        unbegun = next((run for run in own_runs if self._may_be_lost(run)), None)
+        is_doubted = unbegun is not None and self.last_heard.asked_again(unbegun.pk) > 1
         decision = scheduler.decide(
             sweep.state,
             config,
             search_ended=sweep.search_end is not None,
+            repeated=None if is_doubted else unbegun,
             waiting=store.waiting_run(sweep.pk),
             begun=store.count_runs_begun(sweep.pk),
             is_over=store.is_over(sweep.pk),
         )
         if isinstance(decision, scheduler.Leave):
             return [{"type": "exit"}]
-        if isinstance(decision, scheduler.HandOut):
-            return [self._hand_out(store, decision.run, agent, config)]
         if isinstance(decision, scheduler.Begin):
             seen = self._seen(store, sweep, config)
             observations = self._observations(store, sweep) if config.method == "bayes" else []
@@ -220,8 +224,16 @@ class Coordinator:
             run = self._begin(store, sweep, parameters, decision.number, origin="search")
             if self._seen(store, sweep, config).is_exhausted():
                 self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
-            return [self._hand_out(store, run, agent, config)]
+            decision = scheduler.HandOut(run)
+        if isinstance(decision, scheduler.HandOut):
+            if unbegun is not None and unbegun.pk != decision.run.pk:
+                self.runs.update(store, unbegun, agent=None)
+            return [self._hand_out(store, decision.run, agent, config)]
         return []
+
+    def _may_be_lost(self, run: Run) -> bool:
+        """Return whether the agent may never have got the reply that gave it the run."""
+        return run.state is RunState.PENDING and not run.stop_recorded and self.last_heard.listed_s(run.pk) is None
 
     def load_searches(self, store: Writer) -> None:
         """Read what the next suggestion of every open sweep needs; after a start it is in the database only."""
@@ -283,22 +295,23 @@ class Coordinator:
         return run
 
     def _hand_out(self, store: Writer, run: Run, agent: Agent, config: SweepConfig) -> Command:
-        resumed = run.state is RunState.PREEMPTED
+        is_first = run.state is RunState.PREEMPTED or run.hand_outs == 0
+        is_counted = is_first or self.runs.hand_out_failed(run)
         run = self.runs.update(
             store,
             run,
             agent=agent.pk,
-            hand_outs=1 if resumed else run.hand_outs + 1,
+            hand_outs=1 if is_first else run.hand_outs + is_counted,
             started=0,
             exit_code=None,
             preempting=0,
             ended_at=None,
         )
-        self.last_heard.handed_out(run.pk)
+        self.last_heard.handed_out(run.pk, agent.pk, is_counted=is_counted)
         self.runs.update_state(store, run)
         logger.info("run %s handed out to agent %s, time %d", run.id, agent.name, run.hand_outs)
         return {
-            "type": "resume" if resumed else "run",
+            "type": "run" if run.heartbeat_at is None else "resume",
             "run_id": run.id,
             "program": config.program,
             "args": {name: {"value": value} for name, value in run.swept_values().items()},

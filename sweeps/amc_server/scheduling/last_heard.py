@@ -7,8 +7,23 @@ down.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from amc_server.clock import Clock
+
+POLL_S = (
+    4.5,
+    8.0,
+)  # from an answer to the next heartbeat of an agent that received it. It waits 5 s; retries 2, 4, 8 s
+
+
+@dataclass
+class _HandOut:
+    """The hand-out of a run that may have failed."""
+
+    agent: int
+    at: float  # when that agent first got the run
+    counted_at: float
 
 
 class LastHeard:
@@ -23,21 +38,68 @@ class LastHeard:
         self._agents: dict[int, float] = {}
         self._told: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
+        self._hand_outs: dict[int, _HandOut] = {}
+        self._received: dict[int, float] = {}  # by agent: when it first listed the run that it has, or had last
+        self._asked: dict[int, int] = {}
 
     def run_heard(self, run: int) -> None:
+        """Record that the run's trial is alive; how its hand-out went is settled."""
         self._heard[run] = self._clock.monotonic()
+        self._hand_outs.pop(run, None)
+        self._asked.pop(run, None)
 
-    def handed_out(self, run: int) -> None:
-        """Restart the timeouts of a run that was handed out."""
-        self.run_heard(run)
+    def handed_out(self, run: int, agent: int, *, is_counted: bool) -> None:
+        """Restart the timeouts of a run that was handed out.
+
+        Args:
+            is_counted: this hand-out counts towards those that a run may have.
+        """
+        now = self._clock.monotonic()
+        self._heard[run] = now
         self._listed.pop(run, None)
         self._unlisted.pop(run, None)
+        last = self._hand_outs.get(run)
+        if last is None or is_counted:
+            self._hand_outs[run] = _HandOut(agent, now, now)
+        elif last.agent != agent:
+            self._hand_outs[run] = _HandOut(agent, now, last.counted_at)
+
+    def hand_out_failed(self, run: int, lost_replies_s: float) -> bool:
+        """Return whether an agent got the run, although no trial of it began.
+
+        The reply to the agent may have been lost. It was not if the agent has listed this run, or has started another
+        one since. An agent that did neither may be cut off, but not for longer than ``lost_replies_s``.
+        """
+        if run in self._listed:
+            return True
+        last = self._hand_outs.get(run)
+        if last is None:  # it was handed out before the server started
+            return False
+        has_started_another = self._received.get(last.agent, last.at) > last.at
+        return has_started_another or self._clock.monotonic() - last.counted_at >= lost_replies_s
+
+    def asked_again(self, run: int) -> int:
+        """Record that the run's agent asks for a run without listing this one.
+
+        Returns:
+            How often it has done so at the pace of a client that received the answer. An earlier or a later request
+            repeats one whose answer was lost.
+        """
+        if POLL_S[0] <= self.silent_s(run) < POLL_S[1]:
+            self._asked[run] = self._asked.get(run, 0) + 1
+        return self._asked.get(run, 0)
+
+    def agent_received(self, agent: int) -> None:
+        """Record that a reply which gave the agent a run has reached it."""
+        self._received[agent] = self._clock.monotonic()
 
     def agent_heard(self, agent: int, listed: Collection[int], unlisted: Collection[int]) -> None:
         """Record an agent's heartbeat: which of its living runs it lists as alive, and which it does not."""
         now = self._clock.monotonic()
         self._agents[agent] = now
         for run in listed:
+            if run not in self._listed:
+                self.agent_received(agent)
             self._listed[run] = now
             self._unlisted.pop(run, None)
         for run in unlisted:
@@ -52,6 +114,8 @@ class LastHeard:
     def forget(self, run: int) -> None:
         for ages in (self._heard, self._listed, self._unlisted, self._told, self._stopped):
             ages.pop(run, None)
+        self._hand_outs.pop(run, None)
+        self._asked.pop(run, None)
 
     def silent_s(self, run: int) -> float:
         """Return the age of the run's last sign of life; without one, of the server."""

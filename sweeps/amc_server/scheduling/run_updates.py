@@ -27,6 +27,7 @@ class RunUpdates:
         self._clock = clock
         self._last_heard = last_heard
         self._limits = limits
+        self._last_posts: dict[int, bytes] = {}  # by run that was preempted: the digest of its trial's last post
 
     def update(self, store: Writer, run: Run, **changes: Any) -> Run:
         """Change columns of a run and return the run as it is then."""
@@ -36,8 +37,21 @@ class RunUpdates:
     def trial_reported(self, store: Writer, run: Run, **changes: Any) -> Run:
         """Record that the run's trial is alive, with the columns that it changes, and update the state."""
         self._last_heard.run_heard(run.pk)
+        if run.agent is not None and not run.started:
+            self._last_heard.agent_received(run.agent)
         run = self.update(store, run, heartbeat_at=self._clock.wall(), **changes)
         return self.update_state(store, run)
+
+    def trial_ended(self, run: Run, post: bytes) -> None:
+        """Keep the digest of the last post of a preempted run's trial, which may be sent again."""
+        if run.state is RunState.PREEMPTED and post:
+            self._last_posts[run.pk] = post
+        else:
+            self._last_posts.pop(run.pk, None)
+
+    def is_repeated_end(self, run: Run, post: bytes) -> bool:
+        """Return whether a post ends a trial that had ended already, while the run has been handed out again."""
+        return run.state is not RunState.PREEMPTED and self._last_posts.get(run.pk) == post
 
     def update_state(self, store: Writer, run: Run) -> Run:
         """Infer the run's state again, and record it if it has changed."""
@@ -86,10 +100,14 @@ class RunUpdates:
         logger.info("run %s was handed out %d times and never began", run.id, run.hand_outs)
         if run.stop_recorded:
             self.update_state(store, run)
-        elif run.hand_outs >= self._limits.hand_outs:
+        elif run.hand_outs >= self._limits.hand_outs and self.hand_out_failed(run):
             self.update_state(store, self.update(store, run, given_up=1))
         else:
             self.update(store, run, agent=None)
+
+    def hand_out_failed(self, run: Run) -> bool:
+        """Return whether an agent got the run, although no trial of it began; a lost reply is no failure."""
+        return self._last_heard.hand_out_failed(run.pk, self._limits.lost_replies_s)
 
     def has_timeout(self, run: Run) -> bool:
         """Return whether ``check_timeout`` would change the run."""

@@ -36,7 +36,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class HandOut:
-    """An existing run: queued by a user, preempted, or never started."""
+    """An existing run: queued by a user, preempted, never started, or given to this agent in a reply that was lost."""
 
     run: Run
 
@@ -52,11 +52,19 @@ Decision = Wait | Leave | HandOut | Begin
 
 
 def decide(
-    state: SweepState, config: SweepConfig, *, search_ended: bool, waiting: Run | None, begun: int, is_over: bool
+    state: SweepState,
+    config: SweepConfig,
+    *,
+    search_ended: bool,
+    repeated: Run | None,
+    waiting: Run | None,
+    begun: int,
+    is_over: bool,
 ) -> Decision:
     """Return what an agent that works on no run should do.
 
     Args:
+        repeated: the run that the agent was given, if the reply was probably lost.
         search_ended: the search proposes nothing more.
         waiting: the oldest run that may be handed out.
         begun: how many runs the sweep itself has begun.
@@ -66,8 +74,9 @@ def decide(
         return Leave()
     if not state.hands_out_runs:
         return Wait()
-    if waiting is not None:
-        return HandOut(waiting)
+    run = repeated or waiting
+    if run is not None:
+        return HandOut(run)
     if search_ended or (config.run_cap is not None and begun >= config.run_cap):
         return Leave() if is_over else Wait()
     return Begin(begun)

@@ -19,7 +19,8 @@ class Limits:
     silence_s: float = 300.0  # then the run has crashed; a healthy idle run posts every 30 s
     unlisted_s: float = 60.0  # since the heartbeats of the run's agent no longer list it
     unstarted_s: float = 60.0  # since the hand-out, if neither a trial nor the agent reports the run
-    hand_outs: int = 3  # of one run before it counts as failed: the first, and two reissues
+    hand_outs: int = 3  # of one run that reached an agent before it counts as failed: the first, and two reissues
+    lost_replies_s: float = 600.0  # for which an agent may be cut off; later its hand-outs count
     stop_told_s: float = 30.0  # from telling the trial to stop to telling its agent; the client asks every 15 s
     stop_untold_s: float = 60.0  # from recording the stop to telling the agent, if the trial never asked
 

@@ -158,14 +158,18 @@ def test_timeouts_restart_with_the_server(server: InProcessServer) -> None:
     assert server.states(sweep) == ["crashed"]
 
 
-def test_a_run_that_never_starts_is_reissued_twice_and_then_failed(server: InProcessServer) -> None:
+def test_a_run_whose_trial_always_dies_before_it_begins_is_handed_out_three_times(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     agent = server.create_agent(sweep)
     first = server.draw(agent)
     for _ in range(2):
+        server.advance(5)
+        assert server.heartbeat(agent, [first["run_id"]]) == []  # the agent has started a process
         server.advance(61)
         reissued = server.draw(agent)
         assert (reissued["run_id"], reissued["args"]) == (first["run_id"], first["args"])
+    server.advance(5)
+    server.heartbeat(agent, [first["run_id"]])
     server.advance(61)
     assert server.states(sweep) == ["failed"]
     assert server.draw(agent)["run_id"] != first["run_id"]
