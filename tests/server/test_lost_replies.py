@@ -136,6 +136,16 @@ def test_an_agent_that_registers_twice_is_listed_once(server: InProcessServer) -
     assert [edge["node"]["id"] for edge in edges] == [agent]
 
 
+def test_a_repeated_deletion_deletes_no_other_run(server: InProcessServer) -> None:
+    delete = "mutation D($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }"
+    first = server.begin("first")["bucket"]["id"]
+    server.graphql(delete, id=first)
+    server.begin("second")
+    server.graphql(delete, id=first)
+    query = 'query { project(name: "p") { runs { edges { node { name } } } } }'
+    assert server.graphql(query)["project"]["runs"]["edges"] == [{"node": {"name": "second"}}]
+
+
 Task = Generator[Any, Any, None]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from client_scenarios import GRID, QUICK, Researcher, Scenario, wait_until
 from embedded_server import EmbeddedServer
+from limiting_proxy import LimitingProxy
 
 pytestmark = pytest.mark.client
 
@@ -64,6 +65,23 @@ def test_a_killed_and_restarted_server_loses_and_doubles_nothing(
     ended = researcher.sweep(sweep)
     assert ended["state"] == "FINISHED"
     assert [run["state"] for run in ended["runs"].values()] == ["finished"] * 3
+
+
+def test_every_reply_may_be_lost_once(server: EmbeddedServer, researcher: Researcher) -> None:
+    sweep = researcher.create_sweep(GRID % "1, 2")
+
+    def changes_state(path: str, body: bytes) -> bool:
+        return b"mutation" in body or path.endswith("/file_stream")
+
+    with LimitingProxy(server.base_url, changes_state, loses_replies=True) as proxy:
+        agent = researcher.start_agent(sweep, WANDB_BASE_URL=proxy.base_url)
+        assert agent.wait(timeout=150) == 0
+    lost = b"".join(body for _, _, body in proxy.refused)
+    assert all(name in lost for name in (b"CreateAgent", b"Heartbeat", b"UpsertBucket", b"CreateRunFiles", b"complete"))
+    ended = researcher.sweep(sweep)
+    assert ended["state"] == "FINISHED"
+    runs = [(run["a"], run["state"], run["historyLineCount"]) for run in ended["runs"].values()]
+    assert runs == [(1, "finished", 3), (2, "finished", 3)]
 
 
 def test_a_bad_sweep_is_refused_by_the_cli_with_every_problem(researcher: Researcher) -> None:

@@ -1,8 +1,9 @@
-"""An HTTP proxy that answers some requests with 429 and Retry-After, as W&B's cloud does."""
+"""An HTTP proxy that answers some requests with 429 and Retry-After, as W&B's cloud does, or loses the reply."""
 
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
 import time
 import urllib.error
@@ -15,10 +16,14 @@ from typing import Self
 class LimitingProxy:
     """Forwards requests, but refuses a request once if ``refuses(path, body)`` is true.
 
+    With ``loses_replies`` it forwards such a request, too, and cuts the connection instead of answering.
+
     ``refused`` and ``passed`` have (time, path, body) of both, by the monotonic clock.
     """
 
-    def __init__(self, target: str, refuses: Callable[[str, bytes], bool], retry_after: str = "1") -> None:
+    def __init__(
+        self, target: str, refuses: Callable[[str, bytes], bool], retry_after: str = "1", *, loses_replies: bool = False
+    ) -> None:
         proxy = self
         self.refused: list[tuple[float, str, bytes]] = []
         self.passed: list[tuple[float, str, bytes]] = []
@@ -35,18 +40,25 @@ class LimitingProxy:
                     seen.add((self.path, body))
                 if first:
                     proxy.refused.append((time.monotonic(), self.path, body))
+                    if loses_replies:
+                        self._pass(body, is_lost=True)
+                        return
                     self._answer(429, b'{"error": "rate limit exceeded"}', {"Retry-After": retry_after})
                     return
                 proxy.passed.append((time.monotonic(), self.path, body))
                 self._pass(body)
 
-            do_GET = do_POST  # noqa: N815 - a name that http.server looks for
+            do_GET = do_PUT = do_POST  # noqa: N815 - names that http.server looks for
 
-            def _pass(self, body: bytes) -> None:
+            def _pass(self, body: bytes, *, is_lost: bool = False) -> None:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}
                 request = urllib.request.Request(f"{target}{self.path}", body or None, headers, method=self.command)
                 try:
                     with urllib.request.urlopen(request, timeout=60) as reply:
+                        if is_lost:
+                            self.connection.shutdown(socket.SHUT_RDWR)
+                            self.close_connection = True
+                            return
                         self._answer(reply.status, reply.read(), {"Content-Type": reply.headers["Content-Type"]})
                 except urllib.error.HTTPError as error:
                     with error:

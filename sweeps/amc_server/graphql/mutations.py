@@ -195,8 +195,11 @@ class MutationRoot(ArtifactMutations):
         return {"success": True}
 
     def delete_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        """Delete a run. One that is deleted already is no error: the first reply may have been lost."""
         store = self._store
-        run = self._run(input["id"])
+        run = store.run_by_key(read_global_id("Run", input["id"]))
+        if run is None:
+            return {"client_mutation_id": None}
         self._discarded.extend(file.blob for file in store.files(run.pk))
         if input.get("deleteArtifacts"):
             for artifact in store.artifacts_of_run(run.pk):

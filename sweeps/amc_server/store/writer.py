@@ -39,7 +39,10 @@ class Writer(Reader):
         return curves
 
     def insert(self, table: str, **values: Any) -> int:
-        """Add a row and return its key."""
+        """Add a row and return its key, which no row of the table has had before."""
+        deleted = self._value("SELECT value FROM meta WHERE key = ?", f"deleted {table}")
+        if deleted is not None:
+            values["pk"] = 1 + max(int(deleted), self._value(f"SELECT max(pk) FROM {table}") or 0)
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
         return int(cursor.lastrowid or 0)
@@ -50,9 +53,14 @@ class Writer(Reader):
             self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
 
     def delete(self, table: str, pk: int) -> None:
-        """Remove the row with that key and everything that belongs to it."""
+        """Remove the row with that key and everything that belongs to it.
+
+        SQLite would give the highest key again. A client that repeats a deletion would then delete another row.
+        """
         if table == "runs":
             self.invalidate_copies()
+        if pk == self._value(f"SELECT max(pk) FROM {table}"):
+            self.set_meta(f"deleted {table}", str(pk))
         self._connection.execute(f"DELETE FROM {table} WHERE pk = ?", (pk,))
 
     def put_history(self, run: int, lines: Iterable[Line]) -> None:
