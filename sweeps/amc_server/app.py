@@ -64,8 +64,8 @@ class _Server:
         self.pages = Pages(storage)
 
     def _context(self, store: Reader, base_url: str, *, is_next_page: bool = False) -> Context:
-        alive = self.coordinator.agent_is_alive
-        return Context(store, self.gate, base_url, NODES, alive, self.run_lists, is_next_page)
+        alive, client_began = self.coordinator.agent_is_alive, self.coordinator.created_sweeps.client_began
+        return Context(store, self.gate, base_url, NODES, alive, self.run_lists, is_next_page, client_began)
 
     def _query_root(self, store: Reader, base_url: str, is_next_page: bool) -> QueryRoot:
         return QueryRoot(self._context(store, base_url, is_next_page=is_next_page))

@@ -146,6 +146,30 @@ def test_a_repeated_deletion_deletes_no_other_run(server: InProcessServer) -> No
     assert server.graphql(query)["project"]["runs"]["edges"] == [{"node": {"name": "second"}}]
 
 
+def test_a_request_for_a_sweep_that_is_sent_again_creates_no_second_one(server: InProcessServer) -> None:
+    first = server.create_sweep(GRID % "1, 2")
+    server.advance(2)
+    assert server.create_sweep(GRID % "1, 2") == first
+    assert server.create_sweep(GRID % "1, 2, 3") != first
+    server.graphql("query { viewer { id } }")  # as every new client does
+    assert server.create_sweep(GRID % "1, 2") != first
+
+
+def test_a_queued_run_of_the_same_name_and_values_is_the_same_request_sent_again(server: InProcessServer) -> None:
+    sweep = server.sweep(server.create_sweep(GRID % "1, 2"))["id"]
+    document = """mutation E($id: ID!, $config: JSONString!, $name: String) {
+        enqueueSweepRun(input: {id: $id, config: $config, displayName: $name}) { id } }"""
+
+    def queue(a: int, name: str | None) -> str:
+        config = json.dumps({"a": {"value": a}})
+        return str(server.graphql(document, id=sweep, config=config, name=name)["enqueueSweepRun"]["id"])
+
+    first = queue(1, "again")
+    server.advance(2)
+    assert queue(1, "again") == first
+    assert len({first, queue(2, "again"), queue(1, "other"), queue(1, None), queue(1, None)}) == 5
+
+
 Task = Generator[Any, Any, None]
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from amc_agents.trial.relaunch import TrialCommand
 
 METRIC = "best/combined_acc"
-_ENQUEUE = "mutation Q($id: ID!, $config: JSONString!) { enqueueSweepRun(input: {id: $id, config: $config}) { id } }"
+_ENQUEUE = """mutation Q($id: ID!, $config: JSONString!, $name: String) {
+    enqueueSweepRun(input: {id: $id, config: $config, displayName: $name}) { id } }"""
 _INTERRUPTED_CODES = (128 + signal.SIGINT, 75)  # interrupted, preempted: start no further trial
 
 
@@ -141,7 +142,8 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
                 click.echo(json.dumps(config))
                 continue
             values = json.dumps({name: {"value": value} for name, value in config.items()})
-            answer = send_query(original.api, _ENQUEUE, id=attributes(sweep)["id"], config=values)
+            name = f"{original.path.split('/')[2]}-seed-{seed}"
+            answer = send_query(original.api, _ENQUEUE, id=attributes(sweep)["id"], config=values, name=name)
             queued = answer["enqueueSweepRun"]["id"]
             click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
 

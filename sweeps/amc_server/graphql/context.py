@@ -38,6 +38,7 @@ class Context:
     agent_is_alive: Callable[[int], bool]
     run_lists: RunLists
     is_next_page: bool  # the client asks for another page of what it has begun to read
+    client_began: Callable[[], None]  # is called when a client asks who its user is
     found: dict[Any, Any] = field(default_factory=dict)  # runs that match filters, so that each list is read once
 
     def signed_url(self, action: str, *claim: int | str) -> str:

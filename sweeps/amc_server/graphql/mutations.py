@@ -62,8 +62,12 @@ class MutationRoot(ArtifactMutations):
         else:
             if config is None:
                 raise Refused("a new sweep needs its config")
+            repeated = store.sweep_by_key(self._coordinator.created_sweeps.sweep_of(input) or 0)
+            if repeated is not None and repeated.config == config:
+                return {"sweep": SweepNode(self._context, repeated), "config_validation_warnings": []}
             project = store.project_or_new(input.get("projectName"), self._clock.wall())
             sweep = self._coordinator.create_sweep(store, project, config, **columns)
+            self._coordinator.created_sweeps.created(input, sweep.pk)
         if input.get("priorRunsFilters"):
             filters = read_filters(input["priorRunsFilters"])
             prior_runs = find_runs(store, store.project_by_key(sweep.project), filters)

@@ -30,6 +30,7 @@ class QueryRoot:
         self._context = context
 
     def viewer(self) -> UserNode:
+        self._context.client_began()
         return UserNode()
 
     def server_info(self) -> dict[str, Any]:

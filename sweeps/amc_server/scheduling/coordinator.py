@@ -16,6 +16,7 @@ from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.ids import new_id
 from amc_server.scheduling import scheduler, search
+from amc_server.scheduling.created_sweeps import REPEATED_S, CreatedSweeps
 from amc_server.scheduling.last_heard import LastHeard
 from amc_server.scheduling.run_updates import RunUpdates
 from amc_server.scheduling.state_inference import Limits
@@ -41,6 +42,7 @@ class Coordinator:
         self.clock = clock
         self.last_heard = LastHeard(clock)
         self._limits = limits or Limits()
+        self.created_sweeps = CreatedSweeps(clock)
         self.runs = RunUpdates(clock, self.last_heard, self._limits)
         self._seed = seed
         self._searches: dict[int, search.Seen] = {}  # by sweep: the configurations that it has had
@@ -125,13 +127,21 @@ class Coordinator:
         self.check_target(store, _sweep(store, sweep.pk))
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
-        """Queue a configuration; it is handed out before anything that the search proposes."""
+        """Queue a configuration; it is handed out before anything that the search proposes.
+
+        A request with the name of a queued run of the same values is that request, sent again.
+        """
         if sweep.is_closed:
             raise Refused(f"sweep {sweep.id} is {sweep.state.lower()}: resume it before a run is queued")
         values = {
             name: entry["value"] if isinstance(entry, Mapping) and set(entry) <= {"value", "desc"} else entry
             for name, entry in config.items()
         }
+        if display_name is not None:
+            since = self.clock.wall() - REPEATED_S[1]
+            queued = store.queued_run(sweep.pk, display_name, json.dumps(values), since)
+            if queued is not None:
+                return queued
         begun = store.count_runs_begun(sweep.pk)
         return self._begin(store, sweep, values, begun, origin="queue", display_name=display_name)
 

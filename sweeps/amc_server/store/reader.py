@@ -140,6 +140,14 @@ class Reader:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""
         return self._record(Run, f"{_BY_STATE} WHERE sweep = ? AND {_WAITING} ORDER BY pk LIMIT 1", sweep)
 
+    def queued_run(self, sweep: int, display_name: str, parameters: str, since: float) -> Run | None:
+        """Return the run of that name and those parameters (JSON) that a user has queued since a time."""
+        rest = (
+            "WHERE sweep = ? AND origin = 'queue' AND created_at >= ? AND display_name = ? AND parameters = ?"
+            " ORDER BY pk DESC LIMIT 1"
+        )
+        return self._record(Run, rest, sweep, since, display_name, parameters)
+
     def is_over(self, sweep: int) -> bool:
         """Return whether none of the sweep's runs is alive and none may be handed out again."""
         sql = (
