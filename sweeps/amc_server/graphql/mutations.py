@@ -116,8 +116,14 @@ class MutationRoot(ArtifactMutations):
             run, inserted = self._run(input["id"]), False
         else:
             run, inserted = self._upsert_by_trial(input, changes)
+        self._summary_changed(run.pk, changes)
         settings: dict[str, Any] = {"server_messages": []}
         return {"bucket": RunNode(self._context, run), "inserted": inserted, "server_settings": settings}
+
+    def _summary_changed(self, pk: int, changes: Mapping[str, Any]) -> None:
+        run = self._store.run_by_key(pk)
+        if run is not None and "summary" in changes:
+            self._coordinator.summary_changed(self._store, run)
 
     def _upsert_by_trial(self, input: Mapping[str, Any], changes: dict[str, Any]) -> tuple[Run, bool]:  # noqa: A002
         store, now = self._store, self._clock.wall()

@@ -16,8 +16,9 @@ from typing import Any
 from amc_server.errors import Refused
 from amc_server.http.shared_writers import merged, numbered, with_step
 from amc_server.json_texts import read_json_object
+from amc_server.scheduling import points
 from amc_server.scheduling.coordinator import Coordinator
-from amc_server.store.logged_values import history_line, metric_points
+from amc_server.store.logged_values import history_line
 from amc_server.store.records import Line, Run
 from amc_server.store.writer import Writer
 
@@ -33,6 +34,7 @@ class Post:
     lines: Mapping[str, list[Line]] = field(default_factory=dict)
     history_rows: list[Mapping[str, Any]] = field(default_factory=list)  # the parsed lines of history
     summary: str | None = None
+    summary_values: Mapping[str, Any] = field(default_factory=dict)
     preempting: bool = False
     complete: bool = False
     exit_code: int = 0
@@ -67,6 +69,7 @@ def read_post(body: bytes) -> Post:
         lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
         history_rows=list(rows[HISTORY]),
         summary=summary[-1].body if summary else None,
+        summary_values=rows[SUMMARY][-1] if summary else {},
         preempting=bool(content.get("preempting")),
         complete=bool(content.get("complete")),
         exit_code=exit_code,
@@ -89,8 +92,8 @@ def apply_post(
     changes: dict[str, Any] = {}
     for name, counter in ((HISTORY, "history_lines"), (EVENTS, "event_lines"), (CONSOLE, "console_lines")):
         lines = post.lines.get(name)
-        if lines:
-            changes[counter] = max(getattr(run, counter), lines[-1].number + 1)
+        if lines and lines[-1].number >= getattr(run, counter):
+            changes[counter] = lines[-1].number + 1
     if post.summary is not None:
         changes["summary"] = post.summary
     if post.preempting:
@@ -106,7 +109,7 @@ def apply_post(
     if post.complete:
         coordinator.runs.trial_ended(run, post.digest)
     if run.sweep is not None:
-        _record_metric(store, coordinator, run, post)
+        _record_metric(store, coordinator, run, post, has_new_rows="history_lines" in changes)
         run = store.run_by_key(run.pk) or run
     if run.stop_recorded and not post.complete:
         coordinator.last_heard.stop_told(run.pk)
@@ -127,16 +130,18 @@ def _of_writer(store: Writer, run: Run, post: Post, writer: str) -> Post:
     return replace(post, lines=lines, history_rows=rows, summary=summary)
 
 
-def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post) -> None:
+def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post, *, has_new_rows: bool) -> None:
     sweep = store.sweep_by_key(run.sweep or 0)
-    lines = post.lines.get(HISTORY)
-    if sweep is None or not lines or sweep.parsed_config().metric is None:
+    if sweep is None or sweep.parsed_config().metric is None:
         return
-    numbers = (line.number for line in lines)
-    points = metric_points(zip(numbers, post.history_rows, strict=True), sweep.parsed_config())
-    store.put_points(sweep.pk, run.pk, lines[0].number, lines[-1].number + 1, points)
-    if points:
-        coordinator.metric_logged(store, sweep, [value for _, value in points])
+    values: list[float] = []
+    lines = post.lines.get(HISTORY)
+    if lines:
+        values = points.add_rows(store, sweep, run, [line.number for line in lines], post.history_rows)
+    if not values and post.summary_values:
+        values = points.add_summary(store, sweep, run, post.summary_values, has_new_rows=has_new_rows)
+    if values:
+        coordinator.metric_logged(store, sweep, values)
 
 
 def _lines(name: str, chunk: Any) -> list[Line]:

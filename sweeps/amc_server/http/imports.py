@@ -8,8 +8,9 @@ from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
+from amc_server.scheduling import points
 from amc_server.scheduling.coordinator import Coordinator
-from amc_server.store.logged_values import history_line, metric_points, swept_values
+from amc_server.store.logged_values import history_line, swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Project, Run, Sweep
 from amc_server.store.writer import Writer
@@ -179,8 +180,9 @@ def _insert_run(store: Writer, coordinator: Coordinator, project: Project, recor
         **columns,
     )
     store.put_history(pk, [history_line(number, json.dumps(row), row) for number, row in enumerate(rows)])
-    if sweep is not None and config is not None:
-        store.put_points(sweep.pk, pk, 0, len(rows), metric_points(enumerate(rows), config))
+    run = store.run_by_key(pk)
+    if sweep is not None and run is not None:
+        points.copy_all(store, sweep, run)
 
 
 def _unknown(record: Record, facts: Sequence[str]) -> str:

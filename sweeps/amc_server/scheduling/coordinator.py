@@ -15,12 +15,12 @@ from typing import Any
 from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.ids import new_id
-from amc_server.scheduling import scheduler, search
+from amc_server.scheduling import points, scheduler, search
 from amc_server.scheduling.created_sweeps import REPEATED_S, CreatedSweeps
 from amc_server.scheduling.last_heard import LastHeard
 from amc_server.scheduling.run_updates import RunUpdates
 from amc_server.scheduling.state_inference import Limits
-from amc_server.store.logged_values import metric_points, swept_values
+from amc_server.store.logged_values import swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Run, Sweep
 from amc_server.store.writer import Writer
@@ -91,7 +91,7 @@ class Coordinator:
         store.update("sweeps", sweep.pk, updated_at=self.clock.wall(), **changes)
         if new_config is not None and new_config.metric != sweep.parsed_config().metric:
             for run in store.runs_of_sweep(sweep.pk):
-                _update_points(store, sweep.pk, run, new_config)
+                points.copy_all(store, _sweep(store, sweep.pk), run)
             self.check_target(store, _sweep(store, sweep.pk))
         if state is not None:
             self.set_sweep_state(store, _sweep(store, sweep.pk), state)
@@ -122,7 +122,7 @@ class Coordinator:
                 continue
             parameters = swept_values(run.config_values(), config)
             store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
-            _update_points(store, sweep.pk, run, config)
+            points.copy_all(store, sweep, run)
         self._searches.pop(sweep.pk, None)
         self.check_target(store, _sweep(store, sweep.pk))
 
@@ -349,6 +349,15 @@ class Coordinator:
         if scheduler.reaches_target(config, values) and sweep.search_end != scheduler.SearchEnd.TARGET:
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 
+    def summary_changed(self, store: Writer, run: Run) -> None:
+        """Act on a summary that was changed through the API."""
+        sweep = store.sweep_by_key(run.sweep or 0)
+        if sweep is None:
+            return
+        values = points.add_summary(store, sweep, run, json.loads(run.summary), has_new_rows=False)
+        if values:
+            self.metric_logged(store, sweep, values)
+
     def check_target(self, store: Writer, sweep: Sweep) -> None:
         """End the sweep if one of its runs has reached the target; after a change of its runs or of its metric."""
         values = [value for curve in store.curves(sweep.pk).values() for value in curve]
@@ -379,12 +388,6 @@ def _parse_or_refuse(config: str) -> SweepConfig:
         return parse(config)
     except SweepConfigError as error:
         raise Refused("the sweep was not taken: " + "; ".join(error.problems), status=400) from error
-
-
-def _update_points(store: Writer, sweep: int, run: Run, config: SweepConfig) -> None:
-    """Copy the metric's values from the run's history again, after a change of the metric or of the run's sweep."""
-    rows = ((line.number, json.loads(line.body)) for line in store.numbered_history(run.pk))
-    store.put_points(sweep, run.pk, 0, run.history_lines, metric_points(rows, config))
 
 
 def _sweep(store: Reader, pk: int) -> Sweep:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class _Curve:
-    last_line: int = -1
+    last_line: int = -(2**62)
     values: array[float] = field(default_factory=lambda: array("d"))
 
 

@@ -265,6 +265,16 @@ class Reader:
         """Return the run's logged finite values of its sweep's metric, in the order of logging."""
         return [row[0] for row in self._rows("SELECT value FROM points WHERE run = ? ORDER BY line", run)]
 
+    def first_point(self, run: int) -> int:
+        """Return the lowest number of the run's values of the metric; 0 without any."""
+        return int(self._value("SELECT line FROM points WHERE run = ? ORDER BY line LIMIT 1", run) or 0)
+
+    def last_point(self, run: int) -> tuple[int, float] | None:
+        """Return the number and the value of the run's last value of the metric."""
+        sql = "SELECT line, value FROM points WHERE run = ? ORDER BY line DESC LIMIT 1"
+        row = self._connection.execute(sql, (run,)).fetchone()
+        return (row[0], row[1]) if row else None
+
     def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
         return {run: [value for _, value in points] for run, points in self._points(sweep).items()}

@@ -113,10 +113,10 @@ CREATE TABLE console (
     UNIQUE (run, line)
 ) STRICT;
 
--- The finite values of the sweep's metric, copied from history for search and early stopping.
+-- The finite values of the sweep's metric, copied from history for search and early stopping (scheduling/points.py).
 CREATE TABLE points (
     run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-    line INTEGER NOT NULL,         -- of history
+    line INTEGER NOT NULL,         -- of history; negative if it comes from the summary
     value REAL NOT NULL,
     PRIMARY KEY (run, line)
 ) STRICT, WITHOUT ROWID;

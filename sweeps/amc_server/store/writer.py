@@ -104,6 +104,15 @@ class Writer(Reader):
             "INSERT INTO points (run, line, value) VALUES (?, ?, ?)", [(run, line, value) for line, value in points]
         )
 
+    def limit_points(self, run: int, low: float, high: float) -> None:
+        """Bring every value of the run's metric into a range."""
+        changed = self._connection.execute(
+            "UPDATE points SET value = min(max(value, ?), ?) WHERE run = ? AND (value < ? OR value > ?)",
+            (low, high, run, low, high),
+        )
+        if changed.rowcount:
+            self._cache.clear()
+
     def project_or_new(self, name: str | None, now: float) -> Project:
         """Return the project of that name, creating it if there is none.
 
