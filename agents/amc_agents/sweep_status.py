@@ -81,7 +81,8 @@ class Status:
     metric: str | None
     goal: str | None
     read_at: datetime
-    runs: int
+    runs: int  # without the prior ones
+    prior_runs: int  # made before the sweep; run_cap does not count them
     runs_expected: int | None  # None: the sweep has no end of its own
     by_state: Mapping[str, int]
     by_cause: Mapping[str, int]
@@ -113,6 +114,7 @@ class Status:
             "sweep": {**sweep, "is_over": self.is_over},
             "runs": {
                 "total": self.runs,
+                "prior": self.prior_runs,
                 "expected": self.runs_expected,
                 "by_state": dict(self.by_state),
                 "by_cause": dict(self.by_cause),
@@ -153,7 +155,20 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
     except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
         record, has_metric = read(source, selection, metric="epoch", goal="maximize", progress=progress), False
     agents = read_agents((edge["node"] for edge in sweep["agents"]["edges"]), record.read_at)
-    return summarise(path, rank_runs(record), agents, expected=sweep["runCountExpected"], has_metric=has_metric)
+    prior = _prior_runs(api, path) & {run.run_id for run in record.runs}
+    expected = sweep["runCountExpected"]
+    return summarise(path, rank_runs(record), agents, expected=expected, prior=len(prior), has_metric=has_metric)
+
+
+def _prior_runs(api: Any, path: str) -> set[str]:
+    """Return the ids of the sweep's prior runs; none from a server that does not tell them."""
+    import wandb
+
+    try:
+        sweep = query_sweep(api, path, "priorRuns { edges { node { name } } }")
+    except wandb.Error:
+        return set()
+    return {edge["node"]["name"] for edge in sweep["priorRuns"]["edges"]}
 
 
 def read_agents(agents: Iterable[Mapping[str, Any]], now: datetime) -> tuple[SweepAgent, ...]:
@@ -169,7 +184,13 @@ def read_agents(agents: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Swe
 
 
 def summarise(
-    path: str, analysed: AnalysedSweep, agents: tuple[SweepAgent, ...], *, expected: int | None, has_metric: bool = True
+    path: str,
+    analysed: AnalysedSweep,
+    agents: tuple[SweepAgent, ...],
+    *,
+    expected: int | None,
+    prior: int = 0,
+    has_metric: bool = True,
 ) -> Status:
     """Return the state of an analysed sweep."""
     record, ranked = analysed.record, analysed.ranked
@@ -183,7 +204,8 @@ def summarise(
         metric=record.metric.name if has_metric else None,
         goal=record.metric.goal if has_metric else None,
         read_at=record.read_at,
-        runs=len(ranked),
+        runs=len(ranked) - prior,
+        prior_runs=prior,
         runs_expected=expected,
         by_state=dict(sorted(_counts(entry.run.state for entry in ranked).items(), key=_state_order)),
         by_cause=_counts(entry.cause.value for entry in ranked if entry.cause is not Cause.RUNNING),
@@ -195,7 +217,7 @@ def summarise(
         time_left=time_left(
             state=record.state,
             expected=expected,
-            begun=len(ranked),
+            begun=len(ranked) - prior,
             ended_s=[seconds for run in ended if (seconds := _run_time_s(run)) is not None],
             running_s=[_run_time_s(run) or 0.0 for run in running],
             agents=sum(agent.is_alive for agent in agents),

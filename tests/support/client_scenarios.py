@@ -402,9 +402,13 @@ print(json.dumps({}))
 """
     )
     (researcher.folder / "sweep.yaml").write_text(GRID % "1, 2, 3")
-    output = researcher.wandb("sweep", "--project", "demo", "-R", "prior1", "-R", "prior2", "sweep.yaml")
+    priors = ("-R", "prior1", "-R", "demo/prior2")
+    output = researcher.wandb("sweep", "--project", "demo", *priors, "-R", "nosuch", "sweep.yaml")
+    assert "prior run nosuch: project demo has no such run" in output
     sweep = output.split("wandb agent ")[1].split()[0]
     assert sorted(researcher.sweep(sweep)["runs"]) == ["prior1", "prior2"]
+    researcher.wandb("sweep", "--project", "demo", *priors, "sweep.yaml")
+    assert sorted(researcher.sweep(sweep)["runs"]) == ["prior1", "prior2"], "another sweep learns from them, too"
     disturb()
     (researcher.folder / "sweep.yaml").write_text(GRID % "1, 2, 3, 4")
     researcher.wandb("sweep", "--update", sweep, "sweep.yaml")

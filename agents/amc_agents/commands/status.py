@@ -142,7 +142,8 @@ def as_lines(status: Status) -> list[str]:
 def _runs(status: Status) -> str:
     expected = "" if status.runs_expected is None else f" of {status.runs_expected}"
     states = f": {_counts(status.by_state)}" if status.by_state else ""
-    return f"{status.runs}{expected}{states}"
+    prior = f", {status.prior_runs} of them prior" if status.prior_runs and states else ""
+    return f"{status.runs}{expected}{states}{prior}"
 
 
 def _best(status: Status) -> str:

@@ -19,6 +19,7 @@ from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, is_plain_name, new_id, read_global_id
 from amc_server.json_texts import read_json_object
 from amc_server.scheduling.coordinator import Coordinator
+from amc_server.scheduling.prior_runs import named_runs
 from amc_server.store.blobs import Blobs, check_name
 from amc_server.store.logged_values import swept_values
 from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
@@ -68,11 +69,25 @@ class MutationRoot(ArtifactMutations):
             project = store.project_or_new(input.get("projectName"), self._clock.wall())
             sweep = self._coordinator.create_sweep(store, project, config, **columns)
             self._coordinator.created_sweeps.created(input, sweep.pk)
-        if input.get("priorRunsFilters"):
-            filters = read_filters(input["priorRunsFilters"])
-            prior_runs = find_runs(store, store.project_by_key(sweep.project), filters)
-            self._coordinator.adopt(store, sweep, [fields.run for fields in prior_runs])
-        return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": []}
+        warnings = self._adopt(sweep, read_filters(input.get("priorRunsFilters")))
+        return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": warnings}
+
+    def _adopt(self, sweep: Sweep, filters: Mapping[str, Any]) -> list[str]:
+        """Adopt prior runs, and return what the client shows its user: the runs that do not exist or do not fit."""
+        if not filters:
+            return []
+        store, project = self._store, self._store.project_by_key(sweep.project)
+        named = named_runs(filters)
+        if named is None:
+            return self._coordinator.adopt(store, sweep, [fields.run for fields in find_runs(store, project, filters)])
+        found = {path: store.run_at(ENTITY, path.project or project.name, path.run_id) for path in named}
+        unknown = [
+            f"prior run {path.given}: project {path.project or project.name} has no such run. "
+            "Give the id that ends the address of the run's page."
+            for path, run in found.items()
+            if run is None
+        ]
+        return unknown + self._coordinator.adopt(store, sweep, [run for run in found.values() if run is not None])
 
     def create_agent(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         check_entity(input)

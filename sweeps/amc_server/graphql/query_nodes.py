@@ -13,7 +13,7 @@ from amc_server.clock import iso_time
 from amc_server.errors import Refused
 from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, find_artifact
 from amc_server.graphql.context import Context, EntityNode, Nodes, UserNode, page
-from amc_server.graphql.filters import Fields, find_runs, read_filters, sort
+from amc_server.graphql.filters import Fields, find_runs, predicate, read_filters, sort
 from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_global_id
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
@@ -214,7 +214,9 @@ class SweepNode:
 
     def best_loss(self) -> float | None:
         metric = self._sweep.parsed_config().metric
-        values = [value for curve in self._context.store.curves(self._sweep.pk).values() for value in curve]
+        store = self._context.store
+        values = [value for curve in store.curves(self._sweep.pk).values() for value in curve]
+        values += [value for prior in store.priors_elsewhere(self._sweep.pk) for value in prior.values]
         if metric is None or not values:
             return None
         return max(values) if metric.goal == "maximize" else min(values)
@@ -235,6 +237,14 @@ class SweepNode:
         self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
     ) -> dict[str, Any]:
         return self.project().page_of_runs(self._sweep.pk, filters, order, after, first)
+
+    def prior_runs(
+        self, filters: str | None = None, after: str | None = None, first: int | None = None, order: str | None = None
+    ) -> dict[str, Any]:
+        """Return the runs that were made outside of the sweep and that its search learns from."""
+        matches = predicate(read_filters(filters))
+        priors = (Fields(run, None) for run in self._context.store.prior_runs(self._sweep.pk))
+        return _run_page(self._context, [fields for fields in priors if matches(fields)], order, after, first)
 
     def agents(self) -> dict[str, Any]:
         """Return the agents, without those of a registration that was sent again: no agent got to know of them."""

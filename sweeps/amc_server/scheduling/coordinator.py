@@ -18,9 +18,9 @@ from amc_server.ids import new_id
 from amc_server.scheduling import points, scheduler, search
 from amc_server.scheduling.created_sweeps import REPEATED_S, CreatedSweeps
 from amc_server.scheduling.last_heard import LastHeard
+from amc_server.scheduling.prior_runs import fit
 from amc_server.scheduling.run_updates import RunUpdates
 from amc_server.scheduling.state_inference import Limits
-from amc_server.store.logged_values import swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Run, Sweep
 from amc_server.store.writer import Writer
@@ -92,6 +92,9 @@ class Coordinator:
         if new_config is not None and new_config.metric != sweep.parsed_config().metric:
             for run in store.runs_of_sweep(sweep.pk):
                 points.copy_all(store, _sweep(store, sweep.pk), run)
+            for run in store.prior_runs(sweep.pk):
+                if run.sweep != sweep.pk:
+                    self._adopt(store, _sweep(store, sweep.pk), run)
             self.check_target(store, _sweep(store, sweep.pk))
         if state is not None:
             self.set_sweep_state(store, _sweep(store, sweep.pk), state)
@@ -114,17 +117,35 @@ class Coordinator:
                     self.runs.stop(store, run, "cancelled")
         self._finish_if_done(store, _sweep(store, sweep.pk))
 
-    def adopt(self, store: Writer, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Make earlier runs part of the sweep, so that its search learns from them."""
-        config = sweep.parsed_config()
+    def adopt(self, store: Writer, sweep: Sweep, runs: Sequence[Run]) -> list[str]:
+        """Let the sweep's search learn from earlier runs, and return what it cannot use, a sentence for each.
+
+        A run without a sweep becomes part of this one. A run of another sweep stays there.
+        """
+        warnings = []
         for run in runs:
-            if run.sweep is not None:
+            if run.sweep == sweep.pk:
                 continue
-            parameters = swept_values(run.config_values(), config)
-            store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
-            points.copy_all(store, sweep, run)
+            problems = self._adopt(store, sweep, run)
+            if problems:
+                reason = " and ".join(problems)
+                warnings.append(f"prior run {run.id}: {reason}. The search cannot learn from this run.")
         self._searches.pop(sweep.pk, None)
         self.check_target(store, _sweep(store, sweep.pk))
+        return warnings
+
+    def _adopt(self, store: Writer, sweep: Sweep, run: Run) -> list[str]:
+        config = sweep.parsed_config()
+        parameters, problems = fit(run.config_values(), config)
+        values = [value for _, value in points.points_of(store, run, config)]
+        if config.metric is not None and not values:
+            problems.append(f"it has no finite {config.metric.name}")
+        if run.sweep is None and run.project == sweep.project:
+            store.update("runs", run.pk, sweep=sweep.pk, origin="prior", parameters=json.dumps(parameters))
+            points.copy_all(store, sweep, run)
+        else:
+            store.put_prior_run(sweep.pk, run.pk, json.dumps(parameters), values)
+        return problems
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Queue a configuration; it is handed out before anything that the search proposes.
@@ -264,6 +285,8 @@ class Coordinator:
         seen = self._searches.get(sweep.pk)
         if seen is None or seen.config is not config:
             seen = self._searches[sweep.pk] = search.Seen(config)
+            for prior in store.priors_elsewhere(sweep.pk):
+                seen.add(0, prior.parameters)
         for pk, parameters in store.members_since(sweep.pk, seen.newest):
             seen.add(pk, parameters)
         return seen
@@ -272,7 +295,9 @@ class Coordinator:
     def _observations(store: Reader, sweep: Sweep) -> list[search.Observation]:
         curves = store.curves(sweep.pk)
         members = store.members(sweep.pk)
-        return [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in members]
+        elsewhere = store.priors_elsewhere(sweep.pk)
+        priors = [search.Observation.of(prior.parameters, prior.state, prior.values) for prior in elsewhere]
+        return priors + [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in members]
 
     def _begin(
         self,
@@ -361,6 +386,7 @@ class Coordinator:
     def check_target(self, store: Writer, sweep: Sweep) -> None:
         """End the sweep if one of its runs has reached the target; after a change of its runs or of its metric."""
         values = [value for curve in store.curves(sweep.pk).values() for value in curve]
+        values += [value for prior in store.priors_elsewhere(sweep.pk) for value in prior.values]
         if not sweep.is_closed and scheduler.reaches_target(sweep.parsed_config(), values):
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 

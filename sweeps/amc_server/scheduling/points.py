@@ -17,7 +17,7 @@ from typing import Any
 from amc_server.store.logged_values import metric_points
 from amc_server.store.records import Run, Sweep
 from amc_server.store.writer import Writer
-from amc_sweeps.grammar.sweep_config import Metric
+from amc_sweeps.grammar.sweep_config import Metric, SweepConfig
 from amc_sweeps.runs.records import summary_number
 from amc_sweeps.values import as_finite
 
@@ -56,12 +56,14 @@ def add_summary(
 
 def copy_all(store: Writer, sweep: Sweep, run: Run) -> None:
     """Copy a run's values again, after a change of the metric or of the run's sweep."""
+    store.put_points(sweep.pk, run.pk, SUMMARY, run.history_lines, points_of(store, run, sweep.parsed_config()))
+
+
+def points_of(store: Writer, run: Run, config: SweepConfig) -> list[tuple[int, float]]:
+    """Return (number, value) of a run's values of a sweep's metric, from its history or else from its summary."""
     rows = ((line.number, json.loads(line.body)) for line in store.numbered_history(run.pk))
-    points = metric_points(rows, sweep.parsed_config())
-    value = _summary_value(json.loads(run.summary), sweep.parsed_config().metric)
-    if not points and value is not None:
-        points = [(SUMMARY, value)]
-    store.put_points(sweep.pk, run.pk, SUMMARY, run.history_lines, points)
+    value = _summary_value(json.loads(run.summary), config.metric)
+    return metric_points(rows, config) or ([] if value is None else [(SUMMARY, value)])
 
 
 def _summary_value(summary: Mapping[str, Any], metric: Metric | None) -> float | None:

@@ -9,3 +9,15 @@ CREATE TABLE IF NOT EXISTS shared_lines (
     line INTEGER NOT NULL,
     PRIMARY KEY (run, stream, writer, number)
 ) STRICT, WITHOUT ROWID;
+
+-- Runs of other sweeps and projects from which a sweep's search learns. (A run without a sweep joins it instead.)
+CREATE TABLE IF NOT EXISTS prior_runs (
+    sweep INTEGER NOT NULL REFERENCES sweeps ON DELETE CASCADE,
+    run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+    parameters TEXT NOT NULL,      -- JSON object, as the sweep would have chosen them
+    low REAL,                      -- of the sweep's metric; NULL without any finite value
+    high REAL,
+    last REAL,
+    PRIMARY KEY (sweep, run)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sweeps_of_prior_run ON prior_runs (run);

@@ -16,6 +16,7 @@ from amc_server.store.records import (
     ArtifactFile,
     Line,
     Member,
+    PriorRun,
     Project,
     Record,
     Run,
@@ -135,6 +136,22 @@ class Reader:
             " AND number BETWEEN ? AND ?"
         )
         return {row[0]: row[1] for row in self._rows(sql, run, stream, writer, first, last)}
+
+    def prior_runs(self, sweep: int) -> list[Run]:
+        """Return the runs that were made outside of the sweep and that its search learns from, oldest first."""
+        rest = (
+            "WHERE (sweep = ? AND origin = 'prior') OR pk IN (SELECT run FROM prior_runs WHERE sweep = ?) ORDER BY pk"
+        )
+        return self._records(Run, rest, sweep, sweep)
+
+    def priors_elsewhere(self, sweep: int) -> list[PriorRun]:
+        """Return the prior runs that belong to other sweeps or projects, oldest first."""
+        sql = (
+            "SELECT prior_runs.parameters, state, low, high, last FROM prior_runs JOIN runs ON runs.pk = run"
+            " WHERE prior_runs.sweep = ? ORDER BY run"
+        )
+        rows = self._rows(sql, sweep)
+        return [PriorRun(row[0], row[1], () if row[4] is None else (row[2], row[3], row[4])) for row in rows]
 
     def waiting_run(self, sweep: int) -> Run | None:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""

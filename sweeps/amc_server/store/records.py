@@ -209,6 +209,15 @@ def unwrap_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class PriorRun:
+    """A run of another sweep from which a sweep's search learns."""
+
+    parameters: str  # JSON, as the sweep would have chosen them
+    state: str
+    values: tuple[float, ...]  # of the sweep's metric: the lowest, the highest, the last; or none
+
+
+@dataclass(frozen=True)
 class StoredFile(Record):
     """A file of a run; ``blob`` names its bytes."""
 

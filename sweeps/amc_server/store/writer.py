@@ -164,5 +164,13 @@ class Writer(Reader):
     def put_use(self, run: int, artifact: int) -> None:
         self._connection.execute("INSERT OR IGNORE INTO artifact_uses (run, artifact) VALUES (?, ?)", (run, artifact))
 
+    def put_prior_run(self, sweep: int, run: int, parameters: str, values: Sequence[float]) -> None:
+        """Let a sweep's search learn from a run of another sweep; a second time replaces what was stored."""
+        low, high, last = (min(values), max(values), values[-1]) if values else (None, None, None)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO prior_runs (sweep, run, parameters, low, high, last) VALUES (?, ?, ?, ?, ?, ?)",
+            (sweep, run, parameters, low, high, last),
+        )
+
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))

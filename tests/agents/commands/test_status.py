@@ -70,6 +70,16 @@ def test_an_unknown_time_has_a_reason(changes: dict[str, Any], because: str) -> 
     assert (left.seconds, left.because) == (None, because)
 
 
+def test_prior_runs_are_counted_apart_from_run_cap() -> None:
+    runs = [completed(f"r{number}", [0.4]) for number in range(4)]
+    status = summarise("local/amc/s", rank_runs(sweep(*runs)), (ALIVE,), expected=6, prior=3)
+    assert "Runs      1 of 6: 4 finished, 3 of them prior" in command.as_lines(status)
+    assert status.to_mapping()["runs"] | {"by_cause": {}} == {
+        **{"total": 1, "prior": 3, "expected": 6, "by_state": {"finished": 4}, "by_cause": {}, "unread": 0}
+    }
+    assert status.time_left.because.startswith("5 runs to come")
+
+
 def test_a_finished_sweep_waits_only_for_its_living_runs() -> None:
     arguments: dict[str, Any] = {"expected": 20, "begun": 5, "ended_s": [100], "agents": 1}
     assert time_left(state="FINISHED", running_s=[], **arguments).seconds == 0

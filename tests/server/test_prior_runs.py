@@ -1,0 +1,174 @@
+"""Prior runs (``wandb sweep --prior_run``): what a sweep learns from, and what the user is told of the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_server import InProcessServer
+
+from amc_server.scheduling.prior_runs import fit, named_runs
+from amc_sweeps.grammar.parse import parse
+
+GRID = """
+method: grid
+metric: {name: acc, goal: maximize}
+parameters: {a: {values: [1, 2, 3]}}
+"""
+BAYES = """
+method: bayes
+metric: {name: acc, goal: maximize}
+parameters: {x: {min: 0.0, max: 1.0}}
+"""
+CREATE = """mutation C($config: String, $priors: JSONString, $id: ID) {
+    upsertSweep(input: {id: $id, config: $config, projectName: "p", priorRunsFilters: $priors}) {
+        sweep { name } configValidationWarnings } }"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[InProcessServer]:
+    running = InProcessServer(tmp_path / "data")
+    yield running
+    running.close()
+
+
+def create(server: InProcessServer, config: str, *priors: str) -> tuple[str, list[str]]:
+    """Register a sweep as ``wandb sweep -R`` does; return its id and what the client prints."""
+    filters = json.dumps({"$or": [{"name": prior} for prior in priors]})
+    answer = server.graphql(CREATE, config=config, priors=filters)["upsertSweep"]
+    return answer["sweep"]["name"], answer["configValidationWarnings"]
+
+
+def train(server: InProcessServer, run: str, config: dict[str, Any], *values: float, sweep: str | None = None) -> str:
+    server.begin(run, config, sweep=sweep)
+    server.log(run, *values)
+    server.finish(run)
+    return run
+
+
+def prior_runs(server: InProcessServer, sweep: str) -> list[str]:
+    query = """query Q($s: String!) { project(name: "p") { sweep(sweepName: $s) {
+        priorRuns { edges { node { name } } } } } }"""
+    edges = server.graphql(query, s=sweep)["project"]["sweep"]["priorRuns"]["edges"]
+    return [edge["node"]["name"] for edge in edges]
+
+
+def test_runs_of_another_sweep_are_learnt_from_and_stay_there(server: InProcessServer) -> None:
+    first = server.create_sweep(GRID)
+    run = train(server, "old", {"a": 1}, 0.3, 0.9, sweep=first)
+    second, warnings = create(server, GRID, run)
+    assert warnings == []
+    assert prior_runs(server, second) == [run]
+    assert server.draw(server.create_agent(second))["args"]["a"] == {"value": 2}
+    assert server.sweep(second)["bestLoss"] == 0.9
+    assert list(server.sweep(first)["runs"]) == [run]
+
+
+def test_bayes_learns_from_runs_of_another_sweep(server: InProcessServer) -> None:
+    first = server.create_sweep(BAYES)
+    runs = [train(server, f"r{n}", {"x": n / 20}, n / 20, sweep=first) for n in range(20)]
+    second, _ = create(server, BAYES, *runs)
+    drawn = [server.draw(server.create_agent(second))["args"]["x"]["value"] for _ in range(8)]
+    assert sum(drawn) / 8 > 0.7
+    update = server.graphql(
+        "mutation U($id: ID, $c: String) { upsertSweep(input: {id: $id, config: $c}) { sweep { name } } }",
+        id=server.sweep(second)["id"],
+        c=BAYES.replace("acc", "loss").replace("maximize", "minimize"),
+    )
+    assert update["upsertSweep"]["sweep"]["name"] == second
+    assert server.sweep(second)["bestLoss"] is None, "the prior runs have no such metric"
+
+
+@pytest.mark.parametrize(
+    "path", ["local/p/%s", "p/%s", "http://127.0.0.1:8080/local/p/runs/%s", "/local/p/runs/%s?nw=1"]
+)
+def test_a_prior_run_may_be_given_by_its_path(server: InProcessServer, path: str) -> None:
+    run = train(server, "old", {"a": 1}, 0.9)
+    sweep, warnings = create(server, GRID, path % run)
+    assert (prior_runs(server, sweep), warnings) == ([run], [])
+
+
+def test_an_unknown_prior_run_is_named(server: InProcessServer) -> None:
+    run = train(server, "old", {"a": 1}, 0.9)
+    sweep, warnings = create(server, GRID, "nosuch", run, "local/other/x")
+    assert prior_runs(server, sweep) == [run]
+    assert [warning.partition(" Give")[0] for warning in warnings] == [
+        "prior run nosuch: project p has no such run.",
+        "prior run local/other/x: project other has no such run.",
+    ]
+
+
+def test_a_prior_run_that_does_not_fit_is_named_with_the_reason(server: InProcessServer) -> None:
+    train(server, "other", {"b": 1}, 0.9)
+    train(server, "outside", {"a": 7}, 0.9)
+    train(server, "silent", {"a": 2})
+    _, warnings = create(server, GRID, "other", "outside", "silent")
+    assert [warning.removesuffix(" The search cannot learn from this run.") for warning in warnings] == [
+        "prior run other: its config has no a.",
+        "prior run outside: its a is 7, which this sweep does not try.",
+        "prior run silent: it has no finite acc.",
+    ]
+
+
+def test_prior_runs_that_are_given_twice_count_once(server: InProcessServer) -> None:
+    first = server.create_sweep(GRID)
+    train(server, "old", {"a": 1}, 0.9, sweep=first)
+    second, _ = create(server, GRID, "old", "old")
+    server.graphql(CREATE, id=server.sweep(second)["id"], priors='{"$or": [{"name": "old"}]}')
+    assert prior_runs(server, second) == ["old"]
+
+
+def test_a_target_that_a_prior_run_has_reached_ends_the_sweep(server: InProcessServer) -> None:
+    first = server.create_sweep(GRID)
+    train(server, "old", {"a": 1}, 0.9, sweep=first)
+    second, _ = create(server, GRID.replace("maximize", "maximize, target: 0.8"), "old")
+    assert server.sweep(second)["state"] == "FINISHED"
+
+
+CHOICES = "method: random\nparameters: {v: {values: [%s]}}"
+RANGE = "method: random\nparameters: {v: {%s}}"
+
+
+@pytest.mark.parametrize(
+    ("config", "value", "chosen"),
+    [
+        (CHOICES % "1, 2", "1", 1),
+        (CHOICES % "1, 2", 1.0, 1),
+        (CHOICES % "0.001, 0.01", "1e-3", 0.001),
+        (CHOICES % "true, false", "True", True),
+        (CHOICES % "adam, sgd", "Adam", "adam"),
+        (CHOICES % "[3, 4], [5, 6]", [3, 4], [3, 4]),
+        (CHOICES % '1, "1"', "1", "1"),
+        (RANGE % "min: 0.0, max: 1.0", "0.25", 0.25),
+        (RANGE % "min: 1, max: 9", 4.0, 4),
+        (RANGE % "min: 1, max: 9", "4", 4),
+        (RANGE % "distribution: normal, mu: 0, sigma: 1", -3, -3),
+    ],
+)
+def test_a_value_whose_type_the_script_rewrote_counts_as_the_sweeps_own(config: str, value: Any, chosen: Any) -> None:
+    values, problems = fit({"v": value}, parse(config))
+    assert (values, type(values["v"]), problems) == ({"v": chosen}, type(chosen), [])
+
+
+@pytest.mark.parametrize(
+    ("config", "value"),
+    [
+        (CHOICES % "1, 2", True),
+        (CHOICES % '1, "1.0"', 1.5),
+        (RANGE % "min: 0.0, max: 1.0", "fast"),
+        (RANGE % "min: 0.0, max: 1.0", 2),
+        (RANGE % "min: 1, max: 9", 4.5),
+        (RANGE % "min: 0.0, max: 1.0", float("nan")),
+    ],
+)
+def test_a_value_that_the_sweep_does_not_try_is_reported(config: str, value: Any) -> None:
+    _, problems = fit({"v": value}, parse(config))
+    assert len(problems) == 1
+
+
+def test_filters_of_another_form_name_no_runs() -> None:
+    assert named_runs({"$or": [{"name": "a"}, {"state": "finished"}]}) is None
+    assert named_runs({"state": "finished"}) is None
