@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from amc_server.scheduling.quantiles import SMALLEST_U, quantile, share_below
 from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
@@ -167,6 +168,7 @@ class _Axis:
         self.name = ".".join(path)
         self._leaf = leaf
         self._keys: list[str] = []
+        self._is_mapped = False  # Optuna searches a share of the draws instead of the value, see quantiles.py
         self.distribution: optuna.distributions.BaseDistribution
         if isinstance(leaf, Choice):
             # By index: Optuna warns about choices that are not scalars, and treats 1, 1.0 and True as equal.
@@ -178,8 +180,11 @@ class _Axis:
             self.distribution = distributions.IntDistribution(int(leaf.min), int(leaf.max))
         elif leaf.distribution == "uniform":
             self.distribution = distributions.FloatDistribution(leaf.min, leaf.max)
-        else:  # log_uniform_values, q_log_uniform_values: the grammar allows bayes no others
+        elif leaf.distribution in ("log_uniform_values", "q_log_uniform_values"):
             self.distribution = distributions.FloatDistribution(leaf.min, leaf.max, log=True)
+        else:
+            self._is_mapped = True
+            self.distribution = distributions.FloatDistribution(SMALLEST_U, 1 - SMALLEST_U)
 
     def to_optuna(self, value: Any) -> Any:
         """Return Optuna's value for a value of the sweep.
@@ -192,6 +197,8 @@ class _Axis:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(value)  # noqa: TRY004 - the value is what does not fit
         assert isinstance(self._leaf, Range)
+        if self._is_mapped:
+            return share_below(self._leaf, value)
         if self._leaf.distribution == "q_uniform":
             low, _ = ends(self._leaf)
             value = round((value - low) / (self._leaf.q or 1))
@@ -204,6 +211,8 @@ class _Axis:
         leaf = self._leaf
         if isinstance(leaf, Choice):
             return leaf.values[value]
+        if self._is_mapped:
+            return quantile(leaf, value)
         if leaf.distribution == "q_uniform":
             return _step_value(leaf, value)
         if leaf.distribution == "q_log_uniform_values":

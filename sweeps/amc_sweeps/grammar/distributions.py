@@ -76,11 +76,8 @@ def is_log_spaced(low: float, high: float) -> bool:
 
 def ends(spec: Range) -> tuple[float, float]:
     """Return the lowest and the highest value that can be drawn, infinite if unbounded."""
-    name = spec.distribution.removeprefix("q_")
-    if name == "normal":
-        return (-math.inf, math.inf)
-    low, high = _continuous_ends(spec, name)
-    if spec.q is None:
+    low, high = continuous_ends(spec)
+    if spec.q is None or spec.distribution == "q_normal":
         return low, high
     first, last = _multiples(low, high, spec.q)
     return _multiple(first, spec.q), (_multiple(last, spec.q) if last is not None else math.inf)
@@ -113,7 +110,7 @@ def steps(spec: Range) -> int | None:
         return int(spec.max) - int(spec.min) + 1
     if spec.q is None or spec.distribution == "q_normal":
         return None
-    first, last = _multiples(*_continuous_ends(spec, spec.distribution.removeprefix("q_")), spec.q)
+    first, last = _multiples(*continuous_ends(spec), spec.q)
     return None if last is None else last - first + 1
 
 
@@ -124,13 +121,16 @@ def draw(spec: Range, rng: random.Random) -> float:
     """
     if spec.distribution == "int_uniform":
         return rng.randint(int(spec.min), int(spec.max))
-    name = spec.distribution.removeprefix("q_")
-    value = _draw_continuous(spec, name, rng)
+    return quantised(spec, _draw_continuous(spec, spec.distribution.removeprefix("q_"), rng))
+
+
+def quantised(spec: Range, value: float) -> float:
+    """Return the nearest value that can be drawn: the value itself without a ``q``."""
     if spec.q is None:
         return value
     times = round(value / spec.q)
-    if name != "normal":
-        first, last = _multiples(*_continuous_ends(spec, name), spec.q)
+    if spec.distribution != "q_normal":
+        first, last = _multiples(*continuous_ends(spec), spec.q)
         times = max(first, times if last is None else min(times, last))
     return _multiple(times, spec.q)
 
@@ -145,12 +145,15 @@ def _draw_continuous(spec: Range, name: str, rng: random.Random) -> float:
     if name == "uniform":
         return rng.uniform(spec.min, spec.max)
     # The others are uniform on the logarithm, and the inverse ones as well.
-    low, high = _continuous_ends(spec, name)
+    low, high = continuous_ends(spec)
     return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
 
 
-def _continuous_ends(spec: Range, name: str) -> tuple[float, float]:
-    """Return the lowest and the highest value before quantisation."""
+def continuous_ends(spec: Range) -> tuple[float, float]:
+    """Return the lowest and the highest value before quantisation, infinite if unbounded."""
+    name = spec.distribution.removeprefix("q_")
+    if name == "normal":
+        return -math.inf, math.inf
     if name == "log_normal":
         return 0.0, math.inf
     if name == "beta":

@@ -23,8 +23,6 @@ METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 IMPUTE = ("worst", "best", "latest")
 
-# Optuna, which runs bayes, has no equivalent of the others; W&B's own Optuna scheduler refuses the same ones.
-BAYES_DISTRIBUTIONS = ("int_uniform", "uniform", "q_uniform", "log_uniform_values", "q_log_uniform_values")
 GRID_DISTRIBUTIONS = ("int_uniform", "q_uniform")
 
 _TOP_LEVEL_KEYS = (
@@ -190,10 +188,6 @@ def _check_method(method: str, parameters: Mapping[str, Parameter], problems: Pr
         where = ".".join(("parameters", *path))
         if method == "grid" and isinstance(parameter, Range) and parameter.distribution not in GRID_DISTRIBUTIONS:
             problems.refuse(where, parameter.distribution, "values, int_uniform or q_uniform: a grid is finite")
-        elif method == "bayes" and isinstance(parameter, Range):
-            if parameter.distribution not in BAYES_DISTRIBUTIONS:
-                allowed = f"values, {', '.join(BAYES_DISTRIBUTIONS)} (or method: random, which draws from any)"
-                problems.refuse(where, parameter.distribution, f"under bayes: {allowed}")
         elif method != "random" and isinstance(parameter, Choice) and parameter.probabilities is not None:
             problems.refuse(where, "probabilities", f"values without them: {method} does not draw by probability")
 

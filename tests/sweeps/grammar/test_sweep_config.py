@@ -216,11 +216,8 @@ def test_early_termination_that_cannot_work_is_refused(section: Any, expected: s
 
 
 def test_parameters_that_a_method_cannot_search_are_refused() -> None:
-    spread, normal, weighted = {"min": 0.0, "max": 1.0}, {"distribution": "normal"}, {"distribution": "beta"}
+    spread = {"min": 0.0, "max": 1.0}
     assert "a grid is finite" in problems_of(of("grid", p=spread))[0]
-    for spec in (normal, weighted, {"distribution": "log_uniform", "min": -3, "max": 0}):
-        assert "under bayes: values, int_uniform" in problems_of(of("bayes", p=spec))[0]
-        assert problems_of(of("random", p=spec)) == []
     chances = {"values": [1, 2], "probabilities": [0.1, 0.9]}
     assert "does not draw by probability" in problems_of(of("grid", p=chances))[0]
     assert problems_of(of("random", p=chances)) == []
