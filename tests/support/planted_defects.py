@@ -48,6 +48,16 @@ def _jump(rng: np.random.Generator) -> AnalysedSweep:
     return _resumed(rng, 6 * EPOCH_SD)
 
 
+def _steps_restart(rng: np.random.Generator) -> AnalysedSweep:
+    analysed = simulated_sweep(simulate(Setting(N), rng))
+    entry = analysed.ranked[0]
+    points = tuple(
+        point._replace(step=row % (len(entry.run.points) // 2)) for row, point in enumerate(entry.run.points)
+    )
+    twice = replace(entry, run=replace(entry.run, run_id="run0009", points=points))
+    return replace(analysed, ranked=(twice, *analysed.ranked[1:]))
+
+
 def _test_gt_val(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(Setting(N), rng)
     runs[3].summary["test/combined_acc"] = max(runs[3].values) + 0.015
@@ -191,6 +201,7 @@ PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.SPLIT_CHANGED_ON_RESUME: _split_changed,
     Rule.HELDOUT_OVERLAP_BOUND: _overlap,
     Rule.RESUME_JUMP: _jump,
+    Rule.STEPS_RESTART: _steps_restart,
     Rule.TEST_GT_VAL: _test_gt_val,
     Rule.PEAK_NOT_CHECKPOINTED: _not_checkpointed,
     Rule.SELECT_METRIC_MISMATCH: _select_mismatch,
@@ -217,6 +228,7 @@ SUBJECTS: Mapping[Rule, str] = {
     Rule.SPLIT_CHANGED_ON_RESUME: f"run{N - 1:04d}",
     Rule.HELDOUT_OVERLAP_BOUND: f"run{N - 1:04d}",
     Rule.RESUME_JUMP: f"run{N - 1:04d}",
+    Rule.STEPS_RESTART: "run0009",
     Rule.TEST_GT_VAL: "run0003",
     Rule.PEAK_NOT_CHECKPOINTED: "run0005",
     Rule.SELECT_METRIC_MISMATCH: "run0000",

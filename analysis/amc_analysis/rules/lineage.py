@@ -1,10 +1,12 @@
-"""Runs that start from another run's weights: changed splits, held-out frames seen in training, jumps."""
+"""Runs that start from another run's weights: changed splits, held-out frames seen in training, jumps; and runs that
+hold two trainings."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
@@ -115,6 +117,25 @@ def resume_jump(analysed: AnalysedSweep) -> Iterator[Finding]:
             f"jump of {scale.difference(jump)}, {times} times the usual change between epochs of {source}.",
             consequence="One epoch cannot explain this: the frames, their order or the evaluation changed. Do not read "
             "its values as a continuation of the other run.",
+        )
+
+
+def steps_restart(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report a run whose `_step` goes back: its script called `wandb.init` twice, and two trainings share the run."""
+    for entry in analysed.ranked:
+        steps = [point.step for point in entry.run.points if point.step is not None]
+        row = next((row for row, (step, after) in enumerate(pairwise(steps), start=2) if after < step), None)
+        if row is None:
+            continue
+        yield Finding(
+            rule=Rule.STEPS_RESTART,
+            severity=Severity.ERROR,
+            subjects=(entry.run.run_id,),
+            numbers={"row": row, "step_before": steps[row - 2], "step": steps[row - 1]},
+            evidence=f"In {run_label(entry)} `_step` goes back from {steps[row - 2]} to {steps[row - 1]} "
+            f"at value {row} of {len(steps)}.",
+            consequence="Two trainings share this run: the trial called wandb.init twice, or ran again without resume. "
+            "Its peak may be of either. Call wandb.init once in a trial, and train it again.",
         )
 
 

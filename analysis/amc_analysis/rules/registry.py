@@ -12,7 +12,7 @@ from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules import ends, groups, held_out, lineage, regions, space
 
 _FUNCTIONS: tuple[Callable[[AnalysedSweep], Iterator[Finding]], ...] = (
-    *(lineage.split_changed_on_resume, lineage.heldout_overlap_bound, lineage.resume_jump),
+    *(lineage.split_changed_on_resume, lineage.heldout_overlap_bound, lineage.resume_jump, lineage.steps_restart),
     *(held_out.test_gt_val, held_out.peak_not_checkpointed, held_out.select_metric_mismatch),
     *(held_out.test_used_for_ranking, held_out.label_sets_differ),
     *(space.never_sampled_value, space.zero_variance_param, space.recommendation_outside_data),
