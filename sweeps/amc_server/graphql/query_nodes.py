@@ -244,7 +244,8 @@ class SweepNode:
         """Return the runs that were made outside of the sweep and that its search learns from."""
         matches = predicate(read_filters(filters))
         priors = (Fields(run, None) for run in self._context.store.prior_runs(self._sweep.pk))
-        return _run_page(self._context, [fields for fields in priors if matches(fields)], order, after, first)
+        chosen = [fields for fields in priors if matches(fields)]
+        return _run_page(self._context, sort(chosen, order), after, first)
 
     def agents(self) -> dict[str, Any]:
         """Return the agents, without those of a registration that was sent again: no agent got to know of them."""

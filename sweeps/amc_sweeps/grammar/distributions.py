@@ -92,7 +92,7 @@ def range_problem(spec: Range) -> str | None:
         elif name == "log_normal":
             reach = math.exp(spec.mu + 10 * spec.sigma)
         else:
-            reach = max(map(abs, _continuous_ends(spec, name)))
+            reach = max(map(abs, continuous_ends(spec)))
     except OverflowError:
         reach = math.inf
     if not math.isfinite(2 * reach):

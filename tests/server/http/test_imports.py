@@ -289,8 +289,7 @@ def test_a_sweep_whose_grid_is_too_large_is_refused_and_a_stored_one_costs_nothi
     server.close()
     begin = time.process_time()
     server.open()
-    agent = server.create_agent(sweep)
-    first, second = server.draw(agent), server.draw(agent)
+    first, second = (server.draw(server.create_agent(sweep)) for _ in range(2))
     assert first["args"] != second["args"]
     assert server.sweep(sweep)["runCountExpected"] is None or server.sweep(sweep)["runCountExpected"] < 2**31
     assert server.request("GET", f"/local/p/sweeps/{sweep}").status == 200
