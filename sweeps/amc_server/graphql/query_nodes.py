@@ -245,7 +245,9 @@ class SweepNode:
         matches = predicate(read_filters(filters))
         priors = (Fields(run, None) for run in self._context.store.prior_runs(self._sweep.pk))
         chosen = [fields for fields in priors if matches(fields)]
-        return _run_page(self._context, sort(chosen, order), after, first)
+        return page(
+            sort(chosen, order), after=after, first=first, wrap=lambda fields: RunNode(self._context, fields.run)
+        )
 
     def agents(self) -> dict[str, Any]:
         """Return the agents, without those of a registration that was sent again: no agent got to know of them."""
