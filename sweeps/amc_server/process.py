@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from amc_server.app import create_app
 from amc_server.auth import KeyFileError, read_or_make_key
+from amc_server.http.connections import SILENT_S, Connection, most_connections
 from amc_server.http.guard import LOOPBACK
 from amc_server.scheduling.state_inference import Limits
 from amc_server.server_log import RequestLog, log_to
@@ -156,12 +157,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(app: ASGIApp, listener: socket.socket, options: ServerOptions) -> None:
+    Connection.most = most_connections()
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,  # longer than the client's pauses, so that it never posts to a closing connection
+        http=Connection,
+        ws="none",
+        timeout_keep_alive=SILENT_S,
         timeout_graceful_shutdown=GRACE_S,
         lifespan="on",
         ssl_certfile=options.tls_cert,

@@ -1,0 +1,65 @@
+"""The server's connections: how many there may be, and when a silent one is closed.
+
+uvicorn closes a connection that is silent after a reply. It waits for ever for the first request, and for the rest of a
+request that has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+SILENT_S = 75  # longer than the client's pauses, so that it never posts to a closing connection
+MOST_CONNECTIONS = 4096  # an agent and its trial keep about four
+OTHER_FILES = 128  # descriptors for the database, its readers and files
+
+
+def most_connections() -> int:
+    """Let this process open as many files as it may, and return how many connections that leaves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(soft - OTHER_FILES, 1))
+
+
+class Connection(H11Protocol):
+    """Closed when its client is silent, or when there are too many connections and it is silent for longest."""
+
+    most = MOST_CONNECTIONS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._heard_s = self.loop.time()
+        self._check = self.loop.call_later(SILENT_S, self._close_if_silent)
+        if len(self.connections) > self.most:
+            others = [other for other in self.connections if isinstance(other, Connection) and other.is_waiting()]
+            min(others, key=lambda other: other._heard_s, default=self).transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self.loop.time()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._check.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._heard_s = self.loop.time()
+        super().on_response_complete()
+
+    def is_waiting(self) -> bool:
+        """Return whether the server waits for the client, and not the client for the server."""
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete or (cycle.more_body and not self.flow.read_paused)
+
+    def _close_if_silent(self) -> None:
+        silent_s = self.loop.time() - self._heard_s if self.is_waiting() else 0.0
+        if silent_s >= SILENT_S:
+            self.transport.abort()
+        else:
+            self._check = self.loop.call_later(SILENT_S - silent_s, self._close_if_silent)
