@@ -21,6 +21,7 @@ from pathlib import Path
 
 from amc_analysis.reading.wandb_api import open_api
 from amc_core.verdicts import Verdict
+from amc_server.store.network_disk import network_disk, network_disk_warning
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import STALE_AFTER_S
@@ -282,13 +283,21 @@ def check_disk(runs_dir: Path) -> Check:
     return disk_check(folder, shutil.disk_usage(existing).free, is_writable=os.access(existing, os.W_OK | os.X_OK))
 
 
+def check_server_disk(folder: Path) -> Check | None:
+    """Warn if the embedded server's data folder is on a network file system."""
+    mount = network_disk(folder)
+    return None if mount is None else _warning("server's disk", *network_disk_warning(folder, mount))
+
+
 def examine(
-    backend: Backend | str, *, data: Path | None, runs_dir: Path, environ: Mapping[str, str]
+    backend: Backend | str, *, data: Path | None, runs_dir: Path, server_data: Path, environ: Mapping[str, str]
 ) -> Iterator[Check]:
     """Yield every check, the fast ones first; ``backend`` is the W&B, or the reason why there is none."""
     required = _requirements()
     yield versions_check(installed_versions(required), required, sys.version_info[:3])
     yield check_disk(runs_dir)
+    if (check := check_server_disk(server_data)) is not None:
+        yield check
     if isinstance(backend, str):
         yield _failed("W&B", backend.splitlines()[0], "amc-sweep serve, wandb login, or --base-url URL")
     else:

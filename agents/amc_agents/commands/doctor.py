@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from amc_agents.commands.serve import default_data
 from amc_agents.doctor import Check, examine
 from amc_core.verdicts import Verdict
 from amc_sweeps.backend.choose import Backend, choose_backend
@@ -51,7 +52,7 @@ def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: Bac
     except BackendError as error:
         backend = str(error)
     checks = []
-    for check in examine(backend, data=data, runs_dir=runs_dir, environ=dict(os.environ)):
+    for check in examine(backend, data=data, runs_dir=runs_dir, server_data=default_data(), environ=dict(os.environ)):
         checks.append(check)
         if not as_json:
             _show(check)

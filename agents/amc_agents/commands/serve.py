@@ -93,6 +93,10 @@ def serve_command(
         seed=seed,
         limits=_limits(limits),
     )
+    from amc_server.store.network_disk import network_disk, network_disk_warning
+
+    if (mount := network_disk(options.data)) is not None:
+        click.echo("Warning: {}. {}.".format(*network_disk_warning(options.data, mount)), err=True)
     if background:
         try:
             run_in_background(
