@@ -163,7 +163,7 @@ class Coordinator:
             queued = store.queued_run(sweep.pk, display_name, json.dumps(values), since)
             if queued is not None:
                 return queued
-        begun = store.count_runs_begun(sweep.pk)
+        begun = self._seen(store, sweep, sweep.parsed_config()).begun
         return self._begin(store, sweep, values, begun, origin="queue", display_name=display_name)
 
     def _finish_if_done(self, store: Writer, sweep: Sweep) -> None:
@@ -240,7 +240,7 @@ class Coordinator:
             search_ended=sweep.search_end is not None,
             repeated=None if is_doubted else unbegun,
             waiting=store.waiting_run(sweep.pk),
-            begun=store.count_runs_begun(sweep.pk),
+            begun=self._seen(store, sweep, config).begun,
             is_over=store.is_over(sweep.pk),
         )
         if isinstance(decision, scheduler.Leave):
@@ -286,9 +286,9 @@ class Coordinator:
         if seen is None or seen.config is not config:
             seen = self._searches[sweep.pk] = search.Seen(config)
             for prior in store.priors_elsewhere(sweep.pk):
-                seen.add(0, prior.parameters)
-        for pk, parameters in store.members_since(sweep.pk, seen.newest):
-            seen.add(pk, parameters)
+                seen.add(0, prior.parameters, is_begun=False)
+        for pk, parameters, is_begun in store.members_since(sweep.pk, seen.newest):
+            seen.add(pk, parameters, is_begun=is_begun)
         return seen
 
     @staticmethod

@@ -74,13 +74,15 @@ class Seen:
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
         self.newest = 0  # key of the newest run that was added
+        self.begun = 0  # how many runs the sweep itself has begun
         self.keys: set[str] = set()
         self._walk = iter(Grid(config)) if config.method == "grid" else iter(())
         self._ahead = next(self._walk, None)
 
-    def add(self, run: int, parameters: str | None) -> None:
+    def add(self, run: int, parameters: str | None, *, is_begun: bool) -> None:
         """Add a run, whose parameters are a JSON text or None. Runs come in the order of their keys."""
         self.newest = run
+        self.begun += is_begun
         self.keys.add(value_key(json.loads(parameters or "{}")))
 
     def next_of_grid(self) -> Configuration | None:

@@ -120,10 +120,14 @@ class Reader:
         """Return the sweep's runs, oldest first, without what their trials reported; a tenth of the cost."""
         return self._records(Member, "WHERE sweep = ? ORDER BY pk", sweep)
 
-    def members_since(self, sweep: int, pk: int) -> list[tuple[int, str | None]]:
-        """Return (key, parameters as JSON) of the sweep's runs with a key above ``pk``, oldest first."""
-        rows = self._rows("SELECT pk, parameters FROM runs WHERE sweep = ? AND pk > ? ORDER BY pk", sweep, pk)
-        return [(row[0], row[1]) for row in rows]
+    def members_since(self, sweep: int, pk: int) -> list[tuple[int, str | None, bool]]:
+        """Return the sweep's runs with a key above ``pk``, oldest first.
+
+        Each as its key, its parameters as JSON, and whether the sweep itself began it: adopted ones do not count
+        against ``run_cap``.
+        """
+        sql = "SELECT pk, parameters, origin IN ('search', 'queue') FROM runs WHERE sweep = ? AND pk > ? ORDER BY pk"
+        return [(row[0], row[1], bool(row[2])) for row in self._rows(sql, sweep, pk)]
 
     def is_shared(self, run: int) -> bool:
         """Return whether clients in shared mode have written into the run."""
@@ -173,10 +177,6 @@ class Reader:
             " AND (state != 'preempted' OR (stop_reason IS NULL AND given_up = 0)) LIMIT 1"
         )
         return self._value(sql, sweep) is None
-
-    def count_runs_begun(self, sweep: int) -> int:
-        """Return how many runs the sweep itself has begun; adopted ones do not count against ``run_cap``."""
-        return int(self._value("SELECT count(*) FROM runs WHERE sweep = ? AND origin IN ('search', 'queue')", sweep))
 
     def count_runs_of_sweep(self, sweep: int) -> int:
         return int(self._value("SELECT count(*) FROM runs WHERE sweep = ?", sweep))
