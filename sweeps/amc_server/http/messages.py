@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from amc_server.errors import Refused
 from amc_server.json_texts import read_json
 from amc_server.pages.templates import message_page
-from amc_server.store.storage import describe_failure
+from amc_server.store.storage import describe_failure, is_locked
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,9 @@ async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
 
 
 async def _database_failed(request: Request, error: sqlite3.Error) -> Response:
-    """Answer 500, so that the client sends again what was not stored."""
+    """Answer 500 or 503, so that the client sends again what was not stored."""
     logger.error("%s", describe_failure(error), exc_info=error)
-    return await _refused(request, Refused(describe_failure(error), status=500))
+    return await _refused(request, Refused(describe_failure(error), status=503 if is_locked(error) else 500))
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {

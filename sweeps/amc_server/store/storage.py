@@ -39,8 +39,18 @@ class StorageError(RuntimeError):
     """The data folder cannot be used; the message says what to do."""
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether the database was locked by another program, so that the same request may work later."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def describe_failure(error: sqlite3.Error) -> str:
     """Return what a failure of the database means, and what to do about a damaged one."""
+    if is_locked(error):
+        return (
+            f"another program has kept the database locked for {BUSY_TIMEOUT_S:g} s, so nothing was stored. "
+            "End that program (sqlite3, a copy in progress); this request may be sent again"
+        )
     if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"the database failed: {error}"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from in_process_server import InProcessServer
+from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_agents.commands.serve import serve_command
 from amc_server.store.backup import BackupError, back_up
@@ -66,6 +67,19 @@ def test_a_checkpoint_empties_a_log_that_a_long_reader_let_grow(tmp_path: Path) 
         store.set_meta("next", "x")
     assert log.stat().st_size <= LOG_BYTES
     storage.close()
+
+
+def test_a_lock_of_another_program_gives_503_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amc_server.store.storage.BUSY_TIMEOUT_S", 0.1)
+    server = InProcessServer(tmp_path / "data")
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "amc.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(GraphqlRefused, match="another program has kept the database locked") as refused:
+            server.create_sweep(SWEEP)
+        assert refused.value.status == 503
+        other.execute("ROLLBACK")
+    server.create_sweep(SWEEP)
+    server.close()
 
 
 def test_everything_is_still_stored_when_the_folder_is_opened_again(tmp_path: Path) -> None:
