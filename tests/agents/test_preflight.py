@@ -211,14 +211,14 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
     ("parameters", "changes", "expected"),
     [
         ({}, {"early_terminate": {"type": "hyperband", "min_iter": 5}}, "early_terminate.strict: not given"),
-        ({"warmup_epochs": {"values": [0, 5]}}, {}, "bands at epoch 5 lie within the warmup of 5 epochs"),
+        ({"warmup_epochs": {"values": [0, 5]}}, {}, "bands at epoch 5 lie within the warmup (5 epochs)"),
         (
             {},
             {"early_terminate": {**HYPERBAND, "max_iter": 600, "s": 3}},
             "bands at epoch 66, 200, but a trial may end",
         ),
         ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band, epoch 50, is not before the end"),
-        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands are asked for, only 2 lie above 0"),
+        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 asks for more bands than lie above 0 (2)"),
         ({}, {"early_terminate": {**HYPERBAND, "max_iter": 27, "s": 2, "min_iter": 3}}, "min_iter: ignored"),
         ({}, {"metric": {"name": "val/combined_acc", "goal": "maximize"}}, "metric.impute: not given"),
         ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy needs goal: maximize"),
@@ -246,9 +246,9 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         (
             {"lr_schedule": {"value": "plateau"}, "plateau_patience": {"value": 9}, "patience": {"value": 9}},
             {},
-            "patience: 9 epochs end a trial before plateau_patience = 9",
+            "patience: 9 ends a trial before plateau_patience = 9",
         ),
-        ({"epochs_per_cycle": {"value": 60}}, {}, "the learning rate does not come down again"),
+        ({"epochs_per_cycle": {"value": 60}}, {}, "before the learning rate of the first cycle has come down again"),
         ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),
         ({}, {"controller": {"type": "local"}}, "somebody has to start `wandb controller`"),
     ],
@@ -276,7 +276,7 @@ def test_a_grid_without_a_metric_or_run_cap_has_two_warnings() -> None:
     assert result.problems == []
     assert result.warnings == [
         "metric: none is named; W&B cannot rank the runs",
-        "run_cap: not given; the sweep goes on until all 12 configurations are done",
+        "run_cap: not given; the sweep goes on until it has run 12 configurations",
     ]
     assert result.epochs_at_most == 1200
 

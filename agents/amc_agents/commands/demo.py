@@ -19,6 +19,7 @@ from amc_agents.fleet.processes import PROCESS_TAG, end_all
 from amc_sweeps.backend.options import Refusal
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.grammar.trial_program import is_trial_program
+from amc_sweeps.number_formats import counted
 
 MARKER = ".amc-demo"  # a file in the folder: a demo made it, and the next one may empty it
 SEED = 11  # of the search: the second configuration of smoke.yaml diverges
@@ -159,7 +160,7 @@ def _kill_late_trial(runs: Path) -> bool:
         is_late = epochs.get(run_id, 0) >= KILL_AFTER_EPOCHS
         if is_late and any(map(is_trial_program, (process.info["cmdline"] or [])[:3])):
             process.kill()
-            _event(f"the demo kills {run_id} after {epochs[run_id]} epochs with kill -9, like a power cut")
+            _event(f"the demo kills {run_id} after {counted(epochs[run_id], 'epoch')} with kill -9, like a power cut")
             return True
     return False
 

@@ -171,7 +171,7 @@ def _agent(agent: SweepAgent) -> str:
 
 
 def _block(title: str, entries: list[str]) -> list[str]:
-    more = [f"and {len(entries) - MOST_LINES} more hosts"] if len(entries) > MOST_LINES else []
+    more = [f"and {counted(len(entries) - MOST_LINES, 'more host')}"] if len(entries) > MOST_LINES else []
     shown = [*entries[:MOST_LINES], *more]
     return [f"{title if number == 0 else '':<10}{entry}" for number, entry in enumerate(shown)]
 

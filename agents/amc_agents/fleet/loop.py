@@ -199,7 +199,7 @@ class Fleet:
         slot.deaths += 1
         delay_s = policy.restart_delay_s(slot.deaths)
         if delay_s is None:
-            reason = f"its agent ended {slot.deaths} times without a trial: {last_lines(log)}"
+            reason = f"its agent ended {counted(slot.deaths, 'time')} without a trial: {last_lines(log)}"
             self._done[slot.name] = reason
             self._report("gave_up", slot, f"{reason}; see {slot.log}")
             return

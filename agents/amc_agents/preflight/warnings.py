@@ -57,8 +57,10 @@ def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
 def size_warnings(sweep: FlatSweep) -> Iterator[str]:
     config, count = sweep.config, sweep.configurations
     if config.run_cap is None and "run_cap" not in config.raw:
-        is_grid = config.method == "grid" and count is not None
-        until = f"all {count:,} configurations are done" if is_grid else "somebody stops it"
+        is_grid = config.method == "grid"
+        until = (
+            f"it has run {counted(count, 'configuration')}" if count is not None and is_grid else "somebody stops it"
+        )
         yield f"run_cap: not given; the sweep goes on until {until}"
     elif config.run_cap is not None and count is not None and config.run_cap > count:
         effect = "ends after them" if config.method == "grid" else "may run some of them again"
@@ -116,7 +118,7 @@ def hyperband_warnings(sweep: FlatSweep) -> Iterator[str]:
     if config.max_iter is not None and config.min_iter is not None:
         yield "early_terminate.min_iter: ignored, because max_iter is given"
     if config.max_iter is not None and (number := len(bands(config))) < (config.s or 0):
-        yield f"early_terminate.s: {config.s} bands are asked for, only {number} lie above 0"
+        yield f"early_terminate.s: {config.s} asks for more bands than lie above 0 ({number})"
 
 
 def other_program_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -157,20 +159,19 @@ def schedule_warnings(sweep: FlatSweep) -> Iterator[str]:
         stall = max(sweep.numbers("plateau_patience"))
         if patience <= stall:
             yield (
-                f"patience: {patience:g} epochs end a trial before plateau_patience = {stall:g} has reduced its "
-                "learning rate"
+                f"patience: {patience:g} ends a trial before plateau_patience = {stall:g} has reduced its learning rate"
             )
     if "triangular2" in sweep.values["lr_schedule"]:
         epochs, cycle = min(sweep.numbers("epochs")), max(sweep.numbers("epochs_per_cycle"))
         if epochs < cycle:
             yield (
-                f"epochs_per_cycle: {cycle:g}, but training may end after {epochs:g} epochs: the learning rate does "
-                "not come down again in the first cycle"
+                f"epochs_per_cycle: {cycle:g}, but training may end at epoch {epochs:g}, before the learning rate of "
+                "the first cycle has come down again"
             )
         if patience < cycle and min(sweep.numbers("min_cycles")) < 1:
             yield (
-                f"patience: {patience:g} is shorter than the first cycle of {cycle:g} epochs and min_cycles is 0: a "
-                "trial may end while its learning rate still rises"
+                f"patience: {patience:g} is shorter than the first cycle ({counted(cycle, 'epoch')}) and min_cycles is "
+                "0: a trial may end while its learning rate still rises"
             )
 
 
@@ -198,8 +199,8 @@ def band_warnings(sweep: FlatSweep) -> Iterator[str]:
         yield f"early_terminate: bands at epoch {beyond}, but a trial may end with epoch {shortest:g}"
     if early := [band for band in all_bands if band <= warmup]:
         yield (
-            f"early_terminate: bands at epoch {', '.join(map(str, early))} lie within the warmup of {warmup:g} "
-            "epochs, which is too early to know a good configuration"
+            f"early_terminate: the bands at epoch {', '.join(map(str, early))} lie within the warmup "
+            f"({counted(warmup, 'epoch')}), which is too early to know a good configuration"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from amc_core.config import FIELDS
 from amc_sweeps.backend.choose import Backend
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
 
 # Variables of one trial's process, which must not reach another trial.
@@ -142,9 +143,9 @@ def require_epochs_left(summary: Mapping[str, Any], settings: Mapping[str, Any],
     """
     reason, epoch = summary.get("end_reason"), int(summary.get("epoch") or 0)
     if reason == "completed" and int(given.get("epochs", settings["epochs"])) <= epoch:
-        raise RelaunchError(f"the run completed its {epoch} epochs, nothing is left of it: give more with --epochs")
+        raise RelaunchError(f"the run completed its {counted(epoch, 'epoch')}: give more with --epochs to continue it")
     if reason == "patience" and "patience" not in given:
         raise RelaunchError(
-            f"the run ended by patience {settings.get('patience')} after epoch {epoch}, nothing is left of it: "
-            "move its end with --patience (null: never)"
+            f"the run ended by patience {settings.get('patience')} after epoch {epoch}: "
+            "give a larger --patience (null: none) to continue it"
         )

@@ -18,6 +18,7 @@ from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.resume_checkpoint import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.wandb_recorder import ClientLostError, RunRecorder, detect_lost_client
 from amc_core.config import TrialConfig, current_value
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class WandbTrial:
                 )
             return config
         click.echo(
-            f"amc-train: run {run.id} goes on after epoch {point.epoch} and {point.steps_done} steps, "
+            f"amc-train: run {run.id} goes on after epoch {point.epoch} and {counted(point.steps_done, 'step')}, "
             f"from {point.source}",
             err=True,
         )

@@ -97,7 +97,7 @@ class RunUpdates:
         if not self._needs_reissue(run):
             self.update_state(store, run)
             return
-        logger.info("run %s was handed out %d times and never began", run.id, run.hand_outs)
+        logger.info("run %s was handed out and never began (hand-outs: %d)", run.id, run.hand_outs)
         if run.stop_recorded:
             self.update_state(store, run)
         elif run.hand_outs >= self._limits.hand_outs and self.hand_out_failed(run):

@@ -90,7 +90,7 @@ def _parse_choice(path: str, spec: Mapping[str, Any], distribution: str, problem
     if weighted and (not isinstance(weights, list) or not all(is_number(w) and w >= 0 for w in weights)):
         problems.refuse_key(spec, f"{path}.probabilities", "a list of numbers >= 0")
     elif isinstance(weights, list) and isinstance(values, list) and len(weights) != len(values):
-        problems.refuse(f"{path}.probabilities", weights, f"one for each of the {len(values)} values")
+        problems.refuse(f"{path}.probabilities", weights, f"one for each value ({len(values)})")
     elif isinstance(weights, list) and not math.isclose(sum(weights), 1.0, rel_tol=1e-5):
         problems.refuse(f"{path}.probabilities", weights, f"a sum of 1 (these sum to {sum(weights):g})")
     if len(problems) > before or not isinstance(values, list):

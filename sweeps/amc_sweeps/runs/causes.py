@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from amc_sweeps.grammar.hyperband import BandDecision
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
 
 
@@ -210,7 +211,9 @@ def _stopped_by(e: Evidence, event: str) -> Diagnosis:
     if not e.hyperband:
         sure: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
         return Diagnosis(Cause.STOPPED, sure, f"{event}; the sweep has no early_terminate")
-    return Diagnosis(Cause.STOPPED, "likely", f"{event}; no Hyperband threshold explains it at {e.points} values")
+    return Diagnosis(
+        Cause.STOPPED, "likely", f"{event}; no Hyperband threshold explains it at {counted(e.points, 'value')}"
+    )
 
 
 def _at_band(band: BandDecision) -> str:
@@ -255,7 +258,7 @@ def _clean_exit(e: Evidence) -> Diagnosis | None:
     if e.epochs_planned is None or e.epochs is None:
         number = "planned epochs" if e.epochs_planned is None else "completed epochs"
         return Diagnosis(Cause.COMPLETED, "likely", f"finished; the number of {number} is unknown")
-    because = f"finished after {e.epochs} of {e.epochs_planned} epochs"
+    because = f"finished after {e.epochs} of {counted(e.epochs_planned, 'epoch')}"
     if e.epochs >= e.epochs_planned:
         return Diagnosis(Cause.COMPLETED, "certain", because)
     if e.patience is None or e.epochs_since_best is None:
@@ -306,7 +309,7 @@ def _ended_at_a_band(e: Evidence) -> Diagnosis | None:
     # No stop is inferred where the server says that none was recorded.
     if e.stop_recorded is not None or e.band is None or not 0 <= e.points - e.band.band <= MOST_POINTS_PAST_BAND:
         return None
-    return Diagnosis(Cause.EARLY_STOPPED, "likely", f"ended after {e.points} values; {_at_band(e.band)}")
+    return Diagnosis(Cause.EARLY_STOPPED, "likely", f"ended after {counted(e.points, 'value')}; {_at_band(e.band)}")
 
 
 def _heartbeat_lost(e: Evidence) -> Diagnosis | None:

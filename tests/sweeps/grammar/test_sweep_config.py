@@ -186,7 +186,7 @@ def test_merge_keys_of_yaml_are_not_duplicates() -> None:
         ({"distribution": "beta", "a": 0}, "p.a: 0 is not allowed"),
         ({"distribution": "uniform", "min": 1, "max": 2, "q": 1}, "p.q: no such key of uniform"),
         ({"distribution": "constant"}, "p.value: missing"),
-        ({"values": [1, 2], "probabilities": [0.5]}, "one for each of the 2 values"),
+        ({"values": [1, 2], "probabilities": [0.5]}, "one for each value (2)"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "these sum to 1.1"),
         ({"values": [1, 2], "probabilities": [1.5, -0.5]}, "a list of numbers >= 0"),
         ({}, "value, values, min with max"),
