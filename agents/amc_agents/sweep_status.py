@@ -16,7 +16,7 @@ from amc_agents.sweep_control import query_sweep
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
-from amc_sweeps.values import as_finite
+from amc_sweeps.values import as_finite, printable
 
 if TYPE_CHECKING:
     from amc_analysis.reading.sources import RunSource
@@ -179,7 +179,7 @@ def read_agents(agents: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Swe
     for agent in agents:
         heard_at = parse_time(agent["heartbeatAt"])
         silent_s = None if heard_at is None else max((now - heard_at).total_seconds(), 0.0)
-        result.append(SweepAgent(agent["name"], agent["host"], int(agent["totalRuns"] or 0), silent_s))
+        result.append(SweepAgent(agent["name"], printable(agent["host"]), int(agent["totalRuns"] or 0), silent_s))
     return tuple(sorted(result, key=lambda agent: (agent.silent_s is None, agent.silent_s or 0.0, agent.host)))
 
 

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 MISSING: Any = object()  # for look_up, where None is a value
 
+# Control characters except tab and newline, marks that turn the direction of text, and lone surrogates.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries values that are not finite
+
+
+def printable(value: Any) -> Any:
+    """Return a value with every text in it safe for a terminal: a control character becomes its escape.
+
+    Whoever names a run or writes a log line could otherwise move the cursor, or change what is on the screen.
+
+    >>> printable({"name": "a\\x1b[2J", "lines": "1\\n2"})
+    {'name': 'a\\\\x1b[2J', 'lines': '1\\n2'}
+    """
+    if isinstance(value, str):
+        if _UNPRINTABLE.search(value) is None:
+            return value
+        return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
+    if isinstance(value, Mapping):
+        return {printable(key): printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable(item) for item in value]
+    return value
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

@@ -14,7 +14,7 @@ import click
 from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
-from amc_sweeps.values import as_number
+from amc_sweeps.values import as_number, printable
 
 RUNS_A_PAGE = 500  # runs are read without configuration and summary, so they are small
 
@@ -62,7 +62,7 @@ def list_command(project_name: str | None, as_json: bool, choice: BackendChoice)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif rows:
-        _print(rows)
+        _print(printable(rows))
     else:
         where = f"{owner}/{name}" if name else f"the projects of {owner}"
         click.echo(f"there is no sweep in {where}; amc-sweep create FILE registers one", err=True)

@@ -172,10 +172,13 @@ def to_csv(analysed: AnalysedSweep) -> str:
 
 
 def _cell(value: Any) -> Any:
+    """Return a value as a cell. A text that a spreadsheet would take for a formula begins with an apostrophe."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
     return "" if value is None else value
 
 

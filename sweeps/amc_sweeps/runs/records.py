@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.claims import Claim
-from amc_sweeps.values import as_number, look_up
+from amc_sweeps.values import as_number, look_up, printable
 
 Goal = Literal["minimize", "maximize"]
 
@@ -65,6 +65,9 @@ class RunRecord:
     sweep_id: str | None = None
     notes: str = ""
 
+    def __post_init__(self) -> None:
+        _make_printable(self, "run_id", "name", "state", "config", "summary", "host", "log_tail", "unread", "notes")
+
     @property
     def curve(self) -> list[float]:
         """The logged finite values: Hyperband counts them, and the peak is one of them."""
@@ -92,6 +95,15 @@ class SweepRecord:
     description: str = ""
     claims: tuple[Claim, ...] = ()  # in its description and its runs' notes, see amc_sweeps.runs.claims
     runs_total: int | None = None  # if the records are known to be fewer: "4 documented of 12"
+
+    def __post_init__(self) -> None:
+        _make_printable(self, "sweep_id", "entity", "project", "config", "state", "name", "description")
+
+
+def _make_printable(record: RunRecord | SweepRecord, *names: str) -> None:
+    """Escape control characters in what reports and commands print."""
+    for name in names:
+        object.__setattr__(record, name, printable(getattr(record, name)))
 
 
 def choose_metric(config: Mapping[str, Any], name: str | None = None, goal: str | None = None) -> Metric:

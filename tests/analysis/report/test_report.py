@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import re
@@ -14,6 +15,7 @@ from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.report.blocks import Table, Warned
+from amc_analysis.report.json_and_csv import to_csv, to_json
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import visible_range
@@ -282,3 +284,25 @@ def test_markdown_is_an_entry_of_a_research_log() -> None:
 def test_no_name_becomes_markup_in_markdown(name: str) -> None:
     text = to_markdown(analyse(sweep(completed("a", [0.5], name=name))))
     assert not re.search(r"(?<!\\)`code`|(?<!\\)\[link\]|(?<!\\)\*bold\*|\na\nb|<img>", text)
+
+
+def test_no_report_carries_control_characters_of_names_values_or_logs() -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202egpj\x9b31m"
+    log = f"line\n{hostile}\nRuntimeError: {hostile}"
+    config = {"lr": 0.1, "optimizer": hostile, hostile: 1}
+    first = run("a", [0.5, 0.6], "failed", name=hostile, host=hostile, log_tail=log, notes=hostile, config=config)
+    second = completed("b", [0.1, 0.2], config={"lr": 0.2, "optimizer": "sgd"})
+    analysed = add_conclusions(rank_runs(sweep(first, second, name=hostile, description=hostile)))
+    terminal = io.StringIO()
+    print_report(analysed, Console(file=terminal, width=160, markup=False))
+    for text in (terminal.getvalue(), to_markdown(analysed), to_html(analysed), to_csv(analysed), to_json(analysed)):
+        assert not re.search("[\x1b\x07\x9b\u202e]", text)
+    assert r"\x1b[2J" in terminal.getvalue(), "the name is shown with its escapes"
+
+
+@pytest.mark.parametrize("formula", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1"])
+def test_a_cell_of_the_csv_is_no_formula(formula: str) -> None:
+    text = to_csv(rank_runs(sweep(run("a", [-0.5], name=formula, config={"lr": -0.1}))))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["name"] == f"'{formula}"
+    assert float(row["peak"]) == -0.5
