@@ -14,7 +14,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import CycleSummary, RunCycle
 from amc_analysis.runs.parameters import Floats
 from amc_analysis.runs.records import history_of
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 _NAMED_LR = re.compile(r"(?:^|[/._-])(?:lr|learning_rate)(?:$|[-/._0-9])", re.IGNORECASE)
 

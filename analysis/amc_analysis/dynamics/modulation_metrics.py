@@ -15,7 +15,7 @@ from amc_analysis.results.dynamics import ClassScore, ClassSummary, RunAttractor
 from amc_analysis.runs.history import Column
 from amc_analysis.runs.parameters import Floats
 from amc_analysis.runs.records import history_of, row_of_value
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.statistics import noise_sd
 
 _MOD, _FAMILY, _LEVEL = "f1/mod/", "f1/family/", "f1/snr/"

@@ -11,7 +11,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import GapSummary, RunGap
 from amc_analysis.runs.parameters import Floats
 from amc_analysis.runs.records import history_of
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.statistics import medians_of_3, noise_sd
 
 LEAST_AFTER_PEAK = 5  # epochs; fewer may be a dip

@@ -7,7 +7,7 @@ import numpy as np
 from amc_analysis.effects.statistics import expected_inflation
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.dynamics import RunVolatility
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 
 def volatility(analysed: AnalysedSweep) -> tuple[RunVolatility, ...]:

@@ -26,7 +26,7 @@ from amc_analysis.results.next_sweep import WHOLE, Decision, Narrowing, ValueEvi
 from amc_analysis.runs.outcomes import CarriedOutcomes, carry_to_horizon
 from amc_analysis.runs.parameters import text_of
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import look_up
 
 LEAST_RUNS = 8  # with a value; fewer exclude nothing

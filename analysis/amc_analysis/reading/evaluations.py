@@ -21,7 +21,7 @@ from amc_analysis.runs.confusion import Confusion, confusion_of, peak_epoch
 from amc_core.training.evaluation_files import BEST_FILE, epoch_file
 from amc_sweeps.bounded_texts import read_json
 from amc_sweeps.number_formats import counted
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import SweepRecord
 
 TIME_LIMIT_S = 120.0  # for all runs together

@@ -20,7 +20,7 @@ from typing import Any
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.failure_rates import RunGroup
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import as_finite, look_up
 
 SCHEMA_VERSION = 2

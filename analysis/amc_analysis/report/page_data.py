@@ -17,7 +17,7 @@ from amc_analysis.runs.confusion import Confusion, Matrix
 from amc_analysis.runs.parameters import Parameter, text_of
 from amc_analysis.runs.records import history_of, row_of_value
 from amc_core.metric_names import level_of
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import look_up
 
 DIGITS = 5  # significant ones of a drawn value; finer than a pixel

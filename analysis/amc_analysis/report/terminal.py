@@ -16,7 +16,7 @@ from amc_analysis.report.comparison import Comparison, comparison_table
 from amc_analysis.report.sections import sections
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.number_formats import counted
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 TABLE_ROWS = {"ends": 8, "inside": 5}  # most rows of a table, by section; elsewhere all
 EFFECTS_SHOWN = 6

@@ -7,7 +7,8 @@ from amc_analysis.runs.failure_rates import SMALL_GROUP
 from amc_analysis.runs.metric_scale import interval_text
 from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
-from amc_sweeps.runs.ranking import GEM_TOP_RANKS, RankedRun
+from amc_sweeps.runs.hidden_gems import GEM_TOP_RANKS
+from amc_sweeps.runs.ranked_run import RankedRun
 
 ROWS = 20  # of the ranking on the terminal, without --top
 GEMS_SHOWN = 3

@@ -19,7 +19,7 @@ from amc_analysis.runs.outcomes import Outcomes
 from amc_analysis.runs.parameters import Parameter, searched_parameters
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
-from amc_sweeps.runs.ranking import RankedRun, best_ended_well
+from amc_sweeps.runs.ranked_run import RankedRun, best_ended_well
 from amc_sweeps.runs.records import Metric, SweepRecord, summary_number
 
 

@@ -15,7 +15,7 @@ from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.evidence import hyperband_of
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 SAME_END_LEAST = 4  # runs
 SAME_END_NEAR = 3  # epochs before and after, in which runs end as often by chance

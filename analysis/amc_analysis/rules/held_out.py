@@ -13,7 +13,7 @@ from amc_analysis.rules.lookups import classes_of, number_in, runs_by_name, text
 from amc_analysis.runs.outcomes import is_gapless
 from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.claims import ClaimKind
-from amc_sweeps.runs.ranking import RankedRun, is_better
+from amc_sweeps.runs.ranked_run import RankedRun, is_better
 
 TEST_Z = 4.0  # standard errors
 _TEST = re.compile(r"(?<![A-Za-z])test(?![A-Za-z])", re.IGNORECASE)

@@ -14,7 +14,7 @@ from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules.lookups import number_in, runs_by_name, text_in, value_at
 from amc_analysis.runs.outcomes import is_gapless
 from amc_sweeps.number_formats import counted, percent
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 JUMP_NOISE_SDS = 3.0
 SAME_TOTAL = 1e-3  # largest relative difference of the totals of two splits of the same frames

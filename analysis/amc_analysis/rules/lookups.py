@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amc_core.modulations import LABEL_SETS
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import as_finite
 
 SNR_STEP_DB = 2  # between RadioML's levels

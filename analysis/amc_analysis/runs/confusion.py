@@ -10,7 +10,7 @@ from typing import Any
 
 from amc_core.training.evaluation_files import epoch_file
 from amc_sweeps.bounded_texts import read_json
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import SweepRecord
 from amc_sweeps.values import as_finite
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from amc_sweeps.runs.causes import CENSORED, FAILURES, Cause
 from amc_sweeps.runs.evidence import epochs_planned
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import RunRecord
 from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.runs.statistics import wilson_interval

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from amc_sweeps.number_formats import percent, points
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 
 LARGEST_IN_FULL = 1e6  # from here on values are written as powers of ten
 

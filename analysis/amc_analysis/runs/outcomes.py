@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import Goal
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any
 
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.runs.causes import CENSORED, Cause
-from amc_sweeps.runs.ranking import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 TRIAL_SETTINGS = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # only amc-train has all four

@@ -8,7 +8,8 @@ import pytest
 from sweep_records import MAXIMISE, run
 
 from amc_sweeps.runs.causes import Cause, Diagnosis
-from amc_sweeps.runs.ranking import RankedRun, matching_test_metric, rank
+from amc_sweeps.runs.ranked_run import RankedRun
+from amc_sweeps.runs.ranking import matching_test_metric, rank
 from amc_sweeps.runs.records import Metric, RunRecord
 
 NAN = math.nan
