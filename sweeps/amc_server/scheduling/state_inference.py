@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amc_sweeps.runs.causes import STALE_AFTER_S
 from amc_sweeps.runs.run_states import RunState
 
 
@@ -16,7 +17,7 @@ from amc_sweeps.runs.run_states import RunState
 class Limits:
     """How long silence may last, in seconds."""
 
-    silence_s: float = 300.0  # then the run has crashed; a healthy idle run posts every 30 s
+    silence_s: float = STALE_AFTER_S  # then the run has crashed; a healthy idle run posts every 30 s
     unlisted_s: float = 60.0  # since the heartbeats of the run's agent no longer list it
     unstarted_s: float = 60.0  # since the hand-out, if neither a trial nor the agent reports the run
     hand_outs: int = 3  # of one run that reached an agent before it counts as failed: the first, and two reissues
