@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 BEST_FILE = "evaluation/best.json"  # with W&B: a copy of the epoch with the highest val/combined_acc so far
 
 
+def epoch_stem(epoch: int) -> str:
+    """Return the part that the names of all files of one epoch's validation begin with."""
+    return f"epoch_{epoch:04d}"
+
+
 def epoch_file(epoch: int) -> str:
     """Return the file of one epoch's validation, which ``write_evaluation`` writes."""
-    return f"evaluation/epoch_{epoch:04d}.json"
+    return f"evaluation/{epoch_stem(epoch)}.json"
 
 
 def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:

@@ -20,7 +20,7 @@ from amc_core.config import TrialConfig
 from amc_core.data.radioml import RadioMLFile
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.evaluation import Evaluation
-from amc_core.training.evaluation_files import write_evaluation
+from amc_core.training.evaluation_files import epoch_stem, write_evaluation
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.save_and_resume import resume, save_last
@@ -199,7 +199,7 @@ def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation)
         keep_as(run_dir / LAST, best_by(criterion))
         if criterion == select_by:
             keep_as(run_dir / LAST, BEST)
-    write_evaluation(run_dir, f"epoch_{epoch:04d}", validation, facts=state.metrics)
+    write_evaluation(run_dir, epoch_stem(epoch), validation, facts=state.metrics)
     if select_by in improved:  # at once, because a trial that crashes later draws nothing at its end
         outputs.pictures = draw_pictures(run_dir, validation, title=f"val, epoch {epoch}")
     outputs.record.log(state.metrics)

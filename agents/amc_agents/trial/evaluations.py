@@ -15,7 +15,7 @@ from typing import Any
 
 from amc_agents.trial.end_and_history import Row
 from amc_core.files import write_whole
-from amc_core.training.evaluation_files import BEST_FILE, epoch_file
+from amc_core.training.evaluation_files import BEST_FILE, epoch_file, epoch_stem
 
 RUNNING_BEST = "best/combined_acc"  # in every row: the highest val/combined_acc so far
 PICTURES = ("modulation_confusion", "snr_confusion", "accuracy_by_snr")
@@ -91,7 +91,7 @@ def upload_evaluations(run: Any, folder: Path, epochs: Iterable[int | None], *, 
     for name in PICTURES if pictures else ():
         if (path := evaluation / f"{name}.png").is_file():
             run.summary[f"evaluation/{name}"] = wandb.Image(str(path))
-    stems = ["test", *(f"epoch_{epoch:04d}" for epoch in sorted({epoch for epoch in epochs if epoch}))]
+    stems = ["test", *(epoch_stem(epoch) for epoch in sorted({epoch for epoch in epochs if epoch}))]
     for stem in stems:
         for path in sorted([*evaluation.glob(f"{stem}.json"), *evaluation.glob(f"{stem}_*.csv")]):
             run.save(str(path), base_path=str(folder), policy="now")
