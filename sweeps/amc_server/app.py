@@ -182,6 +182,11 @@ def create_app(
             Route("/bulk", key_only(server.bulk), methods=["POST"]),
             Route("/storage/{token}", files.upload, methods=["PUT"]),
             Route("/storage/{token}", files.signed_download, methods=["GET"]),
+            Route(
+                "/artifactsV2/{region}/{entity}/{project}/{collection}/{rest:path}",
+                key_only(files.download_artifact_file),
+                methods=["GET"],
+            ),
             Route(run_path + "/{name:path}", either(files.download), methods=["GET"]),
             Route("/sdk/otel/v1/{signal}", server.no_telemetry, methods=["POST"]),
             Route("/", page(pages.projects)),

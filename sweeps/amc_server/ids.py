@@ -26,6 +26,22 @@ def global_id(kind: str, pk: int | str) -> str:
     return base64.b64encode(f"{kind}:{pk}".encode()).decode()
 
 
+def read_collection_id(text: str) -> tuple[int, str]:
+    """Return (the project's key, the name) of the collection of artifacts that a global id means.
+
+    Raises:
+        Refused: it is the id of another kind, or no id at all.
+    """
+    try:
+        given_kind, _, rest = base64.b64decode(text, validate=True).decode().partition(":")
+        project, _, name = rest.partition("/")
+        if given_kind == "ArtifactSequence" and name:
+            return int(project), name
+    except ValueError:
+        pass
+    raise Refused(f"{text[:80]!r} is not the id of a collection of artifacts here", status=404)
+
+
 def read_global_id(kind: str, text: str) -> int:
     """Return the key in a global id.
 

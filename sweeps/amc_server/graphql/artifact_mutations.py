@@ -12,15 +12,23 @@ from typing import Any
 
 from amc_server.clock import Clock
 from amc_server.errors import Refused
-from amc_server.graphql.artifact_nodes import VERSION, ArtifactFileNode, ArtifactNode, ManifestFileNode
+from amc_server.graphql.artifact_nodes import (
+    VERSION,
+    ArtifactFileNode,
+    ArtifactNode,
+    CollectionNode,
+    ManifestFileNode,
+    tag_node,
+)
 from amc_server.graphql.context import Context, check_entity, page
-from amc_server.ids import global_id, read_global_id
+from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.json_texts import read_json
 from amc_server.store.blobs import Blobs, check_name
-from amc_server.store.records import ENTITY, LATEST, Artifact, ArtifactFile, Run
+from amc_server.store.records import ENTITY, LATEST, Artifact, ArtifactFile, Project, Run
 from amc_server.store.writer import Writer
 
 _NAME = re.compile(r"[\w.\-]{1,128}")
+_TAG = re.compile(r"[-\w]+(?: +[-\w]+)*")
 
 
 def missing_files(manifest: object, files: Sequence[ArtifactFile]) -> list[str]:
@@ -34,6 +42,40 @@ def missing_files(manifest: object, files: Sequence[ArtifactFile]) -> list[str]:
         raise Refused("the manifest must be a JSON object with contents")
     uploaded = {file.name for file in files if file.blob is not None}
     return sorted(name for name, entry in contents.items() if not entry.get("ref") and name not in uploaded)
+
+
+def _unlisted(manifest: object, files: Sequence[ArtifactFile]) -> list[ArtifactFile]:
+    """Return the uploaded files that the manifest does not name as such."""
+    contents = manifest.get("contents", {}) if isinstance(manifest, dict) else {}
+    return [file for file in files if file.name not in contents or contents[file.name].get("ref")]
+
+
+def _references(manifest: object) -> dict[str, Mapping[str, Any]]:
+    """Return the manifest's entries that point to a place elsewhere, by name."""
+    contents = manifest.get("contents", {}) if isinstance(manifest, dict) else {}
+    return {check_name(name): entry for name, entry in contents.items() if entry.get("ref")}
+
+
+def _check_name(role: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name[:140]!r} cannot be an artifact's {role}: 1 to 128 letters, digits, _ - and .")
+
+
+def _check_ttl(input: Mapping[str, Any]) -> None:  # noqa: A002 - the schema's name
+    # -1 and -2 are the client's words for "as the collection" and "never": nothing expires here.
+    if (input.get("ttlDurationSeconds") or 0) > 0:
+        raise Refused(
+            "this server does not serve artifact.ttl: versions never expire here. Leave it out, and delete versions "
+            "with artifact.delete()",
+            status=400,
+        )
+
+
+def _tag(tag: Mapping[str, Any]) -> str:
+    name = str(tag["tagName"])
+    if len(name) > 128 or not _TAG.fullmatch(name):
+        raise Refused(f"{name[:140]!r} cannot be a tag: 1 to 128 letters, digits, _ - and blanks between them")
+    return name
 
 
 class ArtifactMutations:
@@ -58,8 +100,7 @@ class ArtifactMutations:
         names = input.get("artifactCollectionNames") or []
         collection = input.get("artifactCollectionName") or (names[0] if names else "")
         for role, name in (("name", collection), ("type", input["artifactTypeName"])):
-            if not _NAME.fullmatch(name):
-                raise Refused(f"{name[:140]!r} cannot be an artifact's {role}: 1 to 128 letters, digits, _ - and .")
+            _check_name(role, name)
         if input.get("digestAlgorithm") == "MANIFEST_XXH128":
             raise Refused("this server checks artifacts by MD5, not by XXH128")
         if input.get("distributedID"):
@@ -68,12 +109,14 @@ class ArtifactMutations:
         versions = store.artifacts(project.pk, collection)
         if versions and versions[0].type != input["artifactTypeName"]:
             raise Refused(f"artifact {collection!r} is of type {versions[0].type!r}, not {input['artifactTypeName']!r}")
+        _check_ttl(input)
+        tags = [_tag(tag) for tag in input.get("tags") or []]
         artifact = next((item for item in versions if item.is_committed and item.digest == input["digest"]), None)
         client_id = input.get("clientID")
+        run = store.run(project.pk, input["runName"]) if input.get("runName") else None
         if artifact is None and client_id is not None:
             artifact = next((item for item in versions if item.client_id == client_id), None)
         if artifact is None:
-            run = store.run(project.pk, input["runName"]) if input.get("runName") else None
             pk = store.insert(
                 "artifacts",
                 project=project.pk,
@@ -90,6 +133,12 @@ class ArtifactMutations:
                 updated_at=now,
             )
             artifact = self._artifact(global_id("Artifact", pk))
+        elif run is not None and run.pk != artifact.run:
+            store.put_output(run.pk, artifact.pk)
+        if client_id is not None:
+            store.put_client_id(client_id, artifact.pk)
+        for tag in tags:
+            store.put_artifact_tag(artifact.pk, tag)
         for alias in input.get("aliases") or []:
             self._put_alias(artifact, alias["alias"])
         return {"artifact": ArtifactNode(self._context, artifact)}
@@ -97,7 +146,10 @@ class ArtifactMutations:
     def create_artifact_manifest(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         artifact = self._pending(input["artifactID"])
         if input.get("type") not in (None, "FULL"):
-            raise Refused(f"manifests of type {input['type']} are not supported on this server, full ones are")
+            raise Refused(
+                f"this server takes no incremental artifacts or tables (a manifest of type {input['type']}): log the "
+                "whole content as a new version"
+            )
         manifest = {
             "id": global_id("ArtifactManifest", artifact.pk),
             "file": ManifestFileNode(self._context, artifact),
@@ -130,10 +182,17 @@ class ArtifactMutations:
             if artifact.manifest is None:
                 raise Refused("the artifact's manifest has not been uploaded")
             files = store.artifact_files(artifact.pk)
-            missing = missing_files(self._manifest(artifact.manifest), files)
+            manifest = self._manifest(artifact.manifest)
+            missing = missing_files(manifest, files)
             if missing:
                 shown = ", ".join(missing[:5])
                 raise Refused(f"{len(missing)} files of the artifact have not been uploaded: {shown}")
+            for file in _unlisted(manifest, files):
+                store.delete("artifact_files", file.pk)
+                self._discarded.extend([file.blob] if file.blob else [])
+            for name, entry in _references(manifest).items():  # download() fetches only what is listed
+                self._store.put_reference(artifact.pk, name, entry, self._clock.wall())
+            files = store.artifact_files(artifact.pk)
             versions = [other.version for other in store.artifacts(artifact.project, artifact.collection)]
             store.update(
                 "artifacts",
@@ -155,8 +214,11 @@ class ArtifactMutations:
 
     def update_artifact(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         artifact = self._artifact(input["artifactID"])
-        if input.get("tagsToAdd") or input.get("tagsToDelete"):
-            raise Refused("artifacts have no tags on this server: use aliases")
+        _check_ttl(input)
+        for tag in input.get("tagsToAdd") or []:
+            self._store.put_artifact_tag(artifact.pk, _tag(tag))
+        for tag in input.get("tagsToDelete") or []:
+            self._store.remove_artifact_tag(artifact.pk, tag["tagName"])
         changes = {name: input[name] for name in ("description", "metadata") if input.get(name) is not None}
         self._store.update("artifacts", artifact.pk, updated_at=self._clock.wall(), **changes)
         return {"artifact": ArtifactNode(self._context, self._artifact(input["artifactID"]))}
@@ -181,6 +243,71 @@ class ArtifactMutations:
         node = ArtifactNode(self._context, artifact)
         self._discarded.extend(self._store.delete_artifact(artifact))
         return {"artifact": node}
+
+    def link_artifact(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        raise Refused(
+            f"this server links no artifacts (asked for: {str(input.get('artifactPortfolioName'))[:140]!r}): it has no "
+            "registry and no portfolios. Give the version an alias instead.",
+            status=400,
+        )
+
+    def unlink_artifact(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        raise Refused("this server links no artifacts, so that there is none to unlink", status=400)
+
+    def update_artifact_sequence(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        project, name = self._collection(input["artifactSequenceID"])
+        if input.get("description") is not None:
+            self._store.put_collection_description(project.pk, name, input["description"])
+        new_name = input.get("name")
+        if new_name is not None and new_name != name:
+            _check_name("name", new_name)
+            if self._store.artifacts(project.pk, new_name):
+                raise Refused(f"the project has an artifact {new_name!r} already", status=409)
+            self._store.rename_collection(project.pk, name, new_name)
+        return self._collection_payload(project, new_name or name)
+
+    def move_artifact_sequence(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        """Give a collection another type."""
+        project, name = self._collection(input["artifactSequenceID"])
+        kind = input["destinationArtifactTypeName"]
+        _check_name("type", kind)
+        for version in self._store.artifacts(project.pk, name):
+            self._store.update("artifacts", version.pk, type=kind)
+        return self._collection_payload(project, name)
+
+    def delete_artifact_sequence(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        project, name = self._collection(input["artifactSequenceID"])
+        self._discarded.extend(self._store.delete_collection(project.pk, name))
+        return {"artifact_collection": {"__typename": "ArtifactSequence", "state": "DELETED"}}
+
+    def create_artifact_collection_tag_assignments(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        project, name = self._named_collection(input)
+        for tag in input["tags"]:
+            self._store.put_collection_tag(project.pk, name, _tag(tag))
+        return {"tags": [tag_node(tag) for tag in self._store.collection_tags(project.pk, name)]}
+
+    def delete_artifact_collection_tag_assignments(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        project, name = self._named_collection(input)
+        for tag in input["tags"]:
+            self._store.remove_collection_tag(project.pk, name, tag["tagName"])
+        return {"success": True}
+
+    def _named_collection(self, input: Mapping[str, Any]) -> tuple[Project, str]:  # noqa: A002
+        check_entity(input)
+        project, name = self._store.project(ENTITY, input["projectName"]), input["artifactCollectionName"]
+        if project is None or not self._store.artifacts(project.pk, name):
+            raise Refused(f"there is no artifact {input['projectName']}/{name}"[:200], status=404)
+        return project, name
+
+    def _collection(self, text: str) -> tuple[Project, str]:
+        pk, name = read_collection_id(text)
+        if not self._store.artifacts(pk, name):
+            raise Refused(f"the artifact {name!r} does not exist any more", status=404)
+        return self._store.project_by_key(pk), name
+
+    def _collection_payload(self, project: Project, name: str) -> dict[str, Any]:
+        kind = self._store.artifacts(project.pk, name)[0].type
+        return {"artifact_collection": CollectionNode(self._context, project, kind, name)}
 
     def _named_run(self, input: Mapping[str, Any]) -> Run:  # noqa: A002
         run = self._store.run_at(ENTITY, input["projectName"], input["runName"])

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from amc_server.clock import iso_time
-from amc_server.errors import Refused
 from amc_server.graphql.context import Context, page
-from amc_server.graphql.filters import read_filters
+from amc_server.graphql.filters import chosen
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
 from amc_server.store.records import LATEST, Artifact, ArtifactFile, Project
+from amc_sweeps.runs.export_file import unix_time
 
 VERSION = re.compile(r"v(\d{1,15})")
 
@@ -42,7 +42,6 @@ class ArtifactNode:
     ttl_duration_seconds = 0
     ttl_is_inherited = True
     commit_hash = None
-    tags: Sequence[Any] = ()
     digest_algorithm = "MANIFEST_MD5"
 
     def __init__(self, context: Context, artifact: Artifact) -> None:
@@ -67,6 +66,14 @@ class ArtifactNode:
 
     def artifact_type(self) -> ArtifactTypeNode:
         return ArtifactTypeNode(self._context, self._project(), self._artifact.type)
+
+    def tags(self) -> list[dict[str, str]]:
+        return [tag_node(tag) for tag in self._context.store.artifact_tags(self._artifact.pk)]
+
+    def artifact_memberships(self) -> dict[str, Any]:
+        """Return the version's place in its own collection; there are no others, because nothing can be linked."""
+        membership = self.artifact_sequence().artifact_membership(f"v{self._artifact.version}")
+        return page([membership] if membership else [], after=None, first=None, wrap=lambda node: node)
 
     def file_count(self) -> int:
         return len(self._context.store.artifact_files(self._artifact.pk))
@@ -101,6 +108,10 @@ class ArtifactNode:
         )
 
 
+def tag_node(tag: str) -> dict[str, str]:
+    return {"id": global_id("Tag", tag), "name": tag}
+
+
 def _alias(artifact: Artifact, alias: str, collection: CollectionNode) -> dict[str, Any]:
     return {
         "id": global_id("ArtifactAlias", f"{artifact.pk}/{alias}"),
@@ -128,8 +139,14 @@ class ArtifactTypeNode:
     def artifact_collection(self, name: str) -> CollectionNode | None:
         return next((collection for collection in self._collections() if collection.name == name), None)
 
-    def artifact_collections(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        return page(self._collections(), after=after, first=first, wrap=lambda collection: collection)
+    def artifact_collections(
+        self,
+        after: str | None = None,
+        first: int | None = None,
+        filters: str | None = None,
+        order: str | None = None,
+    ) -> dict[str, Any]:
+        return page_of_collections(self._collections(), after, first, filters, order)
 
     def _collections(self) -> list[CollectionNode]:
         collections = self._context.store.collections(self._project.pk)
@@ -137,11 +154,19 @@ class ArtifactTypeNode:
         return [CollectionNode(self._context, self._project, self.name, name) for name in names]
 
 
+def page_of_collections(
+    collections: Sequence[CollectionNode], after: str | None, first: int | None, filters: str | None, order: str | None
+) -> dict[str, Any]:
+    """Return a page of the collections that match."""
+    matching = chosen(collections, CollectionNode.values, filters, order)
+    return page(matching, after=after, first=first, wrap=lambda collection: collection)
+
+
 class CollectionNode:
     """The versions of one name."""
 
     __typename = "ArtifactSequence"  # for fields of the interface ArtifactCollection
-    description = None
+    state = "READY"
     digest_algorithm = "MANIFEST_MD5"
 
     def __init__(self, context: Context, project: Project, kind: str, name: str) -> None:
@@ -150,7 +175,24 @@ class CollectionNode:
         self._kind = kind
         self.id = global_id("ArtifactSequence", f"{project.pk}/{name}")
         self.name = name
-        self.tags: dict[str, Any] = {"edges": []}
+
+    def description(self) -> str | None:
+        return self._context.store.collection_description(self._project.pk, self.name)
+
+    def tags(self) -> dict[str, Any]:
+        tags = self._context.store.collection_tags(self._project.pk, self.name)
+        return page(tags, after=None, first=None, wrap=tag_node)
+
+    def values(self) -> dict[str, Any]:
+        """Return what collections are filtered and ordered by."""
+        return {
+            "name": self.name,
+            "type": self._kind,
+            "description": self.description(),
+            "tags": self._context.store.collection_tags(self._project.pk, self.name),
+            "created_at": unix_time(self.created_at()),
+            "updated_at": unix_time(self.updated_at()),
+        }
 
     def _versions(self) -> list[Artifact]:
         versions = self._context.store.artifacts(self._project.pk, self.name)
@@ -168,6 +210,9 @@ class CollectionNode:
         return self._context.nodes.project(self._context, self._project)
 
     def type(self) -> ArtifactTypeNode:
+        return self.default_artifact_type()
+
+    def default_artifact_type(self) -> ArtifactTypeNode:
         return ArtifactTypeNode(self._context, self._project, self._kind)
 
     def aliases(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
@@ -182,14 +227,25 @@ class CollectionNode:
         order: str | None = None,
         filters: str | None = None,
     ) -> dict[str, Any]:
-        """Return the versions, newest first."""
-        if read_filters(filters) not in ({}, {"state": "COMMITTED"}):
-            raise Refused("versions of an artifact cannot be filtered on this server: read them all")
-        versions = sorted(self._versions(), key=lambda item: item.version or 0, reverse=order != "+created_at")
+        """Return the versions, newest first if no order is given."""
+        versions = chosen(self._versions(), self._version_values, filters, order or "-version_index")
         result = page(versions, after=after, first=first, wrap=lambda item: ArtifactNode(self._context, item))
         for edge in result["edges"]:
             edge["version"] = f"v{edge['node'].version_index}"
         return result
+
+    def _version_values(self, version: Artifact) -> dict[str, Any]:
+        return {
+            "state": version.state,
+            "version_index": version.version,
+            "digest": version.digest,
+            "size": version.size,
+            "description": version.description,
+            "aliases": self._context.store.aliases(version.pk),
+            "tags": self._context.store.artifact_tags(version.pk),
+            "created_at": version.created_at,
+            "updated_at": version.updated_at,
+        }
 
     def artifact_membership(self, alias_name: str) -> dict[str, Any] | None:
         version = _version(self._context.store, self._project.pk, self.name, alias_name)
@@ -214,7 +270,6 @@ class CollectionNode:
 class ArtifactFileNode:
     """A file of a version."""
 
-    url: str | None = None  # the client takes directUrl
     upload_multipart_urls = None  # one PUT takes any size
     upload_headers: Sequence[str] = ()
 
@@ -232,8 +287,14 @@ class ArtifactFileNode:
     def artifact(self) -> ArtifactNode:
         return ArtifactNode(self._context, self._artifact)
 
+    def url(self, upload: bool | None = None) -> str | None:
+        return self.direct_url()
+
     def direct_url(self) -> str | None:
-        return self._context.signed_url("blob", self._file.blob, self._file.name) if self._file.blob else None
+        """Return the URL of the bytes, here or where a reference points to; None if they have not arrived."""
+        if self._file.blob is None:
+            return self._context.store.artifact_reference(self._file.pk)
+        return self._context.signed_url("blob", self._file.blob, self._file.name)
 
     def upload_url(self) -> str | None:
         """Return the URL for the bytes; None if they have arrived."""

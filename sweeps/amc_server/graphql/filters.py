@@ -1,13 +1,14 @@
-"""W&B's filters and orders of runs: the part of MongoDB's query language that the client documents."""
+"""W&B's filters and orders of runs and artifacts: the part of MongoDB's query language that the client documents."""
 
 from __future__ import annotations
 
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import re2
 
@@ -19,6 +20,7 @@ from amc_sweeps.runs.export_file import unix_time
 from amc_sweeps.values import MISSING, as_number, look_up
 
 Predicate = Callable[["Fields"], bool]
+T = TypeVar("T")
 
 LONGEST_PATTERN = 1000  # characters
 LONGEST_FIELD = 1000  # characters of the name of a field
@@ -325,3 +327,37 @@ def _rank(value: Any) -> tuple[int, float, str]:
         return (1, 0.0, value)
     number = as_number(value)
     return _LAST if number is None or math.isnan(number) else (0, number, "")
+
+
+class _NamedValues:
+    """A version or a collection of artifacts as filters see it; times are in Unix time."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def get(self, path: str) -> Any:
+        """Return the value of a name, in snake or camel case, or ``MISSING``.
+
+        Raises:
+            Refused: there is no such name.
+        """
+        name = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", path[:LONGEST_FIELD]).lower()
+        if name not in self._values:
+            allowed = ", ".join(sorted(self._values))
+            raise Refused(f"artifacts cannot be filtered or ordered by {path[:80]!r} here; possible are {allowed}")
+        value = self._values[name]
+        return MISSING if value is None else value
+
+
+def chosen(
+    items: Iterable[T], values_of: Callable[[T], Mapping[str, Any]], filters: str | None, order: str | None
+) -> list[T]:
+    """Return the items that match, in an order such as ``-created_at``; without one as they come.
+
+    Raises:
+        Refused: the filters or the order name no value, or are not in W&B's language.
+    """
+    matches = predicate(read_filters(filters))
+    by_fields = {cast(Fields, _NamedValues(values_of(item))): item for item in items}
+    matching = [fields for fields in by_fields if matches(fields)]
+    return [by_fields[fields] for fields in (sort(matching, order) if order else matching)]

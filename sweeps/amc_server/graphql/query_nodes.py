@@ -11,11 +11,17 @@ from typing import Any
 from amc_server.clients import NEWEST_TESTED, OLDEST_TESTED
 from amc_server.clock import iso_time
 from amc_server.errors import Refused
-from amc_server.graphql.artifact_nodes import ArtifactNode, ArtifactTypeNode, CollectionNode, find_artifact
+from amc_server.graphql.artifact_nodes import (
+    ArtifactNode,
+    ArtifactTypeNode,
+    CollectionNode,
+    find_artifact,
+    page_of_collections,
+)
 from amc_server.graphql.context import Context, EntityNode, Nodes, UserNode, page
 from amc_server.graphql.filters import Fields, find_runs, predicate, read_filters, sort
 from amc_server.graphql.run_nodes import RunNode
-from amc_server.ids import global_id, read_global_id
+from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
 
@@ -55,6 +61,18 @@ class QueryRoot:
     def artifact(self, id: str) -> ArtifactNode | None:  # noqa: A002 - the schema's name
         artifact = self._context.store.artifact(read_global_id("Artifact", id))
         return ArtifactNode(self._context, artifact) if artifact else None
+
+    def artifact_collection(self, id: str) -> CollectionNode | None:  # noqa: A002
+        project, name = read_collection_id(id)
+        kinds = [kind for kind, collection in self._context.store.collections(project) if collection == name]
+        if not kinds:
+            return None
+        return CollectionNode(self._context, self._context.store.project_by_key(project), kinds[0], name)
+
+    def client_id_mapping(self, client_id: str) -> dict[str, str] | None:
+        """Return the id of the version that a client knows by its own id; a reference to its file needs it."""
+        artifact = self._context.store.artifact_of_client(client_id)
+        return {"server_id": global_id("Artifact", artifact.pk)} if artifact else None
 
     def models(
         self, entity_name: str | None = None, after: str | None = None, first: int | None = None
@@ -160,6 +178,17 @@ class ProjectNode:
         collections = self._context.store.collections(self._project.pk)
         kinds = [kind for kind, collection in collections if collection == name]
         return CollectionNode(self._context, self._project, kinds[0], name) if kinds else None
+
+    def artifact_collections(
+        self,
+        after: str | None = None,
+        first: int | None = None,
+        filters: str | None = None,
+        order: str | None = None,
+    ) -> dict[str, Any]:
+        names = self._context.store.collections(self._project.pk)
+        collections = [CollectionNode(self._context, self._project, kind, name) for kind, name in names]
+        return page_of_collections(collections, after, first, filters, order)
 
     def artifact_collection_membership(self, name: str) -> dict[str, Any] | None:
         collection_name, _, alias = name.partition(":")

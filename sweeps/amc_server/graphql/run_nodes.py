@@ -172,7 +172,7 @@ class RunNode:
         }
 
     def output_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        logged = self._context.store.artifacts_of_run(self._run.pk)
+        logged = self._context.store.artifacts_logged_by(self._run.pk)
         return self._artifacts([artifact for artifact in logged if artifact.is_committed], after, first)
 
     def input_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,23 @@ class FileEndpoints:
             raise Refused("the file has been deleted", status=404)
         return _attachment(path, claim[1])
 
+    async def download_artifact_file(self, request: Request) -> Response:
+        """Send one file of an artifact, which its MD5 names: the client downloads single files so."""
+        path = request.path_params
+        names: list[str] = path["rest"].split("/")  # [BIRTH_ARTIFACT/]MD5/NAME
+        hexadecimal, name = ["", *names][-2:]
+
+        def find() -> Path:
+            with self._storage.read() as store:
+                project = store.project(path["entity"], path["project"])
+                md5 = _md5_of(hexadecimal)
+                blob = store.blob_of_artifact_file(project.pk, md5, name) if project else None
+            if blob is None:
+                raise Refused(f"project {path['project'][:80]!r} has no artifact file {name[:200]!r}", status=404)
+            return self._blobs.path(blob)
+
+        return _attachment(await run_in_threadpool(find), name)
+
     async def download(self, request: Request) -> Response:
         def find() -> tuple[Path, str]:
             with self._storage.read() as store:
@@ -107,6 +125,18 @@ class FileEndpoints:
             return self._blobs.path(file.blob), file.name
 
         return _attachment(*await run_in_threadpool(find))
+
+
+def _md5_of(hexadecimal: str) -> str:
+    """Return an MD5 in base64, as it is stored.
+
+    Raises:
+        Refused: it is not hexadecimal (404).
+    """
+    try:
+        return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+    except ValueError as error:
+        raise Refused(f"{hexadecimal[:80]!r} is not the MD5 of a file", status=404) from error
 
 
 def _attachment(path: Path, name: str) -> Response:

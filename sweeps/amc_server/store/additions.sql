@@ -21,3 +21,35 @@ CREATE TABLE IF NOT EXISTS prior_runs (
     PRIMARY KEY (sweep, run)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sweeps_of_prior_run ON prior_runs (run);
+
+-- Of artifacts: further runs that logged the same content, and the client ids by which requests name a version.
+CREATE TABLE IF NOT EXISTS artifact_outputs (
+    run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+    artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE,
+    PRIMARY KEY (run, artifact)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS artifact_client_ids (
+    client_id TEXT PRIMARY KEY,
+    artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS artifact_tags (
+    artifact INTEGER NOT NULL REFERENCES artifacts ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (artifact, tag)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS collection_tags (
+    project INTEGER NOT NULL REFERENCES projects ON DELETE CASCADE,
+    collection TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (project, collection, tag)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS collection_descriptions (
+    project INTEGER NOT NULL REFERENCES projects ON DELETE CASCADE,
+    collection TEXT NOT NULL,
+    description TEXT NOT NULL,
+    PRIMARY KEY (project, collection)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS artifact_references (
+    file INTEGER PRIMARY KEY REFERENCES artifact_files ON DELETE CASCADE,
+    url TEXT NOT NULL
+) STRICT;

@@ -334,6 +334,45 @@ class Reader:
         """Return the artifacts that the run logged, oldest first."""
         return self._records(Artifact, "WHERE run = ? ORDER BY pk", run)
 
+    def artifacts_logged_by(self, run: int) -> list[Artifact]:
+        """Return the artifacts that the run logged, oldest first, also those whose content another run logged first."""
+        rest = "WHERE run = ? OR pk IN (SELECT artifact FROM artifact_outputs WHERE run = ?) ORDER BY pk"
+        return self._records(Artifact, rest, run, run)
+
+    def artifact_of_client(self, client_id: str) -> Artifact | None:
+        """Return the version that a client's own id means."""
+        pk = self._value("SELECT artifact FROM artifact_client_ids WHERE client_id = ?", client_id)
+        return self.artifact(pk) if pk is not None else self._record(Artifact, "WHERE client_id = ?", client_id)
+
+    def artifact_reference(self, file: int) -> str | None:
+        """Return the URL that a file of an artifact points to; None if the file is stored here."""
+        url: str | None = self._value("SELECT url FROM artifact_references WHERE file = ?", file)
+        return url
+
+    def artifact_tags(self, artifact: int) -> list[str]:
+        """Return the version's tags by name."""
+        return [row[0] for row in self._rows("SELECT tag FROM artifact_tags WHERE artifact = ? ORDER BY tag", artifact)]
+
+    def collection_tags(self, project: int, collection: str) -> list[str]:
+        """Return the collection's tags by name."""
+        sql = "SELECT tag FROM collection_tags WHERE project = ? AND collection = ? ORDER BY tag"
+        return [row[0] for row in self._rows(sql, project, collection)]
+
+    def collection_description(self, project: int, collection: str) -> str | None:
+        sql = "SELECT description FROM collection_descriptions WHERE project = ? AND collection = ?"
+        description: str | None = self._value(sql, project, collection)
+        return description
+
+    def blob_of_artifact_file(self, project: int, md5: str, name: str) -> str | None:
+        """Return the blob of a committed file with that MD5 (base64); one whose last name is ``name`` comes first."""
+        sql = (
+            "SELECT blob FROM artifact_files JOIN artifacts ON artifacts.pk = artifact_files.artifact"
+            " WHERE project = ? AND state = 'COMMITTED' AND md5 = ? AND blob IS NOT NULL"
+            " ORDER BY name != ? LIMIT 1"
+        )
+        blob: str | None = self._value(sql, project, md5, name)
+        return blob
+
     def artifacts_used_by(self, run: int) -> list[Artifact]:
         """Return the artifacts that the run used, oldest first."""
         rest = "WHERE pk IN (SELECT artifact FROM artifact_uses WHERE run = ?) ORDER BY pk"

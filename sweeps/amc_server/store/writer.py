@@ -172,5 +172,63 @@ class Writer(Reader):
             (sweep, run, parameters, low, high, last),
         )
 
+    def put_output(self, run: int, artifact: int) -> None:
+        """Record that the run logged a version whose content was there already."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO artifact_outputs (run, artifact) VALUES (?, ?)", (run, artifact)
+        )
+
+    def put_reference(self, artifact: int, name: str, entry: Mapping[str, Any], now: float) -> None:
+        """Record an entry of a manifest that points to a place elsewhere as a file without bytes."""
+        size = entry.get("size")
+        file = self.insert(
+            "artifact_files",
+            artifact=artifact,
+            name=name,
+            md5=_storable(entry.get("digest")),
+            size=size if isinstance(size, int) and 0 <= size < 2**53 else 0,
+            updated_at=now,
+        )
+        self.insert("artifact_references", file=file, url=_storable(entry["ref"]))
+
+    def put_client_id(self, client_id: str, artifact: int) -> None:
+        sql = "INSERT OR REPLACE INTO artifact_client_ids (client_id, artifact) VALUES (?, ?)"
+        self._connection.execute(sql, (client_id, artifact))
+
+    def put_artifact_tag(self, artifact: int, tag: str) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO artifact_tags (artifact, tag) VALUES (?, ?)", (artifact, tag))
+
+    def remove_artifact_tag(self, artifact: int, tag: str) -> None:
+        self._connection.execute("DELETE FROM artifact_tags WHERE artifact = ? AND tag = ?", (artifact, tag))
+
+    def put_collection_tag(self, project: int, collection: str, tag: str) -> None:
+        sql = "INSERT OR IGNORE INTO collection_tags (project, collection, tag) VALUES (?, ?, ?)"
+        self._connection.execute(sql, (project, collection, tag))
+
+    def remove_collection_tag(self, project: int, collection: str, tag: str) -> None:
+        sql = "DELETE FROM collection_tags WHERE project = ? AND collection = ? AND tag = ?"
+        self._connection.execute(sql, (project, collection, tag))
+
+    def put_collection_description(self, project: int, collection: str, description: str) -> None:
+        sql = "INSERT OR REPLACE INTO collection_descriptions (project, collection, description) VALUES (?, ?, ?)"
+        self._connection.execute(sql, (project, collection, description))
+
+    def rename_collection(self, project: int, collection: str, name: str) -> None:
+        for table in ("artifacts", "artifact_aliases", "collection_tags", "collection_descriptions"):
+            sql = f"UPDATE {table} SET collection = ? WHERE project = ? AND collection = ?"
+            self._connection.execute(sql, (name, project, collection))
+
+    def delete_collection(self, project: int, collection: str) -> list[str]:
+        """Remove all versions of a name and what is known of it; return the blobs that nothing names any more."""
+        blobs = [blob for item in self.artifacts(project, collection) for blob in self.delete_artifact(item)]
+        for table in ("collection_tags", "collection_descriptions"):
+            self._connection.execute(f"DELETE FROM {table} WHERE project = ? AND collection = ?", (project, collection))
+        return blobs
+
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _storable(value: object) -> str:
+    """Return the value as a text without lone surrogates, which SQLite does not take."""
+    return str(value).encode("utf-8", "replace").decode()
