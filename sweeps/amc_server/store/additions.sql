@@ -53,3 +53,4 @@ CREATE TABLE IF NOT EXISTS artifact_references (
     file INTEGER PRIMARY KEY REFERENCES artifact_files ON DELETE CASCADE,
     url TEXT NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS artifact_files_by_md5 ON artifact_files (md5);

@@ -33,10 +33,11 @@ def check_name(name: str) -> str:
     """Return the file name that a client gave.
 
     Raises:
-        Refused: the name would lead out of the folder that somebody downloads the file to.
+        Refused: the name would lead out of the folder that somebody downloads the file to, or cannot be stored.
     """
     parts = name.split("/")
-    if not name or len(name) > MAX_NAME_LENGTH or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+    bad_letter = any(letter in "\0\\" or "\ud800" <= letter <= "\udfff" for letter in name)  # lone surrogates
+    if not name or len(name) > MAX_NAME_LENGTH or name.startswith("/") or ".." in parts or bad_letter:
         raise Refused(
             f"{name[:100]!r} cannot be a file's name: give a relative path without .. of at most 1024 letters"
         )

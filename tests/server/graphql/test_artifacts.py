@@ -242,3 +242,21 @@ def test_references_to_other_places_need_no_upload() -> None:
     announced = ArtifactFile(2, 1, "b", "m", None, 0, 0.0)
     manifest = {"contents": {"a": {}, "b": {}, "far": {"ref": "s3://x"}}}
     assert missing_files(manifest, [uploaded, announced]) == ["b"]
+
+
+@pytest.mark.parametrize("more", [{"size": 10**30, "digest": ["x"]}, {"size": "a", "digest": "\ud800"}])
+def test_odd_facts_about_a_reference_are_stored_as_far_as_they_can_be(
+    server: InProcessServer, more: dict[str, Any]
+) -> None:
+    artifact = create(server, b"one")["id"]
+    send_manifest(server, artifact, {"far": {"ref": "s3://x\ud800", **more}})
+    committed = server.graphql(COMMIT, artifactID=artifact)["commitArtifact"]["artifact"]
+    assert (committed["versionIndex"], committed["size"]) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/x", "a\ud800"])
+def test_a_reference_with_a_name_that_cannot_be_stored_is_refused(server: InProcessServer, name: str) -> None:
+    artifact = create(server, b"one")["id"]
+    send_manifest(server, artifact, {name: {"ref": "s3://x"}})
+    with pytest.raises(GraphqlRefused, match="file's name"):
+        server.graphql(COMMIT, artifactID=artifact)
