@@ -10,6 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+from amc_sweeps.runs.records import LATEST_TIME
+
 
 class Clock(Protocol):
     """The source of the time; tests have their own."""
@@ -32,5 +34,8 @@ class SystemClock:
 
 
 def iso_time(seconds: float | None) -> str | None:
-    """Return Unix time as W&B writes it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Return Unix time as W&B writes it; a stored time outside of 1970 to 9999 is given as the nearest in it."""
+    if seconds is None:
+        return None
+    in_range = min(max(seconds, 0.0), LATEST_TIME)
+    return datetime.fromtimestamp(in_range, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

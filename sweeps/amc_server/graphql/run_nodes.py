@@ -19,7 +19,9 @@ from amc_server.json_texts import read_json_object
 from amc_server.store.logged_values import log_line, sampled, without_bare_nan
 from amc_server.store.records import Artifact, Run, StoredFile
 from amc_sweeps.runs.run_states import RunState
-from amc_sweeps.values import look_up
+from amc_sweeps.values import as_finite, look_up
+
+LARGEST_INT = 2**31 - 1  # of GraphQL; a larger stored number must not make its project unreadable
 
 MOST_LINES = 10_000  # of console log in one reply
 MOST_SPECS, MOST_KEYS, LONGEST_KEY = 100, 1000, 1000  # of one request for a sampled history
@@ -50,20 +52,20 @@ class RunNode:
         self.host = run.host
         self.created_at = iso_time(run.created_at)
         self.heartbeat_at = iso_time(run.heartbeat_at)
-        self.exitcode = run.exit_code
+        self.exitcode = None if run.exit_code is None or abs(run.exit_code) > LARGEST_INT else run.exit_code
         self.should_stop = run.stop_recorded
         self.stopped = run.state is RunState.KILLED and run.stop_recorded
         self.failed = run.state in (RunState.FAILED, RunState.CRASHED)
         self.running = run.state in (RunState.RUNNING, RunState.PREEMPTING)
         self.stop_reason = run.stop_reason
         self.stop_band = run.stop_band
-        self.stop_value = run.stop_value
-        self.stop_threshold = run.stop_threshold
+        self.stop_value = as_finite(run.stop_value)
+        self.stop_threshold = as_finite(run.stop_threshold)
         self.state_when_exported = run.state_when_exported
         self.unknown_facts = run.unknown_facts
-        self.history_line_count = run.history_lines
-        self.events_line_count = run.event_lines
-        self.log_line_count = run.console_lines
+        self.history_line_count = min(run.history_lines, LARGEST_INT)
+        self.events_line_count = min(run.event_lines, LARGEST_INT)
+        self.log_line_count = min(run.console_lines, LARGEST_INT)
 
     def tags(self) -> list[str]:
         return list(json.loads(self._run.tags))

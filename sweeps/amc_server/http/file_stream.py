@@ -63,8 +63,8 @@ def read_post(body: bytes) -> Post:
     ]
     summary = lines.get(SUMMARY)
     exit_code = content.get("exitcode", 0)
-    if isinstance(exit_code, bool) or not isinstance(exit_code, int) or abs(exit_code) > 2**31:
-        raise Refused(f"exitcode must be a whole number, not {str(exit_code)[:60]}")
+    if isinstance(exit_code, bool) or not isinstance(exit_code, int) or not -MAX_LINE <= exit_code < MAX_LINE:
+        raise Refused(f"exitcode must be a whole number within 32 bits, not {str(exit_code)[:60]}")
     return Post(
         lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
         history_rows=list(rows[HISTORY]),
@@ -152,6 +152,8 @@ def _lines(name: str, chunk: Any) -> list[Line]:
         raise Refused(f"files.{name[:60]}.offset must be a line number from 0, not {str(offset)[:60]}")
     if isinstance(content, str):
         content = [content]
+    if isinstance(content, list) and offset + len(content) >= MAX_LINE:
+        raise Refused(f"files.{name}: line {offset + len(content):,} is beyond the last one possible, {MAX_LINE - 1:,}")
     if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
         raise Refused(f"files.{name[:60]}.content must be a list of texts")
     return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]

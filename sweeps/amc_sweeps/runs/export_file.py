@@ -31,13 +31,14 @@ import json
 import math
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
 from amc_sweeps.number_formats import at_most
-from amc_sweeps.runs.records import parse_time
+from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
 from amc_sweeps.values import is_64_bit, is_whole
 
@@ -89,11 +90,17 @@ _Check = tuple[Callable[[Any], bool], str]
 
 _ID: _Check = (_is_id, "1 to 128 printable characters without a slash")
 _TEXT: _Check = (lambda value: value is None or isinstance(value, str), "a text or null")
-_TIME: _Check = (lambda value: value is None or unix_time(value) is not None, "a time in ISO 8601, or null")
-_WHOLE: _Check = (lambda value: value is None or is_64_bit(value), "a whole number within 64 bits, or null")
+_TIME: _Check = (
+    lambda value: value is None or 0 <= (unix_time(value) or -1) < LATEST_TIME,
+    "a time in ISO 8601 from 1970 to 9999, or null",
+)
+_WHOLE: _Check = (
+    lambda value: value is None or (is_64_bit(value) and -(2**31) <= value < 2**31),
+    "a whole number within 32 bits, or null",
+)
 _NUMBER: _Check = (
-    lambda value: value is None or is_64_bit(value) or isinstance(value, float),
-    "a number or null; a whole one within 64 bits",
+    lambda value: value is None or is_64_bit(value) or (isinstance(value, float) and math.isfinite(value)),
+    "a finite number or null; a whole one within 64 bits",
 )
 _MAPPING: _Check = (_is_mapping, "a mapping; dates in it are quoted")
 
@@ -253,7 +260,8 @@ def _records(
 def unix_time(value: Any) -> float | None:
     """Return the Unix time of an ISO 8601 text, or of the date that YAML makes of one; None for anything else."""
     time = parse_time(value)
-    return None if time is None else time.timestamp()
+    # Not time.timestamp(): it raises for the first and the last day of the calendar.
+    return None if time is None else (time - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
 
 
 def was_alive(run: Record) -> bool:

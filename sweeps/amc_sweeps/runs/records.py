@@ -15,6 +15,8 @@ from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.claims import Claim
 from amc_sweeps.values import as_number, look_up, printable
 
+LATEST_TIME = 253_402_128_000.0  # Unix time of 30 December 9999: one day before the last date of Python, for time zones
+
 Goal = Literal["minimize", "maximize"]
 
 

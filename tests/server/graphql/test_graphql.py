@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -531,3 +532,31 @@ def test_field_names_become_snake_case(camel: str, snake: str) -> None:
 def test_a_document_with_a_fragment_cycle_is_refused() -> None:
     with pytest.raises(UnknownError, match="spread"):
         prepare("query Q { viewer { ...A } } fragment A on User { id ...A }", "Q")
+
+
+def test_odd_stored_values_cost_one_field_of_one_run(server: InProcessServer) -> None:
+    server.begin("odd")
+    server.begin("plain")
+    with server.storage.write() as store:
+        pk = store.insert("projects", entity="local", name="other", created_at=1e300)
+        odd = next(run for run in store.runs(1) if run.id == "odd")
+        store.update(
+            "runs",
+            odd.pk,
+            created_at=-1e12,
+            heartbeat_at=1e300,
+            exit_code=99999999999,
+            stop_threshold=math.inf,
+            history_lines=2**31,
+            summary='{"huge": 1' + "0" * 400 + ', "half": "\\ud800", "\\udfff": 1}',
+        )
+    assert pk > 0
+    document = """query { project(name: "p", entityName: "local") { runs { edges { node {
+        name createdAt heartbeatAt exitcode stopThreshold historyLineCount summaryMetrics } } } } }"""
+    runs = {edge["node"]["name"]: edge["node"] for edge in server.graphql(document)["project"]["runs"]["edges"]}
+    assert set(runs) == {"odd", "plain"}
+    assert (runs["odd"]["exitcode"], runs["odd"]["stopThreshold"]) == (None, None)
+    assert runs["odd"]["createdAt"].startswith("1970-01-01")
+    assert runs["odd"]["heartbeatAt"].startswith("9999-12-30")
+    for path in ("/", "/local/p", "/local/p/runs/odd"):
+        assert server.request("GET", path).status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import subprocess
@@ -427,3 +428,20 @@ def _unpacked(folder: Path) -> Path:
     restored.mkdir()
     subprocess.run(["tar", "--extract", "--file", folder / "backup.tar", "--directory", restored], check=True)
     return restored
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("created_at", "0001-01-01T00:00:00+14:00"),
+        ("created_at", "9999-12-31T23:59:59-12:00"),
+        ("heartbeat_at", "1969-12-31T00:00:00Z"),
+        ("exit_code", 2**31),
+        ("exit_code", 99999999999),
+        ("stop_threshold", math.inf),
+    ],
+)
+def test_a_value_that_no_query_could_show_is_refused(server: InProcessServer, field: str, value: Any) -> None:
+    status, answer = send(server, run(0, **{field: value}))
+    assert status == 400
+    assert f"{field} is" in answer["errors"][0]["message"]
