@@ -153,7 +153,9 @@ def _lines(name: str, chunk: Any) -> list[Line]:
     if isinstance(content, str):
         content = [content]
     if isinstance(content, list) and offset + len(content) >= MAX_LINE:
-        raise Refused(f"files.{name}: line {offset + len(content):,} is beyond the last one possible, {MAX_LINE - 1:,}")
+        raise Refused(
+            f"files.{name[:60]}: line {offset + len(content):,} is beyond the last one possible, {MAX_LINE - 1:,}"
+        )
     if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
         raise Refused(f"files.{name[:60]}.content must be a list of texts")
     return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]

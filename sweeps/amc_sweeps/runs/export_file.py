@@ -91,7 +91,7 @@ _Check = tuple[Callable[[Any], bool], str]
 _ID: _Check = (_is_id, "1 to 128 printable characters without a slash")
 _TEXT: _Check = (lambda value: value is None or isinstance(value, str), "a text or null")
 _TIME: _Check = (
-    lambda value: value is None or 0 <= (unix_time(value) or -1) < LATEST_TIME,
+    lambda value: value is None or ((time := unix_time(value)) is not None and 0 <= time <= LATEST_TIME),
     "a time in ISO 8601 from 1970 to 9999, or null",
 )
 _WHOLE: _Check = (

@@ -287,7 +287,7 @@ def test_no_name_becomes_markup_in_markdown(name: str) -> None:
 
 
 def test_no_report_carries_control_characters_of_names_values_or_logs() -> None:
-    hostile = "\x1b]0;owned\x07\x1b[2J\u202egpj\x9b31m"
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202egpj\x9b31m\u061c"
     log = f"line\n{hostile}\nRuntimeError: {hostile}"
     config = {"lr": 0.1, "optimizer": hostile, hostile: 1}
     first = run("a", [0.5, 0.6], "failed", name=hostile, host=hostile, log_tail=log, notes=hostile, config=config)
@@ -296,7 +296,7 @@ def test_no_report_carries_control_characters_of_names_values_or_logs() -> None:
     terminal = io.StringIO()
     print_report(analysed, Console(file=terminal, width=160, markup=False))
     for text in (terminal.getvalue(), to_markdown(analysed), to_html(analysed), to_csv(analysed), to_json(analysed)):
-        assert not re.search("[\x1b\x07\x9b\u202e]", text)
+        assert not re.search("[\x1b\x07\x9b\u202e\u061c]", text)
     assert r"\x1b[2J" in terminal.getvalue(), "the name is shown with its escapes"
 
 

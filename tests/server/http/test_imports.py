@@ -445,3 +445,8 @@ def test_a_value_that_no_query_could_show_is_refused(server: InProcessServer, fi
     status, answer = send(server, run(0, **{field: value}))
     assert status == 400
     assert f"{field} is" in answer["errors"][0]["message"]
+
+
+def test_the_first_and_the_last_time_that_queries_show_are_taken(server: InProcessServer) -> None:
+    first, last = "1970-01-01T00:00:00Z", "9999-12-30T00:00:00Z"
+    assert send(server, run(0, created_at=first, heartbeat_at=last))[0] == 200
