@@ -16,13 +16,14 @@ from tiny_files import synthetic_file
 from amc_agents.trial.end_and_history import read_rows
 from amc_agents.trial.relaunch import RelaunchError, as_flags, recorded_settings, require_ended, require_epochs_left
 from amc_core.config import TrialConfig
+from amc_core.training.checkpoint import load_checkpoint
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.references import Kind, find_target, parse_reference
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(tmp_path / "server", options=("--limit", "silence_s=4")) as running:
+    with EmbeddedServer(tmp_path / "server", options=("--limit", "silence_s=10")) as running:
         yield running
 
 
@@ -38,11 +39,14 @@ def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server:
     psutil.Process(trial.pid).resume()
     assert (refused.returncode, "run local/demo/gem is running, last heard at" in refused.stderr) == (2, True)
     machine.wait_for_epoch("gem", 2, trial)
+    checkpoint = machine.runs / "gem" / "last.pt"
+    wait_until(lambda: load_checkpoint(checkpoint).epoch >= 2, "the checkpoint follows the row of its epoch")
     signal_all(trial, signal.SIGKILL)
     trial.wait(timeout=15)
     wait_until(lambda: run_of(server, "gem")["state"] == "crashed", "its silence is noticed")
     logged = machine.epochs("gem")
     assert logged > len(run_of(server, "gem")["history"])
+    saved = load_checkpoint(checkpoint).epoch  # the kill may have come between a row and its checkpoint
 
     elsewhere = Machine("gpu-2", tmp_path, server, data)
     no_checkpoint = elsewhere.amc_sweep("resume", "gem")
@@ -60,7 +64,7 @@ def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server:
     page = f"{server.base_url}/local/demo/runs/gem"
     resumed = machine.amc_sweep("resume", page, "--epochs", str(EPOCHS + 1))
     assert resumed.returncode == 0, resumed.stderr
-    assert f"goes on after epoch {logged}" in resumed.stderr
+    assert f"goes on after epoch {saved}" in resumed.stderr
     recorded = run_of(server, "gem")
     assert (recorded["state"], recorded["summary"]["end_reason"]) == ("finished", "completed")
     assert [row["_step"] for row in recorded["history"]] == list(range(EPOCHS + 1))
