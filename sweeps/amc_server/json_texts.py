@@ -34,3 +34,8 @@ def read_json_object(text: str | bytes, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(f"{name}: a JSON object is needed, not {str(text)[:80]!r}")
     return value
+
+
+def without_surrogates(text: str) -> str:
+    """Return the text without lone surrogates, which JSON can hold, and UTF-8, SQLite and RE2 cannot."""
+    return text.encode("utf-8", "replace").decode()

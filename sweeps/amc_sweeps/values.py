@@ -48,6 +48,11 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_32_bit(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an int that GraphQL's Int holds; True and False are not."""
+    return is_whole(value) and -(2**31) <= value < 2**31
+
+
 def is_64_bit(value: Any) -> TypeGuard[int]:
     """Return whether a value is an int that a database holds; True and False are not."""
     return is_whole(value) and -(2**63) <= value < 2**63

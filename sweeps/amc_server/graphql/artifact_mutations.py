@@ -31,8 +31,8 @@ _NAME = re.compile(r"[\w.\-]{1,128}")
 _TAG = re.compile(r"[-\w]+(?: +[-\w]+)*")
 
 
-def missing_files(manifest: object, files: Sequence[ArtifactFile]) -> list[str]:
-    """Return the files of a manifest that have not been uploaded; references to other places need no upload.
+def _entries(manifest: object) -> dict[str, dict[str, Any]]:
+    """Return what a manifest names, by name.
 
     Raises:
         Refused: it is not a manifest.
@@ -40,20 +40,29 @@ def missing_files(manifest: object, files: Sequence[ArtifactFile]) -> list[str]:
     contents = manifest.get("contents") if isinstance(manifest, dict) else None
     if not isinstance(contents, dict) or not all(isinstance(entry, dict) for entry in contents.values()):
         raise Refused("the manifest must be a JSON object with contents")
+    return contents
+
+
+def missing_files(manifest: object, files: Sequence[ArtifactFile]) -> list[str]:
+    """Return the files of a manifest that have not been uploaded; references to other places need no upload.
+
+    Raises:
+        Refused: it is not a manifest.
+    """
     uploaded = {file.name for file in files if file.blob is not None}
-    return sorted(name for name, entry in contents.items() if not entry.get("ref") and name not in uploaded)
+    entries = _entries(manifest).items()
+    return sorted(name for name, entry in entries if not entry.get("ref") and name not in uploaded)
 
 
 def _unlisted(manifest: object, files: Sequence[ArtifactFile]) -> list[ArtifactFile]:
     """Return the uploaded files that the manifest does not name as such."""
-    contents = manifest.get("contents", {}) if isinstance(manifest, dict) else {}
+    contents = _entries(manifest)
     return [file for file in files if file.name not in contents or contents[file.name].get("ref")]
 
 
 def _references(manifest: object) -> dict[str, Mapping[str, Any]]:
     """Return the manifest's entries that point to a place elsewhere, by name."""
-    contents = manifest.get("contents", {}) if isinstance(manifest, dict) else {}
-    return {check_name(name): entry for name, entry in contents.items() if entry.get("ref")}
+    return {check_name(name): entry for name, entry in _entries(manifest).items() if entry.get("ref")}
 
 
 def _check_name(role: str, name: str) -> None:

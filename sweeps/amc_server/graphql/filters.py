@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import re2
 
 from amc_server.errors import Refused
-from amc_server.json_texts import read_json_object
+from amc_server.json_texts import read_json_object, without_surrogates
 from amc_server.store.reader import Reader
 from amc_server.store.records import Project, Run
 from amc_sweeps.runs.export_file import unix_time
@@ -208,7 +208,7 @@ def _operator(name: str, operand: Any) -> Callable[[Any], bool]:
         if not isinstance(operand, str):
             raise Refused("$regex takes a text")
         compiled = pattern(operand)
-        return lambda actual: isinstance(actual, str) and compiled.search(_storable(actual)) is not None
+        return lambda actual: isinstance(actual, str) and compiled.search(without_surrogates(actual)) is not None
     if name in ("$in", "$nin"):
         if not isinstance(operand, list):
             raise Refused(f"{name} takes a list")
@@ -238,11 +238,6 @@ def _is_in(items: Sequence[Any]) -> Callable[[Any], bool]:
 
 def _negated(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda actual: not test(actual)
-
-
-def _storable(text: str) -> str:
-    """Return the text without lone surrogates, which RE2 does not take."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _unknown(name: str) -> str:

@@ -24,6 +24,7 @@ from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
+from amc_sweeps.values import is_32_bit
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
 FIRST_HEARTBEAT_S = 60.0  # from an agent's registration to its first heartbeat; it sends one every 5 s
@@ -257,7 +258,7 @@ class SweepNode:
         config = self._sweep.parsed_config()
         bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
         expected = min((bound for bound in bounds if bound is not None), default=None)
-        return expected if expected is not None and expected < 2**31 else None  # GraphQL's Int has 32 bits
+        return expected if is_32_bit(expected) else None
 
     def project(self) -> ProjectNode:
         return ProjectNode(self._context, self._context.store.project_by_key(self._sweep.project))

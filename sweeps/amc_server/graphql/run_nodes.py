@@ -19,7 +19,7 @@ from amc_server.json_texts import read_json_object
 from amc_server.store.logged_values import log_line, sampled, without_bare_nan
 from amc_server.store.records import Artifact, Run, StoredFile
 from amc_sweeps.runs.run_states import RunState
-from amc_sweeps.values import as_finite, look_up
+from amc_sweeps.values import as_finite, is_32_bit, look_up
 
 LARGEST_INT = 2**31 - 1  # of GraphQL; a larger stored number must not make its project unreadable
 
@@ -52,7 +52,7 @@ class RunNode:
         self.host = run.host
         self.created_at = iso_time(run.created_at)
         self.heartbeat_at = iso_time(run.heartbeat_at)
-        self.exitcode = None if run.exit_code is None or abs(run.exit_code) > LARGEST_INT else run.exit_code
+        self.exitcode = run.exit_code if is_32_bit(run.exit_code) else None
         self.should_stop = run.stop_recorded
         self.stopped = run.state is RunState.KILLED and run.stop_recorded
         self.failed = run.state in (RunState.FAILED, RunState.CRASHED)

@@ -15,12 +15,13 @@ from typing import Any
 
 from amc_server.errors import Refused
 from amc_server.http.shared_writers import merged, numbered, with_step
-from amc_server.json_texts import read_json_object
+from amc_server.json_texts import read_json_object, without_surrogates
 from amc_server.scheduling import points
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.store.logged_values import history_line
 from amc_server.store.records import Line, Run
 from amc_server.store.writer import Writer
+from amc_sweeps.values import is_32_bit
 
 MAX_LINE = 2**31
 HISTORY, SUMMARY, EVENTS, CONSOLE = "wandb-history.jsonl", "wandb-summary.json", "wandb-events.jsonl", "output.log"
@@ -63,7 +64,7 @@ def read_post(body: bytes) -> Post:
     ]
     summary = lines.get(SUMMARY)
     exit_code = content.get("exitcode", 0)
-    if isinstance(exit_code, bool) or not isinstance(exit_code, int) or not -MAX_LINE <= exit_code < MAX_LINE:
+    if not is_32_bit(exit_code):
         raise Refused(f"exitcode must be a whole number within 32 bits, not {str(exit_code)[:60]}")
     return Post(
         lines={name: lines[name] for name in (HISTORY, EVENTS, CONSOLE) if lines.get(name)},
@@ -158,9 +159,4 @@ def _lines(name: str, chunk: Any) -> list[Line]:
         )
     if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
         raise Refused(f"files.{name[:60]}.content must be a list of texts")
-    return [Line(offset + index, _storable(line)) for index, line in enumerate(content)]
-
-
-def _storable(text: str) -> str:
-    """Return the text without lone surrogates, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
+    return [Line(offset + index, without_surrogates(line)) for index, line in enumerate(content)]

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from amc_server.errors import Refused
-from amc_server.json_texts import read_json
+from amc_server.json_texts import read_json, without_surrogates
 from amc_server.pages.templates import message_page
 from amc_server.store.storage import describe_failure, is_locked
 
@@ -76,7 +76,7 @@ def base_url_of(request: Request) -> str:
 
 async def _refused(request: Request, error: Refused) -> Response:
     if "text/html" in request.headers.get("accept", ""):
-        text = error.message.encode("utf-8", "replace").decode()
+        text = without_surrogates(error.message)
         return HTMLResponse(message_page(text), status_code=error.status or 400)
     return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
 

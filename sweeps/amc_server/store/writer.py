@@ -12,6 +12,7 @@ from typing import Any
 
 from amc_server.errors import Refused
 from amc_server.ids import is_plain_name
+from amc_server.json_texts import without_surrogates
 from amc_server.store.curves import CurveCache
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, LATEST, Artifact, Line, Project
@@ -185,11 +186,11 @@ class Writer(Reader):
             "artifact_files",
             artifact=artifact,
             name=name,
-            md5=_storable(entry.get("digest")),
+            md5=without_surrogates(str(entry.get("digest"))),
             size=size if isinstance(size, int) and 0 <= size < 2**53 else 0,
             updated_at=now,
         )
-        self.insert("artifact_references", file=file, url=_storable(entry["ref"]))
+        self.insert("artifact_references", file=file, url=without_surrogates(str(entry["ref"])))
 
     def put_client_id(self, client_id: str, artifact: int) -> None:
         sql = "INSERT OR REPLACE INTO artifact_client_ids (client_id, artifact) VALUES (?, ?)"
@@ -227,8 +228,3 @@ class Writer(Reader):
 
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-
-
-def _storable(value: object) -> str:
-    """Return the value as a text without lone surrogates, which SQLite does not take."""
-    return str(value).encode("utf-8", "replace").decode()

@@ -40,7 +40,7 @@ from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
 from amc_sweeps.number_formats import at_most
 from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
-from amc_sweeps.values import is_64_bit, is_whole
+from amc_sweeps.values import is_32_bit, is_64_bit, is_whole
 
 FORMAT = "amc-sweep-export"
 VERSION = 2
@@ -94,10 +94,7 @@ _TIME: _Check = (
     lambda value: value is None or ((time := unix_time(value)) is not None and 0 <= time <= LATEST_TIME),
     "a time in ISO 8601 from 1970 to 9999, or null",
 )
-_WHOLE: _Check = (
-    lambda value: value is None or (is_64_bit(value) and -(2**31) <= value < 2**31),
-    "a whole number within 32 bits, or null",
-)
+_WHOLE: _Check = (lambda value: value is None or is_32_bit(value), "a whole number within 32 bits, or null")
 _NUMBER: _Check = (
     lambda value: value is None or is_64_bit(value) or (isinstance(value, float) and math.isfinite(value)),
     "a finite number or null; a whole one within 64 bits",
