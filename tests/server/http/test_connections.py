@@ -54,3 +54,33 @@ def test_many_idle_connections_leave_room_for_a_new_one(server: EmbeddedServer) 
         idle[0].settimeout(0.5)
         with contextlib.suppress(ConnectionResetError):
             assert idle[0].recv(1) == b"", "the one that was silent for longest was closed"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nX-Long: ",
+        BEGUN.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked") + b"\r\n0\r\nX-Long: ",
+    ],
+    ids=["address", "header", "trailer"],
+)
+def test_a_head_without_end_is_refused(server: EmbeddedServer, begun: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(begun)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for _ in range(1000):  # together 64 MB
+                connection.sendall(b"x" * 65_536)
+            pytest.fail("the server read on")
+    assert server.health() is not None
+
+
+def test_damaged_requests_are_refused(server: EmbeddedServer) -> None:
+    for request in (
+        b"\x16\x03\x01 TLS?\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ):
+        with connect(server) as connection:
+            connection.sendall(request)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 4")
