@@ -2,13 +2,13 @@
 
 Runs are curves that rise and flatten, plus an offset of the run (its seed) and epoch noise. Some crash at random
 epochs, are stopped by Hyperband, or are cancelled. Only planted effects depend on the configuration.
-Records are built as they are read from a server. The causes of the ends are given.
+Records are built as they are read from a server. The causes of most ends are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from amc_analysis.analyse import rank_runs
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import RunWithHistory
-from amc_sweeps.runs.causes import Cause, Diagnosis
+from amc_sweeps.runs.causes import Cause, Diagnosis, Evidence, classify
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 
 METRIC = Metric("val/combined_acc", "maximize")
@@ -29,6 +29,11 @@ RUN_SD, EPOCH_SD = 0.02, 0.01
 HYPERBAND = {"type": "hyperband", "min_iter": 5, "eta": 3, "strict": True}
 BANDS = (5, 15)
 HOSTS = 4
+# Of the causes that are concluded here; the others are given.
+EVIDENCE: Mapping[Cause, Evidence] = {
+    Cause.DIVERGED: Evidence("failed", not_finite=(METRIC.name,)),
+    Cause.ERROR: Evidence("failed", log_tail="RuntimeError: CUDA error: an illegal memory access was encountered"),
+}
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "max_lr": {"distribution": "log_uniform_values", "min": 1.0e-5, "max": 1.0e-2},
@@ -63,24 +68,30 @@ class Setting:
     hyperband: bool = False
     cancel: float = 0.0  # probability that a run is cut short by a cancellation, at a random epoch
     balanced: bool = False  # listed values come equally often
+    diverge: float = 0.0  # probability that a run ends by a NaN, at a random epoch
+    last_error: float = 0.0  # probability that a complete run fails by a logged error after its last epoch
+    cut_at_2: int = 0  # first runs, which are cancelled in epoch 2
     shift: Callable[[Mapping[str, Any]], float] = lambda _config: 0.0  # a planted effect on every value of a run
 
 
 def random_setting(rng: np.random.Generator) -> Setting:
-    """Draw a setting: 8 to 60 runs, with and without crashes, early stops and cancellations."""
-    return Setting(
+    """Draw a setting: 8 to 60 runs, with and without crashes, early stops, cancellations, and ends of known causes."""
+    ends: dict[str, Any] = ({}, {"diverge": 0.3}, {"last_error": 0.3}, {"n": 9, "cut_at_2": 2})[int(rng.integers(4))]
+    setting = Setting(
         n=int(rng.integers(8, 61)),
         crash=float(rng.choice([0.0, 0.15, 0.4])),
         hyperband=bool(rng.integers(2)),
         cancel=float(rng.choice([0.0, 0.0, 0.15])),
         balanced=bool(rng.integers(2)),
     )
+    return replace(setting, **ends)
 
 
 def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
     """Draw the runs of one sweep, one after the other."""
     runs: list[Simulated] = []
     reached: dict[int, list[float]] = {band: [] for band in BANDS}
+    shared = {name: value for name, value in SHARED.items() if name != "epochs" or not setting.last_error}
     for config in _configs(setting, rng):
         values = curve(rng) + setting.shift(config)
         end, cause = EPOCHS, Cause.COMPLETED
@@ -88,13 +99,20 @@ def simulate(setting: Setting, rng: np.random.Generator) -> list[Simulated]:
             end, cause = int(rng.integers(1, EPOCHS)), Cause.LOST
         elif rng.random() < setting.cancel:
             end, cause = int(rng.integers(1, EPOCHS)), Cause.CANCELLED
+        elif setting.diverge and rng.random() < setting.diverge:
+            end, cause = int(rng.integers(2, EPOCHS)), Cause.DIVERGED
+            values[end - 1] = np.nan
+        if len(runs) < setting.cut_at_2:
+            end, cause = 2, Cause.CANCELLED
         for band in BANDS if setting.hyperband else ():
             if band >= end:
                 break
             reached[band].append(float(values[band - 1]))
             if values[band - 1] < sorted(reached[band], reverse=True)[int(len(reached[band]) / 3)]:
                 end, cause = band, Cause.EARLY_STOPPED
-        run = Simulated({**SHARED, **config}, values[:end].tolist(), cause, f"gpu-{rng.integers(HOSTS)}")
+        if setting.last_error and cause is Cause.COMPLETED and rng.random() < setting.last_error:
+            cause = Cause.ERROR
+        run = Simulated({**shared, **config}, values[:end].tolist(), cause, f"gpu-{rng.integers(HOSTS)}")
         run.summary = _evaluation(run, rng)
         runs.append(run)
     return runs
@@ -121,7 +139,7 @@ def _configs(setting: Setting, rng: np.random.Generator) -> list[dict[str, Any]]
 
 def _evaluation(run: Simulated, rng: np.random.Generator) -> dict[str, Any]:
     """Return the summary of a run: the checkpoint is that of its peak, and test is like validation."""
-    best = int(np.argmax(run.values))
+    best = int(np.nanargmax(run.values))
     if run.cause is not Cause.COMPLETED:
         return {"checkpoint_epoch": best + 1}
     n_val, n_test, value = int(run.config["n_val"]), int(run.config["n_test"]), run.values[best]
@@ -148,7 +166,10 @@ def simulated_sweep(
     }
     records = tuple(_record(f"run{index:04d}", run, metric) for index, run in enumerate(runs))
     diagnoses = {
-        record.run_id: Diagnosis(run.cause, "certain", "simulated") for record, run in zip(records, runs, strict=True)
+        record.run_id: classify(EVIDENCE[run.cause])
+        if run.cause in EVIDENCE
+        else Diagnosis(run.cause, "certain", "simulated")
+        for record, run in zip(records, runs, strict=True)
     }
     record = SweepRecord(
         sweep_id="simulated", entity="local", project="simulated", config=full, state="FINISHED", metric=metric,

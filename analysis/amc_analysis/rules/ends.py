@@ -13,7 +13,7 @@ from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.rules.lookups import number_in
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.number_formats import counted, listed
-from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
+from amc_sweeps.runs.causes import CENSORED, CLIENT_STOP_CODE, ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranked_run import RankedRun
 
@@ -25,28 +25,31 @@ NAN_LEAST = 3  # logged values in a row that are not finite
 
 
 def same_end_epoch(analysed: AnalysedSweep) -> Iterator[Finding]:
-    """Report an epoch in which many more runs were lost or failed than in the epochs around it.
+    """Report an epoch in which many more runs ended for an unknown reason than in the epochs around it.
 
-    Runs that Hyperband or a person stopped are not counted.
+    Runs whose cause is known are not counted: an exit code, a NaN, a line in the log, a stop by Hyperband or a person.
+    Neither are runs that came as far as complete runs do.
     """
     from scipy.special import bdtrc
 
-    ends = Counter(entry.epochs for entry in analysed.ranked if entry.epochs and _may_have_crashed(entry))
+    whole = Counter(entry.epochs for entry in analysed.ranked if entry.cause is Cause.COMPLETED and entry.epochs)
+    unexplained = [entry for entry in analysed.ranked if entry.epochs and _is_unexplained(entry, whole)]
+    ends = Counter(entry.epochs for entry in unexplained)
     for epoch, count in ends.items():
         around = range(max(1, epoch - SAME_END_NEAR), epoch + SAME_END_NEAR + 1)
         near = sum(ends[at] for at in around)
         p = min(1.0, len(ends) * float(bdtrc(count - 1, near, 1 / len(around))))
-        if count < SAME_END_LEAST or p >= CHANCE:
+        if count < SAME_END_LEAST or p >= CHANCE or whole[epoch] >= count:
             continue
-        runs = [entry for entry in analysed.ranked if entry.epochs == epoch and _may_have_crashed(entry)]
+        runs = [entry for entry in unexplained if entry.epochs == epoch]
         reason = _reason(analysed, epoch, runs)
         yield Finding(
             rule=Rule.SAME_END_EPOCH,
             severity=Severity.WARNING,
             subjects=tuple(entry.run.run_id for entry in runs),
             numbers={"epoch": epoch, "runs": count, "near": near, "p_corrected": p},
-            evidence=f"{count} runs ended in epoch {epoch}, {near - count} in the {len(around) - 1} epochs around it"
-            f"{reason}: {listed([entry.run.run_id for entry in runs])}.",
+            evidence=f"{count} runs ended in epoch {epoch} for an unknown reason, {near - count} in the "
+            f"{len(around) - 1} epochs around it{reason}: {listed([entry.run.run_id for entry in runs])}.",
             consequence="Crashes happen at random epochs, so something stopped these runs, such as a Hyperband band or "
             "the warmup. Do not count them as crashed or bad until you know the reason.",
         )
@@ -132,12 +135,18 @@ def nan_never_stopped(analysed: AnalysedSweep) -> Iterator[Finding]:
         )
 
 
-def _may_have_crashed(entry: RankedRun) -> bool:
-    if entry.cause in ENDED_WELL or entry.cause is Cause.RUNNING:
+def _is_unexplained(entry: RankedRun, whole: Counter[int]) -> bool:
+    """Return whether nothing on record says why a run ended before its last epoch.
+
+    Args:
+        entry: the run.
+        whole: the epochs of the runs that completed, which stand in for a number of planned epochs.
+    """
+    planned = entry.epochs_planned or max(whole, default=math.inf)
+    if entry.epochs >= planned or entry.cause in ENDED_WELL or entry.cause in {Cause.RUNNING, Cause.NODE_FAILURE}:
         return False
-    if entry.epochs_planned is not None and entry.epochs >= entry.epochs_planned:
-        return False
-    return entry.cause not in CENSORED or entry.diagnosis.confidence == "guess"
+    has_own_code = entry.run.exit_code not in {None, 0, CLIENT_STOP_CODE}
+    return not has_own_code and (entry.cause in {Cause.LOST, Cause.UNKNOWN} or entry.diagnosis.confidence == "guess")
 
 
 def _reason(analysed: AnalysedSweep, epoch: int, runs: list[RankedRun]) -> str:

@@ -147,7 +147,7 @@ _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7
             11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM", 24: "SIGXCPU"}  # fmt: skip
 _TRACEBACK = "Traceback (most recent call last)"
 _LONGEST_LINE = 120  # characters of a log line that are shown
-_CLIENT_STOP_CODE = 255  # sent by the wandb client for a KeyboardInterrupt: its own stop, or Ctrl-C
+CLIENT_STOP_CODE = 255  # sent by the wandb client for a KeyboardInterrupt: its own stop, or Ctrl-C
 
 
 def classify(evidence: Evidence) -> Diagnosis:
@@ -280,9 +280,9 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.not_finite:
         return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
     signal = None if e.exit_code is None else _SIGNALS.get(-e.exit_code if e.exit_code < 0 else e.exit_code - 128)
-    if e.stop_recorded is None and e.band is not None and (e.exit_code == _CLIENT_STOP_CODE or signal == "SIGTERM"):
+    if e.stop_recorded is None and e.band is not None and (e.exit_code == CLIENT_STOP_CODE or signal == "SIGTERM"):
         return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
-    if e.exit_code == _CLIENT_STOP_CODE:
+    if e.exit_code == CLIENT_STOP_CODE:
         return Diagnosis(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
     if signal is not None:
         return Diagnosis(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")

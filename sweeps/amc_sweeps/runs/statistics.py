@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 LEAST_POINTS_FOR_NOISE = 5
+SD_OF_MEDIAN = 1 / NormalDist().inv_cdf(0.75)  # 1.4826: the sd of normal noise, in medians of its size
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -34,12 +35,14 @@ def noise_sd(values: Sequence[float]) -> float | None:
     """Estimate the sd of a curve's epoch-to-epoch noise from its second differences; None under 5 values.
 
     For independent noise of sd s around a smooth curve, x[i-1] - 2 x[i] + x[i+1] has variance 6 s², whatever the
-    curve's height and slope. Source: Gasser, Sroka & Jennen-Steinmetz, Biometrika 73 (1986).
+    curve's height and slope. The median of their sizes gives s, so that a collapse, or a few wild epochs, hardly count.
+    Source: Gasser, Sroka & Jennen-Steinmetz, Biometrika 73 (1986), for the second differences; Hampel, JASA 69 (1974),
+    for the median and its factor for normal noise.
     """
     if len(values) < LEAST_POINTS_FOR_NOISE:
         return None
     second = [before - 2 * value + after for before, value, after in zip(values, values[1:], values[2:], strict=False)]
-    return math.sqrt(sum(difference**2 for difference in second) / len(second) / 6)
+    return median(map(abs, second)) * SD_OF_MEDIAN / math.sqrt(6)
 
 
 def medians_of_3(values: Sequence[float]) -> list[float]:

@@ -67,6 +67,16 @@ def test_noise_sd_finds_the_noise_on_a_rising_curve() -> None:
     assert noise_sd(curve) == pytest.approx(0.75, rel=0.06)
 
 
+@pytest.mark.parametrize("fallen", [slice(20, None), slice(20, 21), slice(0, 3)])
+def test_one_collapse_hardly_changes_noise_sd(fallen: slice) -> None:
+    rng = random.Random(1)
+    curve = [60 * (1 - math.exp(-epoch / 10)) + rng.gauss(0, 0.3) for epoch in range(40)]
+    before = noise_sd(curve)
+    curve[fallen] = [value - 40 for value in curve[fallen]]
+    assert before == pytest.approx(0.3, rel=0.3)
+    assert noise_sd(curve) == pytest.approx(before, rel=0.3)
+
+
 def test_noise_sd_needs_five_values() -> None:
     assert noise_sd([1, 2, 1, 2]) is None
     assert noise_sd([1, 2, 1, 2, 1]) is not None
