@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
@@ -52,7 +52,7 @@ class FieldSpec:
     maximum: float | None = None
     exclusive_minimum: bool = False
     optional: bool = False  # null is a value
-    words: tuple[str, ...] = ()  # allowed beside numbers: auto
+    words: tuple[str, ...] = ()  # allowed besides numbers, such as auto
     aliases: Mapping[str, str] = field(default_factory=dict)  # old word -> current word
 
     def allowed(self) -> str:
@@ -80,14 +80,16 @@ def _field(default: Any, help_text: str, **spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
-    """One trial's choices. Defaults are the most successful settings of the 2025 research log where it has them."""
+    """One trial's choices. A default is the most successful setting of the 2025 research log, if the log has any."""
 
     # data
     data: str = _field("data/GOLD_XYZ_OSC.0001_1024.hdf5", "HDF5 file in the RadioML 2018.01A layout")
     label_set: str = _field("digital17", "which modulations are classes", choices=("digital17", "all24"))
     snr_min_db: int = _field(0, "lowest SNR level that is used, dB", minimum=-20, maximum=30)
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
-    split: tuple[float, float, float] = _field((0.8, 0.1, 0.1), "fractions of every (modulation, SNR) cell")
+    split: tuple[float, float, float] = _field(
+        (0.8, 0.1, 0.1), "fractions of every cell (modulation and SNR) for train, val, test"
+    )
     split_seed: int = _field(0, "seed of the split; part of its fingerprint", minimum=0, maximum=_LARGEST_SEED)
     storage: str = _field("auto", "where frames are kept", choices=("auto", "memmap", "ram", "ram_float16", "device"))
 
@@ -100,12 +102,12 @@ class TrialConfig:
     image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
     histogram_range: float | str = _field(
         2.5,
-        "half width of the constellation after unit power; auto: every frame's own extent, which loses the power",
+        "half width of the constellation at unit power; auto: each frame's own extent, which loses its scale",
         minimum=0,
         exclusive_minimum=True,
         words=("auto",),
     )
-    histogram_norm: str = _field("none", "per-image normalisation; max destroys SNR", choices=("none", "max"))
+    histogram_norm: str = _field("none", "per-image normalisation; max hides the SNR", choices=("none", "max"))
 
     # model
     model_type: str = _field("resnet50", "timm name, an alias such as vit_b_16, amc_convnet, or iq_convnet")
@@ -135,11 +137,11 @@ class TrialConfig:
 
     # optimisation
     batch_size: int = _field(
-        512, "frames an optimiser step; an incomplete last batch is left out", minimum=1, maximum=65536
+        512, "frames per optimiser step; an incomplete last batch is left out", minimum=1, maximum=65536
     )
     micro_batch_size: int | str | None = _field(
         "auto",
-        "frames a forward pass; gradients accumulate; auto: as many as fit into the GPU, null: the whole batch",
+        "frames per forward pass; gradients accumulate; auto: as many as fit into the GPU, null: the whole batch",
         minimum=1,
         words=("auto",),
     )
@@ -151,9 +153,9 @@ class TrialConfig:
         choices=("triangular2", "constant", "plateau"),
     )
     plateau_factor: float = _field(
-        0.5, "factor of the learning rate at a plateau", minimum=0, maximum=0.99, exclusive_minimum=True
+        0.5, "factor by which a plateau reduces the learning rate", minimum=0, maximum=0.99, exclusive_minimum=True
     )
-    plateau_patience: int = _field(5, "epochs without a better select_by before a reduction", minimum=0)
+    plateau_patience: int = _field(5, "epochs without improvement of select_by before a reduction", minimum=0)
     epochs_per_cycle: int = _field(25, "length of one triangular2 cycle, epochs", minimum=2)
     warmup_epochs: int = _field(0, "epochs over which the schedule rises from base_lr", minimum=0)
     weight_decay: float = _field(1.0e-4, "AdamW's decoupled weight decay", minimum=0)
@@ -163,7 +165,9 @@ class TrialConfig:
     epochs: int = _field(100, "largest number of passes over the training frames", minimum=1)
 
     # stopping
-    patience: int | None = _field(25, "epochs without a better select_by before the end; null: never", minimum=1)
+    patience: int | None = _field(
+        25, "epochs without improvement of select_by that end the trial; null: never", minimum=1
+    )
     min_cycles: int = _field(1, "learning-rate cycles that patience never interrupts", minimum=0)
     select_by: str = _field(
         "combined_acc", "validation value that picks the checkpoint", choices=("combined_acc", "loss")
@@ -204,7 +208,7 @@ class TrialConfig:
             else:
                 problems.append(problem)
         config = cls(**checked)
-        problems.extend(_combinations(config, given=checked.keys()))
+        problems.extend(_combinations(config, names=checked.keys()))
         if problems:
             raise ConfigError(problems)
         return config
@@ -218,35 +222,35 @@ class TrialConfig:
 
 def unknown_field(name: str) -> str:
     """Return a message that no field has this name, with the nearest name."""
-    near = difflib.get_close_matches(name, FIELDS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(FIELDS)}"
+    matches = difflib.get_close_matches(name, FIELDS, n=1)
+    hint = f"; did you mean {matches[0]}?" if matches else f"; known: {', '.join(FIELDS)}"
     return f"{name}: no such parameter{hint}"
 
 
 def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     """Return (normalised value, None), or (None, the problem in one sentence)."""
     spec, value = FIELDS[name], current_value(name, value)
-    refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    refusal = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
     if value is None:
-        return (None, None) if spec.optional else (None, refused)
+        return (None, None) if spec.optional else (None, refusal)
     if isinstance(value, str) and value in spec.words:
         return value, None
     if spec.kind == "fractions":
         return _fractions(name, value, spec)
     if spec.kind == "bool":
-        return (value, None) if isinstance(value, bool) else (None, refused)
+        return (value, None) if isinstance(value, bool) else (None, refusal)
     if spec.kind == "str":
         ok = isinstance(value, str) and value != "" and (not spec.choices or value in spec.choices)
-        return (value, None) if ok else (None, refused + _nearest(value, spec.choices))
+        return (value, None) if ok else (None, refusal + _nearest(value, spec.choices))
     if isinstance(value, str):
-        return None, refused + _number_in_text(name, value)
+        return None, refusal + _number_in_text(name, value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None, refused
+        return None, refusal
     if spec.kind == "int" and value != int(value):
-        return None, refused
+        return None, refusal
     too_low = spec.minimum is not None and (value <= spec.minimum if spec.exclusive_minimum else value < spec.minimum)
     if too_low or (spec.maximum is not None and value > spec.maximum):
-        return None, refused
+        return None, refusal
     return (int(value) if spec.kind == "int" else float(value)), None
 
 
@@ -281,8 +285,8 @@ def parse_flag(name: str, text: str) -> Any:
 
 
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    matches = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def _number_in_text(name: str, value: str) -> str:
@@ -296,45 +300,47 @@ def _number_in_text(name: str, value: str) -> str:
     # YAML 1.1 needs a dot and a signed exponent: PyYAML reads 1e-4 as text and 1.0e-4 as a number.
     mantissa, _, exponent = value.strip().lower().partition("e")
     sign = exponent if exponent[:1] in {"+", "-"} else f"+{exponent}"
-    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}" if exponent else value
-    if written == value:
+    yaml_number = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}" if exponent else value
+    if yaml_number == value:
         return f"; it was read as text: write {value} without quotes"
-    return f"; YAML reads {value} as text: write {written}"
+    return f"; YAML reads {value} as text: write {yaml_number}"
 
 
 def _fractions(name: str, value: Any, spec: FieldSpec) -> tuple[tuple[float, ...] | None, str | None]:
-    refused = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    refusal = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
     if not isinstance(value, list | tuple) or len(value) != 3:
-        return None, refused
+        return None, refusal
     if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part < 1 for part in value):
-        return None, refused
+        return None, refusal
     if not math.isclose(sum(value), 1.0, abs_tol=1e-9):
-        return None, f"{refused} (these sum to {sum(value):g})"
+        return None, f"{refusal} (these sum to {sum(value):g})"
     return tuple(float(part) for part in value), None
 
 
-def _combinations(config: TrialConfig, given: Any) -> list[str]:
-    """Return problems of values that are right one by one; only about fields that were given."""
+def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
+    """Return the problems of values that are allowed alone but not together; ``names`` are the fields that were set."""
     problems = []
-    if config.snr_min_db > config.snr_max_db and {"snr_min_db", "snr_max_db"} & set(given):
+    if config.snr_min_db > config.snr_max_db and {"snr_min_db", "snr_max_db"} & names:
         problems.append(f"snr_min_db: {config.snr_min_db} dB lies above snr_max_db = {config.snr_max_db} dB")
-    if config.base_lr > config.max_lr and {"base_lr", "max_lr"} & set(given):
+    if config.base_lr > config.max_lr and {"base_lr", "max_lr"} & names:
         problems.append(f"base_lr: {config.base_lr:g} lies above max_lr = {config.max_lr:g}")
-    if config.warmup_epochs >= config.epochs and {"warmup_epochs", "epochs"} & set(given):
-        problems.append(f"warmup_epochs: {config.warmup_epochs} leaves none of the {config.epochs} epochs to train")
+    if config.warmup_epochs >= config.epochs and {"warmup_epochs", "epochs"} & names:
+        problems.append(f"warmup_epochs: {config.warmup_epochs} must be less than epochs = {config.epochs}")
     if isinstance(config.micro_batch_size, int) and config.micro_batch_size > config.batch_size:
         problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
     if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
         allowed = ", ".join(sorted(REGRESSION_LOSSES))
-        problems.append(f"snr_loss: {config.snr_loss} needs classes, snr_layer regression has none; allowed: {allowed}")
+        problems.append(
+            f"snr_loss: {config.snr_loss} needs a class per level, snr_layer regression has none; allowed: {allowed}"
+        )
     for name in ("histogram_range", "histogram_norm"):
         if config.representation in {"synced", "iq"} and getattr(config, name) != FIELDS[name].default:
             problems.append(
                 f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
                 f"at {FIELDS[name].default}"
             )
-    # A given value that does not fit a default is refused, too.
-    if {"representation", "model_type"} & set(given) and (config.representation == "iq") != (
+    # A value that does not fit the other field's default is refused, too.
+    if {"representation", "model_type"} & names and (config.representation == "iq") != (
         config.model_type == "iq_convnet"
     ):
         takes = "samples" if config.model_type == "iq_convnet" else "images"

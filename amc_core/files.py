@@ -1,6 +1,6 @@
 """Files that are written whole or not at all, and locks that a process holds while it lives.
 
-Only the standard library is needed here: every wing uses this module.
+Every wing uses this module, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode:
 
     Args:
         path: the file that a reader finds: the old one or the new one, never a part.
-        replace: False refuses to overwrite what is there by then.
+        replace: False refuses to overwrite a file that exists when the block ends.
         durable: return only when file and name are on disk, so that they survive a power cut.
         mode: permissions before the umask.
 
@@ -63,7 +63,7 @@ def write_whole(
 
 
 def link_whole(path: Path, other: Path) -> None:
-    """Give a file a second name, replacing what had it; where the file system has no hard links, copy the file.
+    """Give a file a second name, which another file may have had; copy it where the file system has no hard links.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.

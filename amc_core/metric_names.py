@@ -26,7 +26,7 @@ EPOCH_METRICS: frozenset[str] = frozenset(
         "val/snr_acc",
         "val/snr_mae_db",
         "gap/combined_acc",  # train minus val: above 0 where the network overfits
-        "attractor/share",  # of the other levels' frames that are mistaken for the strongest attractor; 0 without one
+        "attractor/share",  # of other levels' frames mistaken for the strongest attractor; 0 without one
         "weight/mod",  # normalised task weights: the two sum to 1
         "weight/snr",
         "throughput/frames_per_s",  # of the training phase
@@ -50,7 +50,7 @@ _OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
 
 
 def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> frozenset[str]:
-    """Return what a trial with these classes logs once an epoch besides EPOCH_METRICS, all about the val part.
+    """Return the metrics of the validation part that a trial with these classes logs once an epoch, too.
 
     ``f1/mod/QPSK``, ``f1/family/PSK``, ``f1/snr/12`` and ``acc/snr/12``: the last is the combined accuracy at 12 dB.
     """

@@ -59,7 +59,7 @@ def test_configurations_are_counted() -> None:
         ("dropout", {"distribution": "beta"}, "dropout: 0.999999999 is not allowed"),
         ("model_typ", {"value": "resnet50"}, "model_typ: no such parameter; did you mean model_type?"),
         ("snr_layer", {"values": ["standart"]}, "did you mean standard?"),
-        ("snr_layer", {"values": ["standard", "regression"]}, "needs classes, snr_layer regression has none"),
+        ("snr_layer", {"values": ["standard", "regression"]}, "needs a class per level, snr_layer regression has none"),
         (
             "histogram_range",
             {"values": [2.5, "automatic"]},
@@ -80,7 +80,7 @@ def test_configurations_are_counted() -> None:
         ("batch_size", {"min": 0, "max": 64}, "batch_size: 0 is not allowed; allowed: a whole number >= 1"),
         ("curriculum", {"values": [True, "False"]}, "curriculum: 'False' is not allowed; allowed: true, false"),
         ("optimizer", {"parameters": {"beta": {"value": 0.9}}}, "optimizer.beta: a trial has no nested parameters"),
-        ("warmup_epochs", {"values": [0, 50]}, "warmup_epochs: 50 leaves none of the 50 epochs to train"),
+        ("warmup_epochs", {"values": [0, 50]}, "warmup_epochs: 50 must be less than epochs = 50"),
         ("base_lr", {"value": 1.0e-3}, "base_lr: 0.001 lies above max_lr = 0.0001"),
         ("base_lr", {"min": 1.0e-6, "max": 1.0}, "base_lr: 1 lies above max_lr = 0.01"),
         ("snr_min_db", {"values": [0, 40]}, "snr_min_db: 40 is not allowed"),
@@ -119,7 +119,7 @@ def test_every_bad_pair_of_values_is_a_problem() -> None:
     )
     assert result.problems == [
         "base_lr: 0.001 lies above max_lr = 0.0001",
-        "warmup_epochs: 10 leaves none of the 10 epochs to train",
+        "warmup_epochs: 10 must be less than epochs = 10",
     ]
 
 

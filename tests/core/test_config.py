@@ -65,9 +65,12 @@ def test_all_violations_come_at_once() -> None:
     [
         ({"snr_min_db": 20, "snr_max_db": 10}, "snr_min_db: 20 dB lies above snr_max_db = 10 dB"),
         ({"base_lr": 1.0, "max_lr": 0.1}, "base_lr: 1 lies above max_lr"),
-        ({"warmup_epochs": 5, "epochs": 5}, "leaves none of the 5 epochs"),
+        ({"warmup_epochs": 5, "epochs": 5}, "warmup_epochs: 5 must be less than epochs = 5"),
         ({"micro_batch_size": 64, "batch_size": 32}, "exceeds batch_size"),
-        ({"snr_layer": "regression", "snr_loss": "d2"}, "d2 needs classes, .* allowed: l1, ordinal, smooth_l1"),
+        (
+            {"snr_layer": "regression", "snr_loss": "d2"},
+            "d2 needs a class per level, .* allowed: l1, ordinal, smooth_l1",
+        ),
         ({"init_from": "a.pt", "resume_from": "b.pt"}, "give one of them"),
     ],
 )
