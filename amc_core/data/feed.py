@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amc_core.data.radioml import RadioMLFile, Selection
 
-_AHEAD = 2  # batches that are read ahead, so that one slow read (a cold disk) does not stop the model
+_READS_AHEAD = 2  # batches, so that one slow read (a cold disk) does not stop the model
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ class Feed:
         self._device = device
 
     def batches(self, chunks: Sequence[npt.NDArray[np.int64]]) -> Generator[Batch, None, None]:
-        """Yield every chunk of positions in the selection as a batch."""
-        waiting = deque(chunks)
-        ahead: deque[Future[_Loaded]] = deque()
+        """Yield a batch for every chunk of positions in the selection."""
+        queue = deque(chunks)
+        reads: deque[Future[_Loaded]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             try:
-                while waiting or ahead:
-                    while waiting and len(ahead) <= _AHEAD:
-                        ahead.append(reader.submit(self._load, waiting.popleft()))
-                    yield self._finish(ahead.popleft().result())
+                while queue or reads:
+                    while queue and len(reads) <= _READS_AHEAD:
+                        reads.append(reader.submit(self._load, queue.popleft()))
+                    yield self._finish(reads.popleft().result())
             finally:
-                for future in ahead:
-                    future.cancel()
+                for read in reads:
+                    read.cancel()
 
     def _load(self, positions_B: npt.NDArray[np.int64]) -> _Loaded:
         """Read a batch; this runs in the thread."""

@@ -29,7 +29,7 @@ _LAYOUT = (
     f"X float32 (N, {FRAME_LENGTH}, 2), Y one-hot integer (N, {len(CLASSES)}) and Z integer (N, 1): "
     "the layout of RadioML 2018.01A"
 )
-_REMEDY = "name the RadioML 2018.01A file with data, or write one with: amc-data synth FILE"
+_REMEDY = "give the path of a RadioML 2018.01A file, or write one with: amc-data synth FILE"
 _LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
 _SAMPLED_ROWS = 16  # rows of X that enter the fingerprint
 
@@ -47,7 +47,7 @@ class RadioMLFile:
     Args:
         path: the HDF5 file.
         storage: where ``hold`` puts frames: ``memmap`` (refuses a file that cannot be mapped), ``ram``,
-            ``ram_float16``, ``device``, or ``auto``: whatever fits.
+            ``ram_float16``, ``device``, or ``auto``: what fits.
 
     Raises:
         DataError: the file is missing, truncated, not HDF5, or not in the layout.
@@ -81,7 +81,7 @@ class RadioMLFile:
         return self._gather(rows_B) if self._ram is None else self._ram.frames(rows_B)
 
     def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None) -> str:
-        """Copy these rows to where ``storage`` says. After that only these rows are available, unless they are on disk.
+        """Copy these rows to where ``storage`` says. After a copy, no other row can be read.
 
         Returns:
             memmap, file (through h5py), ram, ram_float16 or device.
@@ -184,8 +184,8 @@ def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) 
     if len(empty):
         missing = _names(np.asarray(columns)[empty])
         raise DataError(
-            f"{data.path}: label_set {label_set} needs frames of every class at every SNR level, there are levels "
-            f"without {missing}; choose another label_set or SNR range, or a file with these classes"
+            f"{data.path}: label_set {label_set} needs frames of every class at every SNR level; some levels have no "
+            f"frame of {missing}; choose another label_set or SNR range, or a file with these classes"
         )
     return Selection(
         label_set=label_set,

@@ -1,8 +1,8 @@
 """Divide the selected frames into train, validation and test parts, the same way on every machine.
 
-Every (modulation, SNR) cell is divided in the same ratios. A hash of the row's number in the file and the seed decides
-its place in the cell. A library may change the stream of its random generator, and a fingerprint must name the same
-rows for years.
+Every (modulation, SNR) cell is divided in the same ratios. A hash of the seed and the row's number in the file decides
+its place in the cell. A random generator would not do: a library may change its stream, and a fingerprint must name the
+same rows for years.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Split:
 def stratified_split(selection: Selection, fractions: tuple[float, float, float], seed: int) -> Split:
     """Return three parts, every cell cut at the cumulative fractions.
 
-    Rounding carries over from cell to cell, so that it never adds up: a whole part has the size that the fractions give
-    to one frame (891,289 / 111,411 / 111,412 for 80/10/10 of the 1,114,112 digital frames at 0..30 dB). In a cell a
-    part differs by less than one frame.
+    Rounding carries over from cell to cell. So a part differs from its fraction by less than one frame in total
+    (891,289 / 111,411 / 111,412 for 80/10/10 of the 1,114,112 digital frames at 0..30 dB), and by less than two in a
+    cell.
 
     Raises:
         DataError: too few frames: a part would be empty.
@@ -100,13 +100,13 @@ def manifest(
     }
 
 
-def manifest_differences(given: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
+def manifest_differences(reference: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
     """Return how a manifest differs from one that was computed here; row numbers are compared by their SHA-256."""
     names = ("data_fingerprint", "label_set", "modulations", "levels_db", "split", "split_seed", "split_fingerprint")
-    pairs = [(name, given.get(name), computed[name]) for name in names]
+    pairs = [(name, reference.get(name), computed[name]) for name in names]
     for part, facts in computed["parts"].items():
-        given_facts = given.get("parts", {}).get(part, {})
-        pairs += [(f"{part}, {name}", given_facts.get(name), facts[name]) for name in ("frames", "sha256")]
+        reference_facts = reference.get("parts", {}).get(part, {})
+        pairs += [(f"{part}, {name}", reference_facts.get(name), facts[name]) for name in ("frames", "sha256")]
     return [f"{name}: {old!r} in the manifest, {new!r} here" for name, old, new in pairs if old != new]
 
 

@@ -35,7 +35,7 @@ class Room:
 
 
 def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Room) -> str:
-    """Return memmap, ram, ram_float16, device, or ``file`` (through h5py) for so many frames.
+    """Return memmap, ram, ram_float16, device, or ``file`` (through h5py) for this number of frames.
 
     ``auto`` prefers the GPU, where a batch needs no copy. A map of a file that fits into memory is as fast as a copy,
     and all trials of a machine share it. A float16 copy is faster than a map that does not fit, and any copy is faster
@@ -44,7 +44,7 @@ def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Ro
     Raises:
         ConfigError: the named storage has no room, or there is no GPU.
     """
-    half, full = 2 * _FRAME_VALUES * n_frames, 4 * _FRAME_VALUES * n_frames
+    half, full = 2 * _FRAME_VALUES * n_frames, 4 * _FRAME_VALUES * n_frames  # bytes in float16 and float32
     if storage == "auto":
         ram = room.ram * _AUTO_SHARE
         if room.device is not None and half <= room.device * _AUTO_SHARE:
@@ -72,8 +72,8 @@ def find_room(device: torch.device | None) -> Room:
     import psutil
 
     ram = psutil.virtual_memory().available
-    if (allowed := free_memory(memory_groups())) is not None:
-        ram = min(ram, allowed)
+    if (free_in_group := free_memory(memory_groups())) is not None:
+        ram = min(ram, free_in_group)
     if device is None or device.type != "cuda":
         return Room(ram=ram, device=None)
     import torch
@@ -125,7 +125,7 @@ def _require(storage: str, n_bytes: int, free: int, advice: str) -> None:
 
 
 def _in_half(frames_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Return frames at unit power in float16, which ends at 65504 and has few digits below 6e-5.
+    """Return frames at unit power in float16, whose largest value is 65504 and which has few digits below 6e-5.
 
     Every representation scales to unit power anyway, so only the receiver's gain is lost. Silent and bad frames keep
     their scale.
