@@ -1,1 +1,1 @@
-"""What this machine gives a process: memory, its limits, the code and the device that run."""
+"""Memory and its limits on this machine, and which code and device compute a run."""

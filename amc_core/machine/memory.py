@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# Files of version 2 and of version 1: the limit, the use, and the part of the use that the kernel can free: file pages
-# that were not read lately.
+# Files of cgroup version 2 and of version 1: the limit, the use, and the entry of memory.stat for file pages that were
+# not read lately, which the kernel can free.
 _ACCOUNTS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -53,29 +53,29 @@ def memory_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
     folders: list[Path] = []
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if "memory" in controllers.split(","):
-            mounted = root / "memory"
+            mount = root / "memory"
         elif controllers == "":
-            mounted = root
+            mount = root
         else:
             continue
-        own = mounted / path.lstrip("/")
-        around = [folder for folder in (own, *own.parents) if folder.is_relative_to(mounted)]
-        # In a container the path is the host's, and the container's own group is mounted at the root.
-        inside = [mounted] if ".." in own.parts else around
-        folders += [folder for folder in inside if folder.is_dir() and folder not in folders]
+        group = mount / path.lstrip("/")
+        groups = [folder for folder in (group, *group.parents) if folder.is_relative_to(mount)]
+        # In a container the path may be the host's, and the container's own group is mounted at the root.
+        groups = [mount] if ".." in group.parts else groups
+        folders += [folder for folder in groups if folder.is_dir() and folder not in folders]
     return folders
 
 
 def free_memory(groups: Sequence[Path]) -> int | None:
-    """Return the bytes that the tightest of these groups still allows, None where no group has a limit."""
-    allowed = []
+    """Return the bytes that the tightest of these groups has left, None where no group has a limit."""
+    free_bytes = []
     for folder in groups:
-        for limit_name, used_name, reclaimable_name in _ACCOUNTS:
-            limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
-            if limit is not None and used is not None:
+        for limit_name, use_name, reclaimable_name in _ACCOUNTS:
+            limit, use = _number(_text(folder / limit_name)), _number(_text(folder / use_name))
+            if limit is not None and use is not None:
                 match = re.search(rf"^{reclaimable_name} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                allowed.append(max(0, limit - used + (int(match[1]) if match else 0)))
-    return min(allowed, default=None)
+                free_bytes.append(max(0, limit - use + (int(match[1]) if match else 0)))
+    return min(free_bytes, default=None)
 
 
 def _text(path: Path) -> str:
