@@ -24,7 +24,7 @@ from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 
 N_SYMBOLS = FRAME_LENGTH // SAMPLES_PER_SYMBOL
-NOISE_BAND = 0.25  # cycles a sample: only noise above it; below it, sidelobes of truncated pulses
+NOISE_BAND = 0.25  # cycles per sample: only noise above it; below it, sidelobes of truncated pulses
 
 _BOUND_ROLL_OFF = 0.25  # of the known pulse; it matters for OQPSK only, and little
 _BATCH = 50  # frames whose likelihoods are computed at once
@@ -84,7 +84,7 @@ def likelihood_bound(
 ) -> float:
     """Return the share of frames of 128 symbols whose modulation is the most likely one.
 
-    The SNR is per sample over the full band at 8 samples a symbol; a symbol therefore has 9 dB more.
+    The SNR is per sample over the full band at 8 samples per symbol; a symbol therefore has 9 dB more.
 
     Raises:
         ValueError: a modulation without a symbol table.
@@ -124,7 +124,7 @@ def _matched_filtered(
     """Return the matched filter's output at the symbols' instants, (B, 128), for two hypotheses.
 
     The first has both components at the same time; the second has the quadrature half a symbol later, as in OQPSK.
-    Frames are periodic, so that they have no edges; two samples a symbol hold the band.
+    Frames are periodic, so that they have no edges; two samples per symbol hold the band.
     """
     sent_BS = table[rng.integers(0, len(table), size=(n_frames, N_SYMBOLS))]
     spread_BT = np.zeros((n_frames, 2 * N_SYMBOLS), dtype=np.complex128)
@@ -187,7 +187,7 @@ def psd_snr_accuracy(
 def estimate_snr_db(iq_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Return every frame's SNR measured from its spectrum, (B,), in dB per sample over the full band.
 
-    The mean power in the empty band, |f| > 0.25 cycles a sample, is the noise; the rest is signal. A Blackman window
+    The mean power in the empty band, |f| > 0.25 cycles per sample, is the noise; the rest is signal. A Blackman window
     keeps a strong signal out of that band. The lowest value is -40 dB.
     """
     signal_BT = iq_BTC.astype(np.float32, copy=False).view(np.complex64)[..., 0]

@@ -41,9 +41,9 @@ _POWER_TOLERANCE = 0.1
 _AGREEMENT = 0.9  # least share of traits that agree with the labels: another modulator may differ in some
 _LINE_HEIGHT = 3.0  # of a cyclic line over its surroundings
 _WAVEFORM = ("samples per symbol", "band", "carrier")
-_CARRIER = 1 / 1600  # cycles a sample: the largest offset that synchronisation.carrier_free finds
+_CARRIER = 1 / 1600  # cycles per sample: the largest offset that synchronisation.carrier_free finds
 _CARRIER_SHARE = 0.9  # of the frames must have a smaller offset
-_OUT_OF_BAND = 0.02  # largest share of power beyond 0.125 cycles a sample: a pulse's sidelobes
+_OUT_OF_BAND = 0.02  # largest share of power beyond 0.125 cycles per sample: a pulse's sidelobes
 
 _Frames = npt.NDArray[np.float32]
 
@@ -301,9 +301,7 @@ def _carrier(by_name: Mapping[str, _Frames]) -> Check:
         return Check("carrier", Verdict.SKIP, "no class shows its carrier; OOK, 4ASK, 8ASK, BPSK and QPSK can")
     reach, widest = float(np.quantile(offset_B, _CARRIER_SHARE)), float(offset_B.max())
     names = ", ".join(name for name, offset_B in by_class.items() if len(offset_B))
-    text = (
-        f"{_CARRIER_SHARE:.0%} of the frames of {names} are within {reach:.1e} cycles a sample, all within {widest:.1e}"
-    )
+    text = f"{_CARRIER_SHARE:.0%} of the frames of {names} are within {reach:.1e} cycles per sample, all within {widest:.1e}"
     text += "" if reach <= _CARRIER else f"; synced finds offsets up to {_CARRIER:.1e}"
     return _check("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
 
@@ -338,7 +336,7 @@ def _synced(checks: Sequence[Check]) -> Check:
     assumptions = {
         "samples per symbol": "8 samples per symbol",
         "band": "a band like an RRC's",
-        "carrier": "a carrier within 1/1600 cycles a sample",
+        "carrier": "a carrier within 1/1600 cycles per sample",
     }
     verdicts = {check.name: check.verdict for check in checks}
     broken = [text for name, text in assumptions.items() if verdicts.get(name) == Verdict.FAIL]

@@ -46,13 +46,13 @@ TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 
 # The power of a class's frames that has a spectral line, at that multiple of the carrier; the least height of the line;
-# the range of the search in cycles a sample: the line's image is half a symbol rate away.
+# the range of the search in cycles per sample: the line's image is half a symbol rate away.
 _LINE_OF: Mapping[str, tuple[int, float, float]] = {
     **dict.fromkeys(("OOK", "4ASK", "8ASK", "BPSK"), (2, 0.7, 0.06)),
     "QPSK": (4, 0.45, 0.06),
 }
 
-_SIGNAL_BAND = 0.15  # cycles a sample, wide enough for every class
+_SIGNAL_BAND = 0.15  # cycles per sample, wide enough for every class
 
 
 def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
@@ -81,7 +81,7 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
 
 
 def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDArray[np.float64]:
-    """Return the carrier of single frames, in cycles a sample, from the line of their second or fourth power.
+    """Return the carrier of single frames, in cycles per sample, from the line of their second or fourth power.
 
     A. Viterbi, A. Viterbi, "Nonlinear estimation of PSK-modulated carrier phase", IEEE Trans. Inf. Theory 29, 1983.
     Offsets beyond 1/67 (QPSK) or 1/33 are returned as smaller ones. Empty where the modulation has no such line, or
@@ -99,7 +99,7 @@ def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDAr
 
 
 def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Return the cyclic line of linear modulations: (symbols a sample, its height over its surroundings).
+    """Return the cyclic line of linear modulations: (symbols per sample, its height over its surroundings).
 
     The squared magnitude of a signal with excess bandwidth repeats with the symbols: W. Gardner, "Exploitation of
     spectral redundancy in cyclostationary signals", IEEE Signal Processing Magazine 8(2), 1991.
@@ -113,7 +113,7 @@ def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
     half = n_fft // 64
     around_F = np.array([np.median(power_F[max(0, k - half) : k + half + 1]) for k in range(len(power_F))])
     height_F = power_F / around_F
-    height_F[: n_fft // 40] = 0  # no more than 40 samples a symbol
+    height_F[: n_fft // 40] = 0  # no more than 40 samples per symbol
     best = int(height_F.argmax())
     return best / n_fft, float(height_F[best])
 

@@ -29,7 +29,7 @@ def ceiling_command(
     """Measure the best accuracy that synthetic frames allow.
 
     Modulation: likelihood test on 128 symbols with timing, phase, gain, SNR and pulse known. SNR: the level nearest to
-    the SNR measured from the noise beyond 0.25 cycles a sample. Neither needs training. A figure after +- is the
+    the SNR measured from the noise beyond 0.25 cycles per sample. Neither needs training. A figure after +- is the
     standard error of so many frames.
     """
     from amc_core.audit.ceilings import ceilings, standard_error

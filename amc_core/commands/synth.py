@@ -33,7 +33,7 @@ from amc_core.commands.terminal import progress_bar
 @click.option(
     "--half-span", type=span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
 )
-@click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles a sample.")
+@click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles per sample.")
 @rings_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def synth_command(

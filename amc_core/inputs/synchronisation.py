@@ -1,7 +1,7 @@
 """From samples to symbols, blindly: matched filter, symbol timing, carrier; on the device of the frames.
 
-The receiver knows the symbol rate (8 samples a symbol) and that pulses are root-raised cosines. It does not know their
-roll-off, timing, phase, carrier offset (within 1/1600 cycles a sample) or gain.
+The receiver knows the symbol rate (8 samples per symbol) and that pulses are root-raised cosines. It does not know their
+roll-off, timing, phase, carrier offset (within 1/1600 cycles per sample) or gain.
 
 All steps work on the spectrum of the frame. A matched-filtered signal occupies 80 of its 1024 lines to either side, so
 that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum. This treats the
@@ -82,7 +82,7 @@ def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
     raised_BK = symbol_BK.square().square() / power_BK.clamp_min(1e-30)
     line_BS = raised_BK @ search_KS
     best_B1 = torch.view_as_real(line_BS).square().sum(dim=-1).argmax(dim=1, keepdim=True)
-    turn_B1 = 2 * math.pi / SEARCH_LENGTH * (best_B1 - HIGHEST_PLACE)  # of the line, a symbol
+    turn_B1 = 2 * math.pi / SEARCH_LENGTH * (best_B1 - HIGHEST_PLACE)  # of the line, per symbol
     time_K = torch.arange(symbol_BK.shape[1], dtype=power_BK.dtype, device=symbol_BK.device)
     return symbol_BK * _phasor(-(turn_B1 * time_K + torch.angle(line_BS.gather(1, best_B1))) / 4)
 

@@ -24,7 +24,7 @@ class Classifier(nn.Module):
     """Inputs (B, *X) to the outputs of both tasks.
 
     The modulation's output is logits (B, n_modulations). The SNR's output is logits (B, n_levels), lowest level first.
-    With ``snr_layer`` regression it is one number a frame (B, 1), linear in dB: 0 for the lowest level, 1 for the
+    With ``snr_layer`` regression it is one number per frame (B, 1), linear in dB: 0 for the lowest level, 1 for the
     highest. It may leave that range.
     """
 

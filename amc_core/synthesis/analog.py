@@ -1,7 +1,7 @@
 """Analogue modulations: amplitude with two sidebands or one, with or without a carrier, and frequency.
 
 The message is band-limited Gaussian noise in place of speech and music. Its bandwidth and the deviation are our choice:
-they keep these signals in about the band of the digital ones at eight samples a symbol, as in RadioML.
+they keep these signals in about the band of the digital ones at eight samples per symbol, as in RadioML.
 S. Haykin, "Communication Systems", 4th edition, chapter 2, has the formulas.
 
 In names: B frames, F positive frequencies, T samples.
@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 ANALOG = ("AM-SSB-WC", "AM-SSB-SC", "AM-DSB-WC", "AM-DSB-SC", "FM")
 
-_BANDWIDTH = (0.01, 0.05)  # of the message, cycles a sample
+_BANDWIDTH = (0.01, 0.05)  # of the message, cycles per sample
 _AM_INDEX = (0.5, 1.0)  # peak of the message over the carrier
-_FM_DEVIATION = (0.02, 0.06)  # at the message's peak, cycles a sample
+_FM_DEVIATION = (0.02, 0.06)  # at the message's peak, cycles per sample
 
 
 def analog_signal(

@@ -48,7 +48,7 @@ class Recipe:
     # Pulses vary, so that a network cannot rely on one: a short span leaves sidelobes that look like noise.
     roll_off: tuple[float, float] = (0.1, 0.5)  # uniform, in steps of 0.01
     half_span: tuple[int, int] = (2, 8)  # symbols to either side of its peak where the pulse is cut, uniform
-    cfo_sd: float = 1e-4  # cycles a sample, normal
+    cfo_sd: float = 1e-4  # cycles per sample, normal
     fading: str = "none"  # one of FADING
     gain_db: float = 0.0  # the receiver's gain is uniform in +- this; 0: unit power, as the original's frames have
     radii: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(APSK_RADII))  # of APSK's rings
@@ -60,7 +60,7 @@ class Recipe:
         if not 1 <= self.half_span[0] <= self.half_span[1] <= MAX_HALF_SPAN:
             problems.append(f"half_span: {self.half_span} is no range within 1..{MAX_HALF_SPAN} symbols")
         if not 0 <= self.cfo_sd <= 0.1:
-            problems.append(f"cfo_sd: {self.cfo_sd} lies outside 0..0.1 cycles a sample")
+            problems.append(f"cfo_sd: {self.cfo_sd} lies outside 0..0.1 cycles per sample")
         if self.fading not in FADING:
             problems.append(f"fading: {self.fading!r} is unknown; known: {', '.join(FADING)}")
         if not 0 <= self.gain_db <= 60:

@@ -3,7 +3,7 @@
 A frame's pulse comes from a table for roll-offs in steps of 0.01 and times in steps of 1/512 symbol. Evaluating the
 formula for every frame would take longer than everything else but the noise.
 
-In names: B frames, S symbols, L taps a phase, P = 8 samples a symbol, R roll-offs, F points of the table, T samples.
+In names: B frames, S symbols, L taps per phase, P = 8 samples per symbol, R roll-offs, F points of the table, T samples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 SAMPLES_PER_SYMBOL = 8
 MAX_HALF_SPAN = 8  # symbols that a pulse may reach to either side
-_STEPS = 64 * SAMPLES_PER_SYMBOL  # of the table, a symbol
+_STEPS = 64 * SAMPLES_PER_SYMBOL  # of the table, per symbol
 _REACH = MAX_HALF_SPAN + 2  # symbols that the table holds to either side: span, 1.5 of delay, and rounding
 _N_TAPS = 2 * MAX_HALF_SPAN + 2  # for a delay of up to 1.5 symbols
 
@@ -74,7 +74,7 @@ def shape(
     delay_B: npt.NDArray[np.float64],
     half_span_B: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float32]:
-    """Return real symbols filtered with every frame's own pulse at 8 samples a symbol, float32 (B, T).
+    """Return real symbols filtered with every frame's own pulse at 8 samples per symbol, float32 (B, T).
 
     Args:
         symbols_BS: ``n_symbols_for(T)`` amplitudes.
@@ -83,7 +83,7 @@ def shape(
         delay_B: 0..1.5 symbols.
         half_span_B: 1..8 symbols, where the pulse is cut to either side.
     """
-    # x[8m + p] = sum_l s[m + l] g((8 (l0 - l) + p) / 8 - tau): one small matrix product a frame.
+    # x[8m + p] = sum_l s[m + l] g((8 (l0 - l) + p) / 8 - tau): one small matrix product per frame.
     lag_L1 = (MAX_HALF_SPAN + 1 - np.arange(_N_TAPS))[:, None]
     time_LP = lag_L1 * _STEPS + np.arange(SAMPLES_PER_SYMBOL) * (_STEPS // SAMPLES_PER_SYMBOL)
     time_BLP = time_LP - np.rint(delay_B * _STEPS).astype(np.int64)[:, None, None]

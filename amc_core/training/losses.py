@@ -34,7 +34,7 @@ class SnrLoss(nn.Module):
     and moves the guesses to the posterior mean. Scale ``unit`` divides every distance term by the largest value that it
     can have between two levels, so that alpha means the same for each loss. Cross-entropy is never scaled.
 
-    A regression head outputs ``v / rank_max``: one number a frame, 0 for the lowest level and 1 for the highest.
+    A regression head outputs ``v / rank_max``: one number per frame, 0 for the lowest level and 1 for the highest.
 
     Args:
         kind: a name above.

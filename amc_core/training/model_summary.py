@@ -1,4 +1,4 @@
-"""The cost of a configuration, without a data file: layers, parameters, multiply-accumulates, frames a second."""
+"""The cost of a configuration, without a data file: layers, parameters, multiply-accumulates, frames per second."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layer:
     name: str
     kind: str
     n_parameters: int
-    macs: int  # a frame
+    macs: int  # per frame
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Summary:
     n_levels: int
     layers: tuple[Layer, ...]
     n_parameters: int
-    macs: int  # a frame, forward
+    macs: int  # per frame, forward
     device: str  # and the type of numbers, unless that is float32
     input_frames_per_s: float  # IQ to input
     model_frames_per_s: float  # input to outputs, no gradients

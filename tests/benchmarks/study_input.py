@@ -191,8 +191,8 @@ def main() -> None:
 def accuracy_tables(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]]) -> str:
     """Return the accuracy of every input, in Markdown."""
     lines = [
-        "Synthetic frames of the project's own generator: 8 samples a symbol, root-raised-cosine pulses, random "
-        "timing, phase, carrier offset (standard deviation 1e-4 cycles a sample) and receiver gain (+-10 dB). `synced` "
+        "Synthetic frames of the project's own generator: 8 samples per symbol, root-raised-cosine pulses, random "
+        "timing, phase, carrier offset (standard deviation 1e-4 cycles per sample) and receiver gain (+-10 dB). `synced` "
         "knows the symbol rate and the family of pulses; the other inputs use neither. On recordings that break these "
         "assumptions the gain will be smaller: measure it there.",
         "",

@@ -120,7 +120,7 @@ def test_classes_that_fit_both_orders_skip_the_check(tmp_path: Path) -> None:
     assert "100% of the signal checks" in checks["label order"].text
     assert "these classes cannot tell the corrected order from classes.txt" in checks["label order"].text
     assert checks["carrier"].verdict == "skip"
-    assert checks["synced"].text == "unknown: a carrier within 1/1600 cycles a sample"
+    assert checks["synced"].text == "unknown: a carrier within 1/1600 cycles per sample"
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
@@ -151,7 +151,7 @@ def test_a_large_carrier_offset_fails_synced_and_skips_the_order(
     checks = audited(tmp_path / "a")
     assert failed(checks) == {"carrier", "synced"}
     assert 0.01 < checks["carrier"].measured["cycles_a_sample"] < 0.02  # 1.64 standard deviations hold 90%
-    assert "a carrier within 1/1600 cycles a sample, which does not hold here" in checks["synced"].text
+    assert "a carrier within 1/1600 cycles per sample, which does not hold here" in checks["synced"].text
     assert checks["label order"].verdict == "skip"
     assert "a large carrier offset hides the order" in checks["label order"].text
 
