@@ -301,7 +301,10 @@ def _carrier(by_name: Mapping[str, _Frames]) -> Check:
         return Check("carrier", Verdict.SKIP, "no class shows its carrier; OOK, 4ASK, 8ASK, BPSK and QPSK can")
     reach, widest = float(np.quantile(offset_B, _CARRIER_SHARE)), float(offset_B.max())
     names = ", ".join(name for name, offset_B in by_class.items() if len(offset_B))
-    text = f"{_CARRIER_SHARE:.0%} of the frames of {names} are within {reach:.1e} cycles per sample, all within {widest:.1e}"
+    text = (
+        f"offsets of {names}: at most {reach:.1e} cycles per sample in {_CARRIER_SHARE:.0%} of the frames, "
+        f"{widest:.1e} in all"
+    )
     text += "" if reach <= _CARRIER else f"; synced finds offsets up to {_CARRIER:.1e}"
     return _check("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
 

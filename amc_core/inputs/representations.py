@@ -52,8 +52,8 @@ class Representation(nn.Module):
     - ``synced``: (0) the symbols after synchronisation, turned into one quadrant: re (rows) and im over 0..2; (1) their
       size (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier offset
       blurs; (2) the log power spectrum repeated over the rows, shifted and halved. (0) and (1) are three times log1p of
-      points that are shared among the four nearest pixels. It assumes 8 samples per symbol and root-raised-cosine pulses;
-      tests/benchmarks/results/input_study.md measures it on such synthetic frames.
+      points that are shared among the four nearest pixels. It assumes 8 samples per symbol and root-raised-cosine
+      pulses; tests/benchmarks/results/input_study.md measures it on such synthetic frames.
     - ``iq``: I and Q.
 
     A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``. That tensor is on the device, and

@@ -1,7 +1,7 @@
 """From samples to symbols, blindly: matched filter, symbol timing, carrier; on the device of the frames.
 
-The receiver knows the symbol rate (8 samples per symbol) and that pulses are root-raised cosines. It does not know their
-roll-off, timing, phase, carrier offset (within 1/1600 cycles per sample) or gain.
+The receiver knows the symbol rate (8 samples per symbol) and that pulses are root-raised cosines. It does not know
+their roll-off, timing, phase, carrier offset (within 1/1600 cycles per sample) or gain.
 
 All steps work on the spectrum of the frame. A matched-filtered signal occupies 80 of its 1024 lines to either side, so
 that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum. This treats the

@@ -42,9 +42,9 @@ def analog_signal(
 def phasor(angle: npt.NDArray[np.floating]) -> npt.NDArray[np.complex64]:
     """Return exp(j angle), several times faster than numpy's complex exponential."""
     angle = angle.astype(np.float32, copy=False)
-    turned = np.empty(angle.shape, dtype=np.complex64)
-    turned.real, turned.imag = np.cos(angle), np.sin(angle)
-    return turned
+    unit_vector = np.empty(angle.shape, dtype=np.complex64)
+    unit_vector.real, unit_vector.imag = np.cos(angle), np.sin(angle)
+    return unit_vector
 
 
 def _analytic_message(n_frames: int, n_samples: int, rng: np.random.Generator) -> npt.NDArray[np.complex64]:

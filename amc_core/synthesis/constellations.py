@@ -13,7 +13,7 @@ import numpy.typing as npt
 from amc_core.modulations import CLASSES
 
 # Radii of the rings from the inside out; only their ratios matter.
-# 16 and 32: DVB-S2, ETSI EN 302 307-1, tables 9 and 10, code rate 3/4; its rate 8/9 has 2.60, and 2.54 and 4.33.
+# 16 and 32: DVB-S2, ETSI EN 302 307-1, tables 9 and 10, code rate 3/4. At rate 8/9, 16APSK has 2.60, 32APSK 2.54, 4.33.
 # 64 and 128: the tables of liquid-dsp (J. Gaeddert).
 APSK_RADII: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ def symbol_table(
 
     Args:
         modulation: one of LINEAR.
-        radii: rings of APSK constellations instead of APSK_RADII's.
+        radii: of the rings of APSK constellations, in place of those in APSK_RADII.
 
     Raises:
         ValueError: the modulation has no symbol table, or the radii do not fit.
@@ -71,28 +71,28 @@ def symbol_table(
     elif modulation == "OOK":
         points = np.array([0.0, 1.0], dtype=np.complex128)
     else:
-        raise ValueError(f"{modulation}: no symbol table; it exists for {', '.join(LINEAR)}")
+        raise ValueError(f"{modulation}: no symbol table; there are tables for {', '.join(LINEAR)}")
     table: npt.NDArray[np.complex64] = (points / np.sqrt(np.mean(np.abs(points) ** 2))).astype(np.complex64)
     return table
 
 
 def checked_radii(modulation: str, radii: Sequence[float]) -> tuple[float, ...]:
-    """Return the radii of all rings; without the innermost one, the radii are ratios to it.
+    """Return the radii of all rings. If the innermost ring is left out, the radii are ratios to it.
 
     Raises:
-        ValueError: no APSK, another number of rings, or radii that do not increase.
+        ValueError: the modulation is not APSK, the number of rings is wrong, or the radii do not increase.
     """
     if modulation not in _APSK_POINTS:
-        raise ValueError(f"{modulation}: has no rings; {', '.join(_APSK_POINTS)} have")
+        raise ValueError(f"{modulation}: has no rings; only {', '.join(_APSK_POINTS)} have rings")
     n_rings = len(_APSK_POINTS[modulation])
-    whole = (1.0, *radii) if len(radii) == n_rings - 1 else tuple(radii)
-    if len(whole) != n_rings or not all(0 < low < high < math.inf for low, high in pairwise(whole)):
+    all_radii = (1.0, *radii) if len(radii) == n_rings - 1 else tuple(radii)
+    if len(all_radii) != n_rings or not all(0 < low < high < math.inf for low, high in pairwise(all_radii)):
         example = [round(radius / APSK_RADII[modulation][0], 2) for radius in APSK_RADII[modulation][1:]]
         raise ValueError(
-            f"{modulation}: {list(radii)} are no radii of its {n_rings} rings; give {n_rings - 1} increasing ratios to "
-            f"the innermost ring, such as {example}"
+            f"{modulation}: {list(radii)} does not fit its {n_rings} rings; give the increasing ratios of the outer "
+            f"rings to the innermost one, such as {example}"
         )
-    return whole
+    return all_radii
 
 
 def _levels(order: int) -> npt.NDArray[np.float64]:

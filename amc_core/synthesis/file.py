@@ -60,7 +60,7 @@ def write_file(
     The file gets its name when it is complete. ``advance`` is called with the number of frames of every written block.
 
     Raises:
-        ValueError: no such modulation.
+        ValueError: a modulation is unknown.
         OSError: the folder does not exist or cannot be written, or the disk is full; nothing is left behind.
     """
     recipe = recipe or Recipe()
@@ -100,10 +100,7 @@ def _blocks(cells: Sequence[tuple[int, int]], frames_per_cell: int, seed: int, o
 
 
 def _write_block(path: Path, block: _Block, recipe: Recipe) -> int:
-    """Compute one block, and write it without HDF5 into the space that was left for it.
-
-    A full disk is then an error. HDF5 1.14 ends the process when it cannot close a file.
-    """
+    """Compute one block, and write it into its reserved space without HDF5, which ends the process on a full disk."""
     frames = synthesise_frames(
         block.modulation, block.snr_db, block.n_frames, np.random.default_rng(block.stream), recipe
     )
@@ -130,14 +127,14 @@ def _write_in_parallel(
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Give child processes one thread each: the user chose their number."""
+    """Give every child process one thread: the user chose the number of processes."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    values = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in values.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
@@ -159,16 +156,16 @@ def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, 
 
 
 def _require_space(file: Path, n_rows: int) -> None:
-    """Check for space first, because HDF5 ends the process when it cannot close a file."""
-    n_bytes, free = n_rows * (_FRAME_BYTES + _LABEL_BYTES), shutil.disk_usage(file.parent).free
-    needed = f"{n_bytes / 2**20:,.0f} MiB are needed and"
-    if n_bytes > free:
-        raise OSError(errno.ENOSPC, f"{needed} {free / 2**20:,.0f} MiB free")
+    """Check for space first, because HDF5 1.14 ends the process when it cannot close a file."""
+    n_bytes, free_bytes = n_rows * (_FRAME_BYTES + _LABEL_BYTES), shutil.disk_usage(file.parent).free
+    need = f"the file needs {n_bytes / 2**20:,.0f} MiB"
+    if n_bytes > free_bytes:
+        raise OSError(errno.ENOSPC, f"{need}, only {free_bytes / 2**20:,.0f} MiB is free")
     try:
         with file.open("r+b") as partial:
             os.ftruncate(partial.fileno(), n_bytes)  # takes no space, but ulimit -f applies
             os.posix_fallocate(partial.fileno(), 0, n_rows * _LABEL_BYTES)  # HDF5's own part; quotas apply
     except OSError as error:
         raise OSError(
-            error.errno, f"{needed} cannot be reserved: {error.strerror} (see df, quota, ulimit -f)"
+            error.errno, f"{need}, which cannot be reserved: {error.strerror} (see df, quota, ulimit -f)"
         ) from error

@@ -56,9 +56,9 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = []
         if not 0.01 <= self.roll_off[0] <= self.roll_off[1] <= 1:
-            problems.append(f"roll_off: {self.roll_off} is no range within 0.01..1")
+            problems.append(f"roll_off: {self.roll_off} is not a range within 0.01..1")
         if not 1 <= self.half_span[0] <= self.half_span[1] <= MAX_HALF_SPAN:
-            problems.append(f"half_span: {self.half_span} is no range within 1..{MAX_HALF_SPAN} symbols")
+            problems.append(f"half_span: {self.half_span} is not a range within 1..{MAX_HALF_SPAN} symbols")
         if not 0 <= self.cfo_sd <= 0.1:
             problems.append(f"cfo_sd: {self.cfo_sd} lies outside 0..0.1 cycles per sample")
         if self.fading not in FADING:
@@ -92,7 +92,7 @@ def synthesise_frames(
     over the full band. A recipe with a gain scales the finished frame.
 
     Raises:
-        ValueError: no such modulation.
+        ValueError: the modulation is unknown.
     """
     recipe = recipe or Recipe()
     if modulation not in CLASSES:
@@ -153,12 +153,13 @@ def _linear(
 
 
 def _gmsk(n_frames: int, n_samples: int, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
-    """Return frames whose phase turns smoothly by a quarter a symbol: index 1/2 (3GPP TS 45.004, section 2)."""
+    """Return frames whose phase moves by a quarter turn per symbol: index 1/2 (3GPP TS 45.004, section 2)."""
     bits_BS = 2 * rng.integers(0, 2, size=(n_frames, n_symbols_for(n_samples)), dtype=np.int8) - 1
     pulse_B = rng.integers(0, len(_GMSK_BANDWIDTHS_PERCENT), size=n_frames)
     delay_B = rng.uniform(0.0, 1.0, size=n_frames)
-    whole_B = np.full(n_frames, MAX_HALF_SPAN)
-    frequency_BT = shape(bits_BS.astype(np.float32), gaussian_bank(_GMSK_BANDWIDTHS_PERCENT), pulse_B, delay_B, whole_B)
+    half_span_B = np.full(n_frames, MAX_HALF_SPAN)
+    bank = gaussian_bank(_GMSK_BANDWIDTHS_PERCENT)
+    frequency_BT = shape(bits_BS.astype(np.float32), bank, pulse_B, delay_B, half_span_B)
     return phasor(np.cumsum(frequency_BT, axis=1) * np.float32(math.pi / 2 / SAMPLES_PER_SYMBOL))
 
 

@@ -1,9 +1,9 @@
 """Pulses of the digital modulations, and filtering with a different one in every frame.
 
 A frame's pulse comes from a table for roll-offs in steps of 0.01 and times in steps of 1/512 symbol. Evaluating the
-formula for every frame would take longer than everything else but the noise.
+formula for every frame would take longer than any other step except the noise.
 
-In names: B frames, S symbols, L taps per phase, P = 8 samples per symbol, R roll-offs, F points of the table, T samples.
+In names: B frames, S symbols, L taps of a phase, P = 8 samples of a symbol, R roll-offs, F table points, T samples.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def gaussian_bank(bandwidths_percent: tuple[int, ...]) -> npt.NDArray[np.float32
 
 
 def n_symbols_for(n_samples: int) -> int:
-    """Return how many symbols ``shape`` needs for so many samples, a multiple of 8."""
+    """Return how many symbols ``shape`` needs for ``n_samples``, a multiple of 8."""
     return n_samples // SAMPLES_PER_SYMBOL + _N_TAPS - 1
 
 

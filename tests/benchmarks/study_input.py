@@ -192,9 +192,9 @@ def accuracy_tables(rows: tuple[Row, ...], outcomes: dict[int, list[Outcome]]) -
     """Return the accuracy of every input, in Markdown."""
     lines = [
         "Synthetic frames of the project's own generator: 8 samples per symbol, root-raised-cosine pulses, random "
-        "timing, phase, carrier offset (standard deviation 1e-4 cycles per sample) and receiver gain (+-10 dB). `synced` "
-        "knows the symbol rate and the family of pulses; the other inputs use neither. On recordings that break these "
-        "assumptions the gain will be smaller: measure it there.",
+        "timing, phase, carrier offset (standard deviation 1e-4 cycles per sample) and receiver gain (+-10 dB). "
+        "`synced` knows the symbol rate and the family of pulses; the other inputs use neither. On recordings that "
+        "break these assumptions the gain will be smaller: measure it there.",
         "",
         f"The same network (`iq` alone has one of its own) and {STEPS} steps of {BATCH} fresh frames for every row; "
         f"{TEST_FRAMES_PER_CELL * len(DIGITAL17) * len(LEVELS_DB):,} test frames, {len(DIGITAL17)} modulations x "

@@ -64,7 +64,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
         (("--classes", "QPSKK"), "unknown: QPSKK"),
         (("--fading", "fog"), "'fog' is not one of 'none', 'rayleigh', 'rician'"),
         (("--gain-db", "-3"), "gain_db: -3.0 lies outside 0..60 dB"),
-        (("--roll-off", "0.5:0.1", "--half-span", "1:9"), "half_span: (1, 9) is no range within 1..8 symbols"),
+        (("--roll-off", "0.5:0.1", "--half-span", "1:9"), "half_span: (1, 9) is not a range within 1..8 symbols"),
         (("--roll-off", "wide"), "write LOW:HIGH"),
         (("--rings", "16APSK"), "16APSK=2.6"),
         (("--rings", "QPSK=2"), "QPSK: has no rings"),
@@ -221,7 +221,7 @@ def test_ceiling_prints_a_table_and_json() -> None:
     assert facts["levels"][0]["modulation"] == 1.0
     rings = data("ceiling", "--rings", "16APSK=1,2,3")
     assert rings.exit_code == 2
-    assert "16APSK: [1.0, 2.0, 3.0] are no radii of its 2 rings" in rings.stderr
+    assert "16APSK: [1.0, 2.0, 3.0] does not fit its 2 rings" in rings.stderr
     refused = data("ceiling", "--classes", "FM,QPSK")
     assert refused.exit_code == 2
     assert "FM: no symbols" in refused.stderr

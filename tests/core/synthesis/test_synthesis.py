@@ -142,7 +142,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_frame(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=100_000))
     reported: list[int] = []
-    with pytest.raises(OSError, match="MiB are needed and 0 MiB free"):
+    with pytest.raises(OSError, match=r"needs 1 MiB, only 0 MiB is free"):
         write_file(
             tmp_path / "a", modulations=["QPSK"], levels_db=[0], frames_per_cell=64, seed=0, advance=reported.append
         )
@@ -153,7 +153,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_frame(
 @pytest.mark.parametrize(
     ("moment", "message"),
     [
-        ("at once", "1 MiB are needed and cannot be reserved: File too large"),
+        ("at once", "needs 1 MiB, which cannot be reserved: File too large"),
         ("while frames are written", "[Errno 27] File too large"),
     ],
 )
