@@ -51,8 +51,8 @@ ROOMS: dict[str, list[str]] = {
 MOST_MODULES = 20  # in one folder
 LONGEST_CHAIN = 8  # modules of one wing that import each other in a row
 LONGEST_FUNCTION = 100  # lines
-# What every wing may take of amc_core: it needs the standard library alone.
-SHARED = {"amc_core.files"}
+# What every wing may import: these need the standard library alone.
+SHARED = {"amc_core.files", "amc_sweeps.number_formats"}
 # What amc_analysis may take of amc_core: the modules that are free of torch.
 TORCH_FREE = {
     "amc_core",

@@ -1,1 +1,1 @@
-"""Checks of a data file, and the accuracy that is possible at all."""
+"""Checks of a data file, and the best accuracy that is possible."""

@@ -50,12 +50,12 @@ def ceilings(
     recipe: Recipe | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Ceiling]:
-    """Measure both ceilings on synthetic frames, evenly over the modulations, with at least so many at each level.
+    """Measure both ceilings on synthetic frames: at each level ``frames_per_level`` or more, as many per modulation.
 
     ``advance`` is called with every finished level. The bound knows the channel, so it uses the recipe's rings only.
 
     Raises:
-        ValueError: a modulation without symbols has no bound.
+        ValueError: a modulation has no bound, because it is not linear.
     """
     rows = []
     for level in levels_db:
@@ -87,13 +87,13 @@ def likelihood_bound(
     The SNR is per sample over the full band at 8 samples per symbol; a symbol therefore has 9 dB more.
 
     Raises:
-        ValueError: a modulation without a symbol table.
+        ValueError: a modulation has no symbol table.
     """
-    if without := [name for name in modulations if name not in LINEAR]:
-        raise ValueError(f"{', '.join(without)}: no symbols, so no likelihood bound; it exists for {', '.join(LINEAR)}")
+    if nonlinear := [name for name in modulations if name not in LINEAR]:
+        raise ValueError(f"{', '.join(nonlinear)}: no likelihood bound; there is one for {', '.join(LINEAR)}")
     symbol_snr = SAMPLES_PER_SYMBOL * 10 ** (snr_db / 10)
     tables = {name: symbol_table(name, radii) for name in modulations}
-    right = 0
+    n_right = 0
     for true in modulations:
         for start in range(0, n_each, _BATCH):
             n_frames = min(_BATCH, n_each - start)
@@ -105,12 +105,12 @@ def likelihood_bound(
                 ],
                 axis=1,
             )
-            right += int((likelihood_BH.argmax(axis=1) == list(modulations).index(true)).sum())
-    return right / (n_each * len(modulations))
+            n_right += int((likelihood_BH.argmax(axis=1) == list(modulations).index(true)).sum())
+    return n_right / (n_each * len(modulations))
 
 
 def standard_error(share: float, n_frames: int) -> float:
-    """Return the standard error of a share of so many frames: 0.005 for a half of 10,000."""
+    """Return the standard error of a share of ``n_frames``: 0.005 for a half of 10,000."""
     return math.sqrt(share * (1 - share) / n_frames)
 
 
@@ -144,8 +144,8 @@ def _matched_filtered(
 
 def _raised_cosine(frequency: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the raised cosine's spectrum, 1 in the middle; frequency in symbol rates."""
-    beyond = np.clip((np.abs(frequency) - (1 - _BOUND_ROLL_OFF) / 2) / _BOUND_ROLL_OFF, 0, 1)
-    spectrum: npt.NDArray[np.float64] = (1 + np.cos(math.pi * beyond)) / 2
+    edge = np.clip((np.abs(frequency) - (1 - _BOUND_ROLL_OFF) / 2) / _BOUND_ROLL_OFF, 0, 1)
+    spectrum: npt.NDArray[np.float64] = (1 + np.cos(math.pi * edge)) / 2
     return spectrum
 
 
@@ -154,7 +154,7 @@ def _log_likelihood(
 ) -> npt.NDArray[np.float64]:
     """Return ln p(frame | modulation) / p(frame | noise), (B,), with every point equally likely.
 
-    In this form, ``sum ln mean exp((2 Re(r s*) - |s|^2) / N0)``, pulses with other instants can be compared.
+    This ratio, ``sum ln mean exp((2 Re(r s*) - |s|^2) / N0)``, can be compared between pulses with other instants.
     """
     received_X2 = np.ascontiguousarray(received_BS).view(np.float32).reshape(-1, 2)
     points_2M = (2 * symbol_snr) * np.stack([table_M.real, table_M.imag])
@@ -176,12 +176,12 @@ def psd_snr_accuracy(
     recipe: Recipe | None = None,
 ) -> float:
     """Return the share of synthetic frames whose estimated SNR is nearest to their own level."""
-    right = 0
+    n_right = 0
     for modulation in modulations:
         estimate_B = estimate_snr_db(synthesise_frames(modulation, snr_db, n_each, rng, recipe))
         nearest_B = np.abs(estimate_B[:, None] - np.array(levels_db)).argmin(axis=1)
-        right += int((np.array(levels_db)[nearest_B] == snr_db).sum())
-    return right / (n_each * len(modulations))
+        n_right += int((np.array(levels_db)[nearest_B] == snr_db).sum())
+    return n_right / (n_each * len(modulations))
 
 
 def estimate_snr_db(iq_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

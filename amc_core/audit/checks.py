@@ -1,4 +1,4 @@
-"""Whether a data file is what it claims to be: one verdict a check, from the signals where labels could be wrong.
+"""Checks of a data file: its layout, its values, and whether its labels agree with its signals.
 
 In names: N rows of the file, B frames, T = 1024 samples, C = I and Q, K columns of Y.
 """
@@ -22,6 +22,7 @@ from amc_core.modulations import CLASSES
 from amc_core.synthesis.constellations import LINEAR
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 from amc_core.verdicts import Verdict
+from amc_sweeps.number_formats import counted
 
 # The order in the published archive's classes.txt, which is wrong: see amc_core.modulations.
 PUBLISHED_ORDER: tuple[str, ...] = (
@@ -32,17 +33,17 @@ PUBLISHED_ORDER: tuple[str, ...] = (
 
 _CHUNK = 4096  # rows read at once
 _CLEAR_SNR_DB = 16  # lowest SNR for statistics of single frames
-_CLEAR_SPAN_DB = 10  # frames this far below the highest level count as clear, too
+_CLEAR_SPAN_DB = 10  # levels at most this far below the highest one are used for them
 _FRAMES_PER_COLUMN = 64
 _FRAMES_PER_LEVEL = 256
-_LOWEST_MEASURED_DB = -10  # below this, the noise floor is not known well enough
+_LOWEST_MEASURED_DB = -10  # below this, the SNR measured from the noise floor is too inexact
 _SNR_TOLERANCE_DB = 1.0  # half the distance of two levels
 _POWER_TOLERANCE = 0.1
 _AGREEMENT = 0.9  # least share of traits that agree with the labels: another modulator may differ in some
-_LINE_HEIGHT = 3.0  # of a cyclic line over its surroundings
+_LINE_HEIGHT = 3.0  # least height of a cyclic line over its surroundings
 _WAVEFORM = ("samples per symbol", "band", "carrier")
 _CARRIER = 1 / 1600  # cycles per sample: the largest offset that synchronisation.carrier_free finds
-_CARRIER_SHARE = 0.9  # of the frames must have a smaller offset
+_CARRIER_SHARE = 0.9  # share of the frames that must have a smaller offset
 _OUT_OF_BAND = 0.02  # largest share of power beyond 0.125 cycles per sample: a pulse's sidelobes
 
 _Frames = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ _Frames = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Check:
-    """The verdict of one check, and what was measured, in plain JSON types."""
+    """The verdict of one check, and its measurements in plain JSON types."""
 
     name: str
     verdict: Verdict
@@ -59,7 +60,7 @@ class Check:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the JSON object that ``amc-data audit --json`` prints."""
-        return {"name": self.name, "verdict": self.verdict, "said": self.text, "measured": self.measured}
+        return {"name": self.name, "verdict": self.verdict, "message": self.text, "measured": self.measured}
 
 
 def audit_file(
@@ -68,7 +69,7 @@ def audit_file(
     """Read the whole file once and return every check; a file that cannot be opened gets one failed check.
 
     Without ``every_frame`` only a sample is read, which takes seconds. ``advance`` is called with the number of frames
-    read, and of all.
+    read so far and the number of all frames.
     """
     try:
         with RadioMLFile(path) as data:
@@ -100,9 +101,10 @@ def _cells(data: RadioMLFile) -> Check:
     cell_N = np.searchsorted(columns, data.column_N) * len(levels) + np.searchsorted(levels, data.snr_db_N)
     count = np.bincount(cell_N, minlength=len(columns) * len(levels))
     fewest, most = int(count.min()), int(count.max())
+    frames = counted(fewest, "frame") if fewest == most else f"{fewest:,} to {most:,} frames"
     text = (
-        f"{len(columns)} classes x {len(levels)} SNR levels ({levels.min()}..{levels.max()} dB) x "
-        f"{fewest if fewest == most else f'{fewest} to {most}'} frames; the original has 24 x 26 x 4096"
+        f"{counted(len(columns), 'class', 'classes')} x {counted(len(levels), 'SNR level')} "
+        f"({levels.min()}..{levels.max()} dB) x {frames}; the original has 24 x 26 x 4,096"
     )
     if fewest != most:
         column, level = divmod(int(count.argmin()), len(levels))
@@ -137,7 +139,7 @@ def _finite(bad_N: npt.NDArray[np.bool_]) -> Check:
     rows = np.flatnonzero(bad_N)
     if not len(rows):
         return Check("NaN and infinity", Verdict.PASS, "none", {"rows": 0})
-    text = f"in {len(rows):,} frames, the first in row {rows[0]}; representations replace them by zeros"
+    text = f"in {counted(len(rows), 'frame')}, the first in row {rows[0]}; a model sees zeros instead of such a frame"
     return Check("NaN and infinity", Verdict.FAIL, text, {"rows": len(rows), "first": int(rows[0])})
 
 
@@ -159,7 +161,10 @@ def _duplicates(data: RadioMLFile, hash_N: npt.NDArray[np.uint64]) -> Check:
     if not pairs:
         return Check("duplicates", Verdict.PASS, "no frame occurs twice", {"pairs": 0})
     first, second = pairs[0]
-    text = f"{len(pairs):,} frames occur twice, such as row {first} in row {second}: a split leaks between its parts"
+    text = (
+        f"repeated frames: {len(pairs):,}, such as row {second} (equal to row {first}); a split may put one copy into "
+        "train and the other into test"
+    )
     return Check("duplicates", Verdict.FAIL, text, {"pairs": len(pairs), "first": [first, second]})
 
 
@@ -184,7 +189,7 @@ def _signals(data: RadioMLFile) -> list[Check]:
         reason = f"no usable frame: those at {clear_db} dB or more are zero or have NaN or infinity"
         return [*_skipped(reason, "label order", *_WAVEFORM), snr]
     order = _label_order(by_column)
-    # A file in the published order has one fault, so its other checks use what its columns really are.
+    # A file in the published order has one fault, so the other checks use the true classes of its columns.
     published = order.verdict is Verdict.FAIL and _follows_published(
         order.measured["corrected"], order.measured["published"]
     )
@@ -195,7 +200,7 @@ def _signals(data: RadioMLFile) -> list[Check]:
         order = Check("label order", Verdict.SKIP, reason, order.measured)
     linear = [frames for column, frames in by_column.items() if names[column] in LINEAR]
     if not linear:
-        return [order, *_skipped("no class with symbols of its own", *_WAVEFORM), snr]
+        return [order, *_skipped("no class with a linear modulation", *_WAVEFORM), snr]
     linear_BTC = np.concatenate(linear)
     return [order, _samples_per_symbol(linear_BTC), _band(linear_BTC), carrier, snr]
 
@@ -215,19 +220,18 @@ def _label_order(by_column: Mapping[int, _Frames]) -> Check:
     which always fails.
     """
     measured_traits = {column: traits(frames_BTC) for column, frames_BTC in by_column.items()}
-    against = {column: _contradictions(CLASSES[column], shown) for column, shown in measured_traits.items()}
+    contradictions = {
+        column: _contradictions(CLASSES[column], measured) for column, measured in measured_traits.items()
+    }
     share = _agreement(measured_traits, CLASSES)
     share_published = _agreement(measured_traits, PUBLISHED_ORDER)
-    contradicted = [
-        f"column {column}, {CLASSES[column]}, shows {', '.join(contradictions)}"
-        for column, contradictions in against.items()
-        if contradictions
-    ]
+    suspects = [column for column in contradictions if contradictions[column]]
+    contradicted = [f"column {column}, {CLASSES[column]}, {', '.join(contradictions[column])}" for column in suspects]
     exchanged = [
         f"column {column}, {CLASSES[column]}, looks like {CLASSES[other]}"
-        for column in against
-        for other in against
-        if against[column] and against[other] and not _contradictions(CLASSES[other], measured_traits[column])
+        for column in suspects
+        for other in suspects
+        if not _contradictions(CLASSES[other], measured_traits[column])
     ]
     measured = {
         "corrected": share,
@@ -237,7 +241,7 @@ def _label_order(by_column: Mapping[int, _Frames]) -> Check:
     }
     agreement = f"({share:.0%} of the signal checks agree; {share_published:.0%} for the order in classes.txt)"
     if share == share_published >= _AGREEMENT and not exchanged:
-        text = f"these classes cannot tell the corrected order from classes.txt {agreement}"
+        text = f"these classes fit the corrected order as well as the one in classes.txt {agreement}"
         return Check("label order", Verdict.SKIP, "; ".join([text, *contradicted]), measured)
     if share >= _AGREEMENT and share > share_published and not exchanged:
         text = f"Y's columns follow the corrected class order {agreement}"
@@ -252,28 +256,32 @@ def _label_order(by_column: Mapping[int, _Frames]) -> Check:
 
 
 def _agreement(measured_traits: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> float:
-    """Return the share of traits that are as an order of the classes expects them."""
-    expected = sum(len(_expected(order[column])) for column in measured_traits)
-    wrong = sum(len(_contradictions(order[column], shown)) for column, shown in measured_traits.items())
-    return 1 - wrong / max(expected, 1)
+    """Return the share of traits that agree with an order of the classes."""
+    n_traits = sum(len(_class_traits(order[column])) for column in measured_traits)
+    n_wrong = sum(len(_contradictions(order[column], measured)) for column, measured in measured_traits.items())
+    return 1 - n_wrong / max(n_traits, 1)
 
 
-def _contradictions(name: str, shown: Mapping[str, bool]) -> list[str]:
-    expected = _expected(name)
-    return [f"{'' if shown[trait] else 'not '}{trait}" for trait in expected if shown[trait] != expected[trait]]
+def _contradictions(name: str, measured_traits: Mapping[str, bool]) -> list[str]:
+    pairs = [(trait, measured_traits[trait], value) for trait, value in _class_traits(name).items()]
+    return [f"{'shows' if measured else 'lacks'} {trait}" for trait, measured, value in pairs if measured != value]
 
 
-def _expected(name: str) -> dict[str, bool]:
-    return {trait: name in having for trait, (having, lacking) in TRAITS.items() if name in having | lacking}
+def _class_traits(name: str) -> dict[str, bool]:
+    """Return which traits a class has and which it lacks, without those that depend on the modulator."""
+    return {trait: name in members for trait, (members, others) in TRAITS.items() if name in members | others}
 
 
 def _samples_per_symbol(linear_BTC: _Frames) -> Check:
     rate, height = symbol_rate(linear_BTC)
     if height < _LINE_HEIGHT:
-        text = f"no cyclic line: the strongest is {height:.1f} times its surroundings, at {1 / max(rate, 1e-9):.2f}"
+        text = (
+            f"no cyclic line: the highest peak, at {1 / max(rate, 1e-9):.2f} samples per symbol, is {height:.1f} times "
+            "its surroundings"
+        )
         return Check("samples per symbol", Verdict.FAIL, text, {"height": height})
     passed = abs(1 / rate / SAMPLES_PER_SYMBOL - 1) < 0.01
-    text = f"{1 / rate:.2f}, by a cyclic line {height:.0f} times its surroundings"
+    text = f"{1 / rate:.2f} samples per symbol, from a cyclic line {height:.0f} times its surroundings"
     text += "" if passed else f"; the original has {SAMPLES_PER_SYMBOL}"
     return _check("samples per symbol", passed, text, {"samples_per_symbol": 1 / rate, "height": height})
 
@@ -289,7 +297,7 @@ def _band(linear_BTC: _Frames) -> Check:
     edge = float(half_F.max()) * SAMPLES_PER_SYMBOL
     outside = float(np.maximum(power_F[np.abs(frequency_F) > 1 / SAMPLES_PER_SYMBOL], 0).sum())
     passed = abs(edge - 0.5) < 0.05 and outside < _OUT_OF_BAND
-    text = f"half power at {edge:.2f} symbol rates, {outside:.2%} of the power beyond 1"
+    text = f"half power at {edge:.2f} of the symbol rate, {outside:.2%} of the power beyond the symbol rate"
     text += "" if passed else f"; a root raised cosine has 0.50 and less than {_OUT_OF_BAND:.0%}"
     return _check("band", passed, text, {"half_power_edge": edge, "outside": outside})
 
@@ -298,14 +306,14 @@ def _carrier(by_name: Mapping[str, _Frames]) -> Check:
     by_class = {name: carrier_offset(frames_BTC, name) for name, frames_BTC in by_name.items()}
     offset_B = np.abs(np.concatenate([*by_class.values(), np.empty(0)]))
     if not len(offset_B):
-        return Check("carrier", Verdict.SKIP, "no class shows its carrier; OOK, 4ASK, 8ASK, BPSK and QPSK can")
+        return Check("carrier", Verdict.SKIP, "no frames of OOK, 4ASK, 8ASK, BPSK or QPSK with a clear carrier")
     reach, widest = float(np.quantile(offset_B, _CARRIER_SHARE)), float(offset_B.max())
     names = ", ".join(name for name, offset_B in by_class.items() if len(offset_B))
     text = (
         f"offsets of {names}: at most {reach:.1e} cycles per sample in {_CARRIER_SHARE:.0%} of the frames, "
         f"{widest:.1e} in all"
     )
-    text += "" if reach <= _CARRIER else f"; synced finds offsets up to {_CARRIER:.1e}"
+    text += "" if reach <= _CARRIER else f"; the representation synced finds offsets up to {_CARRIER:.1e}"
     return _check("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
 
 
@@ -329,24 +337,24 @@ def _snr_labels(data: RadioMLFile) -> Check:
         symbol_db = 10 * math.log10(SAMPLES_PER_SYMBOL)
         text += f"; all levels are shifted by {median:+.1f} dB (labels of Es/N0 would be shifted by {-symbol_db:+.1f})"
     elif not passed:
-        text += "; the labels are no SNR per sample over the full band"
+        text += "; the labels are not the SNR per sample over the full band"
     measured = {"measured_db": {str(level): round(value, 3) for level, value in estimates.items()}}
     return _check("SNR labels", passed, text, measured)
 
 
 def _synced(checks: Sequence[Check]) -> Check:
-    """Check whether the file has the signals that the representation ``synced`` assumes, at whatever power."""
+    """Check whether the file has the signals that the representation ``synced`` assumes."""
     assumptions = {
         "samples per symbol": "8 samples per symbol",
-        "band": "a band like an RRC's",
+        "band": "the band of a root raised cosine",
         "carrier": "a carrier within 1/1600 cycles per sample",
     }
     verdicts = {check.name: check.verdict for check in checks}
     broken = [text for name, text in assumptions.items() if verdicts.get(name) == Verdict.FAIL]
     unknown = [text for name, text in assumptions.items() if verdicts.get(name, Verdict.SKIP) == Verdict.SKIP]
     if unknown and not broken:
-        return Check("synced", Verdict.SKIP, f"unknown: {', '.join(unknown)}")
-    text = f"its assumptions hold: {', '.join(assumptions.values())}"
+        return Check("synced", Verdict.SKIP, f"not measured: {', '.join(unknown)}")
+    text = f"the representation synced fits: {', '.join(assumptions.values())}"
     if broken:
         text = f"the representation synced assumes {', '.join(broken)}, which does not hold here"
     return _check("synced", not broken, text, {"broken": broken})

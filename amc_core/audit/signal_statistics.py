@@ -15,8 +15,8 @@ from amc_core.inputs.synchronisation import matched_filter, symbols
 
 Complex = npt.NDArray[np.complexfloating]
 
-# Traits of a class's frames that hold for every modulator; a class in neither set may have the trait or not. Amplitude
-# levels of one sign, other ring ratios and other message bandwidths change none of them.
+# Traits of a class's frames that hold for every modulator. A class in neither set may have the trait or not. Modulators
+# with amplitudes of one sign, other ring ratios or other message bandwidths have the same traits.
 _PSK_ABOVE_8 = {"16PSK", "32PSK"}
 _APSK = {"16APSK", "32APSK", "64APSK", "128APSK"}
 _QAM = {"16QAM", "32QAM", "64QAM", "128QAM", "256QAM"}
@@ -24,8 +24,8 @@ _REAL = {"OOK", "4ASK", "8ASK", "BPSK", "AM-DSB-WC", "AM-DSB-SC"}
 _DIGITAL_CIRCULAR = {"QPSK", "8PSK", "OQPSK", *_PSK_ABOVE_8, *_APSK, *_QAM}
 TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     # trait: (classes that have it, classes that do not)
-    "on one line": (frozenset(_REAL), frozenset({*_DIGITAL_CIRCULAR, "FM", "GMSK"})),
-    "constant envelope": (
+    "samples on one line": (frozenset(_REAL), frozenset({*_DIGITAL_CIRCULAR, "FM", "GMSK"})),
+    "a constant envelope": (
         frozenset({"FM", "GMSK"}),
         frozenset({*_DIGITAL_CIRCULAR, "OOK", "4ASK", "8ASK", "BPSK", "AM-DSB-SC", "AM-SSB-SC"}),
     ),
@@ -45,8 +45,8 @@ TRAITS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "one sideband": (frozenset({"AM-SSB-SC"}), frozenset({*_REAL, *_DIGITAL_CIRCULAR})),
 }
 
-# The power of a class's frames that has a spectral line, at that multiple of the carrier; the least height of the line;
-# the range of the search in cycles per sample: the line's image is half a symbol rate away.
+# A class's frames, raised to this power, have a spectral line at that multiple of the carrier. Then the least height of
+# the line, and the range of its search in cycles per sample: the line's image is half a symbol rate away.
 _LINE_OF: Mapping[str, tuple[int, float, float]] = {
     **dict.fromkeys(("OOK", "4ASK", "8ASK", "BPSK"), (2, 0.7, 0.06)),
     "QPSK": (4, 0.45, 0.06),
@@ -69,12 +69,12 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
     modulus_BS = np.abs(symbols_BS)
     direction_BS = symbols_BS / np.maximum(modulus_BS, 1e-12)
     statistic = {
-        "on one line": (_line(quiet_BT**2, within=0.005)[1], 0.7),
-        "constant envelope": (-envelope_BT.std(axis=1) / envelope_BT.mean(axis=1), -0.12),
-        "a carrier": (_line(quiet_BT, within=0.003)[1], 0.6),
+        "samples on one line": (_line(quiet_BT**2, reach=0.005)[1], 0.7),
+        "a constant envelope": (-envelope_BT.std(axis=1) / envelope_BT.mean(axis=1), -0.12),
+        "a carrier": (_line(quiet_BT, reach=0.003)[1], 0.6),
         "symbols on one ring": (-(modulus_BS**4).mean(axis=1), -1.12),
-        "symbols at four angles": (_line(direction_BS**4 * modulus_BS, within=0.08)[1], 0.7),
-        "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, within=0.16)[1], 0.6),
+        "symbols at four angles": (_line(direction_BS**4 * modulus_BS, reach=0.08)[1], 0.7),
+        "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, reach=0.16)[1], 0.6),
         "one sideband": (np.abs(upper_B - lower_B) / power_BF.sum(axis=1), 0.4),
     }
     return {name: bool(np.median(value_B) > threshold) for name, (value_B, threshold) in statistic.items()}
@@ -89,12 +89,12 @@ def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDAr
     """
     if modulation not in _LINE_OF:
         return np.empty(0)
-    power, least, within = _LINE_OF[modulation]
+    power, least_height, reach = _LINE_OF[modulation]
     quiet_BT = _quiet(_complex(iq_BTC))
     envelope_BT = np.abs(quiet_BT)
     direction_BT = quiet_BT / np.maximum(envelope_BT, 1e-12)
-    frequency_B, height_B = _line(direction_BT**power * envelope_BT**2, within=within)
-    clear_B = height_B > least
+    frequency_B, height_B = _line(direction_BT**power * envelope_BT**2, reach=reach)
+    clear_B = height_B > least_height
     return frequency_B[clear_B] / power if 2 * clear_B.sum() > len(clear_B) else np.empty(0)
 
 
@@ -111,11 +111,11 @@ def symbol_rate(iq_BTC: npt.NDArray[np.float32]) -> tuple[float, float]:
     power_F = (np.abs(np.fft.rfft(envelope_BT * np.hanning(signal_BT.shape[1]), n_fft, axis=1)) ** 2).mean(axis=0)
     # The data's own spectrum falls smoothly, so a line is higher than the median around it.
     half = n_fft // 64
-    around_F = np.array([np.median(power_F[max(0, k - half) : k + half + 1]) for k in range(len(power_F))])
-    height_F = power_F / around_F
+    floor_F = np.array([np.median(power_F[max(0, k - half) : k + half + 1]) for k in range(len(power_F))])
+    height_F = power_F / floor_F
     height_F[: n_fft // 40] = 0  # no more than 40 samples per symbol
-    best = int(height_F.argmax())
-    return best / n_fft, float(height_F[best])
+    peak = int(height_F.argmax())
+    return peak / n_fft, float(height_F[peak])
 
 
 def mean_spectrum(iq_BTC: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -128,10 +128,10 @@ def mean_spectrum(iq_BTC: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
     return frequency_F, power_F / power_F.sum()
 
 
-def _line(signal_BT: Complex, *, within: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the frequency of the strongest line near zero frequency and its height, 1 for a pure one: (B,), (B,)."""
+def _line(signal_BT: Complex, *, reach: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the frequency of the strongest line within +- ``reach`` and its height, 1 for a pure one: (B,), (B,)."""
     n_fft = 4 * signal_BT.shape[1]
-    near_F = np.flatnonzero(np.abs(np.fft.fftfreq(n_fft)) <= within)
+    near_F = np.flatnonzero(np.abs(np.fft.fftfreq(n_fft)) <= reach)
     spectrum_BF = np.abs(np.fft.fft(signal_BT, n_fft, axis=1))[:, near_F]
     height_B = spectrum_BF.max(axis=1) / np.maximum(np.abs(signal_BT).sum(axis=1), 1e-12)
     return np.fft.fftfreq(n_fft)[near_F[spectrum_BF.argmax(axis=1)]], height_B

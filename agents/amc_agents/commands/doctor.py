@@ -59,7 +59,7 @@ def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: Bac
     failed = [check.name for check in checks if check.verdict is Verdict.FAIL]
     if as_json:
         results = [
-            {"name": check.name, "verdict": check.verdict, "said": check.text, "remedy": check.remedy}
+            {"name": check.name, "verdict": check.verdict, "message": check.text, "remedy": check.remedy}
             for check in checks
         ]
         document = {"schema": "amc-sweep doctor", "version": 1, "ready": not failed, "checks": results}

@@ -167,7 +167,7 @@ def test_a_failure_is_exit_code_1_and_a_warning_is_none(monkeypatch: pytest.Monk
 def _verdicts(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, tuple[str, str]]:
     monkeypatch.setattr(doctor, "torch_facts", lambda: TorchFacts("2.14.1", "13.0", ()))  # its import takes seconds
     document = json.loads(CliRunner().invoke(main, ["doctor", "--json", *arguments]).stdout)
-    return {check["name"]: (check["verdict"], check["said"]) for check in document["checks"]}
+    return {check["name"]: (check["verdict"], check["message"]) for check in document["checks"]}
 
 
 def test_without_any_wandb_the_ways_are_named_and_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

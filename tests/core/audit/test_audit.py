@@ -97,7 +97,7 @@ def test_one_odd_class_is_named_and_passes(spoil: Callable[..., dict[str, Check]
 
     order = spoil(replace)["label order"]
     assert order.verdict == "pass"
-    assert "column 18, AM-SSB-SC, shows not one sideband" in order.text
+    assert "column 18, AM-SSB-SC, lacks one sideband" in order.text
 
 
 def test_a_file_of_one_label_set_is_judged_by_what_it_has(tmp_path: Path) -> None:
@@ -108,6 +108,7 @@ def test_a_file_of_one_label_set_is_judged_by_what_it_has(tmp_path: Path) -> Non
     write_file(tmp_path / "b", modulations=["QPSK"], levels_db=[0], frames_per_cell=8, seed=0)
     checks = audited(tmp_path / "b")
     assert "needs frames at 16 dB or more; the highest level is 0 dB" in checks["label order"].text
+    assert "1 class x 1 SNR level (0..0 dB) x 8 frames" in checks["frames per cell"].text
     assert failed(checks) == set()
 
 
@@ -118,9 +119,9 @@ def test_classes_that_fit_both_orders_skip_the_check(tmp_path: Path) -> None:
     assert failed(checks) == set()
     assert checks["label order"].verdict == "skip"
     assert "100% of the signal checks" in checks["label order"].text
-    assert "these classes cannot tell the corrected order from classes.txt" in checks["label order"].text
+    assert "these classes fit the corrected order as well as the one in classes.txt" in checks["label order"].text
     assert checks["carrier"].verdict == "skip"
-    assert checks["synced"].text == "unknown: a carrier within 1/1600 cycles per sample"
+    assert checks["synced"].text == "not measured: a carrier within 1/1600 cycles per sample"
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
@@ -190,6 +191,7 @@ def test_a_frame_that_occurs_twice_is_found(spoil: Callable[..., dict[str, Check
     checks = spoil(copy)
     assert "duplicates" in failed(checks)
     assert checks["duplicates"].measured == {"pairs": 1, "first": [17, 1001]}
+    assert "repeated frames: 1, such as row 1001 (equal to row 17)" in checks["duplicates"].text
 
 
 def test_a_missing_frame_shows_in_its_cell(spoil: Callable[..., dict[str, Check]]) -> None:
@@ -228,7 +230,7 @@ def test_shifted_labels_and_wrong_labels_get_different_messages(
 
     labels = spoil(stretch)["SNR labels"]
     assert labels.verdict == "fail"
-    assert "no SNR per sample" in labels.text
+    assert "not the SNR per sample" in labels.text
 
 
 def test_another_symbol_rate_breaks_what_synced_assumes(spoil: Callable[..., dict[str, Check]]) -> None:

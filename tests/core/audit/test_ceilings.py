@@ -47,7 +47,7 @@ def test_oqpsk_differs_from_qpsk_by_its_instants_only() -> None:
 
 
 def test_a_modulation_without_symbols_has_no_bound() -> None:
-    with pytest.raises(ValueError, match="FM, GMSK: no symbols"):
+    with pytest.raises(ValueError, match="FM, GMSK: no likelihood bound"):
         likelihood_bound(["QPSK", "FM", "GMSK"], 0, 1, np.random.default_rng(0))
 
 
