@@ -1,1 +1,1 @@
-"""From IQ samples to model input: the definition in torch and the compiled path on the CPU."""
+"""From IQ samples to model input: the definition in torch, and the compiled path for the CPU."""

@@ -22,5 +22,5 @@ def compiled(function: _Function) -> _Function:
     options: dict[str, Any] = {"nogil": True, "fastmath": _FLOATING_POINT}
     try:
         return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package nor a home can be written: every process compiles
+    except RuntimeError:  # no cache folder can be written, so every process compiles
         return numba.njit(**options)(function)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """Images of ``synced`` from symbols, compiled: the same as synchronisation.py and histogram.py in torch.
 
-Import this module only to use it, because importing numba is slow. Loops over flat arrays handle all points of a frame
-at once and become vector instructions. ``math.log`` and ``math.atan2`` would not, so both are polynomials here. Only
-the points' shares are added one by one; an empty pixel costs one store.
+Import this module where it is used, because importing numba is slow. Loops over flat arrays handle all points of a
+frame at once and become vector instructions. ``math.log`` and ``math.atan2`` would not, so both are polynomials here.
+Only the points' shares are added one by one; an empty pixel costs one store.
 
 In names: B frames, K = 124 symbols, X = 2 K numbers (real and imaginary in turn), M places of the carrier search, N
 points of an image, W = size, P = 3 size^2 numbers of an image whose channels lie side by side.
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from numpy.polynomial import Chebyshev
 
 from amc_core.inputs.cpu_compiler import compiled
-from amc_core.inputs.synchronisation import CONTRAST, HIGHEST_PLACE, KEPT, LARGEST, QUADRANT, SEARCH_LENGTH
+from amc_core.inputs.synchronisation import CONTRAST, HIGHEST_PLACE, LARGEST, N_INNER, QUADRANT, SEARCH_LENGTH
 
 CHANNELS = 3
 
@@ -32,7 +32,7 @@ _Flags = npt.NDArray[np.bool_]
 def turns() -> tuple[_Floats, _Floats]:
     """Return the rotation that removes the carrier of every place of the search: cosine and sine, (M, K)."""
     turn_M1 = 2 * np.pi / (4 * SEARCH_LENGTH) * np.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)[:, None]
-    angle_MK = -turn_M1 * np.arange(KEPT)
+    angle_MK = -turn_M1 * np.arange(N_INNER)
     return np.cos(angle_MK).astype(np.float32), np.sin(angle_MK).astype(np.float32)
 
 
@@ -100,11 +100,11 @@ def draw(
 ) -> None:
     """Draw three channels of every frame: quadrant, sizes against phase steps, spectrum; zeros for a bad frame."""
     size = spectrum_BW.shape[1]
-    n_polar = 2 * (KEPT - 1)
+    n_polar = 2 * (N_INNER - 1)
     row_N, column_N = np.empty(n_polar, dtype=np.float32), np.empty(n_polar, dtype=np.float32)
-    length_K = np.empty(KEPT, dtype=np.float32)
-    place_X = np.empty(4 * (KEPT + n_polar), dtype=np.uint32)  # unsigned, so that numba skips the check for negatives
-    share_X = np.empty(4 * (KEPT + n_polar), dtype=np.float32)
+    length_K = np.empty(N_INNER, dtype=np.float32)
+    place_X = np.empty(4 * (N_INNER + n_polar), dtype=np.uint32)  # unsigned: numba skips the check for negatives
+    share_X = np.empty(4 * (N_INNER + n_polar), dtype=np.float32)
     line_P = np.zeros(CHANNELS * size, dtype=np.float32)
     per_length, per_radian = np.float32(size / LARGEST), np.float32(size / (2 * math.pi))
     middle = np.float32(size / 2)
@@ -120,17 +120,17 @@ def draw(
                 image_P[h * len(line_P) + p] = line_P[p]
         symbol_X = symbol_BX[b]
         _quadrant(symbol_X, line_BX[b], cos_MK, sin_MK, size, row_N, column_N)
-        _share(row_N[:KEPT], column_N[:KEPT], size, False, 0, place_X[: 4 * KEPT], share_X[: 4 * KEPT])
-        for k in range(KEPT):
+        _share(row_N[:N_INNER], column_N[:N_INNER], size, False, 0, place_X[: 4 * N_INNER], share_X[: 4 * N_INNER])
+        for k in range(N_INNER):
             re, im = symbol_X[2 * k], symbol_X[2 * k + 1]
             length_K[k] = np.sqrt(re * re + im * im) * per_length
-        for k in range(KEPT - 1):
+        for k in range(N_INNER - 1):
             re, im = symbol_X[2 * k + 2], symbol_X[2 * k + 3]
             re_before, im_before = symbol_X[2 * k], symbol_X[2 * k + 1]
             turn = per_radian * arctangent(im * re_before - re * im_before, re * re_before + im * im_before)
-            column_N[k], column_N[KEPT - 1 + k] = middle + turn, middle - turn
-        row_N[: KEPT - 1], row_N[KEPT - 1 :] = length_K[1:], length_K[:-1]
-        _share(row_N, column_N, size, True, 1, place_X[4 * KEPT :], share_X[4 * KEPT :])
+            column_N[k], column_N[N_INNER - 1 + k] = middle + turn, middle - turn
+        row_N[: N_INNER - 1], row_N[N_INNER - 1 :] = length_K[1:], length_K[:-1]
+        _share(row_N, column_N, size, True, 1, place_X[4 * N_INNER :], share_X[4 * N_INNER :])
         for x in range(len(place_X)):
             image_P[place_X[x]] += share_X[x]
         # All sums are read before one is replaced, because a pixel may be in the list several times.
@@ -172,7 +172,7 @@ def _share(
     """Share points among four pixels, as histogram.spread_points does; a share beyond the edge becomes 0."""
     n_points = len(row_N)
     last, whole = np.int32(size - 1), np.int32(size)
-    half, one, nothing = np.float32(0.5), np.float32(1.0), np.float32(0.0)
+    half, one, zero = np.float32(0.5), np.float32(1.0), np.float32(0.0)
     for n in range(n_points):
         row, column = row_N[n] - half, column_N[n] - half
         first_row, first_column = np.floor(row), np.floor(column)
@@ -184,11 +184,11 @@ def _share(
             c0 = c0 + whole if c0 < 0 else c0
             c1 = c1 - whole if c1 > last else c1
         else:
-            left = left if (c0 >= 0) & (c0 <= last) else nothing
-            right = right if (c1 >= 0) & (c1 <= last) else nothing
+            left = left if (c0 >= 0) & (c0 <= last) else zero
+            right = right if (c1 >= 0) & (c1 <= last) else zero
             c0, c1 = min(max(c0, np.int32(0)), last), min(max(c1, np.int32(0)), last)
-        up = up if (r0 >= 0) & (r0 <= last) else nothing
-        down = down if (r1 >= 0) & (r1 <= last) else nothing
+        up = up if (r0 >= 0) & (r0 <= last) else zero
+        down = down if (r1 >= 0) & (r1 <= last) else zero
         r0, r1 = min(max(r0, np.int32(0)), last), min(max(r1, np.int32(0)), last)
         place_X[n] = np.uint32((r0 * whole + c0) * np.int32(CHANNELS) + np.int32(channel))
         place_X[n_points + n] = np.uint32((r0 * whole + c1) * np.int32(CHANNELS) + np.int32(channel))

@@ -1,6 +1,6 @@
 """The power-normalised log1p histogram of a frame in one pass over it, compiled for the CPU by numba.
 
-Import this module only to use it: importing numba takes a second, and the first call compiles for some more. The
+Import this module where it is used: importing numba takes a second, and the first call compiles for some more. The
 machine code is kept beside this file, or in numba's cache folder.
 
 In names: B frames, T = 1024 samples, C = I and Q, H = W = size.
@@ -35,7 +35,7 @@ def log_histogram(
     size = out_BHW.shape[1]
     if n_points > _MOST_POINTS or size > _MOST_PIXELS:
         raise ValueError(
-            f"{n_points} samples and {size} pixels were given; at most {_MOST_POINTS} and {_MOST_PIXELS} fit 16 bits"
+            f"{n_points} samples and {size} pixels were given; 16 bits hold at most {_MOST_POINTS} and {_MOST_PIXELS}"
         )
     iq_BN, out_BP = iq_BTC.reshape(n_frames, -1), out_BHW.reshape(n_frames, -1)
     _log_histogram(iq_BN, out_BP, bad_B, size, half_range, _log1p(n_points))
@@ -43,7 +43,7 @@ def log_histogram(
 
 @functools.cache
 def _log1p(n_samples: int) -> npt.NDArray[np.float32]:
-    """Return every value that a cell may have: a look-up is one load, the logarithm about forty instructions."""
+    """Return every value that a cell may have: a look-up is one load, a logarithm about forty instructions."""
     return np.log1p(np.arange(n_samples + 1)).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """The representation ``synced`` on the CPU: the arithmetic of synchronisation.py in a few passes over each frame.
 
-Import this module only to use it: importing numba is slow, and the first call compiles for some seconds. torch does the
-Fourier transforms and the carrier search; the code between them is compiled. It runs in one thread, without the
+Import this module where it is used: importing numba is slow, and the first call compiles for some seconds. torch does
+the Fourier transforms and the carrier search; the code between them is compiled. It runs in one thread, without the
 interpreter's lock.
 
 In names: B frames, T = 1024 samples, N = 2048 numbers of a frame (I and Q in turn), F = 1024 lines, K = 124 symbols,
@@ -24,7 +24,7 @@ from amc_core.inputs.spectrum import WELCH_HOP, log_spectrum
 from amc_core.inputs.synchronisation import (
     EDGE,
     HIGHEST_LINE,
-    KEPT,
+    N_INNER,
     N_SYMBOLS,
     SAMPLES_PER_SYMBOL,
 )
@@ -57,7 +57,7 @@ def synced_images(
     frame_BT = torch.empty(_CHUNK, n_samples, dtype=torch.complex64)
     segment_BSW = torch.empty(_CHUNK, n_segments, len(window), dtype=torch.complex64)
     folded_BK = torch.empty(_CHUNK, N_SYMBOLS, dtype=torch.complex64)
-    symbol_BK, raised_BK = torch.empty(2, n_frames, KEPT, dtype=torch.complex64)
+    symbol_BK, raised_BK = torch.empty(2, n_frames, N_INNER, dtype=torch.complex64)
     power_BF = torch.empty(n_frames, len(window))
     window_W = window.repeat_interleave(2).numpy()
     for start in range(0, n_frames, _CHUNK):
@@ -147,13 +147,13 @@ def _fold(spectrum_BF: _Complex, response_F: _Floats, folded_BK: _Complex) -> No
 def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
     """Drop the edges, scale to unit power, and compute ``|z|^2 (z / |z|)^4``."""
     for b in range(len(all_BK)):
-        kept_K, symbol_K, raised_K = all_BK[b, EDGE : N_SYMBOLS - EDGE], symbol_BK[b], raised_BK[b]
+        inner_K, symbol_K, raised_K = all_BK[b, EDGE : N_SYMBOLS - EDGE], symbol_BK[b], raised_BK[b]
         energy = np.float32(0.0)
-        for k in range(KEPT):
-            energy += kept_K[k].real * kept_K[k].real + kept_K[k].imag * kept_K[k].imag
-        scale = np.float32(math.sqrt(KEPT / energy) if energy > 0.0 else 1.0)
-        for k in range(KEPT):
-            re, im = kept_K[k].real * scale, kept_K[k].imag * scale
+        for k in range(N_INNER):
+            energy += inner_K[k].real * inner_K[k].real + inner_K[k].imag * inner_K[k].imag
+        scale = np.float32(math.sqrt(N_INNER / energy) if energy > 0.0 else 1.0)
+        for k in range(N_INNER):
+            re, im = inner_K[k].real * scale, inner_K[k].imag * scale
             symbol_K[k] = complex(re, im)
             squared_re, squared_im = re * re - im * im, np.float32(2.0) * re * im
             size = max(re * re + im * im, np.float32(1e-30))

@@ -47,7 +47,7 @@ def _count_points(row_BN: Tensor, column_BN: Tensor, size: int) -> Tensor:
     Bins include their lower edge, the last one both edges. Points outside 0..size and NaN are dropped.
     """
     inside_BN = (row_BN >= 0) & (row_BN <= size) & (column_BN >= 0) & (column_BN <= size)  # false for NaN
-    # NaN may become any number here; it is not inside.
+    # NaN becomes any number here; inside_BN leaves it out.
     row_BN, column_BN = row_BN.int().clamp_(0, size - 1), column_BN.int().clamp_(0, size - 1)
     first_cell_B1 = torch.arange(len(row_BN), device=row_BN.device)[:, None] * size**2
     cell_BN = row_BN * size + column_BN + first_cell_B1

@@ -1,6 +1,7 @@
 """From IQ to the model's input, on the device of the frames.
 
-torch computes every representation on every device. On the CPU, numba's machine code computes the two main ones.
+torch computes every representation on every device. On the CPU, numba's machine code computes ``constellation`` and
+``synced``, except for ``histogram_range: auto``.
 
 In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """

@@ -21,7 +21,7 @@ SAMPLES_PER_SYMBOL = 8
 N_SYMBOLS = 128  # of a frame
 ROLL_OFF = 0.25  # of the filter; signals have others
 EDGE = 2  # symbols dropped at either end
-KEPT = N_SYMBOLS - 2 * EDGE
+N_INNER = N_SYMBOLS - 2 * EDGE  # symbols that remain
 HIGHEST_LINE = 80  # (1 + roll-off) / 2 of the symbol rate, which is line 128
 SEARCH_LENGTH = 1024  # of the transform that finds the carrier's line
 HIGHEST_PLACE = 20  # of the line there: four times an offset of 1/200 of the symbol rate
@@ -66,7 +66,7 @@ def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
 
 def carrier_search() -> Tensor:
     """Return the part of a Fourier transform that ``carrier_free`` uses, as a complex matrix (K, S)."""
-    time_K = torch.arange(KEPT, dtype=torch.float64)
+    time_K = torch.arange(N_INNER, dtype=torch.float64)
     turn_S = 2 * math.pi / SEARCH_LENGTH * torch.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)
     return _phasor(-time_K[:, None] * turn_S)
 
