@@ -115,7 +115,7 @@ def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Modu
 
 
 def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> int:
-    """Return the features of two empty images: ``num_features`` is wrong for some backbones (conv heads, pooling)."""
+    """Return the number of features of an image: ``num_features`` is wrong for some backbones (conv heads, pooling)."""
     was_training = backbone.training
     try:
         with torch.no_grad():
@@ -130,8 +130,8 @@ def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> i
     return int(features_BD.shape[1])
 
 
-def _unknown_backbone(given: str) -> str:
-    known = (*timm.list_models(), *MODEL_ALIASES, *OWN_NETWORKS)
-    near = difflib.get_close_matches(given, known, n=3)
-    hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists the names"
-    return f"model_type: timm has no backbone {given!r}; {hint}"
+def _unknown_backbone(name: str) -> str:
+    names = (*timm.list_models(), *MODEL_ALIASES, *OWN_NETWORKS)
+    matches = difflib.get_close_matches(name, names, n=3)
+    hint = f"similar names: {', '.join(matches)}" if matches else "timm.list_models() lists the names"
+    return f"model_type: timm has no backbone {name!r}; {hint}"
