@@ -9,8 +9,8 @@ A run's folder keeps:
 - ``before_N/``: the checkpoints of an earlier trial in the same folder; a new trial never overwrites them
 
 ``init_from`` takes the weights of any of them. ``resume_from`` continues ``last.pt`` and ``best.pt``. It continues the
-best one by the other criterion only while the checkpoint that was then the best by ``select_by`` is beside it, because
-the test needs that one. An epoch is written once; the best checkpoints are further names of that file.
+best one by the other criterion only if the best one by ``select_by`` of that time is still beside it, because the test
+needs it. An epoch is written once; the best checkpoints are further names of that file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Checkpoint:
     metrics: Mapping[str, float]  # of the last complete epoch; empty before the first one
     model: Mapping[str, Tensor]
     criterion: Mapping[str, Tensor]  # the learned task weights
-    training: Mapping[str, Any]  # what else decides the steps that follow: TrainingState.state_dict
+    training: Mapping[str, Any]  # everything else that later steps depend on: TrainingState.state_dict
 
 
 _KINDS: Mapping[str, Any] = {
@@ -80,14 +80,14 @@ def keep_as(path: Path, name: str) -> None:
 
 
 def set_aside(run_dir: Path) -> Path | None:
-    """Move an earlier trial's checkpoints into before_1, before_2, ...; return the folder, None without any."""
-    earlier = sorted(run_dir.glob("*.pt"))
-    if not earlier:
+    """Move an earlier trial's checkpoints into before_1, before_2, ...; return the folder, None if there are none."""
+    checkpoints = sorted(run_dir.glob("*.pt"))
+    if not checkpoints:
         return None
     number = next(number for number in range(1, 10_000) if not (run_dir / f"before_{number}").exists())
     folder = run_dir / f"before_{number}"
     folder.mkdir()
-    for path in earlier:
+    for path in checkpoints:
         path.rename(folder / path.name)
     return folder
 
@@ -96,14 +96,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint into the host's memory; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: missing, truncated, damaged in any byte that matters, or not a checkpoint of this program.
+        CheckpointError: the file is missing, truncated, damaged, or not a checkpoint of this program.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file raises depends on the bytes
+    except Exception as error:  # a damaged file may raise anything
         cause = type(error).__name__
         if not isinstance(error, pickle.UnpicklingError):  # its text advises to run code from the file
             cause += f" {error}".splitlines()[0]
@@ -112,9 +112,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "damaged in copying, or written by another program: use another checkpoint"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"{path}: a torch file, but no checkpoint of format {_FORMAT} of this program")
+        raise CheckpointError(f"{path}: a torch file, but not a checkpoint of format {_FORMAT} of this program")
     if content.keys() != _KINDS.keys() or not all(isinstance(content[name], kind) for name, kind in _KINDS.items()):
-        raise CheckpointError(f"{path}: not the content of a checkpoint of this program: use another checkpoint")
+        raise CheckpointError(f"{path}: its content does not fit a checkpoint of this program: use another checkpoint")
     return Checkpoint(**content)
 
 

@@ -17,10 +17,9 @@ from amc_core.modulations import FAMILIES
 
 Counts = npt.NDArray[np.int64]
 
-# An attractor is the most frequent guess for at least so many other levels, and is guessed at least so many times as
-# often as it is true. Levels confused with a neighbour fail the first test, a model that guesses at random the second.
-_MIN_SWALLOWED = 2
-_MIN_EXCESS = 1.5
+# Levels confused with a neighbour fail the first test of an attractor, a model that guesses at random the second.
+_MIN_SWALLOWED = 2  # other levels for which it is the most frequent guess
+_MIN_EXCESS = 1.5  # how often it is guessed, over how often it is true
 _STANDARD_ERRORS = 2.0  # by which a level's wrong guess must exceed its right one
 
 
@@ -176,7 +175,7 @@ class Evaluation:
 
 
 def scores(confusion_KK: Counts, names: Sequence[str]) -> tuple[Score, ...]:
-    """Return precision, recall and F1 of every class; 0 where a quotient is 0/0."""
+    """Return precision, recall and F1 of every class; 0/0 counts as 0."""
     hit_K, true_K, guess_K = np.diag(confusion_KK), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
     columns = (_shares(hit_K, guess_K), _shares(hit_K, true_K), _shares(2 * hit_K, true_K + guess_K))
     rows = zip(names, true_K.tolist(), *(column.tolist() for column in columns), strict=True)
@@ -196,10 +195,10 @@ def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...
     right_L = np.diag(share_LL)
     result = []
     for level, snr_db in enumerate(levels_db):
-        taken_L = share_LL[:, level]
+        guess_L = share_LL[:, level]
         # Variance of the difference of two shares of one multinomial sample.
-        variance_L = (taken_L + right_L - (taken_L - right_L) ** 2) / np.maximum(true_L, 1)
-        leads_L = taken_L - right_L > _STANDARD_ERRORS * np.sqrt(variance_L)
+        variance_L = (guess_L + right_L - (guess_L - right_L) ** 2) / np.maximum(true_L, 1)
+        leads_L = guess_L - right_L > _STANDARD_ERRORS * np.sqrt(variance_L)
         swallowed_L = leads_L & (share_LL.argmax(axis=1) == level)
         swallowed_L[level] = False
         n_other = n_frames - int(true_L[level])
@@ -211,7 +210,7 @@ def attractors(snr_LL: Counts, levels_db: Sequence[int]) -> tuple[Attractor, ...
                     share=_share(n_guessed - int(snr_LL[level, level]), n_other),
                     guessed=_share(n_guessed, n_frames),
                     swallowed={
-                        int(levels_db[other]): float(taken_L[other]) for other in np.flatnonzero(swallowed_L).tolist()
+                        int(levels_db[other]): float(guess_L[other]) for other in np.flatnonzero(swallowed_L).tolist()
                     },
                 )
             )

@@ -30,10 +30,10 @@ def epoch_file(epoch: int) -> str:
 def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
     """Write ``evaluation/STEM.json`` with everything, and the same as five CSV tables; return the folder.
 
-    ``STEM_metrics.csv`` has a row a single value, the facts first; ``STEM_scores.csv`` a row a modulation, family and
-    SNR level; ``STEM_attractors.csv`` a row a level that an attractor swallows, with the share of its frames;
-    ``STEM_modulation_confusion.csv`` and ``STEM_snr_confusion.csv`` a row a true class and a column a guessed one. A
-    continued trial replaces the files of the epochs that it computes again.
+    Rows of ``STEM_metrics.csv`` are single values, the facts first; of ``STEM_scores.csv`` modulations, families and
+    SNR levels; of ``STEM_attractors.csv`` the levels that attractors swallow, with the share of their frames; of
+    ``STEM_modulation_confusion.csv`` and ``STEM_snr_confusion.csv`` the true classes, with a column for each guessed
+    class. A continued trial replaces the files of the epochs that it computes again.
 
     Args:
         facts: values to add, such as the metrics of the epoch or the checkpoint.
@@ -42,8 +42,8 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     folder.mkdir(exist_ok=True)
     content = evaluation.to_mapping()
     write_whole(folder / f"{stem}.json", json.dumps({**facts, **content}, indent=2) + "\n")
-    single = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
-    _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), single.items())
+    metrics = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
+    _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), metrics.items())
     swallowed = [
         (attractor.snr_db, true_db, share)
         for attractor in evaluation.attractors

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from amc_core.files import write_whole
+from amc_sweeps.number_formats import counted
 
 
 class FileRecorder:
-    """Write config.json, history.jsonl (a line an epoch) and summary.json; print the start and every epoch on stderr.
+    """Write config.json, history.jsonl (one line per epoch) and summary.json; print start and epochs on stderr.
 
     A reader never sees half a JSON value. A second trial in the same folder starts a new history.
     """
@@ -40,7 +41,7 @@ class FileRecorder:
         self.summary(metrics)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Add or replace last values."""
+        """Add values to the summary, or replace them."""
         self._summary.update(facts)
         _replace(self.run_dir / "summary.json", self._summary)
 
@@ -48,8 +49,8 @@ class FileRecorder:
 def _start_line(facts: Mapping[str, Any]) -> str:
     return (
         f"{facts['n_train']:,} / {facts['n_val']:,} / {facts['n_test']:,} frames (train / val / test) from "
-        f"{facts['frames_in']}, {facts['n_parameters']:,} parameters, {facts['micro_batch_frames']} frames a forward "
-        f"pass, on {facts['device_name']}"
+        f"{facts['frames_in']}, {facts['n_parameters']:,} parameters, "
+        f"{counted(facts['micro_batch_frames'], 'frame')} per forward pass, on {facts['device_name']}"
     )
 
 

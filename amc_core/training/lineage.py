@@ -31,7 +31,7 @@ _SPLIT_SETTINGS = {"label_set", "snr_min_db", "snr_max_db", "split", "split_seed
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Everything that is needed to divide the same file in the same way again."""
+    """The facts that are needed to divide the same file in the same way again."""
 
     split_fingerprint: str
     data_fingerprint: str
@@ -64,7 +64,7 @@ class Lineage:
     parent_run: str | None
     parent_split_fingerprint: str | None
     trained_on: tuple[SplitFacts, ...]  # this trial's own split is the last one
-    split_override: bool  # there are other splits than its own, which the user allowed
+    split_override: bool  # the user allowed weights that were trained on other splits
     heldout_trained_on: float | None  # share of the held-out frames; None: unknown, because of another file
     fresh_heads: tuple[str, ...] = ()  # parts of the model with other classes than the parent's
 
@@ -80,10 +80,10 @@ def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    given = config.resume_from or config.init_from
-    if given is None:
+    start = config.resume_from or config.init_from
+    if start is None:
         return None
-    path = Path(given)
+    path = Path(start)
     if path.is_dir():
         path /= LAST if config.resume_from else BEST
     return path, load_checkpoint(path)
@@ -91,7 +91,7 @@ def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
 
 def trace_lineage(
     config: TrialConfig,
-    own: SplitFacts,
+    own_split: SplitFacts,
     parent: Checkpoint | None,
     data: RadioMLFile,
     selection: Selection,
@@ -104,26 +104,28 @@ def trace_lineage(
             both splits and the share of the held-out frames that were trained on.
     """
     if parent is None:
-        return Lineage(None, None, (own,), split_override=False, heldout_trained_on=0.0)
+        return Lineage(None, None, (own_split,), split_override=False, heldout_trained_on=0.0)
     trained_on = [SplitFacts.from_mapping(facts) for facts in parent.trained_on]
-    foreign = [facts for facts in trained_on if facts.split_fingerprint != own.split_fingerprint]
+    other_splits = [facts for facts in trained_on if facts.split_fingerprint != own_split.split_fingerprint]
     heldout_M = selection.rows[np.concatenate([split.val, split.test])]
-    share = _share_trained_on(heldout_M, foreign, data)
-    parent_classes, classes = _classes(trained_on[-1]), _classes(own)
+    share = _share_trained_on(heldout_M, other_splits, data)
+    parent_classes, classes = _classes(trained_on[-1]), _classes(own_split)
     fresh_heads = tuple(head for head in classes if classes[head] != parent_classes[head])
-    if foreign and not config.allow_split_change:
-        raise ConfigError([_refusal(config, own, foreign, share, len(heldout_M), other_classes=bool(fresh_heads))])
+    if other_splits and not config.allow_split_change:
+        raise ConfigError(
+            [_refusal(config, own_split, other_splits, share, len(heldout_M), other_classes=bool(fresh_heads))]
+        )
     return Lineage(
         parent_run=parent.run,
         parent_split_fingerprint=parent.split_fingerprint,
-        trained_on=(*(facts for facts in trained_on if facts != own), own),
-        split_override=bool(foreign),
+        trained_on=(*(facts for facts in trained_on if facts != own_split), own_split),
+        split_override=bool(other_splits),
         heldout_trained_on=share,
         fresh_heads=fresh_heads,
     )
 
 
-def require_same_trial(config: TrialConfig, parent: Checkpoint, own: SplitFacts) -> None:
+def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: SplitFacts) -> None:
     """Refuse to continue a trial with other settings.
 
     Raises:
@@ -133,22 +135,22 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own: SplitFacts)
     may_differ = _MAY_DIFFER | (_SPLIT_SETTINGS if config.allow_split_change else set())
     own_settings = config.to_mapping()
     problems = [
-        f"resume_from: {name} was {before!r} and is {own_settings[name]!r}; an exact continuation keeps it, init_from "
-        "starts a new trial from the weights"
-        for name, before in parent.config.items()
-        if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, before)
+        f"resume_from: {name} was {value!r} and is {own_settings[name]!r}; use the old value, or start a new trial "
+        "from the weights with init_from"
+        for name, value in parent.config.items()
+        if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, value)
     ]
-    parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own)
+    parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own_split)
     problems += [
         f"resume_from: the classes of the {head} were {parent_classes[head]} and are {classes[head]}; resume_from "
         "cannot change the classes; init_from starts fresh heads"
         for head in classes
         if classes[head] != parent_classes[head]
     ]
-    if parent.split_fingerprint != own.split_fingerprint and parent.epoch >= config.epochs:
+    if parent.split_fingerprint != own_split.split_fingerprint and parent.epoch >= config.epochs:
         problems.append(
             f"resume_from: epochs = {config.epochs} was reached on split {parent.split_fingerprint}: no epoch is left "
-            f"for split {own.split_fingerprint}; raise epochs, or start a new trial with init_from"
+            f"for split {own_split.split_fingerprint}; raise epochs, or start a new trial with init_from"
         )
     if problems:
         raise ConfigError(problems)
@@ -161,21 +163,21 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
         fresh_heads: parts that keep the model's own weights, because their outputs mean other classes.
 
     Raises:
-        ConfigError: the checkpoint is of another network.
+        ConfigError: the checkpoint belongs to another network.
     """
-    fresh = tuple(f"{head}." for head in fresh_heads)
-    own = model.state_dict()
-    weights = {name: tensor for name, tensor in parent.model.items() if not name.startswith(fresh)}
-    weights |= {name: tensor for name, tensor in own.items() if name.startswith(fresh)}
-    differing = sorted(own.keys() ^ weights.keys()) or sorted(
-        name for name in own if own[name].shape != weights[name].shape
+    prefixes = tuple(f"{head}." for head in fresh_heads)
+    own_weights = model.state_dict()
+    weights = {name: tensor for name, tensor in parent.model.items() if not name.startswith(prefixes)}
+    weights |= {name: tensor for name, tensor in own_weights.items() if name.startswith(prefixes)}
+    differences = sorted(own_weights.keys() ^ weights.keys()) or sorted(
+        name for name in own_weights if own_weights[name].shape != weights[name].shape
     )
-    if differing:
+    if differences:
         names = ("model_type", "snr_layer", "representation", "image_size")
         network = ", ".join(f"{name} {parent.config.get(name)}" for name in names)
         problem = (
-            f"{path}: weights of another network ({network}): {len(differing)} tensors do not fit, the first is "
-            f"{differing[0]}; use the same network, or another checkpoint"
+            f"{path}: weights of another network ({network}); tensors that do not fit: {len(differences)}, such as "
+            f"{differences[0]}; use the same network, or another checkpoint"
         )
         raise ConfigError([problem])
     model.load_state_dict(weights)
@@ -189,13 +191,13 @@ def _classes(facts: SplitFacts) -> dict[str, str]:
 
 
 def _share_trained_on(
-    heldout_rows_M: npt.NDArray[np.int64], foreign: Sequence[SplitFacts], data: RadioMLFile
+    heldout_rows_M: npt.NDArray[np.int64], other_splits: Sequence[SplitFacts], data: RadioMLFile
 ) -> float | None:
     """Return the share of rows in the training part of any of these splits; None for splits of other files."""
-    if any(facts.data_fingerprint != data.fingerprint for facts in foreign):
+    if any(facts.data_fingerprint != data.fingerprint for facts in other_splits):
         return None
     seen_M = np.zeros(len(heldout_rows_M), dtype=bool)
-    for facts in foreign:
+    for facts in other_splits:
         selection = select(data, facts.label_set, facts.snr_min_db, facts.snr_max_db)
         train = stratified_split(selection, facts.split, facts.split_seed).train
         seen_M |= np.isin(heldout_rows_M, selection.rows[train])
@@ -204,24 +206,24 @@ def _share_trained_on(
 
 def _refusal(
     config: TrialConfig,
-    own: SplitFacts,
-    foreign: Sequence[SplitFacts],
+    own_split: SplitFacts,
+    other_splits: Sequence[SplitFacts],
     share: float | None,
     n_heldout: int,
     *,
     other_classes: bool,
 ) -> str:
     field = "resume_from" if config.resume_from else "init_from"
-    others = " and ".join(str(facts) for facts in foreign)
+    splits = " and ".join(str(facts) for facts in other_splits)
     if share is None:
-        seen = "these are different data files, so it is unknown which held-out frames were trained on"
+        effect = "these are different data files, so it is unknown which held-out frames were trained on"
     else:
-        seen = f"{share:.1%} of the {n_heldout:,} held-out frames were trained on"
+        effect = f"{share:.2%} of the {n_heldout:,} held-out frames were trained on"
     if config.resume_from and other_classes:
         way = "resume_from cannot change the classes: init_from with allow_split_change: true starts fresh heads"
     else:
         way = "allow_split_change: true starts anyway"
     return (
-        f"{field}: the weights were trained on split {others}, this trial has split {own}: {seen}. Use the same "
-        f"label_set, SNR range, split and split_seed; {way}, and marks the run"
+        f"{field}: the weights were trained on split {splits}, this trial has split {own_split}: {effect}. Use the "
+        f"same label_set, SNR range, split and split_seed; {way}, and marks the run"
     )

@@ -32,23 +32,23 @@ _NATURAL_ENDS = frozenset({"completed", "patience"})
 
 
 class Recorder(Protocol):
-    """Where a trial's numbers go."""
+    """The place that takes a trial's numbers."""
 
     def config(self, facts: Mapping[str, Any]) -> None:
-        """Take what holds for the whole run; called once, before the first epoch."""
+        """Take the facts of the whole run; called once, before the first epoch."""
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Take the metrics of one epoch: metric_names.EPOCH_METRICS, detail_metrics, and some OCCASIONAL_METRICS."""
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Take what is known at the end."""
+        """Take the facts of the end."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended, and its peak."""
+    """The end of a trial, and its peak."""
 
-    end: str  # completed, patience, or what should_stop returned
+    end: str  # completed, patience, or the reason that should_stop returned
     epochs: int  # complete ones
     best_epoch: int | None  # of the highest val/combined_acc, whatever select_by is
     best_value: float | None
@@ -81,9 +81,9 @@ def train(
     Args:
         config: what to compute.
         run_dir: folder for the checkpoints (see checkpoint.py), ``evaluation/`` and pictures; made if missing.
-        record: receives facts, one row of metrics an epoch, and the summary.
-        should_stop: asked between optimiser steps and between batches of an evaluation. A reason saves last.pt at once
-            and ends the trial without a test.
+        record: receives facts, one row of metrics per epoch, and the summary.
+        should_stop: asked between optimiser steps and between batches of an evaluation. If it returns a reason, the
+            trial saves last.pt at once and ends without a test.
         progress: show a bar on stderr.
 
     Raises:
@@ -117,7 +117,7 @@ def _run_epochs(
     should_stop: Callable[[], str | None],
     show: Callable[[float], None],
 ) -> str:
-    """Train and validate epoch by epoch; return why that ended."""
+    """Train and validate epoch by epoch; return the reason of the end."""
     config = state.context.config
     warned = False
     while (end := state.progress.natural_end(config)) is None:
@@ -147,7 +147,7 @@ def _run_epochs(
             warned = True
             sys.stderr.write(
                 f"{bad_train} of {training.n_frames:,} training and {bad_val} of {validation.n_frames:,} validation "
-                "frames hold NaN or infinite samples, and an empty image stands for them: "
+                "frames hold NaN or infinite samples; the model sees zeros instead. Check the file: "
                 f"amc-data audit {config.data}\n"
             )
     return end
@@ -167,7 +167,7 @@ def _training_positions(state: TrainingState) -> np.ndarray[tuple[int], np.dtype
 
 def _require_finite_validation(state: TrainingState, validation: Evaluation) -> None:
     if not math.isfinite(validation.loss):
-        state.require_finite()  # a weight says more
+        state.require_finite()  # the name of a weight says more than a loss
         raise Diverged(
             f"the validation loss is not finite ({validation.loss}) after epoch {state.progress.epoch + 1}, learning "
             f"rate up to {state.context.config.max_lr:.3g}"
@@ -191,7 +191,7 @@ def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evalu
 
 
 def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation) -> None:
-    """Write the checkpoints first and log last: what was logged can be found on disk."""
+    """Write the checkpoints first and log last, so that a logged epoch is on disk."""
     run_dir, select_by = outputs.run_dir, state.context.config.select_by
     epoch, improved = state.progress.epoch, state.progress.improved()
     save_last(state, run_dir)

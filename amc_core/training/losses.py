@@ -85,7 +85,7 @@ class SnrLoss(nn.Module):
     def guess(self, snr_output_BK: Tensor) -> Tensor:
         """Return the index of the level (B,) that an output means.
 
-        A loss that trains a value means the nearest level, a loss that trains probabilities the most probable one.
+        It is the nearest level if the loss trains a value, and the most probable one if the loss trains probabilities.
         """
         if not self._regression and self._kind not in {"ordinal", "smooth_l1"}:
             return snr_output_BK.argmax(dim=1)
@@ -125,8 +125,8 @@ class MultiTaskLoss(nn.Module):
         )
         weights = torch.tensor([config.task_weight_mod, 1.0 - config.task_weight_mod])
         self.register_buffer("_fixed_weights", weights, persistent=False)
-        learned = config.task_weighting == "kendall"
-        self.log_variance = nn.Parameter(torch.zeros(2)) if learned else None  # modulation, SNR
+        is_learned = config.task_weighting == "kendall"
+        self.log_variance = nn.Parameter(torch.zeros(2)) if is_learned else None  # modulation, SNR
 
     def forward(
         self, modulation_logits_BK: Tensor, snr_output_BK: Tensor, modulation_B: Tensor, snr_B: Tensor

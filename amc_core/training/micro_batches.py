@@ -1,6 +1,6 @@
 """How many frames a forward pass has, and how a batch is divided into such passes.
 
-In names: B frames of a batch, X whatever shape a model takes.
+In names: B frames of a batch, X the shape of one frame's model input.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from amc_core.config import ConfigError, TrialConfig
 from amc_core.data.feed import laid_out
 from amc_core.machine.memory import is_out_of_memory
 from amc_core.training.precision import Precision
+from amc_sweeps.number_formats import counted
 
 _SPARE = 0.1  # of a pass's memory: for the representation's temporaries, and memory that the allocator cannot use
 
@@ -28,7 +29,7 @@ def largest_that_fits(batch_size: int, attempt: Callable[[int], None], release: 
         release: called between two attempts, when the failed one's traceback no longer holds its tensors.
 
     Raises:
-        RuntimeError: the attempt's own, where not even one frame fits, or where the cause is not memory.
+        RuntimeError: not even one frame fits, or the cause is not memory; it is the attempt's own error.
     """
     size = batch_size
     while True:
@@ -67,14 +68,14 @@ def micro_batch_frames(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def attempt(size: int) -> None:
-        held = torch.cuda.memory_allocated(device)
+        bytes_before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]
         try:
             with precision.autocast():
                 output = forward(laid_out(input_1X.expand(size, *input_1X.shape[1:]).contiguous()))
             sum(part.float().sum() for part in output).backward()  # type: ignore[union-attr]
-            taken = torch.cuda.max_memory_allocated(device) - held
+            bytes_of_pass = torch.cuda.max_memory_allocated(device) - bytes_before
         except ValueError as error:
             if refusal := too_few_frames(error, config, size):
                 raise refusal from error
@@ -83,9 +84,9 @@ def micro_batch_frames(
             model.zero_grad(set_to_none=True)
             moments.clear()
         del output
-        if size > 1:  # nothing is smaller than one frame
+        if size > 1:  # one frame cannot be halved
             torch.cuda.empty_cache()
-            torch.empty(int(taken * (1 + _SPARE)), dtype=torch.uint8, device=device)
+            torch.empty(int(bytes_of_pass * (1 + _SPARE)), dtype=torch.uint8, device=device)
 
     with torch.random.fork_rng(devices=[device]):
         model.train()
@@ -116,13 +117,13 @@ def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> Con
         return None
     return ConfigError(
         [
-            f"batch_size: batch norm needs more than one value a channel, and {config.model_type} at image_size "
-            f"{config.image_size} leaves it one in a forward pass of {n_frames} frame; use batch_size >= 2 with "
-            "micro_batch_size auto, null or >= 2, or a larger image_size"
+            f"batch_size: batch norm needs more than one value per channel, and {config.model_type} at image_size "
+            f"{config.image_size} has only one in a forward pass of {counted(n_frames, 'frame')}; use batch_size >= 2 "
+            "with micro_batch_size auto, null or >= 2, or a larger image_size"
         ]
     )
 
 
 def _is_ambiguous(error: RuntimeError) -> bool:
-    """Whether cuBLAS or cuDNN could not start: for lack of memory, or for a reason that one frame will show, too."""
+    """Whether cuBLAS or cuDNN could not start: for lack of memory, or for a reason that one frame brings up, too."""
     return "STATUS_NOT_INITIALIZED" in str(error)

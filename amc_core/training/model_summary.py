@@ -18,6 +18,7 @@ from amc_core.inputs.representations import Representation, input_shape
 from amc_core.models.classifier import build_model
 from amc_core.modulations import LABEL_SETS
 from amc_core.training.precision import Precision
+from amc_sweeps.number_formats import counted
 
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _FRAMES = 64  # of a batch for the timing: enough for all cores, few enough for a large network
@@ -59,10 +60,10 @@ class Summary:
         shape = " x ".join(map(str, self.input_shape))
         return "\n".join(
             [
-                f"input {shape}; {self.n_modulations} modulations, {self.n_levels} SNR levels",
+                f"input {shape}; {self.n_modulations} modulations, {counted(self.n_levels, 'SNR level')}",
                 *lines,
                 f"IQ to input {self.input_frames_per_s:,.0f} frames/s, forward pass {self.model_frames_per_s:,.0f} "
-                f"frames/s ({self.device}, {torch.get_num_threads()} threads, batches of {_FRAMES})",
+                f"frames/s ({self.device}, {counted(torch.get_num_threads(), 'thread')}, batches of {_FRAMES})",
             ]
         )
 
@@ -144,12 +145,12 @@ def _count_parameters(module: nn.Module) -> int:
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
-    best = float("inf")
+    shortest = float("inf")
     end = time.perf_counter() + _SECONDS
-    while best == float("inf") or time.perf_counter() < end:
-        started = time.perf_counter()
+    while shortest == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return best
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest

@@ -28,10 +28,10 @@ def draw_pictures(run_dir: Path, evaluation: Evaluation, *, title: str) -> list[
         "modulation_confusion": confusion_picture(
             evaluation.modulation,
             evaluation.modulations,
-            title=f"modulation, {title}: {evaluation.mod_acc:.1%} right",
+            title=f"modulation, {title}: {evaluation.mod_acc:.2%} right",
         ),
         "snr_confusion": confusion_picture(
-            evaluation.snr, levels, title=f"SNR in dB, {title}: {evaluation.snr_acc:.1%} right"
+            evaluation.snr, levels, title=f"SNR in dB, {title}: {evaluation.snr_acc:.2%} right"
         ),
         "accuracy_by_snr": accuracy_picture(evaluation, title=f"accuracy by SNR, {title}"),
     }
@@ -43,7 +43,7 @@ def draw_pictures(run_dir: Path, evaluation: Evaluation, *, title: str) -> list[
 
 
 def confusion_picture(confusion_KK: Counts, names: Sequence[str], *, title: str) -> Image.Image:
-    """Draw a row a true class and a column a guessed one: shares of the row in %, darker for larger shares."""
+    """Draw a row per true class and a column per guessed one: shares of the row in %, darker for larger shares."""
     share_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
     font, small = _font(15), _font(13)
     margin = 24 + max(int(font.getlength(name)) for name in names)

@@ -1,4 +1,4 @@
-"""The type of numbers of a forward pass."""
+"""The number format of a forward pass: float32, bfloat16 or float16."""
 
 from __future__ import annotations
 

@@ -21,13 +21,14 @@ from amc_core.training.lineage import SplitFacts, find_parent, load_weights, req
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import micro_batch_frames
 from amc_core.training.state import TrainingContext
+from amc_sweeps.number_formats import counted
 
 
 def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
     """Select and divide the frames, build the model, and load the parent's weights; return the parent, too.
 
     Raises:
-        DataError: the file does not have the frames.
+        DataError: the file lacks frames that the trial needs.
         ConfigError: the model cannot be built, or the checkpoint to start from is of another trial, network or split.
         CheckpointError: that checkpoint is missing or damaged.
     """
@@ -72,7 +73,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
 
 
 def run_facts(context: TrainingContext) -> dict[str, Any]:
-    """Return what the run's configuration records besides the trial's own."""
+    """Return the facts that the run's configuration records besides the trial's parameters."""
     config, split = context.config, context.split
     return {
         "split_fingerprint": context.split_facts.split_fingerprint,
@@ -109,16 +110,16 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
 
 
 def _as_before(config: TrialConfig, resumed: Checkpoint, micro_frames: int) -> int:
-    """Return the frames of a forward pass in the continued trial, so that batch norm sees batches of the same size.
+    """Return the frames per forward pass of the continued trial, so that batch norm sees batches of the same size.
 
-    A GPU with less room takes fewer, with a warning.
+    If fewer fit into this GPU, it returns fewer and warns.
     """
     if resumed.config["micro_batch_size"] != config.micro_batch_size:
         return micro_frames
-    before = int(resumed.training["micro_batch_frames"])
-    if micro_frames < before:
+    former_frames = int(resumed.training["micro_batch_frames"])
+    if micro_frames < former_frames:
         sys.stderr.write(
-            f"resume_from: {before} frames a forward pass do not fit here, {micro_frames} do; a network with batch "
-            "norm will not give the numbers of an uninterrupted trial\n"
+            f"resume_from: this GPU takes {counted(micro_frames, 'frame')} per forward pass, the trial had "
+            f"{former_frames}; with batch norm its numbers will differ from those of an uninterrupted trial\n"
         )
-    return min(before, micro_frames)
+    return min(former_frames, micro_frames)

@@ -30,7 +30,7 @@ class Progress:
     def after_epoch(self, config: TrialConfig, *, combined_acc: float, loss: float) -> Progress:
         """Return the progress after one more epoch with these validation values."""
         epoch = self.epoch + 1
-        selected = combined_acc if config.select_by == "combined_acc" else -loss
+        score = combined_acc if config.select_by == "combined_acc" else -loss
         in_warmup = epoch <= config.warmup_epochs
         return replace(
             self,
@@ -41,7 +41,7 @@ class Progress:
                 else self.combined_acc
             ),
             loss=BestEpoch(epoch, loss) if self.loss.value is None or loss < self.loss.value else self.loss,
-            plateau=self.plateau if in_warmup else self.plateau.after(config, selected),
+            plateau=self.plateau if in_warmup else self.plateau.after(config, score),
         )
 
     def on_another_split(self) -> Progress:
@@ -82,8 +82,8 @@ class Progress:
 def protected_epochs(config: TrialConfig) -> int:
     """Return how many epochs patience never interrupts: the warmup and the first min_cycles cycles.
 
-    Validation falls while a cycle's learning rate rises, and recovers as the rate falls again. A patience that counts
-    through the rise ends trials before their peak. A constant rate has no cycles.
+    The validation score falls while a cycle's learning rate rises, and recovers as the rate falls again. A patience
+    that counts through the rise ends trials before their peak. A constant rate has no cycles.
     """
     cycles = config.min_cycles * config.epochs_per_cycle if config.lr_schedule == "triangular2" else 0
     return max(config.warmup_epochs, cycles)

@@ -30,7 +30,7 @@ def save_last(state: TrainingState, run_dir: Path) -> None:
 
 
 def resume(state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoint) -> None:
-    """Put everything back as it was when ``checkpoint`` was written to ``path``.
+    """Restore the state that was written to ``path`` as ``checkpoint``.
 
     Raises:
         CheckpointError: the best checkpoint by ``select_by`` is not beside it.
@@ -39,7 +39,7 @@ def resume(state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoi
     if checkpoint.split_fingerprint == state.context.split_facts.split_fingerprint:
         _copy_best(state, run_dir, path, checkpoint)
         return
-    # Other frames validate, and the interrupted epoch has other ones.
+    # The other split has other frames, so the best epochs and the interrupted epoch's counts mean nothing here.
     set_aside(run_dir)
     state.progress = state.progress.on_another_split()
     state.start_counting()
@@ -50,15 +50,15 @@ def _copy_best(state: TrainingState, run_dir: Path, path: Path, checkpoint: Chec
     """Copy the best checkpoints so far into the run's folder: the continued trial may never beat them."""
     select_by = state.context.config.select_by
     epochs = {criterion: getattr(state.progress, criterion).epoch for criterion in ("combined_acc", "loss")}
-    best: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = {}
     for criterion, epoch in epochs.items():
         candidates = (path, path.with_name(best_by(criterion)))
         for candidate in candidates if epoch else ():
-            loaded = checkpoint if candidate == path else load_checkpoint(candidate) if candidate.is_file() else None
-            if loaded is not None and (loaded.epoch, loaded.steps_done) == (epoch, 0):
-                best[criterion] = loaded
+            content = checkpoint if candidate == path else load_checkpoint(candidate) if candidate.is_file() else None
+            if content is not None and (content.epoch, content.steps_done) == (epoch, 0):
+                checkpoints[criterion] = content
                 break
-    if epochs[select_by] and select_by not in best:
+    if epochs[select_by] and select_by not in checkpoints:
         raise CheckpointError(
             f"{path}: its best checkpoint by {select_by}, of epoch {epochs[select_by]}, is not beside it "
             f"as {path.with_name(best_by(select_by))}; the test would need it: copy the whole folder, or resume from "
@@ -66,7 +66,7 @@ def _copy_best(state: TrainingState, run_dir: Path, path: Path, checkpoint: Chec
         )
     if run_dir.resolve() != path.parent.resolve():
         set_aside(run_dir)
-    for criterion, loaded in best.items():
-        save_checkpoint(run_dir / best_by(criterion), loaded)
+    for criterion, content in checkpoints.items():
+        save_checkpoint(run_dir / best_by(criterion), content)
         if criterion == select_by:
             keep_as(run_dir / best_by(criterion), BEST)

@@ -22,7 +22,7 @@ class Plateau:
     bad_epochs: int = 0  # since the best one or the last reduction
 
     def after(self, config: TrialConfig, value: float) -> Plateau:
-        """Return the state after an epoch; of ``value`` (by select_by, the loss negated) higher is better."""
+        """Return the state after an epoch; ``value`` is the accuracy or the negated loss, so higher is better."""
         if self.best is None or value > self.best + _THRESHOLD * abs(self.best):
             return replace(self, best=value, bad_epochs=0)
         if self.bad_epochs + 1 > config.plateau_patience:
@@ -82,8 +82,8 @@ def epoch_positions(
     if all(weight == 1.0 for weight in weights):
         return order_M
     level_of_order_M = level_M[order_M]
-    kept_M = np.zeros(len(order_M), dtype=bool)
+    mask_M = np.zeros(len(order_M), dtype=bool)
     for level, weight in enumerate(weights):
         places = np.flatnonzero(level_of_order_M == level)
-        kept_M[places[: round(weight * len(places))]] = True
-    return order_M[kept_M]
+        mask_M[places[: round(weight * len(places))]] = True
+    return order_M[mask_M]

@@ -1,6 +1,6 @@
-"""What a trial computes with (TrainingContext), and what of it changes from step to step (TrainingState).
+"""The parts of a trial that stay the same while it runs (TrainingContext), and those that change (TrainingState).
 
-In names: B frames of a batch, X whatever shape a model takes.
+In names: B frames of a batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TrainingContext:
     model: nn.Module  # owns the weights
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # the model, or its compiled form
     criterion: MultiTaskLoss
-    micro_batch_frames: int  # frames a forward pass
+    micro_batch_frames: int  # frames per forward pass
 
 
 class EpochTally:
@@ -82,13 +82,13 @@ class EpochTally:
         return math.isfinite(float(self._loss_sum))
 
     def evaluation(self) -> Evaluation:
-        """Return what was counted so far."""
+        """Return the evaluation of the frames that were counted so far."""
         shape = (len(self._modulations), len(self._levels_db)) * 2
         joint_KLKL = self._joint.cpu().numpy().reshape(shape)
         return Evaluation(
             modulations=self._modulations,
             levels_db=self._levels_db,
-            joint=joint_KLKL.copy(),  # the tensor is counted in again
+            joint=joint_KLKL.copy(),  # the tensor may change after this
             loss=float(self._loss_sum) / max(int(joint_KLKL.sum()), 1),
         )
 
@@ -112,7 +112,7 @@ class BadFrames:
     """Number of frames with NaN or infinite samples, from the representation's running count.
 
     A pass takes every frame once at most. So the largest count of one pass over a part is a number of frames, and a
-    resumed trial gets the same one. A curriculum, and a last batch that is left out, may miss some.
+    resumed trial gets the same one. It may be too low with a curriculum, or when the last batch is left out.
 
     Args:
         counter: the representation's tensor on the device. Reading it waits, which happens between passes only.
@@ -146,7 +146,7 @@ class BadFrames:
 
 
 class TrainingState:
-    """What changes while a trial trains. With the configuration and the data it decides every later step.
+    """The state of a trial. Together with the configuration and the data it decides every later step.
 
     Attributes:
         progress: complete epochs, and the best ones.
@@ -172,7 +172,7 @@ class TrainingState:
         self.tally = EpochTally(self.context.selection, self.context.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fields of a ``Checkpoint``, but for the name of the run.
+        """Return the fields of a ``Checkpoint``, except the name of the run.
 
         ``standing`` and ``pass`` are the names that checkpoints of format 3 have for progress and tally.
         """
@@ -213,7 +213,7 @@ class TrainingState:
             torch.cuda.set_rng_state(training["random"]["cuda"], context.device)
 
     def require_finite(self) -> None:
-        """Refuse a state that no checkpoint may hold.
+        """Refuse a state that must not be saved.
 
         Raises:
             Diverged: a weight, a running mean or a task weight is not finite.
@@ -223,8 +223,8 @@ class TrainingState:
         if names := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
             when = f"step {steps_done} of epoch {epoch + 1}" if steps_done else f"epoch {epoch}"
             raise Diverged(
-                f"{len(names)} weights are not finite after {when}, learning rate up to {context.config.max_lr:.3g}, "
-                f"the first is {names[0]}"
+                f"weights that are not finite after {when}: {len(names)}, such as {names[0]}; learning rate up to "
+                f"{context.config.max_lr:.3g}"
             )
 
 

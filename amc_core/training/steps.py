@@ -47,31 +47,29 @@ def train_epoch(
     context, tally = state.context, state.tally
     steps = _batches(positions_M, context.config.batch_size)
     if len(steps) > 1 and len(steps[-1]) < context.config.batch_size:
-        # Batch norm on a few left-over frames is noise, and on one an error; the next shuffle brings them back.
+        # Batch norm of a few frames is noise, of one frame an error. The next shuffle uses these frames again.
         steps.pop()
     micro_steps = [divide_batch(step, context.micro_batch_frames) for step in steps]
     steps_per_check = _STEPS_PER_CHECK[context.device.type]
     steps_checked = tally.steps_done
 
     context.model.train()
-    started = time.perf_counter() - tally.seconds
+    start = time.perf_counter() - tally.seconds
     batches = context.feed.batches([chunk for chunks in micro_steps[tally.steps_done :] for chunk in chunks])
     with contextlib.closing(batches):
         for step in range(tally.steps_done, len(steps)):
             if reason := should_stop():
-                _require_finite_loss(
-                    state, steps_checked, step, len(steps)
-                )  # it may have diverged since the last check
+                _require_finite_loss(state, steps_checked, step, len(steps))  # the last check may be long ago
                 return reason
             _set_learning_rate(state, step / len(steps))
             _accumulate_gradients(state, batches, micro_steps[step])
-            # Check before the step: on the CPU the weights then never take a diverged step.
+            # Check before the step, so that on the CPU no diverged step reaches the weights.
             if step % steps_per_check == 0 or step == len(steps) - 1:
                 _require_finite_loss(state, steps_checked, step + 1, len(steps))
                 steps_checked = step + 1
             _step_optimiser(state)
             tally.steps_done = step + 1
-            tally.seconds = time.perf_counter() - started
+            tally.seconds = time.perf_counter() - start
             show(state.progress.epoch + (step + 1) / len(steps))
     return None
 

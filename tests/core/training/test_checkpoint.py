@@ -76,7 +76,7 @@ def test_a_missing_or_foreign_file_is_refused_clearly(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
-    with pytest.raises(CheckpointError, match="no checkpoint of format"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of format"):
         load_checkpoint(tmp_path / "foreign.pt")
 
 
@@ -110,7 +110,7 @@ def test_every_damage_is_refused_as_a_checkpoint_error_or_changes_nothing(tmp_pa
 @pytest.mark.parametrize("change", [{"epoch": "2"}, {"model": []}, {"extra": 1}, {"run": None}])
 def test_a_checkpoint_with_other_content_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     torch.save({"format": 3, **vars(checkpoint()), **change}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="not the content of a checkpoint"):
+    with pytest.raises(CheckpointError, match="does not fit a checkpoint of this program"):
         load_checkpoint(tmp_path / "last.pt")
 
 

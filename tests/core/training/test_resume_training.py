@@ -127,7 +127,7 @@ def test_a_resumed_trial_divides_its_batches_as_before_unless_this_machine_has_l
     monkeypatch.setattr(preparation, "micro_batch_frames", lambda *_: fits)
     _, second = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
     assert (first.facts["micro_batch_frames"], second.facts["micro_batch_frames"]) == (32, taken)
-    assert ("32 frames a forward pass do not fit here, 16 do" in capsys.readouterr().err) == (taken < 32)
+    assert ("this GPU takes 16 frames per forward pass, the trial had 32" in capsys.readouterr().err) == (taken < 32)
 
 
 def test_a_stop_in_the_middle_keeps_the_steps_that_were_done(data: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_init_takes_weights_only_and_a_fresh_schedule(data: Path, tmp_path: Path
 
 def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> None:
     run(tiny_trial(data, epochs=1), tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"another network \(model_type test_vit.*tensors do not fit"):
+    with pytest.raises(ConfigError, match=r"another network \(model_type test_vit.*tensors that do not fit"):
         run(tiny_trial(data, model_type="test_byobnet", init_from=str(tmp_path / "a")), tmp_path / "b")
     with pytest.raises(ConfigError, match="snr_head"):
         run(tiny_trial(data, snr_layer="bottleneck_64", init_from=str(tmp_path / "a")), tmp_path / "c")
@@ -222,7 +222,7 @@ def test_another_split_is_refused_with_the_share_of_frames_trained_on(data: Path
     assert parent.facts["split_fingerprint"] in message
     assert "80/10/10" in message
     assert "70/20/10" in message
-    assert "33.3% of the 102 held-out frames were trained on" in message
+    assert "33.33% of the 102 held-out frames were trained on" in message
     assert "allow_split_change" in message
 
 
@@ -236,7 +236,7 @@ def test_an_override_is_recorded_and_inherited(data: Path, tmp_path: Path, field
     assert child.facts["split_fingerprint"] != parent.facts["split_fingerprint"]
     assert child.facts["heldout_trained_on"] == pytest.approx(1 / 3, abs=0.01)
     # The grandchild has the child's split, but its weights were trained on these frames.
-    with pytest.raises(ConfigError, match=r"33\.3% of the 102 held-out frames"):
+    with pytest.raises(ConfigError, match=r"33\.33% of the 102 held-out frames"):
         run(tiny_trial(data, split=[0.7, 0.2, 0.1], init_from=str(tmp_path / "b")), tmp_path / "c")
 
 
