@@ -1,4 +1,4 @@
-"""amc-data: make, check, show and divide data files. One module a command; this one gathers them."""
+"""amc-data: make, check, show and divide data files. Every command has its own module."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ from amc_core.commands.synth import synth_command
     commands=[audit_command, ceiling_command, show_command, split_command, synth_command],
 )
 def main() -> None:
-    """Make, check, look at and divide RadioML files."""
+    """Make, check, show and divide RadioML files."""

@@ -15,11 +15,11 @@ from amc_core.commands.terminal import progress_bar
 
 @click.command("audit")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Verdicts and figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print verdicts and measurements as JSON.")
 def audit_command(file: Path, as_json: bool) -> None:
-    """Check whether FILE is what it claims to be: a verdict a line, exit code 1 when one fails.
+    """Check a data file, with one verdict per line. The exit code is 1 if a check fails.
 
-    Reads every frame once. The order of the classes and the SNR labels are judged by the signals themselves.
+    Reads every frame once. The order of the classes and the SNR labels are compared with the signals.
     """
     from amc_core.audit.checks import audit_file
 
@@ -27,12 +27,12 @@ def audit_command(file: Path, as_json: bool) -> None:
         advance: Callable[[int], None] | None = None
         frames_read = 0
 
-        def show(done: int, whole: int) -> None:
+        def show(n_read: int, n_frames: int) -> None:
             nonlocal advance, frames_read
             if advance is None:  # a file that cannot be opened has no bar
-                advance = stack.enter_context(progress_bar(f"reading {file.name}", "frames", whole))
-            advance(done - frames_read)
-            frames_read = done
+                advance = stack.enter_context(progress_bar(f"reading {file.name}", "frames", n_frames))
+            advance(n_read - frames_read)
+            frames_read = n_read
 
         checks = audit_file(file, advance=show)
     passed = all(check.verdict != "fail" for check in checks)

@@ -9,15 +9,18 @@ import click
 
 from amc_core.commands.parameters import classes_option, levels_option, rings_option
 from amc_core.commands.terminal import progress_bar
+from amc_sweeps.number_formats import counted
 
 
 @click.command("ceiling")
 @levels_option
 @classes_option
-@click.option("--frames", type=click.IntRange(1), default=1000, show_default=True, help="Frames a level, at least.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--frames", type=click.IntRange(1), default=1000, show_default=True, help="Smallest number of frames per level."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the frames.")
 @rings_option
-@click.option("--json", "as_json", is_flag=True, help="Figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def ceiling_command(
     levels_db: tuple[int, ...],
     modulations: tuple[str, ...],
@@ -29,8 +32,8 @@ def ceiling_command(
     """Measure the best accuracy that synthetic frames allow.
 
     Modulation: likelihood test on 128 symbols with timing, phase, gain, SNR and pulse known. SNR: the level nearest to
-    the SNR measured from the noise beyond 0.25 cycles per sample. Neither needs training. A figure after +- is the
-    standard error of so many frames.
+    the SNR measured from the noise beyond 0.25 cycles per sample. Neither needs training. The number after +- is the
+    standard error.
     """
     from amc_core.audit.ceilings import ceilings, standard_error
     from amc_core.synthesis.frames import Recipe
@@ -56,7 +59,8 @@ def ceiling_command(
         facts = {"modulations": list(modulations), "levels": [asdict(row) for row in rows], "mean": means}
         click.echo(json.dumps(facts, indent=2))
         return
-    click.echo(f"{len(modulations)} modulations, {rows[0].n_modulation:,} frames a level, % right")
+    n_frames = counted(rows[0].n_modulation, "frame")
+    click.echo(f"{counted(len(modulations), 'modulation')}, {n_frames} per level; share of frames classified right")
     click.echo("SNR dB      modulation              SNR")
     for row in rows:
         errors = standard_error(row.modulation, row.n_modulation), standard_error(row.snr, row.n_snr)

@@ -47,14 +47,14 @@ def frame_picture(
 
 
 def _trace(draw: ImageDraw.ImageDraw, iq_TC: npt.NDArray[np.float32], *, left: int, top: int, width: int) -> None:
-    shown_TC = np.nan_to_num(iq_TC, nan=0.0, posinf=0.0, neginf=0.0)
-    reach = max(float(np.abs(shown_TC).max()), 1e-9)
+    finite_TC = np.nan_to_num(iq_TC, nan=0.0, posinf=0.0, neginf=0.0)
+    reach = max(float(np.abs(finite_TC).max()), 1e-9)
     middle = top + _TRACE_HEIGHT / 2
     draw.rectangle((left, top, left + width, top + _TRACE_HEIGHT), outline=_RULE)
     draw.line((left, middle, left + width, middle), fill=_RULE)
     x_T = left + np.arange(len(iq_TC)) * width / len(iq_TC)
     for component, colour in ((0, _IN_PHASE), (1, _QUADRATURE)):
-        y_T = middle - shown_TC[:, component] / reach * (_TRACE_HEIGHT / 2 - 4)
+        y_T = middle - finite_TC[:, component] / reach * (_TRACE_HEIGHT / 2 - 4)
         draw.line(list(zip(x_T.tolist(), y_T.tolist(), strict=True)), fill=colour)
     small = ImageFont.load_default(13)
     legend = top - 24  # beside the subtitle, clear of the samples

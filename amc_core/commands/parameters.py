@@ -12,11 +12,14 @@ from amc_core.config import FIELDS, check_value, parse_flag
 from amc_core.modulations import CLASSES, LABEL_SETS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_RINGS_HELP = "APSK radii, such as 16APSK=2.6 (default: 16 and 32 of DVB-S2, rate 3/4, 64 and 128 of liquid-dsp)."
+_RINGS_HELP = (
+    "Radii of APSK's outer rings over the innermost one, such as 16APSK=2.6. Default: DVB-S2 at rate 3/4 (16, 32APSK) "
+    "and liquid-dsp (64, 128APSK)."
+)
 
 
 class ReadBy(click.ParamType[Any]):
-    """A value that a function reads; the function raises ValueError with what is wrong."""
+    """A value that a function reads; the message of its ValueError is shown."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name, self._read = name, read
@@ -37,9 +40,9 @@ def _levels(text: str) -> tuple[int, ...]:
     elif re.fullmatch(r"-?\d+(,-?\d+)*", text):
         levels = sorted({int(level) for level in text.split(",")})
     if not levels:
-        raise ValueError(f"{text!r} names no level; write FIRST:LAST:STEP such as 0:30:2, or a list such as 0,10,20")
+        raise ValueError(f"{text!r} has no level; write FIRST:LAST:STEP such as 0:30:2, or a list such as 0,10,20")
     if levels[0] < -20 or levels[-1] > 30:
-        raise ValueError(f"{text!r} leaves the layout's range of -20..30 dB")
+        raise ValueError(f"{text!r} has levels outside the layout's range of -20..30 dB")
     return tuple(levels)
 
 
@@ -57,7 +60,9 @@ def _rings(text: str) -> tuple[str, tuple[float, ...]]:
     try:
         return modulation, tuple(float(ratio) for ratio in ratios.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} names no rings; write such as 16APSK=2.6 or 32APSK=2.54,4.33") from None
+        raise ValueError(
+            f"{text!r} has no radii of rings; write, for example, 16APSK=2.6 or 32APSK=2.54,4.33"
+        ) from None
 
 
 def span(number: Callable[[str], float]) -> ReadBy:
@@ -68,7 +73,7 @@ def span(number: Callable[[str], float]) -> ReadBy:
         try:
             return number(low), number(high or low)
         except ValueError:
-            raise ValueError(f"{text!r} is no range; write LOW:HIGH") from None
+            raise ValueError(f"{text!r} is not a range; write LOW:HIGH") from None
 
     return ReadBy("low:high", read)
 
@@ -79,7 +84,7 @@ levels_option = click.option(
     type=ReadBy("dB", _levels),
     default="0:30:2",
     show_default=True,
-    help="Levels: 0:30:2 or 0,10.",
+    help="SNR levels in dB, as FIRST:LAST:STEP or a list such as 0,10.",
 )
 classes_option = click.option(
     "--classes",
@@ -87,13 +92,13 @@ classes_option = click.option(
     type=ReadBy("classes", _classes),
     default="digital17",
     show_default=True,
-    help="Label set, or a list.",
+    help="A label set, or a list such as BPSK,QPSK.",
 )
 rings_option = click.option("--rings", type=ReadBy("rings", _rings), multiple=True, help=_RINGS_HELP)
 
 
 def trial_option(field: str) -> Callable[[_Command], _Command]:
-    """Offer one of a trial's parameters under its name, with hyphens, and with the checks that a trial makes."""
+    """Return an option for a parameter of a trial: the same name, with hyphens, and the same checks."""
     spec = FIELDS[field]
 
     def read(text: str) -> Any:

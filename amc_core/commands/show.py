@@ -10,12 +10,15 @@ from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import FIELDS
 from amc_core.modulations import CLASSES
+from amc_sweeps.number_formats import counted
 
 
 @click.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png")
-@click.option("--row", type=click.IntRange(0), default=None, help="Row of the file; default: by class and SNR.")
+@click.option(
+    "--row", type=click.IntRange(0), default=None, help="Row of the file. Default: the first of that class and SNR."
+)
 @click.option("--modulation", type=click.Choice(CLASSES), default=None, help="Class of the frame.")
 @click.option("--snr-db", type=int, default=None, help="SNR of the frame.")
 @trial_option("image_size")
@@ -47,11 +50,11 @@ def show_command(
         if row is not None:
             matches_N &= np.arange(data.n_frames) == row
         if not matches_N.any():
-            given = {"row": row, "modulation": modulation, "snr-db": snr_db}
-            flags = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+            filters = {"row": row, "modulation": modulation, "snr-db": snr_db}
+            flags = " ".join(f"--{name} {value}" for name, value in filters.items() if value is not None)
             classes = ", ".join(CLASSES[column] for column in np.unique(data.column_N))
             raise click.ClickException(
-                f"{file}: no frame with {flags}; {data.n_frames:,} rows here, SNR levels "
+                f"{file}: no frame with {flags}; the file has {counted(data.n_frames, 'row')}, SNR levels "
                 f"{np.unique(data.snr_db_N).tolist()} dB, classes {classes}"
             )
         row = int(np.flatnonzero(matches_N)[0])

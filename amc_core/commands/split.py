@@ -26,7 +26,7 @@ from amc_core.files import write_whole
 @click.option(
     "--check",
     is_flag=True,
-    help="Compare FILE with an existing manifest; exit code 1 when they differ, 2 for no manifest.",
+    help="Compare FILE with an existing manifest. Exit code 1: they differ; 2: the manifest cannot be used.",
 )
 def split_command(
     file: Path,
@@ -39,24 +39,24 @@ def split_command(
     with_rows: bool,
     check: bool,
 ) -> None:
-    """Write the manifest of FILE's division into train, validation and test.
+    """Write how FILE is divided into train, validation and test, as a manifest.
 
-    It is the division that a trial with the same parameters uses, on every machine.
+    A trial with the same parameters divides the file in the same way, on every machine.
     """
     from amc_core.data.radioml import select
     from amc_core.data.splits import manifest, manifest_differences
 
-    given: dict[str, Any] = {}
+    reference: dict[str, Any] = {}
     if check:
-        given = _read_manifest(manifest_path)
-        label_set, split, split_seed = given["label_set"], tuple(given["split"]), int(given["split_seed"])
-        snr_min_db, snr_max_db = min(given["levels_db"]), max(given["levels_db"])
+        reference = _read_manifest(manifest_path)
+        label_set, split, split_seed = reference["label_set"], tuple(reference["split"]), int(reference["split_seed"])
+        snr_min_db, snr_max_db = min(reference["levels_db"]), max(reference["levels_db"])
     with open_file(file) as data:
         selection = select(data, label_set, snr_min_db, snr_max_db)
         facts = manifest(data.fingerprint, selection, split, split_seed, with_rows=with_rows)
     if check:
-        if differences := manifest_differences(given, facts):
-            raise click.ClickException(f"{file} does not divide as {manifest_path} says:\n" + "\n".join(differences))
+        if differences := manifest_differences(reference, facts):
+            raise click.ClickException(f"{file} differs from {manifest_path}:\n" + "\n".join(differences))
     else:
         try:
             write_whole(manifest_path, json.dumps(facts, indent=2) + "\n")
@@ -69,32 +69,32 @@ def split_command(
 def _read_manifest(path: Path) -> dict[str, Any]:
     """Return a manifest whose values passed the checks of a trial's parameters.
 
-    Exit code 2 where it cannot be used, because 1 says that a file divides otherwise.
+    Exit code 2 if it cannot be used, because 1 means that a file differs from it.
     """
     try:
-        given = json.loads(path.read_text())
-        problems = _manifest_problems(given)
+        content = json.loads(path.read_text())
+        problems = _manifest_problems(content)
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror or error}; amc-data split writes one") from error
     except ValueError as error:
-        raise click.UsageError(f"{path}: no manifest of amc-data split ({error})") from error
+        raise click.UsageError(f"{path}: not a manifest of amc-data split ({error})") from error
     if problems:
-        raise click.UsageError(f"{path}: no manifest of amc-data split: {'; '.join(problems)}")
-    return dict(given)
+        raise click.UsageError(f"{path}: not a manifest of amc-data split: {'; '.join(problems)}")
+    return dict(content)
 
 
-def _manifest_problems(given: Any) -> list[str]:
-    if not isinstance(given, dict):
-        return ["no JSON object"]
-    needed = ("label_set", "levels_db", "split", "split_seed", "parts")  # manifest_differences compares the rest
-    if problems := [f"{name} is missing" for name in needed if name not in given]:
+def _manifest_problems(content: Any) -> list[str]:
+    if not isinstance(content, dict):
+        return ["it holds no JSON object"]
+    names = ("label_set", "levels_db", "split", "split_seed", "parts")  # manifest_differences compares the rest
+    if problems := [f"{name} is missing" for name in names if name not in content]:
         return problems
-    values = [(name, given[name]) for name in ("label_set", "split", "split_seed")]
+    values = [(name, content[name]) for name in ("label_set", "split", "split_seed")]
     problems = [problem for name, value in values if (problem := check_value(name, value)[1]) is not None]
-    levels_db = given["levels_db"]
+    levels_db = content["levels_db"]
     if not isinstance(levels_db, list) or not levels_db or any(check_value("snr_min_db", db)[1] for db in levels_db):
-        problems.append(f"levels_db: {levels_db!r} is no list of SNR levels in dB")
-    parts = given["parts"]
+        problems.append(f"levels_db: {levels_db!r} is not a list of SNR levels in dB")
+    parts = content["parts"]
     if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
-        problems.append("parts: no object of objects")
+        problems.append("parts: not an object of objects")
     return problems

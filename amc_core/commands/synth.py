@@ -8,32 +8,51 @@ import click
 
 from amc_core.commands.parameters import classes_option, levels_option, rings_option, span
 from amc_core.commands.terminal import progress_bar
+from amc_sweeps.number_formats import counted
 
 
 @click.command("synth")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.hdf5")
 @click.option(
-    "--frames-per-cell", type=click.IntRange(1), default=256, show_default=True, help="Frames of a class and SNR."
+    "--frames-per-cell", type=click.IntRange(1), default=256, show_default=True, help="Frames per class and SNR level."
 )
 @levels_option
 @classes_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same file.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Their number changes no byte.")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="The file is the same for any number."
+)
 @click.option(
     "--fading",
     type=click.Choice(["none", "rayleigh", "rician"]),
     default="none",
     show_default=True,
-    help="Channel besides the noise: three taps.",
+    help="Channel of three taps before the noise.",
 )
 @click.option(
-    "--gain-db", type=float, default=0.0, show_default=True, help="Receiver gain, uniform in +- this; 0: unit power."
+    "--gain-db",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Receiver gain, uniform within +- this; 0: unit power.",
 )
-@click.option("--roll-off", type=span(float), default="0.1:0.5", show_default=True, help="Of the RRC pulse.")
 @click.option(
-    "--half-span", type=span(int), default="2:8", show_default=True, help="Symbols to either side where it is cut."
+    "--roll-off", type=span(float), default="0.1:0.5", show_default=True, help="Of the root-raised-cosine pulse."
 )
-@click.option("--cfo-sd", type=float, default=1e-4, show_default=True, help="Carrier offset, cycles per sample.")
+@click.option(
+    "--half-span",
+    type=span(int),
+    default="2:8",
+    show_default=True,
+    help="Symbols on each side, after which the pulse is cut.",
+)
+@click.option(
+    "--cfo-sd",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Standard deviation of the carrier offset, cycles per sample.",
+)
 @rings_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def synth_command(
@@ -85,6 +104,6 @@ def synth_command(
     except OSError as error:
         raise click.ClickException(f"{out}: {error.strerror or error}; nothing was written") from error
     click.echo(
-        f"{out}: {n_frames:,} frames, {len(modulations)} classes x {len(levels_db)} SNR levels, "
-        f"{out.stat().st_size / 2**20:.0f} MiB"
+        f"{out}: {counted(n_frames, 'frame')}, {counted(len(modulations), 'class', 'classes')} x "
+        f"{counted(len(levels_db), 'SNR level')}, {out.stat().st_size / 2**20:.0f} MiB"
     )

@@ -1,4 +1,4 @@
-"""Progress bars, and data files whose faults end a command with a message."""
+"""Progress bars, and opening a data file for a command."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show progress on stderr; lend ``advance(by)``."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(title, total=total)
         yield lambda by: progress.update(task, advance=by)
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[RadioMLFile]:
-    """Lend an open data file; what is wrong with it ends the command with exit code 1."""
+    """Lend an open data file; a fault of the file ends the command with its message and exit code 1."""
     from amc_core.data.radioml import DataError, RadioMLFile
 
     try:

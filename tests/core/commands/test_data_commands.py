@@ -69,7 +69,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
         (("--rings", "16APSK"), "16APSK=2.6"),
         (("--rings", "QPSK=2"), "QPSK: has no rings"),
         (("--processes", "0"), "processes"),
-        (("--snr", "30:0:2"), "names no level"),
+        (("--snr", "30:0:2"), "has no level"),
         (("--snr", "loud"), "0:30:2"),
         (("--snr", "0:40:2"), "-20..30 dB"),
         (("--frames-per-cell", "0"), "frames-per-cell"),
@@ -98,7 +98,7 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
     out = tmp_path / "frames.hdf5"
     result = synth(str(out), "--classes", "all24", "--snr", "10", "--frames-per-cell", "1", "--seed", "5", *choices)
     assert result.exit_code == 0, result.output
-    assert "24 frames, 24 classes x 1 SNR levels" in result.stdout
+    assert "24 frames, 24 classes x 1 SNR level, " in result.stdout
     with h5py.File(out) as file:
         recipe = json.loads(file.attrs["synthesis"])
     assert recipe["fading"] == "rician"
@@ -137,7 +137,7 @@ def test_show_draws_the_chosen_frame(frames: Path, tmp_path: Path) -> None:
     assert len(colours) > 50
     none = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "10")
     assert none.exit_code == 1
-    assert "no frame with --modulation 8PSK --snr-db 10; 576 rows here, SNR levels [0, 20] dB" in none.stderr
+    assert "no frame with --modulation 8PSK --snr-db 10; the file has 576 rows, SNR levels [0, 20] dB" in none.stderr
     assert data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3").exit_code == 1
 
 
@@ -183,14 +183,14 @@ def test_an_impossible_split_is_refused(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ({"levels_db": ["a"]}, "levels_db: ['a'] is no list of SNR levels in dB"),
-        ({"levels_db": [0, True]}, "levels_db: [0, True] is no list"),
-        ({"levels_db": []}, "levels_db: [] is no list of SNR levels in dB"),
+        ({"levels_db": ["a"]}, "levels_db: ['a'] is not a list of SNR levels in dB"),
+        ({"levels_db": [0, True]}, "levels_db: [0, True] is not a list"),
+        ({"levels_db": []}, "levels_db: [] is not a list of SNR levels in dB"),
         ({"split": 3}, "split: 3 is not allowed"),
         ({"split_seed": "0"}, "split_seed: '0' is not allowed"),
         ({"label_set": ["digital17"], "split": [1]}, "label_set: ['digital17'] is not allowed"),
-        ({"parts": [1]}, "parts: no object of objects"),
-        ({"parts": {"train": 5}}, "parts: no object of objects"),
+        ({"parts": [1]}, "parts: not an object of objects"),
+        ({"parts": {"train": 5}}, "parts: not an object of objects"),
     ],
 )
 def test_a_manifest_with_a_damaged_value_is_refused_by_name_and_not_called_another_split(
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_manifest_is_refused(frames: Path, tmp_path: Path) -> 
         (tmp_path / "split.json").write_text(content)
         result = data("split", str(frames), str(tmp_path / "split.json"), "--check")
         assert result.exit_code == 2
-        assert "no manifest" in result.stderr
+        assert "not a manifest" in result.stderr
 
 
 def test_ceiling_prints_a_table_and_json() -> None:
