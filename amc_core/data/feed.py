@@ -25,7 +25,7 @@ _READS_AHEAD = 2  # batches, so that one slow read (a cold disk) does not stop t
 class Batch:
     """Inputs and targets on the device."""
 
-    input: Tensor  # (B, *X), what the model takes
+    input: Tensor  # (B, *X), the model's input
     modulation: Tensor  # (B,) index of the class
     snr: Tensor  # (B,) index of the level
 

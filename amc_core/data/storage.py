@@ -68,7 +68,7 @@ def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Ro
 
 
 def find_room(device: torch.device | None) -> Room:
-    """Return the free memory of the machine, or what its container or cluster job allows of it."""
+    """Return the free memory of the machine, or of its container or cluster job if that is less."""
     import psutil
 
     ram = psutil.virtual_memory().available

@@ -1,4 +1,4 @@
-"""Memory: errors that mean a lack of it, what glibc keeps, and what the control group allows (free of torch)."""
+"""Memory: errors that mean a lack of it, blocks that glibc keeps, limits of control groups (free of torch)."""
 
 from __future__ import annotations
 
