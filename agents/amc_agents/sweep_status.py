@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,17 @@ class Status:
     epochs_saved: int | None  # by Hyperband, compared with every stopped run going to its planned end
     time_left: TimeLeft
     unread: int  # runs whose history could not be read
+    search: Mapping[str, Any] = field(default_factory=dict)  # method, seed, shuffle; empty: the server does not tell
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that the search draws by; None if it is unknown or has no effect."""
+        return None if self.search.get("method") == "grid" and not self.is_shuffled else self.search.get("seed")
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether a grid is walked in a random order."""
+        return self.search.get("method") == "grid" and bool(self.search.get("shuffle"))
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +122,12 @@ class Status:
             "schema": "amc-sweep status",
             "version": 1,
             "read_at": self.read_at.isoformat(),
-            "sweep": {**sweep, "is_over": self.is_over},
+            "sweep": {
+                **sweep,
+                "seed": self.search.get("seed"),
+                "shuffle": self.search.get("shuffle"),
+                "is_over": self.is_over,
+            },
             "runs": {
                 "total": self.runs,
                 "prior": self.prior_runs,
@@ -155,20 +171,27 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
     except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
         record, has_metric = read(source, selection, metric="epoch", goal="maximize", progress=progress), False
     agents = read_agents((edge["node"] for edge in sweep["agents"]["edges"]), record.read_at)
-    prior = _prior_runs(api, path) & {run.run_id for run in record.runs}
-    expected = sweep["runCountExpected"]
-    return summarise(path, rank_runs(record), agents, expected=expected, prior=len(prior), has_metric=has_metric)
+    priors = _fields_if_told(api, path, "priorRuns { edges { node { name } } }").get("priorRuns", {"edges": []})
+    prior = {edge["node"]["name"] for edge in priors["edges"]} & {run.run_id for run in record.runs}
+    status = summarise(
+        path,
+        rank_runs(record),
+        agents,
+        expected=sweep["runCountExpected"],
+        prior=len(prior),
+        has_metric=has_metric,
+    )
+    return replace(status, search=_fields_if_told(api, path, "method seed shuffle"))
 
 
-def _prior_runs(api: Any, path: str) -> set[str]:
-    """Return the ids of the sweep's prior runs; none from a server that does not tell them."""
+def _fields_if_told(api: Any, path: str, fields: str) -> dict[str, Any]:
+    """Return fields of a sweep; none from a server that does not know them."""
     import wandb
 
     try:
-        sweep = query_sweep(api, path, "priorRuns { edges { node { name } } }")
+        return query_sweep(api, path, fields)
     except wandb.Error:
-        return set()
-    return {edge["node"]["name"] for edge in sweep["priorRuns"]["edges"]}
+        return {}
 
 
 def read_agents(agents: Iterable[Mapping[str, Any]], now: datetime) -> tuple[SweepAgent, ...]:

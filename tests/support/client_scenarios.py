@@ -55,7 +55,8 @@ for name in "exitcode host shouldStop failed stopped running stopReason stopBand
     del SCHEMA.type_map["Run"].fields[name]
 for name in ("stateWhenExported", "unknownFacts"):
     del SCHEMA.type_map["Run"].fields[name]
-del SCHEMA.type_map["Sweep"].fields["unknownFacts"]
+for name in ("unknownFacts", "seed", "shuffle"):
+    del SCHEMA.type_map["Sweep"].fields[name]
 """
 
 

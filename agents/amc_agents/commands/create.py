@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,46 @@ from amc_agents.preflight.check_sweep import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
+from amc_sweeps.grammar.sweep_config import MOST_SEED
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.export_file import yaml_text
 
 DEFAULT_PROJECT = "amc-sweeps"
+
+# The wandb client's own mutation, with the two inputs that only an embedded server has.
+_CREATE = """
+mutation UpsertSweep(
+  $config: String, $description: String, $entityName: String, $projectName: String, $seed: Int64, $shuffle: Boolean
+) {
+  upsertSweep(input: {
+    config: $config, description: $description, entityName: $entityName, projectName: $projectName
+    seed: $seed, shuffle: $shuffle
+  }) { sweep { name } }
+}
+"""
 
 
 @click.command("create", short_help="Check a sweep file, register it, print the agent command.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check the file and show what it would do; register nothing.")
 @click.option("--name", help="Name of the sweep (default: the file's own).")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MOST_SEED),
+    help="Seed of the search: the same file and seed give the same configurations. Embedded server only.",
+)
+@click.option("--shuffle", is_flag=True, help="Walk a grid in a random order. Embedded server only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the agent command.")
 @backend_options
-def create_command(file: Path, dry_run: bool, name: str | None, as_json: bool, choice: BackendChoice) -> None:
+def create_command(
+    file: Path,
+    dry_run: bool,
+    name: str | None,
+    seed: int | None,
+    shuffle: bool,
+    as_json: bool,
+    choice: BackendChoice,
+) -> None:
     """Check the sweep FILE, register it with W&B, and print the agent command.
 
     The file is checked against W&B's grammar and against what amc-train accepts. All problems are reported at once,
@@ -39,27 +68,43 @@ def create_command(file: Path, dry_run: bool, name: str | None, as_json: bool, c
 
     The project is --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
 
+    --seed and --shuffle are not part of a sweep file, and W&B's own servers do not know them. A seed fixes what random
+    draws, the order of --shuffle, and what bayes draws after the same results in the same order.
+
     Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
     preflight = check_sweep(_read(file), source=str(file))
     if preflight.sweep is None or preflight.problems:
         _report(preflight, file)
         refuse(f"{file}: {counted(len(preflight.problems), 'problem')}; nothing was registered")
+    method = preflight.sweep.method
+    if shuffle and method != "grid":
+        refuse(f"--shuffle: only a grid has an order, and {method} draws at random anyway; nothing was registered")
+    if seed is not None and method == "grid" and not shuffle:
+        warning = "warning: --seed has no effect, because a grid without --shuffle has one order"
+        click.secho(warning, fg="yellow", err=True)
+    facts = {**_facts(preflight), "seed": seed, "shuffle": shuffle}
     if dry_run:
         _report(preflight, file)
         if as_json:
-            click.echo(json.dumps(_facts(preflight), indent=2))
+            click.echo(json.dumps(facts, indent=2))
         return
     backend = connect(choice)
+    if backend.kind != "embedded" and (seed is not None or shuffle):
+        refuse(
+            f"{backend.base_url} is not an embedded server, and other W&B servers take no --seed and no --shuffle; "
+            "nothing was registered. amc-sweep serve starts an embedded server"
+        )
     _report(preflight, file)
     sweep: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
-    registered = _register(sweep, backend, entity, project)
+    search = {"seed": seed, "shuffle": shuffle or None}
+    registered = _register(sweep, backend, entity, project, search)
     agent = f"{backend.shell_prefix()}wandb agent {registered['path']}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)
     if as_json:
-        click.echo(json.dumps({**registered, "agent_command": agent, **_facts(preflight)}, indent=2))
+        click.echo(json.dumps({**registered, "agent_command": agent, **facts}, indent=2))
     else:
         click.echo(agent)
 
@@ -97,7 +142,14 @@ def _facts(preflight: Preflight) -> dict[str, Any]:
     }
 
 
-def _register(sweep: dict[str, Any], backend: Backend, entity: str | None, project: str) -> dict[str, str]:
+def _register(
+    sweep: dict[str, Any], backend: Backend, entity: str | None, project: str, search: Mapping[str, Any]
+) -> dict[str, str]:
+    """Register a sweep.
+
+    Args:
+        search: seed and shuffle, each None if it was not given. wandb.sweep has no such arguments.
+    """
     import wandb
 
     from amc_analysis.reading.wandb_api import open_api
@@ -107,8 +159,12 @@ def _register(sweep: dict[str, Any], backend: Backend, entity: str | None, proje
         # wandb.sweep prints its own lines on stdout, which is for the agent command alone.
         with contextlib.redirect_stdout(io.StringIO()):
             api = open_api(backend)
-            sweep_id = wandb.sweep(sweep, entity=entity, project=project)
-            owner = entity or api.default_entity
+            user = api.default_entity  # before the sweep: else the server may take it for a repeated request
+            if any(value is not None for value in search.values()):
+                sweep_id = _register_with(search, sweep, api, entity, project)
+            else:
+                sweep_id = wandb.sweep(sweep, entity=entity, project=project)
+            owner = entity or user
     except (wandb.Error, ValueError) as error:
         raise Refusal(f"{backend.base_url} refused the sweep: {error}") from error
     return {
@@ -118,3 +174,14 @@ def _register(sweep: dict[str, Any], backend: Backend, entity: str | None, proje
         "path": f"{owner}/{project}/{sweep_id}",
         "url": f"{page_address(backend.base_url)}/{owner}/{project}/sweeps/{sweep_id}",
     }
+
+
+def _register_with(search: Mapping[str, Any], sweep: dict[str, Any], api: Any, entity: str | None, project: str) -> str:
+    """Register a sweep with its seed and its shuffling, in one request, and return its id."""
+    from amc_analysis.reading.wandb_private import send_query
+
+    # As the client writes it. The order of the names counts: random draws the parameters in the order of the text.
+    config = yaml_text(json.loads(json.dumps(sweep, sort_keys=True)))
+    about = {"description": sweep.get("description"), "entityName": entity, "projectName": project}
+    answer = send_query(api, _CREATE, config=config, **about, **search)
+    return str(answer["upsertSweep"]["sweep"]["name"])

@@ -33,7 +33,7 @@ _FACTS = (
 )
 _SWEEP_FACTS_QUERY = """
 query SweepFacts($entity: String, $project: String, $sweep: String!) {
-  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { unknownFacts } }
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { unknownFacts seed shuffle } }
 }
 """
 _FACTS_QUERY = """
@@ -135,14 +135,11 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
     for record in records:
         if record.get("sweep") not in existing:  # its sweep was deleted while we read
             record.pop("sweep", None)
-    sweep_records = [
-        export_file.without_unknown(_sweep(sweep), _unknown_of_sweep(api, entity, project, sweep.id))
-        for sweep in sweeps
-    ]
+    sweep_records = [_sweep(sweep, _facts_of_sweep(api, entity, project, sweep.id)) for sweep in sweeps]
     return export_file.Export(project, tuple(sweep_records), tuple(records))
 
 
-def _sweep(sweep: Any) -> dict[str, Any]:
+def _sweep(sweep: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {"id": sweep.id}
     state = str(getattr(sweep, "state", None) or "").upper()
     if export_file.SWEEP_FIELDS["state"][0](state):
@@ -151,17 +148,18 @@ def _sweep(sweep: Any) -> dict[str, Any]:
     for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
         if key in sent:
             record[name] = sent[key]
+    record |= {name: facts[name] for name in ("seed", "shuffle") if facts.get(name) is not None}
     record["config"] = dict(sweep.config)
-    return record
+    return dict(export_file.without_unknown(record, facts.get("unknownFacts") or ()))
 
 
-def _unknown_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> list[str]:
-    """Return the facts that an embedded server lacks of an imported sweep; other servers do not have this field."""
+def _facts_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
+    """Return what an embedded server tells beyond W&B's schema: its search's seed, and what an import lacked."""
     try:
         answer = send_query(api, _SWEEP_FACTS_QUERY, entity=entity, project=project, sweep=sweep_id)
-        return list(answer["project"]["sweep"]["unknownFacts"])
-    except Exception:  # noqa: BLE001 - W&B's cloud rejects the field
-        return []
+        return dict(answer["project"]["sweep"])
+    except Exception:  # noqa: BLE001 - W&B's cloud rejects the fields
+        return {}
 
 
 def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

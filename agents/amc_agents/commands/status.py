@@ -123,6 +123,8 @@ def as_lines(status: Status) -> list[str]:
     if status.url:
         lines.append(f"  {status.url}")
     lines.append(f"Runs      {_runs(status)}")
+    if status.seed is not None:
+        lines.append(f"Seed      {status.seed}{', of the order of the grid' if status.is_shuffled else ''}")
     if status.by_cause:
         lines.append(f"Ended     {_counts(status.by_cause)}")
     if status.unread:

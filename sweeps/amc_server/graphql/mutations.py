@@ -24,6 +24,7 @@ from amc_server.store.blobs import Blobs, check_name
 from amc_server.store.logged_values import swept_values
 from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
 from amc_server.store.writer import Writer
+from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.runs.run_states import RunState
 
 
@@ -58,6 +59,8 @@ class MutationRoot(ArtifactMutations):
         }
         config, state = input.get("config"), input.get("state")
         if input.get("id") is not None:
+            if input.get("seed") is not None or input.get("shuffle") is not None:
+                raise Refused("seed and shuffle are set when a sweep is created, and this one exists already")
             sweep = self._sweep(input["id"])
             sweep = self._coordinator.update_sweep(store, sweep, config=config, state=state, **columns)
         else:
@@ -67,7 +70,8 @@ class MutationRoot(ArtifactMutations):
             if repeated is not None and repeated.config == config:
                 return {"sweep": SweepNode(self._context, repeated), "config_validation_warnings": []}
             project = store.project_or_new(input.get("projectName"), self._clock.wall())
-            sweep = self._coordinator.create_sweep(store, project, config, **columns)
+            search = {"seed": _seed(input.get("seed")), "shuffle": input.get("shuffle")}
+            sweep = self._coordinator.create_sweep(store, project, config, **columns, **search)
             self._coordinator.created_sweeps.created(input, sweep.pk)
         warnings = self._adopt(sweep, read_filters(input.get("priorRunsFilters")))
         return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": warnings}
@@ -286,6 +290,12 @@ class MutationRoot(ArtifactMutations):
         if run is None:
             raise Refused("the run does not exist any more", status=404)
         return run
+
+
+def _seed(given: Any) -> int | None:
+    if given is not None and not is_seed(given):
+        raise Refused(f"seed: {str(given)[:60]} is not allowed; allowed: {SEEDS}", status=400)
+    return given
 
 
 def _is_trial_begin(input: Mapping[str, Any]) -> bool:  # noqa: A002

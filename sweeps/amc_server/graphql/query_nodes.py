@@ -238,6 +238,8 @@ class SweepNode:
         self.updated_at = iso_time(sweep.updated_at)
         self.heartbeat_at = iso_time(sweep.heartbeat_at)
         self.unknown_facts = sweep.unknown_facts
+        self.seed = sweep.known_seed
+        self.shuffle = bool(sweep.shuffle)
 
     def method(self) -> str:
         return self._sweep.parsed_config().method

@@ -47,7 +47,7 @@ _RUN_COLUMNS = {
 }
 
 # The fields that an export may lack although the database has a value for them.
-_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at")
+_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at", "seed", "shuffle")
 _MAY_BE_UNKNOWN_OF_RUNS = (
     "name",
     "created_at",
@@ -138,7 +138,8 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         id=record["id"],
         state=state,
         config=config,
-        seed=coordinator.sweep_seed(store),
+        seed=record.get("seed", coordinator.sweep_seed(store)),
+        shuffle=int(record.get("shuffle", False)),
         display_name=record.get("name"),
         description=record.get("description"),
         created_at=unix_time(record.get("created_at")) or now,
@@ -197,6 +198,8 @@ def sweep_record(sweep: Sweep) -> Record:
         "name": sweep.display_name,
         "description": sweep.description,
         "created_at": iso_time(sweep.created_at),
+        "seed": sweep.known_seed,
+        "shuffle": bool(sweep.shuffle),
     }
     return without_unknown(record, sweep.unknown_facts)
 

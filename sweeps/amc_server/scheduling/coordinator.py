@@ -57,6 +57,8 @@ class Coordinator:
             Refused: with every violation of the grammar; nothing is registered.
         """
         parsed = _parse_or_refuse(config)
+        if columns.get("shuffle") and parsed.method != "grid":
+            raise Refused(f"shuffle: only a grid has an order, and {parsed.method} draws at random anyway", status=400)
         now = self.clock.wall()
         pk = store.insert(
             "sweeps",
@@ -64,10 +66,9 @@ class Coordinator:
             id=new_id(),
             state=SweepState.PENDING.value,
             config=config,
-            seed=self.sweep_seed(store),
             created_at=now,
             updated_at=now,
-            **{"display_name": parsed.name, "description": parsed.description}
+            **{"display_name": parsed.name, "description": parsed.description, "seed": self.sweep_seed(store)}
             | {name: value for name, value in columns.items() if value is not None},
         )
         return _sweep(store, pk)
@@ -284,7 +285,8 @@ class Coordinator:
             self._generation = store.generation
         seen = self._searches.get(sweep.pk)
         if seen is None or seen.config is not config:
-            seen = self._searches[sweep.pk] = search.Seen(config)
+            shuffle = sweep.seed if sweep.shuffle else None
+            seen = self._searches[sweep.pk] = search.Seen(config, shuffle=shuffle)
             for prior in store.priors_elsewhere(sweep.pk):
                 seen.add(0, prior.parameters, is_begun=False)
         for pk, parameters, is_begun in store.members_since(sweep.pk, seen.newest):

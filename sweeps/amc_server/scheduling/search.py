@@ -69,14 +69,19 @@ _kept = functools.lru_cache(maxsize=10_000)(_configuration)  # every suggestion 
 
 
 class Seen:
-    """The configurations that a sweep has had, and its position in the grid."""
+    """The configurations that a sweep has had, and its position in the grid.
 
-    def __init__(self, config: SweepConfig) -> None:
+    Args:
+        config: of the sweep.
+        shuffle: the seed of the order of a grid; None for W&B's order.
+    """
+
+    def __init__(self, config: SweepConfig, *, shuffle: int | None = None) -> None:
         self.config = config
         self.newest = 0  # key of the newest run that was added
         self.begun = 0  # how many runs the sweep itself has begun
         self.keys: set[str] = set()
-        self._walk = iter(Grid(config)) if config.method == "grid" else iter(())
+        self._walk = _walk(config, shuffle)
         self._ahead = next(self._walk, None)
 
     def add(self, run: int, parameters: str | None, *, is_begun: bool) -> None:
@@ -94,6 +99,12 @@ class Seen:
     def is_exhausted(self) -> bool:
         """Return whether the search has proposed everything; only a grid ends."""
         return self.config.method == "grid" and self.next_of_grid() is None
+
+
+def _walk(config: SweepConfig, shuffle: int | None) -> Iterator[Configuration]:
+    if config.method != "grid":
+        return iter(())
+    return iter(Grid(config)) if shuffle is None else Grid(config).shuffled(shuffle)
 
 
 def suggest(

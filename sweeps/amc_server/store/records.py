@@ -95,9 +95,15 @@ class Sweep(_Imported, Record):
     updated_at: float
     heartbeat_at: float | None
     unknown: str
+    shuffle: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", SweepState(self.state))
+
+    @property
+    def known_seed(self) -> int | None:
+        """The seed; None for an import that lacked it, whose earlier configurations do not follow from ``seed``."""
+        return None if "seed" in self.unknown_facts else self.seed
 
     @property
     def is_closed(self) -> bool:

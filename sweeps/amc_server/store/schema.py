@@ -7,6 +7,8 @@ from importlib.resources import files
 
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 VERSION = 4  # of schema.sql; a database carries it as PRAGMA user_version
+# Columns that came after that version, as (table, name, definition). Every database gets them when it is opened.
+ADDED_COLUMNS = (("sweeps", "shuffle", "INTEGER NOT NULL DEFAULT 0"),)  # a grid's order is shuffled by the seed
 
 
 class SchemaError(RuntimeError):
@@ -27,6 +29,9 @@ def prepare(connection: sqlite3.Connection) -> None:
         script = _script("schema.sql")
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION}; COMMIT;")
     check_version(connection)
+    for table, name, definition in ADDED_COLUMNS:
+        if name not in [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {definition}")
     connection.executescript(f"BEGIN IMMEDIATE; {_script('additions.sql')} COMMIT;")
 
 

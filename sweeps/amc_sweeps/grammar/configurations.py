@@ -59,6 +59,10 @@ class Grid:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(self.configuration, range(self.size))
 
+    def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
+        """Yield every configuration once, in an order that follows from the seed."""
+        return map(self.configuration, shuffled_numbers(self.size, random.Random(f"grid/{seed}")))
+
     def configuration(self, number: int) -> dict[str, Any]:
         """Return the configuration of a number from 0 to ``size - 1``."""
         values = []
@@ -66,6 +70,21 @@ class Grid:
             number, place = divmod(number, count)
             values.append((path, value_at(place)))
         return nest(reversed(values))
+
+
+def shuffled_numbers(size: int, rng: random.Random) -> Iterator[int]:
+    """Yield 0 to ``size - 1`` in a random order; every order is equally likely.
+
+    This is the Fisher-Yates shuffle of a list that is never made: ``moved`` holds only the numbers that are not in
+    their own places any more, at most one for each number that was yielded.
+    """
+    moved: dict[int, int] = {}
+    for place in range(size):
+        other = rng.randrange(place, size)
+        here = moved.pop(place, place)
+        yield here if other == place else moved.get(other, other)
+        if other != place:
+            moved[other] = here
 
 
 def sample(config: SweepConfig, rng: random.Random) -> dict[str, Any]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.values import is_whole
+
+MOST_SEED = 2**32 - 1
+SEEDS = f"a whole number from 0 to {MOST_SEED:,}"
+
+
+def is_seed(value: Any) -> TypeGuard[int]:
+    """Return whether a value may be the seed of a search."""
+    return is_whole(value) and 0 <= value <= MOST_SEED
 
 
 class SweepConfigError(ValueError):

@@ -37,6 +37,7 @@ from typing import Any
 import yaml
 
 from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
+from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.number_formats import at_most
 from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -108,6 +109,8 @@ SWEEP_FIELDS: Mapping[str, _Check] = {
     "name": _TEXT,
     "description": _TEXT,
     "created_at": _TIME,
+    "seed": (is_seed, SEEDS),
+    "shuffle": (lambda value: isinstance(value, bool), "true or false"),
 }
 RUN_FIELDS: Mapping[str, _Check] = {
     "id": _ID,

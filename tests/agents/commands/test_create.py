@@ -44,6 +44,32 @@ def test_a_dry_run_shows_configurations_and_bands_and_needs_no_server(tmp_path: 
     assert "4 configurations" in err
 
 
+def test_a_dry_run_takes_seed_and_shuffle_and_says_when_a_seed_has_no_effect(tmp_path: Path) -> None:
+    code, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7", "--shuffle")
+    assert (code, json.loads(out)["seed"], json.loads(out)["shuffle"]) == (0, 7, True)
+    assert "warning" not in err
+    _, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7")
+    assert (json.loads(out)["seed"], json.loads(out)["shuffle"]) == (7, False)
+    assert "warning: --seed has no effect" in err
+    _, out, err = _create(tmp_path, GOOD.replace("grid", "random"), "--dry-run", "--json")
+    assert (json.loads(out)["seed"], "warning" in err) == (None, False)
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_only_a_grid_can_be_shuffled(tmp_path: Path, method: str, options: list[str]) -> None:
+    code, out, err = _create(tmp_path, GOOD.replace("grid", method), "--shuffle", *options)
+    assert (code, out) == (2, "")
+    assert f"--shuffle: only a grid has an order, and {method} draws at random anyway; nothing was registered" in err
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "1.5", "x"])
+def test_a_seed_that_the_server_cannot_take_is_refused(tmp_path: Path, seed: str) -> None:
+    code, out, err = _create(tmp_path, GOOD, "--seed", seed)
+    assert (code, out) == (2, "")
+    assert seed in err
+
+
 def test_all_problems_are_reported_at_once_with_exit_code_2(tmp_path: Path) -> None:
     wrong = (
         GOOD.replace("max_lr: {values: [0.001, 0.002]}", "max_lr: {values: [1e-4, -1]}\n  modeltype: {value: resnet18}")

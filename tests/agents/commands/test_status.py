@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_an_unknown_time_has_a_reason(changes: dict[str, Any], because: str) -> 
     }
     left = time_left(**{**arguments, **changes})
     assert (left.seconds, left.because) == (None, because)
+
+
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        ({"method": "bayes", "seed": 7, "shuffle": False}, "Seed      7"),
+        ({"method": "grid", "seed": 0, "shuffle": True}, "Seed      0, of the order of the grid"),
+        ({"method": "grid", "seed": 7, "shuffle": False}, None),  # it has no effect
+        ({"method": "random", "seed": None, "shuffle": False}, None),
+        ({}, None),  # another server does not tell
+    ],
+)
+def test_the_seed_is_shown_where_it_has_an_effect(search: dict[str, Any], line: str | None) -> None:
+    status = replace(_status(completed("r", [0.4])), search=search)
+    assert [text for text in command.as_lines(status) if text.startswith("Seed")] == ([] if line is None else [line])
+    assert status.to_mapping()["sweep"]["seed"] == search.get("seed")
 
 
 def test_prior_runs_are_counted_apart_from_run_cap() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
 import time
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from amc_sweeps.grammar.configurations import Grid, count_configurations, sample
+from amc_sweeps.grammar.configurations import Grid, count_configurations, sample, shuffled_numbers
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range, ends
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
 from amc_sweeps.grammar.parse import parse, parse_leniently
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Metric, Nested, SweepConfigError
 
+WIDE = {"method": "grid", "run_cap": 5, "parameters": {f"p{axis}": {"values": list(range(10))} for axis in range(30)}}
 FULL = """
 method: bayes
 name: everything
@@ -275,6 +279,36 @@ def test_a_very_long_grid_is_counted_and_started_at_once() -> None:
     assert count_configurations(sweep) == 2 * 10**9
     assert next(iter(Grid(sweep))) == {"a": 1, "n": 1}
     assert Grid(sweep).configuration(2 * 10**9 - 1) == {"a": 2, "n": 10**9}
+
+
+def test_shuffled_numbers_are_every_number_once() -> None:
+    for size in (*range(1, 130), 1009, 4096, 9973, 10_000):
+        assert sorted(shuffled_numbers(size, random.Random(size))) == list(range(size))
+
+
+def test_every_order_of_shuffled_numbers_is_equally_likely() -> None:
+    orders = Counter(tuple(shuffled_numbers(4, random.Random(seed))) for seed in range(4800))
+    assert len(orders) == math.factorial(4)
+    assert all(140 < count < 260 for count in orders.values())  # 200 expected, with a standard deviation of 14
+
+
+@pytest.mark.parametrize("size", [10**7 - 1, 10**7, 10**30])
+def test_a_shuffled_grid_takes_as_much_memory_as_was_drawn(size: int) -> None:
+    sweep = parse({**of("grid", n={"min": 0, "max": size - 1}), "run_cap": 10**7} if size < 2**63 else WIDE)
+    grid = Grid(sweep)
+    assert grid.size == size
+    tracemalloc.start()
+    begin = time.process_time()
+    points = [repr(config) for config in itertools.islice(grid.shuffled(7), 1000)]
+    assert time.process_time() - begin < 1
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+    assert len(set(points)) == 1000
+    assert points == [repr(config) for config in itertools.islice(grid.shuffled(7), 1000)]
+    if size < 2**63:
+        numbers = [config["n"] for config in itertools.islice(grid.shuffled(7), 1000)]
+        assert abs(statistics.mean(numbers) / size - 0.5) < 0.05
+        assert sum(abs(one - other) < size / 1000 for one, other in itertools.pairwise(numbers)) < 12  # 2 expected
 
 
 @pytest.mark.parametrize(

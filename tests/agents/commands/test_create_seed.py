@@ -1,0 +1,116 @@
+"""amc-sweep create --seed and --shuffle with the real client: at embedded servers, and at a plain W&B server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedded_server import EmbeddedServer
+from operated_sweep import OperatedSweep
+from plain_wandb import PlainWandb
+
+pytestmark = pytest.mark.client
+
+FILE = """
+program: train.py
+method: random
+metric: {name: acc, goal: maximize}
+parameters:
+  zeta: {min: 0.0, max: 1.0}
+  alpha: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
+  size: {values: [1, 2, 3]}
+"""
+GRID = """
+program: train.py
+method: grid
+parameters: {a: {values: [1, 2, 3, 4, 5, 6, 7, 8]}}
+"""
+SWEEPS = '{ project(name: "%s", entityName: "local") { sweeps { edges { node { name } } } } }'
+# A server from before these options.
+OLDER = """
+from amc_server.graphql.execution import SCHEMA
+for name in ("seed", "shuffle"):
+    del SCHEMA.type_map["UpsertSweepInput"].fields[name]
+"""
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedSweep]:
+    folder = tmp_path_factory.mktemp("seed")
+    with EmbeddedServer(folder / "data") as server, PlainWandb(server) as plain:
+        yield OperatedSweep(server, plain, folder)
+
+
+def create(user: OperatedSweep, project: str, text: str, *options: str) -> dict[str, Any]:
+    (user.folder / "file.yaml").write_text(text)
+    return dict(user.json("create", "file.yaml", "--project", project, *options))
+
+
+def drawn(server: EmbeddedServer, path: str, count: int) -> list[dict[str, Any]]:
+    """Draw runs as agents do."""
+    _, project, sweep = path.split("/")
+    begin = """mutation A($p: String, $s: String!) { createAgent(input: {host: "box", projectName: $p, sweep: $s}) {
+        agent { id } } }"""
+    beat = "mutation H($id: ID!) { agentHeartbeat(input: {id: $id}) { commands } }"
+    configurations = []
+    for _ in range(count):
+        agent = server.graphql(begin, p=project, s=sweep)["createAgent"]["agent"]["id"]
+        (command,) = json.loads(server.graphql(beat, id=agent)["agentHeartbeat"]["commands"])
+        configurations.append({name: entry["value"] for name, entry in command["args"].items()})
+    return configurations
+
+
+def test_two_sweeps_of_a_file_and_a_seed_are_drawn_alike_also_over_a_kill(user: OperatedSweep) -> None:
+    first, second = (create(user, "random", FILE, "--seed", "7") for _ in range(2))
+    assert (first["seed"], first["shuffle"]) == (7, False)
+    assert first["sweep_id"] != second["sweep_id"], "the second is a wish of its own, however soon it comes"
+    whole = drawn(user.server, first["path"], 4)
+    before = drawn(user.server, second["path"], 2)
+    user.server.kill()
+    user.server.restart()
+    assert before + drawn(user.server, second["path"], 2) == whole
+    plain = user.json("status", first["path"], plain=True)["sweep"]
+    assert (plain["seed"], plain["shuffle"]) == (None, None), "another server does not tell"
+
+
+def test_the_seed_that_status_shows_repeats_a_shuffled_grid_also_after_an_import(
+    user: OperatedSweep, tmp_path: Path
+) -> None:
+    first = create(user, "grid", GRID, "--shuffle")
+    assert (first["seed"], first["shuffle"]) == (None, True)
+    shown = user.json("status", first["path"])["sweep"]
+    assert shown["shuffle"] is True
+    second = create(user, "grid", GRID, "--shuffle", "--seed", str(shown["seed"]))
+    order = [point["a"] for point in drawn(user.server, first["path"], 8)]
+    assert sorted(order) == list(range(1, 9)) != order
+    assert [point["a"] for point in drawn(user.server, second["path"], 3)] == order[:3]
+
+    assert user.call("export", second["path"], "grid.yaml").returncode == 0
+    with EmbeddedServer(tmp_path / "other") as other:
+        ended = OperatedSweep(other, user.plain, user.folder).call("import", "grid.yaml")
+        assert ended.returncode == 0, ended.stderr
+        assert [point["a"] for point in drawn(other, second["path"], 5)] == order[3:]
+
+
+@pytest.mark.parametrize("options", [["--seed", "7"], ["--shuffle"]])
+def test_another_server_refuses_the_options_before_anything_is_registered(
+    user: OperatedSweep, options: list[str]
+) -> None:
+    (user.folder / "file.yaml").write_text(GRID)
+    ended = user.call("create", "file.yaml", "--project", "elsewhere", *options, plain=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "is not an embedded server, and other W&B servers take no --seed and no --shuffle" in ended.stderr
+    assert user.server.graphql(SWEEPS % "elsewhere")["project"] is None
+
+
+def test_an_older_embedded_server_registers_no_sweep_without_the_seed(user: OperatedSweep, tmp_path: Path) -> None:
+    (user.folder / "file.yaml").write_text(FILE)
+    with EmbeddedServer(tmp_path / "older", prelude=OLDER) as older:
+        ended = OperatedSweep(older, user.plain, user.folder).call("create", "file.yaml", "--seed", "7")
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "seed" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert older.graphql(SWEEPS % "amc-sweeps")["project"] is None
