@@ -13,7 +13,7 @@ from amc_sweeps.runs.causes import ENDED_WELL, FAILURES, Cause
 from amc_sweeps.runs.statistics import wilson_interval
 
 # Failures that are no evidence about the configuration.
-_OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.DATA_ERROR})
+_OF_THE_MACHINE = frozenset({Cause.NODE_FAILURE, Cause.ENVIRONMENT_ERROR, Cause.DATA_ERROR})
 
 LEAST_BEYOND = 4  # runs in the part that is cut off
 MOST_FAIL = 0.5  # the lower bound (95%) of their failure rate has to exceed this

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.log_messages import cause_in_log
 from amc_sweeps.runs.run_states import RunState
 
 
@@ -61,6 +61,7 @@ class Cause(StrEnum):
     KILLED_BY_SIGNAL = "killed_by_signal"
     LOST = "lost"  # the heartbeat stopped and nothing else is known: kill -9, power, an unhandled SIGTERM
     NODE_FAILURE = "node_failure"  # many runs of one host ended together
+    ENVIRONMENT_ERROR = "environment_error"  # the machine lacks a library, a driver, disk space, a right, a connection
     RUNNING = "running"  # not ended
     UNKNOWN = "unknown"
 
@@ -72,7 +73,7 @@ ENDED_WELL = frozenset({Cause.COMPLETED, Cause.PATIENCE})
 FAILURES = frozenset(
     {
         *(Cause.DIVERGED, Cause.OUT_OF_MEMORY, Cause.DATA_ERROR, Cause.CONFIG_REFUSED, Cause.ERROR),
-        *(Cause.KILLED_BY_SIGNAL, Cause.LOST, Cause.NODE_FAILURE),
+        *(Cause.KILLED_BY_SIGNAL, Cause.LOST, Cause.NODE_FAILURE, Cause.ENVIRONMENT_ERROR),
     }
 )
 
@@ -120,32 +121,9 @@ class Diagnosis:
     because: str
 
 
-# Lines at the end of a console and the cause that they show, most specific first.
-_LOG_PATTERNS: tuple[tuple[Cause, str], ...] = (
-    (
-        Cause.OUT_OF_MEMORY,
-        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|\bMemoryError\b|can't allocate memory"
-        r"|Cannot allocate memory|[Oo]ut of memory: Killed|[Oo][Oo][Mm][-_ ][Kk]ill|out-of-memory handler",
-    ),
-    (
-        Cause.DIVERGED,
-        r"\bDiverged\b|(?i:loss\b[^\n]{0,30}\bnan\b)|(?i:(?:loss|gradients?|weights?)\b[^\n]{0,30}\b(?:not|non-?)\s?finite)"
-        r"|(?i:\b(?:nan|non-?finite|infinite)\b[^\n]{0,30}\b(?:loss|gradients?|weights?)\b)|(?i:input contains nan)",
-    ),
-    (
-        Cause.DATA_ERROR,
-        r"\bDataError\b|FileNotFoundError|No such file or directory|[Uu]nable to (?:synchronously )?open file"
-        r"|truncated file|file signature not found|Stale file handle",
-    ),
-    (Cause.CONFIG_REFUSED, r"\bConfigError\b|unrecognized arguments|error: argument |No such option|Invalid value for"),
-    (Cause.KILLED_BY_SIGNAL, r"\bKilled\b|(?:^|\d\s+)Terminated\b|Segmentation fault|\bBus error\b|core dumped"),
-    (Cause.ERROR, r"^[\w.]*(?:Error|Exception)\b.*|^Traceback \(most recent call last\)"),
-)
-
 _CAUSE_OF_CODE: dict[int, Cause] = {code: Cause(reason.value) for reason, code in EXIT_CODES.items() if code != 0}
 _SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
             11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM", 24: "SIGXCPU"}  # fmt: skip
-_TRACEBACK = "Traceback (most recent call last)"
 _LONGEST_LINE = 120  # characters of a log line that are shown
 CLIENT_STOP_CODE = 255  # sent by the wandb client for a KeyboardInterrupt: its own stop, or Ctrl-C
 
@@ -249,7 +227,15 @@ def _own_reason(e: Evidence) -> Diagnosis | None:
         return None
     if e.end_reason == EndReason.STOPPED:
         return _stopped_by(e, "end_reason stopped")
-    return Diagnosis(Cause(e.end_reason), "certain", f"end_reason {e.end_reason}")
+    return (_lacking(e) if e.end_reason == EndReason.ERROR else None) or Diagnosis(
+        Cause(e.end_reason), "certain", f"end_reason {e.end_reason}"
+    )
+
+
+def _lacking(e: Evidence) -> Diagnosis | None:
+    """Return what the machine lacked, from the log: a trial calls every exception that it does not know an error."""
+    logged = _search_log(e.log_tail or "")
+    return logged if logged is not None and logged.cause is Cause.ENVIRONMENT_ERROR else None
 
 
 def _clean_exit(e: Evidence) -> Diagnosis | None:
@@ -273,7 +259,8 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNKNOWN_STATE}:
         return None
     if e.exit_code in _CAUSE_OF_CODE:
-        return Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
+        lacking = _lacking(e) if e.exit_code == EXIT_CODES[EndReason.ERROR] else None
+        return lacking or Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
     logged = _search_log(e.log_tail or "")
     if logged is not None and logged.cause is not Cause.ERROR:
         return logged
@@ -292,17 +279,13 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
 
 
 def _search_log(text: str) -> Diagnosis | None:
-    """Return the cause that the end of a log shows; lines before the last traceback do not count."""
-    text = text[max(text.rfind(_TRACEBACK), 0) :]
-    for cause, pattern in _LOG_PATTERNS:
-        matches = list(re.finditer(pattern, text, re.MULTILINE))
-        if matches:
-            line_start = text.rfind("\n", 0, matches[-1].start()) + 1
-            line = text[line_start:].split("\n", 1)[0].strip()
-            return Diagnosis(
-                cause, "likely", f"log: {line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + '…'}"
-            )
-    return None
+    """Return the cause that the end of a log shows."""
+    found = cause_in_log(text)
+    if found is None:
+        return None
+    cause, line = found
+    shown = line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+    return Diagnosis(Cause(cause), "likely", f"log: {shown}")
 
 
 def _ended_at_a_band(e: Evidence) -> Diagnosis | None:

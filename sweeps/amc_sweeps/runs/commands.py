@@ -13,7 +13,7 @@ from amc_sweeps.runs.records import RunRecord, SweepRecord
 
 TRIAL_SETTINGS = frozenset({"model_type", "snr_layer", "representation", "split_seed"})  # only amc-train has all four
 # The configuration is not to blame for these ends, and the last checkpoint can be used.
-RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE}
+RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE, Cause.ENVIRONMENT_ERROR}
 
 
 def repeat_commands(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
