@@ -18,7 +18,7 @@ from amc_analysis.effects.permutation import dependence, explained, permutation_
 from amc_analysis.effects.statistics import expected_best, mean_of, t_interval
 from amc_analysis.results.effects import SIGNIFICANT, Effect, MatchedPairs, ValueOutcome
 from amc_analysis.runs.outcomes import Outcomes
-from amc_analysis.runs.parameters import Floats, Parameter, text_of
+from amc_analysis.runs.parameters import Floats, Parameter
 from amc_sweeps.runs.statistics import wilson_interval
 
 PERMUTATIONS = 2000
@@ -149,7 +149,7 @@ def _where(parameter: Parameter, others: Sequence[Parameter]) -> str | None:
             continue
         inside, outside = set(other.index[parameter.has].tolist()), set(other.index[~parameter.has].tolist())
         if not inside & outside:
-            return f"{other.name} = {' or '.join(text_of(other.levels[level]) for level in sorted(inside))}"
+            return f"{other.name} = {' or '.join(other.texts[level] for level in sorted(inside))}"
     return "an unknown condition holds"
 
 

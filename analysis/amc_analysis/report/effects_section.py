@@ -7,8 +7,10 @@ from amc_analysis.report.wording import p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, Importance, MatchedPairs, ValueOutcome
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
-from amc_analysis.runs.parameters import text_of
+from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.number_formats import counted, percent
+
+FEW_RUNS = 8  # in a smaller sweep, a parameter with one run a value has a line instead of a table
 
 _TRENDS = {
     "rises": "higher values do better",
@@ -24,7 +26,11 @@ def effects_section(analysed: AnalysedSweep) -> Section | None:
     if not effects:
         return None
     blocks: list[Block] = [_overview(effects)]
+    few = len(analysed.ranked) < FEW_RUNS
     for effect in effects:
+        if few and all(value.runs == 1 for value in effect.values):
+            blocks.append(_line(effect, scale))
+            continue
         blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1)]
     blocks.append(_importance(analysed.importance))
     blocks += [
@@ -68,7 +74,8 @@ def _table(effect: Effect, scale: MetricScale) -> Table:
         captions.append(
             f"{effect.parameter}: outcomes are the best of the first {counted(effect.equal_epochs, 'epoch')}."
         )
-        captions += [f"Left out: {counted(effect.left_out, 'shorter run')}."] if effect.left_out else []
+    if effect.left_out:
+        captions.append(f"Left out of n and mean: {counted(effect.left_out, 'run')} that failed or ended too early.")
     if effect.where is not None:
         captions.append(f"{effect.parameter} exists only where {effect.where}. Runs without it: {effect.n_elsewhere}.")
     titles = (
@@ -76,6 +83,12 @@ def _table(effect: Effect, scale: MetricScale) -> Table:
         *("beats", "failed", "95% interval"),
     )
     return Table(titles, [_row(value, scale) for value in effect.values], " ".join(captions))
+
+
+def _line(effect: Effect, scale: MetricScale) -> str:
+    """Return the values of a parameter that had one run each: a table would have no more figures."""
+    values = ", ".join(f"{value.label}: {scale.text(value.best)}" for value in effect.values)
+    return f"{effect.parameter}, 1 run a value: {values}."
 
 
 def _row(value: ValueOutcome, scale: MetricScale) -> list[str]:
@@ -97,8 +110,10 @@ def _row(value: ValueOutcome, scale: MetricScale) -> list[str]:
 
 def _pairs(pairs: MatchedPairs, effect: Effect, scale: MetricScale) -> str:
     direction = "more" if pairs.difference > 0 else "less"
+    labels = {value_key(value.value): value.label for value in effect.values}
+    first, second = labels[value_key(pairs.first)], labels[value_key(pairs.second)]
     text = (
-        f"{effect.parameter} {text_of(pairs.second)} against {text_of(pairs.first)}, all else equal: "
+        f"{effect.parameter} {second} against {first}, all else equal: "
         f"{scale.difference(pairs.difference)} {direction} over {counted(pairs.n, 'pair')}, better in {pairs.better}"
     )
     if pairs.interval is not None:
@@ -107,9 +122,10 @@ def _pairs(pairs: MatchedPairs, effect: Effect, scale: MetricScale) -> str:
     return f"{text}."
 
 
-def _importance(importance: Importance) -> Block:
-    if importance.refused is not None or importance.r2 is None:
-        return f"No importance is shown. {importance.refused or ''}".rstrip()
+def _importance(importance: Importance | None) -> Block:
+    if importance is None or importance.refused is not None or importance.r2 is None:
+        reason = "It was not computed." if importance is None else importance.refused or ""
+        return f"No importance is shown. {reason}".rstrip()
     rows = [[share.parameter, f"{share.importance:.2f}"] for share in importance.shares]
     caption = (
         f"Importance: how much a random forest's out-of-bag R² of {importance.r2:.2f} (n = {importance.n}) falls when "

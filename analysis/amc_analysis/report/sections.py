@@ -9,7 +9,7 @@ from amc_analysis.report.wording import GEMS_SHOWN, failure_text, group_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.metric_scale import interval_text
-from amc_analysis.runs.parameters import text_of
+from amc_analysis.runs.parameters import text_of, texts_of
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.commands import repeat_commands
@@ -94,7 +94,7 @@ def _decisions(next_sweep: NextSweep) -> Table:
     for decision in next_sweep.plan.narrowing.decisions:
         section = decision.section
         if "values" in section:
-            values = ", ".join(map(text_of, section["values"]))
+            values = ", ".join(texts_of(section["values"]))
         else:
             values = f"{section['min']:.4g} to {section['max']:.4g}" if section else "all"
         dropped = "; ".join(f"{text_of(value.label)} (n = {value.n})" for value in decision.dropped)

@@ -27,7 +27,7 @@ from amc_sweeps.runs.records import Goal
 
 Floats = NDArray[np.float64]
 
-SHORT_OF_EQUAL_EPOCHS = 0.1  # share of the runs that may fall short of the epochs that all are compared at
+FEW = 0.25  # share of the runs that may fall short of the epochs that the others are compared at
 LEAST_AT_HORIZON = 3  # runs that must have come as far as the horizon; with many runs a quarter of them
 NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in sd
 
@@ -70,8 +70,10 @@ class Outcomes:
         if not intact.any() or (self.lengths[valued & ~self._ended_well] == 0).any():
             return 0.0
         lasting = np.sort(self._last_known[intact])
-        stopped = np.array([entry.cause is Cause.EARLY_STOPPED for entry in self.entries])
-        at = min([lasting[int(SHORT_OF_EQUAL_EPOCHS * len(lasting))], *self._last_known[intact & stopped].tolist()])
+        stopped = intact & np.array([entry.cause is Cause.EARLY_STOPPED for entry in self.entries])
+        at = lasting[int(FEW * len(lasting))]
+        if stopped.sum() > FEW * len(lasting):
+            at = min(at, self._last_known[stopped].min())
         # Where that leaves out most runs, unequal peaks are the better comparison.
         return float(at) if (self._last_known[valued] >= at).sum() * 2 > valued.sum() else 0.0
 
@@ -79,8 +81,10 @@ class Outcomes:
     def equal_epochs(self) -> int | None:
         """The epochs at which ``reached`` compares runs; None where it compares peaks.
 
-        All but a tenth of the runs that did not fail got that far, and so did every early-stopped run: Hyperband stops
-        the worse runs, so the mean without them would be too high. A run that ended well counts at any epoch.
+        It is the largest number that at least three quarters of the runs that did not fail reached: a few runs that
+        were cut short early do not shorten the comparison of all others. Where Hyperband stopped more than a quarter,
+        every early-stopped run reached it, too: Hyperband stops the worse runs, so the mean without so many of them
+        would be too high. A run that ended well counts at any epoch.
         """
         return int(self._compared_at) if 0 < self._compared_at < math.inf else None
 

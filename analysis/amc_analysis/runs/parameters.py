@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,7 +55,8 @@ class Parameter:
             return None
         if isinstance(self.spec, Range):
             return "log" if is_logarithmic(self.spec) else "linear"
-        low, high = float(min(self.levels)), float(max(self.levels))
+        listed = [value for value in self.spec.values if is_number(value)] if isinstance(self.spec, Choice) else []
+        low, high = float(min(listed or self.levels)), float(max(listed or self.levels))
         return "log" if is_log_spaced(low, high) else "linear"
 
     @cached_property
@@ -124,12 +126,18 @@ class Parameter:
         contrast_N[self.has] -= contrast_N[self.has].mean()
         return np.asarray(contrast_N / np.linalg.norm(contrast_N))[:, None]
 
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The levels as texts that differ, see ``texts_of``."""
+        return texts_of(self.levels)
+
     def label(self, part: int) -> str:
         """Name a value, or a part of a range."""
         if not self.is_range:
-            return text_of(self.levels[part])
-        low, high = self.ends(part)
-        return text_of(low) if low == high else f"{text_of(low)} to {text_of(high)}"
+            return self.texts[part]
+        levels = self.index[self.parts[part]]
+        low, high = self.texts[levels.min()], self.texts[levels.max()]
+        return low if low == high else f"{low} to {high}"
 
     def ends(self, part: int) -> tuple[Any, Any]:
         """Return the lowest and the highest value in a part of a range."""
@@ -217,6 +225,22 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def texts_of(values: Sequence[Any]) -> tuple[str, ...]:
+    """Write different values as different texts: those that would look alike in full, texts in quotes.
+
+    >>> texts_of([True, "true", "adam", 0.123412, 0.123413])
+    ('true', '"true"', 'adam', '0.123412', '0.123413')
+    """
+    counts = Counter(map(text_of, values))
+    return tuple(text if counts[text] == 1 else _in_full(value) for value in values for text in [text_of(value)])
+
+
+def _in_full(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    return f'"{value}"' if isinstance(value, str) else text_of(value)
 
 
 def _value(config: Mapping[str, Any], name: str, spec: Leaf | None) -> Any:

@@ -14,7 +14,9 @@ from amc_analysis.effects.confounding import confounded_pairs
 from amc_analysis.effects.effects import Effect, effects_of
 from amc_analysis.effects.importance import importance_of
 from amc_analysis.effects.permutation import dependence, permutation_test
+from amc_analysis.next_sweep.axes import axes_of
 from amc_analysis.runs.parameters import parameter
+from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import Metric
 
@@ -72,6 +74,33 @@ def test_means_are_at_equal_epochs_and_the_best_is_at_any_epoch() -> None:
     assert (first.mean, second.mean) == (pytest.approx(0.2), pytest.approx((5 * 0.4 + 0.8) / 6))
     assert (first.best, second.best) == (0.9, 0.8)
     assert (second.failures, second.ended, second.cut_short) == (1, 6, 5)
+
+
+@pytest.mark.parametrize("cause", [Cause.CANCELLED, Cause.EARLY_STOPPED, Cause.RUNNING])
+def test_a_few_runs_cut_short_do_not_shorten_the_comparison(cause: Cause) -> None:
+    whole = [_run([0.1, 0.2, 0.3, 0.4 + index / 100], a=1 + index % 2, b="x") for index in range(7)]
+    two_of_nine = _effects([*whole, *[_run([0.1, 0.2], cause, a=2, b="x")] * 2], CHOICES)["a"]
+    assert (two_of_nine.equal_epochs, two_of_nine.left_out) == (None, 2)
+    assert two_of_nine.values[0].mean == pytest.approx(0.43)
+    three_of_ten = _effects([*whole, *[_run([0.1, 0.2], cause, a=2, b="x")] * 3], CHOICES)["a"]
+    assert (three_of_ten.equal_epochs, three_of_ten.left_out) == (2, 0)
+
+
+def test_a_run_stopped_long_before_most_does_not_shorten_the_comparison() -> None:
+    runs = [_run([0.1 * epoch for epoch in range(1, end + 1)], Cause.CANCELLED, a=1, b="x") for end in (1, 6, 6, 7, 8)]
+    runs += [_run([0.1 * epoch for epoch in range(1, 10)], a=2, b="x")] * 3
+    assert _effects(runs, CHOICES)["a"].equal_epochs == 6
+
+
+def test_listed_values_have_one_scale_in_effects_and_in_the_next_sweep() -> None:
+    for ratio, scale in ((7.9, "linear"), (8.0, "log"), (20.0, "log")):
+        space = {"parameters": {"x": {"values": [1.0, 1.5, 2.0, ratio]}}}
+        runs = [_run([0.1], x=value) for value in (1.0, 1.5, 2.0)]  # the largest value has no run yet
+        analysed = simulated_sweep(runs, space)
+        parsed, _ = parse_leniently(analysed.config)
+        assert parsed is not None
+        (axis,) = axes_of(parsed, analysed)
+        assert (analysed.parameters[0].scale, axis.log) == (scale, scale == "log")
 
 
 def test_a_crashed_run_counts_in_best_and_failures_but_not_in_the_mean() -> None:
