@@ -235,7 +235,7 @@ def summarise(
         best=_best_run(analysed) if has_metric else None,
         agents=agents,
         failures=failures_by_host([(entry.run.host, entry.cause) for entry in ranked]),
-        epochs_spent=sum(entry.epochs for entry in ranked),
+        epochs_spent=sum(entry.epochs or 0 for entry in ranked),
         epochs_saved=analysed.early_stops.epochs_saved,
         time_left=time_left(
             state=record.state,

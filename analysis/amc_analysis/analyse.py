@@ -42,13 +42,22 @@ def analyse(record: SweepRecord, *, seed: int = 0) -> AnalysedSweep:
 
 def add_conclusions(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     """Return a sweep of ranked runs with every conclusion, see ``analyse``."""
+    return add_importance(add_findings(analysed, seed=seed))
+
+
+def add_findings(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
+    """Return a sweep of ranked runs with every conclusion but the importances, which take longest."""
     analysed = add_effects(analysed, seed=seed)
-    importance = importance_of(analysed.outcomes, analysed.parameters, seed)
-    analysed = replace(analysed, importance=importance, dynamics=dynamics_of(analysed, _stream(seed, "modes")))
+    analysed = replace(analysed, dynamics=dynamics_of(analysed, _stream(seed, "modes")))
     findings = check_rules(analysed)
     leaks = {finding.subjects[0]: finding.rule.value for finding in reversed(findings) if finding.rule in _LEAKS}
     ranked = exclude(analysed.ranked, leaks, analysed.metric.goal)
     return replace(analysed, findings=findings, ranked=ranked)
+
+
+def add_importance(analysed: AnalysedSweep) -> AnalysedSweep:
+    """Return an analysed sweep with the importances of its parameters."""
+    return replace(analysed, importance=importance_of(analysed.outcomes, analysed.parameters, analysed.seed))
 
 
 def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:

@@ -28,7 +28,7 @@ from amc_analysis.runs.history import Column, History
 from amc_analysis.runs.records import with_history
 from amc_sweeps.runs.records import RunRecord
 
-VERSION = 2  # of the tables and their content; a file of another version is emptied
+VERSION = 3  # of the tables and their content; a file of another version is emptied
 BUSY_TIMEOUT_S = 30.0
 NEVER_READ = 0.0  # `read_at` of a selection that was never read to its end
 

@@ -4,6 +4,10 @@
 exit codes and no stop flags. One more query has them for all runs; on a server that does not answer it they stay None,
 which means unknown.
 
+An answer may come short: rows or runs are missing, and no error says so (wandb#12067). So rows are counted against
+``historyLineCount`` and the last step, and runs against their number. What is short is read again. A history that stays
+short is marked as unread, so that it is not cached.
+
 The wandb client waits by itself when a server answers 429 with ``Retry-After``. The caller passes the ``api`` in, so
 that importing this module does not import wandb.
 """
@@ -13,7 +17,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +34,21 @@ from amc_analysis.reading.sources import (
     SweepMetadata,
     band_decision,
 )
-from amc_analysis.reading.wandb_private import attributes, send_query
+from amc_analysis.reading.wandb_private import attributes, scan_history, send_query
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EndReason
 from amc_sweeps.runs.records import RunRecord, parse_time
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import is_whole
 
 PARALLEL_READS = 6  # requests at a time; W&B limits the rate
 RUNS_A_PAGE = 100
 LOG_LINES = 100  # last lines of the console, read only for runs whose end is unclear
 ENDED = frozenset(state for state in RunState if state.is_terminal)
+TRIES = 3  # of an answer that comes short
+FIRST_WAIT_S = 0.5  # between two tries; it doubles
 NOT_COUNTED = " not counted"  # in the token of a run that has not ended, on a server that counts no rows
 
 Flags = Mapping[str, Any]  # of one run: exit code, stop, agent and host, as far as the server gives them
@@ -48,8 +57,9 @@ Flags = Mapping[str, Any]  # of one run: exit code, stop, agent and host, as far
 class PublicApiSource:
     """A W&B server, read through a ``wandb.Api``."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._api = api
+        self._sleep = sleep
 
     def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
         """Start reading the selected runs, see RunSource; the selection has its entity and project."""
@@ -94,7 +104,17 @@ class PublicApiSource:
     def _runs(self, selection: Selection) -> list[Any]:
         path = f"{selection.entity}/{selection.project}"
         query = {"order": "+created_at", "per_page": RUNS_A_PAGE, "lazy": False}
-        runs = list(self._api.runs(path, filters=_filters(selection), **query))
+        for attempt in range(TRIES):
+            found = self._api.runs(path, filters=_filters(selection), **query)
+            runs = list(found)
+            if len(runs) >= len(found):
+                break
+            self._sleep(FIRST_WAIT_S * 2.0**attempt)
+        else:
+            raise SweepUnreadableError(
+                f"only {len(runs)} of the {counted(len(found), 'run')} of {selection.path} came, in {TRIES} tries: try "
+                "again later"
+            )
         if selection.sweep_id is not None or selection.run_ids is not None:
             return runs
         return [run for run in runs if run.sweep_name is None]
@@ -117,7 +137,10 @@ class PublicApiSource:
     ) -> Generator[RunUpdate]:
         pool = ThreadPoolExecutor(max_workers=PARALLEL_READS)
         try:
-            reads = [pool.submit(_update, run, flags.get(run.id, {}), positions.get(run.id), project) for run in runs]
+            reads = [
+                pool.submit(_update, run, flags.get(run.id, {}), positions.get(run.id), project, self._sleep)
+                for run in runs
+            ]
             for read in reads:
                 yield read.result()
         finally:
@@ -178,7 +201,9 @@ def _filters(selection: Selection) -> dict[str, Any]:
     return {} if selection.run_ids is None else {"name": {"$in": list(selection.run_ids)}}
 
 
-def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: str) -> RunUpdate:
+def _update(
+    run: Any, flags: Flags, position: HistoryPosition | None, project: str, sleep: Callable[[float], None]
+) -> RunUpdate:
     record = _run_record(run, flags, project)
     lines = attributes(run).get("historyLineCount")
     token = str(run.created_at)
@@ -193,11 +218,43 @@ def _update(run: Any, flags: Flags, position: HistoryPosition | None, project: s
             if later is not None:
                 reached = HistoryPosition(token, lines, _last_step(later, position))
                 return RunUpdate(record, reached, later, is_whole=False)
-        rows = History.from_rows(run.scan_history())
+        rows, missing = _all_rows(run, sleep)
     except Exception as error:  # noqa: BLE001 - one unreadable run must not hide the others
         unread = f"{type(error).__name__}: {error}"
         return RunUpdate(replace(record, unread=unread), HistoryPosition("", 0), History())
+    if missing is not None:
+        return RunUpdate(replace(record, unread=missing), HistoryPosition("", 0), rows)
     return RunUpdate(record, HistoryPosition(token, lines, _last_step(rows, None)), rows)
+
+
+def _all_rows(run: Any, sleep: Callable[[float], None]) -> tuple[History, str | None]:
+    """Return the rows of a run, and what is missing if each try came short."""
+    rows, missing = History(), None
+    for attempt in range(TRIES):
+        if attempt:
+            sleep(FIRST_WAIT_S * 2.0 ** (attempt - 1))
+        read = History.from_rows(scan_history(run, fresh=attempt > 0))
+        rows = max(rows, read, key=lambda history: history.length)
+        missing = _missing(rows, attributes(run))
+        if missing is None:
+            break
+    return rows, missing
+
+
+def _missing(rows: History, sent: Mapping[str, Any]) -> str | None:
+    """Return which rows an answer lacks, by what the server sent of the run; None if it is whole, or cannot be known.
+
+    The server counts two lines of one step twice, and answers them as one row: rows of every step are all rows.
+    """
+    lines, keys = sent.get("historyLineCount"), sent.get("historyKeys")
+    last_step = keys.get("lastStep") if isinstance(keys, Mapping) else None
+    steps = set(rows.column("_step").values.tolist())
+    if is_whole(lines):
+        has_every_step = is_whole(last_step) and steps.issuperset(range(last_step + 1))
+        return None if rows.length >= lines or has_every_step else f"only {rows.length:,} of {lines:,} rows came"
+    if is_whole(last_step) and last_step > max(steps, default=-1):
+        return f"its rows end before its last step, {last_step:,}"
+    return None
 
 
 def _later_rows(run: Any, position: HistoryPosition, lines: int) -> History | None:

@@ -60,6 +60,16 @@ def attributes(item: Any) -> Mapping[str, Any]:
     return getattr(item, "_attrs", {})
 
 
+def scan_history(run: Any, *, fresh: bool) -> Any:
+    """Return an iterator over all rows of a run; ``fresh`` leaves out the client's own cache, where it has one."""
+    if fresh:
+        try:
+            return run.scan_history(use_cache=False)
+        except TypeError:
+            pass  # older clients have no cache
+    return run.scan_history()
+
+
 def page_address(base_url: str) -> str:
     """Return the address of a server's pages; the cloud's pages are on another host than its API.
 

@@ -12,7 +12,6 @@ from amc_sweeps.runs.ranked_run import RankedRun
 
 ROWS = 20  # of the ranking on the terminal, without --top
 GEMS_SHOWN = 3
-SHORTEST_NAME = 8  # characters; a narrower column of display names is left out
 
 GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of causes: see group_of
 
@@ -32,8 +31,8 @@ def epoch_text(epoch: float | None) -> str:
 
 
 def epochs_text(entry: RankedRun) -> str:
-    """Write how many epochs of how many; "-" where a run has a value but logged no epochs."""
-    epochs = "-" if entry.epochs == 0 and entry.peak is not None else str(entry.epochs)
+    """Write how many epochs of how many; "-" where it is unknown."""
+    epochs = "-" if entry.epochs is None else str(entry.epochs)
     return epochs if entry.epochs_planned is None else f"{epochs}/{entry.epochs_planned}"
 
 
@@ -152,8 +151,8 @@ def warnings(analysed: AnalysedSweep) -> list[str]:
     if analysed.unread:
         first = analysed.unread[0]
         texts.append(
-            f"The history of {counted(len(analysed.unread), 'run')} could not be read, first {run_label(first)}: "
-            f"{first.run.unread}"
+            f"The history of {counted(len(analysed.unread), 'run')} could not be read completely, first "
+            f"{run_label(first)}: {first.run.unread}. Read again later."
         )
     if analysed.ranked and all(entry.run.stop_recorded is None for entry in analysed.ranked):
         texts.append("This record has no stop requests and no exit codes, so causes are inferred.")

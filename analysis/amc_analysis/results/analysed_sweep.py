@@ -34,7 +34,7 @@ class AnalysedSweep:
     seed: int = 0  # of permutations, simulations and the forest
     effects: tuple[Effect, ...] = ()  # one a parameter that took at least two values, strongest evidence first
     confounded: tuple[ConfoundedPair, ...] = ()  # most strongly tied first
-    importance: Importance = field(default_factory=lambda: Importance(0, None, (), "It was not computed."))
+    importance: Importance | None = None  # None: not computed
     dynamics: Dynamics = field(default_factory=Dynamics)
     findings: tuple[Finding, ...] = ()  # of the integrity rules, errors first
     next_sweep: NextSweep | None = None  # with --next
@@ -49,6 +49,11 @@ class AnalysedSweep:
     def peak_name(self) -> str:
         """The word for the best value of a run: the peak, or the lowest value of a minimised metric."""
         return "peak" if self.metric.goal == "maximize" else "lowest"
+
+    @property
+    def best_value_name(self) -> str:
+        """The same in a sentence, where "lowest" needs its noun."""
+        return "peak" if self.metric.goal == "maximize" else "lowest value"
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from amc_sweeps.runs.bands import HyperbandDecisions
 from amc_sweeps.runs.causes import EndReason, Evidence
 from amc_sweeps.runs.records import Goal, RunRecord, SweepRecord
 from amc_sweeps.runs.run_states import RunState, SweepState
-from amc_sweeps.values import as_finite, is_number
+from amc_sweeps.values import as_finite, as_number, is_number
 
 # Names that training scripts use for the same setting; the first one in a run's configuration counts.
 EPOCH_NAMES = ("epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "total_epochs")
@@ -70,18 +70,21 @@ def epochs_planned(config: Mapping[str, Any]) -> int | None:
     return _whole_number(config, EPOCH_NAMES)
 
 
-def epochs_done(run: RunRecord) -> int:
+def epochs_done(run: RunRecord) -> int | None:
     """Return how many epochs a run completed: its number of points, or its `epoch` metric where that is larger.
 
-    The metric is read from the points and from the summary, because some records have only a summary. 0 if neither is
-    there.
+    The metric is read from the points and from the summary, because some records have only a summary. None if neither
+    is there, but the run logged other numbers or could not be read; 0 if it logged nothing.
     """
     epochs = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
     from_zero = 1 if epochs and epochs[0] == 0 else 0
     in_summary = as_finite(run.summary.get("epoch"))
     if in_summary is not None:
         epochs.append(in_summary)
-    return max(len(run.points), int(max(epochs)) + from_zero) if epochs else len(run.points)
+    if epochs:
+        return max(len(run.points), int(max(epochs)) + from_zero)
+    logged = any(not name.startswith("_") and as_number(value) is not None for name, value in run.summary.items())
+    return len(run.points) or (None if logged or run.unread else 0)
 
 
 def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:

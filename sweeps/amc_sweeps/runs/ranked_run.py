@@ -20,7 +20,7 @@ class RankedRun:
     peak_epoch: float | None
     smoothed_peak: float | None  # best median of three neighbouring values; None where epochs are missing
     last: float | None  # the final logged value, NaN and infinities included
-    epochs: int
+    epochs: int | None  # completed; None: unknown
     epochs_planned: int | None
     noise_sd: float | None  # epoch to epoch, from second differences
     test: float | None  # shown, never ranked by

@@ -16,10 +16,13 @@ import pytest
 from embedded_server import EmbeddedServer
 from limiting_proxy import LimitingProxy
 
+from amc_analysis.analyse import rank_runs
+from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import assemble, common_metric, read
 from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
 from amc_analysis.reading.whole_histories import BulkSource, NoBulkError, wait_s
+from amc_analysis.report.wording import warnings
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
 from amc_sweeps.grammar.hyperband import BandDecision
@@ -293,11 +296,13 @@ class FakeRun:
     heartbeat_at: str = "2025-07-01T12:30:00Z"
     rawconfig: dict[str, Any] = field(default_factory=lambda: {"_wandb": {"e": {"0": {"host": "gpu-3"}}}})
     broken: bool = False
+    answered: list[int] = field(default_factory=list)  # rows of the first answers, the later ones have all
+    _attrs: dict[str, Any] = field(default_factory=dict)
 
     def scan_history(self) -> Iterator[dict[str, Any]]:
         if self.broken:
             raise RuntimeError("HTTP 500")
-        return iter(self.rows)
+        return iter(self.rows[: self.answered.pop(0)] if self.answered else self.rows)
 
     def console_logs(self, last: int) -> list[FakeLine]:
         return [FakeLine("MemoryError\n")][:last]
@@ -364,6 +369,59 @@ def test_one_unreadable_history_does_not_hide_the_other_runs() -> None:
     record = read_fake(FakeRun("bad", broken=True), FakeRun("good", [{"acc": 0.5}]))
     assert [run.unread for run in record.runs] == ["RuntimeError: HTTP 500", None]
     assert record.runs[1].curve == [0.5]
+
+
+FIFTY = [{"_step": step, "acc": step / 100} for step in range(50)]
+COUNTS = [{"historyLineCount": 50}, {"historyKeys": {"lastStep": 49}}]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("came", [0, 30])
+def test_a_short_answer_is_asked_for_again(counts: dict[str, Any], came: int) -> None:
+    waits_s: list[float] = []
+    short = FakeRun("a", FIFTY, answered=[came, came], _attrs=counts)
+    (run,) = read(PublicApiSource(FakeApi(short), sleep=waits_s.append), FAKE).runs
+    assert (len(run.points), run.unread, waits_s) == (50, None, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_an_answer_that_stays_short_is_said_and_not_cached(tmp_path: Path, counts: dict[str, Any]) -> None:
+    short = FakeRun("a", FIFTY, answered=[30, 0, 30], _attrs=counts)
+    source = PublicApiSource(FakeApi(short), sleep=lambda _s: None)
+    with Cache(tmp_path / "cache.sqlite3") as cache:
+        record = read(source, FAKE, cache=cache)
+        assert len(record.runs[0].points) == 30
+        assert record.runs[0].unread in {"only 30 of 50 rows came", "its rows end before its last step, 49"}
+        (warning, *_) = warnings(rank_runs(record))
+        assert warning.startswith("The history of 1 run could not be read completely, first a-name (a): ")
+        assert cache.positions("e/p") == {}
+        assert len(read(source, FAKE, cache=cache).runs[0].points) == 50
+
+
+def test_lines_of_one_step_and_a_count_that_grew_are_whole_answers() -> None:
+    twice = FakeRun("twice", FIFTY, _attrs={"historyLineCount": 60, "historyKeys": {"lastStep": 49}})
+    grown = FakeRun("grown", FIFTY, _attrs={"historyLineCount": 40, "historyKeys": {"lastStep": 39}})
+    assert [run.unread for run in read_fake(twice, grown).runs] == [None, None]
+
+
+def test_a_list_that_lacks_runs_is_asked_for_again_and_then_refused() -> None:
+    class ShortList(list[FakeRun]):
+        def __len__(self) -> int:
+            return 5
+
+    class ShortApi(FakeApi):
+        def __init__(self, *short: int) -> None:
+            super().__init__(*(FakeRun(f"r{number}") for number in range(5)))
+            self.short = list(short)
+
+        def runs(self, _path: str, **_: Any) -> list[FakeRun]:
+            return ShortList(self._runs[: self.short.pop(0) if self.short else None])
+
+    waits_s: list[float] = []
+    assert len(read(PublicApiSource(ShortApi(3, 0), sleep=waits_s.append), FAKE).runs) == 5
+    assert waits_s == [0.5, 1.0]
+    with pytest.raises(SweepUnreadableError, match="only 3 of the 5 runs of e/p/s came"):
+        read(PublicApiSource(ShortApi(3, 3, 3), sleep=waits_s.append), FAKE)
 
 
 def test_logs_are_read_only_for_runs_whose_end_is_unclear() -> None:
