@@ -151,7 +151,8 @@ def _curve(entry: RankedRun) -> list[float]:
     """Return a run's finite values; a flat line at its peak where the rows of some epochs are missing."""
     curve = entry.run.curve
     assert entry.peak is not None
-    return curve if curve and entry.epochs <= len(entry.run.points) else [entry.peak] * max(entry.epochs, 1)
+    epochs = entry.epochs or 0
+    return curve if curve and epochs <= len(entry.run.points) else [entry.peak] * max(epochs, 1)
 
 
 def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:

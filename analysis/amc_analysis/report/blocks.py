@@ -9,6 +9,11 @@ from dataclasses import dataclass
 _NUMBER = re.compile(r"[-+]?[\d.]+(?!\w)|-$|n < \d")
 
 
+def is_figure(text: str) -> bool:
+    """Return whether a cell holds a number, or the mark of a missing one."""
+    return _NUMBER.match(text) is not None
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text."""
@@ -19,7 +24,7 @@ class Table:
 
     def is_numeric(self, column: int) -> bool:
         """Return whether a column holds numbers, which are aligned to the right."""
-        return all(_NUMBER.match(row[column]) for row in self.rows)
+        return all(is_figure(row[column]) for row in self.rows)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
         (
             "epochs_planned",
             "planned numbers of epochs",
-            "longer runs have more chances of a high peak: compare at equal epochs",
+            "longer runs have more chances of a good value: compare at equal epochs",
         ),
     ):
         by_sweep = [(side.title, getattr(side, name)) for side in sides if getattr(side, name)]

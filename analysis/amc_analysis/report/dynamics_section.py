@@ -29,7 +29,7 @@ def dynamics_section(analysed: AnalysedSweep) -> Section | None:
     if dynamics.modes is not None and dynamics.modes.bimodal:
         blocks.append(_modes(dynamics.modes, scale))
     if dynamics.cycles is not None:
-        blocks.append(_cycles(dynamics.cycles, scale))
+        blocks.append(_cycles(dynamics.cycles, analysed))
     if dynamics.gap is not None:
         blocks += _gap(dynamics.gap, analysed)
     if dynamics.volatility:
@@ -39,7 +39,7 @@ def dynamics_section(analysed: AnalysedSweep) -> Section | None:
     if dynamics.attractors:
         blocks.append(_attractors(dynamics.attractors))
     if dynamics.classes is not None:
-        blocks += _classes(dynamics.classes)
+        blocks += _classes(dynamics.classes, analysed)
     return Section("inside", "Inside the runs", tuple(blocks)) if blocks else None
 
 
@@ -51,20 +51,20 @@ def _modes(modes: Modes, scale: MetricScale) -> str:
     return f"{text}: {modes.below} at {low} or lower, {modes.above} at {high} or higher."
 
 
-def _cycles(cycles: CycleSummary, scale: MetricScale) -> str:
-    sentences = []
+def _cycles(cycles: CycleSummary, analysed: AnalysedSweep) -> str:
+    sentences, scale = [], analysed.scale
     if cycles.difference is not None and cycles.n:
         better = "falling" if cycles.difference > 0 else "rising"
         sentences.append(
-            f"The metric gains {scale.difference(cycles.difference)} more an epoch while {cycles.metric} is {better} "
-            f"({cycles.runs_better_falling} of {counted(cycles.n, 'run')} gained more while it fell)"
+            f"The metric improves by {scale.difference(cycles.difference)} more an epoch while {cycles.metric} is "
+            f"{better} ({cycles.runs_better_falling} of {counted(cycles.n, 'run')} improved more while it fell)"
         )
         if cycles.interval is not None:
             low, high = map(scale.signed, cycles.interval)
             sentences[-1] += f"; 95% interval of falling minus rising: {low} to {high}"
     if cycles.peaks:
         phases = ", ".join(f"{phase} in {counted(count, 'run')}" for phase, count in cycles.peaks.items())
-        sentences.append(f"Learning rate at the peak: {phases}")
+        sentences.append(f"Learning rate at the {analysed.best_value_name}: {phases}")
     return f"Learning rate. {'. '.join(sentences) or 'No run has epochs with a rising and with a falling rate'}."
 
 
@@ -90,7 +90,7 @@ def _gap(gap: GapSummary, analysed: AnalysedSweep) -> list[Block]:
             ]
             for run in gap.runs[:MOST_ROWS]
         ]
-        titles = ("run", "first third", "middle", "last third", "at the peak", "overfits from epoch")
+        titles = ("run", "first third", "middle", "last third", f"at the {analysed.peak_name}", "overfits from epoch")
         blocks.append(Table(titles, rows, f"{name} by run.{_selection(len(gap.runs))}"))
     return blocks
 
@@ -142,8 +142,8 @@ def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
     return Table(titles, rows, f"{caption}{_selection(len(runs))}")
 
 
-def _classes(classes: ClassSummary) -> list[Block]:
-    at = "" if classes.epoch is None else f" at its peak, epoch {epoch_text(classes.epoch)}"
+def _classes(classes: ClassSummary, analysed: AnalysedSweep) -> list[Block]:
+    at = "" if classes.epoch is None else f" at its {analysed.best_value_name}, epoch {epoch_text(classes.epoch)}"
     kinds = (("modulation", classes.modulations), ("family", classes.families), ("SNR level", classes.levels))
     return [_scores(kind, scores, classes.run_id, at) for kind, scores in kinds if scores]
 

@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import Any
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.effects import Importance
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.failure_rates import RunGroup
 from amc_sweeps.runs.ranked_run import RankedRun
@@ -103,7 +104,7 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
             {**_fields(effect), "called": effect.is_clear, "failures_called": effect.is_clear_for_failures}
             for effect in analysed.effects
         ],
-        "importance": _fields(analysed.importance),
+        "importance": _fields(analysed.importance or Importance(0, None, (), "It was not computed.")),
         "confounded": [_fields(pair) for pair in analysed.confounded],
         "dynamics": _fields(analysed.dynamics),
         "integrity": [_fields(finding) for finding in analysed.findings],
@@ -172,11 +173,14 @@ def to_csv(analysed: AnalysedSweep) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as a cell. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return a value as a cell: lists and mappings as JSON.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
+    if isinstance(value, list | tuple | Mapping):
+        return json.dumps(_plain(value), ensure_ascii=False)
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return "" if value is None else value

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from amc_analysis.report import wording
 from amc_analysis.report.blocks import Command, Section, Table, Warned
+from amc_analysis.report.column_widths import BETWEEN, SHORTEST_NAME, fit, shortened
 from amc_analysis.report.comparison import Comparison, comparison_table
 from amc_analysis.report.sections import sections
 from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -27,6 +28,12 @@ _SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = wording.ROWS) -> None:
     """Print the report: headline, ranking and sections."""
+    print_head(analysed, console, rows)
+    print_sections(analysed, console)
+
+
+def print_head(analysed: AnalysedSweep, console: Console, rows: int | None = wording.ROWS) -> None:
+    """Print the headline and the ranking, which need no importances."""
     record = analysed.record
     path = "/".join(piece for piece in (record.entity, record.project, record.sweep_id) if piece)
     runs = counted(len(record.runs), "run")
@@ -44,7 +51,7 @@ def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = w
     if not analysed.ranked:
         return
     console.print()
-    console.print(_ranking_table(analysed, console, rows))
+    _print_ranking(analysed, console, rows)
     hidden = len(analysed.ranked) - len(wording.shown_rows(analysed, rows))
     notes = [f"{counted(hidden, 'more run')}: --top 0 shows all"] if hidden else []
     notes += wording.legends(analysed, _gem(console))
@@ -52,9 +59,14 @@ def print_report(analysed: AnalysedSweep, console: Console, rows: int | None = w
         notes.append("? the cause is not certain; --html and --markdown give the evidence")
     for note in notes:
         console.print(Text(note, style="dim"))
-    for section in sections(analysed):
-        _print_section(section, console)
-    console.print()
+
+
+def print_sections(analysed: AnalysedSweep, console: Console) -> None:
+    """Print what follows the ranking; nothing for a sweep without runs."""
+    if analysed.ranked:
+        for section in sections(analysed):
+            _print_section(section, console)
+        console.print()
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -93,45 +105,51 @@ def _print_table(table: Table, console: Console, max_rows: int | None = None) ->
     console.print()
     if table.caption:
         console.print(Text(table.caption))
-    printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    last = len(table.titles) - 1
-    for number, title in enumerate(table.titles):
-        wraps = number == last and not table.is_numeric(number)
-        printed.add_column(title, justify="right" if table.is_numeric(number) else "left", no_wrap=not wraps)
-    for row in table.rows[:max_rows]:
-        printed.add_row(*map(escape, row))
-    console.print(printed)
+    _print_columns(replace(table, rows=table.rows[:max_rows]), console)
     if max_rows is not None and len(table.rows) > max_rows:
         hidden = counted(len(table.rows) - max_rows, "more row")
         console.print(Text(f"{hidden}: --html and --markdown show all", style="dim"))
 
 
-def _ranking_table(analysed: AnalysedSweep, console: Console, rows: int | None) -> RichTable:
-    """Fit the ranking into the console's width: leave out the smoothed peak first, then display names."""
+def _print_columns(
+    table: Table, console: Console, *, row_styles: Sequence[str] = (), last_styles: Sequence[str] = ()
+) -> None:
+    """Print a table in as many parts as its figures need; the styles are of every row, and of its last cell."""
+    for part in fit(table, console.width):
+        printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for column, width in zip(part.columns, part.widths, strict=True):
+            printed.add_column(
+                Text(table.titles[column]), justify="right" if table.is_numeric(column) else "left", width=width
+            )
+        for place, row in enumerate(table.rows):
+            cells = [
+                Text(shortened(row[column], width)) for column, width in zip(part.columns, part.widths, strict=True)
+            ]
+            if last_styles and part.columns[-1] == len(row) - 1:
+                cells[-1].stylize(last_styles[place])
+            printed.add_row(*cells, style=row_styles[place] if row_styles else None)
+        needed = sum(part.widths) + BETWEEN * len(part.widths)
+        console.print(printed, width=max(console.width, needed), crop=False)
+
+
+def _print_ranking(analysed: AnalysedSweep, console: Console, rows: int | None) -> None:
+    """Print the ranking; a narrow terminal gets it without the smoothed peak first, then without display names."""
     entries = wording.shown_rows(analysed, rows)
     columns = _columns(analysed, entries, _gem(console))
-    names = {entry.run.run_id: entry.run.name for entry in entries if entry.run.name != entry.run.run_id}
-    longest = max(map(len, names.values()), default=0)
+    names = ["" if entry.run.name == entry.run.run_id else entry.run.name for entry in entries]
+    longest = max(map(len, names), default=0)
     needed = sum(_width(title, cells) for title, cells in columns.items())
-    if needed + min(longest, 2 * wording.SHORTEST_NAME) + 2 > console.width:
+    if needed + min(longest, 2 * SHORTEST_NAME) + 2 > console.width:
         needed -= _width("smoothed", columns.pop("smoothed"))
-    room = min(longest, console.width - needed - 2)
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for title, cells in columns.items():
-        text = title in {"run", "state", "cause"}
-        table.add_column(
-            title, justify="left" if text else "right", no_wrap=True, min_width=max(map(len, [title, *cells]))
-        )
-        if title == "run" and room >= wording.SHORTEST_NAME:
-            table.add_column("name", no_wrap=True, min_width=room)
-    for place, entry in enumerate(entries):
-        row = [Text(column[place]) for column in columns.values()]
-        row[-1].stylize(_STYLES[wording.group_of(entry.cause)])
-        if room >= wording.SHORTEST_NAME:
-            name = names.get(entry.run.run_id, "")
-            row.insert(2, Text(name if len(name) <= room else name[: room - 1] + "…", style="dim"))
-        table.add_row(*row, style="bold" if entry.is_gem else "")
-    return table
+    if longest and console.width - needed - 2 >= SHORTEST_NAME:
+        before = list(columns.items())
+        columns = dict([*before[:2], ("name", names), *before[2:]])
+    _print_columns(
+        Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]),
+        console,
+        row_styles=["bold" if entry.is_gem else "" for entry in entries],
+        last_styles=[_STYLES[wording.group_of(entry.cause)] for entry in entries],
+    )
 
 
 def _columns(analysed: AnalysedSweep, entries: Sequence[RankedRun], gem: str) -> dict[str, list[str]]:

@@ -143,7 +143,11 @@ def _is_unexplained(entry: RankedRun, whole: Counter[int]) -> bool:
         whole: the epochs of the runs that completed, which stand in for a number of planned epochs.
     """
     planned = entry.epochs_planned or max(whole, default=math.inf)
-    if entry.epochs >= planned or entry.cause in ENDED_WELL or entry.cause in {Cause.RUNNING, Cause.NODE_FAILURE}:
+    if (
+        (entry.epochs or 0) >= planned
+        or entry.cause in ENDED_WELL
+        or entry.cause in {Cause.RUNNING, Cause.NODE_FAILURE}
+    ):
         return False
     has_own_code = entry.run.exit_code not in {None, 0, CLIENT_STOP_CODE}
     return not has_own_code and (entry.cause in {Cause.LOST, Cause.UNKNOWN} or entry.diagnosis.confidence == "guess")

@@ -137,6 +137,7 @@ def censored_comparison(analysed: AnalysedSweep) -> Iterator[Finding]:
     cut_N = analysed.outcomes.cut_short.astype(np.float64)
     if cut_N.all() or not cut_N.any():
         return
+    low = "low" if analysed.metric.goal == "maximize" else "high"
     parameters = [parameter for parameter in analysed.parameters if parameter.basis.shape[1]]
     order_BN = shuffles(analysed.outcomes.n, PERMUTATIONS, np.random.default_rng(analysed.seed))
     cut_BN = cut_N[order_BN]
@@ -157,8 +158,8 @@ def censored_comparison(analysed: AnalysedSweep) -> Iterator[Finding]:
                 "greatest_share": max(cut / n for cut, n in counts),
             },
             evidence=f"The values of {parameter.name} had unequal shares of runs that were cut short: {shares}.",
-            consequence="The peaks of runs that were cut short are too low for a comparison. Compare at equal epochs, "
-            "as the table of effects does, and not by how many runs finished.",
+            consequence=f"The {analysed.best_value_name}s of runs that were cut short are too {low} for a comparison. "
+            "Compare at equal epochs, as the table of effects does, and not by how many runs finished.",
         )
 
 

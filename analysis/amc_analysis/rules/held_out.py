@@ -63,10 +63,10 @@ def peak_not_checkpointed(analysed: AnalysedSweep) -> Iterator[Finding]:
             severity=Severity.WARNING,
             subjects=(entry.run.run_id,),
             numbers={"peak": entry.peak, "peak_epoch": entry.peak_epoch, "kept_epoch": epoch, "kept": value},
-            evidence=f"{run_label(entry)} has its {analysed.peak_name} value of {analysed.scale.text(entry.peak)} in "
+            evidence=f"{run_label(entry)} has its {analysed.best_value_name} of {analysed.scale.text(entry.peak)} in "
             f"epoch {entry.peak_epoch:g}; its checkpoint is from epoch {epoch:g}{loss}.",
-            consequence="The weights of the peak are lost, and a test value is that of the checkpoint. Repeat the run "
-            "and choose the checkpoint by the ranking metric.",
+            consequence=f"The weights of the {analysed.best_value_name} are lost, and a test value is the "
+            "checkpoint's. Repeat the run and choose the checkpoint by the ranking metric.",
         )
 
 
@@ -85,8 +85,8 @@ def select_metric_mismatch(analysed: AnalysedSweep) -> Iterator[Finding]:
             numbers={"runs": len(runs), "selected_by": selected, "ranked_by": analysed.metric.name},
             evidence=f"{counted(len(runs), 'run')} chose the checkpoint, or the end of training, by {selected}, but "
             f"the ranking is by {analysed.metric.name}: {listed(runs)}.",
-            consequence="The checkpoint may miss the peak, and patience may have ended a run while the ranking metric "
-            "still improved.",
+            consequence=f"The checkpoint may miss the {analysed.best_value_name}, and patience may have ended a "
+            "run while the ranking metric still improved.",
         )
 
 
@@ -183,5 +183,5 @@ def _value_of_checkpoint(entry: RankedRun) -> float | None:
     at = None if epoch is None else value_at(entry, epoch)
     if at is not None:
         return at
-    is_whole = not entry.run.points or (is_gapless(entry) and entry.epochs <= len(entry.run.points))
+    is_whole = not entry.run.points or (is_gapless(entry) and (entry.epochs or 0) <= len(entry.run.points))
     return entry.peak if is_whole else None

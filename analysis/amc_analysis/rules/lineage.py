@@ -135,7 +135,7 @@ def steps_restart(analysed: AnalysedSweep) -> Iterator[Finding]:
             evidence=f"In {run_label(entry)} `_step` goes back from {steps[row - 2]} to {steps[row - 1]} "
             f"at value {row} of {len(steps)}.",
             consequence="Two trainings share this run: the trial called wandb.init twice, or ran again without resume. "
-            "Its peak may be of either. Call wandb.init once in a trial, and train it again.",
+            f"Its {analysed.best_value_name} may be of either. Call wandb.init once in a trial, and train it again.",
         )
 
 

@@ -91,6 +91,8 @@ def early_stops(ranked: Sequence[RankedRun]) -> EarlyStops:
     """Count the runs that Hyperband stopped and the epochs that they did not take."""
     stopped = [entry for entry in ranked if entry.cause is Cause.EARLY_STOPPED]
     saved = [
-        max(planned - entry.epochs, 0) for entry in stopped if (planned := epochs_planned(entry.run.config)) is not None
+        max(planned - entry.epochs, 0)
+        for entry in stopped
+        if entry.epochs is not None and (planned := epochs_planned(entry.run.config)) is not None
     ]
     return EarlyStops(runs=len(stopped), epochs_saved=sum(saved) if saved else None)

@@ -120,5 +120,17 @@ def test_csv_has_one_row_per_run_and_the_searched_parameters() -> None:
     )
 
 
+def test_lists_in_the_csv_can_be_read_back() -> None:
+    config = {"layers": ["a b", "c"], "shape": {"x": [1, 2]}}
+    record = sweep(
+        run("a", [0.5], config=config, not_finite=("train loss", "x")),
+        config={"parameters": {"layers": {"values": [["a b", "c"], ["d"]]}, "shape": {"values": [{"x": [1, 2]}, 1]}}},
+    )
+    (line,) = csv.DictReader(io.StringIO(to_csv(rank_runs(record))))
+    assert json.loads(line["not_finite"]) == ["train loss", "x"]
+    assert json.loads(line["config.layers"]) == config["layers"]
+    assert json.loads(line["config.shape"]) == config["shape"]
+
+
 def test_every_run_field_is_described() -> None:
     assert list(run_fields(rank_runs(story()).ranked[0])) == list(RUN_FIELDS)

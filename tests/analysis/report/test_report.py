@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from dataclasses import replace
@@ -64,9 +65,16 @@ def test_the_headline_fits_the_sweep(runs: list[RunRecord], says: str) -> None:
     assert says in headline(rank_runs(sweep(*runs)))
 
 
-def test_unknown_epochs_are_a_dash() -> None:
-    record = sweep(run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}), run("b", config={"epochs": 9}))
-    assert [epochs_text(entry) for entry in rank_runs(record).ranked] == ["-/9", "0/9"]
+def test_unknown_epochs_are_a_dash_and_null_and_none_are_0() -> None:
+    record = sweep(
+        run("a", summary={"val/combined_acc": 0.4}, config={"epochs": 9}),
+        run("b", config={"epochs": 9}, summary={"_step": 3, "end_reason": "config_refused"}),
+        run("c", config={"epochs": 9}, unread="HTTP 500"),
+    )
+    analysed = analyse(record)
+    assert [epochs_text(entry) for entry in analysed.ranked] == ["-/9", "0/9", "-/9"]
+    assert [entry["epochs"] for entry in json.loads(to_json(analysed))["runs"]] == [None, 0, None]
+    assert [row["epochs"] for row in csv.DictReader(io.StringIO(to_csv(analysed)))] == ["", "0", ""]
 
 
 def test_early_stops_count_as_ended_but_not_as_failures() -> None:
@@ -98,11 +106,80 @@ def test_saved_epochs_are_those_that_early_stops_did_not_take() -> None:
     assert (stops.runs, stops.epochs_saved) == (1, 17)
 
 
-@pytest.mark.parametrize("width", [80, 100, 200])
+def with_long_values() -> SweepRecord:
+    """Return a sweep whose parameter values, display names and hosts are longer than a narrow terminal."""
+    layers = ["bottleneck_" + "128_" * 12 + end for end in ("left", "right")]
+    runs = [
+        completed(f"run{i:05d}", [0.4 + i / 1000], name="very-long-display-name-" * 3, config={"layer": layers[i % 2]})
+        for i in range(30)
+    ]
+    lost = [run(f"lost{i}", [0.3], "crashed", host="node-" * 12 + str(i), log_tail="evidence " * 20) for i in range(2)]
+    return sweep(*runs, *lost, config={"parameters": {"layer": {"values": layers}}})
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_only_commands_exceed_the_terminal_width(width: int) -> None:
-    lines = printed(story(), width=width).splitlines()
-    assert max(len(line) for line in lines if "amc-sweep re" not in line) <= width
-    assert any("amc-sweep repeat local/amc-sweeps/" in line for line in lines)
+    for record in (story(), with_long_values()):
+        lines = printed(record, width=width).splitlines()
+        assert max(len(line) for line in lines if "amc-" not in line) <= width
+    assert any("amc-sweep repeat local/amc-sweeps/" in line for line in printed(story(), width=width).splitlines())
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_narrow_terminal_shortens_names_and_no_figure(width: int) -> None:
+    wide, narrow = printed(with_long_values(), width=400), printed(with_long_values(), width=width)
+    figures = re.compile(r"\d+\.\d+%|\d+%|\d+/\d+")
+    assert sorted(figures.findall(narrow)) == sorted(figures.findall(wide))
+    assert not re.search(r"[\d%]…", re.sub(r"[a-z-]\w*…", "", narrow))
+    assert "bottle" in narrow
+
+
+def test_a_minimised_metric_has_its_own_words_everywhere() -> None:
+    metric = Metric("val/loss", "minimize")
+    runs = []
+    for number in range(12):
+        values = [1.0 / epoch + 0.01 * (-1) ** epoch + number / 100 for epoch in range(1, 13)]
+        rows = [
+            {"epoch": e, "val/loss": v, "train/loss": 0.3, "lr": e % 4, "f1/mod/A": 0.5}
+            for e, v in enumerate(values, 1)
+        ]
+        is_cut = number % 2 == 0
+        config = {"cut": is_cut, "select_by": "combined_acc", "epochs": 20}
+        summary = {"checkpoint_epoch": 1} | ({} if is_cut else {"end_reason": "completed"})
+        stop = {"stop_recorded": True, "stop_reason": "user"} if is_cut else {}
+        base = run(f"r{number}", [], "killed" if is_cut else "finished", config=config, summary=summary, **stop)
+        runs.append(with_metric(with_history(base, History.from_rows(rows)), "val/loss"))
+    record = sweep(*runs, metric=metric, config={"parameters": {"cut": {"values": [True, False]}}})
+    analysed = analyse(record)
+    assert {"CENSORED_COMPARISON", "PEAK_NOT_CHECKPOINTED"} <= {finding.rule.value for finding in analysed.findings}
+    for text in (to_markdown(analysed), printed(record)):
+        plain = text.replace("PEAK_NOT_CHECKPOINTED", "")
+        assert not re.search("peak|too low|inflated", plain, re.IGNORECASE), re.findall(".*peak.*", plain)
+    assert "are too high for a comparison" in to_markdown(analysed)
+
+
+def test_percentages_have_one_format() -> None:
+    for text in (to_markdown(analyse(amc_sweep())), to_markdown(analyse(story())), to_html(analyse(story()))):
+        assert not re.search(r"\d %(?!\w)", text.partition("<script")[0])
+
+
+def test_values_that_look_alike_have_different_labels() -> None:
+    values: list[object] = [True, "true", 4, "4", 0.123412, 0.123413, "adam"]
+    runs = [completed(f"r{i}", [0.1 + i / 100], config={"x": values[i % len(values)]}) for i in range(21)]
+    (effect,) = analyse(sweep(*runs, config={"parameters": {"x": {"values": values}}})).effects
+    labels = [value.label for value in effect.values]
+    assert labels == ["true", '"true"', "4", '"4"', "0.123412", "0.123413", "adam"]
+    assert [value.value for value in effect.values] == values
+
+
+def test_a_small_sweep_has_a_line_for_values_of_one_run() -> None:
+    space = {"parameters": {name: {"values": [1, 2, 3]} for name in ("a", "b", "c")}}
+    runs = [completed(f"r{i}", [i / 10], config={"a": i, "b": i, "c": min(i, 2)}) for i in (1, 2, 3)]
+    text = printed(sweep(*runs, config=space))
+    assert "a, 1 run a value: 1: 10.00%, 2: 20.00%, 3: 30.00%." in text
+    assert "best of 1" in text, "c has two runs of one value: a table"
+    many = [completed(f"r{i}", [i / 10], config={"a": i}) for i in range(8)]
+    assert "1 run a value" not in printed(sweep(*many, config={"parameters": {"a": {"values": list(range(8))}}}))
 
 
 def test_the_terminal_report_shows_every_column_in_full() -> None:

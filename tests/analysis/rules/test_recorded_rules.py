@@ -94,6 +94,7 @@ def test_a_test_value_is_not_compared_where_epochs_are_missing() -> None:
 def test_a_handful_of_runs_gives_no_effects(name: str) -> None:
     analysed = add_conclusions(recorded(name))
     assert not any(effect.is_clear or effect.is_clear_for_failures for effect in analysed.effects)
+    assert analysed.importance is not None
     assert analysed.importance.refused
     assert all(value.interval is None for effect in analysed.effects for value in effect.values)
 
