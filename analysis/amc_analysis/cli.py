@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from amc_analysis.analyse import add_conclusions, rank_runs
+from amc_analysis.analyse import add_findings, add_importance, rank_runs
 from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_core.files import write_whole
-from amc_sweeps.backend.options import InterruptibleCommand, refuse
+from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse
 
 if TYPE_CHECKING:
     from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -52,7 +52,10 @@ Early-stopped, stopped, cancelled, interrupted and preempted runs are not counte
 null means unknown or not finite. Several sweeps give an amc-analyze-comparison, version {COMPARISON_VERSION}: the
 differences, one entry per side, and every sweep's document in `sweeps`. A run (and a row of --csv) has:
 {_FIELDS}
-  config         its configuration (--csv: config.NAME for every searched parameter)
+  config         its configuration (--csv: config.NAME for every searched parameter; lists are written as JSON)
+
+\b
+FILE - stands for standard output: the text is printed instead of the report. Only one output can go there.
 
 \b
 Exit codes: 0 the report is written (also for a sweep without runs), 1 a server or a file failed,
@@ -74,7 +77,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 @reading_options
 @click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 prints all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON instead of the report.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write one row per run; - prints it instead of the report.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write one row per run.")
 @click.option("--markdown", "markdown_file", metavar="FILE", help="Write the report as Markdown.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as one page without other files.")
 @click.option(
@@ -114,11 +117,13 @@ def main(
     listed as hidden gems. Early stops do not count as failures. Several sweeps are compared. Without SWEEP, --project
     reads a project's runs without a sweep, and --runs reads single runs.
     """
-    if as_json and csv_file == "-":
-        refuse("--json and --csv - both print to standard output: give one of them, or --csv FILE")
+    named = {"--csv": csv_file, "--markdown": markdown_file, "--html": html_file, "--next": next_file}
+    printed = [*(["--json"] if as_json else []), *(f"{option} -" for option, name in named.items() if name == "-")]
+    if len(printed) > 1:
+        refuse(f"{' and '.join(printed)} all print to standard output: give one of them, and files for the others")
     if top < 0:
         refuse(f"--top {top}: give a number of rows, or 0 for all")
-    for path in [Path(name) for name in (csv_file, markdown_file, html_file, next_file) if name and name != "-"]:
+    for path in [Path(name) for name in named.values() if name and name != "-"]:
         if path.is_dir() or not path.parent.is_dir():
             refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
     records, fetch = read_records(reading)
@@ -130,8 +135,12 @@ def main(
     if len(ranked) > 1 and (html_file is not None or next_file is not None):
         use = "--html shows" if html_file is not None else "--next follows"
         refuse(f"{use} one sweep: give one, or --markdown FILE for the comparison")
-    sweeps = [add_conclusions(sweep) for sweep in ranked]
-    refusal = None
+    sweeps = [add_findings(sweep) for sweep in ranked]
+    if not printed and not any(named.values()):
+        _print(sweeps, rows=top or None)
+        return
+    sweeps = [add_importance(sweep) for sweep in sweeps]
+    problems: list[click.ClickException] = []
     if next_file is not None:
         from amc_analysis.next_sweep.plan import NoNextSweepError
         from amc_analysis.next_sweep.sweep_file import next_sweep
@@ -139,24 +148,43 @@ def main(
         try:
             sweeps[0] = replace(sweeps[0], next_sweep=next_sweep(sweeps[0]))
         except NoNextSweepError as error:
-            refusal = str(error)
-    if as_json:
-        click.echo(_json(sweeps), nl=False)
-    elif csv_file == "-":
-        click.echo(_csv(sweeps), nl=False)
-    else:
-        _print(sweeps, rows=top or None)
+            problems.append(Refusal(str(error)))
     html = partial(_html, evaluations=evaluations, fetch=fetch)
-    next_name = None if refusal else next_file
-    for name, render in ((csv_file, _csv), (markdown_file, _markdown), (html_file, html), (next_name, _next)):
-        if name and name != "-":
-            _write(Path(name), render(sweeps))
-    if refusal:
-        refuse(refusal)
+    renderers: dict[str, Callable[[Sequence[AnalysedSweep]], str]] = {
+        "--csv": _csv,
+        "--markdown": _markdown,
+        "--html": html,
+        "--next": _next,
+    }
+    if problems:
+        del renderers["--next"]
+    text, written = _json(sweeps) if as_json else None, []
+    for option, render in renderers.items():
+        name = named[option]
+        if name == "-":
+            text = render(sweeps)
+        elif name:
+            try:
+                write_whole(Path(name), render(sweeps))
+                written.append(name)
+            except OSError as error:
+                problems.append(click.ClickException(f"{name} could not be written: {error.strerror}"))
+    # The files come first: the reader of standard output may close it at any time, as "head" does.
+    for name in written:
+        click.echo(f"wrote {name}", err=True)
+    try:
+        if text is not None:
+            click.echo(text, nl=not text.endswith("\n"))
+        elif not printed:
+            _print(sweeps, rows=top or None)
+    finally:
+        if problems:
+            raise problems[0]
 
 
 def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
-    from amc_analysis.report.terminal import print_comparison, print_report
+    """Print the report; the ranking of a sweep without importances stands before these are computed."""
+    from amc_analysis.report.terminal import print_comparison, print_head, print_sections
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a run's name may have a character that the terminal's encoding lacks
@@ -165,7 +193,8 @@ def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
     if len(sweeps) > 1:
         print_comparison(compare(sweeps), console)
     for sweep in sweeps:
-        print_report(sweep, console, rows)
+        print_head(sweep, console, rows)
+        print_sections(sweep if sweep.importance is not None else add_importance(sweep), console)
 
 
 def _json(sweeps: Sequence[AnalysedSweep]) -> str:
@@ -198,11 +227,3 @@ def _next(sweeps: Sequence[AnalysedSweep]) -> str:
     (sweep,) = sweeps
     assert sweep.next_sweep is not None
     return sweep.next_sweep.text
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise click.ClickException(f"{path} could not be written: {error.strerror}") from error
-    click.echo(f"wrote {path}", err=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from amc_analysis.reading.sources import Selection
+from amc_analysis.reading.sources import SEVERAL_PROJECTS, Selection
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options, refuse
 from amc_sweeps.backend.references import Kind, Reference, parse_reference
@@ -27,7 +27,7 @@ class ReadingOptions:
     offline: bool
     no_cache: bool
     public_api: bool
-    from_file: Path | None
+    from_files: tuple[Path, ...]
     save: Path | None
     choice: BackendChoice  # which W&B
 
@@ -40,10 +40,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--save", type=file, metavar="FILE.parquet", help="Save all runs that were read in one file."),
         click.option(
             "--from",
-            "from_file",
+            "from_files",
+            multiple=True,
             type=click.Path(path_type=Path, dir_okay=False, exists=True),
             metavar="FILE",
-            help="Read a file of --save or of amc-sweep export, not a server.",
+            help="Read a file of --save or of amc-sweep export, not a server. Several are compared.",
         ),
         click.option("--public-api", is_flag=True, help="Read run by run, also from a server that sends all at once."),
         click.option("--no-cache", is_flag=True, help="Read all runs again, and cache nothing."),
@@ -65,13 +66,15 @@ def check(options: ReadingOptions) -> None:
     Raises:
         Refusal: with what to give instead.
     """
-    if options.from_file is not None and (options.sweeps or options.runs):
+    if options.from_files and (options.sweeps or options.runs):
         refuse("--from reads a file: give no sweeps or runs with it")
-    if options.from_file is None and not options.sweeps and (options.runs or options.choice.project is None):
+    if not options.from_files and not options.sweeps and (options.runs or options.choice.project is None):
         remedy = "the ids of runs after --runs" if options.runs else "a SWEEP, --runs RUN ..., --project PROJECT"
         refuse(f"nothing to read: give {remedy} or --from FILE")
     if options.offline and options.no_cache:
         refuse("--offline reads the cache, and --no-cache does not use it: give only one of them")
+    if options.save == Path("-"):
+        refuse("--save -: a Parquet file cannot be printed; give the name of a file")
     if options.save is not None and not options.save.parent.is_dir():
         refuse(f"{options.save} cannot be written: its folder does not exist")
 
@@ -91,10 +94,8 @@ def selections(options: ReadingOptions) -> list[Selection]:
         return [Selection(ref.entity or entity, ref.project or project, ref.id) for ref in references]
     projects = {(ref.entity or entity, ref.project or project) for ref in references}
     if len(projects) > 1:
-        raise BackendError("these runs are of several projects: give the runs of one project at a time")
+        raise BackendError(SEVERAL_PROJECTS)
     ((entity, project),) = projects
-    if project is None:
-        raise BackendError("a run's id does not name its project: give --project NAME, or PROJECT/RUN")
     return [Selection(entity, project, run_ids=tuple(ref.id for ref in references))]
 
 

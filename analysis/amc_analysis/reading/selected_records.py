@@ -44,8 +44,8 @@ def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
     check(options)
     fetch: FetchConfusions | None = None
     try:
-        if options.from_file is not None:
-            records = _read_file(options.from_file, options)
+        if options.from_files:
+            records = [record for path in options.from_files for record in _read_file(path, options)]
         elif options.offline:
             records, fetch = _read_cache(options)
         else:

@@ -7,13 +7,20 @@ from functools import cached_property
 from typing import Any
 
 from amc_analysis.reading.public_api import PublicApiSource
-from amc_analysis.reading.sources import FileSource, HistoryPosition, NotFoundError, Selection, SourceReply
+from amc_analysis.reading.sources import (
+    SEVERAL_PROJECTS,
+    FileSource,
+    HistoryPosition,
+    NotFoundError,
+    Selection,
+    SourceReply,
+)
 from amc_analysis.reading.wandb_api import open_api
 from amc_analysis.reading.whole_histories import BulkSource, NoBulkError
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.references import Reference, find_sweep
+from amc_sweeps.backend.references import Reference, find_sweep, find_target
 
 
 class ServerSource:
@@ -25,12 +32,15 @@ class ServerSource:
         self._has_bulk = backend.kind == "embedded" and not public_api
 
     def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
-        """Start reading the selected runs, see RunSource; a sweep of an unknown project is looked for.
+        """Start reading the selected runs, see RunSource; a sweep or runs of an unknown project are looked for.
 
         Raises:
-            BackendError: when no sweep, or more than one, has the id; the message lists the sweeps that exist.
+            BackendError: when nothing, or more than one, has the id, or the runs are of several projects; the message
+                lists the sweeps that exist.
             wandb.Error: when the server does not answer as it should.
         """
+        if selection.run_ids and selection.project is None:
+            selection = self._completed(selection)
         if self._has_bulk:
             try:
                 return self._bulk.read(selection, positions)
@@ -57,6 +67,13 @@ class ServerSource:
         return open_api(self._backend)
 
     def _completed(self, selection: Selection) -> Selection:
+        if selection.run_ids and selection.project is None:
+            references = [Reference(run_id, None, selection.entity, kinds=("run",)) for run_id in selection.run_ids]
+            places = {find_target(reference, self._api).path.rpartition("/")[0] for reference in references}
+            if len(places) > 1:
+                raise BackendError(f"{SEVERAL_PROJECTS}: {', '.join(sorted(places))}")
+            entity, project = places.pop().split("/")
+            return Selection(entity, project, run_ids=selection.run_ids)
         if selection.sweep_id is None:
             entity = selection.entity or self._api.default_entity
             if not entity:

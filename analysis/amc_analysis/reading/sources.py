@@ -11,6 +11,7 @@ from amc_analysis.runs.history import History
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord, parse_time
 
+SEVERAL_PROJECTS = "these runs are of several projects: give the runs of one project at a time"
 MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read
 
 Progress = Callable[[int, int], None]  # runs read, runs in all

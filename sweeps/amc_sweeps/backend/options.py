@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import select
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
@@ -27,14 +29,43 @@ class Refusal(click.ClickException):
 
 
 class InterruptibleCommand(click.Command):
-    """A command or a group that ends with 130 at Ctrl-C; click itself would end with 1."""
+    """A command or a group that ends with 130 at Ctrl-C, and with 0 where the reader of its output has read enough.
+
+    click and rich would end with 1 in both cases.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:
+            if not _is_stdout_closed():
+                raise  # another pipe than standard output
+            raise SystemExit(DONE) from None
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # from rich, which has redirected standard output
+                raise SystemExit(DONE) from None
+            raise
+        return result
+
+
+def _is_stdout_closed() -> bool:
+    """Return whether nobody reads standard output any more; then what is still to be written is dropped."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # a test's stream
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    return True
 
 
 def refuse(message: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -60,7 +61,9 @@ def test_ctrl_c_ends_with_code_130_and_no_half_written_file(monkeypatch: pytest.
     ("arguments", "message"),
     [
         ([], "nothing to read: give a SWEEP"),
-        (["94fqx0gz", "--json", "--csv", "-"], "both print to standard output"),
+        (["94fqx0gz", "--json", "--csv", "-"], "--json and --csv - all print to standard output"),
+        (["94fqx0gz", "--markdown", "-", "--next", "-"], "--markdown - and --next - all print to standard output"),
+        (["94fqx0gz", "--save", "-"], "a Parquet file cannot be printed"),
         (["94fqx0gz", "--top", "-1"], "0 for all"),
         (["94fqx0gz", "--goal", "upwards"], "'upwards' is not one of 'maximize', 'minimize'"),
         (["94fqx0gz", "--html", "no/such/folder/a.html"], "its folder does not exist"),
@@ -68,7 +71,7 @@ def test_ctrl_c_ends_with_code_130_and_no_half_written_file(monkeypatch: pytest.
         (["94fqx0gz", "--next", "no/such/folder/next.yaml"], "its folder does not exist"),
         (["a/b/c/d"], "does not name a sweep"),
         (["--runs"], "give the ids of runs after --runs"),
-        (["--runs", "abc"], "a run's id does not name its project"),
+        (["--runs", "abc"], "no W&B to talk to"),
         (["--runs", "p/abc", "q/abc"], "of several projects"),
         (["--runs", "https://wandb.ai/me/amc/sweeps/abc"], "is the page of a sweep; a run is needed"),
         (["94fqx0gz", "--offline", "--no-cache"], "give only one of them"),
@@ -224,6 +227,7 @@ def test_the_public_api_gives_the_same_causes_and_single_runs_can_be_read(real_s
         "vanishes": "lost",
         "diverges": "diverged",
     }
+    assert causes("--runs", "vanishes", "completes") == {"vanishes": "lost", "completes": "completed"}
     assert causes("--runs", f"{real_sweep.server.base_url}/local/elsewhere/runs/completes") == {
         "completes": "completed"
     }
@@ -296,6 +300,49 @@ def test_without_a_next_sweep_the_report_and_the_other_files_are_written(tmp_pat
     assert "these runs were not read as a sweep. Give a SWEEP" in result.output
     assert "best peak" in result.stdout
     assert {option for option, path in files.items() if path.exists()} == {"--markdown", "--html", "--csv"}
+
+
+@pytest.mark.parametrize(
+    ("option", "begins"),
+    [("--csv", "rank,"), ("--markdown", "## Sweep"), ("--html", "<!doctype html>"), ("--next", "#")],
+)
+def test_a_dash_prints_the_file_instead_of_the_report(option: str, begins: str) -> None:
+    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/bapdavm5.yaml", option, "-"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.lower().startswith(begins.lower())
+    assert not Path("-").exists()
+
+
+def test_several_files_are_all_read() -> None:
+    names = ["bapdavm5", "94fqx0gz"]
+    files = [word for name in names for word in ("--from", f"sweeps/recorded/{name}.yaml")]
+    document = json.loads(CliRunner().invoke(main, [*files, "--json"]).stdout)
+    assert [side["title"] for side in document["sides"]] == names
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--top", "0"]])
+def test_a_closed_pipe_is_no_failure_and_every_file_is_written(tmp_path: Path, options: list[str]) -> None:
+    files = {option: tmp_path / option.strip("-") for option in ("--markdown", "--html", "--csv")}
+    program = "from amc_analysis.cli import main; main()"
+    command = [sys.executable, "-c", program, "--from", "sweeps/recorded/94fqx0gz.yaml"]
+    words = [str(word) for pair in files.items() for word in pair]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([*command, *options, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, "Traceback" in ended.stderr, "Exception" in ended.stderr) == (0, False, False)
+    assert all(path.stat().st_size for path in files.values())
+
+
+def test_a_file_that_cannot_be_written_hides_neither_the_report_nor_the_other_files(tmp_path: Path) -> None:
+    name = tmp_path / ("x" * 254)  # its temporary file has a longer name than a file may have
+    other = tmp_path / "runs.csv"
+    options = ["--markdown", str(name), "--csv", str(other)]
+    result = CliRunner().invoke(main, ["--from", "sweeps/recorded/94fqx0gz.yaml", *options])
+    assert result.exit_code == 1
+    assert "File name too long" in result.stderr
+    assert "best peak" in result.stdout
+    assert other.exists()
 
 
 def test_the_schema_of_json_is_printed_without_any_server() -> None:
