@@ -30,16 +30,18 @@ def same_end_epoch(analysed: AnalysedSweep) -> Iterator[Finding]:
     Runs whose cause is known are not counted: an exit code, a NaN, a line in the log, a stop by Hyperband or a person.
     Neither are runs that came as far as complete runs do.
     """
-    from scipy.special import bdtrc
-
     whole = Counter(entry.epochs for entry in analysed.ranked if entry.cause is Cause.COMPLETED and entry.epochs)
     unexplained = [entry for entry in analysed.ranked if entry.epochs and _is_unexplained(entry, whole)]
-    ends = Counter(entry.epochs for entry in unexplained)
+    ends = Counter(entry.epochs for entry in unexplained if entry.epochs)
     for epoch, count in ends.items():
         around = range(max(1, epoch - SAME_END_NEAR), epoch + SAME_END_NEAR + 1)
         near = sum(ends[at] for at in around)
+        if count < SAME_END_LEAST or whole[epoch] >= count:
+            continue
+        from scipy.special import bdtrc
+
         p = min(1.0, len(ends) * float(bdtrc(count - 1, near, 1 / len(around))))
-        if count < SAME_END_LEAST or p >= CHANCE or whole[epoch] >= count:
+        if p >= CHANCE:
             continue
         runs = [entry for entry in unexplained if entry.epochs == epoch]
         reason = _reason(analysed, epoch, runs)
