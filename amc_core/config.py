@@ -80,7 +80,7 @@ def _field(default: Any, help_text: str, **spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
-    """One trial's choices. A default is the most successful setting of the 2025 research log, if the log has any."""
+    """One trial's choices. A default is the most successful setting of the 2025 research log, if the log has one."""
 
     # data
     data: str = _field("data/GOLD_XYZ_OSC.0001_1024.hdf5", "HDF5 file in the RadioML 2018.01A layout")

@@ -50,7 +50,7 @@ _OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
 
 
 def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> frozenset[str]:
-    """Return the metrics of the validation part that a trial with these classes logs once an epoch, too.
+    """Return the names besides EPOCH_METRICS that a trial with these classes logs once an epoch, all of the val part.
 
     ``f1/mod/QPSK``, ``f1/family/PSK``, ``f1/snr/12`` and ``acc/snr/12``: the last is the combined accuracy at 12 dB.
     """

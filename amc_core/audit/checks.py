@@ -354,7 +354,7 @@ def _synced(checks: Sequence[Check]) -> Check:
     unknown = [text for name, text in assumptions.items() if verdicts.get(name, Verdict.SKIP) == Verdict.SKIP]
     if unknown and not broken:
         return Check("synced", Verdict.SKIP, f"not measured: {', '.join(unknown)}")
-    text = f"the representation synced fits: {', '.join(assumptions.values())}"
+    text = f"the file fits the representation synced: {', '.join(assumptions.values())}"
     if broken:
         text = f"the representation synced assumes {', '.join(broken)}, which does not hold here"
     return _check("synced", not broken, text, {"broken": broken})

@@ -27,7 +27,7 @@ def root_raised_cosine(time: npt.NDArray[np.float64], roll_off: npt.NDArray[np.f
     J. Proakis, M. Salehi, "Digital Communications", 5th edition, section 9.2.
     """
     time, roll_off = np.broadcast_arrays(time, roll_off)
-    # The formula is 0/0 at t = 0 and |t| = 1 / (4 roll_off); a shift of 3e-6 symbols costs less than float32 resolves.
+    # The formula is 0/0 at t = 0 and |t| = 1 / (4 roll_off). A shift of 3e-6 symbols is below float32's precision.
     singular = (np.abs(time) < 1e-6) | (np.abs(np.abs(4 * roll_off * time) - 1) < 1e-6)
     time = np.where(singular, time + 3e-6, time)
     angle = math.pi * time

@@ -30,10 +30,12 @@ def epoch_file(epoch: int) -> str:
 def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
     """Write ``evaluation/STEM.json`` with everything, and the same as five CSV tables; return the folder.
 
-    Rows of ``STEM_metrics.csv`` are single values, the facts first; of ``STEM_scores.csv`` modulations, families and
-    SNR levels; of ``STEM_attractors.csv`` the levels that attractors swallow, with the share of their frames; of
-    ``STEM_modulation_confusion.csv`` and ``STEM_snr_confusion.csv`` the true classes, with a column for each guessed
-    class. A continued trial replaces the files of the epochs that it computes again.
+    - ``STEM_metrics.csv``: a row per value, the facts first
+    - ``STEM_scores.csv``: a row per modulation, family and SNR level
+    - ``STEM_attractors.csv``: a row per level that an attractor swallows, with the share of its frames
+    - ``STEM_modulation_confusion.csv``, ``STEM_snr_confusion.csv``: a row per true class, a column per guessed class
+
+    A continued trial replaces the files of the epochs that it computes again.
 
     Args:
         facts: values to add, such as the metrics of the epoch or the checkpoint.

@@ -117,7 +117,7 @@ def _run_epochs(
     should_stop: Callable[[], str | None],
     show: Callable[[float], None],
 ) -> str:
-    """Train and validate epoch by epoch; return the reason of the end."""
+    """Train and validate epoch by epoch; return the end reason."""
     config = state.context.config
     warned = False
     while (end := state.progress.natural_end(config)) is None:

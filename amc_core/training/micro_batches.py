@@ -29,7 +29,7 @@ def largest_that_fits(batch_size: int, attempt: Callable[[int], None], release: 
         release: called between two attempts, when the failed one's traceback no longer holds its tensors.
 
     Raises:
-        RuntimeError: not even one frame fits, or the cause is not memory; it is the attempt's own error.
+        RuntimeError: of the attempt, if not even one frame fits or if the cause is not memory.
     """
     size = batch_size
     while True:
