@@ -24,6 +24,7 @@ from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
+from amc_sweeps.grammar.parse import NO_SCHEDULER
 from amc_sweeps.values import is_32_bit
 
 FEATURES = ("SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER", "MARK_RUN_FILES_UPLOADED")
@@ -221,7 +222,6 @@ class SweepNode:
     """A sweep."""
 
     early_stop_job_running = False
-    controller_run_name = None
 
     def __init__(self, context: Context, sweep: Sweep) -> None:
         self._context = context
@@ -243,6 +243,13 @@ class SweepNode:
 
     def method(self) -> str:
         return self._sweep.parsed_config().method
+
+    def controller_run_name(self) -> str:
+        """Refuse: of all clients only ``wandb sweep-scheduler`` asks for it, before it begins."""
+        raise Refused(
+            f"the server itself searches sweep {self.name} ({self.method()}). {NO_SCHEDULER}. "
+            f"Start agents only: wandb agent {ENTITY}/{self.project().name}/{self.name}"
+        )
 
     def best_loss(self) -> float | None:
         metric = self._sweep.parsed_config().metric

@@ -30,6 +30,9 @@ _TOP_LEVEL_KEYS = (
     *("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "metrics", "scheduler"),
 )
 _LONGEST_NAME = 1000
+NO_SCHEDULER = (
+    "W&B's client-side scheduler, `wandb sweep-scheduler`, is not supported, because it would be a second search"
+)
 _METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
 _HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 
@@ -73,11 +76,10 @@ def parse_leniently(source: str | Mapping[str, Any], *, is_new: bool = True) -> 
 def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:
     problems.refuse_unknown_keys(source, "", _TOP_LEVEL_KEYS)
     for key, instead in (
-        ("metrics", "one metric: several objectives need W&B's client-side scheduler"),
+        ("metrics", f"one metric. {NO_SCHEDULER}, and nothing else searches for several objectives"),
         (
             "scheduler",
-            "method: grid, random or bayes without it. The server searches (bayes is Optuna's TPE); W&B's client-side "
-            "scheduler, `wandb sweep-scheduler`, is not supported, because it would be a second search",
+            f"method: grid, random or bayes without it; the server searches (bayes is Optuna's TPE). {NO_SCHEDULER}",
         ),
     ):
         if key in source:
