@@ -44,7 +44,7 @@ ROOMS: dict[str, list[str]] = {
         *("trial", "fleet", "commands"),
     ],
     "amc_analysis": [
-        *("runs", "reading", "results", "effects", "dynamics", "rules", "next_sweep"),
+        *("runs", "reading", "results", "effects", "dynamics", "rules", "next_sweep", "statements"),
         *("analyse", "report", "cli"),
     ],
 }

@@ -1,0 +1,122 @@
+"""Statements about a sweep are read, and judged by its runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from calibration import Rate
+from judged_statements import BEST, FAILS, answer, null_rates, planted_rates
+from simulated_sweeps import Setting, simulate, simulated_sweep
+
+from amc_analysis.analyse import add_effects
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.statements.statement import Comparison, StatementError, read_statement
+from amc_analysis.statements.verdict import Answer, judge
+from amc_sweeps.runs.causes import Cause
+
+
+def sweep(*, n: int = 24, shift: Any = lambda _config: 0.0, crash: float = 0.0, seed: int = 1) -> AnalysedSweep:
+    return simulated_sweep(simulate(Setting(n, crash=crash, shift=shift, balanced=True), np.random.default_rng(seed)))
+
+
+def test_a_true_statement_is_supported_and_its_reverse_contradicted() -> None:
+    analysed = sweep(shift=lambda config: 0.1 * config["curriculum"])
+    assert answer("curriculum=true beats curriculum=false", analysed) is Answer.SUPPORTED
+    assert answer("curriculum=false beats curriculum=true", analysed) is Answer.CONTRADICTED
+    assert answer("max_lr=1e-5..1e-3 beats max_lr=1.1e-3..1e-2", analysed) is Answer.NOT_ENOUGH
+
+
+def test_failures_are_compared_by_ended_runs() -> None:
+    runs = simulate(Setting(24, balanced=True), np.random.default_rng(2))
+    for run in runs:
+        if run.config["curriculum"]:
+            run.cause = Cause.OUT_OF_MEMORY
+    analysed = simulated_sweep(runs)
+    (verdict,) = judge([read_statement(FAILS, analysed.ranked, analysed.parameters)], analysed)
+    assert verdict.answer is Answer.SUPPORTED
+    assert verdict.evidence["failures"] == [12, 0]
+    assert "12 of 12 ended runs failed" in verdict.sentences[0]
+    assert answer("failure of curriculum=false above curriculum=true", analysed) is Answer.CONTRADICTED
+
+
+def test_the_best_run_must_lead_by_more_than_its_noise() -> None:
+    runs = simulate(Setting(10), np.random.default_rng(3))
+    runs[4].values = [value + 0.3 for value in runs[4].values]
+    analysed = simulated_sweep(runs)
+    assert answer("best is run0004", analysed) is Answer.SUPPORTED
+    assert answer("best is run0005", analysed) is Answer.CONTRADICTED
+    runs[6].values = [value + 0.0001 for value in runs[4].values]
+    assert answer("best is run0004", simulated_sweep(runs)) is Answer.NOT_ENOUGH
+
+
+def test_a_few_runs_are_not_enough() -> None:
+    analysed = sweep(n=6, shift=lambda config: 0.1 * config["curriculum"])
+    assert answer("curriculum=true beats curriculum=false", analysed) is Answer.SUPPORTED, "1 of 20 orders: p = 0.05"
+    assert answer(
+        "curriculum=true beats curriculum=false", sweep(n=5, shift=lambda config: 0.1 * config["curriculum"])
+    ) is (Answer.NOT_ENOUGH)
+
+
+def test_several_statements_share_the_level() -> None:
+    analysed = sweep(n=6, shift=lambda config: 0.1 * config["curriculum"])
+    statement = read_statement("curriculum=true beats curriculum=false", analysed.ranked, analysed.parameters)
+    assert [verdict.answer for verdict in judge([statement] * 2, analysed)] == [Answer.NOT_ENOUGH] * 2
+
+
+def test_evidence_is_plain_json_and_names_tied_parameters() -> None:
+    runs = simulate(Setting(24, balanced=True), np.random.default_rng(4))
+    for run in runs:
+        run.config["snr_layer"] = "standard" if run.config["curriculum"] else "bottleneck_64"
+    analysed = add_effects(simulated_sweep(runs))
+    text = "curriculum=true beats curriculum=false"
+    (verdict,) = judge([read_statement(text, analysed.ranked, analysed.parameters)], analysed)
+    assert json.loads(json.dumps(verdict.evidence, allow_nan=False)) == verdict.evidence
+    assert any("tied to snr_layer" in sentence for sentence in verdict.sentences)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("curriculum is great", "PARAMETER=VALUE beats PARAMETER=VALUE"),
+        ("failure of curriculum=true beats curriculum=false", "PARAMETER=VALUE beats"),
+        ("curriculum=true above curriculum=false", "PARAMETER=VALUE beats"),
+        ("curriculum=true beats snr_layer=standard", "same parameter"),
+        ("colour=red beats colour=blue", "max_lr, dropout, snr_layer, curriculum"),
+        ("dropout=0.7 beats dropout=0.1", "0.1, 0.2, 0.3, 0.4, 0.5"),
+        ("dropout=0.1..0.3 beats dropout=0.3", "both sides"),
+        ("dropout=0.3..0.1 beats dropout=0.5", "LOW..HIGH"),
+        ("dropout beats dropout=0.5", "must be PARAMETER=VALUE"),
+        ("best is nobody", "its runs: run00"),
+        ("", "PARAMETER=VALUE beats"),
+        ("best is ", "PARAMETER=VALUE beats"),
+        ("a=" + "[" * 5000 + " beats a=1", "no searched parameter"),
+    ],
+)
+def test_a_statement_that_cannot_be_read_says_what_can(text: str, message: str) -> None:
+    analysed = sweep()
+    with pytest.raises(StatementError, match=message.replace("..", r"\.\.")):
+        read_statement(text, analysed.ranked, analysed.parameters)
+
+
+@pytest.mark.parametrize("text", ["0.1", "1e-1", "'0.1'", ".1", "0.05..0.15"])
+def test_a_value_may_be_written_in_any_usual_way(text: str) -> None:
+    analysed = sweep()
+    statement = read_statement(f"dropout={text} beats dropout=0.5", analysed.ranked, analysed.parameters)
+    assert isinstance(statement, Comparison)
+    assert {analysed.ranked[run].run.config["dropout"] for run in statement.runs[0]} == {0.1}
+
+
+def test_a_false_statement_is_rarely_supported() -> None:
+    rates = null_rates(40)
+    whole = Rate(sum(rate.k for rate in rates.values()), sum(rate.n for rate in rates.values()))
+    assert whole.n > 200
+    assert whole.share < 0.05 + 3.7 * whole.se(0.05), rates
+    assert rates[BEST].k <= 8
+
+
+def test_a_difference_of_two_noise_sd_is_mostly_supported_in_30_runs() -> None:
+    for text, (supported, contradicted) in planted_rates(12).items():
+        assert min(supported.k, contradicted.k) >= 5, (text, supported, contradicted)
