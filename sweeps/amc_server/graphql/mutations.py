@@ -26,6 +26,9 @@ from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
 from amc_server.store.writer import Writer
 from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import printable
+
+LONGEST_AUTHOR = 200  # characters
 
 
 class MutationRoot(ArtifactMutations):
@@ -62,7 +65,9 @@ class MutationRoot(ArtifactMutations):
             if input.get("seed") is not None or input.get("shuffle") is not None:
                 raise Refused("seed and shuffle are set when a sweep is created, and this one exists already")
             sweep = self._sweep(input["id"])
-            sweep = self._coordinator.update_sweep(store, sweep, config=config, state=state, **columns)
+            author = printable((input.get("author") or "")[:LONGEST_AUTHOR]) or None
+            note = {"expected": input.get("expectedConfig"), "author": author}
+            sweep = self._coordinator.update_sweep(store, sweep, config=config, state=state, **note, **columns)
         else:
             if config is None:
                 raise Refused("a new sweep needs its config")

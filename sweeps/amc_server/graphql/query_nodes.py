@@ -22,6 +22,7 @@ from amc_server.graphql.context import Context, EntityNode, Nodes, UserNode, pag
 from amc_server.graphql.filters import Fields, find_runs, predicate, read_filters, sort
 from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_collection_id, read_global_id
+from amc_server.scheduling.sweep_updates import ProposedUpdate, propose
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.parse import NO_SCHEDULER
@@ -268,6 +269,14 @@ class SweepNode:
         bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
         expected = min((bound for bound in bounds if bound is not None), default=None)
         return expected if is_32_bit(expected) else None
+
+    def updates(self) -> list[dict[str, Any]]:
+        """Return the changes of the config, oldest first, each with the config before it."""
+        updates = self._context.store.sweep_updates(self._sweep.pk)
+        return [{"at": iso_time(item.at), "author": item.author, "config": item.config} for item in updates]
+
+    def proposed_update(self, config: str) -> ProposedUpdate:
+        return propose(self._context.store, self._sweep, config)
 
     def project(self) -> ProjectNode:
         return ProjectNode(self._context, self._context.store.project_by_key(self._sweep.project))

@@ -47,7 +47,7 @@ _RUN_COLUMNS = {
 }
 
 # The fields that an export may lack although the database has a value for them.
-_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at", "seed", "shuffle")
+_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at", "seed", "shuffle", "updates")
 _MAY_BE_UNKNOWN_OF_RUNS = (
     "name",
     "created_at",
@@ -95,7 +95,7 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
             elsewhere.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
-        elif sweep is not None and (fields := differing_fields(sweep_record(sweep), record)):
+        elif sweep is not None and (fields := differing_fields(sweep_record(store, sweep), record)):
             conflicts.append(f"sweep {record['id']} ({', '.join(fields)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
@@ -126,13 +126,15 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
     config = yaml_text(record["config"])
     try:
         parse(config)
+        for update in record.get("updates", ()):
+            parse(update["config"], is_new=False)
     except SweepConfigError as error:
         raise Refused(f"sweep {record['id']}: " + "; ".join(error.problems), status=400) from error
     now = coordinator.clock.wall()
     # A sweep that was running elsewhere waits for its first agent here.
     state = record.get("state", SweepState.FINISHED.value)
     state = SweepState.PENDING.value if state == SweepState.RUNNING.value else state
-    store.insert(
+    pk = store.insert(
         "sweeps",
         project=project.pk,
         id=record["id"],
@@ -146,6 +148,9 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         updated_at=now,
         unknown=_unknown(record, _MAY_BE_UNKNOWN_OF_SWEEPS),
     )
+    for update in record.get("updates", ()):
+        author, text = update.get("author"), yaml_text(update["config"])
+        store.insert("sweep_updates", sweep=pk, at=unix_time(update["at"]), author=author, config=text)
 
 
 def _insert_run(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
@@ -190,9 +195,9 @@ def _unknown(record: Record, facts: Sequence[str]) -> str:
     return json.dumps([fact for fact in facts if fact not in record])
 
 
-def sweep_record(sweep: Sweep) -> Record:
+def sweep_record(store: Reader, sweep: Sweep) -> Record:
     """Return a stored sweep as an export record, without its state, which changes by itself."""
-    record = {
+    record: dict[str, Any] = {
         "id": sweep.id,
         "config": read_yaml(sweep.config)[0],
         "name": sweep.display_name,
@@ -201,7 +206,11 @@ def sweep_record(sweep: Sweep) -> Record:
         "seed": sweep.known_seed,
         "shuffle": bool(sweep.shuffle),
     }
-    return without_unknown(record, sweep.unknown_facts)
+    updates = [
+        {"at": iso_time(item.at), "author": item.author, "config": read_yaml(item.config)[0]}
+        for item in store.sweep_updates(sweep.pk)
+    ]
+    return without_unknown({**record, "updates": updates}, sweep.unknown_facts)
 
 
 def run_record(store: Reader, run: Run) -> Record:

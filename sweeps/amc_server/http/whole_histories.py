@@ -14,7 +14,7 @@ the client must accept NaN and Infinity. The first line::
     format, version     "amc-bulk", 1
     entity, project     null if the request names nothing that exists
     sweep               null if none was asked for, or {id, name, state, config (YAML), description, created_at,
-                        updated_at}
+                        updated_at, updates: [{at, author, config (YAML, before that change)}]}
     runs                [{the fields of RUN_COLUMNS, id, name, sweep, tags, config, summary, stop_recorded, agent,
                         agent_host, created_at, heartbeat_at, log: the last lines of a run that did not finish,
                         history: {first, lines, rows, token}}]
@@ -100,7 +100,7 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
             "version": VERSION,
             "entity": project.entity if project else None,
             "project": project.name if project else None,
-            "sweep": _sweep(sweep) if sweep else None,
+            "sweep": _sweep(store, sweep) if sweep else None,
             "runs": described,
         }
         yield json.dumps(first_line).encode() + b"\n"
@@ -136,7 +136,8 @@ def _select(store: Reader, request: Mapping[str, Any]) -> tuple[Sweep | None, Pr
     return None, project, [run for run in runs if run is not None]
 
 
-def _sweep(sweep: Sweep) -> dict[str, Any]:
+def _sweep(store: Reader, sweep: Sweep) -> dict[str, Any]:
+    updates = store.sweep_updates(sweep.pk)
     return {
         "id": sweep.id,
         "name": sweep.display_name or sweep.id,
@@ -145,6 +146,7 @@ def _sweep(sweep: Sweep) -> dict[str, Any]:
         "description": sweep.description,
         "created_at": iso_time(sweep.created_at),
         "updated_at": iso_time(sweep.updated_at),
+        "updates": [{"at": iso_time(item.at), "author": item.author, "config": item.config} for item in updates],
     }
 
 

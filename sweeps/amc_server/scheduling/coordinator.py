@@ -18,12 +18,14 @@ from amc_server.ids import new_id
 from amc_server.scheduling import points, scheduler, search
 from amc_server.scheduling.created_sweeps import REPEATED_S, CreatedSweeps
 from amc_server.scheduling.last_heard import LastHeard
-from amc_server.scheduling.prior_runs import fit
+from amc_server.scheduling.metric_values import points_of
+from amc_server.scheduling.prior_runs import fit, renewed_parameters
 from amc_server.scheduling.run_updates import RunUpdates
 from amc_server.scheduling.state_inference import Limits
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Project, Run, Sweep
 from amc_server.store.writer import Writer
+from amc_sweeps.grammar.config_changes import same_config
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -81,25 +83,64 @@ class Coordinator:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
     def update_sweep(
-        self, store: Writer, sweep: Sweep, *, config: str | None, state: str | None, **columns: Any
+        self,
+        store: Writer,
+        sweep: Sweep,
+        *,
+        config: str | None,
+        state: str | None,
+        expected: str | None = None,
+        author: str | None = None,
+        **columns: Any,
     ) -> Sweep:
-        """Change what is given; None leaves a value as it is."""
+        """Change what is given; None leaves a value as it is.
+
+        Args:
+            expected: the config that the new one was made from.
+            author: who changes the config.
+
+        Raises:
+            Refused: the config is invalid, the present one is not ``expected``, or the sweep was cancelled.
+        """
         changes = {name: value for name, value in columns.items() if value is not None}
-        new_config = None
         if config is not None and config != sweep.config:
-            new_config = _parse_or_refuse(config)
-            changes |= {"config": config, "search_end": None}
+            self._change_config(store, sweep, config, expected, author)
         store.update("sweeps", sweep.pk, updated_at=self.clock.wall(), **changes)
-        if new_config is not None and new_config.metric != sweep.parsed_config().metric:
-            for run in store.runs_of_sweep(sweep.pk):
-                points.copy_all(store, _sweep(store, sweep.pk), run)
-            for run in store.prior_runs(sweep.pk):
-                if run.sweep != sweep.pk:
-                    self._adopt(store, _sweep(store, sweep.pk), run)
-            self.check_target(store, _sweep(store, sweep.pk))
         if state is not None:
             self.set_sweep_state(store, _sweep(store, sweep.pk), state)
         return _sweep(store, sweep.pk)
+
+    def _change_config(
+        self, store: Writer, sweep: Sweep, config: str, expected: str | None, author: str | None
+    ) -> None:
+        """Go on with another config: the runs stay, and a note keeps the config that they were drawn from."""
+        old, new = sweep.parsed_config(), _parse_or_refuse(config)
+        if same_config(old, new):
+            return
+        problem = scheduler.update_problem(sweep, expected)
+        if problem is not None:
+            raise Refused(problem, status=400)
+        store.insert("sweep_updates", sweep=sweep.pk, at=self.clock.wall(), author=author, config=sweep.config)
+        renamed = {"display_name": new.name} if new.name not in (None, old.name) else {}
+        described = {"description": new.description} if new.description not in (None, old.description) else {}
+        store.update("sweeps", sweep.pk, config=config, search_end=None, **renamed, **described)
+        sweep = _sweep(store, sweep.pk)
+        for run in store.runs_of_sweep(sweep.pk):
+            store.update("runs", run.pk, parameters=json.dumps(renewed_parameters(run, new)))
+            if new.metric != old.metric:
+                points.copy_all(store, sweep, run)
+        for run in store.prior_runs(sweep.pk):
+            if run.sweep != sweep.pk:
+                self._adopt(store, sweep, run)
+        self._searches.pop(sweep.pk, None)
+        self.check_target(store, sweep)
+        seen, sweep = self._seen(store, sweep, sweep.parsed_config()), _sweep(store, sweep.pk)
+        if sweep.is_closed:
+            return
+        if new.run_cap is not None and seen.begun >= new.run_cap:
+            self._end_search(store, sweep, scheduler.SearchEnd.RUN_CAP)
+        elif seen.is_exhausted():
+            self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
 
     def set_sweep_state(self, store: Writer, sweep: Sweep, text: str) -> None:
         """Pause, resume, stop or cancel. Stopping lets living runs end by themselves, cancelling ends them."""
@@ -138,7 +179,7 @@ class Coordinator:
     def _adopt(self, store: Writer, sweep: Sweep, run: Run) -> list[str]:
         config = sweep.parsed_config()
         parameters, problems = fit(run.config_values(), config)
-        values = [value for _, value in points.points_of(store, run, config)]
+        values = [value for _, value in points_of(store, run, config)]
         if config.metric is not None and not values:
             problems.append(f"it has no finite {config.metric.name}")
         if run.sweep is None and run.project == sweep.project:

@@ -9,19 +9,14 @@ Values of history have the number of their row. Those of the summary have negati
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from amc_server.scheduling.metric_values import SUMMARY, points_of, summary_value
 from amc_server.store.logged_values import metric_points
 from amc_server.store.records import Run, Sweep
 from amc_server.store.writer import Writer
-from amc_sweeps.grammar.sweep_config import Metric, SweepConfig
-from amc_sweeps.runs.records import summary_number
-from amc_sweeps.values import as_finite
-
-SUMMARY = -(2**31)  # the number of the summary's first value
 
 
 def add_rows(
@@ -40,7 +35,7 @@ def add_summary(
 ) -> list[float]:
     """Store the value in a run's new summary unless its history has values, and return it."""
     metric = sweep.parsed_config().metric
-    value = _summary_value(summary, metric)
+    value = summary_value(summary, metric)
     if metric is None or value is None:
         return []
     last = store.last_point(run.pk)
@@ -57,16 +52,3 @@ def add_summary(
 def copy_all(store: Writer, sweep: Sweep, run: Run) -> None:
     """Copy a run's values again, after a change of the metric or of the run's sweep."""
     store.put_points(sweep.pk, run.pk, SUMMARY, run.history_lines, points_of(store, run, sweep.parsed_config()))
-
-
-def points_of(store: Writer, run: Run, config: SweepConfig) -> list[tuple[int, float]]:
-    """Return (number, value) of a run's values of a sweep's metric, from its history or else from its summary."""
-    rows = ((line.number, json.loads(line.body)) for line in store.numbered_history(run.pk))
-    value = _summary_value(json.loads(run.summary), config.metric)
-    return metric_points(rows, config) or ([] if value is None else [(SUMMARY, value)])
-
-
-def _summary_value(summary: Mapping[str, Any], metric: Metric | None) -> float | None:
-    if metric is None:
-        return None
-    return as_finite(summary_number(summary, metric.name, "maximize" if metric.goal == "maximize" else "minimize"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from amc_server.store.records import Run
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range, ends
 from amc_sweeps.grammar.sweep_config import Constant, Leaf, SweepConfig, flatten
@@ -54,6 +55,30 @@ def fit(values: Mapping[str, Any], config: SweepConfig) -> tuple[dict[str, Any],
             problems.append(f"its {name} is {value!r:.60}, which this sweep does not try")
         fitting.append((path, value if chosen is MISSING else chosen))
     return nest(fitting), problems
+
+
+def renewed_parameters(run: Run, config: SweepConfig) -> dict[str, Any]:
+    """Return the parameters of a sweep's run under another config of the sweep.
+
+    What the sweep has chosen stays, because the run may be handed out again. A parameter that the sweep did not have
+    gets the value of the run's own config: a run that trained with its default is a run of the new space.
+    """
+    values = run.config_values()
+    if run.origin == "prior":
+        return fit(values, config)[0]
+    parameters = run.swept_values()
+    for path, leaf in flatten(config.parameters):
+        name = ".".join(path)
+        value = look_up(values, name, MISSING)
+        if value is MISSING or look_up(parameters, name, MISSING) is not MISSING:
+            continue
+        inner: Any = parameters
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {}) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            chosen = _as_chosen(leaf, value)
+            inner[path[-1]] = value if chosen is MISSING else chosen
+    return parameters
 
 
 def _as_chosen(leaf: Leaf, value: Any) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from amc_server.scheduling.state_inference import Limits
-from amc_server.store.records import Member, Run
+from amc_server.store.records import Member, Run, Sweep
 from amc_sweeps.grammar.hyperband import BandDecision, runs_to_stop
 from amc_sweeps.grammar.sweep_config import SweepConfig
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -89,6 +89,21 @@ def reaches_target(config: SweepConfig, values: Iterable[float]) -> bool:
         return False
     sign, target = (1 if metric.goal == "maximize" else -1), metric.target
     return any(sign * value >= sign * target for value in values)
+
+
+def update_problem(sweep: Sweep, expected: str | None) -> str | None:
+    """Return why the sweep's config cannot be changed now, or None."""
+    if sweep.state is SweepState.CANCELED:
+        return (
+            f"sweep {sweep.id} was cancelled, so nothing was changed. Resume it first (amc-sweep resume {sweep.id}), "
+            "or create a new sweep."
+        )
+    if expected is not None and expected != sweep.config:
+        return (
+            f"the config of sweep {sweep.id} was changed in the meantime, so nothing was changed now. Look at the "
+            "changes again and repeat the command."
+        )
+    return None
 
 
 def early_stops(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amc_server.scheduling.quantiles import SMALLEST_U, quantile, share_below
+from amc_server.store.logged_values import swept_values
 from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
@@ -88,7 +89,8 @@ class Seen:
         """Add a run, whose parameters are a JSON text or None. Runs come in the order of their keys."""
         self.newest = run
         self.begun += is_begun
-        self.keys.add(value_key(json.loads(parameters or "{}")))
+        # By the present parameters: a run from before an update, or a queued one, may have others.
+        self.keys.add(value_key(swept_values(json.loads(parameters or "{}"), self.config)))
 
     def next_of_grid(self) -> Configuration | None:
         """Return the grid's first configuration that the sweep has not had; None for any other search."""
@@ -263,11 +265,9 @@ class _Space:
     def _trial(self, number: int, run: Observation, value: float | None) -> optuna.trial.FrozenTrial | None:
         from optuna.trial import TrialState, create_trial
 
-        try:
-            values = ((axis, functools.reduce(operator.getitem, axis.path, run.configuration)) for axis in self.axes)
-            params = {axis.name: axis.to_optuna(value) for axis, value in values}
-        except (ValueError, KeyError):
-            return None  # a prior run, or one from before an update of the sweep, outside the present space
+        params = self.params(run.configuration)
+        if params is None:
+            return None
         trial = create_trial(
             state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
             params=params,
@@ -276,6 +276,17 @@ class _Space:
         )
         trial.number = number
         return trial
+
+    def params(self, configuration: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return Optuna's values for a configuration; None where it lies outside of the space.
+
+        A prior run may lie there, and one from before an update of the sweep. Constants do not count.
+        """
+        try:
+            values = ((axis, functools.reduce(operator.getitem, axis.path, configuration)) for axis in self.axes)
+            return {axis.name: axis.to_optuna(value) for axis, value in values}
+        except (ValueError, KeyError, TypeError):  # TypeError: a nested parameter was a plain value before an update
+            return None
 
     def configuration(self, params: Mapping[str, Any]) -> Configuration:
         """Return the configuration for what Optuna suggests."""
@@ -294,6 +305,11 @@ def _space(config: SweepConfig) -> _Space:
             _spaces.pop(next(iter(_spaces)), None)
         cached = _spaces[id(config)] = (config, _Space(config))
     return cached[1]
+
+
+def lies_in_space(config: SweepConfig, configuration: Mapping[str, Any]) -> bool:
+    """Return whether bayes learns from a run with this configuration."""
+    return _space(config).params(configuration) is not None
 
 
 def _bayes(config: SweepConfig, runs: Sequence[Observation], rng: random.Random) -> Iterator[Configuration]:

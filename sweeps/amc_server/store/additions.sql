@@ -22,6 +22,16 @@ CREATE TABLE IF NOT EXISTS prior_runs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sweeps_of_prior_run ON prior_runs (run);
 
+-- The configs that a sweep had before its config was changed.
+CREATE TABLE IF NOT EXISTS sweep_updates (
+    pk INTEGER PRIMARY KEY,
+    sweep INTEGER NOT NULL REFERENCES sweeps ON DELETE CASCADE,
+    at REAL NOT NULL,
+    author TEXT,                   -- NULL: the client did not say
+    config TEXT NOT NULL           -- YAML, before this change
+) STRICT;
+CREATE INDEX IF NOT EXISTS updates_of_sweep ON sweep_updates (sweep);
+
 -- Of artifacts: further runs that logged the same content, and the client ids by which requests name a version.
 CREATE TABLE IF NOT EXISTS artifact_outputs (
     run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,

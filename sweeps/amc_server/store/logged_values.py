@@ -9,7 +9,7 @@ from typing import Any
 
 from amc_server.store.records import Line
 from amc_sweeps.grammar.sweep_config import SweepConfig, flatten
-from amc_sweeps.values import as_finite, look_up, nest
+from amc_sweeps.values import MISSING, as_finite, look_up, nest
 
 SAMPLES = 500  # rows of history when the client does not say how many
 LARGEST_STEP = 2**62  # SQLite holds 63 bits
@@ -34,9 +34,9 @@ def metric_points(rows: Iterable[tuple[int, Mapping[str, Any]]], config: SweepCo
 
 
 def swept_values(values: Mapping[str, Any], config: SweepConfig) -> dict[str, Any]:
-    """Return the part of a trial's config that the sweep would have chosen."""
-    pairs = ((path, look_up(values, ".".join(path))) for path, _ in flatten(config.parameters))
-    return nest((path, value) for path, value in pairs if value is not None)
+    """Return the part of a configuration that the sweep would have chosen."""
+    pairs = ((path, look_up(values, ".".join(path), MISSING)) for path, _ in flatten(config.parameters))
+    return nest((path, value) for path, value in pairs if value is not MISSING)
 
 
 def sampled(rows: Sequence[Any], samples: int | None) -> list[Any]:

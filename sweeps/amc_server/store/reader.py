@@ -22,6 +22,7 @@ from amc_server.store.records import (
     Run,
     StoredFile,
     Sweep,
+    SweepUpdate,
 )
 
 R = TypeVar("R", bound=Record)
@@ -92,6 +93,10 @@ class Reader:
     def sweep_by_key(self, pk: int) -> Sweep | None:
         """Return the sweep that a record or a global id points to."""
         return self._record(Sweep, "WHERE pk = ?", pk)
+
+    def sweep_updates(self, sweep: int) -> list[SweepUpdate]:
+        """Return the changes of the sweep's config, oldest first."""
+        return self._records(SweepUpdate, "WHERE sweep = ? ORDER BY pk", sweep)
 
     def count_sweeps(self) -> int:
         """Return how many sweeps were ever created (deleted ones with the highest key are not counted)."""
@@ -225,6 +230,11 @@ class Reader:
             values.append(_clamped(max_step))
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
         return [row[0] for row in self._rows(sql, *values, limit)]
+
+    def numbered_history(self, run: int) -> list[Line]:
+        """Return the run's history rows with their numbers, in the order of logging."""
+        sql = "SELECT line, body FROM history WHERE run = ? ORDER BY line"
+        return [Line(row[0], row[1]) for row in self._rows(sql, run)]
 
     def history_as_array(self, run: int, first: int, end: int) -> bytes | None:
         """Return the run's history rows ``first <= line < end`` as one JSON array, put together in SQLite.

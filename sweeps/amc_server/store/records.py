@@ -116,6 +116,19 @@ class Sweep(_Imported, Record):
 
 
 @dataclass(frozen=True)
+class SweepUpdate(Record):
+    """A change of a sweep's config."""
+
+    table = "sweep_updates"
+
+    pk: int
+    sweep: int
+    at: float
+    author: str | None
+    config: str  # YAML, before this change
+
+
+@dataclass(frozen=True)
 class Agent(Record):
     """A ``wandb agent`` that has registered with a sweep."""
 

@@ -138,10 +138,6 @@ class Writer(Reader):
             self.put_alias(max(remaining, key=lambda other: other.version or 0), LATEST)
         return [blob for blob in blobs if blob is not None]
 
-    def numbered_history(self, run: int) -> list[Line]:
-        """Return the run's history with its row numbers."""
-        return [Line(row[0], row[1]) for row in self._rows("SELECT line, body FROM history WHERE run = ?", run)]
-
     def put_file(self, run: int, *, name: str, blob: str, size: int, md5: str, updated_at: float) -> None:
         """Record a file; one of the same name is replaced."""
         self._connection.execute(

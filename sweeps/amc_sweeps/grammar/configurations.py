@@ -8,10 +8,10 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from amc_sweeps.grammar.distributions import Range, draw, steps
+from amc_sweeps.grammar.distributions import Range, draw, ends, steps
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, SweepConfig, flatten
 from amc_sweeps.number_formats import counted
-from amc_sweeps.values import nest
+from amc_sweeps.values import MISSING, is_number, look_up, nest
 
 MOST_GRID_RUNS = 10_000_000  # that a grid may come to; at a run a minute they take 19 years
 
@@ -52,8 +52,8 @@ class Grid:
     """
 
     def __init__(self, config: SweepConfig) -> None:
-        leaves = sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
-        self._axes = [(path, *_grid_axis(parameter)) for path, parameter in leaves]
+        self._leaves = sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
+        self._axes = [(path, *_grid_axis(parameter)) for path, parameter in self._leaves]
         self.size = math.prod(count for _, count, _ in self._axes)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -62,6 +62,9 @@ class Grid:
     def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
         """Yield every configuration once, in an order that follows from the seed."""
         return map(self.configuration, shuffled_numbers(self.size, random.Random(f"grid/{seed}")))
+
+    def __contains__(self, configuration: Mapping[str, Any]) -> bool:
+        return all(_is_on_axis(leaf, look_up(configuration, ".".join(path), MISSING)) for path, leaf in self._leaves)
 
     def configuration(self, number: int) -> dict[str, Any]:
         """Return the configuration of a number from 0 to ``size - 1``."""
@@ -90,6 +93,16 @@ def shuffled_numbers(size: int, rng: random.Random) -> Iterator[int]:
 def sample(config: SweepConfig, rng: random.Random) -> dict[str, Any]:
     """Draw one configuration at random, every parameter independently."""
     return nest((path, _draw(parameter, rng)) for path, parameter in flatten(config.parameters))
+
+
+def allows(parameter: Leaf, value: Any) -> bool:
+    """Return whether a parameter may have the value; of a range only the ends, and whole numbers, are checked."""
+    if isinstance(parameter, Range):
+        low, high = ends(parameter)
+        needs_whole = parameter.distribution == "int_uniform"
+        return is_number(value) and low <= value <= high and not (needs_whole and float(value) % 1)
+    allowed = (parameter.value,) if isinstance(parameter, Constant) else parameter.values
+    return value_key(value) in {value_key(item) for item in allowed}
 
 
 def value_key(value: Any) -> str:
@@ -138,6 +151,16 @@ def _grid_axis(parameter: Leaf) -> tuple[int, Callable[[int], Any]]:
         return value if isinstance(value, int) else float(f"{value:.12g}")
 
     return math.ceil((parameter.max - parameter.min) / step - 1e-9), value_at  # (1.1 - 0.5) / 0.2 exceeds 3
+
+
+def _is_on_axis(parameter: Leaf, value: Any) -> bool:
+    if value is MISSING or not isinstance(parameter, Range):
+        return value is not MISSING and allows(parameter, value)
+    if not is_number(value):
+        return False
+    count, value_at = _grid_axis(parameter)
+    place = round((value - parameter.min) / (parameter.q or 1.0))
+    return 0 <= place < count and value_key(value_at(place)) == value_key(value)
 
 
 def _draw(parameter: Leaf, rng: random.Random) -> Any:

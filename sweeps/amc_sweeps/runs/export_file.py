@@ -102,6 +102,19 @@ _NUMBER: _Check = (
 )
 _MAPPING: _Check = (_is_mapping, "a mapping; dates in it are quoted")
 
+
+def _are_updates(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, Mapping)
+        and item.keys() - {"author"} == {"at", "config"}
+        and item["at"] is not None
+        and _TIME[0](item["at"])
+        and _TEXT[0](item.get("author"))
+        and _is_mapping(item["config"])
+        for item in value
+    )
+
+
 SWEEP_FIELDS: Mapping[str, _Check] = {
     "id": _ID,
     "config": (_is_mapping, "a mapping: the sweep's YAML; dates in it are quoted"),
@@ -111,6 +124,7 @@ SWEEP_FIELDS: Mapping[str, _Check] = {
     "created_at": _TIME,
     "seed": (is_seed, SEEDS),
     "shuffle": (lambda value: isinstance(value, bool), "true or false"),
+    "updates": (_are_updates, "a list of {at: a time, author: a text or null, config: the sweep's YAML before it}"),
 }
 RUN_FIELDS: Mapping[str, _Check] = {
     "id": _ID,

@@ -77,6 +77,18 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class SweepUpdate:
+    """A change of a sweep's config while the sweep was there."""
+
+    at: datetime | None
+    author: str | None
+    config: Mapping[str, Any]  # before the change
+
+    def __post_init__(self) -> None:
+        _make_printable(self, "author", "config")
+
+
+@dataclass(frozen=True)
 class SweepRecord:
     """A sweep with its runs in the order of their creation, or runs of a project that belong to no sweep."""
 
@@ -96,13 +108,14 @@ class SweepRecord:
     )
     description: str = ""
     claims: tuple[Claim, ...] = ()  # in its description and its runs' notes, see amc_sweeps.runs.claims
+    updates: tuple[SweepUpdate, ...] = ()  # oldest first
     runs_total: int | None = None  # if the records are known to be fewer: "4 documented of 12"
 
     def __post_init__(self) -> None:
         _make_printable(self, "sweep_id", "entity", "project", "config", "state", "name", "description")
 
 
-def _make_printable(record: RunRecord | SweepRecord, *names: str) -> None:
+def _make_printable(record: RunRecord | SweepRecord | SweepUpdate, *names: str) -> None:
     """Escape control characters in what reports and commands print."""
     for name in names:
         object.__setattr__(record, name, printable(getattr(record, name)))

@@ -115,7 +115,7 @@ def stored(server: InProcessServer) -> tuple[dict[str, Any], dict[str, Any]]:
         assert sweep is not None
         record = store.run(sweep.project, "run1")
         assert record is not None
-        return dict(sweep_record(sweep)), dict(run_record(store, record))
+        return dict(sweep_record(store, sweep)), dict(run_record(store, record))
 
 
 def test_an_imported_living_run_has_crashed_and_keeps_its_exported_state_until_it_continues(

@@ -137,7 +137,7 @@ def exported(server: InProcessServer, sweep: str) -> dict[str, Any]:
     with server.storage.read() as store:
         stored = store.sweep_by_id(sweep)
         assert stored is not None
-        return {**sweep_record(stored), "state": stored.state.value}
+        return {**sweep_record(store, stored), "state": stored.state.value}
 
 
 def test_an_imported_sweep_continues_the_sequence(tmp_path: Path, server: InProcessServer) -> None:
