@@ -16,6 +16,7 @@ from amc_agents.sweep_control import query_sweep
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.runs.sweep_changes import SweepChange, sweep_changes
 from amc_sweeps.values import as_finite, printable
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Status:
     epochs_saved: int | None  # by Hyperband, compared with every stopped run going to its planned end
     time_left: TimeLeft
     unread: int  # runs whose history could not be read
+    changes: tuple[SweepChange, ...] = ()  # of the sweep's config
     search: Mapping[str, Any] = field(default_factory=dict)  # method, seed, shuffle; empty: the server does not tell
 
     @property
@@ -128,6 +130,14 @@ class Status:
                 "shuffle": self.search.get("shuffle"),
                 "is_over": self.is_over,
             },
+            "updates": [
+                {
+                    "at": change.update.at.isoformat() if change.update.at else None,
+                    "author": change.update.author,
+                    "changes": change.changes,
+                }
+                for change in self.changes
+            ],
             "runs": {
                 "total": self.runs,
                 "prior": self.prior_runs,
@@ -246,6 +256,7 @@ def summarise(
             agents=sum(agent.is_alive for agent in agents),
         ),
         unread=len(analysed.unread),
+        changes=tuple(sweep_changes(record)),
     )
 
 

@@ -17,6 +17,7 @@ from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
+from amc_agents.commands.update import update_command
 from amc_sweeps.backend.options import InterruptibleCommand
 
 
@@ -45,6 +46,6 @@ def main() -> None:
 for _command in (
     *(agent_command, backup_command, cancel_command, create_command, demo_command, doctor_command, export_command),
     *(import_command, list_command, pause_command, repeat_command, resume_command, serve_command, status_command),
-    stop_command,
+    *(stop_command, update_command),
 ):
     main.add_command(_command)

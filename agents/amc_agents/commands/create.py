@@ -73,9 +73,9 @@ def create_command(
 
     Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
-    preflight = check_sweep(_read(file), source=str(file))
+    preflight = check_sweep(read_sweep_file(file), source=str(file))
     if preflight.sweep is None or preflight.problems:
-        _report(preflight, file)
+        report(preflight, file)
         refuse(f"{file}: {counted(len(preflight.problems), 'problem')}; nothing was registered")
     method = preflight.sweep.method
     if shuffle and method != "grid":
@@ -83,9 +83,9 @@ def create_command(
     if seed is not None and method == "grid" and not shuffle:
         warning = "warning: --seed has no effect, because a grid without --shuffle has one order"
         click.secho(warning, fg="yellow", err=True)
-    facts = {**_facts(preflight), "seed": seed, "shuffle": shuffle}
+    facts = {**preflight_facts(preflight), "seed": seed, "shuffle": shuffle}
     if dry_run:
-        _report(preflight, file)
+        report(preflight, file)
         if as_json:
             click.echo(json.dumps(facts, indent=2))
         return
@@ -95,7 +95,7 @@ def create_command(
             f"{backend.base_url} is not an embedded server, and other W&B servers take no --seed and no --shuffle; "
             "nothing was registered. amc-sweep serve starts an embedded server"
         )
-    _report(preflight, file)
+    report(preflight, file)
     sweep: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
@@ -109,7 +109,8 @@ def create_command(
         click.echo(agent)
 
 
-def _read(file: Path) -> str:
+def read_sweep_file(file: Path) -> str:
+    """Return the text of a sweep file, or refuse one that cannot be read."""
     try:
         return read_file(file, MOST_SWEEP_BYTES)
     except (OSError, TextError) as error:
@@ -117,7 +118,8 @@ def _read(file: Path) -> str:
         raise Refusal(f"{file}: cannot be read: {reason}") from error
 
 
-def _report(preflight: Preflight, file: Path) -> None:
+def report(preflight: Preflight, file: Path) -> None:
+    """Print on stderr what is wrong with a sweep file, what may be, and what it would do."""
     for problem in preflight.problems:
         click.secho(f"{file}: problem: {problem}", fg="red", err=True)
     for warning in preflight.warnings:
@@ -134,7 +136,8 @@ def _report(preflight: Preflight, file: Path) -> None:
         click.echo(f"{file}: Hyperband judges runs at epochs {', '.join(map(str, preflight.bands_epochs))}", err=True)
 
 
-def _facts(preflight: Preflight) -> dict[str, Any]:
+def preflight_facts(preflight: Preflight) -> dict[str, Any]:
+    """Return what is known of a checked sweep file, for --json."""
     return {
         "configurations": preflight.configurations,
         "bands_epochs": list(preflight.bands_epochs),

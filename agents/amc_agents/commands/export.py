@@ -17,6 +17,7 @@ from amc_core.files import write_whole
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
+from amc_sweeps.bounded_texts import read_yaml
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs import export_file
 from amc_sweeps.values import as_number
@@ -33,7 +34,8 @@ _FACTS = (
 )
 _SWEEP_FACTS_QUERY = """
 query SweepFacts($entity: String, $project: String, $sweep: String!) {
-  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { unknownFacts seed shuffle } }
+  project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) {
+    unknownFacts seed shuffle updates { at author config } } }
 }
 """
 _FACTS_QUERY = """
@@ -150,11 +152,14 @@ def _sweep(sweep: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
             record[name] = sent[key]
     record |= {name: facts[name] for name in ("seed", "shuffle") if facts.get(name) is not None}
     record["config"] = dict(sweep.config)
+    updates = [{**update, "config": read_yaml(update["config"])[0]} for update in facts.get("updates", ())]
+    if updates:
+        record["updates"] = updates
     return dict(export_file.without_unknown(record, facts.get("unknownFacts") or ()))
 
 
 def _facts_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> dict[str, Any]:
-    """Return what an embedded server tells beyond W&B's schema: its search's seed, and what an import lacked."""
+    """Return what an embedded server tells beyond W&B's schema: seed, changes of the config, what an import lacked."""
     try:
         answer = send_query(api, _SWEEP_FACTS_QUERY, entity=entity, project=project, sweep=sweep_id)
         return dict(answer["project"]["sweep"])

@@ -38,8 +38,8 @@ def status_command(sweep: str, watch: bool, every: float, as_json: bool, choice:
     amc-sweep status 94fqx0gz --watch && amc-analyze 94fqx0gz
     amc-sweep status 94fqx0gz --json | jq .time_left.seconds
 
-    --json: {schema, version, read_at, sweep, runs, best, agents, failures_by_host, epochs, time_left}; times are
-    seconds, accuracies fractions, null is unknown.
+    --json: {schema, version, read_at, sweep, updates, runs, best, agents, failures_by_host, epochs, time_left}; times
+    are seconds, accuracies fractions, null is unknown.
 
     Exit codes: 0 shown (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
@@ -122,6 +122,7 @@ def as_lines(status: Status) -> list[str]:
     lines = [f"{status.name} ({status.path}): {status.state.lower()}{goal}"]
     if status.url:
         lines.append(f"  {status.url}")
+    lines += _changes(status)
     lines.append(f"Runs      {_runs(status)}")
     if status.seed is not None:
         lines.append(f"Seed      {status.seed}{', of the order of the grid' if status.is_shuffled else ''}")
@@ -146,6 +147,14 @@ def _runs(status: Status) -> str:
     states = f": {_counts(status.by_state)}" if status.by_state else ""
     prior = f", {status.prior_runs} of them prior" if status.prior_runs and states else ""
     return f"{status.runs}{expected}{states}{prior}"
+
+
+def _changes(status: Status) -> list[str]:
+    if not status.changes:
+        return []
+    last = status.changes[-1]
+    earlier = f", {counted(len(status.changes), 'change')} in all" if len(status.changes) > 1 else ""
+    return [f"Changed   {last.words}{earlier}", *(f"            {line}" for line in last.changes[:MOST_LINES])]
 
 
 def _best(status: Status) -> str:
