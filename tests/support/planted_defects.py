@@ -13,7 +13,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Rule
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
-from amc_sweeps.runs.records import Metric
+from amc_sweeps.runs.records import Metric, SweepUpdate
 
 N = 30
 MIXED = Setting(N, crash=0.1, hyperband=False)
@@ -86,6 +86,12 @@ def _label_sets(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     runs[2].config["snr_min_db"] = -20
     return simulated_sweep(runs)
+
+
+def _space_changed(rng: np.random.Generator) -> AnalysedSweep:
+    analysed = simulated_sweep(simulate(Setting(N), rng))
+    before = {**analysed.config, "parameters": {**analysed.config["parameters"], "label_smoothing": {"value": 0.1}}}
+    return replace(analysed, record=replace(analysed.record, updates=(SweepUpdate(None, None, before),)))
 
 
 def _never_sampled(rng: np.random.Generator) -> AnalysedSweep:
@@ -207,6 +213,7 @@ PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.SELECT_METRIC_MISMATCH: _select_mismatch,
     Rule.TEST_USED_FOR_RANKING: _ranked_by_test,
     Rule.LABEL_SETS_DIFFER: _label_sets,
+    Rule.SPACE_CHANGED: _space_changed,
     Rule.NEVER_SAMPLED_VALUE: _never_sampled,
     Rule.ZERO_VARIANCE_PARAM: _zero_variance,
     Rule.RECOMMENDATION_OUTSIDE_DATA: _recommendation,
@@ -234,6 +241,7 @@ SUBJECTS: Mapping[Rule, str] = {
     Rule.SELECT_METRIC_MISMATCH: "run0000",
     Rule.TEST_USED_FOR_RANKING: "simulated",
     Rule.LABEL_SETS_DIFFER: "run0002",
+    Rule.SPACE_CHANGED: "label_smoothing",
     Rule.NEVER_SAMPLED_VALUE: "dropout=0.5",
     Rule.ZERO_VARIANCE_PARAM: "curriculum",
     Rule.RECOMMENDATION_OUTSIDE_DATA: "max_lr=0.05",

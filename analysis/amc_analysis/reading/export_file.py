@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from amc_analysis.reading.reader import assemble
+from amc_analysis.reading.serialisation import read_update
 from amc_analysis.reading.sources import Selection, SweepMetadata, run_record
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import with_history
@@ -37,6 +38,7 @@ def records_of(
             state=sweep.get("state", ""),
             name=sweep.get("name") or sweep["id"],
             description=sweep.get("description") or "",
+            updates=tuple(map(read_update, sweep.get("updates", ()))),
         )
         for sweep in export.sweeps
     ]

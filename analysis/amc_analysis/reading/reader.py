@@ -131,9 +131,8 @@ def assemble(
     Raises:
         MetricError: see choose_metric and common_metric.
     """
-    config = dict(sweep.config)
-    if isinstance(config.get("parameters"), Mapping):
-        config["parameters"] = _with_current_words(config["parameters"])
+    config = _config_with_current_words(sweep.config)
+    updates = tuple(replace(update, config=_config_with_current_words(update.config)) for update in sweep.updates)
     kind: Literal["sweep", "project", "runs"] = "sweep"
     if selection.sweep_id is None:
         kind = "project" if selection.run_ids is None else "runs"
@@ -143,7 +142,12 @@ def assemble(
         ranked_by = choose_metric(config, metric, goal)
     described = _recorded(sweep.description)
     texts = [described, *(_recorded(run.notes, run.run_id) for run in runs)]
-    metadata = {**vars(sweep), "config": config, "name": sweep.name or (sweep.project if kind == "project" else "")}
+    metadata = {
+        **vars(sweep),
+        "config": config,
+        "updates": updates,
+        "name": sweep.name or (sweep.project if kind == "project" else ""),
+    }
     return SweepRecord(
         **metadata,
         metric=ranked_by,
@@ -166,6 +170,12 @@ def _current_words(name: str, value: Any) -> Any:
 
 def _with_current_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _current_words(name, value) for name, value in values.items()}
+
+
+def _config_with_current_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = config.get("parameters")
+    current = {"parameters": _with_current_words(parameters)} if isinstance(parameters, Mapping) else {}
+    return {**config, **current}
 
 
 def _recorded(text: str, run_id: str | None = None) -> RecordedClaims | None:

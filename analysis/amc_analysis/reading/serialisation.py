@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from amc_analysis.reading.sources import SweepMetadata
 from amc_sweeps.grammar.hyperband import BandDecision
-from amc_sweeps.runs.records import RunRecord, parse_time
+from amc_sweeps.runs.records import RunRecord, SweepUpdate, parse_time
 
 _FROM_HISTORY = {"points", "history", "not_finite"}  # computed again from the history
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}
@@ -39,9 +40,20 @@ def run_from_json(content: Mapping[str, Any]) -> RunRecord:
 
 def sweep_to_json(sweep: SweepMetadata) -> dict[str, Any]:
     """Return a sweep's fields."""
-    return {**asdict(sweep), "updated_at": sweep.updated_at.isoformat() if sweep.updated_at else None}
+    updates = [{**asdict(update), "at": _iso(update.at)} for update in sweep.updates]
+    return {**asdict(sweep), "updated_at": _iso(sweep.updated_at), "updates": updates}
 
 
 def sweep_from_json(content: Mapping[str, Any]) -> SweepMetadata:
     """Return the sweep that ``sweep_to_json`` wrote."""
-    return SweepMetadata(**{**content, "updated_at": parse_time(content["updated_at"])})
+    updates = tuple(read_update(update) for update in content.get("updates", ()))
+    return SweepMetadata(**{**content, "updated_at": parse_time(content["updated_at"]), "updates": updates})
+
+
+def read_update(content: Mapping[str, Any]) -> SweepUpdate:
+    """Return a change of a sweep's config from JSON or from an export file."""
+    return SweepUpdate(parse_time(content.get("at")), content.get("author"), content["config"])
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None

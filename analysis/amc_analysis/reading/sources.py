@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from amc_analysis.runs.history import History
 from amc_sweeps.grammar.hyperband import BandDecision
-from amc_sweeps.runs.records import RunRecord, parse_time
+from amc_sweeps.runs.records import RunRecord, SweepUpdate, parse_time
 
 SEVERAL_PROJECTS = "these runs are of several projects: give the runs of one project at a time"
 MAX_FILE_BYTES = 4 * 1024**2  # a larger file of a run is not read
@@ -53,6 +53,7 @@ class SweepMetadata:
     url: str | None = None
     description: str = ""
     updated_at: datetime | None = None
+    updates: tuple[SweepUpdate, ...] = ()
 
 
 @dataclass(frozen=True)

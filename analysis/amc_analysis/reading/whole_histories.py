@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from amc_analysis.reading.serialisation import read_update
 from amc_analysis.reading.sources import (
     MAX_FILE_BYTES,
     HistoryPosition,
@@ -98,6 +99,7 @@ class BulkSource:
             return SweepMetadata(entity, project, url=page)
         try:
             config, _ = read_yaml(sweep["config"])
+            updates = [{**update, "config": read_yaml(update["config"])[0]} for update in sweep.get("updates", ())]
         except (yaml.YAMLError, TextError) as error:
             raise SweepUnreadableError(f"the config of sweep {sweep['id']} cannot be read: {error}") from error
         return SweepMetadata(
@@ -110,6 +112,7 @@ class BulkSource:
             url=f"{page}/sweeps/{sweep['id']}",
             description=sweep["description"] or "",
             updated_at=parse_time(sweep["updated_at"]),
+            updates=tuple(map(read_update, updates)),
         )
 
     def _updates(

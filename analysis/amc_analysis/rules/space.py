@@ -13,11 +13,34 @@ from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
+from amc_sweeps.runs.sweep_changes import sweep_changes
 from amc_sweeps.values import look_up
 
 DRAWS_EACH = 3  # mean number of runs per value; a running sweep with fewer may still draw a missing value
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}
+MOST_CHANGES = 6  # shown
 NEAR = 1e-9  # relative rounding error of a range's end
+
+
+def space_changed(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report that a sweep's parameters or method were changed after some of its runs had begun."""
+    for change in sweep_changes(analysed.record):
+        at = change.update.at
+        times = [entry.run.created_at for entry in analysed.ranked]
+        before = sum(at is None or time is None or time <= at for time in times)
+        if not change.has_other_space or not before:
+            continue
+        yield Finding(
+            rule=Rule.SPACE_CHANGED,
+            severity=Severity.WARNING,
+            subjects=change.parameters or (analysed.record.sweep_id,),
+            numbers={"at": at.isoformat() if at else None, "before": before, "runs": len(times)},
+            evidence=f"The sweep was changed {change.words}, after {before} of its {counted(len(times), 'run')} had "
+            f"begun: {listed(change.changes, most=MOST_CHANGES)}.",
+            consequence="The runs before and after it were drawn from different spaces, so a difference between values "
+            "may come from the change. Compare values among the runs of one space, and check this before you use the "
+            "next sweep.",
+        )
 
 
 def never_sampled_value(analysed: AnalysedSweep) -> Iterator[Finding]:
