@@ -27,8 +27,23 @@ REGRESSION_LOSSES: frozenset[str] = frozenset({"ordinal", "smooth_l1", "l1"})
 # The largest seed of torch's generators and of JSON readers.
 _LARGEST_SEED = 2**63 - 1
 
-# Networks of amc_core itself: one for images of any size (123 thousand parameters), and one for samples along time.
-OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", "iq_convnet")
+# Networks for samples along time, with the representation that each takes. All other networks take images.
+SIGNAL_NETWORKS: Mapping[str, str] = {
+    "iq_convnet": "iq",
+    "lstm2": "amplitude_phase",
+    "gru2": "iq",
+    "petcgdnn": "iq",
+    "mcldnn": "iq",
+    "iq_resnet": "iq",
+    "iq_transformer": "iq",
+}
+SIGNAL_REPRESENTATIONS: frozenset[str] = frozenset(SIGNAL_NETWORKS.values())
+
+# Networks with LSTM or GRU layers.
+RECURRENT_NETWORKS: frozenset[str] = frozenset({"lstm2", "gru2", "petcgdnn", "mcldnn"})
+
+# Networks of amc_core itself; any other name is one of timm's.
+OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", *SIGNAL_NETWORKS)
 
 
 class ConfigError(ValueError):
@@ -97,7 +112,7 @@ class TrialConfig:
     representation: str = _field(
         "constellation",
         "what the model sees of a frame",
-        choices=("constellation", "constellation_psd", "synced", "iq"),
+        choices=("constellation", "constellation_psd", "synced", "iq", "amplitude_phase"),
     )
     image_size: int = _field(64, "side of the image, pixels", minimum=16, maximum=224)
     histogram_range: float | str = _field(
@@ -110,14 +125,20 @@ class TrialConfig:
     histogram_norm: str = _field("none", "per-image normalisation; max hides the SNR", choices=("none", "max"))
 
     # model
-    model_type: str = _field("resnet50", "timm name, an alias such as vit_b_16, amc_convnet, or iq_convnet")
+    model_type: str = _field(
+        "resnet50",
+        "timm name, an alias such as vit_b_16, or amc_convnet, for images; for representation iq "
+        "iq_convnet, gru2, petcgdnn, mcldnn, iq_resnet or iq_transformer; for amplitude_phase lstm2",
+    )
     pretrained: bool = _field(False, "start from ImageNet weights (fetched from a hub)")
     snr_layer: str = _field(
         "standard",
         "head of the SNR task",
         choices=("standard", "bottleneck_64", "bottleneck_128", "regression"),
     )
-    dropout: float = _field(0.5, "dropout before both heads", minimum=0, maximum=0.95)
+    dropout: float = _field(
+        0.5, "dropout before both heads; mcldnn and iq_resnet have it one layer earlier, too", minimum=0, maximum=0.95
+    )
 
     # loss
     snr_loss: str = _field(
@@ -181,7 +202,7 @@ class TrialConfig:
     # machine
     seed: int = _field(0, "seed of weights, shuffling and dropout", minimum=0, maximum=_LARGEST_SEED)
     amp: bool = _field(True, "mixed precision on CUDA")
-    compile: bool = _field(False, "torch.compile the model")
+    compile: bool = _field(False, "torch.compile the model; recurrent networks run uncompiled, and say so")
 
     # start
     init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")
@@ -334,23 +355,39 @@ def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
             f"snr_loss: {config.snr_loss} needs a class per level, snr_layer regression has none; allowed: {allowed}"
         )
     for name in ("histogram_range", "histogram_norm"):
-        if config.representation in {"synced", "iq"} and getattr(config, name) != FIELDS[name].default:
+        if (
+            config.representation in {"synced", *SIGNAL_REPRESENTATIONS}
+            and getattr(config, name) != FIELDS[name].default
+        ):
             problems.append(
                 f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
                 f"at {FIELDS[name].default}"
             )
     # A value that does not fit the other field's default is refused, too.
-    if {"representation", "model_type"} & names and (config.representation == "iq") != (
-        config.model_type == "iq_convnet"
-    ):
-        takes = "samples" if config.model_type == "iq_convnet" else "images"
-        problems.append(
-            f"model_type: {config.model_type} takes {takes}, not representation {config.representation}; "
-            "iq goes with iq_convnet, and only with it"
-        )
+    if {"representation", "model_type"} & names:
+        problems.extend(_input_problems(config))
+    if config.pretrained and config.model_type in OWN_NETWORKS and {"pretrained", "model_type"} & names:
+        problems.append(f"pretrained: {config.model_type} has no ImageNet weights; use pretrained: false")
     if config.init_from is not None and config.resume_from is not None:
         problems.append("resume_from: continues a trial, init_from starts a new one; give one of them")
     return problems
+
+
+def _input_problems(config: TrialConfig) -> list[str]:
+    """Return the problem of a network that does not take the representation, with one that fits."""
+    takes = SIGNAL_NETWORKS.get(config.model_type)
+    if takes is not None and takes != config.representation:
+        return [
+            f"representation: {config.representation} was given, but model_type {config.model_type} takes {takes}; "
+            f"write representation: {takes}"
+        ]
+    if takes is None and config.representation in SIGNAL_REPRESENTATIONS:
+        fitting = [name for name, representation in SIGNAL_NETWORKS.items() if representation == config.representation]
+        return [
+            f"model_type: {config.model_type} takes images, but representation {config.representation} gives samples; "
+            f"networks that take it: {', '.join(fitting)}"
+        ]
+    return []
 
 
 def _spec(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> FieldSpec:

@@ -38,7 +38,7 @@ def show_command(
 
     from amc_core.audit.ceilings import estimate_snr_db
     from amc_core.commands.frame_picture import frame_picture
-    from amc_core.config import TrialConfig
+    from amc_core.config import SIGNAL_REPRESENTATIONS, TrialConfig
     from amc_core.inputs.representations import Representation
 
     with open_file(file) as data:
@@ -62,7 +62,7 @@ def show_command(
         label = f"{CLASSES[data.column_N[row]]} at {data.snr_db_N[row]} dB"
     images = []
     for name in FIELDS["representation"].choices:
-        if name == "iq":  # the trace shows these samples
+        if name in SIGNAL_REPRESENTATIONS:  # the trace shows these samples
             continue
         config = TrialConfig(representation=name, image_size=image_size, histogram_range=histogram_range)
         image_CHW = Representation(config)(torch.from_numpy(frame_BTC))[0].numpy()

@@ -1,7 +1,7 @@
 """From IQ to the model's input, on the device of the frames.
 
-torch computes every representation on every device. On the CPU, numba's machine code computes ``constellation`` and
-``synced``, except for ``histogram_range: auto``.
+torch computes every representation on every device. On the CPU, numba's machine code computes ``constellation``,
+``synced`` and ``amplitude_phase``, except for ``histogram_range: auto``.
 
 In names: B frames, T = 1024 samples, C = channels (2 for I and Q), H = W = image_size, K symbols, F frequencies.
 """
@@ -15,8 +15,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from amc_core.config import TrialConfig
+from amc_core.config import SIGNAL_REPRESENTATIONS, TrialConfig
 from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.inputs.amplitude_phase import amplitude_phase
 from amc_core.inputs.histogram import histogram, power, scaled, spread_points
 from amc_core.inputs.spectrum import WELCH_LENGTH, log_spectrum, welch
 from amc_core.inputs.synchronisation import (
@@ -31,18 +32,18 @@ from amc_core.inputs.synchronisation import (
     symbols,
 )
 
-CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2}
+CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2, "amplitude_phase": 2}
 
 
 def input_shape(config: TrialConfig) -> tuple[int, ...]:
-    """Return the shape of one frame's model input: (C, H, W), or (2, 1024) for iq."""
-    if config.representation == "iq":
+    """Return the shape of one frame's model input: (C, H, W), or (2, 1024) for samples."""
+    if config.representation in SIGNAL_REPRESENTATIONS:
         return (2, FRAME_LENGTH)
     return (CHANNELS[config.representation], config.image_size, config.image_size)
 
 
 class Representation(nn.Module):
-    """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device, or to (B, 2, 1024) for iq.
+    """Map frames (B, 1024, 2) float32 to images (B, C, H, W) float32 on the same device, or to samples (B, 2, 1024).
 
     Every representation first scales the frame to unit power, so that the receiver's gain does not matter.
 
@@ -56,6 +57,7 @@ class Representation(nn.Module):
       points that are shared among the four nearest pixels. It assumes 8 samples per symbol and root-raised-cosine
       pulses; tests/benchmarks/results/input_study.md measures it on such synthetic frames.
     - ``iq``: I and Q.
+    - ``amplitude_phase``: amplitudes of norm 1, and phases divided by pi; see amplitude_phase.py.
 
     A frame with NaN or infinite samples gives zeros and is counted in ``bad_frames``. That tensor is on the device, and
     reading it waits for the GPU.
@@ -83,9 +85,9 @@ class Representation(nn.Module):
     def forward(self, iq_BTC: Tensor) -> Tensor:
         """Return the model's input, without waiting for the device."""
         if self._compiled and iq_BTC.device.type == "cpu" and iq_BTC.dtype == torch.float32:
-            image_BCHW = self._by_numba(iq_BTC.contiguous())
-            if image_BCHW is not None:
-                return image_BCHW
+            input_BX = self._by_numba(iq_BTC.contiguous())
+            if input_BX is not None:
+                return input_BX
         power_B = power(iq_BTC)
         finite_B = torch.isfinite(power_B)  # one bad sample makes the power bad
         self.bad_frames += (~finite_B).sum()
@@ -93,6 +95,8 @@ class Representation(nn.Module):
         iq_BTC = torch.where(finite_B[:, None, None], scaled(iq_BTC, power_B), 0.0)
         if self._config.representation == "iq":
             return iq_BTC.transpose(1, 2).contiguous()
+        if self._config.representation == "amplitude_phase":
+            return amplitude_phase(iq_BTC)
         make = self._synced if self._config.representation == "synced" else self._constellation
         return torch.where(finite_B[:, None, None, None], make(iq_BTC), 0.0)
 
@@ -126,21 +130,27 @@ class Representation(nn.Module):
         if config.representation == "synced":
             from amc_core.inputs.cpu_synced import synced_images
 
-            image_BCHW, bad_B = synced_images(
+            input_BX, bad_B = synced_images(
                 iq_BTC, response_F=self._filter, search_KM=self._search, window=self._hann, size=config.image_size
             )
         elif config.representation == "constellation" and not isinstance(config.histogram_range, str):
             from amc_core.inputs.cpu_histogram import log_histogram
 
-            image_BCHW = torch.empty(len(iq_BTC), 1, config.image_size, config.image_size)
+            input_BX = torch.empty(len(iq_BTC), 1, config.image_size, config.image_size)
             bad_B = torch.empty(len(iq_BTC), dtype=torch.bool)
-            log_histogram(iq_BTC.numpy(), image_BCHW[:, 0].numpy(), bad_B.numpy(), config.histogram_range)
+            log_histogram(iq_BTC.numpy(), input_BX[:, 0].numpy(), bad_B.numpy(), config.histogram_range)
             if config.histogram_norm == "max":
-                image_BCHW /= image_BCHW.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+                input_BX /= input_BX.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+        elif config.representation == "amplitude_phase":
+            from amc_core.inputs.cpu_amplitude_phase import amplitudes_and_phases
+
+            input_BX = torch.empty(len(iq_BTC), 2, iq_BTC.shape[1])
+            bad_B = torch.empty(len(iq_BTC), dtype=torch.bool)
+            amplitudes_and_phases(iq_BTC.flatten(1).numpy(), input_BX.flatten(1).numpy(), bad_B.numpy())
         else:
             return None
         self.bad_frames += bad_B.sum()
-        return image_BCHW
+        return input_BX
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""A backbone from timm or from own_networks.py, with one head for the modulation and one for the SNR.
+"""A backbone from timm or one of this project's own, with one head for the modulation and one for the SNR.
 
-In names: B frames, X the shape of one frame's input, which is (C, H, W) for images and (2, 1024) for IQ, D features, K
-classes of a task.
+In names: B frames, X the shape of one frame's input, which is (C, H, W) for images and (2, 1024) for samples, D
+features, K classes of a task.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfig
+from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.inputs.representations import CHANNELS, input_shape
+from amc_core.models.iq_networks import IqResNet, IqTransformer
 from amc_core.models.own_networks import AmcConvNet, IqConvNet
+from amc_core.models.recurrent_networks import Gru2, Lstm2, Mcldnn, PetCgdnn
 
 _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 
@@ -73,11 +76,32 @@ def _snr_head(snr_layer: str, n_features: int, n_levels: int) -> nn.Module:
 
 
 def _own_network(config: TrialConfig) -> tuple[nn.Module, int]:
-    if config.pretrained:
-        raise ConfigError([f"pretrained: {config.model_type} has no ImageNet weights; use pretrained: false"])
-    if config.model_type == "iq_convnet":
-        return IqConvNet(), IqConvNet.n_features
-    return AmcConvNet(CHANNELS[config.representation]), AmcConvNet.n_features
+    network = _build_own_network(config)
+    return network, network.n_features
+
+
+def _build_own_network(
+    config: TrialConfig,
+) -> AmcConvNet | IqConvNet | Lstm2 | Gru2 | PetCgdnn | Mcldnn | IqResNet | IqTransformer:
+    match config.model_type:
+        case "amc_convnet":
+            return AmcConvNet(CHANNELS[config.representation])
+        case "iq_convnet":
+            return IqConvNet()
+        case "lstm2":
+            return Lstm2()
+        case "gru2":
+            return Gru2()
+        case "petcgdnn":
+            return PetCgdnn(FRAME_LENGTH)
+        case "mcldnn":
+            return Mcldnn(config.dropout)
+        case "iq_resnet":
+            return IqResNet(FRAME_LENGTH, config.dropout)
+        case "iq_transformer":
+            return IqTransformer(FRAME_LENGTH)
+        case name:
+            raise ValueError(f"{name} is in OWN_NETWORKS, but nothing builds it")
 
 
 def _timm_network(config: TrialConfig) -> tuple[nn.Module, int]:

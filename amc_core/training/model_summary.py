@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,16 +109,34 @@ def summarise(config: TrialConfig) -> Summary:
 def count_macs(model: nn.Module, input_BX: Tensor) -> dict[str, int]:
     """Return multiply-accumulates of a forward pass by module path; the total is under ''.
 
-    Matrix products, convolutions and attention are counted; sums, norms and activations are not, as usual.
+    Matrix products, convolutions, attention and recurrent layers are counted; sums, norms and activations are not, as
+    usual.
     """
     # The counter does not know the CPU's fused attention kernel; SDPBackend.MATH uses two matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _flop_counter() as counter:
         model(input_BX)
     root = type(model).__name__
     counts = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
     return {"": counter.get_total_flops() // 2} | {
         name.removeprefix(f"{root}."): count for name, count in counts.items() if name.startswith(f"{root}.")
     }
+
+
+def _flop_counter() -> FlopCounterMode:
+    """Return torch's counter, which also counts recurrent layers that one kernel computes."""
+    kernels = {torch.ops.aten.mkldnn_rnn_layer: _mkldnn_flops, torch.ops.aten._cudnn_rnn: _cudnn_flops}
+    return FlopCounterMode(display=False, custom_mapping=kernels)
+
+
+def _mkldnn_flops(input_shape: Sequence[int], *shapes: Sequence[int], **_others: object) -> int:
+    return _cudnn_flops(input_shape, shapes[:2])
+
+
+def _cudnn_flops(
+    input_shape: Sequence[int], weights: Sequence[Sequence[int]], *_shapes: object, **_others: object
+) -> int:
+    """Return two operations for every weight at every step of every frame; biases are not counted."""
+    return 2 * input_shape[0] * input_shape[1] * sum(math.prod(shape) for shape in weights if len(shape) == 2)
 
 
 def _layers(model: nn.Module, macs: dict[str, int]) -> tuple[Layer, ...]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from amc_core.config import TrialConfig
+from amc_core.config import RECURRENT_NETWORKS, TrialConfig
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, split_fingerprint, stratified_split
 from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
-from amc_core.models.classifier import build_model
+from amc_core.models.classifier import Classifier, build_model
 from amc_core.training.checkpoint import Checkpoint
 from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
@@ -48,7 +50,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
         load_weights(model, parent[1], parent[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = torch.compile(model) if config.compile else model
+    forward = _compiled(model, config)
     representation = Representation(config).to(device)
     example_1X = representation(torch.zeros(1, 1024, 2, device=device))
     micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
@@ -107,6 +109,17 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
         split_seed=config.split_seed,
     )
     return selection, split, facts
+
+
+def _compiled(model: Classifier, config: TrialConfig) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the model, or its compiled form where the configuration asks for it and it can be compiled."""
+    if not config.compile:
+        return model
+    if config.model_type in RECURRENT_NETWORKS:
+        sys.stderr.write(f"compile: {config.model_type} runs uncompiled: torch.compile leaves recurrent layers out\n")
+        return model
+    compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model)
+    return compiled
 
 
 def _as_before(config: TrialConfig, resumed: Checkpoint, micro_frames: int) -> int:

@@ -85,6 +85,8 @@ def test_configurations_are_counted() -> None:
         ("base_lr", {"min": 1.0e-6, "max": 1.0}, "base_lr: 1 lies above max_lr = 0.01"),
         ("snr_min_db", {"values": [0, 40]}, "snr_min_db: 40 is not allowed"),
         ("micro_batch_size", {"value": 1024}, "micro_batch_size: 1024 exceeds batch_size = 512"),
+        ("model_type", {"value": "lstm2"}, "lstm2 takes amplitude_phase; write representation: amplitude_phase"),
+        ("representation", {"values": ["iq", "synced"]}, "networks that take it: iq_convnet, gru2, petcgdnn"),
     ],
 )
 def test_a_value_that_a_trial_refuses_is_a_problem(name: str, spec: dict[str, Any], expected: str) -> None:
@@ -247,6 +249,11 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
             {"lr_schedule": {"value": "plateau"}, "plateau_patience": {"value": 9}, "patience": {"value": 9}},
             {},
             "patience: 9 ends a trial before plateau_patience = 9",
+        ),
+        (
+            {"model_type": {"value": "gru2"}, "representation": {"value": "iq"}, "compile": {"value": True}},
+            {},
+            "compile: has no effect while model_type is gru2",
         ),
         ({"epochs_per_cycle": {"value": 60}}, {}, "before the learning rate of the first cycle has come down again"),
         ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),

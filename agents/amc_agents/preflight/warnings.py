@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
-from amc_core.config import FIELDS
+from amc_core.config import FIELDS, RECURRENT_NETWORKS
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.grammar.strict_yaml import number_in_text
@@ -30,6 +30,7 @@ _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "epochs_per_cycle": ("lr_schedule", ("constant", "plateau")),
     "plateau_factor": ("lr_schedule", ("constant", "triangular2")),
     "plateau_patience": ("lr_schedule", ("constant", "triangular2")),
+    "compile": ("model_type", tuple(RECURRENT_NETWORKS)),
 }
 
 

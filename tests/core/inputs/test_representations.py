@@ -13,15 +13,15 @@ import torch
 from reference_images import reference_images
 from torch import Tensor
 
-from amc_core.config import ConfigError, TrialConfig
+from amc_core.config import OWN_NETWORKS, SIGNAL_NETWORKS, ConfigError, TrialConfig
 from amc_core.inputs.representations import CHANNELS, Representation, input_shape
 from amc_core.synthesis.frames import synthesise_frames
 
-REPRESENTATIONS = ("constellation", "constellation_psd", "synced", "iq")
+REPRESENTATIONS = ("constellation", "constellation_psd", "synced", "iq", "amplitude_phase")
 
 
 def config(representation: str = "constellation", **changes: Any) -> TrialConfig:
-    model = "iq_convnet" if representation == "iq" else "amc_convnet"
+    model = next((name for name, takes in SIGNAL_NETWORKS.items() if takes == representation), "amc_convnet")
     return TrialConfig.from_mapping({"representation": representation, "model_type": model, **changes})
 
 
@@ -132,14 +132,49 @@ def test_iq_is_the_frame_at_unit_power_with_the_channels_first() -> None:
     )
 
 
-def test_iq_with_an_image_network_is_refused_and_the_reverse() -> None:
-    for given in (
-        {"representation": "iq"},
-        {"model_type": "iq_convnet"},
-        {"representation": "iq", "model_type": "vit"},
-    ):
-        with pytest.raises(ConfigError, match="iq goes with iq_convnet, and only with it"):
+def test_amplitudes_have_norm_1_and_phases_are_divided_by_pi() -> None:
+    frames = 5.0 * noise(3)
+    amplitude_BT, phase_BT = Representation(config("amplitude_phase"))(frames).unbind(dim=1)
+    expected = np.asarray(torch.view_as_complex(frames))
+    np.testing.assert_allclose(
+        amplitude_BT, np.abs(expected) / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
+    )
+    np.testing.assert_allclose(phase_BT, np.angle(expected) / np.pi, atol=1e-6)
+
+
+def test_compiled_code_and_torch_give_the_same_amplitudes_and_phases() -> None:
+    frames = 7.0 * noise(64)
+    frames[0, :4] = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, -1.0]])
+    compiled = Representation(config("amplitude_phase"))(frames)
+    expected = Representation(config("amplitude_phase"), compiled=False)(frames)
+    torch.testing.assert_close(compiled, expected, atol=1e-6, rtol=1e-5)
+    assert compiled[0, 1, :4].tolist() == pytest.approx([0.0, 0.0, 1.0, -0.5])
+
+
+@pytest.mark.parametrize("model_type", OWN_NETWORKS)
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_a_network_takes_its_representation_and_a_wrong_one_is_refused_with_the_right_one(
+    model_type: str, representation: str
+) -> None:
+    given = {"representation": representation, "model_type": model_type}
+    takes = SIGNAL_NETWORKS.get(model_type)
+    is_image = representation not in SIGNAL_NETWORKS.values()
+    if takes == representation or (takes is None and is_image):
+        assert TrialConfig.from_mapping(given).model_type == model_type
+        return
+    right = f"{model_type} takes {takes}; write representation: {takes}"
+    if takes is None:
+        right = "networks that take it: " + ("lstm2" if representation == "amplitude_phase" else "iq_convnet, gru2, ")
+    with pytest.raises(ConfigError, match=right):
+        TrialConfig.from_mapping(given)
+
+
+def test_samples_given_to_a_default_or_timm_network_are_refused() -> None:
+    for given in ({"representation": "iq"}, {"representation": "iq", "model_type": "vit"}):
+        with pytest.raises(ConfigError, match="takes images, but representation iq gives samples"):
             TrialConfig.from_mapping(given)
+    with pytest.raises(ConfigError, match=r"representation: constellation was given, .* write representation: iq"):
+        TrialConfig.from_mapping({"model_type": "iq_convnet"})
 
 
 def test_a_setting_that_a_representation_ignores_is_refused() -> None:
@@ -168,8 +203,8 @@ def test_without_numba_torch_draws_the_images() -> None:
         "sys.modules['numba'] = None\n"  # an import of it fails now
         "from amc_core.config import TrialConfig\n"
         "from amc_core.inputs.representations import Representation\n"
-        "for name in ('constellation', 'synced'):\n"
-        "    config = TrialConfig(representation=name, model_type='amc_convnet', image_size=32)\n"
+        "for name in ('constellation', 'synced', 'amplitude_phase'):\n"
+        "    config = TrialConfig(representation=name, image_size=32)\n"
         "    assert Representation(config)(torch.randn(2, 1024, 2)).any()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

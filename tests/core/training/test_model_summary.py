@@ -38,6 +38,15 @@ def test_attention_is_counted() -> None:
     assert count_macs(model, torch.zeros(1, 1, 32, 32))[""] == linear + patches + attention
 
 
+@pytest.mark.parametrize(("model_type", "n_gates"), [("lstm2", 4), ("gru2", 3)])
+def test_recurrent_layers_are_counted(model_type: str, n_gates: int) -> None:
+    takes = {"lstm2": "amplitude_phase", "gru2": "iq"}
+    config = TrialConfig(model_type=model_type, representation=takes[model_type])
+    model = build_model(config, n_modulations=17, n_levels=16).eval()
+    weights = n_gates * 128 * ((2 + 128) + (128 + 128))  # of both layers
+    assert count_macs(model, torch.zeros(1, 2, 1024))[""] == 1024 * weights + 128 * (17 + 16)
+
+
 def test_summary_shows_layers_and_totals_without_data_or_wandb() -> None:
     result = CliRunner().invoke(main, ["--summary", "--representation=synced", "--model_type=amc_convnet"])
     assert result.exit_code == 0
@@ -75,4 +84,4 @@ def test_the_timing_is_in_the_precision_that_training_has(monkeypatch: pytest.Mo
 def test_summary_of_a_refused_configuration_has_the_reason() -> None:
     result = CliRunner().invoke(main, ["--summary", "--representation=iq"])
     assert result.exit_code == EXIT_CODES[EndReason.CONFIG_REFUSED]
-    assert "iq goes with iq_convnet, and only with it" in result.output
+    assert "resnet50 takes images, but representation iq gives samples; networks that take it: iq_" in result.output
