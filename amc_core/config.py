@@ -170,8 +170,9 @@ class TrialConfig:
     max_lr: float = _field(5.0e-4, "highest learning rate of the first cycle", minimum=0, exclusive_minimum=True)
     lr_schedule: str = _field(
         "triangular2",
-        "how the learning rate changes (constant: max_lr; plateau: max_lr, reduced when select_by stops improving)",
-        choices=("triangular2", "constant", "plateau"),
+        "how the learning rate changes (cosine: from max_lr down to base_lr over all epochs; constant: max_lr; "
+        "plateau: max_lr, reduced when select_by stops improving)",
+        choices=("triangular2", "cosine", "constant", "plateau"),
     )
     plateau_factor: float = _field(
         0.5, "factor by which a plateau reduces the learning rate", minimum=0, maximum=0.99, exclusive_minimum=True
@@ -189,7 +190,9 @@ class TrialConfig:
     patience: int | None = _field(
         25, "epochs without improvement of select_by that end the trial; null: never", minimum=1
     )
-    min_cycles: int = _field(1, "learning-rate cycles that patience never interrupts", minimum=0)
+    min_cycles: int = _field(
+        1, "learning-rate cycles that patience never interrupts; cosine is one cycle of all epochs", minimum=0
+    )
     select_by: str = _field(
         "combined_acc", "validation value that picks the checkpoint", choices=("combined_acc", "loss")
     )

@@ -133,6 +133,8 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: Split
             classes, and at least one epoch must be left.
     """
     may_differ = _MAY_DIFFER | (_SPLIT_SETTINGS if config.allow_split_change else set())
+    if config.lr_schedule == "cosine":
+        may_differ -= {"epochs"}  # every learning rate depends on it
     own_settings = config.to_mapping()
     problems = [
         f"resume_from: {name} was {value!r} and is {own_settings[name]!r}; use the old value, or start a new trial "

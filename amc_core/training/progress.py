@@ -83,9 +83,14 @@ def protected_epochs(config: TrialConfig) -> int:
     """Return how many epochs patience never interrupts: the warmup and the first min_cycles cycles.
 
     The validation score falls while a cycle's learning rate rises, and recovers as the rate falls again. A patience
-    that counts through the rise ends trials before their peak. A constant rate has no cycles.
+    that counts through the rise ends trials before their peak. A cosine is one cycle of all epochs, whose best epochs
+    come last. A constant rate has no cycles.
     """
-    cycles = config.min_cycles * config.epochs_per_cycle if config.lr_schedule == "triangular2" else 0
+    cycles = 0
+    if config.lr_schedule == "triangular2":
+        cycles = config.min_cycles * config.epochs_per_cycle
+    elif config.lr_schedule == "cosine" and config.min_cycles:
+        cycles = config.epochs
     return max(config.warmup_epochs, cycles)
 
 

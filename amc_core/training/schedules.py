@@ -34,13 +34,20 @@ def learning_rate(config: TrialConfig, epochs_done: float, *, reductions: int = 
     """Return the rate of the optimiser step that starts after ``epochs_done`` epochs (fractions count).
 
     The warmup multiplies the schedule's part above base_lr by a factor that rises from 0 to 1: a constant rate rises
-    linearly, a cycle starts flatter, and neither jumps at the end of the warmup. ``reductions`` is how often a plateau
+    linearly, a cycle starts flatter, and neither jumps at the end of the warmup. A cosine falls after the warmup.
+    ``reductions`` is how often a plateau
     has multiplied max_lr by plateau_factor; the rate never falls below base_lr.
     """
     scheduled = config.max_lr
     if config.lr_schedule == "triangular2":
         scheduled = triangular2(
             epochs_done, base_lr=config.base_lr, max_lr=config.max_lr, epochs_per_cycle=config.epochs_per_cycle
+        )
+    elif config.lr_schedule == "cosine":
+        scheduled = cosine(
+            (epochs_done - config.warmup_epochs) / (config.epochs - config.warmup_epochs),
+            base_lr=config.base_lr,
+            max_lr=config.max_lr,
         )
     elif config.lr_schedule == "plateau":
         scheduled = max(config.base_lr, config.max_lr * config.plateau_factor**reductions)
@@ -57,6 +64,15 @@ def triangular2(epochs_done: float, *, base_lr: float, max_lr: float, epochs_per
     place = epochs_done / epochs_per_cycle - cycle  # 0..1 in the cycle
     height = 1 - abs(2 * place - 1)
     return base_lr + (max_lr - base_lr) * height * 0.5**cycle
+
+
+def cosine(part: float, *, base_lr: float, max_lr: float) -> float:
+    """Return the rate on half a cosine from max_lr (part 0 and below) to base_lr (part 1 and above).
+
+    I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, without restarts.
+    """
+    height = (1 + math.cos(math.pi * min(max(part, 0.0), 1.0))) / 2
+    return base_lr + (max_lr - base_lr) * height
 
 
 def level_weights(config: TrialConfig, *, epoch: int, n_levels: int) -> tuple[float, ...]:

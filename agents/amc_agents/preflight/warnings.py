@@ -27,9 +27,9 @@ _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "task_weight_mod": ("task_weighting", ("kendall",)),
     "curriculum_window": ("curriculum", (False,)),
     "curriculum_epochs_per_stage": ("curriculum", (False,)),
-    "epochs_per_cycle": ("lr_schedule", ("constant", "plateau")),
-    "plateau_factor": ("lr_schedule", ("constant", "triangular2")),
-    "plateau_patience": ("lr_schedule", ("constant", "triangular2")),
+    "epochs_per_cycle": ("lr_schedule", ("constant", "plateau", "cosine")),
+    "plateau_factor": ("lr_schedule", ("constant", "triangular2", "cosine")),
+    "plateau_patience": ("lr_schedule", ("constant", "triangular2", "cosine")),
     "compile": ("model_type", tuple(RECURRENT_NETWORKS)),
 }
 

@@ -18,6 +18,11 @@ from amc_core.training.losses import MultiTaskLoss
 LEVELS_DB = (0, 10, 20)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # threads that wait for each other at every one of 1,024 steps are slow on a busy machine
+
+
 def config(model_type: str, **changes: Any) -> TrialConfig:
     takes = SIGNAL_NETWORKS.get(model_type, "synced")
     return TrialConfig.from_mapping({"model_type": model_type, "representation": takes, **changes})
@@ -69,7 +74,7 @@ def test_three_steps_on_eight_frames_lower_the_loss_and_reach_every_weight(model
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

@@ -82,3 +82,5 @@ def test_warmup_is_protected_too_and_a_constant_rate_has_no_cycles() -> None:
     assert protected_epochs(TrialConfig(warmup_epochs=5, min_cycles=1, epochs_per_cycle=25)) == 25
     assert protected_epochs(TrialConfig(warmup_epochs=30, min_cycles=1, epochs_per_cycle=25)) == 30
     assert protected_epochs(TrialConfig(lr_schedule="constant", warmup_epochs=5)) == 5
+    assert protected_epochs(TrialConfig(lr_schedule="cosine", epochs=30)) == 30
+    assert protected_epochs(TrialConfig(lr_schedule="cosine", epochs=30, warmup_epochs=5, min_cycles=0)) == 5

@@ -58,7 +58,7 @@ EVERYTHING: dict[str, Any] = {
     ("changes", "stop_at"),
     [
         ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 1 + ASKED),  # between two epochs
-        ({"lr_schedule": "triangular2"}, 3 + 2 + 2),  # inside the second epoch; the first has 136 frames: 2 steps
+        ({"lr_schedule": "cosine"}, 3 + 2 + 2),  # inside the second epoch; the first has 136 frames: 2 steps
         ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED),  # before its validation
     ],
 )
@@ -161,6 +161,13 @@ def test_resuming_with_other_settings_is_refused_naming_all_of_them(data: Path, 
     assert len(caught.value.problems) == 2
     assert "resume_from: batch_size was 64 and is 32" in caught.value.problems[0]
     assert not (tmp_path / "b" / "last.pt").exists()
+
+
+def test_a_continued_cosine_keeps_its_epochs(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, lr_schedule="cosine", epochs=1), tmp_path / "a")
+    longer = tiny_trial(data, lr_schedule="cosine", epochs=2, resume_from=str(tmp_path / "a"))
+    with pytest.raises(ConfigError, match="resume_from: epochs was 1 and is 2"):
+        run(longer, tmp_path / "b")
 
 
 def test_a_checkpoint_with_the_old_word_of_a_setting_continues(data: Path, tmp_path: Path) -> None:

@@ -43,6 +43,19 @@ def test_a_constant_rate_is_max_lr_after_the_warmup() -> None:
     assert [learning_rate(config, epoch) for epoch in (1, 1.5, 80)] == [1e-3] * 3
 
 
+def test_cosine_equals_torchs_cosine_annealing_step_by_step_after_a_linear_warmup() -> None:
+    config = TrialConfig(lr_schedule="cosine", base_lr=1e-5, max_lr=1e-2, warmup_epochs=2, epochs=9)
+    assert [learning_rate(config, epoch) for epoch in (0, 1)] == pytest.approx([1e-5, 1e-5 + 0.5 * (1e-2 - 1e-5)])
+    steps_per_epoch = 7
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=7 * steps_per_epoch, eta_min=1e-5)
+    for step in range(7 * steps_per_epoch + 1):
+        assert learning_rate(config, 2 + step / steps_per_epoch) == pytest.approx(reference.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        reference.step()
+    assert learning_rate(config, 11) == 1e-5
+
+
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_plateau_equals_torchs_reduce_lr_on_plateau_epoch_by_epoch(mode: str) -> None:
     config = TrialConfig(lr_schedule="plateau", base_lr=1e-5, max_lr=1e-2, plateau_factor=0.3, plateau_patience=2)

@@ -288,7 +288,6 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
         {"representation": "synced", "model_type": "amc_convnet", "storage": "ram_float16"},
         {"representation": "iq", "model_type": "iq_convnet", "storage": "ram"},
         {"representation": "iq", "model_type": "iq_resnet", "micro_batch_size": 24, "epochs": 1},
-        {"representation": "amplitude_phase", "model_type": "lstm2", "snr_min_db": 10, "epochs": 1},
     ],
 )
 def test_every_choice_of_the_configuration_trains(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
