@@ -123,6 +123,9 @@ class TrialConfig:
         words=("auto",),
     )
     histogram_norm: str = _field("none", "per-image normalisation; max hides the SNR", choices=("none", "max"))
+    augment: bool = _field(
+        False, "change training frames at random: phase, start, a small carrier offset, mirrored spectrum"
+    )
 
     # model
     model_type: str = _field(

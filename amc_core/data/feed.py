@@ -31,9 +31,18 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class RandomChange:
+    """A random change of every frame before it becomes model input."""
+
+    draws: npt.NDArray[np.float32]  # (M, X) random numbers, X for every frame of the selection
+    apply: Callable[[Tensor, Tensor, Tensor], Tensor]  # of (B, T, 2), (B, X) and (B,) classes, on the device
+
+
+@dataclass(frozen=True)
 class _Loaded:
     rows: npt.NDArray[np.int64]
     frames: Tensor | None  # (B, T, 2), pinned for a GPU; None where the GPU holds the frames
+    draws: Tensor | None
     modulation: Tensor
     snr: Tensor
 
@@ -62,36 +71,42 @@ class Feed:
         self._represent = represent
         self._device = device
 
-    def batches(self, chunks: Sequence[npt.NDArray[np.int64]]) -> Generator[Batch, None, None]:
-        """Yield a batch for every chunk of positions in the selection."""
+    def batches(
+        self, chunks: Sequence[npt.NDArray[np.int64]], change: RandomChange | None = None
+    ) -> Generator[Batch, None, None]:
+        """Yield a batch for every chunk of positions in the selection, of changed frames where a change is given."""
         queue = deque(chunks)
         reads: deque[Future[_Loaded]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             try:
                 while queue or reads:
                     while queue and len(reads) <= _READS_AHEAD:
-                        reads.append(reader.submit(self._load, queue.popleft()))
-                    yield self._finish(reads.popleft().result())
+                        reads.append(reader.submit(self._load, queue.popleft(), change))
+                    yield self._finish(reads.popleft().result(), change)
             finally:
                 for read in reads:
                     read.cancel()
 
-    def _load(self, positions_B: npt.NDArray[np.int64]) -> _Loaded:
+    def _load(self, positions_B: npt.NDArray[np.int64], change: RandomChange | None) -> _Loaded:
         """Read a batch; this runs in the thread."""
         index_B, rows_B = torch.from_numpy(positions_B), self._rows_M[positions_B]
         modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
         iq_BTC = None if self._data.is_on_device else torch.from_numpy(self._data.frames(rows_B))
+        draw_BX = None if change is None else torch.from_numpy(change.draws[positions_B])
         if self._device.type == "cuda":
+            draw_BX = None if draw_BX is None else draw_BX.pin_memory()
             modulation_B, snr_B = modulation_B.pin_memory(), snr_B.pin_memory()
             iq_BTC = None if iq_BTC is None else iq_BTC.pin_memory()
-        return _Loaded(rows_B, iq_BTC, modulation_B, snr_B)
+        return _Loaded(rows_B, iq_BTC, draw_BX, modulation_B, snr_B)
 
-    def _finish(self, loaded: _Loaded) -> Batch:
+    def _finish(self, loaded: _Loaded, change: RandomChange | None) -> Batch:
         modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
         if loaded.frames is None:
             iq_BTC = self._data.frames_on_device(loaded.rows)
         else:
             iq_BTC = loaded.frames.to(self._device, non_blocking=True)
+        if change is not None and loaded.draws is not None:
+            iq_BTC = change.apply(iq_BTC, loaded.draws.to(self._device, non_blocking=True), modulation_B)
         return Batch(laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
 
 

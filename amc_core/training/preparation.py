@@ -14,10 +14,12 @@ from amc_core.config import RECURRENT_NETWORKS, TrialConfig
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, split_fingerprint, stratified_split
+from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
 from amc_core.models.classifier import Classifier, build_model
+from amc_core.modulations import CLASSES
 from amc_core.training.checkpoint import Checkpoint
 from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
@@ -64,6 +66,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
         split_facts=split_facts,
         lineage=lineage,
         frames_in=frames_in,
+        augmentation=_augmentation(config, selection, device),
         representation=representation,
         feed=Feed(data, selection, representation, device),
         model=model,
@@ -109,6 +112,10 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
         split_seed=config.split_seed,
     )
     return selection, split, facts
+
+
+def _augmentation(config: TrialConfig, selection: Selection, device: torch.device) -> Augmentation | None:
+    return Augmentation([CLASSES[column] for column in selection.columns]).to(device) if config.augment else None
 
 
 def _compiled(model: Classifier, config: TrialConfig) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from amc_core.config import TrialConfig
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import Selection
 from amc_core.data.splits import Split
+from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
 from amc_core.modulations import CLASSES
 from amc_core.training.evaluation import Evaluation
@@ -41,6 +42,7 @@ class TrainingContext:
     split_facts: SplitFacts
     lineage: Lineage
     frames_in: str  # see RadioMLFile.hold
+    augmentation: Augmentation | None  # of training frames
     representation: Representation
     feed: Feed
     model: nn.Module  # owns the weights

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from amc_core.data.feed import Batch
+from amc_core.data.feed import Batch, RandomChange
+from amc_core.inputs.augmentation import epoch_draws
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.micro_batches import divide_batch, too_few_frames
 from amc_core.training.schedules import learning_rate
@@ -55,7 +56,9 @@ def train_epoch(
 
     context.model.train()
     start = time.perf_counter() - tally.seconds
-    batches = context.feed.batches([chunk for chunks in micro_steps[tally.steps_done :] for chunk in chunks])
+    batches = context.feed.batches(
+        [chunk for chunks in micro_steps[tally.steps_done :] for chunk in chunks], _random_change(state)
+    )
     with contextlib.closing(batches):
         for step in range(tally.steps_done, len(steps)):
             if reason := should_stop():
@@ -91,6 +94,15 @@ def evaluate(
             loss = context.criterion(*output, batch.modulation, batch.snr)
             tally.add(loss, context.criterion.guess(*output), batch.modulation, batch.snr)
     return tally.evaluation()
+
+
+def _random_change(state: TrainingState) -> RandomChange | None:
+    """Return the change of training frames in this epoch."""
+    context = state.context
+    if context.augmentation is None:
+        return None
+    draws_MX = epoch_draws(len(context.selection.rows), seed=context.config.seed, epoch=state.progress.epoch + 1)
+    return RandomChange(draws_MX, context.augmentation)
 
 
 def _set_learning_rate(state: TrainingState, part_of_epoch: float) -> None:

@@ -84,11 +84,11 @@ def pipelines(iq: npt.NDArray[np.float32], size: int) -> tuple[dict[str, Images]
         paths.append(("cuda", "cuda", False))
     else:
         missing.append("cuda (no NVIDIA GPU)")
-    for name in ("constellation", "constellation_psd", "synced", "iq"):
-        model = "iq_convnet" if name == "iq" else "amc_convnet"
+    for name in ("constellation", "constellation_psd", "synced", "iq", "amplitude_phase"):
+        model = {"iq": "iq_convnet", "amplitude_phase": "lstm2"}.get(name, "amc_convnet")
         config = TrialConfig(representation=name, model_type=model, image_size=size, histogram_range=RANGE)
         for label, device, compiled in paths:
-            if compiled and name not in {"constellation", "synced"}:
+            if compiled and name not in {"constellation", "synced", "amplitude_phase"}:
                 continue
             represent = Representation(config, compiled=compiled).to(device)
             methods[f"{name} ({label})"] = functools.partial(represent, frames.to(device))

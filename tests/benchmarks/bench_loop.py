@@ -168,7 +168,7 @@ def profile(
     iq_BTC = torch.from_numpy(data.frames(rows_B))
 
     class Ready(Feed):
-        def batches(self, chunks):  # type: ignore[no-untyped-def]
+        def batches(self, chunks, change=None):  # type: ignore[no-untyped-def]
             yield from (ready[step % len(ready)] for step in range(len(chunks)))
 
     ready_feed = Ready(data, context.selection, represent, context.device)

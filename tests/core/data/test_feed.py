@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_files import raw_file
 
-from amc_core.data.feed import Feed
+from amc_core.data.feed import Feed, RandomChange
 from amc_core.data.radioml import DataError, RadioMLFile, Selection
 
 CPU = torch.device("cpu")
@@ -60,6 +60,19 @@ def test_batches_come_in_the_given_order_with_their_own_targets(data: Counting) 
         assert np.array_equal(batch.input.numpy(), 2 * RadioMLFile.frames(data, rows))
         assert batch.snr.tolist() == rows.tolist()
         assert batch.modulation.tolist() == (rows % 24).tolist()
+
+
+@pytest.mark.parametrize("size", [7, 40])
+def test_a_random_change_gets_the_numbers_and_the_class_of_each_frame(data: Counting, size: int) -> None:
+    chosen = selection(data)
+    order = np.random.default_rng(1).permutation(40)
+    draws = np.random.default_rng(2).random((40, 1), dtype=np.float32)
+    change = RandomChange(draws, lambda iq, draw, modulation: iq * draw[:, :, None] + modulation[:, None, None])
+    feed = Feed(data, chosen, lambda iq_BTC: iq_BTC, CPU)
+    for positions, batch in zip(chunks(order, size), feed.batches(chunks(order, size), change), strict=True):
+        rows = chosen.rows[positions]
+        expected = RadioMLFile.frames(data, rows) * draws[positions, :, None] + (rows % 24)[:, None, None]
+        np.testing.assert_allclose(batch.input.numpy(), expected, rtol=1e-6)
 
 
 def test_images_have_their_channels_last_and_samples_stay_as_they_are(data: Counting) -> None:

@@ -58,7 +58,10 @@ EVERYTHING: dict[str, Any] = {
     ("changes", "stop_at"),
     [
         ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 1 + ASKED),  # between two epochs
-        ({"lr_schedule": "cosine"}, 3 + 2 + 2),  # inside the second epoch; the first has 136 frames: 2 steps
+        (
+            {"lr_schedule": "cosine", "augment": True},
+            3 + 2 + 2,
+        ),  # inside the second epoch; the first has 136 frames: 2 steps
         ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED),  # before its validation
     ],
 )

@@ -297,6 +297,19 @@ def test_every_choice_of_the_configuration_trains(data: Path, tmp_path: Path, ch
     assert all(math.isfinite(value) for row in record.history for value in row.values())
 
 
+def test_only_training_frames_are_augmented(data: Path, tmp_path: Path) -> None:
+    # With a learning rate of almost 0, all losses are those of the first weights.
+    rows = {}
+    for augment in (False, True):
+        record = Memory()
+        config = tiny_trial(data, augment=augment, epochs=2, base_lr=1e-20, max_lr=1e-20, weight_decay=0.0, dropout=0.0)
+        train(config, run_dir=tmp_path / str(augment), record=record)
+        rows[augment] = record.history
+    assert [row["val/loss"] for row in rows[True]] == [row["val/loss"] for row in rows[False]]
+    plain, augmented = ([row["train/loss"] for row in rows[augment]] for augment in (False, True))
+    assert len({*augmented, plain[0]}) == 3  # other numbers in every epoch
+
+
 def test_all_24_classes_train(tmp_path: Path) -> None:
     path = tmp_path / "all.hdf5"
     write_file(path, modulations=list(CLASSES), levels_db=(0, 20), frames_per_cell=10, seed=0)
