@@ -172,7 +172,7 @@ def test_a_text_that_is_not_a_mapping_is_one_problem() -> None:
         ("f1/mod/QPKS", "did you mean f1/mod/QPSK?"),
         ("f1/mod/OOK", "f1/mod/OOK is not logged with label_set digital17"),
         ("f1/family/analog", "f1/family/analog is not logged with label_set digital17"),
-        ("f1/snr/-4", "of a level that not every trial has: 0..30 dB"),
+        ("f1/snr/-4", "needs a level that every trial has: from 0 to 30 dB"),
     ],
 )
 def test_a_metric_that_is_not_logged_every_epoch_is_a_problem(name: str, expected: str) -> None:
@@ -219,8 +219,8 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
             {"early_terminate": {**HYPERBAND, "max_iter": 600, "s": 3}},
             "bands at epoch 66, 200, but a trial may end",
         ),
-        ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band, epoch 50, is not before the end"),
-        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 asks for more bands than lie above 0 (2)"),
+        ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band is epoch 50, but training ends"),
+        ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands, but max_iter and eta give only 2"),
         ({}, {"early_terminate": {**HYPERBAND, "max_iter": 27, "s": 2, "min_iter": 3}}, "min_iter: ignored"),
         ({}, {"metric": {"name": "val/combined_acc", "goal": "maximize"}}, "metric.impute: not given"),
         ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy needs goal: maximize"),
@@ -239,11 +239,15 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         ({"max_lr": {"value": 0.001}, "snr_layer": {"value": "standard"}}, {}, "there is only one configuration"),
         ({"seed": {"values": [1, 1]}}, {}, "seed: a value is listed more than once"),
         ({"batch_size": {"distribution": "q_uniform", "min": 5, "max": 14, "q": 4}}, {}, "max = 14 is never drawn"),
-        ({"curriculum_window": {"values": [1, 3]}}, {}, "curriculum_window: has no effect while curriculum is False"),
+        (
+            {"curriculum_window": {"values": [1, 3]}},
+            {},
+            "curriculum_window: has no effect: curriculum is False in every run",
+        ),
         (
             {"snr_loss_alpha": {"values": [0.5, 1]}, "snr_loss": {"value": "l1"}},
             {},
-            "has no effect while snr_loss is l1",
+            "has no effect: snr_loss is l1",
         ),
         (
             {"lr_schedule": {"value": "plateau"}, "plateau_patience": {"value": 9}, "patience": {"value": 9}},
@@ -282,7 +286,7 @@ def test_a_grid_without_a_metric_or_run_cap_has_two_warnings() -> None:
     result = checked(method="grid", metric=None, early_terminate=None, run_cap=None, parameters=parameters)
     assert result.problems == []
     assert result.warnings == [
-        "metric: none is named; W&B cannot rank the runs",
+        "metric: missing; W&B cannot rank the runs",
         "run_cap: not given; the sweep goes on until it has run 12 configurations",
     ]
     assert result.epochs_at_most == 1200

@@ -1,7 +1,7 @@
 """Check a sweep file against W&B's grammar, TrialConfig and the metrics that a trial logs.
 
-The checks are functions in problems.py and warnings.py, listed at the end of each. No server is
-asked. An error found here costs a moment; found by an agent it costs a run.
+The checks are functions in problems.py and warnings.py, listed at the end of each. They need no server. An error that
+is reported here costs seconds; without the check it costs an agent's run.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Preflight:
     source: str
     problems: list[str]
     warnings: list[str]
-    configurations: int | None = None  # different ones; None: infinitely many, or the file could not be read
+    configurations: int | None = None  # different ones; None: infinitely many, or the file is unreadable
     bands_epochs: tuple[int, ...] = ()  # epochs after which Hyperband may stop a run, without the last one
-    epochs_at_most: int | None = None  # that the sweep trains if nothing is stopped early; None: no limit, or unknown
+    epochs_at_most: int | None = None  # of all runs, if none is stopped early; None: no limit, or unknown
     sweep: SweepConfig | None = None  # None where the text is not a sweep
 
 

@@ -1,4 +1,4 @@
-"""A sweep as the checks read it: parameters flattened once, and the values that a trial may get."""
+"""A sweep as the checks read it: its parameters in one list, and the values that a trial may get."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from amc_sweeps.grammar.sweep_config import Constant, Leaf, Path, SweepConfig, f
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.values import is_number
 
-_MOST_VALUES = 8  # of one numeric field; of more values only the lowest and the highest are tried
+_MOST_VALUES = 8  # of one numeric field; if more are listed, only the lowest and the highest are checked
 
 
 @dataclass(frozen=True)
 class FlatSweep:
-    """A sweep and what its parameters amount to."""
+    """A sweep, its number of configurations and its parameters in one list."""
 
     config: SweepConfig
     configurations: int | None  # different ones; None: infinitely many, or unknown
@@ -50,14 +50,15 @@ class FlatSweep:
         return [value for value in self.values[name] if is_number(value)]
 
 
-# Every check returns one sentence for each thing that it finds.
+# A check returns one sentence for each problem or warning.
 Check = Callable[[FlatSweep], Iterable[str]]
 
 
 def possible_values(leaf: Leaf) -> list[Any]:
     """Return the constant, the different listed values, or the finite ends of a range.
 
-    Of a range without finite ends it is one value, or the values next to the ends that beta excludes.
+    The upper end of log_normal is infinite: its median is returned. beta excludes its ends: the values next to them are
+    returned.
     """
     if isinstance(leaf, Constant):
         return [leaf.value]
@@ -71,9 +72,9 @@ def possible_values(leaf: Leaf) -> list[Any]:
 
 
 def _allowed_values(name: str, leaf: Leaf) -> list[Any]:
-    """Return the values that a trial accepts, only the extremes of many numbers; the default if it accepts none."""
-    checked = (check_value(name, value) for value in possible_values(leaf))
-    values = [value for value, problem in checked if problem is None] or [FIELDS[name].default]
+    """Return the values that a trial accepts, of many numbers two: the lowest and the highest; else the default."""
+    results = (check_value(name, value) for value in possible_values(leaf))
+    values = [value for value, problem in results if problem is None] or [FIELDS[name].default]
     if len(values) > _MOST_VALUES and FIELDS[name].kind in {"int", "float"}:
         numbers = [value for value in values if is_number(value)]
         return [min(numbers), max(numbers)]

@@ -1,4 +1,4 @@
-"""What makes a sweep unfit to be registered. To add a check, write a function and add it to a list at the end."""
+"""Problems: a sweep with one is not registered. To add a check, write a function and add it to a list at the end."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def command_problems(sweep: FlatSweep) -> Iterator[str]:
     parts = [part for part in sweep.config.command or [] if isinstance(part, str)]
     for name in [name for part in parts for name in _MACRO.findall(part)]:
         if name not in _MACROS and not name.startswith("envvar:"):
-            known = ", ".join(sorted(_MACROS))
-            yield f"command: ${{{name}}} is not a macro of W&B's agent; known: {known}, envvar:NAME"
+            macros = ", ".join(sorted(_MACROS))
+            yield f"command: ${{{name}}} is not a macro of W&B's agent; known: {macros}, envvar:NAME"
     if "${interpreter}" in parts:
         yield f"command: ${{interpreter}} would run 'python {program}'; write {TRIAL_COMMAND}"
 
@@ -64,10 +64,10 @@ def _value_problems(name: str, leaf: Leaf) -> list[str]:
     if isinstance(leaf, Range) and spec.kind not in {"int", "float"}:
         return [f"{name}: {leaf.distribution} draws numbers; allowed: {spec.allowed()}; list them under values"]
     if isinstance(leaf, Range) and spec.kind == "int" and not _draws_whole_numbers(leaf):
-        whole = "int_uniform (min and max without a dot), q_uniform with a whole q and min, or values"
-        return [f"{name}: {leaf.distribution} draws fractions; allowed: {spec.allowed()}; use {whole}"]
-    checked = (check_value(name, value)[1] for value in possible_values(leaf))
-    return [problem for problem in checked if problem is not None]
+        alternatives = "int_uniform (min and max without a dot), q_uniform with a whole q and min, or values"
+        return [f"{name}: {leaf.distribution} draws fractions; allowed: {spec.allowed()}; use {alternatives}"]
+    results = (check_value(name, value) for value in possible_values(leaf))
+    return [problem for _, problem in results if problem is not None]
 
 
 def _draws_whole_numbers(leaf: Range) -> bool:
@@ -81,14 +81,14 @@ def _draws_whole_numbers(leaf: Range) -> bool:
 def combination_problems(sweep: FlatSweep) -> Iterator[str]:
     """Find allowed values that TrialConfig does not accept together.
 
-    Every pair of values is tried with the first value of all other fields. TrialConfig's rules are about two fields
-    each, so this finds every bad pair, and each refused configuration is one that a run may get.
+    Every pair of values is tried with the first value of all other fields. Each of TrialConfig's rules is about two
+    fields, so this finds every bad pair. Each configuration that is tried is one that a run may get.
     """
-    first = {name: sweep.values[name][0] for name in sweep.fields}
-    varied = [name for name in sweep.fields if len(sweep.values[name]) > 1]
-    candidates = [{**first, name: value} for name in varied for value in sweep.values[name]] or [first]
-    for left, right in combinations(varied, 2):
-        candidates += [{**first, left: a, right: b} for a, b in product(sweep.values[left], sweep.values[right])]
+    base = {name: sweep.values[name][0] for name in sweep.fields}
+    names = [name for name in sweep.fields if len(sweep.values[name]) > 1]
+    candidates = [{**base, name: value} for name in names for value in sweep.values[name]] or [base]
+    for left, right in combinations(names, 2):
+        candidates += [{**base, left: a, right: b} for a, b in product(sweep.values[left], sweep.values[right])]
     for candidate in candidates:
         try:
             TrialConfig.from_mapping(candidate)
@@ -110,10 +110,10 @@ def metric_problems(sweep: FlatSweep) -> Iterator[str]:
         hint = f"; use {instead}" if instead in EPOCH_METRICS else ""
         yield f"metric.name: {name} is logged once, after the last epoch, so a search cannot use it{hint}"
     else:
-        near = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        logged = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
-        yield f"metric.name: no trial logs {name!r}; logged every epoch: {logged}{hint}"
+        matches = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
+        hint = f"; did you mean {matches[0]}?" if matches else ""
+        names = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
+        yield f"metric.name: no trial logs {name!r}; logged every epoch: {names}{hint}"
 
 
 def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
     if (level := level_of(name)) is not None:
         lowest, highest = max(sweep.numbers("snr_min_db")), min(sweep.numbers("snr_max_db"))
         if not lowest <= level <= highest:
-            yield f"metric.name: {name} is of a level that not every trial has: {lowest:g}..{highest:g} dB"
+            yield f"metric.name: {name} needs a level that every trial has: from {lowest:g} to {highest:g} dB"
         return
     for label_set in sweep.values["label_set"]:
         classes = [CLASSES[column] for column in LABEL_SETS[label_set]]
@@ -130,7 +130,7 @@ def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
 
 
 def program_problems(sweep: FlatSweep) -> Iterator[str]:
-    """Find a sweep that names nothing to start."""
+    """Find a sweep that does not say what its agents start."""
     if sweep.config.program is None and not {"program", "job", "image_uri"} & sweep.config.raw.keys():
         yield f"program: missing; W&B's agent starts nothing without it; write {TRIAL_PROGRAM}"
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a sweep. To add a check, write a function and add it to a list at the end."""
+"""Warnings: a sweep with one can be registered. To add a check, write a function and add it to a list at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
 _NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s", "gap/combined_acc")
 
-# field -> (another field, the values of it that leave the first without effect)
+# field -> (another field, values of that field with which the first one has no effect)
 _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "snr_loss_alpha": ("snr_loss", ("cross_entropy", "ordinal", "smooth_l1", "l1")),
     "snr_loss_scale": ("snr_loss", ("cross_entropy",)),
@@ -35,20 +35,20 @@ _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
 
 
 def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
-    metric, given = sweep.config.metric, sweep.config.raw.get("metric")
-    if metric is None or not isinstance(given, Mapping):
+    metric, section = sweep.config.metric, sweep.config.raw.get("metric")
+    if metric is None or not isinstance(section, Mapping):
         if "metric" not in sweep.config.raw:
-            yield "metric: none is named; W&B cannot rank the runs"
+            yield "metric: missing; W&B cannot rank the runs"
         return
     words = re.split(r"[^a-z0-9]+", metric.name.lower())
     higher = any(word.startswith(_HIGHER_IS_BETTER) for word in words)
     lower = any(word in _LOWER_IS_BETTER for word in words) and not higher
-    if "goal" not in given:
+    if "goal" not in section:
         advice = "; an accuracy needs goal: maximize" if higher else ""
         yield f"metric.goal: not given, so {metric.name} is minimised{advice}"
     elif (higher and metric.goal == "minimize") or (lower and metric.goal == "maximize"):
         yield f"metric.goal: {metric.goal} of {metric.name} searches for the worst model"
-    if sweep.config.method == "bayes" and "impute" not in given:
+    if sweep.config.method == "bayes" and "impute" not in section:
         yield (
             "metric.impute: not given, so bayes gives every crashed or stopped run the worst value; "
             "write impute: best (or latest)"
@@ -59,10 +59,8 @@ def size_warnings(sweep: FlatSweep) -> Iterator[str]:
     config, count = sweep.config, sweep.configurations
     if config.run_cap is None and "run_cap" not in config.raw:
         is_grid = config.method == "grid"
-        until = (
-            f"it has run {counted(count, 'configuration')}" if count is not None and is_grid else "somebody stops it"
-        )
-        yield f"run_cap: not given; the sweep goes on until {until}"
+        end = f"it has run {counted(count, 'configuration')}" if count is not None and is_grid else "somebody stops it"
+        yield f"run_cap: not given; the sweep goes on until {end}"
     elif config.run_cap is not None and count is not None and config.run_cap > count:
         effect = "ends after them" if config.method == "grid" else "may run some of them again"
         available = counted(count, "configuration")
@@ -108,10 +106,10 @@ def controller_warnings(sweep: FlatSweep) -> Iterator[str]:
 
 
 def hyperband_warnings(sweep: FlatSweep) -> Iterator[str]:
-    config, given = sweep.config.early_terminate, sweep.config.raw.get("early_terminate")
-    if config is None or not isinstance(given, Mapping):
+    config, section = sweep.config.early_terminate, sweep.config.raw.get("early_terminate")
+    if config is None or not isinstance(section, Mapping):
         return
-    if "strict" not in given:
+    if "strict" not in section:
         yield (
             "early_terminate.strict: not given; W&B's engine uses true (judge a run by its value at the band), "
             "its documentation says false (by its best value so far); write the one that you want"
@@ -119,7 +117,7 @@ def hyperband_warnings(sweep: FlatSweep) -> Iterator[str]:
     if config.max_iter is not None and config.min_iter is not None:
         yield "early_terminate.min_iter: ignored, because max_iter is given"
     if config.max_iter is not None and (number := len(bands(config))) < (config.s or 0):
-        yield f"early_terminate.s: {config.s} asks for more bands than lie above 0 ({number})"
+        yield f"early_terminate.s: {config.s} bands, but max_iter and eta give only {number}"
 
 
 def other_program_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -150,7 +148,7 @@ def idle_field_warnings(sweep: FlatSweep) -> Iterator[str]:
     for name, (other, idle) in _IDLE_WHILE.items():
         values = sweep.values[other]
         if name in sweep.fields and set(values) <= set(idle):
-            yield f"{name}: has no effect while {other} is {' or '.join(map(str, values))}, as it is in every run here"
+            yield f"{name}: has no effect: {other} is {' or '.join(map(str, values))} in every run"
 
 
 def schedule_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -194,14 +192,14 @@ def band_warnings(sweep: FlatSweep) -> Iterator[str]:
     shortest, longest = min(sweep.numbers("epochs")), max(sweep.numbers("epochs"))
     warmup = max(sweep.numbers("warmup_epochs"))
     if all_bands[0] >= longest:
-        yield f"early_terminate: the first band, epoch {all_bands[0]}, is not before the end, epoch {longest:g}"
+        yield f"early_terminate: the first band is epoch {all_bands[0]}, but training ends with epoch {longest:g}"
     elif sweep.config.early_terminate.max_iter is not None and all_bands[-1] >= shortest:
-        beyond = ", ".join(str(band) for band in all_bands if band >= shortest)
-        yield f"early_terminate: bands at epoch {beyond}, but a trial may end with epoch {shortest:g}"
-    if early := [band for band in all_bands if band <= warmup]:
+        late_bands = ", ".join(str(band) for band in all_bands if band >= shortest)
+        yield f"early_terminate: bands at epoch {late_bands}, but a trial may end with epoch {shortest:g}"
+    if early_bands := [band for band in all_bands if band <= warmup]:
         yield (
-            f"early_terminate: the bands at epoch {', '.join(map(str, early))} lie within the warmup "
-            f"({counted(warmup, 'epoch')}), which is too early to know a good configuration"
+            f"early_terminate: the bands at epoch {', '.join(map(str, early_bands))} lie within the warmup "
+            f"({counted(warmup, 'epoch')}), which is too early to judge a configuration"
         )
 
 
