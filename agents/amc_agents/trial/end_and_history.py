@@ -1,7 +1,7 @@
 """What a trial writes into its run's folder besides checkpoints: how it ended, and every row that it logged.
 
-Both are written before W&B gets them, so that another process can report them if the trial cannot. Free of torch and
-wandb.
+Both are written before W&B gets them, so that another process can report them if the trial cannot. This module imports
+neither torch nor wandb.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from amc_core.files import write_whole
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 END_FILE = "end.json"
-HISTORY_FILE = "history.jsonl"  # a line an epoch, as it was logged
+HISTORY_FILE = "history.jsonl"  # one line per epoch, as it was logged
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class End:
-    """How a trial says that it ended."""
+    """The end that a trial reports."""
 
     reason: EndReason
     run: str | None  # ENTITY/PROJECT/ID; None without W&B
@@ -85,16 +85,17 @@ def truncate_rows(folder: Path, *, epochs: int, last: Row) -> list[dict[str, Any
     """Cut the folder's history back to the epochs of a checkpoint, and return it.
 
     Args:
-        folder: of the run.
+        folder: the run's.
         epochs: how many complete epochs the checkpoint has.
-        last: the checkpoint's metrics of the last one, empty before the first: after a crash the history may lack it.
+        last: the metrics of the last of these epochs, from the checkpoint; empty if there is none. After a crash the
+            history may lack that epoch.
     """
     by_epoch = {int(row["epoch"]): row for row in read_rows(folder)}
     if last:
         by_epoch.setdefault(int(last["epoch"]), dict(last))
-    kept = [by_epoch[epoch] for epoch in sorted(by_epoch) if epoch <= epochs]
-    write_rows(folder, kept)
-    return kept
+    rows = [by_epoch[epoch] for epoch in sorted(by_epoch) if epoch <= epochs]
+    write_rows(folder, rows)
+    return rows
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:

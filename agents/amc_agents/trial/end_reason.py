@@ -46,8 +46,8 @@ def train_to_end(
         config = resolve_config()
         from amc_core.training.loop import train  # imports torch: after wandb.init and the checks of the config
 
-        if (requested := should_stop()) is not None:  # loading frames may take longer than the machine lasts
-            return EndReason(requested)
+        if (request := should_stop()) is not None:  # the machine may be taken away while frames are loaded
+            return EndReason(request)
         result = train(config, run_dir=run_dir, record=recorder, should_stop=should_stop, progress=sys.stderr.isatty())
         reason = EndReason(result.end)
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ class _EndFile:
         try:
             write_end(self._run_dir, reason, run=self._run_path)
         except OSError as error:  # W&B must still get the reason if the disk is full
-            click.echo(f"amc-train: the end could not be written into {self._run_dir}: {error}", err=True)
+            click.echo(f"amc-train: end.json could not be written into {self._run_dir}: {error}", err=True)
 
 
 def reason_of(error: BaseException) -> EndReason:

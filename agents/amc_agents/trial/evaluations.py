@@ -1,4 +1,4 @@
-"""The evaluations that W&B keeps of a run: of its best epoch while it trains, of the test and pictures at its end.
+"""Uploads a run's evaluations: during training that of its best epoch, at the end that of the test, and pictures.
 
 ``evaluation/best.json`` is replaced at every better epoch, so a run that is killed later still has it. The client
 collects uploads for some seconds, so fast epochs do not cost an upload each. The file lies in the client's own folder,
@@ -29,7 +29,7 @@ class BestEvaluation:
         self._run = run
         self._folder = folder
         self._best: float | None = None
-        self._has_complained = False
+        self._has_warned = False
 
     def resume(self, rows: Sequence[Row]) -> None:
         """Continue after these rows, and upload their best evaluation again: an earlier upload may have failed."""
@@ -49,27 +49,27 @@ class BestEvaluation:
         try:
             upload_best(self._run, self._folder / epoch_file(epoch))
         except Exception as error:  # noqa: BLE001 - the client may be dead; the next row reports that
-            if not self._has_complained:
-                sys.stderr.write(f"amc-train: the evaluation of epoch {epoch} is not with W&B: {error}\n")
-            self._has_complained = True
+            if not self._has_warned:
+                sys.stderr.write(f"amc-train: the evaluation of epoch {epoch} was not uploaded: {error}\n")
+            self._has_warned = True
 
 
 def is_better(row: Row, best: float | None) -> bool:
-    """Return whether an epoch is the best so far; of equal epochs the first is, as in the ranking."""
+    """Return whether an epoch is the best so far; of equal epochs the first one is best, as in the ranking."""
     return RUNNING_BEST in row and (best is None or row[RUNNING_BEST] > best)
 
 
 def best_epoch(rows: Sequence[Row]) -> int | None:
     """Return the best epoch of rows in their order, of equal epochs the first; None without rows."""
-    rated = [row for row in rows if RUNNING_BEST in row]
-    return int(max(rated, key=lambda row: row[RUNNING_BEST])["epoch"]) if rated else None
+    candidates = [row for row in rows if RUNNING_BEST in row]
+    return int(max(candidates, key=lambda row: row[RUNNING_BEST])["epoch"]) if candidates else None
 
 
 def upload_best(run: Any, path: Path) -> None:
     """Give an evaluation to the client as the best one; about 2 ms, since the upload happens later.
 
     Raises:
-        OSError: the file cannot be read, or the client's folder not be written; or the client is gone.
+        OSError: the file cannot be read, the client's folder cannot be written, or the client is gone.
         ValueError: the file is not JSON.
     """
     content = json.loads(path.read_text(encoding="utf-8"))

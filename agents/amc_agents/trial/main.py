@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     envvar=UPLOAD_VARIABLE,
     show_default=True,
     show_envvar=True,
-    help="When to upload the checkpoint, so that another machine can continue; never: all share --runs_dir.",
+    help="When to upload the checkpoint, from which another machine can continue; never suits a shared --runs_dir.",
 )
 @click.option("--repeat_of", metavar="RUN", help="Record in the run's config that it repeats another run.")
 @click.option(
@@ -92,16 +92,16 @@ def main(
     \b
     amc-train --no_wandb=True --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
     """
-    given = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
-    given.update(_unknown_flags(context.args))
+    settings = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
+    settings.update(_unknown_flags(context.args))
     if summary:
-        sys.exit(_summarise(given))
+        sys.exit(_summarise(settings))
     stop = StopRequests(os.environ)
     stop.listen()
     if no_wandb.lower() in {"true", "1"}:
-        sys.exit(_train_alone(given, runs_dir, stop))
+        sys.exit(_train_alone(settings, runs_dir, stop))
     notes = {} if repeat_of is None else {"repeat_of": repeat_of}
-    sys.exit(_train_with_wandb(given, runs_dir, stop, UploadWhen(checkpoint_artifact), notes))
+    sys.exit(_train_with_wandb(settings, runs_dir, stop, UploadWhen(checkpoint_artifact), notes))
 
 
 def _option(spec: FieldSpec) -> click.Option:
@@ -117,10 +117,10 @@ def _option(spec: FieldSpec) -> click.Option:
 main.params += map(_option, FIELDS.values())
 
 
-def _summarise(given: Mapping[str, Any]) -> int:
+def _summarise(settings: Mapping[str, Any]) -> int:
     """Print what the configuration would build; needs neither data nor W&B."""
     try:
-        config = TrialConfig.from_mapping(given)
+        config = TrialConfig.from_mapping(settings)
         from amc_core.training.model_summary import summarise  # imports torch: after the checks of the config
 
         click.echo(summarise(config).as_text())
@@ -135,7 +135,7 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
 
 
 def _train_with_wandb(
-    given: Mapping[str, Any], runs_dir: Path, stop: StopRequests, upload: UploadWhen, notes: Mapping[str, Any]
+    settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests, upload: UploadWhen, notes: Mapping[str, Any]
 ) -> int:
     run = _start_run(stop)
     if run is None:
@@ -143,7 +143,7 @@ def _train_with_wandb(
     trial = WandbTrial(run, runs_dir / str(run.id), upload)
     stop.when_overdue(trial.abandon)
     reason = train_to_end(
-        lambda: trial.resolve_config(given, notes), trial.folder, trial.recorder, stop, run_path=trial.path
+        lambda: trial.resolve_config(settings, notes), trial.folder, trial.recorder, stop, run_path=trial.path
     )
     stop.when_overdue(None)
     trial.finish(reason)
@@ -151,7 +151,7 @@ def _train_with_wandb(
 
 
 def _start_run(stop: StopRequests) -> wandb.Run | None:
-    """Begin or resume the run; None, with a message, where there is no W&B to begin it at."""
+    """Begin or resume the run. Where W&B is not reached, print a message and return None."""
     try:
         _choose_wandb()
     except BackendError as error:
@@ -180,12 +180,12 @@ def _choose_wandb() -> None:
 
 
 def _resume_mode(environ: Mapping[str, str]) -> Literal["allow"] | None:
-    """Return how to begin: a run id in the environment may be that of a run to continue."""
+    """Return ``resume`` for wandb.init: a run id in the environment may be that of a run to continue."""
     is_named = "WANDB_RUN_ID" in environ and "WANDB_RESUME" not in environ
     return "allow" if is_named and environ.get("WANDB_MODE", "online") == "online" else None
 
 
-def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
+def _train_alone(settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -> int:
     from amc_core.training.file_recorder import FileRecorder
 
     run_dir = _new_run_dir(runs_dir)
@@ -196,7 +196,7 @@ def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -
         return EXIT_CODES[EndReason.ERROR]
 
     def resolve_config() -> TrialConfig:
-        config = TrialConfig.from_mapping({**data_of_machine(), **given})
+        config = TrialConfig.from_mapping({**data_of_machine(), **settings})
         recorder.config(config.to_mapping())
         return config
 
@@ -207,8 +207,8 @@ def _train_alone(given: Mapping[str, Any], runs_dir: Path, stop: StopRequests) -
 
 
 def _new_run_dir(runs_dir: Path) -> Path:
-    taken = {path.name for path in runs_dir.glob("local-*")}
-    number = next(number for number in range(1, len(taken) + 2) if f"local-{number}" not in taken)
+    names = {path.name for path in runs_dir.glob("local-*")}
+    number = next(number for number in range(1, len(names) + 2) if f"local-{number}" not in names)
     return runs_dir / f"local-{number}"
 
 

@@ -1,4 +1,4 @@
-"""Train a run again: its recorded settings as flags and an environment for ``amc-train``, and what forbids it."""
+"""Train a run again: its recorded settings as flags and environment of ``amc-train``, and the checks before that."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class RelaunchError(RuntimeError):
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for another trial's process, with this one's import path: a checkout works uninstalled."""
+    """Return an environment for another trial's process.
+
+    It has this process's import path, so that a checkout need not be installed.
+    """
     inherited = {name: value for name, value in environ.items() if name not in TRIAL_VARIABLES}
     return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -68,9 +71,9 @@ def continued_values(
     ``require_same_trial`` later refuses a changed setting that an exact continuation does not allow.
 
     Args:
-        recorded: the run's config with W&B, which has facts besides settings.
+        recorded: the run's config at W&B; it has other facts besides the settings.
         machine: where this machine has the frames; the recorded path may be another machine's.
-        flags: as given by an agent or by hand.
+        flags: those of the command line, from an agent or from a person.
     """
     settings = {name: value for name, value in recorded.items() if name in FIELDS}
     return {**settings, **machine, **flags}
@@ -90,9 +93,9 @@ def as_flag(name: str, value: Any) -> str:
     return f"--{name}={'null' if value is None else value}"
 
 
-def choose_data_file(recorded: str, given: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Return where this machine has the frames: the given file, AMC_DATA, or the path that the run recorded."""
-    return given or environ.get("AMC_DATA") or recorded
+def choose_data_file(recorded: str, choice: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where this machine has the frames: the chosen file, else AMC_DATA, else the recorded path."""
+    return choice or environ.get("AMC_DATA") or recorded
 
 
 def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
@@ -114,8 +117,8 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
     recorded = config.get("data_fingerprint")
     if recorded is not None and fingerprint != recorded:
         raise RelaunchError(
-            f"{path}: another data file (fingerprint {fingerprint}) than the run was trained on ({recorded}, there "
-            f"{config.get('data')}); {remedy}"
+            f"{path} is not the data file of the run: its fingerprint is {fingerprint}, the run's is {recorded} "
+            f"(recorded path: {config.get('data')}); {remedy}"
         )
 
 
@@ -123,28 +126,28 @@ def require_ended(path: str, state: str, heard_at: str | None) -> None:
     """Refuse a run that may still have a trial.
 
     Raises:
-        RelaunchError: W&B has the run as alive.
+        RelaunchError: the run is alive at W&B.
     """
     if state == RunState.PENDING:
-        raise RelaunchError(f"run {path} is pending: an agent has it or will get it; it need not be resumed")
+        raise RelaunchError(f"run {path} is pending: an agent trains it soon, so there is nothing to resume")
     if state in {RunState.RUNNING, RunState.PREEMPTING}:
         last = f", last heard at {heard_at}" if heard_at else ""
         raise RelaunchError(
-            f"run {path} is {state}{last}: two trials would write into one history. Stop it first; if its trial is "
-            "dead already, W&B notices after about five minutes of silence"
+            f"run {path} is {state}{last}: two trials would write into one history. Stop it first. If its trial "
+            "is dead already, wait: W&B calls it crashed after about five minutes"
         )
 
 
-def require_epochs_left(summary: Mapping[str, Any], settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse a trial that ended by itself, unless the given settings move its end.
+def require_epochs_left(summary: Mapping[str, Any], settings: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Refuse a trial that ended by itself, unless ``changes`` of its settings move the end.
 
     Raises:
         RelaunchError: with the flag that would move the end.
     """
     reason, epoch = summary.get("end_reason"), int(summary.get("epoch") or 0)
-    if reason == "completed" and int(given.get("epochs", settings["epochs"])) <= epoch:
+    if reason == "completed" and int(changes.get("epochs", settings["epochs"])) <= epoch:
         raise RelaunchError(f"the run completed its {counted(epoch, 'epoch')}: give more with --epochs to continue it")
-    if reason == "patience" and "patience" not in given:
+    if reason == "patience" and "patience" not in changes:
         raise RelaunchError(
             f"the run ended by patience {settings.get('patience')} after epoch {epoch}: "
             "give a larger --patience (null: none) to continue it"

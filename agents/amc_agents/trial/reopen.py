@@ -29,10 +29,10 @@ _SKEW_S = 60.0  # a heartbeat that is later than the trial's end by more than th
 
 
 class Reopened(StrEnum):
-    """What was done."""
+    """What ``reopen_preempted`` did."""
 
     MARKED = "marked"  # W&B has every row and the preemption: the run will be handed out again, once
-    KNOWN = "known"  # nothing: W&B has the preemption already, or the run continues elsewhere
+    REPORTED = "reported"  # nothing: W&B has the preemption already, or the run continues elsewhere
     ENDED = "ended"  # nothing: W&B has the run as finished, or as killed by a stop
     NOT_PREEMPTED = "not_preempted"  # nothing: the trial left another end_reason, or none
 
@@ -96,12 +96,12 @@ def _reopen(run_path: str, run_folder: Path) -> Reopened:
     end = _read_preemption(run_folder)
     if end is None:
         return Reopened.NOT_PREEMPTED
-    recorded = wandb.Api().run(run_path)
-    if recorded.state in {RunState.FINISHED, RunState.KILLED}:
+    record = wandb.Api().run(run_path)
+    if record.state in {RunState.FINISHED, RunState.KILLED}:
         return Reopened.ENDED
-    is_reported = recorded.state in {RunState.PENDING, RunState.PREEMPTING, RunState.PREEMPTED}
-    if is_reported or (recorded.state == RunState.RUNNING and _heard_at(recorded) > end.at + _SKEW_S):
-        return Reopened.KNOWN
+    is_reported = record.state in {RunState.PENDING, RunState.PREEMPTING, RunState.PREEMPTED}
+    if is_reported or (record.state == RunState.RUNNING and _heard_at(record) > end.at + _SKEW_S):
+        return Reopened.REPORTED
     entity, project, run_id = run_path.split("/")
     with tempfile.TemporaryDirectory() as scratch:
         run = wandb.init(

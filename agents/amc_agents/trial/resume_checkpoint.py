@@ -41,8 +41,8 @@ class ResumePoint:
 
     path: Path
     source: str  # in words
-    epoch: int  # complete ones
-    steps_done: int  # optimiser steps of the next one
+    epoch: int  # number of complete epochs
+    steps_done: int  # optimiser steps of the epoch after them
     metrics: Mapping[str, float]  # of the last complete epoch
 
 
@@ -74,11 +74,11 @@ def upload_checkpoint(run: Any, folder: Path) -> None:
 
 def _distinct_files(paths: Iterable[Path]) -> list[Path]:
     """Leave out missing files and further names of the same file; a continuation makes those names again."""
-    kept: list[Path] = []
+    files: list[Path] = []
     for path in paths:
-        if path.is_file() and not any(path.samefile(other) for other in kept):
-            kept.append(path)
-    return kept
+        if path.is_file() and not any(path.samefile(other) for other in files):
+            files.append(path)
+    return files
 
 
 def find_artifact(api: Any, run_path: str) -> Any | None:
@@ -106,8 +106,8 @@ def find_resume_point(run_id: str, folder: Path, read_artifact: Callable[[], Any
     """Return the later checkpoint of the two: in the run's folder, or with W&B, which is then downloaded.
 
     Args:
-        run_id: the run that the checkpoint must be of.
-        folder: of the run.
+        run_id: the run to which the checkpoint must belong.
+        folder: the run's.
         read_artifact: asks W&B for the artifact of the run's checkpoint.
 
     Raises:
@@ -138,7 +138,7 @@ def _read(path: Path, run_id: str, source: str) -> ResumePoint:
     checkpoint = load_checkpoint(path)
     if checkpoint.run != run_id:
         raise CheckpointError(
-            f"{path}: a checkpoint of run {checkpoint.run}, not of {run_id}: move it away, or start a new "
+            f"{path} is a checkpoint of run {checkpoint.run}, not of {run_id}: move it away, or start a new "
             f"trial from it with --init_from={path}"
         )
     return ResumePoint(path, source, checkpoint.epoch, checkpoint.steps_done, checkpoint.metrics)

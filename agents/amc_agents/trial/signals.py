@@ -13,8 +13,8 @@ SIGINT (Ctrl-C)        the person at the terminal                      interrupt
                                                                        one ends at once
 =====================  ==============================================  ==================================
 
-Clients before 0.28 send SIGINT for W&B's own stop. In a sweep SIGINT then means that stop, and a trial that somebody
-ends by Ctrl-C is stopped, too: the two cannot be told apart.
+Clients before 0.28 send SIGINT for W&B's own stop. With them, SIGINT means that stop in a sweep. A trial that somebody
+ends by Ctrl-C then counts as stopped, too, because the two look the same.
 
 The first request wins: the SIGTERM of an agent after W&B's own stop changes nothing. A request is only recorded. The
 training loop reads it between two optimiser steps, so a checkpoint is always complete.
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import wandb
 
 SIGTERM_MEANING = "AMC_SIGTERM"  # a launcher sets it to "preemption" if its SIGTERM means that
-PREEMPTION_LIMIT_S = 8.0  # of the ten seconds that a preempted machine grants at least
+PREEMPTION_LIMIT_S = 8.0  # a preempted machine grants at least ten seconds
 
 
 class StopRequests:
@@ -60,7 +60,7 @@ class StopRequests:
         return self._reason
 
     def when_overdue(self, act: Callable[[], None] | None, *, limit_s: float = PREEMPTION_LIMIT_S) -> None:
-        """Call this in its own thread if a preemption is not read in time; None once training is over."""
+        """Set what to call, in its own thread, if a preemption is not read in time; None once training is over."""
         self._cancel_timer()
         self._when_overdue = act
         self._limit_s = limit_s

@@ -36,7 +36,7 @@ class RunRecorder:
         """Take a ``wandb.Run`` and the folder of that run."""
         self._run = run
         self._folder = folder
-        self.epoch: int | None = None  # the last one that was logged
+        self.epoch: int | None = None  # the last logged one
         self.facts: dict[str, Any] = {}  # of the summary
         self._best = BestEvaluation(run, folder)
 
@@ -45,24 +45,29 @@ class RunRecorder:
         write_rows(self._folder, [])
 
     def resume(self, *, epochs: int, last: Row) -> None:
-        """Continue after the epochs of a checkpoint, the last of which logged this row; log what W&B lacks of them."""
+        """Continue after a checkpoint: cut the folder's history back to its epochs, and log those that W&B lacks.
+
+        Args:
+            epochs: how many complete epochs the checkpoint has.
+            last: the metrics of the last of these epochs.
+        """
         rows = truncate_rows(self._folder, epochs=epochs, last=last)
         self.epoch = epochs or None
         with detect_lost_client():
             log_missing_rows(self._run, rows)
             if "end_reason" in self._run.summary.keys():  # noqa: SIM118 - not a mapping: its ``in`` takes numbers
-                del self._run.summary["end_reason"]  # it is an earlier attempt's
+                del self._run.summary["end_reason"]  # of an earlier attempt
         self._best.resume(rows)
 
     def config(self, facts: Mapping[str, Any]) -> None:
-        """Record facts of the whole run. A run that continues itself keeps the parent that it started with."""
+        """Record facts of the whole run. A run that continues itself keeps the parent of its first trial."""
         is_own_parent = facts.get("parent_run") == self._run.id
-        kept = {name: value for name, value in facts.items() if not (is_own_parent and name in _PARENT_FIELDS)}
+        own_facts = {name: value for name, value in facts.items() if not (is_own_parent and name in _PARENT_FIELDS)}
         with detect_lost_client():
-            self._run.config.update(kept, allow_val_change=True)
+            self._run.config.update(own_facts, allow_val_change=True)
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Record an epoch, but not twice with W&B: it may have epochs of an earlier attempt after the checkpoint."""
+        """Record an epoch. W&B may have it already: an earlier attempt may have logged epochs after the checkpoint."""
         append_row(self._folder, metrics)
         self.epoch = int(metrics["epoch"])
         with detect_lost_client():
@@ -70,14 +75,14 @@ class RunRecorder:
         self._best.update(metrics)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Record final values. A lost client does not end the trial here: the caller finds it next."""
+        """Record final values. A lost client raises nothing here: the next call to W&B finds it."""
         self.facts.update(facts)
         with contextlib.suppress(ClientLostError), detect_lost_client():
             self._run.summary.update(dict(facts))
 
 
 def log_missing_rows(run: Any, rows: list[dict[str, Any]]) -> None:
-    """Log the epochs that W&B lacks of a resumed run."""
+    """Log those epochs of a resumed run that W&B lacks."""
     for row in rows:
         if int(row["epoch"]) > run.starting_step:
             run.log(row, step=int(row["epoch"]) - 1, commit=True)

@@ -35,26 +35,26 @@ class WandbTrial:
         self.path = f"{run.entity}/{run.project}/{run.id}"
         self.recorder = RunRecorder(run, folder)
 
-    def resolve_config(self, given: Mapping[str, Any], notes: Mapping[str, Any]) -> TrialConfig:
-        """Return what to train, a new trial or the rest of the run's; write it and the notes to the run's config."""
+    def resolve_config(self, flags: Mapping[str, Any], notes: Mapping[str, Any]) -> TrialConfig:
+        """Return the configuration of a new or a continued trial; write it, with the notes, to the run's config."""
         run = self._run
         recorded = dict(run.config)  # from the sweep; ${args} repeats it as flags
         machine = data_of_machine()
-        values = continued_values(recorded, machine, given) if run.resumed else {**machine, **given, **recorded}
+        values = continued_values(recorded, machine, flags) if run.resumed else {**machine, **flags, **recorded}
         config = TrialConfig.from_mapping(values)
         with detect_lost_client():
-            changed = {
+            changes = {
                 name: value
                 for name, value in config.to_mapping().items()
                 if current_value(name, recorded.get(name)) != value
             }
-            run.config.update({**changed, **notes}, allow_val_change=run.resumed)
+            run.config.update({**changes, **notes}, allow_val_change=run.resumed)
         point = find_resume_point(str(run.id), self.folder, self._find_artifact)
         if point is None:
             self.recorder.begin()
             if run.resumed:
                 click.echo(
-                    f"amc-train: run {run.id} starts over: no checkpoint in {self.folder}, none with W&B", err=True
+                    f"amc-train: run {run.id} starts over: no checkpoint in {self.folder}, and none at W&B", err=True
                 )
             return config
         click.echo(
@@ -82,7 +82,7 @@ class WandbTrial:
 
     def abandon(self) -> None:
         """End as preempted in the middle of a long step or load, with the last checkpoint or none; never returns."""
-        click.echo("amc-train: preempted: no safe moment came in time; what came after last.pt is lost", err=True)
+        click.echo("amc-train: preempted during a long step or load: the training since last.pt is lost", err=True)
         with contextlib.suppress(OSError):
             write_end(self.folder, EndReason.PREEMPTED, run=self.path)
         try:
@@ -96,8 +96,10 @@ class WandbTrial:
         run.summary["end_reason"] = str(reason)
         if is_preempted:
             run.mark_preempting()
-        is_wanted = self._upload is UploadWhen.END or (is_preempted and self._upload is UploadWhen.PREEMPTION)
-        if is_wanted and (self.folder / "last.pt").is_file():  # before run.finish: it lets the run be handed out again
+        needs_upload = self._upload is UploadWhen.END or (is_preempted and self._upload is UploadWhen.PREEMPTION)
+        if (
+            needs_upload and (self.folder / "last.pt").is_file()
+        ):  # before run.finish: it lets the run be handed out again
             _try("upload the checkpoint", lambda: upload_checkpoint(run, self.folder))
         epochs = (self.recorder.facts.get("best_epoch"), self.recorder.epoch)
         # No pictures of a preempted trial: its continuation will draw them.
@@ -109,12 +111,12 @@ class WandbTrial:
 
 
 def data_of_machine() -> dict[str, str]:
-    """Return the setting that AMC_DATA stands for, empty without it."""
+    """Return the data file that AMC_DATA names, as a setting; empty without AMC_DATA."""
     return {"data": path} if (path := os.environ.get("AMC_DATA")) else {}
 
 
 def _try(action: str, act: Callable[[], None]) -> None:
-    """Do what may fail without changing how the trial ended; only a lost client is raised."""
+    """Call a function whose errors must not change the end of the trial; only a lost client is raised."""
     try:
         with detect_lost_client():
             act()

@@ -56,7 +56,7 @@ def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server:
     (tmp_path / "other").mkdir()
     other_frames = synthetic_file(tmp_path / "other", levels_db=(0, 10, 20), frames_per_cell=21)
     other = machine.amc_sweep("resume", "gem", "--data", str(other_frames))
-    assert (other.returncode, "another data file (fingerprint" in other.stderr) == (2, True)
+    assert (other.returncode, "is not the data file of the run: its fingerprint" in other.stderr) == (2, True)
     missing = machine.amc_sweep("resume", "gem", "--data", "nowhere.hdf5")
     assert (missing.returncode, "nowhere.hdf5: no such data file" in missing.stderr) == (2, True)
     assert run_of(server, "gem")["state"] == "crashed", "a refusal leaves the run alone"

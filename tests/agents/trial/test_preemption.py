@@ -87,7 +87,7 @@ def test_the_supervisor_reports_a_preemption_that_killed_the_client(
     )
     assert columns(reported["history"]) == columns(read_rows(uninterrupted)[: len(reported["history"])])
     assert len(reported["history"]) >= 2
-    assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.KNOWN
+    assert reopen_preempted("local/demo/doomed", folder, environ=machine.env) is Reopened.REPORTED
 
     assert machine.train("doomed").wait(timeout=60) == 0, machine.output()
     _assert_equal(uninterrupted, folder, server, "doomed")

@@ -317,7 +317,7 @@ def test_a_failed_upload_does_not_end_the_trial_and_is_reported_once(
     followed = BestEvaluation(Client(tmp_path, is_gone=True), tmp_path)
     for row in written(tmp_path, 2):  # the file of the first epoch does not exist
         followed.update(row)
-    assert capsys.readouterr().err.count("is not with W&B") == 1
+    assert capsys.readouterr().err.count("was not uploaded") == 1
 
 
 def test_a_resumed_trial_uploads_the_best_again_and_then_only_better_ones(tmp_path: Path) -> None:
