@@ -1,7 +1,7 @@
 """JSON and YAML from elsewhere, read within bounds: bytes, nesting, values with aliases expanded, digits of a number.
 
-What a text may cost follows from its size. Without bounds 30 kB of brackets end the process (the C loader of YAML
-recurses), and 400 bytes of aliases that name each other take all memory.
+The bounds keep the cost of a text proportional to its size. Without them 30 kB of brackets end the process (the C
+loader of YAML recurses), and 400 bytes of aliases that name each other take all memory.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MOST_NESTING = 64  # mappings and lists inside each other
 MOST_DIGITS = 3500  # of a number in YAML, also in hex: Python refuses to write more than 4300 decimal digits
 MOST_SWEEP_BYTES = 256 * 1024  # of the YAML of one sweep; it is parsed in half a second at most
 
-# A YAML text may hold so many values, and one more for every few bytes. Files that people and programs write have 15
-# to 40 bytes a value, and a value takes about 6 microseconds.
+# A YAML text may hold _FREE_VALUES values, and one more for every _BYTES_A_VALUE bytes. Files that people and programs
+# write have 15 to 40 bytes a value, and a value takes about 6 microseconds.
 _FREE_VALUES = 50_000
 _BYTES_A_VALUE = 10
 _LONGEST_KEY = 19  # digits of a number that is a key
@@ -142,15 +142,15 @@ def _check_structure(text: str, loader: type[BoundedLoader]) -> None:
     """Refuse nesting and aliases that would cost too much, before anything is composed.
 
     Raises:
-        TextError: with the bound.
+        TextError: a bound is exceeded; the message gives the bound.
     """
     most = _FREE_VALUES + len(text) // _BYTES_A_VALUE
-    anchored: dict[str, tuple[int, int]] = {}  # cost and levels of what has an anchor
-    opened: list[list[Any]] = []  # anchor, cost before it, levels in it
+    anchored: dict[str, tuple[int, int]] = {}  # anchor -> (cost, levels of nesting) of its value
+    stack: list[list[Any]] = []  # of open collections: anchor, cost before it, levels in it
     values = cost = 0  # an alias costs the values that it stands for, and their bytes
     for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.CollectionEndEvent):
-            anchor, before, levels = opened.pop()
+            anchor, before, levels = stack.pop()
             levels += 1
             if anchor is not None:
                 anchored[anchor] = (cost - before, levels)
@@ -161,18 +161,18 @@ def _check_structure(text: str, loader: type[BoundedLoader]) -> None:
                 anchored[event.anchor] = (price, levels)
         elif isinstance(event, yaml.AliasEvent):
             assert event.anchor is not None
-            if event.anchor in (entry[0] for entry in opened):
-                raise TextError(f"the alias *{event.anchor[:60]} is inside what it stands for")
+            if event.anchor in (entry[0] for entry in stack):
+                raise TextError(f"the alias *{event.anchor[:60]} contains itself")
             price, levels = anchored.get(event.anchor, (1, 0))
             values, cost = values + price, cost + price
         elif isinstance(event, yaml.CollectionStartEvent):
-            opened.append([event.anchor, cost, 0])
+            stack.append([event.anchor, cost, 0])
             values, cost, levels = values + 1, cost + 1, 0
         else:
             continue
-        if opened:
-            opened[-1][2] = max(opened[-1][2], levels)
-        if len(opened) + levels > MOST_NESTING:
+        if stack:
+            stack[-1][2] = max(stack[-1][2], levels)
+        if len(stack) + levels > MOST_NESTING:
             raise TextError(_nested())
         if values > most:
             raise TextError(f"the text holds more than {most:,} values, with every alias written out")

@@ -57,8 +57,8 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
-    shown = ", ".join(words[:most])
-    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+    text = ", ".join(words[:most])
+    return text if len(words) <= most else f"{text} and {len(words) - most} more"
 
 
 def at_most(lines: Sequence[str], most: int = 50) -> list[str]:

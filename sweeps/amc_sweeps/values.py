@@ -17,7 +17,7 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how 
 def printable(value: Any) -> Any:
     """Return a value with every text in it safe for a terminal: a control character becomes its escape.
 
-    Whoever names a run or writes a log line could otherwise move the cursor, or change what is on the screen.
+    Otherwise the name of a run or a log line could move the cursor, or change the text on the screen.
 
     >>> printable({"name": "a\\x1b[2J", "lines": "1\\n2"})
     {'name': 'a\\\\x1b[2J', 'lines': '1\\n2'}

@@ -28,7 +28,7 @@ ATTACKS = {
     LAUGHS: "values, with every alias written out",
     MERGES: "values, with every alias written out",
     "a: &a [" + "x" * 100_000 + "]\nb: [" + "*a, " * 50_000 + "]": "values, with every alias written out",
-    "a: &a [*a]": "is inside what it stands for",
+    "a: &a [*a]": "contains itself",
     "a: [" + "1," * 500_000 + "]": "values, with every alias written out",
     "a: " + "9" * 5000: "more than 3,500 digits",
     "a: 0x" + "f" * 1_000_000: "more than 3,500 digits",

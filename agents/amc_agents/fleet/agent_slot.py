@@ -197,10 +197,10 @@ def agent_environment(name: str, device: Device, base: Mapping[str, str], *, tag
     """Return the environment of an agent and its trials.
 
     Args:
-        name: of the slot; trials read it from AMC_WORKER.
+        name: the slot's; trials read it from AMC_WORKER.
         device: the only one that they see.
         base: the fleet's environment.
-        tag: of the fleet's processes.
+        tag: marks the fleet's processes.
         threads: default of OMP_NUM_THREADS; 0: all cores.
     """
     environment = {variable: value for variable, value in base.items() if variable != "WANDB_SERVICE"}

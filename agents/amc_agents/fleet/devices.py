@@ -240,13 +240,13 @@ def _name(pid: int) -> str:
 
 def device_fault(before: Reading | None, after: Reading | None, xids: list[int]) -> str | None:
     """Return the fault of the device between two readings, as text, or None."""
-    serious = sorted(set(xids) & DEVICE_XIDS)
-    if serious:
-        return f"the driver reported XID {', '.join(map(str, serious))}"
+    device_xids = sorted(set(xids) & DEVICE_XIDS)
+    if device_xids:
+        return f"the driver reported XID {', '.join(map(str, device_xids))}"
     if before is not None and after is None:
         return "the driver gets no answer from it"
     if before is not None and after is not None and before.uncorrected is not None and after.uncorrected is not None:
-        new = after.uncorrected - before.uncorrected
-        if new > 0:
-            return counted(new, "new uncorrected ECC error")
+        increase = after.uncorrected - before.uncorrected
+        if increase > 0:
+            return counted(increase, "new uncorrected ECC error")
     return None

@@ -26,7 +26,7 @@ _BOLD = {"quarantined", "gave_up", "agent_ended", "ending", "halted"}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. Facts that are None are not written."""
+    """An event of the fleet. Facts that are None are not written."""
 
     kind: str
     worker: str | None

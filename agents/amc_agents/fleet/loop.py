@@ -204,12 +204,12 @@ class Fleet:
             self._report("gave_up", slot, f"{reason}; see {slot.log}")
             return
         slot.start_at_s = now_s + delay_s
-        how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+        end_text = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
         if slot.trial is not None:
-            follows = "its trial goes on, then a new agent starts"
+            next_step = "its trial goes on, then a new agent starts"
         else:
-            follows = f"a new one starts in {duration(delay_s)} ({last_lines(log)})"
-        self._report("agent_ended", slot, f"its agent ended {how}; {follows}", exit_code=exit_code)
+            next_step = f"a new one starts in {duration(delay_s)} ({last_lines(log)})"
+        self._report("agent_ended", slot, f"its agent ended {end_text}; {next_step}", exit_code=exit_code)
 
     def _start_and_end_agents(self, now_s: float) -> None:
         if self._halted is None:
@@ -272,8 +272,8 @@ class Fleet:
             slot.end_agent()
             self._look_for_trial(slot, now_s)
             slot.signal_trial(signal.SIGTERM if number is signal.SIGHUP else number)
-        asked = counted(sum(slot.trial is not None for slot in self.slots), "trial")
-        text = f"asked {asked} to end, within {duration(self.rules.grace_s)}; a second signal kills them"
+        trials = counted(sum(slot.trial is not None for slot in self.slots), "trial")
+        text = f"asked {trials} to end within {duration(self.rules.grace_s)}; a second signal kills at once"
         self._report("ending", None, f"{number.name}: {text}")
 
     # --- reports ----------------------------------------------------------------------------------------------------

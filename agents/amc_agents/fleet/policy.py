@@ -28,7 +28,7 @@ LONGEST_RESTART_S = 300.0
 RESTARTS = 8  # of one agent in a row without a trial between them: 15 minutes of waiting
 
 SWEEP_IS_OVER = "the sweep is over"
-COUNT_REACHED = "all trials that were asked for have begun"
+COUNT_REACHED = "all trials of --count have begun"
 TOO_LATE = "no trial would end in time"
 GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE)
 
@@ -122,10 +122,10 @@ def quarantine_reason(
 ) -> str | None:
     """Return why a device should get no more trials, or None.
 
-    One failure is enough when the driver reported a fault. Otherwise the last trials of the device must all have failed
-    with an open blame, and so many failures in a row must have a chance below 1% at the failure rate of the other
-    devices. A trial on another device counts as good once it has run longer than the failed ones. Devices that look
-    just as bad are left out of the rate.
+    One failure is enough when the driver reported a fault. Otherwise two conditions must hold. The last trials of the
+    device all failed with an open blame. At the failure rate of the other devices, so many failures in a row have a
+    chance below 1%. A trial on another device counts as good once it has run longer than the failed ones. Other suspect
+    devices are left out of the rate.
     """
     on_device = [trial for trial in ended if trial.device == device]
     if not on_device:
@@ -137,12 +137,12 @@ def quarantine_reason(
     if len(streak) < LEAST_FAILURES:
         return None
     lasted_s = max(trial.lasted_s for trial in streak)
-    compared = {trial.device for trial in ended} | {trial.device for trial in running}
-    compared.discard(device)
-    compared -= {other for other in compared if _is_suspect(other, ended)}
-    others = [trial for trial in ended if trial.device in compared]
+    other_devices = {trial.device for trial in ended} | {trial.device for trial in running}
+    other_devices.discard(device)
+    other_devices -= {other for other in other_devices if _is_suspect(other, ended)}
+    others = [trial for trial in ended if trial.device in other_devices]
     failed = sum(blame(trial, ended) in {Blame.OPEN, Blame.DEVICE} for trial in others)
-    healthy = sum(trial.device in compared and now_s - trial.began_s > lasted_s for trial in running)
+    healthy = sum(trial.device in other_devices and now_s - trial.began_s > lasted_s for trial in running)
     if len(others) - failed + healthy == 0:
         return None  # no other device does better: it may be the program
     rate = (failed + 1) / (len(others) + healthy + 2)  # Laplace's rule: never 0 after a few trials
@@ -150,8 +150,8 @@ def quarantine_reason(
     if chance >= CHANCE:
         return None
     return (
-        f"its last {len(streak)} trials failed ({count_causes(streak)}), each within {duration(lasted_s)}, "
-        f"while on other devices {failed} of {len(others) + healthy} did"
+        f"its last {counted(len(streak), 'trial')} failed ({count_causes(streak)}), each within {duration(lasted_s)}; "
+        f"on other devices {failed} of {counted(len(others) + healthy, 'trial')} failed"
     )
 
 
@@ -179,7 +179,7 @@ def halt_reason(
         ended: every trial that has ended on this machine, in order.
         devices: all devices of the fleet.
         quarantined: those that get no more trials; their failures count only for ``max_failures``.
-        max_failures: the user's limit; None: too many in a row.
+        max_failures: the user's limit; None: the limit of failures in a row.
     """
     if devices and set(devices) <= set(quarantined):
         return "no device is left"
@@ -191,8 +191,8 @@ def halt_reason(
     limit = max(HOPELESS, HOPELESS_A_DEVICE * (len(devices) - len(quarantined)))
     last = [trial for trial in ended if trial.device not in quarantined][-limit:]
     if len(last) == limit and all(trial.is_failure for trial in last):
-        everywhere = "" if len({trial.device for trial in last}) == 1 else " on every device alike"
-        return f"the last {limit} trials all failed{everywhere} ({count_causes(last)})"
+        scope = "" if len({trial.device for trial in last}) == 1 else " on every device alike"
+        return f"the last {counted(limit, 'trial')} all failed{scope} ({count_causes(last)})"
     return None
 
 

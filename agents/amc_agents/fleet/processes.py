@@ -88,17 +88,17 @@ def reap(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if reaped == pid else None
 
 
-def reap_inherited(kept: Collection[int]) -> None:
+def reap_inherited(trials: Collection[int]) -> None:
     """Wait for every zombie that was inherited from an agent or a trial.
 
     Children that this process started itself are left alone, since their Popen waits for them. They are in our session
     or lead their own. The wandb client's side process leads its own too, but nothing waits for it.
 
     Args:
-        kept: trials whose exit code is still needed.
+        trials: ids of trials whose exit code is still needed.
     """
     for pid in children(os.getpid()):
-        if pid in kept or exit_code_of_zombie(pid) is None:
+        if pid in trials or exit_code_of_zombie(pid) is None:
             continue
         if os.getsid(pid) not in {pid, os.getsid(0)} or _command(pid) == "wandb-core":
             reap(pid)
@@ -115,21 +115,21 @@ def tagged(tag: str) -> list[psutil.Process]:
 
 
 def end_all(tag: str, *, grace_s: float) -> int:
-    """Send SIGTERM to agents and trials, kill all that is left after the grace, and return how many there were.
+    """Send SIGTERM to agents and trials, kill all processes that outlive the grace, and return their initial number.
 
     The wandb client's side processes and data loaders get no SIGTERM, because a trial needs them to end well.
     """
-    left = tagged(tag)
-    count = len(left)
-    for process in left:
+    processes = tagged(tag)
+    count = len(processes)
+    for process in processes:
         if _is_agent_or_trial(process.pid):
             _send(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while left and time.monotonic() < deadline:
+    while processes and time.monotonic() < deadline:
         time.sleep(0.1)
-        left = tagged(tag)
-    while left := tagged(tag):  # in a loop: a dying process may have started another
-        for process in left:
+        processes = tagged(tag)
+    while processes := tagged(tag):  # in a loop: a dying process may have started another
+        for process in processes:
             _send(process, signal.SIGKILL)
         time.sleep(0.1)
     return count
@@ -161,12 +161,12 @@ class Guardian:
     """
 
     def __init__(self, tag: str, grace_s: float) -> None:
-        read, self._write = os.pipe()
+        reading_end, self._write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._write)
-            _stand_guard(read, tag, grace_s)
-        os.close(read)
+            _stand_guard(reading_end, tag, grace_s)
+        os.close(reading_end)
 
     def dismiss(self) -> None:
         """Tell the guardian that the fleet ended by itself, and wait for the guardian's end."""
@@ -177,15 +177,15 @@ class Guardian:
             os.waitpid(self.pid, 0)
 
 
-def _stand_guard(read: int, tag: str, grace_s: float) -> None:
+def _stand_guard(reading_end: int, tag: str, grace_s: float) -> None:
     """Wait for the other end of the pipe to close; never returns."""
     try:
         os.setsid()  # Ctrl-C at the terminal is for the fleet
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        if os.read(read, len(_DONE)) != _DONE:
-            ended = counted(end_all(tag, grace_s=grace_s), "process", "processes")
-            sys.stderr.write(f"the fleet was killed: its guardian has ended {ended} that it left\n")
+        if os.read(reading_end, len(_DONE)) != _DONE:
+            count = counted(end_all(tag, grace_s=grace_s), "process", "processes")
+            sys.stderr.write(f"the fleet was killed: its guardian has ended {count} that it left\n")
             sys.stderr.flush()
     finally:
         os._exit(0)

@@ -46,26 +46,26 @@ def classify_end(
     fleet_is_ending: bool = False,
     record: WandbRecord = NO_RECORD,
 ) -> Diagnosis:
-    """Return how a trial ended, and why we think so.
+    """Return the cause of a trial's end, with the evidence.
 
     Args:
         exit_code: negative for a signal, None for unknown.
         log: the part of the agent's log that belongs to the trial.
-        run: its id.
+        run: id of its run.
         memory_kill: the kernel's line about a kill for lack of memory while the trial ran.
         fleet_is_ending: whether the fleet had asked the trial to end.
         record: the run in W&B.
     """
-    stopped = record.stop_recorded or _wandb_asked_to_stop(run, log)
+    is_stopped = record.stop_recorded or _wandb_asked_to_stop(run, log)
     tail = log[-TAIL_BYTES:]
     if memory_kill is not None and exit_code in _SIGKILL_CODES:
         tail += f"\n{memory_kill}\n"  # the classifier knows this line from other logs
     return classify(
         Evidence(
-            state=RunState.KILLED if stopped else _state(exit_code, record),
+            state=RunState.KILLED if is_stopped else _state(exit_code, record),
             exit_code=exit_code,
             end_reason=record.end_reason or (EndReason.STOPPED if fleet_is_ending and exit_code == 0 else None),
-            stop_recorded=True if stopped else record.stop_recorded,
+            stop_recorded=True if is_stopped else record.stop_recorded,
             stop_reason=record.stop_reason,
             log_tail=tail,
         )
@@ -156,8 +156,8 @@ def _kernel_line(pid: int, began_s: float) -> str | None:
             except BrokenPipeError:  # the kernel overwrote this line while we read
                 continue
             head, _, message = text.partition(";")  # level, sequence, microseconds since boot, flags
-            recent = int(head.split(",")[2]) / 1e6 > began_s - CLOCK_DRIFT_S
-            if recent and re.search(rf"[Oo]ut of memory: Killed process {pid}\b", message):
+            is_recent = int(head.split(",")[2]) / 1e6 > began_s - CLOCK_DRIFT_S
+            if is_recent and re.search(rf"[Oo]ut of memory: Killed process {pid}\b", message):
                 line = message.partition("\n")[0].strip()
     except OSError:  # EAGAIN: the end of the log
         return line

@@ -101,13 +101,13 @@ class Watcher(threading.Thread):
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._error: str | None = None  # of the last poll
-        self._asked_at_s: float | None = None  # start of the current poll
+        self._poll_began_s: float | None = None  # None: no poll runs
 
     @property
     def error(self) -> str | None:
         """Why W&B cannot be read now; None when it can."""
-        asked_at_s = self._asked_at_s
-        if asked_at_s is not None and self._clock() - asked_at_s > PATIENCE_S:
+        poll_began_s = self._poll_began_s
+        if poll_began_s is not None and self._clock() - poll_began_s > PATIENCE_S:
             return f"no answer for {PATIENCE_S:.0f} s"
         return self._error
 
@@ -135,14 +135,14 @@ class Watcher(threading.Thread):
 
     def poll(self) -> None:
         """Read once; an error is kept for ``error``."""
-        self._asked_at_s = self._clock()
+        self._poll_began_s = self._clock()
         try:
             records = self._reader.records(self._runs, self._metric, minimise=self._minimise)
         except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next poll may work
             self._error = str(error) or type(error).__name__
             return
         finally:
-            self._asked_at_s = None
+            self._poll_began_s = None
         self._error = None
         for run, record in records.items():
             self._records[run] = _with_best(record, self.record(run).peak, minimise=self._minimise)

@@ -97,9 +97,8 @@ class WandbTrial:
         if is_preempted:
             run.mark_preempting()
         needs_upload = self._upload is UploadWhen.END or (is_preempted and self._upload is UploadWhen.PREEMPTION)
-        if (
-            needs_upload and (self.folder / "last.pt").is_file()
-        ):  # before run.finish: it lets the run be handed out again
+        # The checkpoint goes before run.finish, which lets the run be handed out again.
+        if needs_upload and (self.folder / "last.pt").is_file():
             _try("upload the checkpoint", lambda: upload_checkpoint(run, self.folder))
         epochs = (self.recorder.facts.get("best_epoch"), self.recorder.epoch)
         # No pictures of a preempted trial: its continuation will draw them.

@@ -73,7 +73,7 @@ def choose_backend(
     """Return the W&B that is meant, in the order at the top of this module.
 
     Raises:
-        BackendError: no W&B fits, several do, no server answers, or the key belongs to another server.
+        BackendError: no W&B fits, several fit, no server answers, or the key belongs to another server.
     """
     if sum([base_url is not None, local, cloud]) > 1:
         raise BackendError("--base-url, --local and --cloud exclude one another: give one")
@@ -118,8 +118,8 @@ def _at(url: str, source: str, environ: Mapping[str, str]) -> Backend:
 def _only_running(environ: Mapping[str, str]) -> ServerState | None:
     servers = running_servers(environ)
     if len(servers) > 1:
-        listed = "\n".join(f"  --base-url {server.base_url}    data in {server.data}" for server in servers)
-        raise BackendError(f"{len(servers)} embedded servers are running: give one of these\n{listed}")
+        lines = "\n".join(f"  --base-url {server.base_url}    data in {server.data}" for server in servers)
+        raise BackendError(f"{len(servers)} embedded servers are running: give one of these\n{lines}")
     if not servers:
         for state in server_states(environ):
             is_running(state)  # raises where only its certificate kept it from being listed

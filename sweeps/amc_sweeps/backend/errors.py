@@ -1,4 +1,4 @@
-"""What the other modules of this folder raise."""
+"""The errors of this folder's modules."""
 
 from __future__ import annotations
 

@@ -76,10 +76,10 @@ def is_cloud(base_url: str) -> bool:
 
 def has_login(base_url: str, environ: Mapping[str, str]) -> bool:
     """Return whether netrc holds a login for an address, looked for as the wandb client does."""
-    home, named = _home(environ), environ.get("NETRC")
+    home, netrc_path = _home(environ), environ.get("NETRC")
     # A login under the cloud's older name serves the newer name, but not the other way round.
     urls = [base_url, OLDER_CLOUD_URL] if base_url == CLOUD_URL else [base_url]
-    for path in [Path(named)] if named else [home / ".netrc", home / "_netrc"]:
+    for path in [Path(netrc_path)] if netrc_path else [home / ".netrc", home / "_netrc"]:
         try:
             logins = netrc.netrc(path)
         except (OSError, netrc.NetrcParseError):

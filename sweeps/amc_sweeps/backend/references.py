@@ -108,14 +108,14 @@ def find_target(
 ) -> Target:
     """Return the sweep or run of a reference.
 
-    What the reference leaves open is taken from the flags, from WANDB_ENTITY and WANDB_PROJECT, and at last from a look
-    into every project of the entity.
+    Parts that the reference lacks are taken from the flags, then from WANDB_ENTITY and WANDB_PROJECT. If no project is
+    named, every project of the entity is searched.
 
     Args:
         reference: what the person wrote.
         api: a ``wandb.Api``.
-        entity: of the command's flag.
-        project: of the command's flag.
+        entity: the value of --entity.
+        project: the value of --project.
         environ: where the two variables are looked up.
 
     Raises:
@@ -126,20 +126,20 @@ def find_target(
     owner = reference.entity or entity or environ.get("WANDB_ENTITY") or api.default_entity
     if not owner:
         raise BackendError("no entity is known here: give --entity, or write ENTITY/PROJECT/ID")
-    named = reference.project or project or environ.get("WANDB_PROJECT")
+    project_name = reference.project or project or environ.get("WANDB_PROJECT")
     # One request a project and kind; to list all sweeps costs one request a sweep, so that comes last.
-    projects = [named] if named else [candidate.name for candidate in api.projects(owner)]
+    projects = [project_name] if project_name else [candidate.name for candidate in api.projects(owner)]
     paths = [f"{owner}/{name}/{reference.id}" for name in projects]
     targets = [target for path in paths for kind in reference.kinds if (target := _get(api, kind, path)) is not None]
     if len(targets) == 1:
         return targets[0]
     if targets:
-        listed = [f"the {target.kind} {target.path}    {getattr(target.api_object, 'url', '')}" for target in targets]
-        message = f"{reference.id} is the name of {len(targets)}; write which, as a path or a URL"
-        raise TargetNotFoundError(f"{message}:\n{_indented(listed)}", [target.path for target in targets])
-    where = f"{owner}/{named}" if named else f"the {counted(len(projects), 'project')} of {owner}"
+        lines = [f"the {target.kind} {target.path}    {getattr(target.api_object, 'url', '')}" for target in targets]
+        message = f"{len(targets)} sweeps or runs have the id {reference.id}; write the path or the URL of one"
+        raise TargetNotFoundError(f"{message}:\n{_indented(lines)}", [target.path for target in targets])
+    where = f"{owner}/{project_name}" if project_name else f"the {counted(len(projects), 'project')} of {owner}"
     message = f"no {' or '.join(reference.kinds)} {reference.id} in {where}"
-    similar = _similar_sweeps(reference.id, api, owner, named) if "sweep" in reference.kinds else []
+    similar = _similar_sweeps(reference.id, api, owner, project_name) if "sweep" in reference.kinds else []
     raise TargetNotFoundError(f"{message}; nearest:\n{_indented(similar)}" if similar else message, similar)
 
 
@@ -157,10 +157,10 @@ def _get(api: Any, kind: Kind, path: str) -> Target | None:
         raise
 
 
-def _similar_sweeps(sweep_id: str, api: Any, owner: str, named: str | None) -> list[str]:
-    projects = [project for project in api.projects(owner) if not named or project.name == named]
+def _similar_sweeps(sweep_id: str, api: Any, owner: str, project_name: str | None) -> list[str]:
+    projects = [project for project in api.projects(owner) if not project_name or project.name == project_name]
     paths = [f"{owner}/{project.name}/{sweep.id}" for project in projects for sweep in project.sweeps()]
-    return difflib.get_close_matches(f"{owner}/{named or '*'}/{sweep_id}", paths, n=5, cutoff=0.0)
+    return difflib.get_close_matches(f"{owner}/{project_name or '*'}/{sweep_id}", paths, n=5, cutoff=0.0)
 
 
 def _indented(lines: Iterable[str]) -> str:

@@ -35,13 +35,13 @@ class ServerState:
     key_file: str | None  # None: the server asks for no key
     pid: int
     data: str
-    instance: str  # as /healthz answers it: tells this server from a later one on the same port
+    instance: str  # from /healthz; a later server on the same port has another one
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of state files: AMC_STATE_DIR, else one in the user's state folder (XDG_STATE_HOME)."""
-    if named := environ.get("AMC_STATE_DIR"):
-        return Path(named)
+    if folder := environ.get("AMC_STATE_DIR"):
+        return Path(folder)
     return platformdirs.user_state_path("amc-sweep") / "servers"
 
 

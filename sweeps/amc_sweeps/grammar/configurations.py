@@ -1,4 +1,4 @@
-"""The configurations of a sweep: how many there are, the one of each number in a grid, one at random."""
+"""The configurations of a sweep: their number, those of a grid by their numbers, and one at random."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, SweepConfig,
 from amc_sweeps.number_formats import counted
 from amc_sweeps.values import MISSING, is_number, look_up, nest
 
-MOST_GRID_RUNS = 10_000_000  # that a grid may come to; at a run a minute they take 19 years
+MOST_GRID_RUNS = 10_000_000  # of the largest grid that is accepted; at one run a minute it takes 19 years
 
 
 def count_configurations(config: SweepConfig) -> int | None:
@@ -31,7 +31,7 @@ def count_configurations(config: SweepConfig) -> int | None:
 
 
 def space_problems(config: SweepConfig) -> list[str]:
-    """Return why a new sweep's grid could not be walked to its end, if it could not."""
+    """Return the problem of a grid that is too large to be run to its end; empty for other sweeps."""
     if config.method != "grid":
         return []
     size = Grid(config).size

@@ -84,7 +84,7 @@ def ends(spec: Range) -> tuple[float, float]:
 
 
 def range_problem(spec: Range) -> str | None:
-    """Return why values cannot be drawn: they would be infinite, or a float could not tell the steps apart."""
+    """Return what the range needs instead, if values could be infinite or two steps the same float; else None."""
     name = spec.distribution.removeprefix("q_")
     try:
         if name == "normal":

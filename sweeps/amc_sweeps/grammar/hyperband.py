@@ -69,14 +69,14 @@ def thresholds(config: HyperbandConfig, curves: Iterable[Sequence[float]], goal:
         goal: ``minimize`` or ``maximize``.
     """
     curves = list(curves)
-    worst = {}
+    limits = {}
     for band in bands(config):
-        reached = sorted((curve[band - 1] for curve in curves if len(curve) >= band), reverse=goal == "maximize")
-        if not reached:
+        values = sorted((curve[band - 1] for curve in curves if len(curve) >= band), reverse=goal == "maximize")
+        if not values:
             break
         # W&B's engine rounds 1/eta before the product, which makes a difference for a few (n, eta).
-        worst[band] = reached[int(1.0 / config.eta * len(reached))]
-    return worst
+        limits[band] = values[int(1.0 / config.eta * len(values))]
+    return limits
 
 
 def judge(

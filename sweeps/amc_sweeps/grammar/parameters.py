@@ -22,7 +22,7 @@ def parse_parameters(section: Any, problems: Problems, path: str = "parameters")
     """Return the parameters that can be read; add the problems of the others.
 
     Args:
-        section: the mapping of names to parameters, as it was given.
+        section: the mapping of names to parameters, unchecked.
         problems: where problems go.
         path: where the section is in the file.
     """
@@ -32,8 +32,8 @@ def parse_parameters(section: Any, problems: Problems, path: str = "parameters")
     parameters = {}
     for name, spec in section.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            shown = f"{path}.{str(name)[:80]}"
-            problems.refuse(shown, name, "a name of letters, digits, _ . - that starts with a letter or _, 200 at most")
+            place = f"{path}.{str(name)[:80]}"
+            problems.refuse(place, name, "a name of letters, digits, _ . - that starts with a letter or _, 200 at most")
             continue
         parameter = _parse_parameter(f"{path}.{name}", spec, problems)
         if parameter is not None:
@@ -74,20 +74,20 @@ def _default_distribution(spec: Mapping[str, Any]) -> str | None:
     if "value" in spec:
         return "constant"
     if "min" in spec or "max" in spec:
-        both_whole = all(is_whole(spec.get(key)) for key in ("min", "max"))
-        return "int_uniform" if both_whole else "uniform"
+        are_integers = all(is_whole(spec.get(key)) for key in ("min", "max"))
+        return "int_uniform" if are_integers else "uniform"
     return None
 
 
 def _parse_choice(path: str, spec: Mapping[str, Any], distribution: str, problems: Problems) -> Choice | None:
-    weighted = distribution == "categorical_w_probabilities"
-    keys = ("values", "probabilities", "distribution") if weighted else ("values", "distribution")
+    is_weighted = distribution == "categorical_w_probabilities"
+    keys = ("values", "probabilities", "distribution") if is_weighted else ("values", "distribution")
     before = len(problems)
     problems.refuse_unknown_keys(spec, f"{path}.", keys, of=distribution)
-    values, weights = spec.get("values"), spec.get("probabilities") if weighted else None
+    values, weights = spec.get("values"), spec.get("probabilities") if is_weighted else None
     if not isinstance(values, list) or not values:
         problems.refuse_key(spec, f"{path}.values", "a list of at least one value")
-    if weighted and (not isinstance(weights, list) or not all(is_number(w) and w >= 0 for w in weights)):
+    if is_weighted and (not isinstance(weights, list) or not all(is_number(w) and w >= 0 for w in weights)):
         problems.refuse_key(spec, f"{path}.probabilities", "a list of numbers >= 0")
     elif isinstance(weights, list) and isinstance(values, list) and len(weights) != len(values):
         problems.refuse(f"{path}.probabilities", weights, f"one for each value ({len(values)})")
@@ -102,14 +102,14 @@ def _parse_range(path: str, spec: Mapping[str, Any], distribution: str, problems
     before = len(problems)
     keys = DISTRIBUTIONS[distribution]
     problems.refuse_unknown_keys(spec, f"{path}.", (*keys, "distribution"), of=distribution)
-    whole = distribution == "int_uniform"
-    kind = "a whole number within 64 bits" if whole else "a number"
+    needs_integers = distribution == "int_uniform"
+    kind = "a whole number within 64 bits" if needs_integers else "a number"
     numbers: dict[str, Any] = {}
     for key, default in keys.items():
         value = spec.get(key, default)
         if value is None and key not in spec:
             problems.missing(f"{path}.{key}", f"{kind}, which {distribution} needs")
-        elif not (is_64_bit(value) if whole else is_number(value)):
+        elif not (is_64_bit(value) if needs_integers else is_number(value)):
             problems.refuse(f"{path}.{key}", value, kind)
         elif (key in {"q", "a", "b"} and value <= 0) or (key == "sigma" and value < 0):
             problems.refuse(f"{path}.{key}", value, "a number >= 0" if key == "sigma" else "a number > 0")

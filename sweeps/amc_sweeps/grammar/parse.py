@@ -44,7 +44,7 @@ def parse(source: str | Mapping[str, Any], *, is_new: bool = True) -> SweepConfi
         is_new: False for a sweep that was registered before: it may have a grid that is refused now.
 
     Raises:
-        SweepConfigError: with *all* violations of the grammar, and what its method cannot do with its parameters.
+        SweepConfigError: with all violations of the grammar, and all parameters that the method cannot use.
     """
     config, problems = parse_leniently(source, is_new=is_new)
     if config is None or problems:
@@ -55,8 +55,8 @@ def parse(source: str | Mapping[str, Any], *, is_new: bool = True) -> SweepConfi
 def parse_leniently(source: str | Mapping[str, Any], *, is_new: bool = True) -> tuple[SweepConfig | None, list[str]]:
     """Read as ``parse`` does, but return what can be read together with the problems, one sentence each.
 
-    Parts that cannot be read are missing from the configuration; it is None where there is no mapping. A configuration
-    with problems may be looked at. Do not count its configurations and do not draw from it.
+    Parts that cannot be read are missing from the configuration; it is None where there is no mapping. A sweep with
+    problems may be read. Do not count its configurations, and do not draw from it.
     """
     problems = Problems()
     mapping: Any = source

@@ -8,28 +8,28 @@ from typing import Any
 
 from amc_sweeps.grammar.strict_yaml import number_in_text
 
-MOST_HINTS = 100  # problems with a hint; to find one takes a millisecond
+MOST_HINTS = 100  # problems with a hint; finding a hint takes a millisecond
 
 
 class Problems(list[str]):
     """One sentence for every problem."""
 
     def missing(self, path: str, allowed: str) -> None:
-        """Add that nothing was given."""
+        """Add that a value is missing."""
         self.append(f"{path}: missing; allowed: {allowed}")
 
-    def refuse(self, path: str, given: Any, allowed: str, words: Iterable[str] = ()) -> None:
+    def refuse(self, path: str, value: Any, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a value is not allowed; the hint names the one of ``words`` that is spelt most like it."""
-        close = self._closest(given, words)
-        hint = number_in_text(given) or (f"; did you mean {close}?" if close else "")
-        shown = repr(given)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        self.append(f"{path}: {shown} is not allowed; allowed: {allowed}{hint}")
+        match = self._closest(value, words)
+        hint = number_in_text(value) or (f"; did you mean {match}?" if match else "")
+        text = repr(value)
+        text = text if len(text) <= 80 else f"{text[:77]}..."
+        self.append(f"{path}: {text} is not allowed; allowed: {allowed}{hint}")
 
-    def _closest(self, given: Any, words: Iterable[str]) -> str | None:
-        if len(self) >= MOST_HINTS or not isinstance(given, str | int | float) or len(str(given)) > 80:
+    def _closest(self, value: Any, words: Iterable[str]) -> str | None:
+        if len(self) >= MOST_HINTS or not isinstance(value, str | int | float) or len(str(value)) > 80:
             return None
-        return next(iter(difflib.get_close_matches(str(given), list(words), n=1)), None)
+        return next(iter(difflib.get_close_matches(str(value), list(words), n=1)), None)
 
     def refuse_key(self, section: Mapping[str, Any], path: str, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a key of a section, the last word of ``path``, has a value that is not allowed, or is missing."""
@@ -44,6 +44,6 @@ class Problems(list[str]):
         keys = tuple(keys)
         for key in section:
             if key not in keys:
-                close = self._closest(key, keys)
-                hint = f"did you mean {close}?" if close else f"known: {', '.join(keys)}"
+                match = self._closest(key, keys)
+                hint = f"did you mean {match}?" if match else f"known: {', '.join(keys)}"
                 self.append(f"{prefix}{str(key)[:80]}: no such key{f' of {of}' if of else ''}; {hint}")

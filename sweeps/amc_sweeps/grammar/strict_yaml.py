@@ -70,10 +70,10 @@ def number_in_text(value: Any) -> str:
     if not exponent:
         return f"; it was read as text: write {value} without quotes"
     sign = exponent if exponent[0] in "+-" else f"+{exponent}"
-    written = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
-    if written == value.lower():
+    spelling = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
+    if spelling == value.lower():
         return f"; it was read as text: write {value} without quotes"
-    return f"; YAML reads {value} as text: write {written}"
+    return f"; YAML reads {value} as text: write {spelling}"
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> str:

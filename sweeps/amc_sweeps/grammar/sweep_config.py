@@ -29,13 +29,13 @@ class SweepConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Metric:
-    """What the search optimises."""
+    """The metric that the search optimises."""
 
     name: str
     goal: str = "minimize"  # or maximize
     target: float | None = None  # the sweep ends once a run reaches it
     impute: str = "worst"  # what bayes assumes of a run that failed, crashed or was killed: worst, best, latest
-    impute_while_running: str = "false"  # the same of a run that has not ended; W&B wants the text "false"
+    impute_while_running: str = "false"  # what bayes assumes of a run that has not ended; W&B needs the text "false"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A sweep whose every key is known and whose every value is possible."""
+    """A sweep that has been checked: all its keys are known and all its values are allowed."""
 
     method: str  # grid, random or bayes
     parameters: Mapping[str, Parameter]
@@ -80,11 +80,11 @@ class SweepConfig:
     description: str | None = None
     project: str | None = None
     entity: str | None = None
-    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as it was given
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the sweep file's mapping
 
 
 def flatten(parameters: Mapping[str, Parameter], prefix: Path = ()) -> list[tuple[Path, Leaf]]:
-    """Return (path, parameter) of everything that has a value, in the order of the file."""
+    """Return (path, parameter) of every parameter that has values, in the order of the file."""
     leaves: list[tuple[Path, Leaf]] = []
     for name, parameter in parameters.items():
         path = (*prefix, name)

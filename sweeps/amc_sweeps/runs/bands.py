@@ -16,7 +16,7 @@ _TimedCurve = list[tuple[float, float]]  # (time, value) of a run's finite point
 
 
 class HyperbandDecisions:
-    """What Hyperband decides about any run of the sweep.
+    """Hyperband's decision about any run of the sweep.
 
     Thresholds are computed once: those of all runs so far, and those after each run that reached a band. So the
     decision about one run does not look at all the others again.
@@ -31,33 +31,33 @@ class HyperbandDecisions:
         self._timed = {run.run_id: timed for run in runs if (timed := _timed_curve(run)) is not None}
         self._threshold_history = {band: self._thresholds_over_time(band) for band in bands(config)}
 
-    def decision(self, run: RunRecord, *, asked: bool) -> BandDecision | None:
-        """Return the decision that would have ended the run, from the highest band that it passed downwards.
+    def decision(self, run: RunRecord, *, has_stop: bool) -> BandDecision | None:
+        """Return the decision that would have ended the run; its highest band is tried first, then the lower ones.
 
-        A run without a recorded stop is judged at its highest band alone: it may have survived a lower band whose
-        threshold rose later. A run that was asked to stop is also judged by the thresholds during its life: later and
-        worse runs may have lowered them since.
+        A run without a known stop is judged at its highest band only: it may have survived a lower band whose
+        threshold rose later. A run with a known stop is also judged by the thresholds of its lifetime: later and worse
+        runs may have lowered them since.
 
         Args:
             run: one of the sweep's runs.
-            asked: whether it is known that the run was asked to stop.
+            has_stop: whether the run is known to have been asked to stop.
         """
         curve = self._curves[run.run_id]
-        passed = [band for band in bands(self._config) if band <= len(curve)]
-        for band in reversed(passed) if asked else passed[-1:]:
-            length = len(curve) if band == passed[-1] else band
+        passed_bands = [band for band in bands(self._config) if band <= len(curve)]
+        for band in reversed(passed_bands) if has_stop else passed_bands[-1:]:
+            length = len(curve) if band == passed_bands[-1] else band
             decision = judge(self._config, self._goal, curve[:length], band, self._thresholds[band])
             if decision is not None:
                 return decision
-        return self._decision_in_lifetime(run, passed) if asked and passed else None
+        return self._decision_in_lifetime(run, passed_bands) if has_stop and passed_bands else None
 
-    def _decision_in_lifetime(self, run: RunRecord, passed: Sequence[int]) -> BandDecision | None:
+    def _decision_in_lifetime(self, run: RunRecord, passed_bands: Sequence[int]) -> BandDecision | None:
         timed = self._timed.get(run.run_id)
         if timed is None:
             return None
-        begins = [timed[band - 1][0] for band in passed]
+        begins = [timed[band - 1][0] for band in passed_bands]
         ends = [*begins[1:], timed[-1][0] + STOP_DELAY_S]
-        for band, begin, end in reversed(list(zip(passed, begins, ends, strict=True))):
+        for band, begin, end in reversed(list(zip(passed_bands, begins, ends, strict=True))):
             times, limits = self._threshold_history[band]
             first, last = bisect_right(times, begin) - 1, bisect_right(times, end) - 1
             for index in range(last, first - 1, -1):

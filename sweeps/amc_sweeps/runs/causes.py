@@ -39,7 +39,7 @@ EXIT_CODES: dict[EndReason, int] = {
     EndReason.CONFIG_REFUSED: 78,  # EX_CONFIG
     EndReason.DIVERGED: 80,
     EndReason.OUT_OF_MEMORY: 81,
-    EndReason.INTERRUPTED: 130,  # 128 + SIGINT, as shells have it
+    EndReason.INTERRUPTED: 130,  # 128 + SIGINT, as in shells
 }
 
 
@@ -158,8 +158,8 @@ def _not_ended(e: Evidence) -> Diagnosis | None:
         return None
     if e.state == RunState.PENDING:
         return Diagnosis(Cause.RUNNING, "certain", "handed out to an agent, has not reported yet")
-    asked = "; it was asked to stop" if e.stop_recorded else ""
-    return Diagnosis(Cause.RUNNING, "certain", f"state running{asked}")
+    stop_note = "; it was asked to stop" if e.stop_recorded else ""
+    return Diagnosis(Cause.RUNNING, "certain", f"state running{stop_note}")
 
 
 def _stop_recorded(e: Evidence) -> Diagnosis | None:
@@ -187,8 +187,8 @@ def _stopped_by(e: Evidence, event: str) -> Diagnosis:
             Cause.EARLY_STOPPED, "certain" if e.stop_recorded else "likely", f"{event}; {_at_band(e.band)}"
         )
     if not e.hyperband:
-        sure: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
-        return Diagnosis(Cause.STOPPED, sure, f"{event}; the sweep has no early_terminate")
+        confidence: Confidence = "certain" if e.stop_recorded or e.end_reason == EndReason.STOPPED else "likely"
+        return Diagnosis(Cause.STOPPED, confidence, f"{event}; the sweep has no early_terminate")
     return Diagnosis(
         Cause.STOPPED, "likely", f"{event}; no Hyperband threshold explains it at {counted(e.points, 'value')}"
     )
@@ -199,13 +199,13 @@ def _at_band(band: BandDecision) -> str:
 
 
 def _cancelled(e: Evidence) -> Diagnosis | None:
-    asked = bool(e.stop_recorded) or e.state == RunState.KILLED or e.end_reason == EndReason.STOPPED
-    ended_by_itself = e.state in {RunState.FINISHED, RunState.FAILED} and not asked
+    has_stop = bool(e.stop_recorded) or e.state == RunState.KILLED or e.end_reason == EndReason.STOPPED
+    ended_by_itself = e.state in {RunState.FINISHED, RunState.FAILED} and not has_stop
     if not e.sweep_cancelled or ended_by_itself or e.alive_at_cancel is False:
         return None
     if e.alive_at_cancel:
         return Diagnosis(Cause.CANCELLED, "certain", "its sweep was cancelled while it was alive")
-    if asked:
+    if has_stop:
         return Diagnosis(Cause.CANCELLED, "likely", "it was stopped, and its sweep is cancelled")
     return None
 
@@ -234,8 +234,8 @@ def _own_reason(e: Evidence) -> Diagnosis | None:
 
 def _lacking(e: Evidence) -> Diagnosis | None:
     """Return what the machine lacked, from the log: a trial calls every exception that it does not know an error."""
-    logged = _search_log(e.log_tail or "")
-    return logged if logged is not None and logged.cause is Cause.ENVIRONMENT_ERROR else None
+    diagnosis = _search_log(e.log_tail or "")
+    return diagnosis if diagnosis is not None and diagnosis.cause is Cause.ENVIRONMENT_ERROR else None
 
 
 def _clean_exit(e: Evidence) -> Diagnosis | None:
@@ -261,9 +261,9 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.exit_code in _CAUSE_OF_CODE:
         lacking = _lacking(e) if e.exit_code == EXIT_CODES[EndReason.ERROR] else None
         return lacking or Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
-    logged = _search_log(e.log_tail or "")
-    if logged is not None and logged.cause is not Cause.ERROR:
-        return logged
+    log_diagnosis = _search_log(e.log_tail or "")
+    if log_diagnosis is not None and log_diagnosis.cause is not Cause.ERROR:
+        return log_diagnosis
     if e.not_finite:
         return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
     signal = None if e.exit_code is None else _SIGNALS.get(-e.exit_code if e.exit_code < 0 else e.exit_code - 128)
@@ -275,7 +275,7 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
         return Diagnosis(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
     if e.neighbours_lost is not None:
         return Diagnosis(Cause.NODE_FAILURE, "guess", e.neighbours_lost)
-    return logged
+    return log_diagnosis
 
 
 def _search_log(text: str) -> Diagnosis | None:
@@ -299,8 +299,8 @@ def _heartbeat_lost(e: Evidence) -> Diagnosis | None:
     if e.state == RunState.CRASHED:
         return Diagnosis(Cause.LOST, "likely", "its heartbeat stopped and nothing else is known")
     if e.state in {RunState.RUNNING, RunState.PENDING}:
-        silent = "" if e.heartbeat_age_s is None else f" for {e.heartbeat_age_s / 60:.0f} min"
-        return Diagnosis(Cause.LOST, "likely", f"state {e.state}, but no heartbeat{silent}")
+        silence = "" if e.heartbeat_age_s is None else f" for {e.heartbeat_age_s / 60:.0f} min"
+        return Diagnosis(Cause.LOST, "likely", f"state {e.state}, but no heartbeat{silence}")
     return None
 
 

@@ -107,11 +107,11 @@ def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedCla
 def _claim(entry: Mapping[str, Any]) -> Claim:
     numbers = {name: float(value) for name, value in (entry.get("numbers") or {}).items()}
     derived = tuple(entry.get("derived") or ())
-    if unknown := [name for name in derived if name not in numbers]:
-        raise ValueError(f"derived names {', '.join(unknown)}, which numbers does not have")
+    if unknown_names := [name for name in derived if name not in numbers]:
+        raise ValueError(f"derived names {', '.join(unknown_names)}, but numbers has no such name")
     names = [field.name for field in fields(Claim)]
-    if unknown := [name for name in entry if name not in names]:
-        raise ValueError(f"unknown in a claim: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
+    if unknown_names := [name for name in entry if name not in names]:
+        raise ValueError(f"unknown in a claim: {', '.join(unknown_names)}; known are {', '.join(sorted(names))}")
     texts = {name: entry.get(name) for name in ("parameter", "metric", "statistic")}
     return Claim(
         kind=ClaimKind(entry["kind"]),

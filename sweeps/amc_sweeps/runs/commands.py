@@ -19,7 +19,7 @@ RESUMABLE = CENSORED | {Cause.LOST, Cause.KILLED_BY_SIGNAL, Cause.NODE_FAILURE, 
 def repeat_commands(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
     """Return the commands that repeat a run and, where it was cut short, resume it.
 
-    Empty for another program's run whose sweep does not say what was on its command line.
+    Empty for another program's run if its sweep does not record the command line.
     """
     run = entry.run
     if not is_trial_run(sweep, run):
@@ -37,7 +37,7 @@ def is_trial_run(sweep: SweepRecord, run: RunRecord) -> bool:
 
 
 def agent_command(sweep: SweepRecord, config: Mapping[str, Any]) -> str | None:
-    """Return the command with which the sweep's agent started a run; None where the sweep does not say it."""
+    """Return the command with which the sweep's agent started a run; None where the sweep does not record it."""
     program, parameters = sweep.config.get("program"), sweep.config.get("parameters")
     if not program or not isinstance(parameters, Mapping):
         return None

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.bands import HyperbandDecisions
 from amc_sweeps.runs.causes import EndReason, Evidence
 from amc_sweeps.runs.records import Goal, RunRecord, SweepRecord
@@ -49,7 +50,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             log_tail=run.log_tail,
             alive_when_exported=bool(run.alive_when_exported),
             hyperband=hyperband is not None,
-            band=run.stop_decision or (decisions.decision(run, asked=_was_asked(run)) if decisions else None),
+            band=run.stop_decision or (decisions.decision(run, has_stop=_has_stop(run)) if decisions else None),
             neighbours_lost=neighbours.get(run.run_id),
         )
         for run in sweep.runs
@@ -57,7 +58,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
 
 
 def hyperband_of(config: Mapping[str, Any]) -> HyperbandConfig | None:
-    """Read a sweep's ``early_terminate``, leniently, because other people's sweeps are read too."""
+    """Read a sweep's ``early_terminate`` without checks, because sweeps of other tools are read too."""
     section = config.get("early_terminate")
     if not isinstance(section, Mapping) or section.get("type", "hyperband") != "hyperband":
         return None
@@ -107,8 +108,8 @@ def _epochs_since_best(run: RunRecord, goal: Goal) -> int | None:
 
 
 def _heartbeat_age_s(run: RunRecord, now: datetime) -> float | None:
-    seen = run.heartbeat_at or run.created_at
-    return None if seen is None else (now - seen).total_seconds()
+    heard_at = run.heartbeat_at or run.created_at
+    return None if heard_at is None else (now - heard_at).total_seconds()
 
 
 def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat: datetime | None) -> bool | None:
@@ -117,18 +118,18 @@ def _alive_at_cancel(run: RunRecord, updated_at: datetime | None, last_heartbeat
         return None
     if updated_at is not None and (updated_at - run.heartbeat_at).total_seconds() <= HEARTBEAT_SLACK_S:
         return True
-    # The last update may be a later one (a new description): then a run is known dead only if others outlived it.
+    # The last update may be a later one (a new description): then a run had surely ended only if others outlived it.
     return False if (last_heartbeat - run.heartbeat_at).total_seconds() > HEARTBEAT_SLACK_S else None
 
 
-def _was_asked(run: RunRecord) -> bool:
+def _has_stop(run: RunRecord) -> bool:
     return bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
 
 
 def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
     """Return run id -> a sentence for runs of one host that lost contact together, which points to the host.
 
-    They were alive at the same time, and no run that was alive with them went on.
+    They were alive at the same time, and no run that was alive with them continued.
     """
     by_host: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -138,9 +139,9 @@ def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
     for host, members in by_host.items():
         lost = [run for run in members if run.state == RunState.CRASHED]
         for run in lost:
-            together = [other for other in lost if _ended_together(run, other) and _overlap(run, other)]
-            if len(together) >= FEWEST_TOGETHER and not any(_went_on(other, together) for other in members):
-                sentences[run.run_id] = f"{len(together)} runs on {host} lost contact within {TOGETHER_S:.0f} s"
+            group = [other for other in lost if _ended_together(run, other) and _overlap(run, other)]
+            if len(group) >= FEWEST_TOGETHER and not any(_went_on(other, group) for other in members):
+                sentences[run.run_id] = f"{counted(len(group), 'run')} on {host} lost contact within {TOGETHER_S:.0f} s"
     return sentences
 
 

@@ -20,9 +20,9 @@ One YAML document:
 A history is a text of one JSON object a row, because JSON is read a hundred times as fast as YAML (150,000 rows take a
 second). In a file written by hand it may be a list of mappings.
 
-An absent field is unknown, and null is a value: ``exit_code: null`` says that the trial gave no exit code, a missing
-``exit_code`` that nobody recorded it. ``history: []`` says that nothing was logged, a missing ``history`` that it was
-not kept. Times are ISO 8601 in UTC. NaN and the infinities are YAML's ``.nan``, ``.inf`` and ``-.inf``.
+A missing field is unknown, and null is a value. ``exit_code: null`` says that the trial gave no exit code; a missing
+``exit_code`` says that nobody recorded it. ``history: []`` says that nothing was logged; a missing ``history`` says
+that it was not saved. Times are ISO 8601 in UTC. NaN and the infinities are YAML's ``.nan``, ``.inf`` and ``-.inf``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ExportFileError(ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """The content of a file. Sweeps and runs are mappings, because absent and null differ."""
+    """The content of a file. Sweeps and runs are mappings, because a missing field and null differ."""
 
     project: str
     sweeps: tuple[Record, ...]
@@ -244,14 +244,14 @@ def read(text: str) -> Export:
 
 
 def _records(
-    given: Any, section: str, fields: Mapping[str, _Check], required: tuple[str, ...], problems: list[str]
+    records: Any, section: str, fields: Mapping[str, _Check], required: tuple[str, ...], problems: list[str]
 ) -> list[dict[str, Any]]:
     """Return the records of a section with histories as lists; add what is wrong with them to ``problems``."""
-    if not isinstance(given, list) or not all(isinstance(record, dict) for record in given):
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         problems.append(f"{section} is not a list of mappings")
         return []
     ids: set[Any] = set()
-    for index, record in enumerate(given):
+    for index, record in enumerate(records):
         where = f"{section}: {str(record.get('id', f'number {index + 1}'))[:60]}"
         if isinstance(record.get("history"), str):
             try:
@@ -268,7 +268,7 @@ def _records(
         if isinstance(record.get("id"), str) and record["id"] in ids:
             problems.append(f"{where} occurs twice")
         ids.add(str(record.get("id")))
-    return given
+    return records
 
 
 def unix_time(value: Any) -> float | None:
@@ -292,30 +292,31 @@ def with_steps(run: Record) -> Record:
         return run
     rows, step = [], -1
     for row in run["history"]:
-        given = row.get("_step", step + 1)
-        rows.append({**row, "_step": given})
-        step = given if isinstance(given, int) else step + 1
+        number = row.get("_step", step + 1)
+        rows.append({**row, "_step": number})
+        step = number if isinstance(number, int) else step + 1
     return {**run, "history": rows}
 
 
-def without_unknown(record: Record, unknown: Container[str]) -> Record:
+def without_unknown(record: Record, unknown_fields: Container[str]) -> Record:
     """Return a server's record without the fields that the server had to fill although their values are unknown.
 
     Args:
         record: the server's record.
-        unknown: the fields that were missing in the file that the server imported. A field that has a value since then
-            is known. The time of creation always has a value, so it stays unknown.
+        unknown_fields: those that were missing in the file that the server imported. A field that has got a value since
+            then is known. The time of creation always has a value, so it stays unknown.
     """
     return {
         name: value
         for name, value in record.items()
-        if name not in unknown or not (name == "created_at" or value is None or value is False or value in ([], {}))
+        if name not in unknown_fields
+        or not (name == "created_at" or value is None or value is False or value in ([], {}))
     }
 
 
-def differing_fields(record: Record, given: Record) -> list[str]:
-    """Return the given fields in which two records differ. A field that one of them lacks is unknown, not different."""
-    return [name for name, value in given.items() if name in record and not same_value(record[name], value)]
+def differing_fields(record: Record, expected: Record) -> list[str]:
+    """Return the expected fields in which two records differ. A field that one lacks is unknown, not different."""
+    return [name for name, value in expected.items() if name in record and not same_value(record[name], value)]
 
 
 def same_value(value: Any, other: Any) -> bool:

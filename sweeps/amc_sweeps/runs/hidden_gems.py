@@ -14,13 +14,13 @@ from amc_sweeps.runs.causes import ENDED_WELL, Cause
 from amc_sweeps.runs.ranked_run import RankedRun, best_ended_well, is_better
 from amc_sweeps.runs.records import Goal
 
-GEM_TOP_RANKS = 3  # a run that is cut short is a gem among the best k of all, whatever the others reached
+GEM_TOP_RANKS = 3  # a run that did not end well is a gem if it is among the best k of all runs
 
 
 def mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
     """Return the ranked runs in their order, each with ``is_gem`` as the module defines it."""
     best = best_ended_well(ranked)
-    # At most one less than all: of three runs, all are among the best three.
+    # The last place does not count: otherwise each of three runs would be among the best three.
     top = min(GEM_TOP_RANKS, sum(entry.peak is not None and not entry.excluded_by for entry in ranked) - 1)
 
     def is_gem(entry: RankedRun) -> bool:

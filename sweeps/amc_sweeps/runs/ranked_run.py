@@ -1,4 +1,4 @@
-"""One run of a ranking, and what ranking and hidden gems both ask of it."""
+"""One run of a ranking, and the comparisons that ranking and hidden gems share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RankedRun:
     epochs: int | None  # completed; None: unknown
     epochs_planned: int | None
     noise_sd: float | None  # epoch to epoch, from second differences
-    test: float | None  # shown, never ranked by
+    test: float | None  # displayed only; the ranking does not use it
     is_gem: bool = False
     excluded_by: str | None = None  # the integrity rule that keeps the run's values out of every comparison
 

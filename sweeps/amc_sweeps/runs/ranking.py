@@ -22,19 +22,19 @@ def rank(runs: Sequence[RunRecord], diagnoses: Mapping[str, Diagnosis], metric: 
 
     Equal peaks share a rank. They are ordered by the smoothed peak, then by id, so that the order is reproducible.
     """
-    measured = [_measure(run, diagnoses[run.run_id], metric) for run in runs]
+    entries = [_measure(run, diagnoses[run.run_id], metric) for run in runs]
     sign = -1 if metric.goal == "maximize" else 1
 
     def key(entry: RankedRun) -> tuple[float, float, str]:
         smoothed = math.inf if entry.smoothed_peak is None else sign * entry.smoothed_peak
         return (math.inf if entry.peak is None else sign * entry.peak), smoothed, entry.run.run_id
 
-    with_peak = sorted((entry for entry in measured if entry.peak is not None), key=key)
+    with_peak = sorted((entry for entry in entries if entry.peak is not None), key=key)
     ranked: list[RankedRun] = []
     for position, entry in enumerate(with_peak, start=1):
-        tied = bool(ranked) and ranked[-1].peak == entry.peak
-        ranked.append(replace(entry, rank=ranked[-1].rank if tied else position))
-    ranked.extend(entry for entry in measured if entry.peak is None)
+        is_tied = bool(ranked) and ranked[-1].peak == entry.peak
+        ranked.append(replace(entry, rank=ranked[-1].rank if is_tied else position))
+    ranked.extend(entry for entry in entries if entry.peak is None)
     return mark_gems(ranked, metric.goal)
 
 
@@ -49,16 +49,16 @@ def matching_test_metric(name: str) -> str | None:
     >>> matching_test_metric("val/combined_acc")
     'test/combined_acc'
     """
-    replaced = re.sub(r"(?<![A-Za-z])(val|valid|validation|eval|dev)(?![A-Za-z])", "test", name, count=1)
-    return None if replaced == name else replaced
+    test_name = re.sub(r"(?<![A-Za-z])(val|valid|validation|eval|dev)(?![A-Za-z])", "test", name, count=1)
+    return None if test_name == name else test_name
 
 
 def _measure(run: RunRecord, diagnosis: Diagnosis, metric: Metric) -> RankedRun:
     best = max if metric.goal == "maximize" else min
     curve = run.curve
     # Neighbours and second differences need a curve without missing epochs.
-    even = _is_evenly_spaced(run)
-    smoothed = medians_of_3(curve) if even else []
+    is_even = _is_evenly_spaced(run)
+    smoothed = medians_of_3(curve) if is_even else []
     peak = best(curve) if curve else None
     last = run.points[-1].value if run.points else None
     if not run.points:
@@ -76,7 +76,7 @@ def _measure(run: RunRecord, diagnosis: Diagnosis, metric: Metric) -> RankedRun:
         last=last,
         epochs=epochs_done(run),
         epochs_planned=epochs_planned(run.config),
-        noise_sd=noise_sd(curve) if even else None,
+        noise_sd=noise_sd(curve) if is_even else None,
         test=None if test_name is None else summary_number(run.summary, test_name, metric.goal),
     )
 

@@ -143,8 +143,8 @@ def summary_number(summary: Mapping[str, Any], name: str, goal: Goal) -> float |
     """Return a summary's value; of the mapping that ``define_metric(summary=...)`` makes, the best one."""
     value = look_up(summary, name)
     if isinstance(value, Mapping):
-        preferred = ("best", "max" if goal == "maximize" else "min", "last", "mean")
-        value = next((value[key] for key in preferred if key in value), None)
+        keys = ("best", "max" if goal == "maximize" else "min", "last", "mean")
+        value = next((value[key] for key in keys if key in value), None)
     return as_number(value)
 
 

@@ -13,9 +13,9 @@ class RunState(StrEnum):
     FINISHED = "finished"  # the trial reported its end with exit code 0
     FAILED = "failed"  # the trial reported its end with another exit code
     CRASHED = "crashed"  # its heartbeat stopped
-    KILLED = "killed"  # it ended after it had been asked to
+    KILLED = "killed"  # it ended after a request to stop
     PREEMPTING = "preempting"  # it reported that its machine is being taken away
-    PREEMPTED = "preempted"  # after that it ended; it may be handed out again
+    PREEMPTED = "preempted"  # it ended after that; it may be handed out again
 
     @property
     def is_terminal(self) -> bool:

@@ -36,7 +36,7 @@ def count_limits_the_trials_and_an_unknown_sweep_is_refused(person: Person) -> N
     counted = person.fleet(sweep, "--workers", "2", "--count", "3")
     assert counted.wait() == 0, counted.stderr
     assert len(person.sweep(sweep)["runs"]) == 3
-    assert counted.of("done")[0]["text"].startswith("all trials that were asked for have begun: 3 trials ended")
+    assert counted.of("done")[0]["text"].startswith("all trials of --count have begun: 3 trials ended")
     assert unknown.wait() == 2
     assert "no sweep nosuch00" in unknown.stderr
     assert sweep in unknown.stderr, "the message names similar sweeps"

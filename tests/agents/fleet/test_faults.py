@@ -19,7 +19,7 @@ from fleet_scenarios import Fleet, Network, Person, agents_of, send, side_by_sid
 pytestmark = pytest.mark.client
 
 # tests/server/scheduling/test_state_inference.py tests the rules behind these limits with a simulated clock.
-QUICK = ("silence_s=6", "unlisted_s=2", "stop_told_s=1", "stop_untold_s=1")
+QUICK = ("silence_s=6", "unlisted_s=2", "stop_grace_s=1", "stop_delivery_s=1")
 OF_A_TRIAL = (
     "nothing",
     "killed",

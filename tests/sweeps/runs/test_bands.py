@@ -47,7 +47,7 @@ def test_a_decision_is_the_one_that_hyperband_would_have_made(goal: Goal, strict
         decisions = HyperbandDecisions(config, goal, runs)
         for run_ in runs:
             for asked in (False, True):
-                decision = decisions.decision(run_, asked=asked)
+                decision = decisions.decision(run_, has_stop=asked)
                 assert decision == by_asking(config, goal, runs, run_, asked)
                 decided += decision is not None
     assert decided > 20
@@ -60,4 +60,4 @@ def test_without_times_only_the_final_thresholds_count() -> None:
         for number, value in enumerate([0.1, 0.5, 0.9])
     ]
     decisions = HyperbandDecisions(config, "maximize", timeless)
-    assert [decisions.decision(run_, asked=True) is not None for run_ in timeless] == [True, False, False]
+    assert [decisions.decision(run_, has_stop=True) is not None for run_ in timeless] == [True, False, False]
