@@ -84,7 +84,7 @@ def wandb_check(backend: Backend) -> Check:
     except Exception as error:  # noqa: BLE001 - any error between this machine and the server is the result
         host = "" if backend.kind == "cloud" else f" --host {backend.base_url}"
         remedy = (
-            "is the server running, and is the key the one in its key file?"
+            "check that the server is running, and that the key is the one in its key file"
             if backend.kind == "embedded"
             else f"check the address and the network; wandb login --relogin{host} takes another key"
         )
@@ -105,7 +105,7 @@ def mode_check(environ: Mapping[str, str]) -> Check | None:
 def server_ahead_s(base_url: str) -> float | None:
     """Return by how much the server's clock is ahead of this one, from its Date header; None without that header."""
     request = urllib.request.Request(base_url, method="HEAD")
-    asked_at_s = time.time()
+    sent_at_s = time.time()
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             date = answer.headers.get("Date")
@@ -116,7 +116,7 @@ def server_ahead_s(base_url: str) -> float | None:
     if date is None:
         return None
     # The header has whole seconds, rounded down: on average the time is half a second later.
-    return email.utils.parsedate_to_datetime(date).timestamp() + 0.5 - (asked_at_s + time.time()) / 2
+    return email.utils.parsedate_to_datetime(date).timestamp() + 0.5 - (sent_at_s + time.time()) / 2
 
 
 def clock_check(ahead_s: float | None) -> Check:
@@ -128,7 +128,7 @@ def clock_check(ahead_s: float | None) -> Check:
         return _passed("clock", f"within {max(difference_s, 1):.0f} s of the server's")
     text = f"{duration(difference_s)} {'behind' if ahead_s > 0 else 'ahead of'} the server's"
     if difference_s > STALE_AFTER_S:
-        return _failed("clock", f"{text}: running runs may look lost, and lost ones running", remedy)
+        return _failed("clock", f"{text}: living runs may look lost, and lost runs alive", remedy)
     return _warning("clock", text, remedy)
 
 
@@ -148,20 +148,20 @@ def versions_check(installed: Mapping[str, str | None], required: Sequence[str],
     from packaging.requirements import Requirement
 
     python_text = f"Python {'.'.join(map(str, python))}"
-    wrong = [] if python >= (3, 11) else [f"{python_text}, accepted: 3.11 or newer"]
+    violations = [] if python >= (3, 11) else [f"{python_text}, accepted: 3.11 or newer"]
     for text in required:
         requirement = Requirement(text)
         installed_version = installed.get(requirement.name)
         if installed_version is None:
-            wrong.append(f"{requirement.name} is missing")
+            violations.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(installed_version, prereleases=True):
-            wrong.append(f"{requirement.name} {installed_version}, accepted: {requirement.specifier}")
-    if wrong:
+            violations.append(f"{requirement.name} {installed_version}, accepted: {requirement.specifier}")
+    if violations:
         remedy = f"pip install --upgrade {DISTRIBUTION}, in this environment"
-        return _failed("versions", "; ".join(wrong), remedy)
-    shown = [f"{name} {installed[name]}" for name in SHOWN_VERSIONS if installed.get(name)]
+        return _failed("versions", "; ".join(violations), remedy)
+    versions = [f"{name} {installed[name]}" for name in SHOWN_VERSIONS if installed.get(name)]
     toolkit = installed.get(DISTRIBUTION) or "from a checkout"
-    return _passed("versions", ", ".join([python_text, *shown, f"toolkit {toolkit}"]))
+    return _passed("versions", ", ".join([python_text, *versions, f"toolkit {toolkit}"]))
 
 
 def _version(name: str) -> str | None:
@@ -185,10 +185,10 @@ def nvidia_gpus() -> list[Gpu] | None:
     """Return the GPUs that nvidia-smi lists; None without a driver."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_gpus(done.stdout) if done.returncode == 0 else None
+    return parse_gpus(process.stdout) if process.returncode == 0 else None
 
 
 def parse_gpus(text: str) -> list[Gpu]:
@@ -205,13 +205,15 @@ def torch_facts() -> TorchFacts:
         "print(json.dumps([torch.__version__, torch.version.cuda, devices if works else []]))\n"
     )
     try:
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+        process = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        )
     except subprocess.TimeoutExpired:
         return TorchFacts("?", None, (), "torch did not answer within two minutes")
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if process.returncode != 0:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         return TorchFacts("?", None, (), lines[-1])
-    torch_version, cuda, devices = json.loads(done.stdout.splitlines()[-1])
+    torch_version, cuda, devices = json.loads(process.stdout.splitlines()[-1])
     return TorchFacts(torch_version, cuda, tuple(devices))
 
 
@@ -224,13 +226,13 @@ def gpu_check(gpus: Sequence[Gpu] | None, torch: TorchFacts, visible: str | None
         return _warning(
             "GPU",
             f"{driver} (nvidia-smi): trials run on the CPU, with torch {torch.version}",
-            "fine for a first try; else install NVIDIA's driver, and give a container access to the GPU",
+            "enough for a first try; for a GPU install NVIDIA's driver, and give a container access to the GPU",
         )
     names = ", ".join(f"{gpu.name} ({gpu.memory_mib / 1024:.0f} GiB)" for gpu in gpus)
     text = f"{names}, driver {gpus[0].driver}"
     if torch.devices:
-        fewer = "" if len(torch.devices) == len(gpus) else f"; torch sees {len(torch.devices)} of them"
-        return _passed("GPU", f"{text}, torch {torch.version} computes on CUDA {torch.cuda}{fewer}")
+        note = "" if len(torch.devices) == len(gpus) else f"; torch sees {len(torch.devices)} of them"
+        return _passed("GPU", f"{text}, torch {torch.version} computes on CUDA {torch.cuda}{note}")
     if torch.cuda is None:
         remedy = "install torch's build for CUDA: https://pytorch.org/get-started/locally"
         return _failed("GPU", f"{text}, but torch {torch.version} is a CPU build", remedy)
@@ -253,14 +255,14 @@ def data_check(path: Path | None) -> Check:
     from amc_core.audit.checks import audit_file
 
     checks = audit_file(path, every_frame=False)
-    failed = [check for check in checks if check.verdict is Verdict.FAIL]
-    whole = f"amc-data audit {path} reads every frame and says more"
-    if len(checks) == 1 and failed:
-        return _failed("data", failed[0].text, "copy the file again; " + whole)
-    if failed:
-        return _warning("data", f"{path}: " + "; ".join(f"{check.name}: {check.text}" for check in failed), whole)
-    passed = counted(sum(check.verdict is Verdict.PASS for check in checks), "check")
-    return _passed("data", f"{path}: {passed} passed on a sample of frames ({path.stat().st_size / 1e9:.1f} GB)")
+    failures = [check for check in checks if check.verdict is Verdict.FAIL]
+    remedy = f"amc-data audit {path} reads every frame and says more"
+    if len(checks) == 1 and failures:
+        return _failed("data", failures[0].text, "copy the file again; " + remedy)
+    if failures:
+        return _warning("data", f"{path}: " + "; ".join(f"{check.name}: {check.text}" for check in failures), remedy)
+    number = counted(sum(check.verdict is Verdict.PASS for check in checks), "check")
+    return _passed("data", f"{path}: {number} passed on a sample of frames ({path.stat().st_size / 1e9:.1f} GB)")
 
 
 def disk_check(folder: Path, free_bytes: int, *, is_writable: bool) -> Check:

@@ -34,7 +34,7 @@ def open_target(text: str, choice: BackendChoice, *kinds: Kind) -> OpenTarget:
     """Find a sweep or run given as ID, PROJECT/ID, ENTITY/PROJECT/ID or a URL; a URL names the W&B, too.
 
     Raises:
-        Refusal: the text names nothing of these kinds, or no W&B is known.
+        Refusal: the text names no sweep or run of these kinds, or no W&B can be chosen.
         click.ClickException: the server does not answer as it should.
     """
     try:

@@ -19,7 +19,7 @@ class SweepControlError(RuntimeError):
 
 
 class NoSuchSweepError(SweepControlError):
-    """There is no sweep of that path."""
+    """There is no sweep with that path."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"there is no sweep {path}: amc-sweep list shows all sweeps")
@@ -77,12 +77,13 @@ class Change:
             effect = "no run is alive"
         elif self.action is Action.CANCEL:
             effect = (
-                f"{runs} told to stop: a trial ends within about a minute, with a checkpoint, and counts as cancelled"
+                f"the server stops {runs}. A trial ends within about a minute, with a checkpoint. "
+                "Its run counts as cancelled"
             )
         elif self.action is Action.STOP:
-            effect = f"{runs} may come to the end; no new one begins, agents end after theirs"
+            effect = f"no new run begins, {runs} may finish, then the agents end"
         else:
-            effect = f"{runs} may come to the end; no new one begins, agents wait until the sweep is resumed"
+            effect = f"no new run begins, {runs} may finish, and agents wait until the sweep is resumed"
         return f"sweep {self.path} is {state}: {effect}"
 
 
@@ -92,8 +93,8 @@ def refusal(state: str, action: Action) -> str | None:
         return None
     if action is Action.PAUSE and state != SweepState.RUNNING:
         is_pending = state == SweepState.PENDING
-        why = "no agent has started it, so there is nothing to pause" if is_pending else "it hands out no runs"
-        return f"it is {state.lower()}: {why}"
+        reason = "no agent has started it, so there is nothing to pause" if is_pending else "it hands out no runs"
+        return f"it is {state.lower()}: {reason}"
     if action in {Action.STOP, Action.CANCEL} and state in {SweepState.FINISHED, SweepState.CANCELED}:
         remedy = "; to end runs that are still alive, resume it first" if action is Action.CANCEL else ""
         return f"it is {state.lower()} already{remedy}"
@@ -125,8 +126,8 @@ def change_state(api: Any, path: str, action: Action) -> Change:
 
     entity, project, _ = path.split("/")
     before, node_id = _read_state(api, path)
-    if why := refusal(before, action):
-        raise SweepControlError(f"sweep {path} cannot be {_PARTICIPLE[action]}: {why}")
+    if reason := refusal(before, action):
+        raise SweepControlError(f"sweep {path} cannot be {_PARTICIPLE[action]}: {reason}")
     alive = living_runs(api, path)
     if before == STATE_AFTER[action]:
         return Change(path, action, before, before, alive)

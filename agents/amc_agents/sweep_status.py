@@ -60,7 +60,7 @@ class BestRun:
     peak: float
     peak_epoch: float | None
     cause: str
-    shown: str  # the peak as a person reads it
+    peak_text: str  # the peak, formatted
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Status:
     read_at: datetime
     runs: int  # without the prior ones
     prior_runs: int  # made before the sweep; run_cap does not count them
-    runs_expected: int | None  # None: the sweep has no end of its own
+    runs_expected: int | None  # None: the sweep goes on until somebody stops it
     by_state: Mapping[str, int]
     by_cause: Mapping[str, int]
     best: BestRun | None
@@ -109,7 +109,7 @@ class Status:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """Whether the sweep has ended and no run is alive."""
         alive = sum(self.by_state.get(state.value, 0) for state in RunState if state.is_alive)
         return self.state in {SweepState.FINISHED, SweepState.CANCELED} and alive == 0
 
@@ -146,7 +146,7 @@ class Status:
                 "by_cause": dict(self.by_cause),
                 "unread": self.unread,
             },
-            "best": None if self.best is None else {k: v for k, v in asdict(self.best).items() if k != "shown"},
+            "best": None if self.best is None else {k: v for k, v in asdict(self.best).items() if k != "peak_text"},
             "agents": [{**asdict(agent), "is_alive": agent.is_alive} for agent in self.agents],
             "failures_by_host": [asdict(host) for host in self.failures],
             "epochs": {"spent": self.epochs_spent, "saved_by_hyperband": self.epochs_saved},
@@ -181,7 +181,7 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
     except MetricError:  # a sweep without a metric has no best run, and its epochs are counted by "epoch"
         record, has_metric = read(source, selection, metric="epoch", goal="maximize", progress=progress), False
     agents = read_agents((edge["node"] for edge in sweep["agents"]["edges"]), record.read_at)
-    priors = _fields_if_told(api, path, "priorRuns { edges { node { name } } }").get("priorRuns", {"edges": []})
+    priors = _optional_fields(api, path, "priorRuns { edges { node { name } } }").get("priorRuns", {"edges": []})
     prior = {edge["node"]["name"] for edge in priors["edges"]} & {run.run_id for run in record.runs}
     status = summarise(
         path,
@@ -191,11 +191,11 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
         prior=len(prior),
         has_metric=has_metric,
     )
-    return replace(status, search=_fields_if_told(api, path, "method seed shuffle"))
+    return replace(status, search=_optional_fields(api, path, "method seed shuffle"))
 
 
-def _fields_if_told(api: Any, path: str, fields: str) -> dict[str, Any]:
-    """Return fields of a sweep; none from a server that does not know them."""
+def _optional_fields(api: Any, path: str, fields: str) -> dict[str, Any]:
+    """Return fields of a sweep; none where the server does not have them."""
     import wandb
 
     try:
@@ -264,8 +264,8 @@ def _best_run(analysed: AnalysedSweep) -> BestRun | None:
     best = analysed.best
     if best is None or best.peak is None:
         return None
-    shown = percent(best.peak, 2) if analysed.scale.percentage else f"{best.peak:.5g}"
-    return BestRun(best.run.run_id, best.run.name, best.peak, best.peak_epoch, best.cause.value, shown)
+    peak_text = percent(best.peak, 2) if analysed.scale.percentage else f"{best.peak:.5g}"
+    return BestRun(best.run.run_id, best.run.name, best.peak, best.peak_epoch, best.cause.value, peak_text)
 
 
 def failures_by_host(ends: Sequence[tuple[str | None, Cause]]) -> tuple[HostFailures, ...]:

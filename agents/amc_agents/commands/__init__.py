@@ -39,7 +39,7 @@ def main() -> None:
     Every command prints on stderr which W&B it uses: --base-url, --local or --cloud; else WANDB_BASE_URL; else the
     embedded server that runs here; else your W&B login.
 
-    Exit codes: 0 done, 1 tried and failed, 2 refused as given, 130 interrupted; see the help of each command.
+    Exit codes: 0 done, 1 failed, 2 refused (nothing was changed), 130 interrupted; see the help of each command.
     """
 
 

@@ -60,7 +60,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
     "--time-limit",
     callback=_seconds,
     metavar="7h30m",
-    help="Begin no trial that would not end in time, by the median so far; running trials continue.",
+    help="Begin no trial that would end later than this, by the median so far; running trials continue.",
 )
 @click.option(
     "--grace",
@@ -116,7 +116,7 @@ def agent_command(
 
     \b
     Exit codes: 0 the sweep is over, or --count or --time-limit was reached; 1 the fleet could not continue;
-    2 refused as given; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
+    2 refused; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
     Ctrl-C, SIGTERM.
     """
     driver = load_driver()
@@ -203,7 +203,7 @@ def _run(
         driver=driver,
         display=display,
         sigterm_preempts=os.environ.get(SIGTERM_MEANING) == "preemption",
-        after_trial=lambda ended: _report_preemption(path, ended),
+        after_trial=lambda trial: _report_preemption(path, trial),
     )
     watcher.start()
     try:
@@ -218,13 +218,13 @@ def _run(
     return outcome
 
 
-def _report_preemption(sweep_path: str, ended: EndedTrial) -> str | None:
+def _report_preemption(sweep_path: str, trial: EndedTrial) -> str | None:
     """Tell W&B that a trial was preempted if its client was killed before it could; return what to report."""
-    if ended.run is None:
+    if trial.run is None:
         return None
-    folder = Path(os.environ.get("AMC_RUNS_DIR") or "runs") / ended.run
+    folder = Path(os.environ.get("AMC_RUNS_DIR") or "runs") / trial.run
     try:
-        outcome = reopen_preempted(f"{sweep_path.rpartition('/')[0]}/{ended.run}", folder)
+        outcome = reopen_preempted(f"{sweep_path.rpartition('/')[0]}/{trial.run}", folder)
     except ReopenError as error:
-        return f"{error}; amc-sweep resume {ended.run} continues it"
-    return f"{ended.run}: W&B has its rows and its preemption" if outcome is Reopened.MARKED else None
+        return f"{error}; amc-sweep resume {trial.run} continues it"
+    return f"{trial.run}: its rows and its preemption were reported to W&B" if outcome is Reopened.MARKED else None

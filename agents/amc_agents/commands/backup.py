@@ -33,12 +33,12 @@ def backup_command(file: Path, data: Path | None) -> None:
     from amc_server.store.backup import BackupError, back_up
 
     try:
-        saved = back_up(data or _data_folder(), file)
+        copy = back_up(data or _data_folder(), file)
     except BackupError as error:
         raise Refusal(str(error)) from error
     click.echo(
-        f"{file}: {counted(saved.runs, 'run')}, {counted(saved.history_rows, 'history row')}, "
-        f"{counted(saved.files, 'file')}, {saved.size / 1e6:,.1f} MB",
+        f"{file}: {counted(copy.runs, 'run')}, {counted(copy.history_rows, 'history row')}, "
+        f"{counted(copy.files, 'file')}, {copy.size / 1e6:,.1f} MB",
         err=True,
     )
 
@@ -46,6 +46,6 @@ def backup_command(file: Path, data: Path | None) -> None:
 def _data_folder() -> Path:
     servers = running_servers()
     if len(servers) > 1:
-        listed = "\n".join(f"  --data {server.data}    at {server.base_url}" for server in servers)
-        refuse(f"{len(servers)} embedded servers are running: choose one\n{listed}")
+        lines = "\n".join(f"  --data {server.data}    at {server.base_url}" for server in servers)
+        refuse(f"{len(servers)} embedded servers are running: choose one\n{lines}")
     return Path(servers[0].data) if servers else default_data()

@@ -58,7 +58,7 @@ def demo_command(folder: Path, sweep_file: Path) -> None:
     amc-sweep demo
     amc-sweep demo --folder elsewhere
 
-    Exit codes: 0 it showed all it should, 1 it did not, 2 refused, 130 interrupted.
+    Exit codes: 0 everything was shown, 1 something was not, 2 refused, 130 interrupted.
     """
     if not sweep_file.is_file():
         raise Refusal(f"{sweep_file}: no such file; run the demo in the checkout, or name a sweep file with --sweep")
@@ -110,15 +110,17 @@ def _run(folder: Path, sweep_file: Path) -> None:
     _command("amc-sweep", "serve", "--background", "--port", "0", "--data", f"{folder}/server", "--seed", str(SEED))
     _chapter("3. Check the sweep file, register the sweep")
     sweep = json.loads(_command("amc-sweep", "create", str(sweep_file), "--json", capture=True))["path"]
-    _chapter("4. Two `wandb agent` processes run it, in the care of amc-sweep agent")
+    _chapter("4. amc-sweep agent runs the sweep with two `wandb agent` processes")
     _run_agents(folder, sweep)
     _chapter("5. Which run is best, and how each run ended")
     _command("amc-analyze", sweep, "--html", f"{folder}/report.html", "--markdown", f"{folder}/report.md")
     _chapter("Where to look")
-    click.echo(f"  {_shown(folder / 'report.html'):24} the report, in a browser; report.md is the same as Markdown")
-    click.echo(f"  {_shown(folder / 'agent-logs'):24} the output of agents and trials")
-    click.echo(f"  {_shown(folder / 'runs'):24} checkpoints, one folder a run")
-    click.echo(f"  amc-sweep serve --data {_shown(folder / 'server')}   serves these runs again, with their pages")
+    click.echo(
+        f"  {_short_path(folder / 'report.html'):24} the report, in a browser; report.md is the same as Markdown"
+    )
+    click.echo(f"  {_short_path(folder / 'agent-logs'):24} the output of agents and trials")
+    click.echo(f"  {_short_path(folder / 'runs'):24} checkpoints, one folder a run")
+    click.echo(f"  amc-sweep serve --data {_short_path(folder / 'server')}   serves these runs again, with their pages")
     runs = _runs(sweep)
     expected = {
         f"{LEAST_RUNS} runs": sum(runs["by_state"].values()) >= LEAST_RUNS,
@@ -126,7 +128,7 @@ def _run(folder: Path, sweep_file: Path) -> None:
         "a run stopped by Hyperband": "early_stopped" in runs["by_cause"],
         "a killed run that counts as crashed": "crashed" in runs["by_state"],
     }
-    if missing := [what for what, happened in expected.items() if not happened]:
+    if missing := [name for name, was_shown in expected.items() if not was_shown]:
         raise click.ClickException(f"the sweep ended, but the demo did not show: {', '.join(missing)}")
 
 
@@ -139,7 +141,7 @@ def _run_agents(folder: Path, sweep: str) -> None:
     deadline_s = time.monotonic() + LIMIT_S
     while fleet.poll() is None:
         if time.monotonic() > deadline_s:
-            raise click.ClickException(f"the agents did not end in time; see {_shown(folder / 'agent-logs')}")
+            raise click.ClickException(f"the agents did not end in time; see {_short_path(folder / 'agent-logs')}")
         time.sleep(POLL_S)
         is_killed = is_killed or _kill_late_trial(folder / "runs")
     _event("the agents have ended; waiting until the server calls the killed run crashed")
@@ -169,10 +171,10 @@ def _command(name: str, *arguments: str, capture: bool = False) -> str:
     """Show and run a command; return its stdout if it is captured."""
     _show(name, *arguments)
     command, stdout = [_program(name), *arguments], subprocess.PIPE if capture else None
-    done = subprocess.run(command, stdout=stdout, text=True, check=False)
-    if done.returncode != 0:
-        raise click.ClickException(f"{name} {arguments[0]} ended with exit code {done.returncode}")
-    return done.stdout or ""
+    process = subprocess.run(command, stdout=stdout, text=True, check=False)
+    if process.returncode != 0:
+        raise click.ClickException(f"{name} {arguments[0]} ended with exit code {process.returncode}")
+    return process.stdout or ""
 
 
 def _program(name: str) -> str:
@@ -180,7 +182,7 @@ def _program(name: str) -> str:
 
 
 def _show(*command: str) -> None:
-    click.echo(f"$ {' '.join(map(_shown, command))}")
+    click.echo(f"$ {' '.join(map(_short_path, command))}")
 
 
 def _chapter(title: str) -> None:
@@ -191,5 +193,5 @@ def _event(text: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
 
-def _shown(path: str | Path) -> str:
+def _short_path(path: str | Path) -> str:
     return str(path).replace(f"{Path.cwd()}{os.sep}", "")

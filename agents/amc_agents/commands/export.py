@@ -58,14 +58,14 @@ _WITHOUT_NULL = {
 
 
 @click.command("export")
-@click.argument("what", metavar="SWEEP|PROJECT")
+@click.argument("target", metavar="SWEEP|PROJECT")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_options
-def export_command(what: str, file: Path, choice: BackendChoice) -> None:
+def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
 
     The command reads W&B's public API, so it works with W&B's cloud too. FILE must not exist. FILE has no artifacts,
-    console logs, system metrics and files of runs; amc-sweep backup saves all of an embedded server.
+    console logs, system metrics or files of runs; amc-sweep backup saves everything on an embedded server.
 
     \b
     amc-sweep export ab12cd34 sweep.yaml
@@ -73,9 +73,9 @@ def export_command(what: str, file: Path, choice: BackendChoice) -> None:
 
     Exit codes: 0 saved, 2 refused.
     """
-    exists = f"{file} exists and is not overwritten: choose another name"
+    refusal = f"{file} exists and is not overwritten: choose another name"
     if file.exists():
-        refuse(exists)
+        refuse(refusal)
     if not file.absolute().parent.is_dir():  # before everything is read
         refuse(f"{file} cannot be written: there is no folder {file.absolute().parent}")
     backend = connect(choice)
@@ -83,14 +83,14 @@ def export_command(what: str, file: Path, choice: BackendChoice) -> None:
 
     try:
         api = open_api(backend)
-        entity, project, sweep_id = _find(api, what, choice)
+        entity, project, sweep_id = _find(api, target, choice)
         export = read_export(api, entity, project, sweep_id)
     except (wandb.Error, ValueError, BackendError) as error:
-        raise Refusal(f"{what} cannot be read: {error}") from error
+        raise Refusal(f"{target} cannot be read: {error}") from error
     try:
         write_whole(file, export_file.write(export), replace=False, durable=True)
     except FileExistsError:
-        refuse(exists)
+        refuse(refusal)
     except OSError as error:
         raise Refusal(f"{file} cannot be written: {error.strerror}") from error
     rows = counted(sum(len(run.get("history", ())) for run in export.runs), "history row")
@@ -101,18 +101,18 @@ def export_command(what: str, file: Path, choice: BackendChoice) -> None:
     )
 
 
-def _find(api: Any, what: str, choice: BackendChoice) -> tuple[str, str, str | None]:
+def _find(api: Any, target: str, choice: BackendChoice) -> tuple[str, str, str | None]:
     """Return entity, project and sweep id of a sweep; if there is no such sweep, those of a project without an id."""
     try:
         entity, project, sweep_id = find_sweep(
-            parse_reference(what), api, entity=choice.entity, project=choice.project
+            parse_reference(target), api, entity=choice.entity, project=choice.project
         ).split("/")
-    except TargetNotFoundError as not_found:
-        parts = what.split("/")
+    except TargetNotFoundError as error:
+        parts = target.split("/")
         entity = parts[0] if len(parts) == 2 else choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if len(parts) <= 2 and parts[-1] in [project.name for project in api.projects(entity)]:
             return entity, parts[-1], None
-        raise BackendError(f"{entity} has no sweep and no project of this name: {not_found}") from not_found
+        raise BackendError(f"{entity} has no sweep and no project of this name: {error}") from error
     return entity, project, sweep_id
 
 
@@ -122,11 +122,11 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
     Args:
         api: a ``wandb.Api``.
         entity: the owner.
-        project: of the sweep.
+        project: the sweep's.
         sweep_id: which sweep; None: every sweep of the project, and the runs without a sweep.
     """
     path = f"{entity}/{project}"
-    ids = [sweep_id] if sweep_id is not None else [listed.id for listed in api.project(project, entity).sweeps()]
+    ids = [sweep_id] if sweep_id is not None else [sweep.id for sweep in api.project(project, entity).sweeps()]
     sweeps = [api.sweep(f"{path}/{name}") for name in ids]
     filters = {"$and": [{"sweep": sweep_id}]} if sweep_id is not None else {}
     runs = list(api.runs(path, filters=filters, order="+created_at", per_page=100, lazy=False))
@@ -146,10 +146,10 @@ def _sweep(sweep: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     state = str(getattr(sweep, "state", None) or "").upper()
     if export_file.SWEEP_FIELDS["state"][0](state):
         record["state"] = state
-    sent = attributes(sweep)
+    fields = attributes(sweep)
     for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
-        if key in sent:
-            record[name] = sent[key]
+        if key in fields:
+            record[name] = fields[key]
     record |= {name: facts[name] for name in ("seed", "shuffle") if facts.get(name) is not None}
     record["config"] = dict(sweep.config)
     updates = [{**update, "config": read_yaml(update["config"])[0]} for update in facts.get("updates", ())]
@@ -193,12 +193,12 @@ def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> d
     facts: dict[str, dict[str, Any]] = {}
     variables = {"entity": entity, "project": project, "filters": json.dumps(filters), "first": PAGE}
     for fields in _FACTS:
-        after, more = None, True
-        while more:
+        after, has_more = None, True
+        while has_more:
             try:
                 answer = send_query(api, _FACTS_QUERY % fields, **variables, after=after)
                 runs = answer["project"]["runs"]
-                after, more = runs["pageInfo"]["endCursor"], runs["pageInfo"]["hasNextPage"]
+                after, has_more = runs["pageInfo"]["endCursor"], runs["pageInfo"]["hasNextPage"]
             except Exception:  # noqa: BLE001 - these facts stay unknown, and the export goes on
                 break
             for edge in runs["edges"]:

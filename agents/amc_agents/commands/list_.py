@@ -89,7 +89,10 @@ def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]
 
 
 def _query_sweeps(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
-    """Return a project's sweeps under W&B's names, in one request a page; the client's list needs one a sweep, too."""
+    """Return a project's sweeps, with W&B's names of the fields.
+
+    One request reads a page of 100 sweeps. The client's own list needs one more request for every sweep.
+    """
     from amc_analysis.reading.wandb_private import send_query
 
     sweeps: list[dict[str, Any]] = []

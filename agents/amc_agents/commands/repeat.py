@@ -43,7 +43,7 @@ class Repeat:
 @click.command("repeat")
 @click.argument("run")
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Another seed than the run's, of weights, shuffling and dropout."
+    "--seed", type=click.IntRange(min=0), help="Seed of weights, shuffling and dropout, instead of the run's own."
 )
 @click.option(
     "--count",
@@ -51,7 +51,7 @@ class Repeat:
     help="Number of trials, one after the other, each with a new seed, for an estimate of the noise.",
 )
 @click.option("--in-sweep", is_flag=True, help="Queue it in the run's sweep for the next agent; start nothing here.")
-@click.option("--data", metavar="FILE", help="The run's data file here (default: AMC_DATA, or as recorded).")
+@click.option("--data", metavar="FILE", help="The run's data file here (default: AMC_DATA, else the recorded path).")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
 @backend_options
@@ -68,8 +68,8 @@ def repeat_command(
     """Train the configuration of RUN again with its seed; on a CPU the numbers are identical to the last bit.
 
     The trial is a new run in the same project, outside any sweep. Its config (repeat_of) and its tags name the
-    original run. It runs here, in the foreground. --count N takes N new seeds, starting after the run's, and reports
-    the spread of the peaks at the end.
+    original run. It runs here, in the foreground. --count N trains with N new seeds, from --seed or from the
+    run's seed + 1 on, and reports the standard deviation of the peaks at the end.
 
     \b
     amc-sweep repeat kx81m2ab
@@ -114,16 +114,16 @@ def _prepare_trials(
     return trials
 
 
-def seeds(recorded: int, given: int | None, count: int | None) -> list[int]:
+def seeds(recorded: int, choice: int | None, count: int | None) -> list[int]:
     """Return the seeds to train with: the run's own, or new ones."""
     if count is None:
-        return [recorded if given is None else given]
-    first = recorded + 1 if given is None else given
+        return [recorded if choice is None else choice]
+    first = recorded + 1 if choice is None else choice
     return list(range(first, first + count))
 
 
 def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool) -> None:
-    """Let the sweep hand out the configuration before whatever its search proposes."""
+    """Queue the configuration in the run's sweep: agents get it before the configurations of the search."""
     from amc_agents.trial.relaunch import recorded_settings
     from amc_analysis.reading.wandb_private import attributes, send_query
 
@@ -144,8 +144,8 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
             values = json.dumps({name: {"value": value} for name, value in config.items()})
             name = f"{original.path.split('/')[2]}-seed-{seed}"
             answer = send_query(original.api, _ENQUEUE, id=attributes(sweep)["id"], config=values, name=name)
-            queued = answer["enqueueSweepRun"]["id"]
-            click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
+            run_id = answer["enqueueSweepRun"]["id"]
+            click.echo(f"run {run_id} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
 
 
 def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat]:
@@ -197,5 +197,5 @@ def _report(original: OpenTarget, repeats: Sequence[Repeat], *, as_json: bool) -
         click.echo(f"  mean peak {percent(noise[0], 2)}, standard deviation over seeds {points(noise[1])}", err=True)
     if as_json:
         document = [{"run": r.run, "seed": r.seed, "exit_code": r.exit_code, "peak": r.peak} for r in repeats]
-        of = {"run": first.run, "seed": first.seed, "peak": first.peak}
-        click.echo(json.dumps({"of": of, "repeats": document, "standard_deviation": noise and noise[1]}, indent=2))
+        source = {"run": first.run, "seed": first.seed, "peak": first.peak}
+        click.echo(json.dumps({"of": source, "repeats": document, "standard_deviation": noise and noise[1]}, indent=2))

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 @click.command("resume")
 @click.argument("target", metavar="RUN|SWEEP")
-@click.option("--epochs", metavar="N", help="Of a run: train so many epochs in all, instead of as many as recorded.")
-@click.option("--patience", metavar="N", help="Of a run: another patience than recorded; null: never.")
-@click.option("--data", metavar="FILE", help="Of a run: its data file here (default: AMC_DATA, or as recorded).")
+@click.option("--epochs", metavar="N", help="For a run: its number of epochs in all, instead of the recorded one.")
+@click.option("--patience", metavar="N", help="For a run: its patience, instead of the recorded one; null: none.")
+@click.option(
+    "--data", metavar="FILE", help="For a run: its data file here (default: AMC_DATA, else the recorded path)."
+)
 @click.option(
     "--runs-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     help="Where the folders of runs are.",
 )
 @click.option("--print", "only_print", is_flag=True, help="Print the command that continues the run; start nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Of a sweep: print one JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="For a sweep: print one JSON object on stdout.")
 @backend_options
 def resume_command(
     target: str,
@@ -51,7 +53,7 @@ def resume_command(
 
     A run continues here, in the foreground, whether it crashed, was killed, preempted or stopped. It starts from the
     later of two checkpoints: in its folder, or with W&B. Nothing is logged twice, and its numbers are those of an
-    uninterrupted run. A run that ended by itself needs another end: --epochs, --patience.
+    uninterrupted run. A run that ended by itself needs more --epochs or a larger --patience.
 
     \b
     amc-sweep resume 94fqx0gz                         # a sweep that was paused or stopped
@@ -60,19 +62,19 @@ def resume_command(
 
     Exit codes: of a sweep 0 resumed, 1 the server does not answer, 2 refused; of a run those of amc-train, 2 refused.
     """
-    given = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
-    found = open_target(target, choice, "run", "sweep")
-    if found.kind == "sweep":
-        if given or data or only_print:
-            refuse(f"{found.path} is a sweep: --epochs, --patience, --data and --print are for a run")
-        change_sweep(found, Action.RESUME, as_json=as_json)
+    changes = {name: _value(name, text) for name, text in (("epochs", epochs), ("patience", patience)) if text}
+    opened = open_target(target, choice, "run", "sweep")
+    if opened.kind == "sweep":
+        if changes or data or only_print:
+            refuse(f"{opened.path} is a sweep: --epochs, --patience, --data and --print are for a run")
+        change_sweep(opened, Action.RESUME, as_json=as_json)
         return
-    trial = _prepare_trial(found, given, data, runs_dir)
+    trial = _prepare_trial(opened, changes, data, runs_dir)
     if only_print:
-        click.echo(trial.shell_line(found.backend))
+        click.echo(trial.shell_line(opened.backend))
         return
-    click.echo(f"continuing run {found.path}; its page: {found.api_object.url}", err=True)
-    environment = trial.process_environment(found.backend)
+    click.echo(f"continuing run {opened.path}; its page: {opened.api_object.url}", err=True)
+    environment = trial.process_environment(opened.backend)
     sys.modules["wandb"].teardown()  # the client's own process would outlive this one
     os.execve(sys.executable, trial.command(), environment)  # from here on, signals reach the trial
 
@@ -84,7 +86,7 @@ def _value(name: str, text: str) -> Any:
     return value
 
 
-def _prepare_trial(run: OpenTarget, given: dict[str, Any], data: str | None, runs_dir: Path) -> TrialCommand:
+def _prepare_trial(run: OpenTarget, changes: dict[str, Any], data: str | None, runs_dir: Path) -> TrialCommand:
     """Return the trial, after every check that could refuse it: nothing has changed the run yet."""
     from amc_agents.trial import relaunch
 
@@ -93,13 +95,13 @@ def _prepare_trial(run: OpenTarget, given: dict[str, Any], data: str | None, run
     try:
         settings = relaunch.recorded_settings(config)
         relaunch.require_ended(run.path, run.api_object.state, getattr(run.api_object, "heartbeat_at", None))
-        relaunch.require_epochs_left(dict(run.api_object.summary_metrics), settings, given)
+        relaunch.require_epochs_left(dict(run.api_object.summary_metrics), settings, changes)
         with translate_errors(run.backend):
             _require_checkpoint(run, runs_dir / run_id)
         relaunch.require_same_frames(relaunch.choose_data_file(settings["data"], data), config)
     except relaunch.RelaunchError as error:
         raise Refusal(f"{run.path} cannot be continued: {error}") from error
-    flags = {"runs_dir": runs_dir, **({"data": data} if data else {}), **given}
+    flags = {"runs_dir": runs_dir, **({"data": data} if data else {}), **changes}
     return relaunch.TrialCommand(
         tuple(relaunch.as_flag(name, value) for name, value in flags.items()),
         {"WANDB_ENTITY": entity, "WANDB_PROJECT": project, "WANDB_RUN_ID": run_id, "WANDB_RESUME": "must"},
@@ -114,7 +116,7 @@ def _require_checkpoint(run: OpenTarget, folder: Path) -> None:
         return
     project, _, run_id = run.path.rpartition("/")
     raise RelaunchError(
-        f"no checkpoint of it: not {(folder / 'last.pt').resolve()}, and W&B keeps no artifact "
-        f"{project}/checkpoint-{run_id}. Run it on the machine that has the folder, name its parent with "
+        f"it has no checkpoint: {(folder / 'last.pt').resolve()} does not exist, and W&B has no artifact "
+        f"{project}/checkpoint-{run_id}. Resume it on the machine that has the folder, name the folder's parent with "
         f"--runs-dir or AMC_RUNS_DIR, or train it anew: amc-sweep repeat {run_id}"
     )

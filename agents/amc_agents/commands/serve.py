@@ -18,7 +18,7 @@ from amc_sweeps.backend.options import Refusal
 from amc_sweeps.backend.running_servers import ServerState, remove_server_state, write_server_state
 
 if TYPE_CHECKING:
-    from amc_server.process import ServerOptions, Started
+    from amc_server.process import ListeningServer, ServerOptions
     from amc_server.scheduling.state_inference import Limits
 
 
@@ -114,38 +114,38 @@ def serve_command(
 def _serve(options: ServerOptions, announce: Announce, *, background: bool) -> None:
     from amc_server.process import ServerError, run
 
-    def state_of(started: Started) -> ServerState:
+    def state_of(server: ListeningServer) -> ServerState:
         return ServerState(
-            base_url=_reachable(started.base_url),
-            key_file=str(started.key_file) if started.key_file else None,
+            base_url=_reachable(server.base_url),
+            key_file=str(server.key_file) if server.key_file else None,
             pid=os.getpid(),
-            data=str(started.data),
-            instance=started.instance,
+            data=str(server.data),
+            instance=server.instance,
         )
 
-    def announce_start(started: Started) -> None:
-        state = state_of(started)
+    def announce_start(server: ListeningServer) -> None:
+        state = state_of(server)
         path = write_server_state(state)
         ending = f"kill {state.pid} ends it." if background else "Ctrl-C ends it."
-        announce([*_announcement(options, started, state, ending), *([f"State file: {path}"] if background else [])])
+        announce([*_announcement(options, server, state, ending), *([f"State file: {path}"] if background else [])])
 
     try:
-        run(options, announce_start, lambda started: remove_server_state(state_of(started)))
+        run(options, announce_start, lambda server: remove_server_state(state_of(server)))
     except ServerError as error:
         raise Refusal(str(error)) from error
 
 
-def _announcement(options: ServerOptions, started: Started, state: ServerState, ending: str) -> list[str]:
+def _announcement(options: ServerOptions, server: ListeningServer, state: ServerState, ending: str) -> list[str]:
     """Return the lines for the user of a server that has started. They name the key's file, never the key."""
     from amc_server.http.guard import LOOPBACK
 
-    key = f'"$(cat {shlex.quote(str(started.key_file))})"' if started.key_file else NO_KEY
+    key = f'"$(cat {shlex.quote(str(server.key_file))})"' if server.key_file else NO_KEY
     lines = [
-        f"amc-sweep server at {state.base_url}, data in {started.data}. {ending}",
+        f"amc-sweep server at {state.base_url}, data in {server.data}. {ending}",
         "Every amc-sweep command of this user finds it. For the plain wandb client, set",
         f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP",
     ]
-    if started.key_file:
+    if server.key_file:
         lines.append("In a browser: user api, and as password the key (the content of that file).")
     if options.tls_cert:
         lines.append("TLS: clients must use the host name of the certificate, and trust its issuer (SSL_CERT_FILE).")

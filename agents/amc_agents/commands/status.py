@@ -24,7 +24,14 @@ MOST_LINES = 8  # of a list of agents or hosts
 @click.command("status", short_help="The state of a sweep, once or with --watch.")
 @click.argument("sweep")
 @click.option("--watch", is_flag=True, help="Repeat until the sweep is over.")
-@click.option("--every", default=15.0, show_default=True, type=click.FloatRange(1.0), metavar="SECONDS", help="Pause.")
+@click.option(
+    "--every",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(1.0),
+    metavar="SECONDS",
+    help="Pause between reads.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; with --watch one a line.")
 @backend_options
 def status_command(sweep: str, watch: bool, every: float, as_json: bool, choice: BackendChoice) -> None:
@@ -111,7 +118,7 @@ def _watch_on_terminal(statuses: Iterator[Status]) -> None:
 
 def as_line(status: Status) -> str:
     """Return in one line what changes while a sweep runs, for a log."""
-    best = "nothing logged" if status.best is None else f"best {status.best.shown}"
+    best = "nothing logged" if status.best is None else f"best {status.best.peak_text}"
     agents = f"{counted(status.agents_alive, 'agent')} alive"
     return f"{status.state.lower()}: {_runs(status)}; {best}; {agents}; {_time_left(status)}"
 
@@ -162,14 +169,14 @@ def _best(status: Status) -> str:
         return "no metric to rank by" if status.metric is None else f"no run has logged {status.metric} yet"
     epoch = "" if status.best.peak_epoch is None else f" at epoch {status.best.peak_epoch:g}"
     cause = status.best.cause.replace("_", " ")
-    return f"{status.best.shown} peak{epoch} of {status.best.name} ({status.best.run_id}), {cause}"
+    return f"{status.best.peak_text} peak{epoch} of {status.best.name} ({status.best.run_id}), {cause}"
 
 
 def _agents(status: Status) -> list[str]:
     if not status.agents:
         return ["Agents    none yet"]
-    silent = len(status.agents) - status.agents_alive
-    lines = [f"Agents    {status.agents_alive} alive, {silent} silent (ended or lost)"]
+    silent_agents = len(status.agents) - status.agents_alive
+    lines = [f"Agents    {status.agents_alive} alive, {silent_agents} silent (ended or lost)"]
     lines += [f"            {_agent(agent)}" for agent in status.agents[:MOST_LINES]]
     if len(status.agents) > MOST_LINES:
         lines.append(f"            and {len(status.agents) - MOST_LINES} more, heard before these")
@@ -177,14 +184,14 @@ def _agents(status: Status) -> list[str]:
 
 
 def _agent(agent: SweepAgent) -> str:
-    heard = "never heard" if agent.silent_s is None else f"heard {duration(agent.silent_s)} ago"
-    return f"{'alive ' if agent.is_alive else 'silent'}  {agent.host}: {heard}, {counted(agent.runs, 'run')}"
+    contact = "never heard" if agent.silent_s is None else f"heard {duration(agent.silent_s)} ago"
+    return f"{'alive ' if agent.is_alive else 'silent'}  {agent.host}: {contact}, {counted(agent.runs, 'run')}"
 
 
 def _block(title: str, entries: list[str]) -> list[str]:
     more = [f"and {counted(len(entries) - MOST_LINES, 'more host')}"] if len(entries) > MOST_LINES else []
-    shown = [*entries[:MOST_LINES], *more]
-    return [f"{title if number == 0 else '':<10}{entry}" for number, entry in enumerate(shown)]
+    lines = [*entries[:MOST_LINES], *more]
+    return [f"{title if number == 0 else '':<10}{entry}" for number, entry in enumerate(lines)]
 
 
 def _time_left(status: Status) -> str:

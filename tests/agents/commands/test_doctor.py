@@ -60,7 +60,7 @@ def test_what_nvidia_smi_prints_is_read() -> None:
         (-29.0, "pass", "within 29 s"),
         (45.0, "warn", "45 s behind the server's"),
         (-45.0, "warn", "45 s ahead of the server's"),
-        (400.0, "fail", "running runs may look lost"),
+        (400.0, "fail", "living runs may look lost"),
         (None, "warn", "did not send its time"),
     ],
 )

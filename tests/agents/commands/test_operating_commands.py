@@ -106,10 +106,10 @@ def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: OperatedSweep
     assert (paused["before"], paused["after"], paused["alive"], paused["changed"]) == ("RUNNING", "PAUSED", 2, True)
     again = operated.call("pause", SWEEP_ID, plain=plain)
     assert again.returncode == 0
-    assert "paused already: 2 living runs may come to the end" in again.stderr
+    assert "paused already: no new run begins, 2 living runs may finish" in again.stderr
     assert "the sweep is paused" in operated.json("status", SWEEP_ID, plain=plain)["time_left"]["because"]
     stopped = operated.call("stop", SWEEP_ID, plain=plain)
-    assert "is stopped: 2 living runs may come to the end" in stopped.stderr
+    assert "is stopped: no new run begins, 2 living runs may finish" in stopped.stderr
     refused = operated.call("pause", SWEEP_ID, plain=plain)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "cannot be paused: it is finished" in refused.stderr

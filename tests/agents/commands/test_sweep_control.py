@@ -29,9 +29,9 @@ def test_the_summary_of_a_change_tells_the_effect_on_living_runs() -> None:
     def summary(action: Action, alive: int, before: str = "RUNNING", after: str = "DONE") -> str:
         return Change("local/amc/x", action, before, after, alive).summary()
 
-    assert "paused: 2 living runs may come to the end; no new one begins, agents wait" in summary(Action.PAUSE, 2)
-    assert "stopped: 1 living run may come to the end; no new one begins, agents end" in summary(Action.STOP, 1)
-    assert "cancelled: 3 living runs told to stop" in summary(Action.CANCEL, 3)
+    assert "paused: no new run begins, 2 living runs may finish, and agents wait" in summary(Action.PAUSE, 2)
+    assert "stopped: no new run begins, 1 living run may finish, then the agents end" in summary(Action.STOP, 1)
+    assert "cancelled: the server stops 3 living runs. A trial ends" in summary(Action.CANCEL, 3)
     assert summary(Action.CANCEL, 0) == "sweep local/amc/x is cancelled: no run is alive"
     assert "is paused already" in summary(Action.PAUSE, 0, before="PAUSED", after="PAUSED")
     assert "agents that have ended must be started again" in summary(Action.RESUME, 0)

@@ -105,7 +105,7 @@ def test_a_fleet_reports_a_preemption_and_its_next_trial_continues_the_run(
     trial = next(process for process in everybody if process.environ().get("WANDB_RUN_ID") == run)
     assert "wandb-core" in signal_all(trial, signal.SIGTERM)
     assert fleet.wait(timeout=120) == 0, machine.output("amc-sweep")
-    assert f"{run}: W&B has its rows and its preemption" in machine.output("amc-sweep")
+    assert f"{run}: its rows and its preemption were reported to W&B" in machine.output("amc-sweep")
     _assert_equal(uninterrupted, machine.runs / run, server, run)
     assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
 
