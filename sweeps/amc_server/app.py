@@ -150,7 +150,7 @@ def create_app(
     """Return the server as an ASGI application over an open data folder.
 
     Args:
-        key: None asks for no key.
+        key: None: clients need no key.
         instance: differs from that of other servers at the same address.
     """
     coordinator = Coordinator(clock or SystemClock(), limits=limits, seed=seed)
@@ -199,7 +199,7 @@ def create_app(
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    app.state.check_timeouts = server.check_timeouts  # for tests, whose clock they move themselves
+    app.state.check_timeouts = server.check_timeouts  # for tests that move the clock
     return app
 
 

@@ -124,5 +124,5 @@ class Gate:
         )
 
 
-def _equal(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+def _equal(text: str, expected: str) -> bool:
+    return hmac.compare_digest(text.encode("utf-8", "surrogatepass"), expected.encode())

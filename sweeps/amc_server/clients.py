@@ -13,7 +13,7 @@ from typing import Any
 TESTED_FROM, TESTED_BELOW = (0, 19), (0, 32)
 OLDEST_TESTED, NEWEST_TESTED = "0.19.0", "0.31.9999"  # as `wandb verify` wants them
 WANDB_RANGE = ">=0.19,<0.32"
-MOST_TOLD = 10_000  # texts that are remembered as told; beyond that one may be told twice
+MOST_TEXTS = 10_000  # texts that are remembered as sent; beyond that one may be sent twice
 
 _VERSION = r"(\d{1,6})\.(\d{1,6})([\w.+\-]{0,40})"
 _USER_AGENT = re.compile(rf"W&B (?:Public|Internal) Client {_VERSION}")
@@ -39,7 +39,7 @@ def range_hint(version: str | None) -> str:
 
 
 class FirstWords:
-    """What a client is told before it gets its reply, so that its user sees it.
+    """Texts that a client gets before its reply, so that its user sees them.
 
     The reply is HTTP 429 with a text. wandb-core prints the text of a reply that it retries, and sends the request
     again two seconds later. Clients without wandb-core (before 0.18) name their version in User-Agent. They print the
@@ -47,7 +47,7 @@ class FirstWords:
     """
 
     def __init__(self) -> None:
-        self._told: dict[Hashable, int] = {}  # how often
+        self._counts: dict[Hashable, int] = {}  # how often each text was sent
 
     def for_trial(self, variables: Mapping[str, Any], version: str | None) -> str | None:
         """Return the text for an untested client that begins a run with these variables, or None.
@@ -59,7 +59,7 @@ class FirstWords:
         in_config = _IN_CONFIG.search(str(variables.get("config")))
         times = 1 if version is None else 3
         version = version or (in_config[1] if in_config else None)
-        if version is None or is_tested(version) or not self._tell(str(variables.get("name")), times):
+        if version is None or is_tested(version) or not self._is_due(str(variables.get("name")), times):
             return None
         return (
             f"{range_hint(version)}. Parts of this run may be lost. To be safe, end it and run: "
@@ -68,12 +68,12 @@ class FirstWords:
 
     def for_refusal(self, request: bytes, messages: Sequence[str]) -> str | None:
         """Return the text for a run whose request is refused; None for the same request again."""
-        return "; ".join(messages) if self._tell(hash(request), 1) else None
+        return "; ".join(messages) if self._is_due(hash(request), 1) else None
 
-    def _tell(self, key: Hashable, times: int) -> bool:
-        if self._told.get(key, 0) >= times:
+    def _is_due(self, key: Hashable, times: int) -> bool:
+        if self._counts.get(key, 0) >= times:
             return False
-        if len(self._told) >= MOST_TOLD:
-            self._told.clear()
-        self._told[key] = self._told.get(key, 0) + 1
+        if len(self._counts) >= MOST_TEXTS:
+            self._counts.clear()
+        self._counts[key] = self._counts.get(key, 0) + 1
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST_MESSAGE = 10_000  # characters; a message quotes what was given
+LONGEST_MESSAGE = 10_000  # characters; a message quotes the given value
 
 
 def shortened(message: str) -> str:

@@ -27,15 +27,15 @@ def global_id(kind: str, pk: int | str) -> str:
 
 
 def read_collection_id(text: str) -> tuple[int, str]:
-    """Return (the project's key, the name) of the collection of artifacts that a global id means.
+    """Return (the project's key, the name) of the collection of artifacts with a global id.
 
     Raises:
         Refused: it is the id of another kind, or no id at all.
     """
     try:
-        given_kind, _, rest = base64.b64decode(text, validate=True).decode().partition(":")
+        text_kind, _, rest = base64.b64decode(text, validate=True).decode().partition(":")
         project, _, name = rest.partition("/")
-        if given_kind == "ArtifactSequence" and name:
+        if text_kind == "ArtifactSequence" and name:
             return int(project), name
     except ValueError:
         pass
@@ -49,8 +49,8 @@ def read_global_id(kind: str, text: str) -> int:
         Refused: it is the id of another kind, or no id at all.
     """
     try:
-        given_kind, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
-        if given_kind == kind:
+        text_kind, _, pk = base64.b64decode(text, validate=True).decode().partition(":")
+        if text_kind == kind:
             return int(pk)
     except ValueError:
         pass

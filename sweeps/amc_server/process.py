@@ -51,7 +51,7 @@ class ServerOptions:
 
 
 @dataclass(frozen=True)
-class Started:
+class ListeningServer:
     """The address and the files of a server that listens."""
 
     base_url: str
@@ -71,12 +71,14 @@ def _files_for_this_user_alone() -> Iterator[None]:
 
 
 @_files_for_this_user_alone()
-def run(options: ServerOptions, announce: Callable[[Started], None], ended: Callable[[Started], None]) -> None:
+def run(
+    options: ServerOptions, announce: Callable[[ListeningServer], None], report_end: Callable[[ListeningServer], None]
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         announce: called when the server listens.
-        ended: called when it no longer listens.
+        report_end: called when it no longer listens.
 
     Raises:
         ServerError: when it cannot start.
@@ -100,19 +102,21 @@ def run(options: ServerOptions, announce: Callable[[Started], None], ended: Call
         listener = _listen(options.host, options.port)
         with contextlib.closing(listener), log_to(options.data / "server.log"):
             host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
+            address = f"[{host}]" if ":" in host else host
             scheme = "https" if options.tls_cert else "http"
-            started = Started(f"{scheme}://{shown}:{port}", key_file, options.data.absolute(), secrets.token_hex(16))
+            server = ListeningServer(
+                f"{scheme}://{address}:{port}", key_file, options.data.absolute(), secrets.token_hex(16)
+            )
             try:
-                app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=started.instance)
+                app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=server.instance)
             except sqlite3.Error as error:
                 raise ServerError(f"{options.data}: {describe_failure(error)}") from error
-            announce(started)
+            announce(server)
             try:
-                logged = RequestLog(app, logging.getLogger("amc_server.requests"))
-                _serve(logged, listener, options)
+                logged_app = RequestLog(app, logging.getLogger("amc_server.requests"))
+                _serve(logged_app, listener, options)
             finally:
-                ended(started)
+                report_end(server)
 
 
 def _check_tls(options: ServerOptions) -> None:

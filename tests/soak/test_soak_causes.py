@@ -126,7 +126,7 @@ def run_to_its_end(trials: Trials, sweep: str, known_end: str, flavour: str, cop
 
 
 def test_95_percent_of_causes_are_right_and_no_early_stop_is_called_a_crash(tmp_path: Path) -> None:
-    limits = ("silence_s=25", "unlisted_s=10", "stop_told_s=5", "stop_untold_s=12")
+    limits = ("silence_s=25", "unlisted_s=10", "stop_grace_s=5", "stop_delivery_s=12")
     options = tuple(word for limit in limits for word in ("--limit", limit))
     with EmbeddedServer(tmp_path / "data", options=options) as server:
         trials = Trials(server, tmp_path)

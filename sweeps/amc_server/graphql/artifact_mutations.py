@@ -26,13 +26,14 @@ from amc_server.json_texts import read_json
 from amc_server.store.blobs import Blobs, check_name
 from amc_server.store.records import ENTITY, LATEST, Artifact, ArtifactFile, Project, Run
 from amc_server.store.writer import Writer
+from amc_sweeps.number_formats import counted, listed
 
 _NAME = re.compile(r"[\w.\-]{1,128}")
 _TAG = re.compile(r"[-\w]+(?: +[-\w]+)*")
 
 
 def _entries(manifest: object) -> dict[str, dict[str, Any]]:
-    """Return what a manifest names, by name.
+    """Return the entries of a manifest, by name.
 
     Raises:
         Refused: it is not a manifest.
@@ -194,8 +195,8 @@ class ArtifactMutations:
             manifest = self._manifest(artifact.manifest)
             missing = missing_files(manifest, files)
             if missing:
-                shown = ", ".join(missing[:5])
-                raise Refused(f"{len(missing)} files of the artifact have not been uploaded: {shown}")
+                number = counted(len(missing), "file")
+                raise Refused(f"the artifact lacks {number} that must be uploaded first: {listed(missing, most=5)}")
             for file in _unlisted(manifest, files):
                 store.delete("artifact_files", file.pk)
                 self._discarded.extend([file.blob] if file.blob else [])
@@ -261,7 +262,7 @@ class ArtifactMutations:
         )
 
     def unlink_artifact(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-        raise Refused("this server links no artifacts, so that there is none to unlink", status=400)
+        raise Refused("this server links no artifacts, so there is none to unlink", status=400)
 
     def update_artifact_sequence(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         project, name = self._collection(input["artifactSequenceID"])

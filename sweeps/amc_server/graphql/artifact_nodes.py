@@ -12,7 +12,7 @@ from typing import Any
 
 from amc_server.clock import iso_time
 from amc_server.graphql.context import Context, page
-from amc_server.graphql.filters import chosen
+from amc_server.graphql.filters import select
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
 from amc_server.store.records import LATEST, Artifact, ArtifactFile, Project
@@ -158,8 +158,8 @@ def page_of_collections(
     collections: Sequence[CollectionNode], after: str | None, first: int | None, filters: str | None, order: str | None
 ) -> dict[str, Any]:
     """Return a page of the collections that match."""
-    matching = chosen(collections, CollectionNode.values, filters, order)
-    return page(matching, after=after, first=first, wrap=lambda collection: collection)
+    matches = select(collections, CollectionNode.values, filters, order)
+    return page(matches, after=after, first=first, wrap=lambda collection: collection)
 
 
 class CollectionNode:
@@ -228,7 +228,7 @@ class CollectionNode:
         filters: str | None = None,
     ) -> dict[str, Any]:
         """Return the versions, newest first if no order is given."""
-        versions = chosen(self._versions(), self._version_values, filters, order or "-version_index")
+        versions = select(self._versions(), self._version_values, filters, order or "-version_index")
         result = page(versions, after=after, first=first, wrap=lambda item: ArtifactNode(self._context, item))
         for edge in result["edges"]:
             edge["version"] = f"v{edge['node'].version_index}"

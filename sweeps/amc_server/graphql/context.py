@@ -16,7 +16,7 @@ from amc_server.store.records import ENTITY, Artifact, Project, Run
 
 @dataclass(frozen=True)
 class Nodes:
-    """How to make the nodes that nodes of other modules point to.
+    """Functions that make nodes for the nodes of other modules.
 
     Artifacts, runs and projects point to each other in circles. Their modules do not import each other: they make each
     other's nodes through this.
@@ -29,7 +29,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Context:
-    """What the nodes of one request work with."""
+    """The parts that the nodes of one request share."""
 
     store: Reader
     gate: Gate
@@ -37,9 +37,9 @@ class Context:
     nodes: Nodes
     agent_is_alive: Callable[[int], bool]
     run_lists: RunLists
-    is_next_page: bool  # the client asks for another page of what it has begun to read
+    is_next_page: bool  # the client asks for another page of a list that it has begun to read
     client_began: Callable[[], None]  # is called when a client asks who its user is
-    found: dict[Any, Any] = field(default_factory=dict)  # runs that match filters, so that each list is read once
+    matches: dict[Any, Any] = field(default_factory=dict)  # runs that match filters, so that each list is read once
 
     def signed_url(self, action: str, *claim: int | str) -> str:
         """Return a URL where the client, without the key, may upload or download one file."""

@@ -27,7 +27,7 @@ from amc_sweeps.number_formats import at_most
 logger = logging.getLogger(__name__)
 
 MAX_GRAPHQL_BYTES = 32 * 1024**2
-MOST_MESSAGES = 10  # of a reply, each quoting what was given
+MOST_MESSAGES = 10  # of a reply; each quotes the given value
 
 QueryRoot = Callable[[Reader, str, bool], object]  # of a snapshot, the server's address, and if it is a next page
 MutationRoot = Callable[[Writer, str, list[str]], object]  # and of a list for blobs that the mutation discards
@@ -62,10 +62,10 @@ class GraphqlEndpoint:
         try:
             document, operation = execution.prepare(text, name)
         except execution.UnknownError as error:
-            shown = (name or " ".join(text[:1000].split()))[:80]
-            logger.warning("graphql not understood: operation %s: %s", shown, str(error)[:500])
+            label = (name or " ".join(text[:1000].split()))[:80]
+            logger.warning("graphql not understood: operation %s: %s", label, str(error)[:500])
             response: Response = _errors([_not_served(at_most(error.messages, MOST_MESSAGES), version)])
-            return self._told(body, response, user_agent) if text.lstrip().startswith("mutation") else response
+            return self._text_first(body, response, user_agent) if text.lstrip().startswith("mutation") else response
         scope["amc_operation"] = operation.name.value if operation.name else "unnamed"
 
         def execute(root: object) -> Any:
@@ -75,9 +75,9 @@ class GraphqlEndpoint:
             return self._query(execute, base_url, is_next_page=variables.get("cursor") is not None)
         if warning := self._first_words.for_trial(variables, version):
             return PlainTextResponse(warning, status_code=429)
-        return self._told(body, self._mutate(execute, base_url), user_agent)
+        return self._text_first(body, self._mutate(execute, base_url), user_agent)
 
-    def _told(self, body: bytes, response: Response, user_agent: str | None) -> Response:
+    def _text_first(self, body: bytes, response: Response, user_agent: str | None) -> Response:
         """Return the reply to a mutation. If it is refused, wandb-core gets the text first: it prints no error."""
         if user_agent != "wandb-core" or not isinstance(response, _Refusal) or response.status_code != 200:
             return response
@@ -91,7 +91,7 @@ class GraphqlEndpoint:
         """Log once that a client's version was not tested; most of it may work all the same."""
         if version is not None and not is_tested(version) and version not in self._untested:
             self._untested.add(version)
-            logger.warning("a client is not of a tested version: %s", range_hint(version))
+            logger.warning("a client's version was not tested: %s", range_hint(version))
 
     def _query(self, execute: Callable[[object], Any], base_url: str, *, is_next_page: bool) -> Response:
         with self._storage.read() as store:

@@ -1,8 +1,8 @@
 """Checks and executes the client's GraphQL documents against ``schema.graphql``.
 
 A field that the schema lacks gets an error that names it. Fields resolve to the attribute or method of the same name in
-snake case. A document is bounded before it is checked, and an answer while it is put together: both could otherwise
-cost far more than a document's size says.
+snake case. A document's cost is checked before it is validated, and an answer's size while it is built: otherwise a
+small document could cost very much.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MAX_LEVELS = 20
 MAX_FIELDS = 2_000  # with every fragment written out
 MAX_LISTS = 20
 MAX_LISTS_NESTED = 2  # each level multiplies the answer by the number of runs
-MAX_CACHED = 8_000  # characters of a document that is kept
+MAX_CACHED = 8_000  # characters of a document in the cache
 
 MAX_VALUES = 200_000  # of an answer
 MAX_QUERY_S = 20.0  # a mutation is not ended: it changes little, and it is sent again
@@ -72,7 +72,7 @@ def snake_case(name: str) -> str:
 def _checked(text: str) -> tuple[DocumentNode, tuple[str, ...]]:
     if len(text) > MAX_CHARACTERS:
         raise UnknownError([f"the document has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"])
-    return _kept(text) if len(text) <= MAX_CACHED else _check(text)
+    return _cached_check(text) if len(text) <= MAX_CACHED else _check(text)
 
 
 def _check(text: str) -> tuple[DocumentNode, tuple[str, ...]]:
@@ -81,12 +81,12 @@ def _check(text: str) -> tuple[DocumentNode, tuple[str, ...]]:
     return document, problems
 
 
-_kept = lru_cache(maxsize=128)(_check)  # the client sends the same few documents again and again
+_cached_check = lru_cache(maxsize=128)(_check)  # the client sends the same few documents again and again
 
 
 @dataclass
 class _Cost:
-    """What a selection asks for, with its fragments written out."""
+    """The size of a selection, with its fragments written out."""
 
     levels: int = 0
     fields: int = 0
@@ -103,7 +103,7 @@ class _Cost:
 
 
 def _excesses(document: DocumentNode) -> tuple[str, ...]:
-    """Return what is too much about a document."""
+    """Return the limits that a document exceeds, a sentence for each."""
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     costs: dict[str, _Cost] = {}
 
@@ -133,18 +133,18 @@ def _excesses(document: DocumentNode) -> tuple[str, ...]:
     for name in fragments:
         fragment(name)
         total.levels = max(total.levels, costs[name].levels)
-    found = []
-    for given, most, what in (
+    problems = []
+    for number, most, noun in (
         (total.levels, MAX_LEVELS, "levels"),
         (total.fields, MAX_FIELDS, "fields with its fragments written out"),
         (total.lists, MAX_LISTS, "lists of pages (edges)"),
         (total.nested, MAX_LISTS_NESTED, "lists of pages (edges) inside each other"),
     ):
-        if given > most:
-            found.append(f"the document has more than {most:,} {what}: ask for less at a time")
+        if number > most:
+            problems.append(f"the document has more than {most:,} {noun}: ask for less at a time")
     if any(is_mutation(node) and cost(node.selection_set).top > 1 for node in operations):
-        found.append("the document has several mutations: send one at a time")
-    return tuple(found)
+        problems.append("the document has several mutations: send one at a time")
+    return tuple(problems)
 
 
 def prepare(text: str, operation_name: str | None) -> tuple[DocumentNode, OperationDefinitionNode]:
@@ -207,7 +207,7 @@ class _TooMuch(BaseException):
 
 @dataclass
 class _Answer:
-    """Counts what an answer holds, and the time that it takes."""
+    """Counts the values of an answer, and the time that it takes."""
 
     values: int = 0
     begun: float = field(default_factory=time.monotonic)

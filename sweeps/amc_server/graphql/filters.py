@@ -241,8 +241,8 @@ def _negated(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _unknown(name: str) -> str:
-    known = ("$and", "$or", "$nor", "$not", "$regex", "$in", "$nin", *_OPERATORS)
-    return f"unknown filter operator {name[:60]!r}; known are {', '.join(known)}"
+    operators = ("$and", "$or", "$nor", "$not", "$regex", "$in", "$nin", *_OPERATORS)
+    return f"unknown filter operator {name[:60]!r}; known are {', '.join(operators)}"
 
 
 def pattern(text: str, name: str = "$regex") -> Any:
@@ -344,7 +344,7 @@ class _NamedValues:
         return MISSING if value is None else value
 
 
-def chosen(
+def select(
     items: Iterable[T], values_of: Callable[[T], Mapping[str, Any]], filters: str | None, order: str | None
 ) -> list[T]:
     """Return the items that match, in an order such as ``-created_at``; without one as they come.

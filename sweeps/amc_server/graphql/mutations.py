@@ -86,17 +86,17 @@ class MutationRoot(ArtifactMutations):
         if not filters:
             return []
         store, project = self._store, self._store.project_by_key(sweep.project)
-        named = named_runs(filters)
-        if named is None:
+        paths = named_runs(filters)
+        if paths is None:
             return self._coordinator.adopt(store, sweep, [fields.run for fields in find_runs(store, project, filters)])
-        found = {path: store.run_at(ENTITY, path.project or project.name, path.run_id) for path in named}
-        unknown = [
-            f"prior run {path.given}: project {path.project or project.name} has no such run. "
+        runs = {path: store.run_at(ENTITY, path.project or project.name, path.run_id) for path in paths}
+        warnings = [
+            f"prior run {path.text}: project {path.project or project.name} has no such run. "
             "Give the id that ends the address of the run's page."
-            for path, run in found.items()
+            for path, run in runs.items()
             if run is None
         ]
-        return unknown + self._coordinator.adopt(store, sweep, [run for run in found.values() if run is not None])
+        return warnings + self._coordinator.adopt(store, sweep, [run for run in runs.values() if run is not None])
 
     def create_agent(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         check_entity(input)

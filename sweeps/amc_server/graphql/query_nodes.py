@@ -126,23 +126,23 @@ class ProjectNode:
         self, sweep: int | None, filters: str | None, order: str | None, after: str | None, first: int | None
     ) -> dict[str, Any]:
         """Return a page of the runs that match, or of those that are also of a sweep."""
-        read: dict[int, Run] = {}
+        runs_by_key: dict[int, Run] = {}
 
         def search() -> list[int]:
             runs = [fields for fields in self.matching_runs(filters) if sweep in (None, fields.run.sweep)]
-            read.update({fields.run.pk: fields.run for fields in runs})
+            runs_by_key.update({fields.run.pk: fields.run for fields in runs})
             return [fields.run.pk for fields in sort(runs, order)]
 
         query = (self._project.pk, sweep, filters, order)
-        found = self._context.found  # a document may ask for one list many times
-        if query not in found:
-            found[query] = self._context.run_lists.find(query, search, is_next_page=after is not None)
+        lists = self._context.matches  # a document may ask for one list many times
+        if query not in lists:
+            lists[query] = self._context.run_lists.find(query, search, is_next_page=after is not None)
 
         def node(pk: int) -> RunNode | None:
-            run = read.get(pk) or self._context.store.run_by_key(pk)
+            run = runs_by_key.get(pk) or self._context.store.run_by_key(pk)
             return RunNode(self._context, run) if run else None  # deleted since the first page
 
-        result = page(found[query], after=after, first=first, wrap=node)
+        result = page(lists[query], after=after, first=first, wrap=node)
         return {**result, "edges": [edge for edge in result["edges"] if edge["node"] is not None]}
 
     def run_count(self, filters: str | None = None) -> int:
@@ -152,10 +152,10 @@ class ProjectNode:
 
     def matching_runs(self, text: str | None) -> list[Fields]:
         """Return the runs that match the filters, oldest first."""
-        found, key = self._context.found, (self._project.pk, text)
-        if key not in found:  # the client asks for a page and for the number of all runs in one document
-            found[key] = find_runs(self._context.store, self._project, read_filters(text))
-        runs: list[Fields] = found[key]
+        matches, key = self._context.matches, (self._project.pk, text)
+        if key not in matches:  # the client asks for a page and for the number of all runs in one document
+            matches[key] = find_runs(self._context.store, self._project, read_filters(text))
+        runs: list[Fields] = matches[key]
         return runs
 
     def sweep(self, sweep_name: str) -> SweepNode | None:
@@ -292,13 +292,13 @@ class SweepNode:
         """Return the runs that were made outside of the sweep and that its search learns from."""
         matches = predicate(read_filters(filters))
         priors = (Fields(run, None) for run in self._context.store.prior_runs(self._sweep.pk))
-        chosen = [fields for fields in priors if matches(fields)]
+        matching = [fields for fields in priors if matches(fields)]
         return page(
-            sort(chosen, order), after=after, first=first, wrap=lambda fields: RunNode(self._context, fields.run)
+            sort(matching, order), after=after, first=first, wrap=lambda fields: RunNode(self._context, fields.run)
         )
 
     def agents(self) -> dict[str, Any]:
-        """Return the agents, without those of a registration that was sent again: no agent got to know of them."""
+        """Return the agents. A registration that was sent again made a record without an agent: it is left out."""
         agents = self._context.store.agents(self._sweep.pk)
         last_heard: dict[str, float] = {}
         for agent in agents:
@@ -312,8 +312,8 @@ class SweepNode:
 
     def agent(self, agent_name: str) -> AgentNode | None:
         agents = self._context.store.agents(self._sweep.pk)
-        named = (agent for agent in agents if agent_name in (agent.name, global_id("Agent", agent.pk)))
-        return next((AgentNode(self._context, agent) for agent in named), None)
+        candidates = (agent for agent in agents if agent_name in (agent.name, global_id("Agent", agent.pk)))
+        return next((AgentNode(self._context, agent) for agent in candidates), None)
 
 
 class AgentNode:

@@ -1,4 +1,4 @@
-"""Pages of runs: the order is found once for all pages, so that reading every page takes time linear in the runs."""
+"""Pages of runs: the order is computed once for all pages, so that reading every page takes time linear in the runs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class RunLists:
         """Return the list of a query; the first page searches, and so does a next page whose list was dropped."""
         key = hashlib.sha256(repr(query).encode("utf-8", "backslashreplace")).digest()  # filters can be long
         with self._lock:
-            kept = self._lists.get(key) if is_next_page else None
-        found = array("q", search()) if kept is None else kept
+            cached = self._lists.get(key) if is_next_page else None
+        keys = array("q", search()) if cached is None else cached
         with self._lock:
-            self._lists[key] = found
+            self._lists[key] = keys
             self._lists.move_to_end(key)
             while len(self._lists) > MOST_LISTS:
                 self._lists.popitem(last=False)
-        return found
+        return keys

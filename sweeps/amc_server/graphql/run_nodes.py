@@ -174,8 +174,8 @@ class RunNode:
         }
 
     def output_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
-        logged = self._context.store.artifacts_logged_by(self._run.pk)
-        return self._artifacts([artifact for artifact in logged if artifact.is_committed], after, first)
+        artifacts = self._context.store.artifacts_logged_by(self._run.pk)
+        return self._artifacts([artifact for artifact in artifacts if artifact.is_committed], after, first)
 
     def input_artifacts(self, after: str | None = None, first: int | None = None) -> dict[str, Any]:
         return self._artifacts(self._context.store.artifacts_used_by(self._run.pk), after, first)
@@ -196,8 +196,8 @@ class RunNode:
     ) -> dict[str, Any]:
         files = self._context.store.files(self._run.pk)
         if names:
-            wanted = {posixpath.normpath(name) for name in names}  # `wandb verify` asks for ./NAME
-            files = [file for file in files if file.name in wanted]
+            plain_names = {posixpath.normpath(name) for name in names}  # `wandb verify` asks for ./NAME
+            files = [file for file in files if file.name in plain_names]
         if pattern:  # SQL's LIKE
             regex = re.escape(pattern).replace("%", "(?s:.*)").replace("_", "(?s:.)")
             compiled = filters.pattern(regex, "pattern")

@@ -39,7 +39,7 @@ class Post:
     preempting: bool = False
     complete: bool = False
     exit_code: int = 0
-    digest: bytes = b""  # of the body of a last post; empty if it has no lines: two trials may send equal ones
+    digest: bytes = b""  # of a last post's body; empty without lines, because two trials may send equal bodies then
 
 
 def read_post(body: bytes) -> Post:
@@ -113,7 +113,7 @@ def apply_post(
         _record_metric(store, coordinator, run, post, has_new_rows="history_lines" in changes)
         run = store.run_by_key(run.pk) or run
     if run.stop_recorded and not post.complete:
-        coordinator.last_heard.stop_told(run.pk)
+        coordinator.last_heard.stop_delivered(run.pk)
         return {"stopped": True}
     return {}
 

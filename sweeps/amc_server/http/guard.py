@@ -37,7 +37,7 @@ def guarded(gate: Gate, handler: Handler, *, cookies: bool) -> Handler:
 
 
 def _refuse_other_sites(request: Request, gate: Gate) -> None:
-    """Refuse what a page of another site makes a browser send: the browser adds the password that it knows.
+    """Refuse requests that a page of another site makes a browser send: the browser adds the password that it has.
 
     The wandb client sends no Origin. A server without a key also refuses host names that somebody else points to
     127.0.0.1 (DNS rebinding): the browser then takes the other page for one of this site. Starlette's
@@ -65,8 +65,8 @@ def guarded_page(gate: Gate, handler: Callable[[Request], str]) -> Handler:
 
     async def serve(request: Request) -> Response:
         _refuse_other_sites(request, gate)
-        given = request.query_params.get("key")
-        if given is not None and gate.admits_key(given):
+        key = request.query_params.get("key")
+        if key is not None and gate.admits_key(key):
             rest = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
             query = urllib.parse.urlencode(rest)
             response: Response = RedirectResponse(request.url.path + (f"?{query}" if query else ""), status_code=303)

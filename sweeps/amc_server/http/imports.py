@@ -30,7 +30,7 @@ from amc_sweeps.runs.export_file import (
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 UNKNOWN_REASON = "unknown"  # for a recorded stop whose reason the file lacks
-MOST_SHOWN = 5  # conflicts in a message
+MOST_CONFLICTS = 5  # conflicts in a message
 
 _RUN_COLUMNS = {
     "name": "display_name",
@@ -104,22 +104,22 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
     if elsewhere:
         raise Refused(
             f"nothing was imported into project {project.name}: a sweep's id is unique on a server, and another "
-            f"project has {_shown(elsewhere)}. Import into another server (amc-sweep serve --data FOLDER), "
+            f"project has {_text(elsewhere)}. Import into another server (amc-sweep serve --data FOLDER), "
             "or into that project.",
             status=409,
         )
     if conflicts:
         raise Refused(
-            f"nothing was imported: project {project.name} has other contents under the same id: {_shown(conflicts)}. "
+            f"nothing was imported: project {project.name} has other contents under the same id: {_text(conflicts)}. "
             "Import into another server (amc-sweep serve --data FOLDER)"
             + (", or into another project (--project NAME)." if not export.sweeps else "."),
             status=409,
         )
 
 
-def _shown(conflicts: list[str]) -> str:
-    more = len(conflicts) - MOST_SHOWN
-    return "; ".join(conflicts[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+def _text(conflicts: list[str]) -> str:
+    more = len(conflicts) - MOST_CONFLICTS
+    return "; ".join(conflicts[:MOST_CONFLICTS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:

@@ -37,8 +37,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         Refused: the body is larger than the limit (413).
     """
     too_large = Refused(f"the body is larger than {limit:,} bytes", status=413)
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and len(length) < 20 and int(length) > limit:
         raise too_large
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -85,7 +85,7 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
     """Answer a request that no route takes, in the form of every other refusal."""
     target = f"{request.method[:20]} {request.url.path[:200]}"
     allowed = (error.headers or {}).get("Allow", "")
-    message = f"{target} is not possible here, {allowed} is" if allowed else f"there is nothing at {target}"
+    message = f"{target} is not possible; this address takes {allowed}" if allowed else f"there is nothing at {target}"
     return await _refused(request, Refused(message, status=error.status_code))
 
 

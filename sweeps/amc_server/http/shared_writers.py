@@ -37,18 +37,18 @@ def numbered(store: Writer, run: Run, writer: str, stream: str, lines: Sequence[
     """
     if not lines:
         return []
-    known = store.shared_lines(run.pk, stream, writer, lines[0].number, lines[-1].number)
+    numbers = store.shared_lines(run.pk, stream, writer, lines[0].number, lines[-1].number)
     result: list[Line] = []
-    added: list[tuple[int, int]] = []
+    new_lines: list[tuple[int, int]] = []
     for line in lines:
-        number = known.get(line.number)
+        number = numbers.get(line.number)
         if number is None:
-            number = first_free + len(added)
-            added.append((line.number, number))
+            number = first_free + len(new_lines)
+            new_lines.append((line.number, number))
         elif stream != "console":
             continue
         result.append(Line(number, line.body, line.step))
-    store.put_shared_lines(run.pk, stream, writer, added)
+    store.put_shared_lines(run.pk, stream, writer, new_lines)
     return result
 
 

@@ -74,13 +74,13 @@ def read_request(content: Any) -> dict[str, Any]:
     for name in ("entity", "project", "sweep"):
         if not isinstance(content.get(name), str | None):
             raise Refused(f"{name} must be a text", status=400)
-    runs, known = content.get("runs"), content.get("known")
-    known = {} if known is None else known
+    runs, marks = content.get("runs"), content.get("known")
+    marks = {} if marks is None else marks
     if runs is not None and not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
         raise Refused("runs must be a list of run ids", status=400)
-    if not isinstance(known, dict) or not all(_is_mark(mark) for mark in known.values()):
+    if not isinstance(marks, dict) or not all(_is_mark(mark) for mark in marks.values()):
         raise Refused("known must be {run id: [token, lines]}", status=400)
-    return {**content, "known": known}
+    return {**content, "known": marks}
 
 
 def _is_mark(mark: Any) -> bool:
@@ -93,8 +93,8 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
         store = open_until_the_end.enter_context(storage.read())
         sweep, project, runs = _select(store, request)
         entries = _Entries(store, project)
-        known = request["known"]
-        described = [entries.entry(run, known.get(run.id)) for run in runs]
+        marks = request["known"]
+        described = [entries.entry(run, marks.get(run.id)) for run in runs]
         first_line = {
             "format": FORMAT,
             "version": VERSION,

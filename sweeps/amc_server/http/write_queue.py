@@ -19,7 +19,7 @@ from amc_server.store.storage import Storage
 from amc_server.store.writer import Writer
 
 MOST_POSTS = 16  # in a group
-MOST_BYTES = 1024**2  # of a group, its last post apart
+MOST_BYTES = 1024**2  # of a group without its last post
 
 Reply = dict[str, Any]
 StorePost = Callable[[Writer], Reply]  # stores a post and returns the reply to it

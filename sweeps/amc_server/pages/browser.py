@@ -68,8 +68,8 @@ class Pages:
         with self._storage.read() as store:
             project = _project(store, request)
             sweeps = [(sweep, store.count_runs_of_sweep(sweep.pk)) for sweep in store.sweeps(project.pk)]
-            alone = [Row(run, None, None) for run in store.runs(project.pk) if run.sweep is None]
-        return render("project.html", title=project.name, project=project, sweeps=sweeps, rows=alone, metric=None)
+            rows = [Row(run, None, None) for run in store.runs(project.pk) if run.sweep is None]
+        return render("project.html", title=project.name, project=project, sweeps=sweeps, rows=rows, metric=None)
 
     def sweep(self, request: Request) -> str:
         """Return a sweep's runs, best peak first."""
@@ -145,5 +145,5 @@ def _curves_without_sweep(store: Reader, run: Run) -> dict[str, list[float]]:
     rows = [json.loads(text) for text in store.history(run.pk, limit=MOST_ROWS)]
     names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("_")))
     curves = {name: [value for row in rows if (value := as_finite(look_up(row, name))) is not None] for name in names}
-    drawn = [name for name in names if len(curves[name]) > 1 and name != "epoch"]
-    return {name: curves[name] for name in drawn[:MOST_CURVES]}
+    chart_names = [name for name in names if len(curves[name]) > 1 and name != "epoch"]
+    return {name: curves[name] for name in chart_names[:MOST_CURVES]}

@@ -160,7 +160,7 @@ class Coordinator:
         self._finish_if_done(store, _sweep(store, sweep.pk))
 
     def adopt(self, store: Writer, sweep: Sweep, runs: Sequence[Run]) -> list[str]:
-        """Let the sweep's search learn from earlier runs, and return what it cannot use, a sentence for each.
+        """Let the sweep's search learn from earlier runs; return a sentence for each run that it cannot use.
 
         A run without a sweep becomes part of this one. A run of another sweep stays there.
         """
@@ -192,7 +192,7 @@ class Coordinator:
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Queue a configuration; it is handed out before anything that the search proposes.
 
-        A request with the name of a queued run of the same values is that request, sent again.
+        A request with the name and the values of a queued run is the request that queued it, sent again.
         """
         if sweep.is_closed:
             raise Refused(f"sweep {sweep.id} is {sweep.state.lower()}: resume it before a run is queued")
@@ -263,19 +263,19 @@ class Coordinator:
     def _agent_must_stop(self, run: Run) -> bool:
         if not run.stop_recorded:
             return False
-        stop_s, told_s = self.last_heard.stop_s(run.pk), self.last_heard.told_s(run.pk)
-        return scheduler.agent_must_stop(stop_s=stop_s, told_s=told_s, limits=self._limits)
+        stop_s, delivered_s = self.last_heard.stop_s(run.pk), self.last_heard.delivered_s(run.pk)
+        return scheduler.agent_must_stop(stop_s=stop_s, delivered_s=delivered_s, limits=self._limits)
 
     def _next_run(self, store: Writer, agent: Agent, own_runs: Sequence[Run]) -> list[Command]:
         """Return the command for an agent that works on no run; none lets it wait.
 
-        An agent that has a run which never began gets it again, because the reply may have been lost. If it asks at the
-        pace of a client that got the reply, its trial may have died before it began: something else goes first then.
+        An agent whose run never began gets that run again, because the reply may have been lost. If the agent asks at
+        the pace of a client that got the reply, the trial may have died before it began. Then another run goes first.
         """
         sweep = _sweep(store, agent.sweep)
         config = sweep.parsed_config()
         unbegun = next((run for run in own_runs if self._may_be_lost(run)), None)
-        is_doubted = unbegun is not None and self.last_heard.asked_again(unbegun.pk) > 1
+        is_doubted = unbegun is not None and self.last_heard.count_request(unbegun.pk) > 1
         decision = scheduler.decide(
             sweep.state,
             config,
@@ -309,7 +309,7 @@ class Coordinator:
         return run.state is RunState.PENDING and not run.stop_recorded and self.last_heard.listed_s(run.pk) is None
 
     def load_searches(self, store: Writer) -> None:
-        """Read what the next suggestion of every open sweep needs; after a start it is in the database only."""
+        """Load the data for the next suggestion of every open sweep; after a start they are only in the database."""
         for sweep in store.open_sweeps():
             try:
                 config = sweep.parsed_config()

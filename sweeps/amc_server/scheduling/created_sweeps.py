@@ -1,7 +1,8 @@
-"""Tells a request for a new sweep that the client sends again from a second wish for the same sweep.
+"""Recognises a request for a new sweep that the client sends again, so that it creates no second sweep.
 
-The two are equal to the last byte. But every client asks who its user is (``viewer``) before it creates a sweep, and
-does not before it repeats the request. It repeats it after 2 s at the earliest, for 20 minutes at the longest.
+A user may also ask for an equal sweep once more, and that request has the same bytes. But every client asks who its
+user is (``viewer``) before it creates a sweep, and does not ask before it repeats a request. The first repetition comes
+after 2 s, the last one within 20 minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class CreatedSweeps:
         self._created: dict[str, tuple[float, int]] = {}
 
     def client_began(self) -> None:
-        """Forget all requests: the next one may be a second wish."""
+        """Forget all requests: the next equal one asks for a second sweep."""
         self._created.clear()
 
     def created(self, request: Mapping[str, Any], sweep: int) -> None:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from amc_server.clock import Clock
 
-POLL_S = (
-    4.5,
-    8.0,
-)  # from an answer to the next heartbeat of an agent that received it. It waits 5 s; retries 2, 4, 8 s
+# From a reply to the next heartbeat of an agent that got the reply: it waits 5 s. Retries come after 2, 4 and 8 s.
+POLL_S = (4.5, 8.0)
 
 
 @dataclass
@@ -36,17 +34,17 @@ class LastHeard:
         self._listed: dict[int, float] = {}
         self._unlisted: dict[int, float] = {}
         self._agents: dict[int, float] = {}
-        self._told: dict[int, float] = {}
+        self._delivered: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
         self._hand_outs: dict[int, _HandOut] = {}
-        self._received: dict[int, float] = {}  # by agent: when it first listed the run that it has, or had last
-        self._asked: dict[int, int] = {}
+        self._received: dict[int, float] = {}  # by agent: when it first listed its latest run
+        self._requests: dict[int, int] = {}
 
     def run_heard(self, run: int) -> None:
-        """Record that the run's trial is alive; how its hand-out went is settled."""
+        """Record that the run's trial is alive, so its hand-out has succeeded."""
         self._heard[run] = self._clock.monotonic()
         self._hand_outs.pop(run, None)
-        self._asked.pop(run, None)
+        self._requests.pop(run, None)
 
     def handed_out(self, run: int, agent: int, *, is_counted: bool) -> None:
         """Restart the timeouts of a run that was handed out.
@@ -67,8 +65,8 @@ class LastHeard:
     def hand_out_failed(self, run: int, lost_replies_s: float) -> bool:
         """Return whether an agent got the run, although no trial of it began.
 
-        The reply to the agent may have been lost. It was not if the agent has listed this run, or has started another
-        one since. An agent that did neither may be cut off, but not for longer than ``lost_replies_s``.
+        The reply to the agent may have been lost. It was not lost if the agent has listed this run, or has started
+        another one since. An agent that did neither may be cut off, but not for longer than ``lost_replies_s``.
         """
         if run in self._listed:
             return True
@@ -78,16 +76,16 @@ class LastHeard:
         has_started_another = self._received.get(last.agent, last.at) > last.at
         return has_started_another or self._clock.monotonic() - last.counted_at >= lost_replies_s
 
-    def asked_again(self, run: int) -> int:
+    def count_request(self, run: int) -> int:
         """Record that the run's agent asks for a run without listing this one.
 
         Returns:
-            How often it has done so at the pace of a client that received the answer. An earlier or a later request
-            repeats one whose answer was lost.
+            How many such requests came at the pace of a client that got the reply. At another pace, a request repeats
+            one whose reply was lost.
         """
         if POLL_S[0] <= self.silent_s(run) < POLL_S[1]:
-            self._asked[run] = self._asked.get(run, 0) + 1
-        return self._asked.get(run, 0)
+            self._requests[run] = self._requests.get(run, 0) + 1
+        return self._requests.get(run, 0)
 
     def agent_received(self, agent: int) -> None:
         """Record that a reply which gave the agent a run has reached it."""
@@ -108,14 +106,14 @@ class LastHeard:
     def stop_recorded(self, run: int) -> None:
         self._stopped[run] = self._clock.monotonic()
 
-    def stop_told(self, run: int) -> None:
-        self._told.setdefault(run, self._clock.monotonic())
+    def stop_delivered(self, run: int) -> None:
+        self._delivered.setdefault(run, self._clock.monotonic())
 
     def forget(self, run: int) -> None:
-        for ages in (self._heard, self._listed, self._unlisted, self._told, self._stopped):
+        for ages in (self._heard, self._listed, self._unlisted, self._delivered, self._stopped):
             ages.pop(run, None)
         self._hand_outs.pop(run, None)
-        self._asked.pop(run, None)
+        self._requests.pop(run, None)
 
     def silent_s(self, run: int) -> float:
         """Return the age of the run's last sign of life; without one, of the server."""
@@ -136,8 +134,8 @@ class LastHeard:
         """Return the age of the stop that is recorded for the run; after a restart, of the server."""
         return self._clock.monotonic() - self._stopped.get(run, self._begin)
 
-    def told_s(self, run: int) -> float | None:
-        return self._age(self._told, run)
+    def delivered_s(self, run: int) -> float | None:
+        return self._age(self._delivered, run)
 
     def _age(self, since: dict[int, float], key: int) -> float | None:
         return self._clock.monotonic() - since[key] if key in since else None

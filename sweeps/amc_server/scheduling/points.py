@@ -1,8 +1,8 @@
 """The finite values of a sweep's metric, copied from what its runs log: for the search, Hyperband and the target.
 
 A metric may be in the summary alone: ``acc.max`` after ``define_metric``, or ``run.summary["score"] = ...``. Then each
-post with new rows or a new value adds a value. Earlier values that are better than the present one are set back to it,
-so that the best value is the one in the summary, by which runs are ranked.
+post with new rows or a new value adds a value. Earlier values that are better than the present one are replaced by
+it, so that the best value is the one in the summary, by which runs are ranked.
 
 Values of history have the number of their row. Those of the summary have negative numbers, from ``SUMMARY`` on.
 """

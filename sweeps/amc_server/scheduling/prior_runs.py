@@ -1,6 +1,6 @@
 """Prior runs of a sweep: how the client names them, and their values as the sweep would have chosen them.
 
-A script may rewrite what it was given: argparse turns 1 into "1", a YAML dump turns true into "True". Such a value
+A script may change the type of a value: argparse turns 1 into "1", a YAML dump turns true into "True". Such a value
 counts as the sweep's value that reads the same.
 """
 
@@ -17,9 +17,9 @@ from amc_sweeps.values import MISSING, is_number, is_whole, look_up, nest
 
 
 class RunPath(NamedTuple):
-    """What the client gave for a prior run: an id, a path such as ENTITY/PROJECT/ID, or the address of a page."""
+    """The client's name of a prior run: an id, a path such as ENTITY/PROJECT/ID, or the address of a page."""
 
-    given: str
+    text: str
     project: str | None
     run_id: str
 
@@ -33,9 +33,9 @@ def named_runs(filters: Mapping[str, Any]) -> list[RunPath] | None:
     return [_path(str(name)) for name in names] if all(isinstance(name, str) for name in names) else None
 
 
-def _path(given: str) -> RunPath:
-    *before, run_id = [part for part in given.partition("?")[0].strip().strip("/").split("/") if part != "runs"] or [""]
-    return RunPath(given, before[-1] if before else None, run_id)
+def _path(text: str) -> RunPath:
+    *before, run_id = [part for part in text.partition("?")[0].strip().strip("/").split("/") if part != "runs"] or [""]
+    return RunPath(text, before[-1] if before else None, run_id)
 
 
 def fit(values: Mapping[str, Any], config: SweepConfig) -> tuple[dict[str, Any], list[str]]:

@@ -1,7 +1,7 @@
 """Cumulative distribution functions and their inverses, for distributions that Optuna lacks.
 
-Under bayes TPE searches u in (0, 1), uniform, and ``quantile`` maps it to the value. So a first draw is distributed as
-under random, and close values stay close.
+With method bayes, TPE searches a uniform u in (0, 1), and ``quantile`` maps u to the value. So a first draw is
+distributed as with method random, and close values stay close.
 """
 
 from __future__ import annotations

@@ -43,14 +43,14 @@ class RunUpdates:
         return self.update_state(store, run)
 
     def trial_ended(self, run: Run, post: bytes) -> None:
-        """Keep the digest of the last post of a preempted run's trial, which may be sent again."""
+        """Store the digest of the last post of a preempted run's trial: the client may send that post again."""
         if run.state is RunState.PREEMPTED and post:
             self._last_posts[run.pk] = post
         else:
             self._last_posts.pop(run.pk, None)
 
     def is_repeated_end(self, run: Run, post: bytes) -> bool:
-        """Return whether a post ends a trial that had ended already, while the run has been handed out again."""
+        """Return whether a post is an earlier trial's last one, sent again after the run was handed out again."""
         return run.state is not RunState.PREEMPTED and self._last_posts.get(run.pk) == post
 
     def update_state(self, store: Writer, run: Run) -> Run:
@@ -60,7 +60,7 @@ class RunUpdates:
             return run
         ended_at = self._clock.wall() if state.is_terminal else None
         logger.info("run %s is %s (was %s)", run.id, state, run.state)
-        # This server has seen how the run went on. Of what the import lacked only the time of creation stays unknown.
+        # The run continues on this server. Of the facts that the import lacked, only its creation stays unknown.
         unknown = json.dumps([fact for fact in run.unknown_facts if fact == "created_at"])
         return self.update(store, run, state=state.value, ended_at=ended_at, state_when_exported=None, unknown=unknown)
 

@@ -116,16 +116,16 @@ def early_stops(
     return runs_to_stop(config.early_terminate, config.metric.goal, curves, running) if running else {}
 
 
-def agent_must_stop(*, stop_s: float, told_s: float | None, limits: Limits) -> bool:
+def agent_must_stop(*, stop_s: float, delivered_s: float | None, limits: Limits) -> bool:
     """Return whether a run with a recorded stop has had enough time to end, so that its agent must end it.
 
-    Telling the trial through its own stream comes first: the trial then sends everything and ends. The agent's SIGTERM
+    The trial itself gets the stop first, in a reply to its posts: then it sends everything and ends. An agent's SIGTERM
     kills a script without a handler, and what the script had not sent yet is lost.
 
     Args:
         stop_s: since the stop was recorded.
-        told_s: since the trial was told; None if it was not.
+        delivered_s: since the trial got the stop; None if it has not.
     """
-    if told_s is not None and told_s >= limits.stop_told_s:
+    if delivered_s is not None and delivered_s >= limits.stop_grace_s:
         return True
-    return stop_s >= limits.stop_untold_s
+    return stop_s >= limits.stop_delivery_s

@@ -35,7 +35,7 @@ Path = tuple[str, ...]
 DRAWS = 200  # of a random sampler for a new configuration, before the rest of a finite space is enumerated
 TPE_DRAWS = 16  # the same for TPE, whose draws cost milliseconds
 LARGEST_ENUMERATION = 100_000  # configurations; no sweep tries a larger space completely
-MOST_KEPT = 2000  # characters of a configuration in the cache
+MOST_CACHED = 2000  # characters of a configuration in the cache
 STARTUP_TRIALS = 10  # ended runs before TPE stops drawing at random; Optuna's default
 
 
@@ -56,7 +56,7 @@ class Observation:
     def of(cls, parameters: str | None, state: str, curve: Sequence[float]) -> Observation:
         """Return the observation of a stored run, whose parameters are a JSON text or None."""
         text = parameters or "{}"
-        configuration, key = _kept(text) if len(text) <= MOST_KEPT else _configuration(text)
+        configuration, key = _cached(text) if len(text) <= MOST_CACHED else _configuration(text)
         return cls(configuration, state, curve, key)
 
 
@@ -66,7 +66,7 @@ def _configuration(text: str) -> tuple[Configuration, str]:
     return configuration, value_key(configuration)
 
 
-_kept = functools.lru_cache(maxsize=10_000)(_configuration)  # every suggestion asks for the same thousands again
+_cached = functools.lru_cache(maxsize=10_000)(_configuration)  # every suggestion asks for the same thousands again
 
 
 class Seen:

@@ -15,20 +15,20 @@ from amc_sweeps.runs.run_states import RunState
 
 @dataclass(frozen=True)
 class Limits:
-    """How long silence may last, in seconds."""
+    """Times in seconds after which the server stops waiting, and how often a run is handed out."""
 
-    silence_s: float = STALE_AFTER_S  # then the run has crashed; a healthy idle run posts every 30 s
-    unlisted_s: float = 60.0  # since the heartbeats of the run's agent no longer list it
-    unstarted_s: float = 60.0  # since the hand-out, if neither a trial nor the agent reports the run
+    silence_s: float = STALE_AFTER_S  # a run that is silent for so long has crashed; a healthy one posts every 30 s
+    unlisted_s: float = 60.0  # the same for a run that its agent's heartbeats no longer list
+    unstarted_s: float = 60.0  # from a hand-out to its repetition, if neither a trial nor the agent reports the run
     hand_outs: int = 3  # of one run that reached an agent before it counts as failed: the first, and two reissues
     lost_replies_s: float = 600.0  # for which an agent may be cut off; later its hand-outs count
-    stop_told_s: float = 30.0  # from telling the trial to stop to telling its agent; the client asks every 15 s
-    stop_untold_s: float = 60.0  # from recording the stop to telling the agent, if the trial never asked
+    stop_grace_s: float = 30.0  # for a trial to end after it got the stop; then its agent ends it
+    stop_delivery_s: float = 60.0  # for a stop to reach its trial, which asks every 15 s; then the agent ends the trial
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a run. An age is None if the event has not happened since the server started."""
+    """The facts about a run. An age is None if the event has not happened since the server started."""
 
     started: bool  # its trial has reported since the last hand-out
     exit_code: int | None
@@ -56,8 +56,8 @@ def infer(facts: Facts, limits: Limits) -> RunState:
         return RunState.KILLED if facts.stop_recorded and has_no_agent else RunState.PENDING
     if facts.stop_recorded:
         # A stop was recorded and the run is gone: it has ended, even if its last post was lost.
-        gone = facts.unlisted_s is not None or facts.silent_s >= limits.silence_s
-        return RunState.KILLED if gone else RunState.RUNNING
+        is_gone = facts.unlisted_s is not None or facts.silent_s >= limits.silence_s
+        return RunState.KILLED if is_gone else RunState.RUNNING
     if is_lost(facts, limits):
         return RunState.PREEMPTED if facts.preempting else RunState.CRASHED
     return RunState.PREEMPTING if facts.preempting else RunState.RUNNING

@@ -24,7 +24,7 @@ class BackupError(RuntimeError):
 
 @dataclass(frozen=True)
 class Backup:
-    """What was saved."""
+    """The numbers of a finished backup."""
 
     runs: int
     history_rows: int
@@ -35,8 +35,8 @@ class Backup:
 def back_up(data: Path, target: Path) -> Backup:
     """Write the database and the files that belong to it to ``target``.
 
-    SQLite gives a snapshot of one moment, so the server may go on writing. Secrets are left out, the key and what signs
-    URLs and cookies: a restored server makes new ones. This user alone may read the tar file and what is unpacked.
+    SQLite gives a snapshot of one moment, so the server may go on writing. Secrets are left out (the key, and the one
+    that signs URLs and cookies): a restored server makes new ones. Only this user may read the tar file and its files.
 
     Raises:
         BackupError: there is no database or nothing in it, or the target exists or cannot be written.
@@ -44,9 +44,9 @@ def back_up(data: Path, target: Path) -> Backup:
     database = data / DATABASE
     if not database.is_file():
         raise BackupError(f"{data} is not the data folder of a server: it has no {DATABASE}. Name one with --data.")
-    taken = f"{target} exists already and is not overwritten: choose another name"
+    refusal = f"{target} exists already and is not overwritten: choose another name"
     if target.exists():
-        raise BackupError(taken)
+        raise BackupError(refusal)
     try:
         with (
             whole_file(target.absolute(), replace=False, durable=True, mode=0o600) as partial,
@@ -54,7 +54,7 @@ def back_up(data: Path, target: Path) -> Backup:
         ):
             snapshot = Path(folder) / DATABASE
             blobs, runs, rows = _snapshot(database, snapshot)
-            saved = 0
+            count = 0
             with tarfile.open(partial, "w") as tar:
                 tar.add(snapshot, DATABASE, filter=_for_this_user_alone)
                 for blob in blobs:
@@ -62,14 +62,14 @@ def back_up(data: Path, target: Path) -> Backup:
                     with contextlib.suppress(FileNotFoundError, Refused):
                         path = blob_path(blob)
                         tar.add(data / "blobs" / path, f"blobs/{path}", filter=_for_this_user_alone)
-                        saved += 1
+                        count += 1
     except FileExistsError as error:
-        raise BackupError(taken) from error
+        raise BackupError(refusal) from error
     except sqlite3.Error as error:
         raise BackupError(f"{data} could not be backed up to {target}: {describe_failure(error)}") from error
     except (OSError, SchemaError) as error:
         raise BackupError(f"{data} could not be backed up to {target}: {error}") from error
-    return Backup(runs=runs, history_rows=rows, files=saved, size=target.stat().st_size)
+    return Backup(runs=runs, history_rows=rows, files=count, size=target.stat().st_size)
 
 
 def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
@@ -81,16 +81,16 @@ def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
                 f"{database.parent} has no sweep and no run, so nothing was saved. Name the data folder with --data."
             )
         source.execute("VACUUM INTO ?", (str(copy),))
-    with contextlib.closing(sqlite3.connect(copy)) as saved, saved:
-        saved.execute("PRAGMA secure_delete = ON")  # else the bytes stay in a free page
-        saved.execute("DELETE FROM meta")
+    with contextlib.closing(sqlite3.connect(copy)) as snapshot, snapshot:
+        snapshot.execute("PRAGMA secure_delete = ON")  # else the bytes stay in a free page
+        snapshot.execute("DELETE FROM meta")
         columns = [("files", "blob"), ("artifact_files", "blob"), ("artifacts", "manifest")]
         blobs = {
             row[0]
             for table, column in columns
-            for row in saved.execute(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
+            for row in snapshot.execute(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
         }
-        runs, rows = (saved.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("runs", "history"))
+        runs, rows = (snapshot.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("runs", "history"))
     return sorted(blobs), runs, rows
 
 

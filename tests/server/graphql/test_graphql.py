@@ -484,9 +484,9 @@ def test_upload_urls_are_signed_only_as_far_as_the_answer_goes(server: InProcess
 
 
 def test_large_documents_are_not_kept() -> None:
-    kept = execution._kept.cache_info().currsize
+    kept = execution._cached_check.cache_info().currsize
     prepare("{ viewer { id } } #" + "x" * 50_000, None)
-    assert execution._kept.cache_info().currsize == kept
+    assert execution._cached_check.cache_info().currsize == kept
 
 
 def test_the_history_of_many_keys_is_refused(server: InProcessServer) -> None:

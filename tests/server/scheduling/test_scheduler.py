@@ -292,11 +292,13 @@ def test_the_agent_is_told_to_stop_a_trial_that_does_not_ask(
 
 
 @pytest.mark.parametrize(
-    ("stop_s", "told_s", "must"),
+    ("stop_s", "delivered_s", "must"),
     [(5.0, None, False), (59.0, None, False), (60.0, None, True), (40.0, 29.0, False), (40.0, 30.0, True)],
 )
-def test_the_agent_is_told_after_the_trial_has_had_time_to_end(stop_s: float, told_s: float | None, must: bool) -> None:
-    assert agent_must_stop(stop_s=stop_s, told_s=told_s, limits=Limits()) is must
+def test_the_agent_is_told_after_the_trial_has_had_time_to_end(
+    stop_s: float, delivered_s: float | None, must: bool
+) -> None:
+    assert agent_must_stop(stop_s=stop_s, delivered_s=delivered_s, limits=Limits()) is must
 
 
 def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessServer) -> None:
