@@ -51,7 +51,7 @@ def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server:
     elsewhere = Machine("gpu-2", tmp_path, server, data)
     no_checkpoint = elsewhere.amc_sweep("resume", "gem")
     assert no_checkpoint.returncode == 2
-    assert f"not {elsewhere.runs / 'gem' / 'last.pt'}" in no_checkpoint.stderr
+    assert f"{elsewhere.runs / 'gem' / 'last.pt'} does not exist" in no_checkpoint.stderr
     assert "no artifact local/demo/checkpoint-gem" in no_checkpoint.stderr
     (tmp_path / "other").mkdir()
     other_frames = synthetic_file(tmp_path / "other", levels_db=(0, 10, 20), frames_per_cell=21)
