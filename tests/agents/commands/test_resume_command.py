@@ -123,7 +123,9 @@ def test_an_id_is_searched_in_every_project_and_a_path_only_in_its_own() -> None
     assert find_target(parse_reference("a/x", kinds), api, environ={}).path == "me/a/x"
     assert find_target(parse_reference("x", kinds), api, environ={"WANDB_PROJECT": "b"}).path == "me/b/x"
     assert find_target(parse_reference("https://w/me/b/runs/x/overview?a=1", kinds), api, environ={}).path == "me/b/x"
-    with pytest.raises(BackendError, match=r"(?s)2 sweeps or runs have the id x; write the path or the URL of one.*me/a/x.*me/b/x"):
+    with pytest.raises(
+        BackendError, match=r"(?s)2 sweeps or runs have the id x; write the path or the URL of one.*me/a/x.*me/b/x"
+    ):
         find_target(parse_reference("x", kinds), api, environ={})
     with pytest.raises(BackendError, match="does not name a run or a sweep"):
         parse_reference("https://w/me/b/reports/x", kinds)
