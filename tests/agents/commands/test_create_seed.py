@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from embedded_server import EmbeddedServer
+from limiting_proxy import LimitingProxy
 from operated_sweep import OperatedSweep
 from plain_wandb import PlainWandb
 
@@ -93,6 +94,15 @@ def test_the_seed_that_status_shows_repeats_a_shuffled_grid_also_after_an_import
         ended = OperatedSweep(other, user.plain, user.folder).call("import", "grid.yaml")
         assert ended.returncode == 0, ended.stderr
         assert [point["a"] for point in drawn(other, second["path"], 5)] == order[3:]
+
+
+def test_a_lost_reply_leaves_one_sweep_with_its_seed(user: OperatedSweep) -> None:
+    with LimitingProxy(user.server.base_url, lambda _, body: b"upsertSweep" in body, loses_replies=True) as proxy:
+        sweep = create(user, "lost", FILE, "--seed", "7", "--base-url", proxy.base_url)
+    assert len(proxy.refused) == 1
+    query = '{ project(name: "lost") { sweeps { edges { node { name seed } } } } }'
+    sweeps = user.server.graphql(query)["project"]["sweeps"]["edges"]
+    assert [edge["node"] for edge in sweeps] == [{"name": sweep["sweep_id"], "seed": 7}]
 
 
 @pytest.mark.parametrize("options", [["--seed", "7"], ["--shuffle"]])

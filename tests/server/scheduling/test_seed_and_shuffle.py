@@ -95,6 +95,15 @@ def test_a_shuffled_grid_has_every_point_once_in_the_order_of_its_seed(server: I
     assert drawn(server, create(server, config, shuffle=True), 20) != shuffled, "without a seed each has its own order"
 
 
+def test_a_shuffled_grid_that_grows_has_every_point_once(server: InProcessServer) -> None:
+    sweep = create(server, GRID % "0, 1, 2", seed=3, shuffle=True)
+    first = drawn(server, sweep, 4)
+    update = "mutation U($id: ID, $c: String) { upsertSweep(input: {id: $id, config: $c}) { sweep { shuffle } } }"
+    server.graphql(update, id=server.sweep(sweep)["id"], c=GRID % "0, 1, 2, 3, 4")
+    points = first + drawn(server, sweep, 6, restart=True)
+    assert sorted(points) == drawn(server, create(server, GRID % "0, 1, 2, 3, 4"), 10)
+
+
 def test_a_shuffled_grid_of_ten_million_points_is_drawn_at_once(server: InProcessServer) -> None:
     axes = ", ".join(f"p{axis}: {{values: {list(range(10))}}}" for axis in range(7))
     sweep = create(server, f"method: grid\nparameters: {{{axes}}}", seed=1, shuffle=True)
