@@ -84,8 +84,9 @@ def create_command(
         warning = "warning: --seed has no effect, because a grid without --shuffle has one order"
         click.secho(warning, fg="yellow", err=True)
     facts = {**preflight_facts(preflight), "seed": seed, "shuffle": shuffle}
+    how = (" in a random order" if shuffle else "") + ("" if seed is None else f" with seed {seed}")
     if dry_run:
-        report(preflight, file)
+        report(preflight, file, how)
         if as_json:
             click.echo(json.dumps(facts, indent=2))
         return
@@ -95,7 +96,7 @@ def create_command(
             f"{backend.base_url} is not an embedded server, and other W&B servers take no --seed and no --shuffle; "
             "nothing was registered. amc-sweep serve starts an embedded server"
         )
-    report(preflight, file)
+    report(preflight, file, how)
     sweep: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
@@ -118,8 +119,11 @@ def read_sweep_file(file: Path) -> str:
         raise Refusal(f"{file}: cannot be read: {reason}") from error
 
 
-def report(preflight: Preflight, file: Path) -> None:
-    """Print on stderr what is wrong with a sweep file, what may be, and what it would do."""
+def report(preflight: Preflight, file: Path, how: str = "") -> None:
+    """Print on stderr what is wrong with a sweep file, what may be, and what it would do.
+
+    ``how`` says more of the search than the file does.
+    """
     for problem in preflight.problems:
         click.secho(f"{file}: problem: {problem}", fg="red", err=True)
     for warning in preflight.warnings:
@@ -129,7 +133,7 @@ def report(preflight: Preflight, file: Path) -> None:
     count = preflight.configurations
     size = "infinitely many configurations" if count is None else counted(count, "configuration")
     cap = f", run_cap {preflight.sweep.run_cap}" if preflight.sweep.run_cap else ""
-    click.echo(f"{file}: {size}, searched by {preflight.sweep.method}{cap}", err=True)
+    click.echo(f"{file}: {size}, searched by {preflight.sweep.method}{how}{cap}", err=True)
     if preflight.epochs_at_most is not None:
         click.echo(f"{file}: at most {counted(preflight.epochs_at_most, 'epoch')} in all", err=True)
     if preflight.bands_epochs:

@@ -48,6 +48,7 @@ def test_a_dry_run_takes_seed_and_shuffle_and_says_when_a_seed_has_no_effect(tmp
     code, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7", "--shuffle")
     assert (code, json.loads(out)["seed"], json.loads(out)["shuffle"]) == (0, 7, True)
     assert "warning" not in err
+    assert "4 configurations, searched by grid in a random order with seed 7, run_cap 4" in err
     _, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7")
     assert (json.loads(out)["seed"], json.loads(out)["shuffle"]) == (7, False)
     assert "warning: --seed has no effect" in err
