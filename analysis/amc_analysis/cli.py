@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
@@ -19,6 +19,7 @@ from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
+from amc_analysis.statements.statement import FORMS, StatementError, read_statement
 from amc_core.files import write_whole
 from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse
 
@@ -39,6 +40,8 @@ Examples:
   amc-analyze 94fqx0gz --next next.yaml                   write the next sweep, with its evidence in comments
   amc-analyze 94fqx0gz --metric val/loss --goal minimize  rank by another metric
   amc-analyze 94fqx0gz bapdavm5                           compare two sweeps
+  amc-analyze 94fqx0gz --supports "max_lr=0.002 beats max_lr=0.001" && make figures
+                                                          go on only if the runs show it
   amc-analyze --project radioml                           the project's runs without a sweep
   amc-analyze --from sweeps/recorded/94fqx0gz.yaml        read a file, no server
 
@@ -59,7 +62,8 @@ FILE - stands for standard output: the text is printed instead of the report. On
 
 \b
 Exit codes: 0 the report is written (also for a sweep without runs), 1 a server or a file failed,
-2 an argument cannot be used, 130 interrupted.
+2 an argument cannot be used, 130 interrupted. With --supports: 0 all statements are supported, 3 one is contradicted,
+4 there is not enough evidence.
 """
 
 
@@ -82,6 +86,14 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as one page without other files.")
 @click.option(
     "--next", "next_file", metavar="FILE", help="Write the next sweep, without the values that these runs exclude."
+)
+@click.option(
+    "--supports",
+    "statements",
+    multiple=True,
+    metavar="STATEMENT",
+    help="Say whether the runs support a statement, instead of the report. It may be given several times. Forms: "
+    f"{'; '.join(FORMS)}. LOW..HIGH as VALUE stands for all numbers between.",
 )
 @click.option(
     "--evaluations",
@@ -108,6 +120,7 @@ def main(
     markdown_file: str | None,
     html_file: str | None,
     next_file: str | None,
+    statements: tuple[str, ...],
     evaluations: Path,
 ) -> None:
     """Read W&B sweeps, rank their runs by peak, and give the cause of every run's end.
@@ -121,6 +134,8 @@ def main(
     printed = [*(["--json"] if as_json else []), *(f"{option} -" for option, name in named.items() if name == "-")]
     if len(printed) > 1:
         refuse(f"{' and '.join(printed)} all print to standard output: give one of them, and files for the others")
+    if statements and any(named.values()):
+        refuse("--supports prints its verdicts, or writes them with --json: give it without the files of a report")
     if top < 0:
         refuse(f"--top {top}: give a number of rows, or 0 for all")
     for path in [Path(name) for name in named.values() if name and name != "-"]:
@@ -135,6 +150,8 @@ def main(
     if len(ranked) > 1 and (html_file is not None or next_file is not None):
         use = "--html shows" if html_file is not None else "--next follows"
         refuse(f"{use} one sweep: give one, or --markdown FILE for the comparison")
+    if statements:
+        _judge(ranked, statements, as_json)
     sweeps = [add_findings(sweep) for sweep in ranked]
     if not printed and not any(named.values()):
         _print(sweeps, rows=top or None)
@@ -180,6 +197,23 @@ def main(
     finally:
         if problems:
             raise problems[0]
+
+
+def _judge(ranked: Sequence[AnalysedSweep], texts: Sequence[str], as_json: bool) -> NoReturn:
+    """Print the verdicts on statements, and end with their exit code."""
+    from amc_analysis.report.verdicts import exit_code, verdicts_json, verdicts_text
+    from amc_analysis.statements.verdict import judge
+
+    if len(ranked) > 1:
+        refuse("--supports is about one sweep: give one")
+    try:
+        statements = [read_statement(text, ranked[0].ranked, ranked[0].parameters) for text in texts]
+    except StatementError as error:
+        refuse(str(error))
+    sweep = add_findings(ranked[0])
+    verdicts = judge(statements, sweep)
+    click.echo(verdicts_json(sweep, verdicts) if as_json else verdicts_text(verdicts))
+    click.get_current_context().exit(exit_code(verdicts))
 
 
 def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from statistics import NormalDist
@@ -53,12 +53,22 @@ class Verdict:
 def judge(statements: Sequence[Statement], analysed: AnalysedSweep) -> list[Verdict]:
     """Judge statements by the runs of an analysed sweep."""
     level = LEVEL / max(len(statements), 1)
-    return [
-        _best_run(statement, analysed, level)
-        if isinstance(statement, BestRun)
-        else (_performance if statement.about == "performance" else _failures)(statement, analysed, level)
-        for statement in statements
-    ]
+    return [_judge_one(statement, analysed, level) for statement in statements]
+
+
+def _judge_one(statement: Statement, analysed: AnalysedSweep, level: float) -> Verdict:
+    if isinstance(statement, BestRun):
+        verdict = _best_run(statement, analysed, level)
+    else:
+        verdict = (_performance if statement.about == "performance" else _failures)(statement, analysed, level)
+    if analysed.is_complete or verdict.answer is Answer.NOT_ENOUGH:
+        return verdict
+    total = analysed.record.runs_total
+    on_record = f"Only {len(analysed.ranked)}{f' of {total}' if total else ''} runs are on record"
+    if isinstance(statement, BestRun) and verdict.answer is Answer.CONTRADICTED:
+        return verdict  # one better run suffices
+    sentences = (*verdict.sentences, f"{on_record}, so the runs cannot be compared as a whole.")
+    return replace(verdict, answer=Answer.NOT_ENOUGH, sentences=sentences)
 
 
 def _performance(statement: Comparison, analysed: AnalysedSweep, level: float) -> Verdict:

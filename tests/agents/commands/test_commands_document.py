@@ -39,7 +39,8 @@ stdout holds nothing else. Every command says on stderr which W&B it uses.
 | 130 | interrupted by Ctrl-C |
 
 A command that runs a trial in this terminal ends as the trial does, with one of
-[amc-train's codes](runs.md#how-a-trial-ends). `amc-analyze` uses the same four.
+[amc-train's codes](runs.md#how-a-trial-ends). `amc-analyze` uses the same four. With `--supports` it
+also ends with 3 (a statement is contradicted) or 4 (there is not enough evidence).
 """
 
 

@@ -18,6 +18,7 @@ from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.report.comparison import COMPARISON_VERSION
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, run_fields, to_csv, to_json
+from amc_analysis.report.verdicts import VERDICTS_VERSION
 from amc_sweeps.runs.records import SweepRecord
 
 
@@ -78,9 +79,14 @@ def test_the_schema_describes_every_field() -> None:
 def test_the_schema_names_the_versions_that_are_written() -> None:
     documents = JSON_SCHEMAS["$defs"]
     versions = {name: document["properties"]["version"]["const"] for name, document in documents.items()}
-    assert versions == {"amc-analyze": SCHEMA_VERSION, "amc-analyze-comparison": COMPARISON_VERSION}
+    assert versions == {
+        "amc-analyze": SCHEMA_VERSION,
+        "amc-analyze-comparison": COMPARISON_VERSION,
+        "amc-analyze-verdicts": VERDICTS_VERSION,
+    }
     assert JSON_SCHEMAS["title"] == (
         f"amc-analyze, version {SCHEMA_VERSION}; of several sweeps amc-analyze-comparison, version {COMPARISON_VERSION}"
+        f"; with --supports amc-analyze-verdicts, version {VERDICTS_VERSION}"
     )
 
 

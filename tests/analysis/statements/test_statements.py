@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from calibration import Rate
+from click.testing import CliRunner
 from judged_statements import BEST, FAILS, answer, null_rates, planted_rates
 from simulated_sweeps import Setting, simulate, simulated_sweep
 
 from amc_analysis.analyse import add_effects
+from amc_analysis.cli import main
+from amc_analysis.report.json_and_csv import JSON_SCHEMAS
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.statements.statement import Comparison, StatementError, read_statement
 from amc_analysis.statements.verdict import Answer, judge
 from amc_sweeps.runs.causes import Cause
+
+METRIC = {"name": "acc", "goal": "maximize"}
+
+
+@pytest.fixture
+def record_file(tmp_path: Path) -> Path:
+    """A file of a sweep of 12 runs, where lr = 0.1 is better."""
+    config = {"method": "grid", "metric": METRIC, "parameters": {"lr": {"values": [0.1, 0.2]}}}
+    runs = [
+        {
+            "id": f"r{index:02d}",
+            "sweep": "ab12cd34",
+            "state": "finished",
+            "exit_code": 0,
+            "config": {"lr": 0.1 + 0.1 * (index % 2)},
+            "history": "\n".join(
+                json.dumps({"_step": epoch, "acc": 0.5 + 0.01 * index + epoch / 100 - 0.3 * (index % 2)})
+                for epoch in range(6)
+            ),
+        }
+        for index in range(12)
+    ]
+    sweeps = [{"id": "ab12cd34", "state": "FINISHED", "config": config}]
+    export = {"format": "amc-sweep-export", "version": 2, "project": "p", "sweeps": sweeps, "runs": runs}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps(export))
+    return path
 
 
 def sweep(*, n: int = 24, shift: Any = lambda _config: 0.0, crash: float = 0.0, seed: int = 1) -> AnalysedSweep:
@@ -58,6 +90,18 @@ def test_a_few_runs_are_not_enough() -> None:
     assert answer(
         "curriculum=true beats curriculum=false", sweep(n=5, shift=lambda config: 0.1 * config["curriculum"])
     ) is (Answer.NOT_ENOUGH)
+
+
+def test_a_record_with_missing_runs_supports_nothing() -> None:
+    runs = simulate(
+        Setting(24, shift=lambda config: 0.1 * config["curriculum"], balanced=True), np.random.default_rng(5)
+    )
+    analysed = simulated_sweep(runs, runs_total=40)
+    (verdict,) = judge(
+        [read_statement("curriculum=true beats curriculum=false", analysed.ranked, analysed.parameters)], analysed
+    )
+    assert verdict.answer is Answer.NOT_ENOUGH
+    assert "Only 24 of 40 runs" in verdict.sentences[-1]
 
 
 def test_several_statements_share_the_level() -> None:
@@ -120,3 +164,37 @@ def test_a_false_statement_is_rarely_supported() -> None:
 def test_a_difference_of_two_noise_sd_is_mostly_supported_in_30_runs() -> None:
     for text, (supported, contradicted) in planted_rates(12).items():
         assert min(supported.k, contradicted.k) >= 5, (text, supported, contradicted)
+
+
+@pytest.mark.parametrize(
+    ("statements", "code", "word"),
+    [
+        (["lr=0.1 beats lr=0.2"], 0, "supported: lr=0.1"),
+        (["lr=0.2 beats lr=0.1"], 3, "contradicted: lr=0.2"),
+        (["failure of lr=0.1 above lr=0.2"], 4, "not enough evidence: failure"),
+        (["lr=0.1 beats lr=0.2", "best is r00"], 4, "not enough evidence: best"),
+        (["lr=0.3 beats lr=0.2"], 2, "no run has lr=0.3; its values: 0.1, 0.2"),
+    ],
+)
+def test_the_exit_code_tells_a_script_the_answer(
+    record_file: Path, statements: list[str], code: int, word: str
+) -> None:
+    options = [part for statement in statements for part in ("--supports", statement)]
+    ended = CliRunner().invoke(main, ["--from", str(record_file), *options])
+    assert ended.exit_code == code, ended.output
+    assert word in ended.output
+
+
+def test_verdicts_follow_their_schema(record_file: Path) -> None:
+    options = ["--supports", "lr=0.1 beats lr=0.2", "--supports", "best is r00", "--json"]
+    ended = CliRunner().invoke(main, ["--from", str(record_file), *options])
+    document = json.loads(ended.stdout)
+    jsonschema.validate(document, JSON_SCHEMAS)
+    assert document["answer"] == "not enough evidence"
+    assert [verdict["answer"] for verdict in document["verdicts"]] == ["supported", "not enough evidence"]
+
+
+def test_verdicts_are_no_report() -> None:
+    ended = CliRunner().invoke(main, ["94fqx0gz", "--supports", "best is a", "--csv", "-"])
+    assert ended.exit_code == 2
+    assert "without the files" in ended.stderr
