@@ -136,10 +136,12 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: Split
     if config.lr_schedule == "cosine":
         may_differ -= {"epochs"}  # every learning rate depends on it
     own_settings = config.to_mapping()
+    # A checkpoint from before a field existed was trained with what is its default now.
+    before = {**TrialConfig().to_mapping(), **parent.config}
     problems = [
         f"resume_from: {name} was {value!r} and is {own_settings[name]!r}; use the old value, or start a new trial "
         "from the weights with init_from"
-        for name, value in parent.config.items()
+        for name, value in before.items()
         if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, value)
     ]
     parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own_split)

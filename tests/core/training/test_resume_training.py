@@ -184,6 +184,18 @@ def test_a_checkpoint_with_the_old_word_of_a_setting_continues(data: Path, tmp_p
     assert result.end == "completed"
 
 
+def test_a_checkpoint_older_than_a_setting_was_trained_with_its_default(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    settings = {name: value for name, value in written.config.items() if name != "augment"}
+    for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
+        save_checkpoint(tmp_path / "a" / name, dataclasses.replace(written, config=settings))
+    with pytest.raises(ConfigError, match="resume_from: augment was False and is True"):
+        run(tiny_trial(data, epochs=2, augment=True, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    result, _ = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert result.end == "completed"
+
+
 def test_a_last_checkpoint_without_its_best_one_is_refused(data: Path, tmp_path: Path) -> None:
     # With a learning rate of almost 0 the first epoch stays the best, and the test needs it.
     still = {"base_lr": 1e-12, "max_lr": 1e-12, "epochs": 2}
