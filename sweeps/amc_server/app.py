@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
@@ -39,7 +40,7 @@ from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.state_inference import Limits
 from amc_server.store.blobs import Blobs
 from amc_server.store.reader import Reader
-from amc_server.store.storage import Storage
+from amc_server.store.storage import FilesLostError, Storage
 from amc_server.store.writer import Writer
 from amc_sweeps.runs import export_file
 
@@ -117,6 +118,8 @@ class _Server:
             for work in (self.check_timeouts, self.storage.checkpoint):
                 try:
                     await run_in_threadpool(work)
+                except FilesLostError:
+                    pass  # it is in the log, and every request is told
                 except Exception:
                     logger.exception("%s failed; it is tried again", work.__name__)
 
@@ -215,7 +218,7 @@ def signing_secret(storage: Storage) -> bytes:
     """Return the key that signs upload URLs. It is stored, so that URLs stay valid after a restart."""
     with storage.write() as store:
         secret = store.meta("signing_secret")
-        if secret is None:
+        if secret is None or re.fullmatch("[0-9a-f]{64}", secret) is None:
             secret = secrets.token_hex(32)
             store.set_meta("signing_secret", secret)
     return bytes.fromhex(secret)

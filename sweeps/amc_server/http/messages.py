@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from amc_server.errors import Refused
-from amc_server.json_texts import read_json, without_surrogates
+from amc_server.json_texts import read_json
 from amc_server.pages.templates import message_page
-from amc_server.store.storage import describe_failure, is_locked
+from amc_server.store.storage import FilesLostError, describe_failure, is_locked
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,7 @@ def base_url_of(request: Request) -> str:
 
 async def _refused(request: Request, error: Refused) -> Response:
     if "text/html" in request.headers.get("accept", ""):
-        text = without_surrogates(error.message)
-        return HTMLResponse(message_page(text), status_code=error.status or 400)
+        return HTMLResponse(message_page(error.message), status_code=error.status or 400)
     return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
 
 
@@ -99,7 +98,13 @@ async def _database_failed(request: Request, error: sqlite3.Error) -> Response:
     return await _refused(request, Refused(describe_failure(error), status=503 if is_locked(error) else 500))
 
 
+async def _files_lost(request: Request, error: FilesLostError) -> Response:
+    """Answer 503, so that the client keeps what was not stored and sends it again."""
+    return await _refused(request, Refused(str(error), status=503))
+
+
 EXCEPTION_HANDLERS: dict[Any, Any] = {
+    FilesLostError: _files_lost,
     Refused: _refused,
     ClientDisconnect: _disconnected,
     HTTPException: _no_route,

@@ -14,8 +14,10 @@ does it on a connection of its own; commits do it only if that falls behind.
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
+import logging
 import os
 import queue
 import sqlite3
@@ -29,14 +31,23 @@ from amc_server.store.reader import Reader
 from amc_server.store.schema import SchemaError, prepare
 from amc_server.store.writer import Writer
 
+logger = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_S = 10.0
 CACHED_STATEMENTS = 512  # compiled SQL a connection; the 128 of sqlite3 are too few
 LOG_PAGES = 16_384  # of 4 kB: from there on a commit copies the log
 LOG_BYTES = LOG_PAGES * 4096  # what is left of a log that had to grow beyond it, because a reader took long
 
 
+_TEXT = functools.partial(str, encoding="utf-8", errors="replace")  # a bad disk costs a letter, not the row
+
+
 class StorageError(RuntimeError):
     """The data folder cannot be used; the message says what to do."""
+
+
+class FilesLostError(StorageError):
+    """The database's files were removed or replaced while they were open: what is written now may be lost."""
 
 
 def is_locked(error: sqlite3.Error) -> bool:
@@ -139,6 +150,46 @@ class _WriteAheadLog:
         os.close(self._file)
 
 
+class _OpenFiles:
+    """Notices that the database or its log is no longer the file of that name.
+
+    SQLite goes on writing into a file that was removed. Nothing of it is found after a kill.
+    """
+
+    def __init__(self, database: Path, log: Path) -> None:
+        end = "Then end the server and start it again."
+        self._advice = {
+            database: f"What came since then is in the file that was removed. Put the right file in its place. {end}",
+            log: f"End the server by SIGTERM: it then saves what it has into {database.name}. Start it again.",
+        }
+        self._known = {path: self._identity(path) for path in self._advice}
+        self._failure: FilesLostError | None = None
+
+    def check(self) -> None:
+        """Return if both files are there; this takes 5 microseconds.
+
+        Raises:
+            FilesLostError: one is not, or was not before.
+        """
+        lost = next((path for path, known in self._known.items() if self._identity(path) != known), None)
+        if lost is not None and self._failure is None:
+            self._failure = FilesLostError(
+                f"{lost} was removed or replaced while the server uses it, so nothing more is stored. "
+                f"{self._advice[lost]}"
+            )
+            logger.error("%s", self._failure)
+        if self._failure is not None:
+            raise FilesLostError(str(self._failure))
+
+    @staticmethod
+    def _identity(path: Path) -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
 class Storage:
     """One writer connection behind a lock, and a reader connection for every request at the same time."""
 
@@ -156,7 +207,9 @@ class Storage:
                 self._connection = self._connect()
                 opened.callback(self._connection.close)
                 prepare(self._connection)
-                self._log = _WriteAheadLog(self._path.with_name(f"{self._path.name}-wal"))
+                log = self._path.with_name(f"{self._path.name}-wal")
+                self._log = _WriteAheadLog(log)
+                self._files = _OpenFiles(self._path, log)
             except SchemaError as error:
                 raise StorageError(f"{self._path}: {error}") from error
             except sqlite3.Error as error:
@@ -176,6 +229,7 @@ class Storage:
             cached_statements=CACHED_STATEMENTS,
         )
         connection.row_factory = sqlite3.Row
+        connection.text_factory = _TEXT
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # the top of this module says why
@@ -213,24 +267,40 @@ class Storage:
                 raise
 
     def flush(self) -> None:
-        """Return once everything that has been committed is on disk."""
+        """Return once everything that has been committed is on disk.
+
+        Raises:
+            FilesLostError: it may be in a file that nobody finds again.
+            OSError: the disk has failed.
+        """
         self._log.flush()
+        self._files.check()
 
     def checkpoint(self) -> None:
-        """Copy the log into the database. Only one thread at a time may call this."""
+        """Copy the log into the database. Only one thread at a time may call this.
+
+        Raises:
+            FilesLostError: after the copy, which still saves what is in an unlinked log.
+        """
         copy = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
         _, pages, copied = self._checkpointer.execute(copy).fetchone()
         if pages > 0 and copied > 0:
             # Others wrote meanwhile. Once the rest is copied, too, the next commit begins at the start of the log.
             with self._lock.take(urgent=False):
                 self._checkpointer.execute(copy)
+        self._files.check()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
-        """Give a snapshot that no writer changes."""
+        """Give a snapshot that no writer changes.
+
+        Raises:
+            FilesLostError: the database's files were replaced.
+        """
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
+            self._files.check()  # a new connection would open other files than the writer has
             connection = self._connect()
         connection.execute("BEGIN")
         try:

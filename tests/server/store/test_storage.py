@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from in_process_server import GraphqlRefused, InProcessServer
 from amc_agents.commands.serve import serve_command
 from amc_server.store.backup import BackupError, back_up
 from amc_server.store.schema import VERSION
-from amc_server.store.storage import LOG_BYTES, Storage, StorageError
+from amc_server.store.storage import LOG_BYTES, FilesLostError, Storage, StorageError
 from amc_server.store.writer import Writer
 
 SWEEP = "method: random\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
@@ -280,3 +281,54 @@ def test_a_database_that_is_damaged_while_it_serves_says_so_and_is_not_acknowled
         assert reply.status == 500, path
         assert RESTORE in reply.json()["errors"][0]["message"]
     server.close()
+
+
+def _remove_log(data: Path) -> None:
+    (data / "amc.sqlite3-wal").unlink()
+
+
+def _replace_log(data: Path) -> None:
+    (data / "copy").write_bytes((data / "amc.sqlite3-wal").read_bytes())
+    (data / "copy").rename(data / "amc.sqlite3-wal")
+
+
+def _replace_database(data: Path) -> None:
+    with contextlib.closing(sqlite3.connect(data / "amc.sqlite3")) as database:
+        database.execute("VACUUM INTO ?", (str(data / "copy"),))
+    (data / "copy").rename(data / "amc.sqlite3")
+
+
+@pytest.mark.parametrize("lose", [_remove_log, _replace_log, _replace_database, shutil.rmtree])
+def test_nothing_is_acknowledged_once_the_open_files_are_removed_or_replaced(
+    tmp_path: Path, lose: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = InProcessServer(tmp_path / "data")
+    server.begin("r")
+    lose(tmp_path / "data")
+    rows = {"files": {"wandb-history.jsonl": {"offset": 0, "content": ["{}"]}}}
+    for _ in range(2):
+        reply = server.request("POST", "/files/local/p/r/file_stream", json.dumps(rows).encode())
+        assert reply.status == 503
+        message = reply.json()["errors"][0]["message"]
+        assert "was removed or replaced while the server uses it, so nothing more is stored" in message
+        with pytest.raises(GraphqlRefused, match="was removed or replaced") as refused:
+            server.create_sweep(SWEEP)
+        assert refused.value.status == 503
+        with pytest.raises(FilesLostError):
+            server.storage.checkpoint()
+    assert len([record for record in caplog.records if "was removed or replaced" in record.getMessage()]) == 1
+    server.close()
+
+
+def test_rows_of_a_log_that_was_removed_are_in_the_database_a_second_later(tmp_path: Path) -> None:
+    server = InProcessServer(tmp_path / "data")
+    server.begin("r")
+    server.log("r", 0.1, 0.2)
+    (tmp_path / "data" / "amc.sqlite3-wal").unlink()
+    with pytest.raises(FilesLostError):
+        server.storage.checkpoint()  # what the server does every second
+    shutil.copytree(tmp_path / "data", tmp_path / "killed")  # as a kill would leave it
+    server.close()
+    restarted = InProcessServer(tmp_path / "killed")
+    assert [row["acc"] for row in restarted.history("r")] == [0.1, 0.2]
+    restarted.close()
