@@ -15,6 +15,7 @@ from amc_agents.fleet.devices import GIB, Reading
 from amc_agents.fleet.policy import EndedTrial
 from amc_agents.fleet.watch import Watcher
 from amc_sweeps.number_formats import duration, percent
+from amc_sweeps.values import printable
 
 if TYPE_CHECKING:  # the server's image has every command and no rich
     from rich.console import Console
@@ -32,6 +33,9 @@ class Event:
     worker: str | None
     text: str
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", printable(self.text))  # it may quote a log, or what a server said
 
     @property
     def line(self) -> str:
@@ -103,8 +107,8 @@ def _row(slot: AgentSlot, ended: Sequence[EndedTrial], reading: Reading | None, 
         used_bytes=reading.used_bytes if reading else None,
         total_bytes=reading.total_bytes if reading else None,
         utilisation=reading.utilisation if reading else None,
-        run=run,
-        doing=_doing(slot, now_s),
+        run=printable(run),
+        doing=printable(_doing(slot, now_s)),
         epoch=record.epoch,
         peak=record.peak,
         done=sum(not trial.is_failure for trial in on_device),

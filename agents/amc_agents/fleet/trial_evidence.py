@@ -11,6 +11,7 @@ from pathlib import Path
 from amc_core.machine.memory import memory_groups
 from amc_sweeps.runs.causes import UNKNOWN_STATE, Diagnosis, EndReason, Evidence, classify
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import printable
 
 TAIL_BYTES = 16_384
 CLOCK_DRIFT_S = 5.0  # between the kernel's log and the monotonic clock
@@ -98,9 +99,9 @@ def read_log(path: Path, offset: int) -> str:
 
 
 def last_lines(log: str, number: int = 1) -> str:
-    """Return the last lines that are not blank."""
+    """Return the last lines that are not blank, for a person to read."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return "\n".join(lines[-number:]) or "no output"
+    return printable("\n".join(lines[-number:])) or "no output"
 
 
 # --- the kernel's out-of-memory killer -----------------------------------------------------------------------------

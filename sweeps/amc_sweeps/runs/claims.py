@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 from amc_sweeps.bounded_texts import read_yaml
+from amc_sweeps.values import printable
 
 
 class ClaimKind(StrEnum):
@@ -95,7 +96,7 @@ def read_recorded(text: str | None, *, run_id: str | None = None) -> RecordedCla
     if not text or not text.lstrip().startswith("recorded:"):
         return None
     try:
-        content = read_yaml(text)[0]["recorded"]
+        content = printable(read_yaml(text)[0]["recorded"])
         claims = tuple(_claim(entry) for entry in content.get("claims") or ())
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClaimError(f"the record cannot be read: {error}") from error

@@ -68,7 +68,10 @@ class RunRecord:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        _make_printable(self, "run_id", "name", "state", "config", "summary", "host", "log_tail", "unread", "notes")
+        _make_printable(
+            *(self, "run_id", "name", "state", "config", "summary", "host", "log_tail", "unread", "notes", "agent"),
+            *("project", "sweep_id", "stop_reason"),
+        )
 
     @property
     def curve(self) -> list[float]:
@@ -112,7 +115,7 @@ class SweepRecord:
     runs_total: int | None = None  # if the records are known to be fewer: "4 documented of 12"
 
     def __post_init__(self) -> None:
-        _make_printable(self, "sweep_id", "entity", "project", "config", "state", "name", "description")
+        _make_printable(self, "sweep_id", "entity", "project", "config", "state", "name", "description", "url")
 
 
 def _make_printable(record: RunRecord | SweepRecord | SweepUpdate, *names: str) -> None:

@@ -8,6 +8,7 @@ import json
 from rich.console import Console
 
 from amc_agents.fleet.display import Event, JsonDisplay, LineDisplay, Row, TerminalDisplay, table
+from amc_agents.fleet.trial_evidence import last_lines
 
 GPU = Row("gpu0", 3 * 2**30, 24 * 2**30, 0.87, "ab12cd34", "for 1 min 15 s", 12, 0.8953, 4, {"error": 2, "diverged": 1})
 CPU = Row("cpu1", None, None, None, None, "waits for a trial", None, None, 0, {})
@@ -66,3 +67,13 @@ def test_a_script_gets_one_json_object_a_line() -> None:
         12,
         {"error": 2, "diverged": 1},
     )
+
+
+def test_quoted_logs_reach_a_terminal_without_control_characters() -> None:
+    log = "epoch 1\nRuntimeError: \x1b]0;owned\x07\x1b[2J\u202egpj"
+    assert last_lines(log) == "RuntimeError: \\x1b]0;owned\\x07\\x1b[2J\\u202egpj"
+    stream = io.StringIO()
+    display = LineDisplay(stream)
+    display.report(Event("ended", "gpu0", f"ended; last line: {log}"))
+    assert "\x1b" not in stream.getvalue()
+    assert "\\x1b[2J" in stream.getvalue()

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 from rich.console import Console
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
@@ -26,6 +27,7 @@ from amc_analysis.report.wording import epochs_text, failure_text, headline
 from amc_analysis.runs.history import History
 from amc_analysis.runs.parameters import searched_parameters
 from amc_analysis.runs.records import with_history, with_metric
+from amc_sweeps.runs.claims import read_recorded
 from amc_sweeps.runs.commands import agent_command
 from amc_sweeps.runs.ranking import exclude
 from amc_sweeps.runs.records import Metric, RunRecord, SweepRecord
@@ -367,9 +369,14 @@ def test_no_report_carries_control_characters_of_names_values_or_logs() -> None:
     hostile = "\x1b]0;owned\x07\x1b[2J\u202egpj\x9b31m\u061c"
     log = f"line\n{hostile}\nRuntimeError: {hostile}"
     config = {"lr": 0.1, "optimizer": hostile, hostile: 1}
-    first = run("a", [0.5, 0.6], "failed", name=hostile, host=hostile, log_tail=log, notes=hostile, config=config)
+    more = {"notes": hostile, "agent": hostile, "project": hostile, "sweep_id": hostile, "stop_reason": hostile}
+    first = run("a", [0.5, 0.6], "failed", name=hostile, host=hostile, log_tail=log, config=config, **more)
     second = completed("b", [0.1, 0.2], config={"lr": 0.2, "optimizer": "sgd"})
-    analysed = add_conclusions(rank_runs(sweep(first, second, name=hostile, description=hostile)))
+    claim = {"kind": "count", "statement": hostile, "source": hostile, "numbers": {"n": 3}, "runs": [hostile]}
+    recorded = read_recorded(yaml.safe_dump({"recorded": {"source": hostile, "claims": [claim]}}))
+    assert recorded is not None
+    known = {"name": hostile, "description": hostile, "url": hostile, "claims": recorded.claims}
+    analysed = add_conclusions(rank_runs(sweep(first, second, **known)))
     terminal = io.StringIO()
     print_report(analysed, Console(file=terminal, width=160, markup=False))
     for text in (terminal.getvalue(), to_markdown(analysed), to_html(analysed), to_csv(analysed), to_json(analysed)):
@@ -383,3 +390,12 @@ def test_a_cell_of_the_csv_is_no_formula(formula: str) -> None:
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["name"] == f"'{formula}"
     assert float(row["peak"]) == -0.5
+
+
+def test_a_line_end_within_a_cell_of_the_csv_does_not_end_its_row() -> None:
+    config = {"lr": 0.1, "note": "a\r\nb\rc\nd"}
+    text = to_csv(rank_runs(sweep(run("a", [0.5], name="x\ry", config=config), run("b", [0.4], config=config))))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["run_id"] for row in rows] == ["a", "b"]
+    assert "\r" not in text.replace("\r\n", "")
+    assert rows[0]["name"] == "x\\ry"
