@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amc_agents.sweep_control import query_sweep
+from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -95,6 +96,7 @@ class Status:
     time_left: TimeLeft
     unread: int  # runs whose history could not be read
     changes: tuple[SweepChange, ...] = ()  # of the sweep's config
+    problem: str | None = None  # why the sweep's configuration cannot be read
     search: Mapping[str, Any] = field(default_factory=dict)  # method, seed, shuffle; empty: the server does not tell
 
     @property
@@ -119,7 +121,7 @@ class Status:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain JSON types: the schema of ``--json``."""
-        sweep = {name: getattr(self, name) for name in ("path", "name", "state", "url", "metric", "goal")}
+        sweep = {name: getattr(self, name) for name in ("path", "name", "state", "url", "metric", "goal", "problem")}
         return {
             "schema": "amc-sweep status",
             "version": 1,
@@ -257,6 +259,7 @@ def summarise(
         ),
         unread=len(analysed.unread),
         changes=tuple(sweep_changes(record)),
+        problem=record.description.partition("\n")[0] if record.description.startswith(UNREADABLE) else None,
     )
 
 

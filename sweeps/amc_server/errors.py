@@ -9,7 +9,8 @@ LONGEST_MESSAGE = 10_000  # characters; a message quotes the given value
 
 def shortened(message: str) -> str:
     """Return a message as a terminal may get it, without its end where it is too long."""
-    return printable(message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...")
+    shown: str = printable(message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...")
+    return shown
 
 
 class Refused(Exception):  # noqa: N818 - it is the client's request that is at fault

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from amc_server.errors import Refused
@@ -34,6 +36,16 @@ def read_json_object(text: str | bytes, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(f"{name}: a JSON object is needed, not {str(text)[:80]!r}")
     return value
+
+
+def json_or_none(values: Mapping[str, Any], name: str) -> str | None:
+    """Return the text of a JSON object among values; None if there is none.
+
+    Raises:
+        Refused: it is something else.
+    """
+    text = values.get(name)
+    return None if text in (None, "", "null") else json.dumps(read_json_object(str(text), name))
 
 
 def without_surrogates(text: str) -> str:

@@ -7,11 +7,14 @@ loader of YAML recurses), and 400 bytes of aliases that name each other take all
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from amc_sweeps.values import without_bare_nan
 
 MOST_NESTING = 64  # mappings and lists inside each other
 MOST_DIGITS = 3500  # of a number in YAML, also in hex: Python refuses to write more than 4300 decimal digits
@@ -22,6 +25,8 @@ MOST_SWEEP_BYTES = 256 * 1024  # of the YAML of one sweep; it is parsed in half 
 _FREE_VALUES = 50_000
 _BYTES_A_VALUE = 10
 _LONGEST_KEY = 19  # digits of a number that is a key
+# A JSON text that strict readers may refuse: NaN and Infinity stand bare, or a number is beyond every float.
+_LOOSE = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
@@ -90,6 +95,37 @@ def _is_too_deep(value: Any) -> bool:
 
 def _nested() -> str:
     return f"mappings and lists are nested more than {MOST_NESTING} deep"
+
+
+def json_object(text: Any) -> tuple[dict[str, Any], str | None]:
+    """Return the object that a stored JSON text holds, or an empty one and why it cannot be read."""
+    try:
+        value = read_json(text) if isinstance(text, str) else None
+    except TextError as error:
+        return {}, str(error)
+    return (value, None) if isinstance(value, dict) else ({}, f"a JSON object is needed, not {str(text)[:60]!r}")
+
+
+def json_texts(text: str) -> tuple[list[str], str | None]:
+    """Return the texts that a stored JSON list holds, or none and why it cannot be read."""
+    try:
+        value = read_json(text)
+    except TextError as error:
+        return [], str(error)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value, None
+    return [], f"a JSON list of texts is needed, not {text[:60]!r}"
+
+
+def strict_json(text: str) -> str:
+    """Return a JSON text as every reader takes it: NaN and the infinities become the texts that W&B has for them."""
+    return json.dumps(without_bare_nan(json.loads(text))) if _LOOSE.search(text) else text
+
+
+def strict_object(text: Any) -> str | None:
+    """Return a stored JSON text as every reader takes it; None if it holds no object."""
+    _, problem = json_object(text)
+    return None if problem else strict_json(text)
 
 
 class BoundedLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

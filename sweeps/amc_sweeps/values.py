@@ -28,8 +28,9 @@ def printable(value: Any) -> Any:
         return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
     if isinstance(value, Mapping):
         return {printable(key): printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [printable(item) for item in value]
+    if isinstance(value, list | tuple):
+        items = [printable(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     return value
 
 
@@ -68,6 +69,15 @@ def as_number(value: Any) -> float | None:
         return float(value)
     except OverflowError:  # an integer beyond every float
         return None
+
+
+def without_bare_nan(value: Any) -> Any:
+    """Return a value that strict JSON can hold: NaN and the infinities become the texts that W&B uses for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: without_bare_nan(item) for key, item in value.items()}
+    return [without_bare_nan(item) for item in value] if isinstance(value, list) else value
 
 
 def as_finite(value: Any) -> float | None:

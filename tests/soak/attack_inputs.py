@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ WORDS = [
     "é",
     "💥",
 ]
+CONTROLS = ["\0", "\r", "\x1b[2J", "\x1b]0;t\x07", "\x7f", "\x9b31m", "\u202e", "\u2028", "\ud800", "\udfff"]
 FIELDS = [
     *("exit_code", "stop_band", "stop_value", "state", "sweep", "created_at", "config", "summary", "tags", "history"),
     "x",
@@ -347,4 +349,45 @@ def _token(rng: random.Random) -> Input:
     return Input("bulk", "POST", "/bulk", json_text(rng, _size(rng)).encode("utf-8", "surrogatepass"))
 
 
-MAKERS: list[Callable[[random.Random], Input]] = [_import, _create, _document, _post, _filters, _page, _token]
+def _texts(rng: random.Random) -> Input:
+    """Return a request with texts that no terminal may get, and JSON that only some readers take."""
+
+    def text() -> str:
+        return "".join(rng.choices([*WORDS, *CONTROLS], k=rng.randrange(1, 8)))
+
+    def loose() -> str:
+        value = {text(): rng.choice([math.nan, math.inf, text(), {text(): [-math.inf, text()]}]) for _ in range(3)}
+        return json.dumps(value) if rng.random() < 0.8 else '{"a": 1e999, "b": [' + "9" * 400 + "]}"
+
+    name = f"r{rng.randrange(RUNS)}"
+    if rng.random() < 0.3:
+        files = {f"wandb-{kind}": {"offset": 0, "content": [loose()]} for kind in ("history.jsonl", "summary.json")}
+        return Input("texts", "POST", f"/files/local/p/{name}/file_stream", json.dumps({"files": files}).encode())
+    if rng.random() < 0.3:
+        query = """mutation A($name: String!, $text: String, $json: JSONString) { createArtifact(input: {
+            projectName: "p", runName: $name, artifactTypeName: "t", artifactCollectionName: "c", digest: $name,
+            entityName: "local", description: $text, metadata: $json}) { artifact { id metadata } } }"""
+        return _graphql("texts", query, name=name, text=text(), json=rng.choice([loose(), text()]))
+    if rng.random() < 0.3:
+        query = """mutation U($config: String, $text: String) { upsertSweep(input: {config: $config,
+            projectName: "swept", displayName: $text, controller: $text}) { sweep { name } } }"""
+        config = {"method": "grid", "parameters": {text(): {"values": [text(), 1]}}, "name": text()}
+        return _graphql("texts", query, config=json.dumps(config), text=text())
+    query = """mutation B($name: String, $text: String, $tags: [String!], $json: JSONString) { upsertBucket(input: {
+        name: $name, modelName: "p", displayName: $text, notes: $text, groupName: $text, host: $text, tags: $tags,
+        config: $json, summaryMetrics: $json}) { bucket { id } } }"""
+    return _graphql("texts", query, name=name, text=text(), tags=[text()], json=loose())
+
+
+def _reads(rng: random.Random) -> Input:
+    """Return a query for what is stored; its answer has to be strict JSON without control characters."""
+    query = """query R($name: String!) { project(name: "p") { run(name: $name) { displayName notes group host tags
+        config summaryMetrics historyTail history(samples: 20) events(samples: 20)
+        outputArtifacts { edges { node { description metadata } } } } } }"""
+    return _graphql("reads", query, name=f"r{rng.randrange(RUNS)}")
+
+
+MAKERS: list[Callable[[random.Random], Input]] = [
+    *(_import, _create, _document, _post, _filters, _page, _token),
+    *(_texts, _reads),
+]

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import http.client
 import json
+import math
 import os
 import random
 import time
@@ -32,6 +33,7 @@ from results_file import keep
 from amc_agents.preflight.check_sweep import check_sweep
 from amc_core.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from amc_sweeps.runs.export_file import ExportFileError, read
+from amc_sweeps.values import printable
 
 REQUESTS = int(os.environ.get("AMC_SOAK_REQUESTS", "10000"))
 ATTACKS = int(os.environ.get("AMC_SOAK_ATTACKS", "20000"))
@@ -296,6 +298,8 @@ class Attacker:
         assert response.status < 500, shown
         assert took_s < LONGEST_S, shown
         self.slowest_s[one.reader] = max(self.slowest_s[one.reader], took_s)  # type: ignore[assignment]
+        if one.reader == "reads":
+            _check_strict(json.loads(answer))
         errors = b'"errors"' in answer[:200]
         (self.refused if response.status >= 400 or errors else self.taken)[one.reader] += 1
         if response.status >= 400 or errors:
@@ -305,6 +309,20 @@ class Attacker:
     def _cpu_s(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
+
+
+def _check_strict(value: Any) -> None:
+    """Check that a value holds no control character, and that texts of JSON in it hold nothing that JSON lacks."""
+    if isinstance(value, str):
+        assert printable(value) == value, repr(value)[:200]
+        if value[:1] in ("{", "["):
+            with contextlib.suppress(json.JSONDecodeError):  # a text that only begins like JSON
+                _check_strict(json.loads(value, parse_constant=pytest.fail))
+    elif isinstance(value, dict | list):
+        for item in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
+            _check_strict(item)
+    else:
+        assert not isinstance(value, float) or math.isfinite(value)
 
 
 @pytest.mark.timeout(3000)

@@ -237,7 +237,7 @@ print(json.dumps({
     assert (read["filtered"], read["every operator"]) == ([3, 2], [1, 3])
     assert read["agents"] == [1, 2]
     assert (read["projects"], read["sweeps"]) == (["demo"], [sweep.rsplit("/", 1)[1]])
-    assert (read["viewer"], read["nan"]) == ("local", "nan")
+    assert (read["viewer"], read["nan"]) == ("local", "NaN")
     assert "value: 3" in read["file"]
 
 

@@ -18,9 +18,10 @@ from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
 from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
 from amc_sweeps.bounded_texts import read_yaml
+from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs import export_file
-from amc_sweeps.values import as_number
+from amc_sweeps.values import as_number, printable
 
 PARALLEL_READS = 6  # requests in flight; W&B limits the rate, and the client waits when W&B says so
 PAGE = 100  # runs in one reply
@@ -133,6 +134,10 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
     facts = _facts(api, entity, project, filters)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         records = list(pool.map(lambda run: _run(run, facts.get(run.id, {})), runs))
+    for sweep in [sweep for sweep in sweeps if (attributes(sweep).get("description") or "").startswith(UNREADABLE)]:
+        problem = attributes(sweep)["description"].partition("\n")[0]
+        click.echo(f"sweep {sweep.id} is left out, its runs are kept without it: {printable(problem)}", err=True)
+        sweeps.remove(sweep)
     existing = {sweep.id for sweep in sweeps}
     for record in records:
         if record.get("sweep") not in existing:  # its sweep was deleted while we read
@@ -177,16 +182,20 @@ def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
         if getattr(run, name, None) is not None:
             record[name] = getattr(run, name)
     record["tags"] = list(run.tags)
-    record["config"] = {name: value for name, value in run.config.items() if not name.startswith("_")}
+    record["config"] = _numbers({name: value for name, value in run.config.items() if not name.startswith("_")})
     record["summary"] = _numbers({name: value for name, value in run.summary_metrics.items() if name != "_wandb"})
     record["history"] = [_numbers(row) for row in run.scan_history()]
     return dict(export_file.without_unknown(record, facts.get("unknownFacts") or ()))
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with JSON's words for NaN and the infinities as numbers."""
-    numbers = {name: as_number(value) for name, value in row.items() if isinstance(value, str)}
-    return {name: value if numbers.get(name) is None else numbers[name] for name, value in row.items()}
+def _numbers(value: Any) -> Any:
+    """Return a row, or what is in it, with JSON's words for NaN and the infinities as numbers."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    number = as_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ import click
 from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
+from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.values import as_number, printable
 
 RUNS_A_PAGE = 500  # runs are read without configuration and summary, so they are small
@@ -22,7 +23,7 @@ _SWEEPS_QUERY = """
 query ListedSweeps($entity: String!, $project: String!, $after: String) {
   project(name: $project, entityName: $entity) { sweeps(first: 100, after: $after) {
     pageInfo { endCursor hasNextPage }
-    edges { node { name displayName method state runCount runCountExpected bestLoss createdAt } }
+    edges { node { name displayName description method state runCount runCountExpected bestLoss createdAt } }
   } } }
 """
 
@@ -85,6 +86,7 @@ def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]
             "by_state": dict(states.get(sweep["name"], Counter()).most_common()),
             "best": as_number(sweep["bestLoss"]),
             "created_at": sweep["createdAt"],
+            "problem": _problem(sweep["description"] or ""),
         }
 
 
@@ -107,6 +109,11 @@ def _query_sweeps(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
     return sweeps
 
 
+def _problem(description: str) -> str | None:
+    """Return why an embedded server cannot read the sweep's configuration."""
+    return description.partition("\n")[0] if description.startswith(UNREADABLE) else None
+
+
 def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -120,5 +127,6 @@ def _print(rows: list[dict[str, Any]]) -> None:
         best = "" if row["best"] is None else f"{row['best']:.5g}"
         created = str(row["created_at"])[:16].replace("T", " ")
         runs = f"{row['runs']}{expected}" + (f": {states}" if states else "")
-        table.add_row(row["path"], row["name"], row["state"].lower(), runs, best, created)
+        state = row["state"].lower() + (f"; {row['problem']}" if row["problem"] else "")
+        table.add_row(row["path"], row["name"], state, runs, best, created)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

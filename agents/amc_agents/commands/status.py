@@ -129,6 +129,8 @@ def as_lines(status: Status) -> list[str]:
     lines = [f"{status.name} ({status.path}): {status.state.lower()}{goal}"]
     if status.url:
         lines.append(f"  {status.url}")
+    if status.problem:
+        lines.append(f"          {status.problem}")
     lines += _changes(status)
     lines.append(f"Runs      {_runs(status)}")
     if status.seed is not None:

@@ -120,17 +120,24 @@ class BulkSource:
     ) -> Generator[RunUpdate]:
         try:
             for run in runs:
-                history = run["history"]
+                history, record = run["history"], _run_record(run, project)
                 rows = History()
-                while rows.length < history["rows"]:
+                for _ in range(history["arrays"]):
                     size = int(reply.readline() or -1)
                     text = reply.read(size) if size >= 0 else b""
                     if len(text) != size:
                         raise SweepUnreadableError(f"{self._base_url} ended its reply in the middle of run {run['id']}")
-                    block = History.from_json(text)
+                    try:
+                        block = History.from_json(text)
+                    except (ValueError, AttributeError, RecursionError) as error:  # a damaged row in the database
+                        record = replace(record, unread=f"its history holds a row that is no JSON object: {error}")
+                        continue
                     rows = rows.extended(block) if rows.length else block
+                if record.unread is not None:
+                    yield RunUpdate(record, HistoryPosition("", 0), History())
+                    continue
                 position = HistoryPosition(history["token"], history["lines"])
-                yield RunUpdate(_run_record(run, project), position, rows, is_whole=history["first"] == 0)
+                yield RunUpdate(record, position, rows, is_whole=history["first"] == 0)
         except (OSError, http.client.HTTPException) as error:
             raise SweepUnreadableError(f"{self._base_url} ended its reply: {error}") from error
         finally:

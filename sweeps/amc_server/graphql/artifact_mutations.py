@@ -22,7 +22,7 @@ from amc_server.graphql.artifact_nodes import (
 )
 from amc_server.graphql.context import Context, check_entity, page
 from amc_server.ids import global_id, read_collection_id, read_global_id
-from amc_server.json_texts import read_json
+from amc_server.json_texts import json_or_none, read_json
 from amc_server.store.blobs import Blobs, check_name
 from amc_server.store.records import ENTITY, LATEST, Artifact, ArtifactFile, Project, Run
 from amc_server.store.writer import Writer
@@ -137,7 +137,7 @@ class ArtifactMutations:
                 digest=input["digest"],
                 client_id=client_id,
                 description=input.get("description"),
-                metadata=input.get("metadata"),
+                metadata=json_or_none(input, "metadata"),
                 history_step=input.get("historyStep"),
                 created_at=now,
                 updated_at=now,
@@ -229,7 +229,8 @@ class ArtifactMutations:
             self._store.put_artifact_tag(artifact.pk, _tag(tag))
         for tag in input.get("tagsToDelete") or []:
             self._store.remove_artifact_tag(artifact.pk, tag["tagName"])
-        changes = {name: input[name] for name in ("description", "metadata") if input.get(name) is not None}
+        changes = {"description": input.get("description"), "metadata": json_or_none(input, "metadata")}
+        changes = {name: value for name, value in changes.items() if value is not None}
         self._store.update("artifacts", artifact.pk, updated_at=self._clock.wall(), **changes)
         return {"artifact": ArtifactNode(self._context, self._artifact(input["artifactID"]))}
 

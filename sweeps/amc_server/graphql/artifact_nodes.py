@@ -16,7 +16,9 @@ from amc_server.graphql.filters import select
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
 from amc_server.store.records import LATEST, Artifact, ArtifactFile, Project
+from amc_sweeps.bounded_texts import strict_object
 from amc_sweeps.runs.export_file import unix_time
+from amc_sweeps.values import is_32_bit
 
 VERSION = re.compile(r"v(\d{1,15})")
 
@@ -48,11 +50,11 @@ class ArtifactNode:
         self._context = context
         self._artifact = artifact
         self.id = global_id("Artifact", artifact.pk)
-        self.version_index = artifact.version
+        self.version_index = artifact.version if is_32_bit(artifact.version) else None
         self.description = artifact.description
-        self.metadata = artifact.metadata
+        self.metadata = None if artifact.metadata is None else strict_object(artifact.metadata)
         self.history_step = artifact.history_step
-        self.state = artifact.state
+        self.state = "COMMITTED" if artifact.is_committed else "PENDING"
         self.size = artifact.size
         self.digest = artifact.digest
         self.created_at = iso_time(artifact.created_at)
@@ -254,7 +256,7 @@ class CollectionNode:
         node = ArtifactNode(self._context, version)
         return {
             "id": global_id("ArtifactCollectionMembership", version.pk),
-            "version_index": version.version,
+            "version_index": node.version_index,
             "created_at": node.created_at,
             "aliases": node.aliases,
             "artifact_collection": self,

@@ -79,7 +79,7 @@ class GraphqlEndpoint:
 
     def _text_first(self, body: bytes, response: Response, user_agent: str | None) -> Response:
         """Return the reply to a mutation. If it is refused, wandb-core gets the text first: it prints no error."""
-        if user_agent != "wandb-core" or not isinstance(response, _Refusal) or response.status_code != 200:
+        if user_agent != "wandb-core" or not isinstance(response, _Refusal) or response.status_code not in (200, 404):
             return response
         text = self._first_words.for_refusal(body, response.messages)
         if text is None:
@@ -107,7 +107,8 @@ class GraphqlEndpoint:
                 if result.errors:
                     raise _Undo
             for blob in discarded:
-                self._blobs.remove(blob)
+                with contextlib.suppress(Refused):  # a damaged name names no bytes
+                    self._blobs.remove(blob)
         return response
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import re
@@ -63,7 +62,7 @@ class Fields:
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
-        return dict(json.loads(self.run.summary))
+        return self.run.summary_values
 
     def get(self, path: str) -> Any:
         """Return the value at a path, or ``MISSING``.
@@ -82,7 +81,7 @@ class Fields:
         if section in ("summary_metrics", "summary", "summaryMetrics"):
             return look_up(self._summary, rest, MISSING)
         if section == "tags":
-            tags = json.loads(self.run.tags)
+            tags = self.run.tag_names
             return tags if not rest else rest in tags
         if path == "sweep":
             return MISSING if self._sweep_id is None else self._sweep_id

@@ -17,7 +17,7 @@ from amc_server.graphql.filters import find_runs, read_filters
 from amc_server.graphql.query_nodes import AgentNode, ProjectNode, SweepNode
 from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, is_plain_name, new_id, read_global_id
-from amc_server.json_texts import read_json_object
+from amc_server.json_texts import json_or_none, read_json_object
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.prior_runs import named_runs
 from amc_server.store.blobs import Blobs, check_name
@@ -26,7 +26,7 @@ from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
 from amc_server.store.writer import Writer
 from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.runs.run_states import RunState
-from amc_sweeps.values import printable
+from amc_sweeps.values import look_up, printable
 
 LONGEST_AUTHOR = 200  # characters
 
@@ -57,8 +57,7 @@ class MutationRoot(ArtifactMutations):
         columns = {
             "display_name": input.get("displayName"),
             "description": input.get("description"),
-            "controller": input.get("controller"),
-            "scheduler": input.get("scheduler"),
+            **{name: json_or_none(input, name) for name in ("controller", "scheduler")},
         }
         config, state = input.get("config"), input.get("state")
         if input.get("id") is not None:
@@ -177,13 +176,13 @@ class MutationRoot(ArtifactMutations):
         else:
             inserted = not run.started
             if "config" in changes and store.is_shared(run.pk):
-                changes["config"] = json.dumps({**json.loads(run.config), **json.loads(changes["config"])})
+                changes["config"] = json.dumps({**run.wrapped_config, **json.loads(changes["config"])})
         return self._begin(run, input, changes, has_started=has_started), inserted
 
     def _fork(self, project: Project, pk: int, changes: Mapping[str, Any]) -> None:
         """Give a new run that was made by ``fork_from`` the rows of its parent up to the step of the fork."""
         own = json.loads(changes.get("config", "{}")).get("_wandb")
-        point = own.get("value", {}).get("branch_point") if isinstance(own, Mapping) else None
+        point = look_up(own, "value.branch_point")
         if not isinstance(point, Mapping):
             return
         parent = self._store.run(project.pk, str(point.get("run_id")))
@@ -332,5 +331,5 @@ def _run_changes(input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
 
 def _parameters(sweep: Sweep, changes: Mapping[str, Any]) -> str:
     """Return, as JSON, the sweep's parameters in the config of a run that joined without being handed out."""
-    values = unwrap_config(json.loads(changes.get("config", "{}")))
-    return json.dumps(swept_values(values, sweep.parsed_config()))
+    values, config = unwrap_config(json.loads(changes.get("config", "{}"))), sweep.readable_config
+    return json.dumps(swept_values(values, config) if config else {})

@@ -5,7 +5,6 @@ Names are the schema's in snake case. A node is made for one request and uses th
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from amc_server.clients import NEWEST_TESTED, OLDEST_TESTED
@@ -24,6 +23,7 @@ from amc_server.graphql.run_nodes import RunNode
 from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.scheduling.sweep_updates import ProposedUpdate, propose
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
+from amc_sweeps.bounded_texts import strict_object
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.parse import NO_SCHEDULER
 from amc_sweeps.values import is_32_bit
@@ -114,7 +114,7 @@ class ProjectNode:
         """Return the run for a resume; None for a run that was only handed out."""
         run = self._context.store.run(self._project.pk, name)
         # A run that was preempted in its first epoch has no history, but its trial has written its config.
-        has_begun = run and (run.started or run.history_lines or "_wandb" in json.loads(run.config))
+        has_begun = run and (run.started or run.history_lines or "_wandb" in run.wrapped_config)
         return RunNode(self._context, run) if run and has_begun else None
 
     def runs(
@@ -230,20 +230,21 @@ class SweepNode:
         self.id = global_id("Sweep", sweep.pk)
         self.name = sweep.id
         self.state = sweep.state
-        self.config = sweep.config
+        self.config = sweep.shown_config
         self.display_name = sweep.display_name
-        self.description = sweep.description
-        self.controller = sweep.controller
-        self.scheduler = sweep.scheduler
+        self.description = sweep.shown_description
+        self.controller = strict_object(sweep.controller)
+        self.scheduler = strict_object(sweep.scheduler)
         self.created_at = iso_time(sweep.created_at)
         self.updated_at = iso_time(sweep.updated_at)
         self.heartbeat_at = iso_time(sweep.heartbeat_at)
-        self.unknown_facts = sweep.unknown_facts
+        self.unknown_facts = [*sweep.unknown_facts, *(["config"] if sweep.problem else [])]
         self.seed = sweep.known_seed
         self.shuffle = bool(sweep.shuffle)
 
     def method(self) -> str:
-        return self._sweep.parsed_config().method
+        config = self._sweep.readable_config
+        return config.method if config else "unreadable"
 
     def controller_run_name(self) -> str:
         """Refuse: of all clients only ``wandb sweep-scheduler`` asks for it, before it begins."""
@@ -253,7 +254,8 @@ class SweepNode:
         )
 
     def best_loss(self) -> float | None:
-        metric = self._sweep.parsed_config().metric
+        config = self._sweep.readable_config
+        metric = config.metric if config else None
         store = self._context.store
         values = [value for curve in store.curves(self._sweep.pk).values() for value in curve]
         values += [value for prior in store.priors_elsewhere(self._sweep.pk) for value in prior.values]
@@ -265,7 +267,9 @@ class SweepNode:
         return self._context.store.count_runs_of_sweep(self._sweep.pk)
 
     def run_count_expected(self) -> int | None:
-        config = self._sweep.parsed_config()
+        config = self._sweep.readable_config
+        if config is None:
+            return None
         bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
         expected = min((bound for bound in bounds if bound is not None), default=None)
         return expected if is_32_bit(expected) else None
@@ -273,7 +277,7 @@ class SweepNode:
     def updates(self) -> list[dict[str, Any]]:
         """Return the changes of the config, oldest first, each with the config before it."""
         updates = self._context.store.sweep_updates(self._sweep.pk)
-        return [{"at": iso_time(item.at), "author": item.author, "config": item.config} for item in updates]
+        return [{"at": iso_time(item.at), "author": item.author, "config": item.shown_config} for item in updates]
 
     def proposed_update(self, config: str) -> ProposedUpdate:
         return propose(self._context.store, self._sweep, config)

@@ -16,10 +16,11 @@ from amc_server.graphql import filters
 from amc_server.graphql.context import Context, UserNode, page
 from amc_server.ids import global_id
 from amc_server.json_texts import read_json_object
-from amc_server.store.logged_values import log_line, sampled, without_bare_nan
+from amc_server.store.logged_values import log_line, sampled
 from amc_server.store.records import Artifact, Run, StoredFile
+from amc_sweeps.bounded_texts import strict_json
 from amc_sweeps.runs.run_states import RunState
-from amc_sweeps.values import as_finite, is_32_bit, look_up
+from amc_sweeps.values import as_finite, as_number, is_32_bit, look_up, without_bare_nan
 
 LARGEST_INT = 2**31 - 1  # of GraphQL; a larger stored number must not make its project unreadable
 
@@ -42,8 +43,6 @@ class RunNode:
         self.display_name = run.display_name
         self.project_id = str(run.project)
         self.state = run.state
-        self.config = run.config
-        self.summary_metrics = run.summary
         self.group = run.group_name
         self.job_type = run.job_type
         self.commit = run.git_commit
@@ -58,17 +57,26 @@ class RunNode:
         self.failed = run.state in (RunState.FAILED, RunState.CRASHED)
         self.running = run.state in (RunState.RUNNING, RunState.PREEMPTING)
         self.stop_reason = run.stop_reason
-        self.stop_band = run.stop_band
+        self.stop_band = run.stop_band if is_32_bit(run.stop_band) else None
         self.stop_value = as_finite(run.stop_value)
         self.stop_threshold = as_finite(run.stop_threshold)
         self.state_when_exported = run.state_when_exported
-        self.unknown_facts = run.unknown_facts
-        self.history_line_count = min(run.history_lines, LARGEST_INT)
-        self.events_line_count = min(run.event_lines, LARGEST_INT)
-        self.log_line_count = min(run.console_lines, LARGEST_INT)
+        self.history_line_count = max(0, min(run.history_lines, LARGEST_INT))
+        self.events_line_count = max(0, min(run.event_lines, LARGEST_INT))
+        self.log_line_count = max(0, min(run.console_lines, LARGEST_INT))
+
+    def config(self) -> str:
+        return strict_json(self._run.config) if self._run.wrapped_config else "{}"
+
+    def summary_metrics(self) -> str:
+        return strict_json(self._run.summary) if self._run.summary_values else "{}"
+
+    def unknown_facts(self) -> list[str]:
+        """Return what an import lacked, and what cannot be read."""
+        return list(dict.fromkeys([*self._run.unknown_facts, *self._run.problems]))
 
     def tags(self) -> list[str]:
-        return list(json.loads(self._run.tags))
+        return self._run.tag_names
 
     def user(self) -> UserNode:
         return UserNode()
@@ -93,9 +101,10 @@ class RunNode:
 
     def wandb_config(self, keys: list[str] | None = None) -> str | None:
         """Return the client's own part of the config; from its ``t`` the client sees that the run has begun."""
-        own = json.loads(self._run.config).get("_wandb")
+        own = self._run.wrapped_config.get("_wandb")
         value = own.get("value", own) if isinstance(own, Mapping) else {}
-        return json.dumps({key: value[key] for key in keys or value if key in value})
+        value = value if isinstance(value, Mapping) else {}
+        return json.dumps(without_bare_nan({key: value[key] for key in keys or value if key in value}))
 
     def history_keys(self) -> dict[str, Any]:
         last_step = self._context.store.last_step(self._run.pk)
@@ -104,7 +113,7 @@ class RunNode:
         for text in self._context.store.history(self._run.pk, limit=KEY_ROWS):
             for key, value in _flat(json.loads(text)):
                 kinds = counts.setdefault(key, {})
-                kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "other"
+                kind = "other" if as_number(value) is None else "number"
                 kinds[kind] = kinds.get(kind, 0) + 1
                 last[key] = value
         if self._run.history_lines > KEY_ROWS:

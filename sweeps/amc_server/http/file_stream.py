@@ -133,7 +133,8 @@ def _of_writer(store: Writer, run: Run, post: Post, writer: str) -> Post:
 
 def _record_metric(store: Writer, coordinator: Coordinator, run: Run, post: Post, *, has_new_rows: bool) -> None:
     sweep = store.sweep_by_key(run.sweep or 0)
-    if sweep is None or sweep.parsed_config().metric is None:
+    config = sweep.readable_config if sweep else None
+    if sweep is None or config is None or config.metric is None:
         return
     values: list[float] = []
     lines = post.lines.get(HISTORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from amc_server.clock import iso_time
@@ -14,7 +15,7 @@ from amc_server.store.logged_values import history_line, swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Project, Run, Sweep
 from amc_server.store.writer import Writer
-from amc_sweeps.bounded_texts import read_yaml
+from amc_sweeps.bounded_texts import json_object, read_yaml
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfigError
 from amc_sweeps.runs.export_file import (
@@ -28,6 +29,7 @@ from amc_sweeps.runs.export_file import (
     yaml_text,
 )
 from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.values import printable
 
 UNKNOWN_REASON = "unknown"  # for a recorded stop whose reason the file lacks
 MOST_CONFLICTS = 5  # conflicts in a message
@@ -67,6 +69,8 @@ def import_(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
     Raises:
         Refused: an id exists with other contents (409), or a sweep's config is invalid (400).
     """
+    # As it will be stored, or a second import of the same file would differ from the first.
+    export = replace(export, sweeps=printable(export.sweeps), runs=printable(export.runs))
     project = store.project_or_new(export.project, coordinator.clock.wall())
     _refuse_conflicts(store, project, export)
     counts = {"sweeps": 0, "runs": 0, "unchanged": 0}
@@ -155,7 +159,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
 
 def _insert_run(store: Writer, coordinator: Coordinator, project: Project, record: Record) -> None:
     sweep = store.sweep(project.pk, record["sweep"]) if record.get("sweep") is not None else None
-    config = sweep.parsed_config() if sweep else None
+    config = sweep.readable_config if sweep else None
     values = record.get("config", {})
     created_at = unix_time(record.get("created_at"))
     heartbeat_at = unix_time(record.get("heartbeat_at"))
@@ -199,15 +203,17 @@ def sweep_record(store: Reader, sweep: Sweep) -> Record:
     """Return a stored sweep as an export record, without its state, which changes by itself."""
     record: dict[str, Any] = {
         "id": sweep.id,
-        "config": read_yaml(sweep.config)[0],
+        "config": read_yaml(sweep.shown_config)[0],
         "name": sweep.display_name,
         "description": sweep.description,
         "created_at": iso_time(sweep.created_at),
         "seed": sweep.known_seed,
         "shuffle": bool(sweep.shuffle),
     }
+    if sweep.problem is not None:
+        del record["config"]
     updates = [
-        {"at": iso_time(item.at), "author": item.author, "config": read_yaml(item.config)[0]}
+        {"at": iso_time(item.at), "author": item.author, "config": read_yaml(item.shown_config)[0]}
         for item in store.sweep_updates(sweep.pk)
     ]
     return without_unknown({**record, "updates": updates}, sweep.unknown_facts)
@@ -222,12 +228,12 @@ def run_record(store: Reader, run: Run) -> Record:
         "state": run.state_when_exported or run.state,
         "created_at": iso_time(run.created_at),
         "config": {name: value for name, value in run.config_values().items() if not name.startswith("_")},
-        "summary": {name: value for name, value in json.loads(run.summary).items() if name != "_wandb"},
-        "tags": json.loads(run.tags),
+        "summary": {name: value for name, value in run.summary_values.items() if name != "_wandb"},
+        "tags": run.tag_names,
         "stop_recorded": run.stop_recorded,
-        "history": [json.loads(text) for text in store.history(run.pk)],
+        "history": [json_object(line.body)[0] for line in store.numbered_history(run.pk)],
     }
     record |= {name: getattr(run, column) for name, column in _RUN_COLUMNS.items() if getattr(run, column) is not None}
     if record.get("stop_reason") == UNKNOWN_REASON:
         del record["stop_reason"]
-    return without_unknown(record, run.unknown_facts)
+    return without_unknown(record, [*run.unknown_facts, *run.problems])

@@ -14,6 +14,7 @@ from amc_server.errors import Refused
 from amc_server.ids import is_plain_name
 from amc_server.store.records import Line, Run
 from amc_server.store.writer import Writer
+from amc_sweeps.bounded_texts import json_object
 
 
 def writer_of(headers: Mapping[str, str]) -> str | None:
@@ -60,5 +61,5 @@ def with_step(line: Line) -> Line:
 
 def merged(stored: str, changed: str) -> str:
     """Return a JSON object with the values of another put over it: each writer sends what it knows."""
-    values: dict[str, Any] = {**json.loads(stored), **json.loads(changed)}
+    values: dict[str, Any] = {**json_object(stored)[0], **json.loads(changed)}
     return json.dumps(values)

@@ -17,7 +17,7 @@ the client must accept NaN and Infinity. The first line::
                         updated_at, updates: [{at, author, config (YAML, before that change)}]}
     runs                [{the fields of RUN_COLUMNS, id, name, sweep, tags, config, summary, stop_recorded, agent,
                         agent_host, created_at, heartbeat_at, log: the last lines of a run that did not finish,
-                        history: {first, lines, rows, token}}]
+                        history: {first, lines, rows, arrays, token}}]
 
 A fact that an import lacked is null. ``state_when_exported`` is the state of an imported run that was alive. ``first``
 is the number of the first row that is sent. It is 0 if the client's rows are not the beginning of this run, because the
@@ -27,6 +27,7 @@ run was deleted and begun again, or rewritten.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,7 +37,7 @@ from amc_server.clock import iso_time
 from amc_server.errors import Refused
 from amc_server.store.logged_values import log_line
 from amc_server.store.reader import Reader
-from amc_server.store.records import ENTITY, Project, Run, Sweep, unwrap_config
+from amc_server.store.records import ENTITY, Project, Run, Sweep
 from amc_server.store.storage import Storage
 from amc_sweeps.runs.run_states import RunState
 
@@ -107,9 +108,9 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
         chunk, size = [], 0
         for run, entry in zip(runs, described, strict=True):
             first, end = entry["history"]["first"], entry["history"]["lines"]
-            for start in range(first, end if entry["history"]["rows"] else first, ROWS_AN_ARRAY):
-                rows = store.history_as_array(run.pk, start, start + ROWS_AN_ARRAY) or b""
-                chunk += [b"%d\n" % len(rows), rows] if rows else []
+            while found := store.history_as_array(run.pk, first, end, ROWS_AN_ARRAY):
+                rows, first = found[0], found[1] + 1
+                chunk += [b"%d\n" % len(rows), rows]
                 size += len(rows)
                 if size >= CHUNK_BYTES:
                     yield b"".join(chunk)
@@ -123,7 +124,10 @@ def _select(store: Reader, request: Mapping[str, Any]) -> tuple[Sweep | None, Pr
         return nothing
     if request.get("sweep") is not None:
         sweep = store.sweep_by_id(request["sweep"])
-        project = store.project_by_key(sweep.project) if sweep else None
+        try:
+            project = store.project_by_key(sweep.project) if sweep else None
+        except Refused:
+            return nothing
         if sweep is None or project is None or request.get("project") not in (None, "", project.name):
             return nothing
         return sweep, project, store.runs_of_sweep(sweep.pk)
@@ -142,11 +146,11 @@ def _sweep(store: Reader, sweep: Sweep) -> dict[str, Any]:
         "id": sweep.id,
         "name": sweep.display_name or sweep.id,
         "state": sweep.state,
-        "config": sweep.config,
-        "description": sweep.description,
+        "config": sweep.shown_config,
+        "description": sweep.shown_description,
         "created_at": iso_time(sweep.created_at),
         "updated_at": iso_time(sweep.updated_at),
-        "updates": [{"at": iso_time(item.at), "author": item.author, "config": item.config} for item in updates],
+        "updates": [{"at": iso_time(item.at), "author": item.author, "config": item.shown_config} for item in updates],
     }
 
 
@@ -165,9 +169,9 @@ class _Entries:
             "id": run.id,
             "name": run.display_name,
             "sweep": self._sweeps.get(run.sweep or 0),
-            "tags": json.loads(run.tags),
-            "config": unwrap_config(json.loads(run.config)),
-            "summary": json.loads(run.summary),
+            "tags": run.tag_names,
+            "config": run.config_values(),
+            "summary": run.summary_values,
             "stop_recorded": run.stop_recorded or (None if "stop_recorded" in run.unknown_facts else False),
             "agent": agent.name if agent else None,
             "agent_host": agent.host if agent else None,
@@ -191,10 +195,12 @@ class _Entries:
         first = 0
         if mark is not None and 0 < mark[1] <= run.history_lines and mark[0] == self._token(run, mark[1]):
             first = mark[1]
+        rows = self._store.count_history(run.pk, first, run.history_lines)
         return {
             "first": first,
             "lines": run.history_lines,
-            "rows": self._store.count_history(run.pk, first) if first < run.history_lines else 0,
+            "rows": rows,
+            "arrays": math.ceil(rows / ROWS_AN_ARRAY),
             "token": self._token(run, run.history_lines),
         }
 

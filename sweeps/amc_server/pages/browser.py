@@ -13,6 +13,7 @@ from amc_server.pages.templates import render
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, Project, Run
 from amc_server.store.storage import Storage
+from amc_sweeps.number_formats import counted
 from amc_sweeps.values import as_finite, look_up
 
 CONSOLE_LINES = 200
@@ -78,7 +79,8 @@ class Pages:
             sweep = store.sweep(project.pk, request.path_params["sweep"])
             if sweep is None:
                 raise Refused(f"there is no sweep {request.path_params['sweep']} in {project.name}", status=404)
-            metric = sweep.parsed_config().metric
+            config = sweep.readable_config
+            metric = config.metric if config else None
             goal = metric.goal if metric else "minimize"
             curves = store.curves(sweep.pk)
             name = metric.name if metric else None
@@ -103,14 +105,20 @@ class Pages:
             if run is None:
                 raise Refused(f"there is no run {request.path_params['run']} in {project.name}", status=404)
             sweep = store.sweep_by_key(run.sweep) if run.sweep is not None else None
-            metric = sweep.parsed_config().metric if sweep else None
+            config = sweep.readable_config if sweep else None
+            metric = config.metric if config else None
             curve = store.curve(run.pk)
             curves = {metric.name: curve} if metric else _curves_without_sweep(store, run)
             facts = {
                 "row": _row(run, curve, metric.goal if metric else "minimize", metric.name if metric else None),
                 "sweep": sweep,
                 "config": run.config_values(),
-                "summary": json.loads(run.summary),
+                "summary": run.summary_values,
+                "problems": [
+                    *(f"{column} is unreadable: {reason}" for column, reason in run.problems.items()),
+                    *_unreadable_rows(store, run),
+                    *([sweep.problem] if sweep and sweep.problem else []),
+                ],
                 "files": store.files(run.pk),
                 "console": [line.body.rstrip("\n") for line in store.console_tail(run.pk, CONSOLE_LINES)],
             }
@@ -135,9 +143,15 @@ def _project(store: Reader, request: Request) -> Project:
 def _row(run: Run, curve: Sequence[float], goal: str, metric: str | None) -> Row:
     """Return a run's row. Imported runs may lack a curve; then the value in the summary is shown."""
     if not curve:
-        value = as_finite(look_up(json.loads(run.summary), metric)) if metric else None
+        value = as_finite(look_up(run.summary_values, metric)) if metric else None
         return Row(run, value, value)
     return Row(run, max(curve) if goal == "maximize" else min(curve), curve[-1])
+
+
+def _unreadable_rows(store: Reader, run: Run) -> list[str]:
+    stored = store.count_history(run.pk, 0, MOST_ROWS)
+    lost = stored - len(store.history(run.pk, limit=stored))
+    return [f"{counted(lost, 'row')} of the history {'is' if lost == 1 else 'are'} unreadable"] if lost > 0 else []
 
 
 def _curves_without_sweep(store: Reader, run: Run) -> dict[str, list[float]]:

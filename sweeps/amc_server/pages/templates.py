@@ -7,9 +7,13 @@ from typing import Any
 import jinja2
 
 from amc_server.clock import iso_time
+from amc_sweeps.values import printable
 
 _templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("amc_server.pages", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("amc_server.pages", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=lambda value: printable(value) if type(value) is str else value,  # of the texts that HTML is not made of
 )
 _templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
 _templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"

@@ -114,27 +114,28 @@ class Coordinator:
         self, store: Writer, sweep: Sweep, config: str, expected: str | None, author: str | None
     ) -> None:
         """Go on with another config: the runs stay, and a note keeps the config that they were drawn from."""
-        old, new = sweep.parsed_config(), _parse_or_refuse(config)
-        if same_config(old, new):
+        old, new = sweep.readable_config, _parse_or_refuse(config)
+        if old is not None and same_config(old, new):
             return
         problem = scheduler.update_problem(sweep, expected)
         if problem is not None:
             raise Refused(problem, status=400)
         store.insert("sweep_updates", sweep=sweep.pk, at=self.clock.wall(), author=author, config=sweep.config)
-        renamed = {"display_name": new.name} if new.name not in (None, old.name) else {}
-        described = {"description": new.description} if new.description not in (None, old.description) else {}
+        name, description = (old.name, old.description) if old else (None, None)
+        renamed = {"display_name": new.name} if new.name not in (None, name) else {}
+        described = {"description": new.description} if new.description not in (None, description) else {}
         store.update("sweeps", sweep.pk, config=config, search_end=None, **renamed, **described)
         sweep = _sweep(store, sweep.pk)
         for run in store.runs_of_sweep(sweep.pk):
             store.update("runs", run.pk, parameters=json.dumps(renewed_parameters(run, new)))
-            if new.metric != old.metric:
+            if old is None or new.metric != old.metric:
                 points.copy_all(store, sweep, run)
         for run in store.prior_runs(sweep.pk):
             if run.sweep != sweep.pk:
                 self._adopt(store, sweep, run)
         self._searches.pop(sweep.pk, None)
         self.check_target(store, sweep)
-        seen, sweep = self._seen(store, sweep, sweep.parsed_config()), _sweep(store, sweep.pk)
+        seen, sweep = self._seen(store, sweep, scheduler.config_of(sweep)), _sweep(store, sweep.pk)
         if sweep.is_closed:
             return
         if new.run_cap is not None and seen.begun >= new.run_cap:
@@ -177,7 +178,7 @@ class Coordinator:
         return warnings
 
     def _adopt(self, store: Writer, sweep: Sweep, run: Run) -> list[str]:
-        config = sweep.parsed_config()
+        config = scheduler.config_of(sweep)
         parameters, problems = fit(run.config_values(), config)
         values = [value for _, value in points_of(store, run, config)]
         if config.metric is not None and not values:
@@ -205,7 +206,7 @@ class Coordinator:
             queued = store.queued_run(sweep.pk, display_name, json.dumps(values), since)
             if queued is not None:
                 return queued
-        begun = self._seen(store, sweep, sweep.parsed_config()).begun
+        begun = self._seen(store, sweep, scheduler.config_of(sweep)).begun
         return self._begin(store, sweep, values, begun, origin="queue", display_name=display_name)
 
     def _finish_if_done(self, store: Writer, sweep: Sweep) -> None:
@@ -225,7 +226,12 @@ class Coordinator:
     # --- agents -----------------------------------------------------------------------------------------------------
 
     def create_agent(self, store: Writer, sweep: Sweep, host: str) -> Agent:
-        """Register an agent; the first one sets a pending sweep running."""
+        """Register an agent; the first one sets a pending sweep running.
+
+        Raises:
+            Refused: the sweep's config cannot be read.
+        """
+        scheduler.config_of(sweep)
         pk = store.insert("agents", sweep=sweep.pk, name=new_id(), host=host, created_at=self.clock.wall())
         if sweep.state is SweepState.PENDING:
             store.update("sweeps", sweep.pk, state=SweepState.RUNNING.value, updated_at=self.clock.wall())
@@ -273,7 +279,12 @@ class Coordinator:
         the pace of a client that got the reply, the trial may have died before it began. Then another run goes first.
         """
         sweep = _sweep(store, agent.sweep)
-        config = sweep.parsed_config()
+        if sweep.is_closed:
+            return [{"type": "exit"}]
+        try:
+            config = scheduler.config_of(sweep)
+        except Refused as error:
+            raise Refused(error.message, status=404) from error  # which ends the agent
         unbegun = next((run for run in own_runs if self._may_be_lost(run)), None)
         is_doubted = unbegun is not None and self.last_heard.count_request(unbegun.pk) > 1
         decision = scheduler.decide(
@@ -281,7 +292,7 @@ class Coordinator:
             config,
             search_ended=sweep.search_end is not None,
             repeated=None if is_doubted else unbegun,
-            waiting=store.waiting_run(sweep.pk),
+            waiting=self._waiting_run(store, sweep),
             begun=self._seen(store, sweep, config).begun,
             is_over=store.is_over(sweep.pk),
         )
@@ -304,15 +315,24 @@ class Coordinator:
             return [self._hand_out(store, decision.run, agent, config)]
         return []
 
+    def _waiting_run(self, store: Writer, sweep: Sweep) -> Run | None:
+        """Return the oldest run that may be handed out; give up those of which the parameters cannot be read."""
+        while (run := store.waiting_run(sweep.pk)) is not None and "parameters" in run.problems:
+            logger.warning("run %s is given up: its parameters are unreadable: %s", run.id, run.problems["parameters"])
+            self.runs.update_state(store, self.runs.update(store, run, given_up=1))
+        return run
+
     def _may_be_lost(self, run: Run) -> bool:
         """Return whether the agent may never have got the reply that gave it the run."""
+        if "parameters" in run.problems:
+            return False
         return run.state is RunState.PENDING and not run.stop_recorded and self.last_heard.listed_s(run.pk) is None
 
     def load_searches(self, store: Writer) -> None:
         """Load the data for the next suggestion of every open sweep; after a start they are only in the database."""
         for sweep in store.open_sweeps():
             try:
-                config = sweep.parsed_config()
+                config = scheduler.config_of(sweep)
                 seen = self._seen(store, sweep, config)
                 if config.method == "bayes":
                     search.suggest(config, self._observations(store, sweep), seed=0, number=0, seen=seen)
@@ -365,7 +385,7 @@ class Coordinator:
             display_name=display_name or f"{_ADJECTIVES[number % len(_ADJECTIVES)]}-sweep-{number + 1}",
             created_at=self.clock.wall(),
         )
-        run_cap = sweep.parsed_config().run_cap
+        run_cap = scheduler.config_of(sweep).run_cap
         if run_cap is not None and number + 1 >= run_cap:
             self._end_search(store, sweep, scheduler.SearchEnd.RUN_CAP)
         run = store.run_by_key(pk)
@@ -405,7 +425,7 @@ class Coordinator:
         """Act on new values of the metric: stop runs by Hyperband, end a search that reached its target."""
         if sweep.is_closed:
             return
-        config = sweep.parsed_config()
+        config = scheduler.config_of(sweep)
         if config.early_terminate is not None:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
             runs = store.living_runs_of_sweep(sweep.pk)
@@ -422,7 +442,7 @@ class Coordinator:
         sweep = store.sweep_by_key(run.sweep or 0)
         if sweep is None:
             return
-        values = points.add_summary(store, sweep, run, json.loads(run.summary), has_new_rows=False)
+        values = points.add_summary(store, sweep, run, run.summary_values, has_new_rows=False)
         if values:
             self.metric_logged(store, sweep, values)
 
@@ -430,7 +450,8 @@ class Coordinator:
         """End the sweep if one of its runs has reached the target; after a change of its runs or of its metric."""
         values = [value for curve in store.curves(sweep.pk).values() for value in curve]
         values += [value for prior in store.priors_elsewhere(sweep.pk) for value in prior.values]
-        if not sweep.is_closed and scheduler.reaches_target(sweep.parsed_config(), values):
+        config = sweep.readable_config
+        if config is not None and not sweep.is_closed and scheduler.reaches_target(config, values):
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 
     def check_timeouts(self, store: Writer) -> None:

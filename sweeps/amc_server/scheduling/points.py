@@ -23,7 +23,8 @@ def add_rows(
     store: Writer, sweep: Sweep, run: Run, numbers: Sequence[int], rows: Iterable[Mapping[str, Any]]
 ) -> list[float]:
     """Store the values in rows of history, and return them."""
-    points = metric_points(zip(numbers, rows, strict=True), sweep.parsed_config())
+    config = sweep.readable_config
+    points = metric_points(zip(numbers, rows, strict=True), config) if config else []
     store.put_points(sweep.pk, run.pk, numbers[0], numbers[-1] + 1, points)
     if points and store.first_point(run.pk) < 0:
         store.put_points(sweep.pk, run.pk, SUMMARY, 0, [])
@@ -34,7 +35,8 @@ def add_summary(
     store: Writer, sweep: Sweep, run: Run, summary: Mapping[str, Any], *, has_new_rows: bool
 ) -> list[float]:
     """Store the value in a run's new summary unless its history has values, and return it."""
-    metric = sweep.parsed_config().metric
+    config = sweep.readable_config
+    metric = config.metric if config else None
     value = summary_value(summary, metric)
     if metric is None or value is None:
         return []
@@ -51,4 +53,6 @@ def add_summary(
 
 def copy_all(store: Writer, sweep: Sweep, run: Run) -> None:
     """Copy a run's values again, after a change of the metric or of the run's sweep."""
-    store.put_points(sweep.pk, run.pk, SUMMARY, run.history_lines, points_of(store, run, sweep.parsed_config()))
+    config = sweep.readable_config
+    points = points_of(store, run, config) if config else []
+    store.put_points(sweep.pk, run.pk, SUMMARY, run.history_lines, points)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from amc_server.errors import Refused
 from amc_server.scheduling.state_inference import Limits
 from amc_server.store.records import Member, Run, Sweep
 from amc_sweeps.grammar.hyperband import BandDecision, runs_to_stop
@@ -49,6 +50,20 @@ class Begin:
 
 
 Decision = Wait | Leave | HandOut | Begin
+
+
+def config_of(sweep: Sweep) -> SweepConfig:
+    """Return a sweep's config.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if sweep.readable_config is None:
+        raise Refused(
+            f"sweep {sweep.id}: {sweep.problem}. The page of the sweep shows the text. Give it a valid one "
+            "(wandb sweep --update), or cancel the sweep and create another."
+        )
+    return sweep.readable_config
 
 
 def decide(

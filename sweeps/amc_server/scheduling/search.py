@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
 import operator
 import random
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from amc_server.scheduling.quantiles import SMALLEST_U, quantile, share_below
 from amc_server.store.logged_values import swept_values
+from amc_sweeps.bounded_texts import json_object
 from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
@@ -62,7 +62,7 @@ class Observation:
 
 def _configuration(text: str) -> tuple[Configuration, str]:
     """Return a stored configuration and its key."""
-    configuration = dict(json.loads(text))
+    configuration, _ = json_object(text)
     return configuration, value_key(configuration)
 
 
@@ -90,7 +90,7 @@ class Seen:
         self.newest = run
         self.begun += is_begun
         # By the present parameters: a run from before an update, or a queued one, may have others.
-        self.keys.add(value_key(swept_values(json.loads(parameters or "{}"), self.config)))
+        self.keys.add(value_key(swept_values(json_object(parameters or "{}")[0], self.config)))
 
     def next_of_grid(self) -> Configuration | None:
         """Return the grid's first configuration that the sweep has not had; None for any other search."""

@@ -44,7 +44,7 @@ class _Known(NamedTuple):
 
 def propose(store: Reader, sweep: Sweep, config: str) -> ProposedUpdate:
     """Return what the sweep's change to another config (YAML) would do."""
-    old = sweep.parsed_config()
+    old = scheduler.config_of(sweep)
     try:
         new = parse(config)
     except SweepConfigError as error:

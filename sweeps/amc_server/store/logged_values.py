@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,15 +46,6 @@ def sampled(rows: Sequence[Any], samples: int | None) -> list[Any]:
     if count == 1:
         return [rows[-1]]
     return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
-
-
-def without_bare_nan(value: Any) -> Any:
-    """Return a value that strict JSON can hold: NaN and the infinities become the texts that W&B uses for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {key: without_bare_nan(item) for key, item in value.items()}
-    return [without_bare_nan(item) for item in value] if isinstance(value, list) else value
 
 
 def log_line(line: Line) -> dict[str, Any]:

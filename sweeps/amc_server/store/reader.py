@@ -7,9 +7,11 @@ its transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from amc_server.errors import Refused
 from amc_server.store.records import (
     Agent,
     Artifact,
@@ -23,7 +25,10 @@ from amc_server.store.records import (
     StoredFile,
     Sweep,
     SweepUpdate,
+    warn,
 )
+from amc_sweeps.bounded_texts import strict_object
+from amc_sweeps.values import is_32_bit, is_number
 
 R = TypeVar("R", bound=Record)
 
@@ -36,6 +41,11 @@ _WAITING = (
     "state IN ('pending', 'preempted') AND (state = 'preempted' OR agent IS NULL)"
     " AND stop_reason IS NULL AND given_up = 0"
 )
+
+
+_HAS_PROJECT = "project IN (SELECT pk FROM projects)"  # which a hand edit can take away
+# Only finite numbers are written, and they alone lie in this range: no text, no blob, no infinity.
+_FINITE = f"value BETWEEN {-sys.float_info.max!r} AND {sys.float_info.max!r}"
 
 
 class Reader:
@@ -70,10 +80,14 @@ class Reader:
         return self._record(Project, "WHERE entity = ? AND name = ?", entity, name)
 
     def project_by_key(self, pk: int) -> Project:
-        """Return the project that a record points to."""
+        """Return the project that a record points to.
+
+        Raises:
+            Refused: there is none, which a hand edit can do (404).
+        """
         project = self._record(Project, "WHERE pk = ?", pk)
         if project is None:
-            raise LookupError(f"there is no project with the key {pk}")
+            raise Refused(f"the database has no project {pk}, to which this belongs", status=404)
         return project
 
     def sweeps(self, project: int) -> list[Sweep]:
@@ -149,7 +163,8 @@ class Reader:
     def prior_runs(self, sweep: int) -> list[Run]:
         """Return the runs that were made outside of the sweep and that its search learns from, oldest first."""
         rest = (
-            "WHERE (sweep = ? AND origin = 'prior') OR pk IN (SELECT run FROM prior_runs WHERE sweep = ?) ORDER BY pk"
+            "WHERE ((sweep = ? AND origin = 'prior') OR pk IN (SELECT run FROM prior_runs WHERE sweep = ?))"
+            f" AND {_HAS_PROJECT} ORDER BY pk"
         )
         return self._records(Run, rest, sweep, sweep)
 
@@ -160,7 +175,7 @@ class Reader:
             " WHERE prior_runs.sweep = ? ORDER BY run"
         )
         rows = self._rows(sql, sweep)
-        return [PriorRun(row[0], row[1], () if row[4] is None else (row[2], row[3], row[4])) for row in rows]
+        return [PriorRun(row[0], row[1], tuple(row)[2:] if all(map(is_number, tuple(row)[2:])) else ()) for row in rows]
 
     def waiting_run(self, sweep: int) -> Run | None:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""
@@ -229,38 +244,50 @@ class Reader:
             conditions.append("coalesce(step, line) < ?")
             values.append(_clamped(max_step))
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
-        return [row[0] for row in self._rows(sql, *values, limit)]
+        return self._objects("history", run, (row[0] for row in self._rows(sql, *values, limit)))
 
     def numbered_history(self, run: int) -> list[Line]:
-        """Return the run's history rows with their numbers, in the order of logging."""
-        sql = "SELECT line, body FROM history WHERE run = ? ORDER BY line"
-        return [Line(row[0], row[1]) for row in self._rows(sql, run)]
+        """Return the run's history with its row numbers, as it was sent."""
+        rows = self._rows("SELECT line, body FROM history WHERE run = ? ORDER BY line", run)
+        return [Line(row[0], row[1]) for row in rows if isinstance(row[0], int) and isinstance(row[1], str)]
 
-    def history_as_array(self, run: int, first: int, end: int) -> bytes | None:
-        """Return the run's history rows ``first <= line < end`` as one JSON array, put together in SQLite.
+    def _objects(self, table: str, run: int, texts: Iterable[Any]) -> list[str]:
+        """Return the texts that hold a JSON object, as every client can read it."""
+        objects = []
+        for text in texts:
+            readable = strict_object(text)
+            if readable is None:
+                warn(f"a row in {table} of the run with key {run}", f"no JSON object: {text!r:.60}")
+            else:
+                objects.append(readable)
+        return objects
+
+    def history_as_array(self, run: int, first: int, end: int, most: int) -> tuple[bytes, int] | None:
+        """Return history rows ``first <= line < end`` as one JSON array, put together in SQLite, and the last line.
 
         None without rows.
         """
         sql = (
-            "SELECT CAST('[' || group_concat(body, ',') || ']' AS BLOB)"
-            " FROM (SELECT body FROM history WHERE run = ? AND line >= ? AND line < ? ORDER BY line)"
+            "SELECT CAST('[' || group_concat(body, ',') || ']' AS BLOB), max(line)"
+            " FROM (SELECT body, line FROM history WHERE run = ? AND line >= ? AND line < ? AND body IS NOT NULL"
+            " ORDER BY line LIMIT ?)"
         )
-        array: bytes | None = self._value(sql, run, first, end)
-        return array
+        (row,) = self._rows(sql, run, first, end, most)
+        return (row[0], row[1]) if row[0] is not None else None
 
-    def count_history(self, run: int, first: int) -> int:
-        """Return how many history rows the run has from a line number on."""
-        return int(self._value("SELECT count(*) FROM history WHERE run = ? AND line >= ?", run, first))
+    def count_history(self, run: int, first: int, end: int) -> int:
+        """Return how many history rows the run has with ``first <= line < end``."""
+        sql = "SELECT count(body) FROM history WHERE run = ? AND line >= ? AND line < ?"
+        return int(self._value(sql, run, first, end))
 
     def history_line(self, run: int, line: int) -> str | None:
         """Return one history row as JSON text."""
-        body: str | None = self._value("SELECT body FROM history WHERE run = ? AND line = ?", run, line)
-        return body
+        return _text(self._value("SELECT body FROM history WHERE run = ? AND line = ?", run, _clamped(line)))
 
     def last_step(self, run: int) -> int | None:
         """Return the highest ``_step`` of the run's history."""
-        step: int | None = self._value("SELECT max(coalesce(step, line)) FROM history WHERE run = ?", run)
-        return step
+        step = self._value("SELECT max(coalesce(step, line)) FROM history WHERE run = ?", run)
+        return step if isinstance(step, int) else None
 
     def history_tail(self, run: int) -> str | None:
         """Return the last history row as JSON text."""
@@ -268,29 +295,31 @@ class Reader:
 
     def events(self, run: int) -> list[str]:
         """Return the run's system metrics as JSON texts."""
-        return [row[0] for row in self._rows("SELECT body FROM events WHERE run = ? ORDER BY line", run)]
+        rows = self._rows("SELECT body FROM events WHERE run = ? ORDER BY line", run)
+        return self._objects("events", run, (row[0] for row in rows))
 
     def events_tail(self, run: int) -> str | None:
         """Return the last row of system metrics as JSON text."""
         return self._tail("events", run)
 
     def _tail(self, table: str, run: int) -> str | None:
-        body: str | None = self._value(f"SELECT body FROM {table} WHERE run = ? ORDER BY line DESC LIMIT 1", run)
-        return body
+        rows = self._rows(f"SELECT body FROM {table} WHERE run = ? ORDER BY line DESC LIMIT 1", run)
+        return next(iter(self._objects(table, run, (row[0] for row in rows))), None)
 
     def console(self, run: int, *, after: int = -1, limit: int = -1) -> list[Line]:
         """Return lines of the run's console log whose number is above ``after``."""
         sql = "SELECT line, body FROM console WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
-        return [Line(row[0], row[1]) for row in self._rows(sql, run, after, limit)]
+        return _lines(self._rows(sql, run, after, limit))
 
     def console_tail(self, run: int, limit: int) -> list[Line]:
         """Return the last lines of the run's console log."""
         sql = "SELECT line, body FROM console WHERE run = ? ORDER BY line DESC LIMIT ?"
-        return [Line(row[0], row[1]) for row in self._rows(sql, run, limit)][::-1]
+        return _lines(self._rows(sql, run, limit))[::-1]
 
     def curve(self, run: int) -> list[float]:
         """Return the run's logged finite values of its sweep's metric, in the order of logging."""
-        return [row[0] for row in self._rows("SELECT value FROM points WHERE run = ? ORDER BY line", run)]
+        sql = f"SELECT value FROM points WHERE run = ? AND {_FINITE} ORDER BY line"
+        return [row[0] for row in self._rows(sql, run)]
 
     def first_point(self, run: int) -> int:
         """Return the lowest number of the run's values of the metric; 0 without any."""
@@ -298,7 +327,7 @@ class Reader:
 
     def last_point(self, run: int) -> tuple[int, float] | None:
         """Return the number and the value of the run's last value of the metric."""
-        sql = "SELECT line, value FROM points WHERE run = ? ORDER BY line DESC LIMIT 1"
+        sql = f"SELECT line, value FROM points WHERE run = ? AND {_FINITE} ORDER BY line DESC LIMIT 1"
         row = self._connection.execute(sql, (run,)).fetchone()
         return (row[0], row[1]) if row else None
 
@@ -310,7 +339,7 @@ class Reader:
         points: dict[int, list[tuple[int, float]]] = {}
         sql = (
             "SELECT points.run, line, value FROM points JOIN runs ON runs.pk = points.run"
-            " WHERE sweep = ? ORDER BY points.run, line"
+            f" WHERE sweep = ? AND {_FINITE} ORDER BY points.run, line"
         )
         for run, line, value in self._connection.execute(sql, (sweep,)):
             points.setdefault(run, []).append((line, value))
@@ -327,8 +356,7 @@ class Reader:
 
     def blob_of_file(self, pk: int) -> str | None:
         """Return the name of the blob that holds the file with that key."""
-        blob: str | None = self._value("SELECT blob FROM files WHERE pk = ?", pk)
-        return blob
+        return _text(self._value("SELECT blob FROM files WHERE pk = ?", pk))
 
     # artifacts
 
@@ -346,7 +374,10 @@ class Reader:
 
     def artifacts_logged_by(self, run: int) -> list[Artifact]:
         """Return the artifacts that the run logged, oldest first, also those whose content another run logged first."""
-        rest = "WHERE run = ? OR pk IN (SELECT artifact FROM artifact_outputs WHERE run = ?) ORDER BY pk"
+        rest = (
+            "WHERE (run = ? OR pk IN (SELECT artifact FROM artifact_outputs WHERE run = ?))"
+            f" AND {_HAS_PROJECT} ORDER BY pk"
+        )
         return self._records(Artifact, rest, run, run)
 
     def artifact_of_client(self, client_id: str) -> Artifact | None:
@@ -356,22 +387,20 @@ class Reader:
 
     def artifact_reference(self, file: int) -> str | None:
         """Return the URL that a file of an artifact points to; None if the file is stored here."""
-        url: str | None = self._value("SELECT url FROM artifact_references WHERE file = ?", file)
-        return url
+        return _text(self._value("SELECT url FROM artifact_references WHERE file = ?", file))
 
     def artifact_tags(self, artifact: int) -> list[str]:
         """Return the version's tags by name."""
-        return [row[0] for row in self._rows("SELECT tag FROM artifact_tags WHERE artifact = ? ORDER BY tag", artifact)]
+        return _texts(self._rows("SELECT tag FROM artifact_tags WHERE artifact = ? ORDER BY tag", artifact))
 
     def collection_tags(self, project: int, collection: str) -> list[str]:
         """Return the collection's tags by name."""
         sql = "SELECT tag FROM collection_tags WHERE project = ? AND collection = ? ORDER BY tag"
-        return [row[0] for row in self._rows(sql, project, collection)]
+        return _texts(self._rows(sql, project, collection))
 
     def collection_description(self, project: int, collection: str) -> str | None:
         sql = "SELECT description FROM collection_descriptions WHERE project = ? AND collection = ?"
-        description: str | None = self._value(sql, project, collection)
-        return description
+        return _text(self._value(sql, project, collection))
 
     def blob_of_artifact_file(self, project: int, md5: str, name: str) -> str | None:
         """Return the blob of a committed file with that MD5 (base64); one whose last name is ``name`` comes first."""
@@ -380,28 +409,28 @@ class Reader:
             " WHERE project = ? AND state = 'COMMITTED' AND md5 = ? AND blob IS NOT NULL"
             " ORDER BY name != ? LIMIT 1"
         )
-        blob: str | None = self._value(sql, project, md5, name)
-        return blob
+        return _text(self._value(sql, project, md5, name))
 
     def artifacts_used_by(self, run: int) -> list[Artifact]:
         """Return the artifacts that the run used, oldest first."""
-        rest = "WHERE pk IN (SELECT artifact FROM artifact_uses WHERE run = ?) ORDER BY pk"
+        rest = f"WHERE pk IN (SELECT artifact FROM artifact_uses WHERE run = ?) AND {_HAS_PROJECT} ORDER BY pk"
         return self._records(Artifact, rest, run)
 
     def runs_using(self, artifact: int) -> list[Run]:
         """Return the runs that used the artifact, oldest first."""
-        rest = "WHERE pk IN (SELECT run FROM artifact_uses WHERE artifact = ?) ORDER BY pk"
+        rest = f"WHERE pk IN (SELECT run FROM artifact_uses WHERE artifact = ?) AND {_HAS_PROJECT} ORDER BY pk"
         return self._records(Run, rest, artifact)
 
     def collections(self, project: int) -> list[tuple[str, str]]:
         """Return (type, name) of the project's collections."""
         sql = "SELECT DISTINCT type, collection FROM artifacts WHERE project = ? AND version IS NOT NULL ORDER BY 1, 2"
-        return [(row[0], row[1]) for row in self._rows(sql, project)]
+        rows = self._rows(sql, project)
+        return [(row[0], row[1]) for row in rows if isinstance(row[0], str) and isinstance(row[1], str)]
 
     def aliases(self, artifact: int) -> list[str]:
         """Return the names that point to this version."""
         sql = "SELECT alias FROM artifact_aliases WHERE artifact = ? ORDER BY alias"
-        return [row[0] for row in self._rows(sql, artifact)]
+        return _texts(self._rows(sql, artifact))
 
     def artifact_with_alias(self, project: int, collection: str, alias: str) -> int | None:
         """Return the key of the version that a name points to."""
@@ -420,8 +449,20 @@ class Reader:
 
     def meta(self, key: str) -> str | None:
         """Return a fact about the data folder itself."""
-        text: str | None = self._value("SELECT value FROM meta WHERE key = ?", key)
-        return text
+        return _text(self._value("SELECT value FROM meta WHERE key = ?", key))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _texts(rows: Iterable[Any]) -> list[str]:
+    return [row[0] for row in rows if isinstance(row[0], str)]
+
+
+def _lines(rows: Iterable[Any]) -> list[Line]:
+    """Return lines of which number and text are what they should be."""
+    return [Line(row[0], row[1]) for row in rows if is_32_bit(row[0]) and isinstance(row[1], str)]
 
 
 def _clamped(value: int) -> int:

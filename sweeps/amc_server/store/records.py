@@ -1,64 +1,146 @@
-"""The rows of the database as frozen records. JSON and YAML columns are parsed when a method asks for them."""
+"""The rows of the database as frozen records. JSON and YAML columns are parsed when a method asks for them.
+
+A damaged cell costs its own value, and the rows beside it stay readable. The writer puts nothing odd into a cell, but
+an older server, a hand edit or a bad disk may have. The value is then empty, and ``server.log`` says so once.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
-from typing import Any, ClassVar, Self
+from enum import StrEnum
+from functools import cache, cached_property, lru_cache
+from typing import Any, ClassVar, Self, TypeVar
 
+import yaml
+
+from amc_sweeps.bounded_texts import TextError, json_object, json_texts, read_yaml
 from amc_sweeps.grammar.parse import parse
-from amc_sweeps.grammar.sweep_config import SweepConfig
+from amc_sweeps.grammar.sweep_config import UNREADABLE, SweepConfig, SweepConfigError
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 ENTITY = "local"  # the only one
 LATEST = "latest"  # the alias that every committed artifact version takes over
 
 
-def read_config(text: str) -> SweepConfig:
-    """Return a stored sweep's config. A cache keeps a heartbeat from parsing it again; few large ones are kept."""
+logger = logging.getLogger(__name__)
+
+_EMPTY: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "RunState": "", "SweepState": ""}
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "RunState": str, "SweepState": str}
+
+W = TypeVar("W", bound=StrEnum)
+J = TypeVar("J")
+
+
+def read_config(text: str) -> SweepConfig | str:
+    """Return a stored sweep's config, or why it cannot be read.
+
+    A cache keeps a heartbeat from parsing it again; few large ones are kept.
+    """
     return _small(text) if len(text) <= _MOST_SMALL else _large(text)
 
 
-def _parse(text: str) -> SweepConfig:
-    return parse(text, is_new=False)
+def _parse(text: str) -> SweepConfig | str:
+    try:
+        return parse(text, is_new=False)
+    except SweepConfigError as error:
+        return f"{UNREADABLE}{'; '.join(error.problems)[:500]}"
 
 
 _MOST_SMALL = 10_000  # characters; a parsed config takes about 40 times as many bytes
 _small, _large = lru_cache(maxsize=256)(_parse), lru_cache(maxsize=4)(_parse)
 
 
+@lru_cache(maxsize=64)
+def _is_mapping(text: str) -> bool:
+    try:
+        return isinstance(read_yaml(text)[0], Mapping)
+    except (TextError, yaml.YAMLError):
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _wrong_types(declared: tuple[str, ...], given: tuple[type, ...]) -> dict[int, Any]:
+    """Return which cells of a row have another type than declared, each with an empty value in its place.
+
+    Args:
+        declared: the annotation of each column, such as ``int | None``.
+        given: the type of each value.
+    """
+    wrong: dict[int, Any] = {}
+    for index, (annotation, kind) in enumerate(zip(declared, given, strict=True)):
+        name, _, optional = annotation.partition(" | ")
+        if kind is not _TYPES[name] and not (optional and kind is type(None)):
+            wrong[index] = None if optional else _EMPTY[name]
+    return wrong
+
+
+@lru_cache(maxsize=4096)
+def warn(place: str, reason: str) -> None:
+    """Write to the log that a cell is unreadable: once for every cell, however often it is read."""
+    logger.warning("%s is unreadable: %s", place, reason)
+
+
 class Record:
     """A row of one table."""
 
     table: ClassVar[str]
+    damaged: ClassVar[tuple[str, ...]] = ()  # of a record with damaged cells: their columns, which have empty values
 
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
         """Build the record from a row of ``columns()``."""
-        return cls(*row)
+        wrong = _wrong_types(cls._annotations(), tuple(map(type, row)))
+        if not wrong:
+            return cls(*row)
+        record = cls(*(wrong.get(index, value) if index in wrong else value for index, value in enumerate(row)))
+        for index in wrong:
+            record._is_damaged(fields(cls)[index].name, row[index])  # type: ignore[arg-type]
+        return record
+
+    def _is_damaged(self, column: str, value: Any) -> None:
+        object.__setattr__(self, "damaged", (*self.damaged, column))
+        key = getattr(self, "id", None) or getattr(self, "pk", "")
+        warn(f"{column} in {self.table}, {key},", f"it holds {value!r:.60}")
+
+    def _word(self, words: type[W], column: str, otherwise: W) -> None:
+        """Replace a column's text by the word that it names."""
+        given = getattr(self, column)
+        try:
+            word = words(given)
+        except ValueError:
+            word = otherwise
+            self._is_damaged(column, given)
+        object.__setattr__(self, column, word)
 
     @classmethod
     @cache
     def columns(cls) -> str:
         return ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]
 
+    @classmethod
+    @cache
+    def _annotations(cls) -> tuple[str, ...]:
+        return tuple(str(field.type) for field in fields(cls))  # type: ignore[arg-type]
+
 
 class _Imported:
     unknown: str  # JSON list
     created_at: float
+    damaged: ClassVar[tuple[str, ...]]
 
     @property
     def unknown_facts(self) -> list[str]:
         """The fields that the imported file lacked."""
-        return list(json.loads(self.unknown))
+        return json_texts(self.unknown)[0]
 
     @property
     def began_at(self) -> float | None:
         """The time of creation; None for an import that lacked it, whose ``created_at`` is the time of the import."""
-        return None if "created_at" in self.unknown_facts else self.created_at
+        return None if "created_at" in (*self.unknown_facts, *self.damaged) else self.created_at
 
 
 @dataclass(frozen=True)
@@ -98,7 +180,7 @@ class Sweep(_Imported, Record):
     shuffle: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "state", SweepState(self.state))
+        self._word(SweepState, "state", SweepState.PAUSED)  # hands out nothing until a user sets the state
 
     @property
     def known_seed(self) -> int | None:
@@ -110,9 +192,29 @@ class Sweep(_Imported, Record):
         """Whether it is finished or cancelled."""
         return self.state in (SweepState.FINISHED, SweepState.CANCELED)
 
-    def parsed_config(self) -> SweepConfig:
-        """Return the config; the same object for the same text."""
-        return read_config(self.config)
+    @property
+    def readable_config(self) -> SweepConfig | None:
+        """The config, the same object for the same text; None if it cannot be read."""
+        config = read_config(self.config)
+        return None if isinstance(config, str) else config
+
+    @property
+    def problem(self) -> str | None:
+        """Why the config cannot be read, None if it can."""
+        config = read_config(self.config)
+        return config if isinstance(config, str) else None
+
+    @property
+    def shown_config(self) -> str:
+        """The config as clients get it: always a mapping in YAML, which says so if the text is none."""
+        if self.problem is None or _is_mapping(self.config):
+            return self.config
+        return json.dumps({"description": self.problem})
+
+    @property
+    def shown_description(self) -> str | None:
+        """The description, after what is wrong with the config."""
+        return "\n".join(filter(None, (self.problem, self.description))) or self.description
 
 
 @dataclass(frozen=True)
@@ -126,6 +228,11 @@ class SweepUpdate(Record):
     at: float
     author: str | None
     config: str  # YAML, before this change
+
+    @property
+    def shown_config(self) -> str:
+        """The config as clients get it: always a mapping in YAML."""
+        return self.config if _is_mapping(self.config) else json.dumps({"description": UNREADABLE.rstrip(": ")})
 
 
 @dataclass(frozen=True)
@@ -163,7 +270,7 @@ class Member(Record):
     stop_reason: str | None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "state", RunState(self.state))
+        self._word(RunState, "state", RunState.CRASHED)  # until it is inferred again
 
     @property
     def stop_recorded(self) -> bool:
@@ -179,7 +286,7 @@ class Member(Record):
 
     def swept_values(self) -> dict[str, Any]:
         """Return the parameter values that the sweep chose for the run; nested parameters stay nested."""
-        return dict(json.loads(self.parameters)) if self.parameters else {}
+        return json_object(self.parameters or "{}")[0]
 
 
 @dataclass(frozen=True)
@@ -213,9 +320,48 @@ class Run(_Imported, Member):
     state_when_exported: str | None
     unknown: str
 
+    @cached_property
+    def wrapped_config(self) -> dict[str, Any]:
+        """The config as the client sent it."""
+        return self._json("config", json_object)
+
+    @cached_property
+    def summary_values(self) -> dict[str, Any]:
+        return self._json("summary", json_object)
+
+    @cached_property
+    def tag_names(self) -> list[str]:
+        return self._json("tags", json_texts)
+
     def config_values(self) -> dict[str, Any]:
         """Return the trial's own config without W&B's wrapping of every value."""
-        return unwrap_config(json.loads(self.config))
+        return unwrap_config(self.wrapped_config)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why values of the run cannot be read, by column."""
+        found = dict.fromkeys(self.damaged, "another type, or a word that is not known")
+        for column, read in _JSON_CELLS.items():
+            text = getattr(self, column)
+            problem = None if column in found or text is None else read(text)[1]
+            if problem is not None:
+                found[column] = problem
+        return found
+
+    def _json(self, column: str, read: Callable[[str], tuple[J, str | None]]) -> J:
+        value, problem = read(getattr(self, column))
+        if problem is not None:
+            warn(f"{column} of run {self.id}", problem)
+        return value
+
+
+_JSON_CELLS: dict[str, Callable[[str], tuple[Any, str | None]]] = {
+    "config": json_object,
+    "summary": json_object,
+    "parameters": json_object,
+    "tags": json_texts,
+    "unknown": json_texts,
+}
 
 
 def unwrap_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from amc_server.errors import Refused
 from amc_server.ids import is_plain_name
 from amc_server.json_texts import without_surrogates
 from amc_server.store.curves import CurveCache
+from amc_server.store.incoming import storable, storable_json
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, LATEST, Artifact, Line, Project
+from amc_sweeps.values import printable
 
 
 class Writer(Reader):
@@ -41,8 +43,9 @@ class Writer(Reader):
 
     def insert(self, table: str, **values: Any) -> int:
         """Add a row and return its key, which no row of the table has had before."""
-        deleted = self._value("SELECT value FROM meta WHERE key = ?", f"deleted {table}")
-        if deleted is not None:
+        values = storable(table, values)
+        deleted = self.meta(f"deleted {table}")
+        if deleted is not None and deleted.isdecimal() and len(deleted) < 19:
             values["pk"] = 1 + max(int(deleted), self._value(f"SELECT max(pk) FROM {table}") or 0)
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
@@ -50,6 +53,7 @@ class Writer(Reader):
 
     def update(self, table: str, pk: int, **values: Any) -> None:
         if values:
+            values = storable(table, values)
             changes = ", ".join(f"{name} = ?" for name in values)
             self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
 
@@ -69,7 +73,7 @@ class Writer(Reader):
         self._connection.executemany(
             "INSERT INTO history (run, line, step, body) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (run, line) DO UPDATE SET step = excluded.step, body = excluded.body",
-            [(run, line.number, line.step, line.body) for line in lines],
+            [(run, line.number, line.step, storable_json(line.body)) for line in lines],
         )
 
     def copy_history(self, source: int, target: int, *, last_step: int) -> int:
@@ -83,10 +87,11 @@ class Writer(Reader):
 
     def put_lines(self, table: str, run: int, lines: Iterable[Line]) -> None:
         """Write lines of ``events`` or ``console``; a line number that exists is overwritten."""
+        stored = storable_json if table == "events" else str
         self._connection.executemany(
             f"INSERT INTO {table} (run, line, body) VALUES (?, ?, ?)"
             " ON CONFLICT (run, line) DO UPDATE SET body = excluded.body",
-            [(run, line.number, line.body) for line in lines],
+            [(run, line.number, stored(line.body)) for line in lines],
         )
 
     def put_shared_lines(self, run: int, stream: str, writer: str, lines: Iterable[tuple[int, int]]) -> None:
@@ -208,7 +213,7 @@ class Writer(Reader):
 
     def put_collection_description(self, project: int, collection: str, description: str) -> None:
         sql = "INSERT OR REPLACE INTO collection_descriptions (project, collection, description) VALUES (?, ?, ?)"
-        self._connection.execute(sql, (project, collection, description))
+        self._connection.execute(sql, (project, collection, printable(description)))
 
     def rename_collection(self, project: int, collection: str, name: str) -> None:
         for table in ("artifacts", "artifact_aliases", "collection_tags", "collection_descriptions"):

@@ -17,7 +17,7 @@ from amc_sweeps.grammar.problems import Problems
 from amc_sweeps.grammar.strict_yaml import read_mapping
 from amc_sweeps.grammar.sweep_config import Choice, Metric, Parameter, SweepConfig, SweepConfigError, flatten
 from amc_sweeps.number_formats import at_most
-from amc_sweeps.values import is_64_bit, is_number
+from amc_sweeps.values import is_64_bit, is_number, printable
 
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
@@ -69,8 +69,19 @@ def parse_leniently(source: str | Mapping[str, Any], *, is_new: bool = True) -> 
         return None, [f"a sweep is a mapping, not {mapping!r:.80}"]
     config = _parse_sweep(mapping, problems)
     if is_new and not problems:
+        problems.extend(_unprintable(mapping))
         problems.extend(space_problems(config))
-    return config, at_most(problems)
+    return config, [printable(problem) for problem in at_most(problems)]
+
+
+def _unprintable(mapping: Mapping[str, Any]) -> list[str]:
+    """Return which sections hold texts that a terminal must not get: the values of parameters are given to trials."""
+    return [
+        f"{key} is {printable(repr(mapping[key])):.200}: names and values may hold no control characters and no marks "
+        "that turn the direction of text"
+        for key in ("metric", "parameters")
+        if key in mapping and repr(printable(mapping[key])) != repr(mapping[key])
+    ]
 
 
 def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:

@@ -19,6 +19,9 @@ def is_seed(value: Any) -> TypeGuard[int]:
     return is_whole(value) and 0 <= value <= MOST_SEED
 
 
+UNREADABLE = "configuration unreadable: "  # begins the description of a stored sweep whose YAML cannot be read
+
+
 class SweepConfigError(ValueError):
     """A sweep that cannot be started; ``problems`` holds one sentence for every violation."""
 

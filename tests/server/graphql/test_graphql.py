@@ -19,9 +19,10 @@ from amc_server.graphql import execution
 from amc_server.graphql.context import page
 from amc_server.graphql.execution import UnknownError, prepare, snake_case
 from amc_server.graphql.filters import Fields, predicate, sort
-from amc_server.store.logged_values import sampled, without_bare_nan
+from amc_server.store.logged_values import sampled
 from amc_server.store.reader import Reader
 from amc_server.store.records import Run
+from amc_sweeps.values import without_bare_nan
 
 GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
 
@@ -176,7 +177,7 @@ def test_nan_in_sampled_history_is_sent_as_text(server: InProcessServer) -> None
         history(samples: 10) sampledHistory(specs: $specs) } } }"""
     run = server.graphql(query, specs=['{"keys": ["acc"]}'])["project"]["run"]
     assert run["sampledHistory"] == [[{"acc": "NaN"}, {"acc": "Infinity"}, {"acc": 1.0}]]
-    assert run["history"][0] == '{"_step": 0, "acc": NaN}'
+    assert run["history"][0] == '{"_step": 0, "acc": "NaN"}'
 
 
 def test_history_ends_before_max_step_and_sampled_history_includes_it(server: InProcessServer) -> None:

@@ -83,7 +83,7 @@ def test_a_long_history_is_sent_in_several_arrays(
     server.log("long", *(number / 10 for number in range(8)))
     server.log("long", 0.9, offset=20)  # lines in between were never sent
     reply = server.request("POST", "/bulk", json.dumps({"sweep": sweep}).encode())
-    assert reply.body.count(b"\n") == 1 + 4
+    assert reply.body.count(b"\n") == 1 + 3
     assert [row["acc"] for row in ask(server, sweep=sweep)[1]["long"]] == [*(n / 10 for n in range(8)), 0.9]
 
 
