@@ -45,7 +45,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "amc_analysis": [
         *("runs", "reading", "results", "effects", "dynamics", "rules", "next_sweep", "statements"),
-        *("analyse", "report", "cli"),
+        *("analyse", "known_importances", "report", "cli"),
     ],
 }
 MOST_MODULES = 20  # in one folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Literal
 
@@ -11,8 +11,9 @@ import numpy as np
 from amc_analysis.dynamics.dynamics import dynamics_of
 from amc_analysis.effects.confounding import confounded_pairs
 from amc_analysis.effects.effects import effects_of
-from amc_analysis.effects.importance import importance_of
+from amc_analysis.effects.importance import importance_of, key_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.effects import Importance
 from amc_analysis.results.finding import Rule
 from amc_analysis.rules.registry import check_rules
 from amc_analysis.runs.outcomes import outcomes_of
@@ -55,9 +56,19 @@ def add_findings(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     return replace(analysed, findings=findings, ranked=ranked)
 
 
-def add_importance(analysed: AnalysedSweep) -> AnalysedSweep:
-    """Return an analysed sweep with the importances of its parameters."""
-    return replace(analysed, importance=importance_of(analysed.outcomes, analysed.parameters, analysed.seed))
+def add_importance(analysed: AnalysedSweep, known: MutableMapping[str, Importance] | None = None) -> AnalysedSweep:
+    """Return an analysed sweep with the importances of its parameters.
+
+    Args:
+        analysed: the sweep with its effects.
+        known: importances of earlier analyses, which gets these, too; a forest takes longer than all other conclusions.
+    """
+    inputs = (analysed.outcomes, analysed.parameters, analysed.seed)
+    known = {} if known is None else known
+    key = key_of(*inputs)
+    if key not in known:
+        known[key] = importance_of(*inputs)
+    return replace(analysed, importance=known[key])
 
 
 def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import sys
@@ -15,6 +16,8 @@ import click
 from rich.console import Console
 
 from amc_analysis.analyse import add_findings, add_importance, rank_runs
+from amc_analysis.known_importances import known_importances
+from amc_analysis.reading.cache import cache_folder
 from amc_analysis.reading.options import ReadingOptions, reading_options
 from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from amc_analysis.results.analysed_sweep import AnalysedSweep
     from amc_analysis.runs.confusion import FetchConfusions
 
+LIVING_OBJECTS = 100_000  # between two looks for garbage: nearly all of ours are needed until the end
 PIPED_WIDTH = 100  # columns of a report that goes to a file or another program
 
 _FIELDS = "\n".join(f"  {name:<15}{meaning}" for name, meaning in RUN_FIELDS.items())
@@ -130,6 +134,7 @@ def main(
     listed as hidden gems. Early stops do not count as failures. Several sweeps are compared. Without SWEEP, --project
     reads a project's runs without a sweep, and --runs reads single runs.
     """
+    gc.set_threshold(LIVING_OBJECTS)
     named = {"--csv": csv_file, "--markdown": markdown_file, "--html": html_file, "--next": next_file}
     printed = [*(["--json"] if as_json else []), *(f"{option} -" for option, name in named.items() if name == "-")]
     if len(printed) > 1:
@@ -154,9 +159,9 @@ def main(
         _judge(ranked, statements, as_json)
     sweeps = [add_findings(sweep) for sweep in ranked]
     if not printed and not any(named.values()):
-        _print(sweeps, rows=top or None)
+        _print(sweeps, top or None, reading)
         return
-    sweeps = [add_importance(sweep) for sweep in sweeps]
+    sweeps = _with_importance(sweeps, reading)
     problems: list[click.ClickException] = []
     if next_file is not None:
         from amc_analysis.next_sweep.plan import NoNextSweepError
@@ -193,7 +198,7 @@ def main(
         if text is not None:
             click.echo(text, nl=not text.endswith("\n"))
         elif not printed:
-            _print(sweeps, rows=top or None)
+            _print(sweeps, top or None, reading)
     finally:
         if problems:
             raise problems[0]
@@ -216,7 +221,13 @@ def _judge(ranked: Sequence[AnalysedSweep], texts: Sequence[str], as_json: bool)
     click.get_current_context().exit(exit_code(verdicts))
 
 
-def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
+def _with_importance(sweeps: Sequence[AnalysedSweep], reading: ReadingOptions) -> list[AnalysedSweep]:
+    """Return the sweeps with importances: known ones from the cache, unless --no-cache was given."""
+    with known_importances(None if reading.no_cache else cache_folder()) as known:
+        return [sweep if sweep.importance is not None else add_importance(sweep, known) for sweep in sweeps]
+
+
+def _print(sweeps: Sequence[AnalysedSweep], rows: int | None, reading: ReadingOptions) -> None:
     """Print the report; the ranking of a sweep without importances stands before these are computed."""
     from amc_analysis.report.terminal import print_comparison, print_head, print_sections
 
@@ -228,7 +239,7 @@ def _print(sweeps: Sequence[AnalysedSweep], rows: int | None) -> None:
         print_comparison(compare(sweeps), console)
     for sweep in sweeps:
         print_head(sweep, console, rows)
-        print_sections(sweep if sweep.importance is not None else add_importance(sweep), console)
+        print_sections(_with_importance([sweep], reading)[0], console)
 
 
 def _json(sweeps: Sequence[AnalysedSweep]) -> str:

@@ -11,6 +11,7 @@ MISSING: Any = object()  # for look_up, where None is a value
 
 # Control characters except tab and newline, marks that turn the direction of text, and lone surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_PLAIN = frozenset({bool, int, float})  # types of values without any text
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries values that are not finite
 
 
@@ -22,8 +23,10 @@ def printable(value: Any) -> Any:
     >>> printable({"name": "a\\x1b[2J", "lines": "1\\n2"})
     {'name': 'a\\\\x1b[2J', 'lines': '1\\n2'}
     """
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, str):
-        if _UNPRINTABLE.search(value) is None:
+        if value.isprintable() or _UNPRINTABLE.search(value) is None:
             return value
         return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
     if isinstance(value, Mapping):

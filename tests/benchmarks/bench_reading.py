@@ -93,6 +93,8 @@ def measured(folder: Path, runs: int, sample: int) -> list[tuple[str, str, str]]
         environment |= server.environment(HOME=str(folder), XDG_CACHE_HOME=str(folder / "cache")) | {
             "PYTHONPATH": EmbeddedServer.process_environment()["PYTHONPATH"]
         }
+        # An installed package is compiled, whatever the environment says about writing bytecode.
+        environment |= {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
 
         def analyse(*options: str, sweep: str = "bench001") -> None:
             command = [*COMMAND, f"local/bench/{sweep}", *options]

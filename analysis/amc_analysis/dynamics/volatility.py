@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from amc_analysis.effects.statistics import expected_inflation
@@ -19,8 +21,8 @@ def volatility(analysed: AnalysedSweep) -> tuple[RunVolatility, ...]:
 def _volatility(entry: RankedRun, sign: float) -> RunVolatility | None:
     if entry.noise_sd is None:
         return None
-    finite = [point for point in entry.run.points if np.isfinite(point.value)]
-    falls_E = -np.diff(sign * np.array([point.value for point in finite]))
+    finite = [point for point in entry.run.points if math.isfinite(point.value)]
+    falls_E = -np.diff(sign * np.array(entry.run.curve))
     deepest = int(falls_E.argmax())
     epoch = finite[deepest + 1].epoch
     return RunVolatility(

@@ -8,7 +8,9 @@ section 10. The out-of-bag R² is checked first, because a forest that predicts 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from importlib import metadata
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from amc_analysis.runs.parameters import Floats, Parameter
 
 LEAST_RUNS = 20  # with fewer the out-of-bag R² itself is noise
 TREES = 100
+VERSION = 1  # of the forest and its use; raise it where the same runs get other importances
 SMALLEST_LEAF = 2
 
 
@@ -39,6 +42,16 @@ def importance_of(outcomes: Outcomes, parameters: Sequence[Parameter], seed: int
         return Importance(n, r2, (), reason)
     shares = [ParameterImportance(parameter.name, loss) for parameter, loss in zip(varied, losses, strict=True)]
     return Importance(n, r2, tuple(sorted(shares, key=lambda share: -share.importance)), None)
+
+
+def key_of(outcomes: Outcomes, parameters: Sequence[Parameter], seed: int) -> str:
+    """Return a text that is the same for sweeps with the same importances."""
+    digest = hashlib.sha256(repr((VERSION, seed, metadata.version("scikit-learn"))).encode())
+    digest.update(outcomes.rank_score.tobytes())
+    for parameter in parameters:
+        digest.update(repr((parameter.name, parameter.kind, len(parameter.levels))).encode())
+        digest.update(parameter.index.tobytes())
+    return digest.hexdigest()
 
 
 def _features(parameter: Parameter) -> Floats:

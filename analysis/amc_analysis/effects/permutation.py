@@ -37,8 +37,10 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) ->
     """
     among_B = ((reading_BN @ basis_ND) ** 2).sum(axis=1)
     n = int(has_N.sum())
-    sum_B, square_B = reading_BN @ has_N.astype(np.float64), reading_BN**2 @ has_N.astype(np.float64)
+    rows_BN = reading_BN[:1] if has_N.all() else reading_BN  # shuffles of all runs have one sum
+    sum_B, square_B = rows_BN @ has_N.astype(np.float64), rows_BN**2 @ has_N.astype(np.float64)
     total_B = square_B - sum_B**2 / n
+    total_B = np.broadcast_to(total_B, among_B.shape)
     share_B = np.divide(among_B, total_B, out=np.zeros_like(among_B), where=total_B > 1e-12)
     return np.asarray(np.round(share_B, DIGITS))
 

@@ -25,7 +25,6 @@ import platformdirs
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
-from amc_analysis.runs.records import with_history
 from amc_sweeps.runs.records import RunRecord
 
 VERSION = 3  # of the tables and their content; a file of another version is emptied
@@ -161,7 +160,7 @@ class Cache:
             run = self._connection.execute(sql, (project, run_id)).fetchone()
             history = None if run is None else unpack_history(run[1])
             if history is not None:
-                runs.append(with_history(run_from_json(json.loads(run[0])), history))
+                runs.append(run_from_json(json.loads(run[0]), history))
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
     def evaluation(self, project: str, run_id: str) -> bytes | None:
@@ -250,6 +249,9 @@ def unpack_history(blob: bytes) -> History | None:
     line = orjson.loads(blob[8:end])
     length, offset = line["length"], end + (-(end - 8) % 8)
     all_rows = np.arange(length)
+    if set(line["counts"]) == {-1}:
+        values = np.frombuffer(blob, "<f8", length * len(line["names"]), offset).reshape(-1, length)
+        return History(length, {name: Column(all_rows, row) for name, row in zip(line["names"], values, strict=True)})
     columns = {}
     for name, count in zip(line["names"], line["counts"], strict=True):
         rows, size = all_rows, length

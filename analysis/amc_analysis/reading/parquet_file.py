@@ -21,7 +21,7 @@ from amc_analysis.reading.reader import assemble
 from amc_analysis.reading.serialisation import run_from_json, run_to_json, sweep_from_json, sweep_to_json
 from amc_analysis.reading.sources import Selection, SweepMetadata
 from amc_analysis.runs.history import Column, History
-from amc_analysis.runs.records import SweepUnreadableError, history_of, with_history
+from amc_analysis.runs.records import SweepUnreadableError, history_of
 from amc_core.files import whole_file
 from amc_sweeps.runs.records import SweepRecord
 
@@ -108,9 +108,7 @@ def _record_from_json(
     content: dict[str, Any], number: int, histories: Histories, *, metric: str | None, goal: str | None
 ) -> SweepRecord:
     sweep = sweep_from_json(content["head"])
-    runs = [
-        with_history(run, histories.get((number, run.run_id), History())) for run in map(run_from_json, content["runs"])
-    ]
+    runs = [run_from_json(run, histories.get((number, run["run_id"]), History())) for run in content["runs"]]
     run_ids = tuple(run.run_id for run in runs) if content["kind"] == "runs" else None
     selection = Selection(sweep.entity, sweep.project, sweep.sweep_id or None, run_ids)
     if metric is None:

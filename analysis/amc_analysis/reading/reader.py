@@ -151,7 +151,7 @@ def assemble(
     return SweepRecord(
         **metadata,
         metric=ranked_by,
-        runs=tuple(with_metric(replace(run, config=_with_current_words(run.config)), ranked_by.name) for run in runs),
+        runs=tuple(with_metric(run, ranked_by.name, config=_with_current_words(run.config)) for run in runs),
         read_at=read_at,
         kind=kind,
         claims=tuple(claim for text in texts if text is not None for claim in text.claims),

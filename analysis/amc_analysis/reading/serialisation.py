@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from amc_analysis.reading.sources import SweepMetadata
+from amc_analysis.runs.history import History
+from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord, SweepUpdate, parse_time
 
@@ -28,14 +30,14 @@ def run_to_json(run: RunRecord) -> dict[str, Any]:
     return content
 
 
-def run_from_json(content: Mapping[str, Any]) -> RunRecord:
-    """Return the run that ``run_to_json`` wrote."""
+def run_from_json(content: Mapping[str, Any], history: History) -> RunRecord:
+    """Return the run that ``run_to_json`` wrote, with its history."""
     values = dict(content)
     for name in _TIMES & values.keys():
         values[name] = parse_time(values[name])
     if "stop_decision" in values:
         values["stop_decision"] = BandDecision(**values["stop_decision"])
-    return RunRecord(**values)
+    return RunWithHistory(**values, history=history)
 
 
 def sweep_to_json(sweep: SweepMetadata) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _best_so_far(entry: RankedRun, sign: float) -> Floats | None:
 
 def is_gapless(entry: RankedRun) -> bool:
     """Return whether a run logged the metric in every epoch from the first one on, as far as its epochs are known."""
-    epochs = [point.epoch for point in entry.run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    epochs = entry.run.finite_epochs
     return not epochs or (epochs[0] <= 1 and len(entry.run.points) >= epochs[-1] - epochs[0] + 1)
 
 

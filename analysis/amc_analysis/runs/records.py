@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,8 @@ def points_of(history: History, metric: str) -> tuple[Point, ...]:
     """Return the metric's points in the order of logging, with epoch, step and time of their rows."""
     column = history.column(metric)
     epochs, steps, times = (_values_at(history, name, column) for name in ("epoch", "_step", "_timestamp"))
-    return tuple(
-        Point(value, epoch, None if step is None or not math.isfinite(step) else int(step), time_s)
-        for value, epoch, step, time_s in zip(column.values.tolist(), epochs, steps, times, strict=True)
-    )
+    whole = [None if step is None or not math.isfinite(step) else int(step) for step in steps]
+    return tuple(map(Point._make, zip(column.values.tolist(), epochs, whole, times, strict=True)))
 
 
 def _values_at(history: History, name: str, column: Column) -> Sequence[float | None]:
@@ -65,10 +64,11 @@ def not_finite_of(history: History) -> tuple[str, ...]:
 
 def with_history(run: RunRecord, history: History) -> RunWithHistory:
     """Return a run with its history; ``with_metric`` then sets its points."""
-    return RunWithHistory(**{**vars(run), "history": history})
+    known = {item.name: getattr(run, item.name) for item in fields(RunRecord)}
+    return RunWithHistory(**known, history=history)
 
 
-def with_metric(run: RunRecord, metric: str) -> RunRecord:
-    """Return a run with the points of a metric, taken from its history."""
+def with_metric(run: RunRecord, metric: str, **changes: Any) -> RunRecord:
+    """Return a run with the points of a metric, taken from its history, and with other changed fields."""
     history = history_of(run)
-    return replace(run, points=points_of(history, metric), not_finite=not_finite_of(history))
+    return replace(run, points=points_of(history, metric), not_finite=not_finite_of(history), **changes)

@@ -77,7 +77,7 @@ def epochs_done(run: RunRecord) -> int | None:
     The metric is read from the points and from the summary, because some records have only a summary. None if neither
     is there, but the run logged other numbers or could not be read; 0 if it logged nothing.
     """
-    epochs = [point.epoch for point in run.points if point.epoch is not None and math.isfinite(point.epoch)]
+    epochs = list(run.finite_epochs)
     from_zero = 1 if epochs and epochs[0] == 0 else 0
     in_summary = as_finite(run.summary.get("epoch"))
     if in_summary is not None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from amc_sweeps.grammar.hyperband import BandDecision
@@ -73,10 +74,15 @@ class RunRecord:
             *("project", "sweep_id", "stop_reason"),
         )
 
-    @property
+    @cached_property
     def curve(self) -> list[float]:
         """The logged finite values: Hyperband counts them, and the peak is one of them."""
         return [point.value for point in self.points if math.isfinite(point.value)]
+
+    @cached_property
+    def finite_epochs(self) -> list[float]:
+        """The `epoch` metric of the points that have a finite one."""
+        return [point.epoch for point in self.points if point.epoch is not None and math.isfinite(point.epoch)]
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def test_a_run_is_read_from_json_as_it_was_written() -> None:
         log_tail="",
         notes="n",
     )
-    copy = run_from_json(run_to_json(run))
+    copy = run_from_json(run_to_json(run), History())
     for name in ("config", "summary", "exit_code", "stop_recorded", "stop_decision", "heartbeat_at", "notes", "state"):
         assert getattr(copy, name) == getattr(run, name), name
 
