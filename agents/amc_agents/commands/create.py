@@ -187,8 +187,6 @@ def _register_with(search: Mapping[str, Any], sweep: dict[str, Any], api: Any, e
     """Register a sweep with its seed and its shuffling, in one request, and return its id."""
     from amc_analysis.reading.wandb_private import send_query
 
-    # As the client writes it. The order of the names counts: random draws the parameters in the order of the text.
-    config = yaml_text(json.loads(json.dumps(sweep, sort_keys=True)))
     about = {"description": sweep.get("description"), "entityName": entity, "projectName": project}
-    answer = send_query(api, _CREATE, config=config, **about, **search)
+    answer = send_query(api, _CREATE, config=yaml_text(sweep), **about, **search)
     return str(answer["upsertSweep"]["sweep"]["name"])

@@ -23,7 +23,7 @@ from amc_sweeps.bounded_texts import json_object
 from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
-from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, flatten
+from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, leaves_by_name
 from amc_sweeps.values import nest
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _unseen(config: SweepConfig, seen: set[str], size: int | None) -> list[Confi
     """Return the configurations of a small finite space that the sweep has not had."""
     if size is None or size > LARGEST_ENUMERATION:
         return []
-    leaves = flatten(config.parameters)
+    leaves = leaves_by_name(config)
     axes = [[(path, value) for value in possible_values(leaf)] for path, leaf in leaves]
     points = (nest(point) for point in itertools.product(*axes))
     return [point for point in points if value_key(point) not in seen]
@@ -245,7 +245,7 @@ class _Space:
     """
 
     def __init__(self, config: SweepConfig) -> None:
-        leaves = flatten(config.parameters)
+        leaves = leaves_by_name(config)
         self.axes = [_Axis(path, leaf) for path, leaf in leaves if not isinstance(leaf, Constant)]
         self.constants = [(path, leaf.value) for path, leaf in leaves if isinstance(leaf, Constant)]
         self.distributions = {axis.name: axis.distribution for axis in self.axes}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from amc_sweeps.grammar.distributions import Range, draw, ends, steps
-from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, SweepConfig, flatten
+from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, SweepConfig, flatten, leaves_by_name
 from amc_sweeps.number_formats import counted
 from amc_sweeps.values import MISSING, is_number, look_up, nest
 
@@ -52,7 +52,7 @@ class Grid:
     """
 
     def __init__(self, config: SweepConfig) -> None:
-        self._leaves = sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
+        self._leaves = leaves_by_name(config)
         self._axes = [(path, *_grid_axis(parameter)) for path, parameter in self._leaves]
         self.size = math.prod(count for _, count, _ in self._axes)
 
@@ -92,7 +92,7 @@ def shuffled_numbers(size: int, rng: random.Random) -> Iterator[int]:
 
 def sample(config: SweepConfig, rng: random.Random) -> dict[str, Any]:
     """Draw one configuration at random, every parameter independently."""
-    return nest((path, _draw(parameter, rng)) for path, parameter in flatten(config.parameters))
+    return nest((path, _draw(parameter, rng)) for path, parameter in leaves_by_name(config))
 
 
 def allows(parameter: Leaf, value: Any) -> bool:

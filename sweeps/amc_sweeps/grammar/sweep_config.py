@@ -86,6 +86,11 @@ class SweepConfig:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the sweep file's mapping
 
 
+def leaves_by_name(config: SweepConfig) -> list[tuple[Path, Leaf]]:
+    """Return (path, parameter) of everything that has a value, by name: the order of a file changes no search."""
+    return sorted(flatten(config.parameters), key=lambda leaf: leaf[0])
+
+
 def flatten(parameters: Mapping[str, Parameter], prefix: Path = ()) -> list[tuple[Path, Leaf]]:
     """Return (path, parameter) of every parameter that has values, in the order of the file."""
     leaves: list[tuple[Path, Leaf]] = []

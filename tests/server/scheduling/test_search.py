@@ -98,6 +98,15 @@ def test_the_seed_reproduces_a_sweep(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
+@pytest.mark.parametrize("space", [MIXED, FINITE])
+def test_the_order_of_a_file_changes_no_suggestion(method: str, space: str) -> None:
+    config = parse(space.format(method=method, impute="worst"))
+    turned = parse({**config.raw, "parameters": dict(reversed(config.raw["parameters"].items()))})
+    draws = [walk(order, 12, score=lambda point: float(len(value_key(point)))) for order in (config, turned)]
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_finite_space_is_exhausted_before_anything_comes_twice(method: str) -> None:
     config = parse(FINITE.format(method=method))
     keys = [value_key(point) for point in walk(config, 13, score=lambda point: float(point["a"]))]
