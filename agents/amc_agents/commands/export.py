@@ -138,9 +138,9 @@ def read_export(api: Any, entity: str, project: str, sweep_id: str | None) -> ex
         problem = attributes(sweep)["description"].partition("\n")[0]
         click.echo(f"sweep {sweep.id} is left out, its runs are kept without it: {printable(problem)}", err=True)
         sweeps.remove(sweep)
-    existing = {sweep.id for sweep in sweeps}
+    sweep_ids = {sweep.id for sweep in sweeps}
     for record in records:
-        if record.get("sweep") not in existing:  # its sweep was deleted while we read
+        if record.get("sweep") not in sweep_ids:  # its sweep was deleted while we read
             record.pop("sweep", None)
     sweep_records = [_sweep(sweep, _facts_of_sweep(api, entity, project, sweep.id)) for sweep in sweeps]
     return export_file.Export(project, tuple(sweep_records), tuple(records))

@@ -74,16 +74,16 @@ def update_command(sweep: str, file: Path, dry_run: bool, yes: bool, as_json: bo
         raise Refusal(proposal["problem"])
     lines = [*proposal["changes"], *proposal["effects"]]
     click.echo("\n".join(f"  {line}" for line in lines) if lines else f"{file}: nothing changes", err=True)
-    is_wanted = bool(lines) and not dry_run
-    if is_wanted and not yes:
+    is_applied = bool(lines) and not dry_run
+    if is_applied and not yes:
         _confirm(target)
-    if is_wanted:
+    if is_applied:
         _apply(target, proposal, config)
         click.echo(f"sweep {target.path} was changed", err=True)
     if as_json:
-        shown = {"sweep": target.path, "changed": is_wanted}
-        shown |= {name: proposal[name] for name in ("changes", "effects")}
-        click.echo(json.dumps({**shown, **preflight_facts(preflight)}, indent=2))
+        document = {"sweep": target.path, "changed": is_applied}
+        document |= {name: proposal[name] for name in ("changes", "effects")}
+        click.echo(json.dumps({**document, **preflight_facts(preflight)}, indent=2))
 
 
 def _propose(target: OpenTarget, config: str) -> dict[str, Any]:

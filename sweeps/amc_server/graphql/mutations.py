@@ -296,10 +296,10 @@ class MutationRoot(ArtifactMutations):
         return run
 
 
-def _seed(given: Any) -> int | None:
-    if given is not None and not is_seed(given):
-        raise Refused(f"seed: {str(given)[:60]} is not allowed; allowed: {SEEDS}", status=400)
-    return given
+def _seed(value: Any) -> int | None:
+    if value is not None and not is_seed(value):
+        raise Refused(f"seed: {str(value)[:60]} is not allowed; allowed: {SEEDS}", status=400)
+    return value
 
 
 def _is_trial_begin(input: Mapping[str, Any]) -> bool:  # noqa: A002

@@ -94,21 +94,21 @@ def import_(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
 
 
 def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
-    conflicts, elsewhere = [], []
+    conflicts, foreign = [], []
     for record in export.sweeps:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
-            elsewhere.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
+            foreign.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
         elif sweep is not None and (fields := differing_fields(sweep_record(store, sweep), record)):
             conflicts.append(f"sweep {record['id']} ({', '.join(fields)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
         if run is not None and (fields := differing_fields(run_record(store, run), with_steps(record))):
             conflicts.append(f"run {record['id']} ({', '.join(fields)})")
-    if elsewhere:
+    if foreign:
         raise Refused(
             f"nothing was imported into project {project.name}: a sweep's id is unique on a server, and another "
-            f"project has {_text(elsewhere)}. Import into another server (amc-sweep serve --data FOLDER), "
+            f"project has {_text(foreign)}. Import into another server (amc-sweep serve --data FOLDER), "
             "or into that project.",
             status=409,
         )

@@ -59,7 +59,7 @@ def with_step(line: Line) -> Line:
     return line if "_step" in row else Line(line.number, json.dumps({**row, "_step": line.number}), line.number)
 
 
-def merged(stored: str, changed: str) -> str:
+def merged(stored: str, changes: str) -> str:
     """Return a JSON object with the values of another put over it: each writer sends what it knows."""
-    values: dict[str, Any] = {**json_object(stored)[0], **json.loads(changed)}
+    values: dict[str, Any] = {**json_object(stored)[0], **json.loads(changes)}
     return json.dumps(values)

@@ -95,18 +95,18 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
         sweep, project, runs = _select(store, request)
         entries = _Entries(store, project)
         marks = request["known"]
-        described = [entries.entry(run, marks.get(run.id)) for run in runs]
+        records = [entries.entry(run, marks.get(run.id)) for run in runs]
         first_line = {
             "format": FORMAT,
             "version": VERSION,
             "entity": project.entity if project else None,
             "project": project.name if project else None,
             "sweep": _sweep(store, sweep) if sweep else None,
-            "runs": described,
+            "runs": records,
         }
         yield json.dumps(first_line).encode() + b"\n"
         chunk, size = [], 0
-        for run, entry in zip(runs, described, strict=True):
+        for run, entry in zip(runs, records, strict=True):
             first, end = entry["history"]["first"], entry["history"]["lines"]
             while found := store.history_as_array(run.pk, first, end, ROWS_AN_ARRAY):
                 rows, first = found[0], found[1] + 1

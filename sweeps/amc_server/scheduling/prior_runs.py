@@ -39,22 +39,22 @@ def _path(text: str) -> RunPath:
 
 
 def fit(values: Mapping[str, Any], config: SweepConfig) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of a run's config that the sweep chooses, as it would write them, and what does not fit.
+    """Return a run's values of the sweep's parameters, with the sweep's own types, and the problems of the others.
 
-    A value that does not fit is kept as it is. The search learns nothing from a run with one.
+    A value that does not fit is returned unchanged. The search learns nothing from a run with such a value.
     """
-    fitting, problems = [], []
+    items, problems = [], []
     for path, leaf in flatten(config.parameters):
         name = ".".join(path)
         value = look_up(values, name, MISSING)
         if value is MISSING:
             problems.append(f"its config has no {name}")
             continue
-        chosen = _as_chosen(leaf, value)
-        if chosen is MISSING:
+        choice = _as_chosen(leaf, value)
+        if choice is MISSING:
             problems.append(f"its {name} is {value!r:.60}, which this sweep does not try")
-        fitting.append((path, value if chosen is MISSING else chosen))
-    return nest(fitting), problems
+        items.append((path, value if choice is MISSING else choice))
+    return nest(items), problems
 
 
 def renewed_parameters(run: Run, config: SweepConfig) -> dict[str, Any]:

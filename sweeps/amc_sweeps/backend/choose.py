@@ -86,8 +86,8 @@ def choose_backend(
         if state is None:
             raise BackendError("--local: no embedded server of this user is running; start one with: amc-sweep serve")
         return _embedded(state.base_url, state, "by --local", environ)
-    if named := environ.get("WANDB_BASE_URL"):
-        return _at(named, "by WANDB_BASE_URL", environ)
+    if address := environ.get("WANDB_BASE_URL"):
+        return _at(address, "by WANDB_BASE_URL", environ)
     if state := _only_running(environ):
         return _embedded(state.base_url, state, "running here", environ)
     if environ.get("WANDB_API_KEY", "").startswith(KEY_PREFIX):

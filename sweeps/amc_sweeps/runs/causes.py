@@ -233,7 +233,7 @@ def _own_reason(e: Evidence) -> Diagnosis | None:
 
 
 def _lacking(e: Evidence) -> Diagnosis | None:
-    """Return what the machine lacked, from the log: a trial calls every exception that it does not know an error."""
+    """Return environment_error if the log shows one: a trial reports every exception that it does not know as error."""
     diagnosis = _search_log(e.log_tail or "")
     return diagnosis if diagnosis is not None and diagnosis.cause is Cause.ENVIRONMENT_ERROR else None
 
@@ -259,8 +259,8 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNKNOWN_STATE}:
         return None
     if e.exit_code in _CAUSE_OF_CODE:
-        lacking = _lacking(e) if e.exit_code == EXIT_CODES[EndReason.ERROR] else None
-        return lacking or Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
+        diagnosis = _lacking(e) if e.exit_code == EXIT_CODES[EndReason.ERROR] else None
+        return diagnosis or Diagnosis(_CAUSE_OF_CODE[e.exit_code], "likely", f"exit code {e.exit_code}")
     log_diagnosis = _search_log(e.log_tail or "")
     if log_diagnosis is not None and log_diagnosis.cause is not Cause.ERROR:
         return log_diagnosis
@@ -280,12 +280,12 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
 
 def _search_log(text: str) -> Diagnosis | None:
     """Return the cause that the end of a log shows."""
-    found = cause_in_log(text)
-    if found is None:
+    match = cause_in_log(text)
+    if match is None:
         return None
-    cause, line = found
-    shown = line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
-    return Diagnosis(Cause(cause), "likely", f"log: {shown}")
+    cause, line = match
+    excerpt = line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+    return Diagnosis(Cause(cause), "likely", f"log: {excerpt}")
 
 
 def _ended_at_a_band(e: Evidence) -> Diagnosis | None:

@@ -84,8 +84,8 @@ def epochs_done(run: RunRecord) -> int | None:
         epochs.append(in_summary)
     if epochs:
         return max(len(run.points), int(max(epochs)) + from_zero)
-    logged = any(not name.startswith("_") and as_number(value) is not None for name, value in run.summary.items())
-    return len(run.points) or (None if logged or run.unread else 0)
+    has_values = any(not name.startswith("_") and as_number(value) is not None for name, value in run.summary.items())
+    return len(run.points) or (None if has_values or run.unread else 0)
 
 
 def _whole_number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
