@@ -10,6 +10,7 @@ from amc_analysis.next_sweep.plan import NoNextSweepError, plan_next_sweep
 from amc_analysis.next_sweep.surrogate import DRAWS
 from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
 from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.finding import Rule
 from amc_analysis.results.next_sweep import Decision, NextSweep, ParameterPath, SweepPlan, ValueEvidence
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.grammar.parse import parse_leniently
@@ -79,6 +80,7 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
             f"Left out: {counted(narrowing.left_out, 'run')} whose configuration is unknown or outside this sweep's "
             "space."
         )
+    texts += [f"{item.evidence} {item.consequence}" for item in analysed.findings if item.rule is Rule.SPACE_CHANGED]
     if plan.seeds is not None and plan.seeds.path is None:
         texts.append(
             f"{plan.seeds.reason} The file has no seeds, because no run's configuration has one. Repeat the best runs "

@@ -10,7 +10,7 @@ from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.parameters import is_seed, text_of
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.sweep_config import Choice
-from amc_sweeps.number_formats import counted, listed
+from amc_sweeps.number_formats import at_most, counted, listed
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.runs.sweep_changes import sweep_changes
@@ -28,7 +28,7 @@ def space_changed(analysed: AnalysedSweep) -> Iterator[Finding]:
         at = change.update.at
         times = [entry.run.created_at for entry in analysed.ranked]
         before = sum(at is None or time is None or time <= at for time in times)
-        if not change.has_other_space or not before:
+        if not change.space_changes or not before:
             continue
         yield Finding(
             rule=Rule.SPACE_CHANGED,
@@ -36,10 +36,9 @@ def space_changed(analysed: AnalysedSweep) -> Iterator[Finding]:
             subjects=change.parameters or (analysed.record.sweep_id,),
             numbers={"at": at.isoformat() if at else None, "before": before, "runs": len(times)},
             evidence=f"The sweep was changed {change.words}, after {before} of its {counted(len(times), 'run')} had "
-            f"begun: {listed(change.changes, most=MOST_CHANGES)}.",
+            f"begun: {'; '.join(at_most(change.space_changes, MOST_CHANGES))}.",
             consequence="The runs before and after it were drawn from different spaces, so a difference between values "
-            "may come from the change. Compare values among the runs of one space, and check this before you use the "
-            "next sweep.",
+            "may come from the change. Compare values among the runs of one space.",
         )
 
 

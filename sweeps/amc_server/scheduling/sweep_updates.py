@@ -15,7 +15,7 @@ from amc_server.scheduling.prior_runs import fit, renewed_parameters
 from amc_server.store.logged_values import swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Run, Sweep
-from amc_sweeps.grammar.config_changes import changes, space_changed
+from amc_sweeps.grammar.config_changes import changes, space_changes
 from amc_sweeps.grammar.configurations import Grid, allows, value_key
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import Constant, SweepConfig, SweepConfigError, flatten
@@ -65,10 +65,10 @@ def propose(store: Reader, sweep: Sweep, config: str) -> ProposedUpdate:
             values = [value for _, value in points_of(store, run, new)]
             known.append(_Known(fit(run.config_values(), new)[0], run.state, values))
     effects = [
-        *(_search_effects(old, new, known) if space_changed(old, new) else []),
+        *(_search_effects(old, new, known) if space_changes(old, new) else []),
         *_metric_effects(old, new, known),
         *_hyperband_effects(old, new, runs, curves),
-        *(_run_effects(new, runs) if space_changed(old, new) else []),
+        *(_run_effects(new, runs) if space_changes(old, new) else []),
         *_program_effects(old, new),
         *_end_effects(sweep, new, runs, known),
     ]
@@ -88,7 +88,7 @@ def _search_effects(old: SweepConfig, new: SweepConfig, known: Sequence[_Known])
     ended = [run for run in known if run.state in ENDED]
     inside = [run for run in ended if search.lies_in_space(new, run.configuration)]
     if not ended:
-        return ["Search: no run has ended, so bayes has learnt nothing that could be lost."]
+        return ["Search: no run has ended yet, so bayes has nothing to learn from."]
     others = (
         f" The others ({len(ended) - len(inside)}) have a value outside of the new space, or none for a new parameter."
         if len(inside) < len(ended)

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from amc_sweeps.grammar.configurations import allows, distinct, value_key
-from amc_sweeps.grammar.distributions import DISTRIBUTIONS
+from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
 from amc_sweeps.grammar.sweep_config import Choice, Constant, Leaf, Metric, SweepConfig, flatten
 from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.values import MISSING, look_up
 
 LONGEST_SHOWN = 60  # characters of a value
-MOST_BANDS = 6  # shown
+MOST_BANDS = 4  # shown
 _PLACE = ("project", "entity")  # of a sweep when it is created; it stays there
 
 
@@ -24,9 +24,9 @@ def same_config(old: SweepConfig, new: SweepConfig) -> bool:
     return not changes(old, new)
 
 
-def space_changed(old: SweepConfig, new: SweepConfig) -> bool:
-    """Return whether configurations are drawn from another space, or in another way."""
-    return old.method != new.method or bool(changed_parameters(old, new))
+def space_changes(old: SweepConfig, new: SweepConfig, runs: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """Return a sentence for every change of how configurations are drawn: of the method and of parameters."""
+    return [*_replaced("method", old.method, new.method), *_parameter_changes(old, new, runs).values()]
 
 
 def changed_parameters(old: SweepConfig, new: SweepConfig) -> tuple[str, ...]:
@@ -41,8 +41,7 @@ def changes(old: SweepConfig, new: SweepConfig, runs: Sequence[Mapping[str, Any]
         runs: the configurations of the sweep's runs; without any, nothing is said of them.
     """
     return [
-        *_replaced("method", old.method, new.method),
-        *_parameter_changes(old, new, runs).values(),
+        *space_changes(old, new, runs),
         *_metric_changes(old.metric, new.metric),
         *_hyperband_changes(old.early_terminate, new.early_terminate),
         *_replaced("run_cap", old.run_cap, new.run_cap),
@@ -82,16 +81,18 @@ def _key(leaf: Leaf) -> str:
 def _leaf_change(old: Leaf, new: Leaf, values: Sequence[Any]) -> str:
     if not (isinstance(old, Choice) and isinstance(new, Choice)):
         outside = sum(not allows(new, value) for value in values)
-        lie = f"; {outside} of {counted(len(values), 'run')} had another value" if values else ""
-        return f"{describe(old)} becomes {describe(new)}{lie}"
+        other = "a value outside of it" if isinstance(new, Range) else "another value"
+        had = f"; {outside} of {counted(len(values), 'run')} had {other}" if values else ""
+        verb = "become" if isinstance(old, Choice) else "becomes"
+        return f"{describe(old)} {verb} {describe(new)}{had}"
     keys_before, keys_after = [{value_key(value) for value in leaf.values} for leaf in (old, new)]
     dropped = [value for value in distinct(old.values) if value_key(value) not in keys_after]
     added = [value for value in distinct(new.values) if value_key(value) not in keys_before]
     parts = []
     if dropped:
         keys = [value_key(value) for value in values]
-        had = [f" ({counted(keys.count(value_key(value)), 'run')})" if values else "" for value in dropped]
-        words = [f"{_shown(value)}{runs}" for value, runs in zip(dropped, had, strict=True)]
+        counts = [f" ({counted(keys.count(value_key(value)), 'run')})" if values else "" for value in dropped]
+        words = [f"{_shown(value)}{runs}" for value, runs in zip(dropped, counts, strict=True)]
         parts.append(f"{listed(words)} {_are(dropped)} dropped")
     if added:
         parts.append(f"{listed([_shown(value) for value in added])} {_are(added)} new")

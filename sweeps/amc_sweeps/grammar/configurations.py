@@ -158,7 +158,7 @@ def _grid_axis(parameter: Leaf) -> tuple[int, Callable[[int], Any]]:
 def _is_on_axis(parameter: Leaf, value: Any) -> bool:
     if value is MISSING or not isinstance(parameter, Range):
         return value is not MISSING and allows(parameter, value)
-    if not is_number(value):
+    if not is_number(value) or not parameter.min <= value <= parameter.max:
         return False
     count, value_at = _grid_axis(parameter)
     place = round((value - parameter.min) / (parameter.q or 1.0))

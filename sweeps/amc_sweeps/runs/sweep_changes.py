@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from amc_sweeps.grammar.config_changes import changed_parameters, changes, space_changed
+from amc_sweeps.grammar.config_changes import changed_parameters, changes, space_changes
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import SweepConfig
 from amc_sweeps.runs.records import SweepRecord, SweepUpdate
@@ -17,21 +17,23 @@ class SweepChange(NamedTuple):
 
     update: SweepUpdate
     changes: list[str]  # sentences
+    space_changes: list[str]  # those after which runs were drawn from another space, or by another method
     parameters: tuple[str, ...]  # the names of those that were dropped, added or changed
-    has_other_space: bool  # the runs after it were drawn from another space, or by another method
 
     @property
     def words(self) -> str:
         """When and by whom."""
-        at = f"{self.update.at:%Y-%m-%d %H:%M} UTC" if self.update.at else "at an unknown time"
+        at = f"on {self.update.at:%Y-%m-%d at %H:%M} UTC" if self.update.at else "at an unknown time"
         return f"{at} by {self.update.author}" if self.update.author else at
 
 
 def sweep_changes(record: SweepRecord) -> list[SweepChange]:
     """Return the changes of a sweep's config, oldest first."""
+    if not record.updates:
+        return []
     configs = [_config(config) for config in (*(update.config for update in record.updates), record.config)]
     return [
-        SweepChange(update, changes(old, new), changed_parameters(old, new), space_changed(old, new))
+        SweepChange(update, changes(old, new), space_changes(old, new), changed_parameters(old, new))
         for update, (old, new) in zip(record.updates, pairwise(configs), strict=True)
     ]
 

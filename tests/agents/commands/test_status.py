@@ -27,6 +27,7 @@ from amc_analysis.analyse import rank_runs
 from amc_sweeps.backend.options import INTERRUPTED
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.records import SweepUpdate
 
 ALIVE = SweepAgent("a", "gpu-1", runs=3, silent_s=4.0)
 SILENT = SweepAgent("b", "gpu-2", runs=2, silent_s=600.0)
@@ -85,6 +86,20 @@ def test_the_seed_is_shown_where_it_has_an_effect(search: dict[str, Any], line: 
     status = replace(_status(completed("r", [0.4])), search=search)
     assert [text for text in command.as_lines(status) if text.startswith("Seed")] == ([] if line is None else [line])
     assert status.to_mapping()["sweep"]["seed"] == search.get("seed")
+
+
+def test_the_last_change_of_the_config_is_shown() -> None:
+    configs = [{"method": "grid", "parameters": {"a": {"values": list(range(count))}}} for count in (1, 2, 3)]
+    updates = (SweepUpdate(None, None, configs[0]), SweepUpdate(START, "ann@box", configs[1]))
+    record = sweep(completed("r", [0.4]), config=configs[2], updates=updates)
+    status = summarise("local/amc/s", rank_runs(record), (ALIVE,), expected=6)
+    lines = command.as_lines(status)
+    at = lines.index("Changed   on 2025-07-01 at 12:00 UTC by ann@box, 2 changes in all")
+    assert lines[at + 1] == "            a: 2 is new"
+    assert status.to_mapping()["updates"] == [
+        {"at": None, "author": None, "changes": ["a: 1 is new"]},
+        {"at": "2025-07-01T12:00:00+00:00", "author": "ann@box", "changes": ["a: 2 is new"]},
+    ]
 
 
 def test_prior_runs_are_counted_apart_from_run_cap() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from next_sweep_trials import follow_all, median
-from sweep_records import completed, run, sweep
+from sweep_records import START, completed, run, sweep
 from training_surface import Crashes, simulate
 
 from amc_agents.preflight.check_sweep import check_sweep
@@ -23,7 +25,7 @@ from amc_analysis.results.finding import Rule
 from amc_analysis.results.next_sweep import FailingEnd
 from amc_analysis.runs.outcomes import carry_to_horizon
 from amc_sweeps.runs.causes import Cause
-from amc_sweeps.runs.records import RunRecord
+from amc_sweeps.runs.records import RunRecord, SweepUpdate
 
 
 def written(analysed: AnalysedSweep) -> dict[str, Any]:
@@ -49,6 +51,20 @@ def made(parameters: Mapping[str, Any], runs: list[RunRecord], **config: Any) ->
 def flat(value: float, epochs: int = 20) -> list[float]:
     """Return a curve that ends at a value."""
     return [value * epoch / epochs for epoch in range(1, epochs + 1)]
+
+
+def test_the_file_and_a_finding_say_that_the_space_was_changed() -> None:
+    runs = [completed(f"r{n}", flat(0.5 + n / 100), config={"lr": n / 10}) for n in range(8)]
+    ranked = made({"lr": {"min": 0.0, "max": 1.0}}, runs)
+    narrower = {**ranked.config, "parameters": {"lr": {"min": 0.0, "max": 0.1}}}
+    moments = [START - timedelta(days=1), START]
+    updates = tuple(SweepUpdate(at, "ann", narrower if at == START else ranked.config) for at in moments)
+    analysed = add_conclusions(replace(ranked, record=replace(ranked.record, updates=updates)))
+    (finding,) = (item for item in analysed.findings if item.rule is Rule.SPACE_CHANGED)
+    assert (
+        "on 2025-07-01 at 12:00 UTC by ann, after 8 of its 8 runs had begun: lr: uniform 0 to 0.1" in finding.evidence
+    )
+    assert "compare values among the runs of one space" in " ".join(next_sweep(analysed).text.lower().split("\n# "))
 
 
 # --- simulated sweeps (many more in tests/soak/test_next_sweep_soak.py)

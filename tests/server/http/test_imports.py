@@ -141,6 +141,21 @@ def test_what_the_file_lacks_is_absent_when_it_is_exported_again(server: InProce
     assert not {"exit_code", "stop_recorded", "history", "created_at"} & set(facts(server, "run2")["unknownFacts"])
 
 
+def test_changes_of_the_config_come_with_the_file_and_others_are_a_conflict(server: InProcessServer) -> None:
+    before = {**CONFIG, "method": "bayes"}
+    updates = [{"at": "2025-07-01T12:00:00Z", "author": "ann", "config": before}]
+    sweep = {**SWEEP, "updates": updates}
+    assert send(server, run(1), sweep=sweep)[0] == 200
+    assert stored(server)[0]["updates"] == [{**updates[0], "at": "2025-07-01T12:00:00.000000Z"}]
+    assert send(server, run(1), sweep=sweep)[1]["unchanged"] == 2
+    reply = server.request("POST", "/bulk", b'{"sweep": "sweep001"}')
+    (bulk,) = json.loads(reply.body.partition(b"\n")[0])["sweep"]["updates"]
+    assert (bulk["author"], yaml.safe_load(bulk["config"])) == ("ann", before)
+    assert send(server, run(1), sweep={**SWEEP, "updates": [{**updates[0], "author": "bob"}]})[0] == 409
+    bad = {**SWEEP, "id": "sweep002", "updates": [{**updates[0], "config": {"method": "gird"}}]}
+    assert send(server, run(2, sweep="sweep002"), sweep=bad)[0] == 400
+
+
 def test_a_stop_is_reported_only_if_one_was_recorded(server: InProcessServer) -> None:
     send(server, run(1, state="killed"), run(2, state="killed", stop_recorded=True), run(3, state="killed"))
     stops = [(facts(server, name)["stopped"], facts(server, name)["shouldStop"]) for name in ("run1", "run2")]

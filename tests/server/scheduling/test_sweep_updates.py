@@ -116,7 +116,7 @@ def test_random_draws_from_the_new_space(server: InProcessServer, turn: Any) -> 
     sweep = server.create_sweep(RANDOM)
     train(server, sweep, 0.1)
     narrow = RANDOM.replace("min: 0.0, max: 1.0", "min: 5.0, max: 6.0")
-    assert "1 of 1 run had another value" in proposed(server, sweep, narrow)
+    assert "1 of 1 run had a value outside of it" in proposed(server, sweep, narrow)
     update(server, sweep, narrow)
     turn()
     assert all(5 <= train(server, sweep, 0.1)["x"] <= 6 for _ in range(5))
@@ -168,7 +168,7 @@ def test_hyperband_judges_at_the_new_bands(server: InProcessServer, turn: Any) -
     assert not server.sweep(sweep)["runs"][poor]["shouldStop"], "the first band is 3"
     earlier = HYPERBAND.replace("min_iter: 3", "min_iter: 2")
     said = proposed(server, sweep, earlier)
-    assert "Hyperband's bands move from 3, 9, 27, 81, 243, 729 and " in said
+    assert "Hyperband's bands move from 3, 9, 27, 81 and " in said
     assert f"it stops 1 running run: {poor}" in said
     update(server, sweep, earlier)
     turn()

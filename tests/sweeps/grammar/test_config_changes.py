@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amc_sweeps.grammar.config_changes import changes, same_config, space_changed
+from amc_sweeps.grammar.config_changes import changes, same_config, space_changes
 from amc_sweeps.grammar.configurations import Grid
 from amc_sweeps.grammar.parse import parse
 
@@ -33,11 +33,11 @@ def _parameter(name: str, spec: Any) -> dict[str, Any]:
         (_parameter("lr", None), ["lr is dropped: it was uniform 0.001 to 0.1; 10 runs had a value"]),
         (
             _parameter("lr", {"min": 0.001, "max": 0.01}),
-            ["lr: uniform 0.001 to 0.1 becomes uniform 0.001 to 0.01; 5 of 10 runs had another value"],
+            ["lr: uniform 0.001 to 0.1 becomes uniform 0.001 to 0.01; 5 of 10 runs had a value outside of it"],
         ),
         (_parameter("width", {"values": [2, 3, "4"]}), ["width: 1 (3 runs) is dropped; 4 is new"]),
         (_parameter("width", {"values": [3, 2, 1]}), ["width: the values stay, with another order"]),
-        (_parameter("width", {"value": 2}), ["width: values 1, 2, 3 becomes 2; 6 of 10 runs had another value"]),
+        (_parameter("width", {"value": 2}), ["width: values 1, 2, 3 become 2; 6 of 10 runs had another value"]),
         (_parameter("epochs", {"value": 30}), ["epochs: 20 becomes 30; 10 of 10 runs had another value"]),
         (_parameter("drop", {"distribution": "q_beta", "a": 2, "q": 0.1}), ["drop is new: q_beta a 2, b 1, q 0.1"]),
         (
@@ -55,7 +55,7 @@ def _parameter(name: str, spec: Any) -> dict[str, Any]:
         ({"metric": None, "early_terminate": None}, ["metric: acc becomes none", "early_terminate is dropped"]),
         (
             {"early_terminate": {"type": "hyperband", "max_iter": 54, "s": 3, "eta": 3}},
-            ["Hyperband's bands move from 3, 9, 27, 81, 243, 729 and 12 more to 2, 6, 18"],
+            ["Hyperband's bands move from 3, 9, 27, 81 and 14 more to 2, 6, 18"],
         ),
         (
             {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": False}},
@@ -74,7 +74,7 @@ def test_every_change_has_a_sentence(changed: dict[str, Any], expected: list[str
     for line, start in zip(found, expected, strict=True):
         assert start in line
     assert not same_config(parse(BASE), parse(after))
-    assert space_changed(parse(BASE), parse(after)) == ("parameters" in changed)
+    assert bool(space_changes(parse(BASE), parse(after))) == ("parameters" in changed)
 
 
 def test_the_order_of_keys_the_project_and_1_as_a_float_do_not_count() -> None:

@@ -127,6 +127,15 @@ def test_a_faulty_file_is_refused_with_the_reason(text: str, what: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize(
+    "updates", ["3", "[3]", "[{config: {}}]", "[{at: 3, config: {}}]", "[{at: 2026-01-01T00:00:00Z, config: a}]"]
+)
+def test_changes_of_a_config_without_their_time_or_config_are_refused(updates: str) -> None:
+    sweep = f"{{id: a, config: {{}}, updates: {updates}}}"
+    with pytest.raises(ExportFileError, match="sweeps: a: updates is"):
+        read(f"format: amc-sweep-export\nversion: 2\nproject: p\nsweeps: [{sweep}]")
+
+
 def test_a_missing_field_is_unknown_and_not_different() -> None:
     assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "exit_code": 1}) == []
     assert differing_fields({"id": "a", "notes": "x"}, {"id": "a", "notes": None}) == ["notes"]
