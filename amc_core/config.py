@@ -200,6 +200,13 @@ class TrialConfig:
         "combined_acc", "validation value that picks the checkpoint", choices=("combined_acc", "loss")
     )
 
+    # validation
+    batch_norm_frames: int = _field(
+        8192,
+        "training frames that renew batch norm's statistics before each validation; 0: they lag behind the weights",
+        minimum=0,
+    )
+
     # curriculum
     curriculum: bool = _field(False, "let SNR levels join from the highest downwards")
     curriculum_window: int = _field(3, "stages until a joined level is sampled fully", minimum=1)
@@ -355,6 +362,8 @@ def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
         problems.append(f"warmup_epochs: {config.warmup_epochs} must be less than epochs = {config.epochs}")
     if isinstance(config.micro_batch_size, int) and config.micro_batch_size > config.batch_size:
         problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
+    if config.batch_norm_frames == 1:
+        problems.append("batch_norm_frames: 1 frame has no variance; use 2 or more, or 0 to turn the renewal off")
     if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
         allowed = ", ".join(sorted(REGRESSION_LOSSES))
         problems.append(

@@ -26,7 +26,7 @@ from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.save_and_resume import resume, save_last
 from amc_core.training.schedules import epoch_positions, level_weights
 from amc_core.training.state import Diverged, TrainingState
-from amc_core.training.steps import evaluate, train_epoch
+from amc_core.training.steps import evaluate, renew_batch_statistics, train_epoch
 
 _NATURAL_ENDS = frozenset({"completed", "patience"})
 
@@ -127,7 +127,7 @@ def _run_epochs(
             state.bad_frames.finish("train")
             return reason
         bad_train = state.bad_frames.finish("train")
-        validation = evaluate(state, state.context.split.val, should_stop=should_stop)  # always on every level
+        validation = _validate(state, positions_M, should_stop)
         if isinstance(validation, str):
             save_last(state, outputs.run_dir)
             return validation
@@ -163,6 +163,19 @@ def _training_positions(state: TrainingState) -> np.ndarray[tuple[int], np.dtype
     rng = np.random.default_rng([config.seed, epoch])
     weights = level_weights(config, epoch=epoch, n_levels=len(selection.levels_db))
     return train_M[epoch_positions(selection.snr[train_M], weights, rng)]
+
+
+def _validate(
+    state: TrainingState, positions_M: np.ndarray[tuple[int], np.dtype[np.int64]], should_stop: Callable[[], str | None]
+) -> Evaluation | str:
+    """Evaluate the epoch's weights on the validation part, always on every level; return a reason to stop instead.
+
+    Batch norm's statistics are renewed first, on the first training frames of the epoch's random order.
+    """
+    sample_M = positions_M[: state.context.config.batch_norm_frames]
+    if reason := renew_batch_statistics(state, sample_M, should_stop=should_stop):
+        return reason
+    return evaluate(state, state.context.split.val, should_stop=should_stop)
 
 
 def _require_finite_validation(state: TrainingState, validation: Evaluation) -> None:

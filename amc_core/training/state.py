@@ -5,8 +5,9 @@ In names: B frames of a batch.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,15 @@ class BadFrames:
         self._most[part] = max(self._most[part], count)
         self._trained = count if part == "train" else None
         return count
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count no frame inside."""
+        before = self._counter.clone()
+        try:
+            yield
+        finally:
+            self._counter.copy_(before)
 
     def total(self) -> int:
         """Return the bad frames of all parts that finished passes have counted."""

@@ -1,4 +1,4 @@
-"""One pass over frames: optimiser steps with accumulated gradients, or an evaluation. Both can be asked to stop.
+"""One pass over frames: optimiser steps, renewing batch norm's statistics, or an evaluation. Each can be asked to stop.
 
 In names: B frames of a batch, M positions in the selection.
 """
@@ -16,6 +16,7 @@ from torch import nn
 
 from amc_core.data.feed import Batch, RandomChange
 from amc_core.inputs.augmentation import epoch_draws
+from amc_core.training.batch_statistics import keeps_statistics, measured_moments, replace_statistics
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.micro_batches import divide_batch, too_few_frames
 from amc_core.training.schedules import learning_rate
@@ -74,6 +75,32 @@ def train_epoch(
             tally.steps_done = step + 1
             tally.seconds = time.perf_counter() - start
             show(state.progress.epoch + (step + 1) / len(steps))
+    return None
+
+
+@torch.no_grad()
+def renew_batch_statistics(
+    state: TrainingState, positions_M: Positions, *, should_stop: Callable[[], str | None]
+) -> str | None:
+    """Replace batch norm's running statistics by those of these frames; return a reason to stop, or None.
+
+    They are not put back: training normalises by the batch and never reads them, and so the checkpoint has the
+    statistics of its validation. The batches have the size of those in training. Their frames are not augmented, as in
+    validation. No random number is drawn, and bad frames are not counted again. A stop leaves the statistics as they
+    were.
+    """
+    context = state.context
+    if not len(positions_M) or not keeps_statistics(context.model):
+        return None
+    chunks = divide_batch(positions_M, context.micro_batch_frames)
+    batches = context.feed.batches(chunks)
+    with state.bad_frames.paused(), contextlib.closing(batches), measured_moments(context.model) as moments:
+        for batch in batches:
+            if reason := should_stop():
+                return reason
+            with state.precision.autocast():
+                context.model(batch.input)  # not its compiled form, which would be compiled once more
+    replace_statistics(moments)
     return None
 
 

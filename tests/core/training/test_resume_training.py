@@ -49,6 +49,7 @@ EVERYTHING: dict[str, Any] = {
     "grad_clip_norm": 1.0,
     "micro_batch_size": 40,
     "model_type": "test_byobnet",  # batch norm: running means
+    "batch_norm_frames": 80,  # two batches, between which a stop is asked for, too
     "patience": 2,
     "min_cycles": 0,
 }
@@ -57,12 +58,13 @@ EVERYTHING: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "stop_at"),
     [
-        ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 1 + ASKED),  # between two epochs
+        ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 3 + ASKED),  # between two epochs
         (
             {"lr_schedule": "cosine", "augment": True},
-            3 + 2 + 2,
+            5 + 4,
         ),  # inside the second epoch; the first has 136 frames: 2 steps
-        ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED),  # before its validation
+        ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED + 4),  # before its validation
+        ({"lr_schedule": "triangular2", "curriculum": False}, 2 * ASKED + 3),  # while batch norm is renewed for it
     ],
 )
 def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
