@@ -113,6 +113,20 @@ def test_a_prior_run_that_does_not_fit_is_named_with_the_reason(server: InProces
     ]
 
 
+def test_bayes_says_that_it_counts_a_prior_run_with_another_fixed_value(server: InProcessServer) -> None:
+    train(server, "shorter", {"x": 0.5, "epochs": 5}, 0.9)
+    train(server, "outside", {"x": 1.5, "epochs": 9}, 0.9)
+    train(server, "silent", {"x": 0.5, "epochs": 5})
+    config = BAYES.replace("}}", "}, epochs: {value: 9}}")
+    _, warnings = create(server, config, "shorter", "outside", "silent")
+    unused = "The search cannot learn from this run."
+    assert warnings == [
+        "prior run shorter: its epochs is 5, which this sweep does not try. bayes counts its result all the same.",
+        f"prior run outside: its x is 1.5, which this sweep does not try. {unused}",
+        f"prior run silent: its epochs is 5, which this sweep does not try and it has no finite acc. {unused}",
+    ]
+
+
 def test_prior_runs_that_are_given_twice_count_once(server: InProcessServer) -> None:
     first = server.create_sweep(GRID)
     train(server, "old", {"a": 1}, 0.9, sweep=first)

@@ -169,15 +169,16 @@ class Coordinator:
         for run in runs:
             if run.sweep == sweep.pk:
                 continue
-            problems = self._adopt(store, sweep, run)
+            problems, is_used = self._adopt(store, sweep, run)
             if problems:
-                reason = " and ".join(problems)
-                warnings.append(f"prior run {run.id}: {reason}. The search cannot learn from this run.")
+                use = "bayes counts its result all the same." if is_used else "The search cannot learn from this run."
+                warnings.append(f"prior run {run.id}: {' and '.join(problems)}. {use}")
         self._searches.pop(sweep.pk, None)
         self.check_target(store, _sweep(store, sweep.pk))
         return warnings
 
-    def _adopt(self, store: Writer, sweep: Sweep, run: Run) -> list[str]:
+    def _adopt(self, store: Writer, sweep: Sweep, run: Run) -> tuple[list[str], bool]:
+        """Store what the search may learn from a run; return what does not fit, and whether bayes learns from it."""
         config = scheduler.config_of(sweep)
         parameters, problems = fit(run.config_values(), config)
         values = [value for _, value in points_of(store, run, config)]
@@ -188,7 +189,7 @@ class Coordinator:
             points.copy_all(store, sweep, run)
         else:
             store.put_prior_run(sweep.pk, run.pk, json.dumps(parameters), values)
-        return problems
+        return problems, bool(values) and config.method == "bayes" and search.lies_in_space(config, parameters)
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Queue a configuration; it is handed out before anything that the search proposes.
@@ -297,6 +298,8 @@ class Coordinator:
             is_over=store.is_over(sweep.pk),
         )
         if isinstance(decision, scheduler.Leave):
+            if not sweep.is_closed:  # a sweep that had reached its run_cap was resumed, and nothing was queued
+                self._end_search(store, sweep, scheduler.SearchEnd.RUN_CAP)
             return [{"type": "exit"}]
         if isinstance(decision, scheduler.Begin):
             seen = self._seen(store, sweep, config)

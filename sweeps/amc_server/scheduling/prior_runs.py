@@ -41,7 +41,8 @@ def _path(text: str) -> RunPath:
 def fit(values: Mapping[str, Any], config: SweepConfig) -> tuple[dict[str, Any], list[str]]:
     """Return a run's values of the sweep's parameters, with the sweep's own types, and the problems of the others.
 
-    A value that does not fit is returned unchanged. The search learns nothing from a run with such a value.
+    A value that does not fit is returned unchanged. The search learns nothing from a run with such a
+    value, except that bayes does not look at fixed values.
     """
     items, problems = [], []
     for path, leaf in flatten(config.parameters):

@@ -44,7 +44,7 @@ class _Known(NamedTuple):
 
 def propose(store: Reader, sweep: Sweep, config: str) -> ProposedUpdate:
     """Return what the sweep's change to another config (YAML) would do."""
-    old = scheduler.config_of(sweep)
+    old = sweep.readable_config or SweepConfig("unreadable", {})
     try:
         new = parse(config)
     except SweepConfigError as error:

@@ -109,6 +109,17 @@ def test_run_cap_ends_the_sweep_after_that_many_runs(server: InProcessServer) ->
     assert server.sweep(sweep)["state"] == "FINISHED"
 
 
+def test_a_resumed_sweep_at_its_run_cap_finishes_again_when_an_agent_asks(server: InProcessServer) -> None:
+    sweep = server.create_sweep(RANDOM % ("", "run_cap: 1"))
+    agent = server.create_agent(sweep)
+    finish_one(server, agent)
+    server.advance(1)
+    server.set_state(sweep, "RUNNING")
+    assert server.sweep(sweep)["state"] == "RUNNING", "a run can be queued"
+    assert server.heartbeat(agent) == [{"type": "exit"}]
+    assert server.sweep(sweep)["state"] == "FINISHED"
+
+
 def test_a_reached_target_ends_the_sweep_but_not_its_living_runs(server: InProcessServer) -> None:
     sweep = server.create_sweep(RANDOM % (", target: 0.9", ""))
     agents = [server.create_agent(sweep) for _ in range(2)]

@@ -301,6 +301,18 @@ def test_a_config_that_somebody_else_has_changed_is_not_overwritten(server: InPr
     assert len(notes(server, sweep)["updates"]) == 1
 
 
+def test_a_sweep_whose_config_cannot_be_read_gets_another(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    train(server, sweep, 0.1)
+    with server.storage.write() as store:
+        stored = store.sweep_by_id(sweep)
+        assert stored is not None
+        store.update("sweeps", stored.pk, config="method: [")
+    assert "method: unreadable becomes grid" in proposed(server, sweep, WIDER)
+    update(server, sweep, WIDER)
+    assert train(server, sweep, 0.1) == {"a": 2}
+
+
 def test_a_cancelled_sweep_is_left_alone(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     server.set_state(sweep, "CANCELED")
