@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from amc_core.config import TrialConfig
 from amc_core.data.radioml import RadioMLFile
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
+from amc_core.training.epoch_lines import epoch_line, start_line, test_line
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.evaluation_files import epoch_stem, write_evaluation
 from amc_core.training.pictures import draw_pictures
@@ -61,11 +63,16 @@ class TrialResult:
 class _Outputs:
     run_dir: Path
     record: Recorder
+    tell: Callable[[str], None]  # prints a line
     pictures: list[Path] = field(default_factory=list)
 
 
 def _never() -> str | None:
     return None
+
+
+def _tell_nobody(_line: str) -> None:
+    pass
 
 
 def train(
@@ -74,6 +81,7 @@ def train(
     run_dir: Path,
     record: Recorder,
     should_stop: Callable[[], str | None] = _never,
+    tell: Callable[[str], None] = _tell_nobody,
     progress: bool = False,
 ) -> TrialResult:
     """Run one trial to its end.
@@ -84,6 +92,7 @@ def train(
         record: receives facts, one row of metrics per epoch, and the summary.
         should_stop: asked between optimiser steps and between batches of an evaluation. If it returns a reason, the
             trial saves last.pt at once and ends without a test.
+        tell: prints a line at the start, one an epoch, and one of the test.
         progress: show a bar on stderr.
 
     Raises:
@@ -93,7 +102,7 @@ def train(
         Diverged: the loss or a weight is not finite.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    outputs = _Outputs(run_dir, record)
+    outputs = _Outputs(run_dir, record, tell)
     test: Evaluation | None = None
     with RadioMLFile(config.data, storage=config.storage) as data:
         context, parent = prepare(config, data)
@@ -102,7 +111,9 @@ def train(
             resume(state, run_dir, *parent)
         else:
             set_aside(run_dir)
-        record.config(run_facts(context))
+        facts = run_facts(context)
+        record.config(facts)
+        tell(start_line(facts))
         with _progress_bar(config.epochs, enabled=progress) as show:
             end = _run_epochs(state, outputs, should_stop, show)
             if end in _NATURAL_ENDS:
@@ -120,6 +131,7 @@ def _run_epochs(
     """Train and validate epoch by epoch; return the end reason."""
     config = state.context.config
     warned = False
+    begin_s, begin_epoch = time.monotonic(), state.progress.epoch
     while (end := state.progress.natural_end(config)) is None:
         positions_M = _training_positions(state)
         if reason := train_epoch(state, positions_M, should_stop=should_stop, show=show):
@@ -143,6 +155,8 @@ def _run_epochs(
         }
         state.start_epoch()
         _save_epoch(state, outputs, validation)
+        epoch_s = (time.monotonic() - begin_s) / (state.progress.epoch - begin_epoch)
+        outputs.tell(epoch_line(state.metrics, config, state.progress, epoch_s))
         if any(bad.values()) and not warned:
             warned = True
             sys.stderr.write(
@@ -246,6 +260,7 @@ def _finish(state: TrainingState, outputs: _Outputs, end: str, test: Evaluation 
         outputs.pictures = draw_pictures(outputs.run_dir, test, title="test")
         test_metrics = {f"test/{name}": value for name, value in test.summary().items() if name != "loss"}
         facts |= {"test_checkpoint": BEST, "test_checkpoint_epoch": selected.epoch, **test_metrics}
+        outputs.tell(test_line(test_metrics, selected.epoch))
     outputs.record.summary(facts)
     return TrialResult(
         end=end,

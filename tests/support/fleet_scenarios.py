@@ -40,7 +40,7 @@ if fault != "stopped without a handler":
 if fault == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 run = wandb.init(settings=stop.wandb_settings())
-data, notes = f"{run.id}.data", f"{run.id}.notes"
+data, notes = f"{run.id}.h5", f"{run.id}.notes"
 open(data, "w").close()
 first = int(open(notes).read()) if os.path.exists(notes) else 0
 

@@ -48,7 +48,15 @@ def train_to_end(
 
         if (request := should_stop()) is not None:  # the machine may be taken away while frames are loaded
             return EndReason(request)
-        result = train(config, run_dir=run_dir, record=recorder, should_stop=should_stop, progress=sys.stderr.isatty())
+        # Not stderr: W&B marks its lines as errors.
+        result = train(
+            config,
+            run_dir=run_dir,
+            record=recorder,
+            should_stop=should_stop,
+            tell=click.echo,
+            progress=sys.stderr.isatty(),
+        )
         reason = EndReason(result.end)
     except KeyboardInterrupt:
         reason = EndReason.INTERRUPTED

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--no_wandb",
+    is_flag=False,
+    flag_value="True",  # bare
     default="False",
-    metavar="BOOL",
+    callback=lambda _context, _option, text: _read_bool(text),
+    metavar="[BOOL]",
     help="Train without any W&B; the run's folder gets config, history and summary as files.  [default: False]",
 )
 @click.option(
@@ -71,7 +74,7 @@ if TYPE_CHECKING:
 def main(
     context: click.Context,
     /,
-    no_wandb: str,
+    no_wandb: bool,
     runs_dir: Path,
     checkpoint_artifact: str,
     repeat_of: str | None,
@@ -90,7 +93,7 @@ def main(
     78 configuration refused; 80 diverged (NaN); 81 out of memory; 130 interrupted.
 
     \b
-    amc-train --no_wandb=True --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
+    amc-train --no_wandb --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
     """
     settings = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
     settings.update(_unknown_flags(context.args))
@@ -98,10 +101,19 @@ def main(
         sys.exit(_summarise(settings))
     stop = StopRequests(os.environ)
     stop.listen()
-    if no_wandb.lower() in {"true", "1"}:
+    if no_wandb:
         sys.exit(_train_alone(settings, runs_dir, stop))
     notes = {} if repeat_of is None else {"repeat_of": repeat_of}
     sys.exit(_train_with_wandb(settings, runs_dir, stop, UploadWhen(checkpoint_artifact), notes))
+
+
+def _read_bool(text: str) -> bool:
+    """Read a flag about privacy; what is neither yes nor no is refused.
+
+    Raises:
+        click.BadParameter: the text is another one.
+    """
+    return bool(click.BOOL.convert(text, None, None))
 
 
 def _option(spec: FieldSpec) -> click.Option:
@@ -146,6 +158,7 @@ def _train_with_wandb(
         lambda: trial.resolve_config(settings, notes), trial.folder, trial.recorder, stop, run_path=trial.path
     )
     stop.when_overdue(None)
+    click.echo(f"amc-train: {reason}; results in {trial.folder}", err=True)
     trial.finish(reason)
     return EXIT_CODES[reason]
 
@@ -155,7 +168,7 @@ def _start_run(stop: StopRequests) -> wandb.Run | None:
     try:
         _choose_wandb()
     except BackendError as error:
-        click.echo(f"amc-train: {error}\n  --no_wandb=True                   train without any", err=True)
+        click.echo(f"amc-train: {error}\n  --no_wandb                        train without any", err=True)
         return None
     import wandb
 

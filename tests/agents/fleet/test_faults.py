@@ -233,10 +233,10 @@ def test_a_data_file_that_vanishes_is_a_data_error(ends: Ends) -> None:
     assert ends.epochs["data gone"] == [0, 1]
 
 
-def test_a_full_disk_is_an_error_with_its_message(ends: Ends) -> None:
+def test_a_full_disk_is_an_environment_error_with_its_message(ends: Ends) -> None:
     if "disk full" not in ends.runs:
         pytest.skip("this machine does not allow mounting a small disk")
     state, cause, _ = ends.of("disk full")
-    assert (state, cause) == ("failed", "error")
+    assert (state, cause) == ("failed", "environment_error")
     assert "No space left on device" in ends.text("disk full")
     assert ends.epochs["disk full"] == [0, 1, 2]

@@ -49,6 +49,7 @@ def _start(tmp_path: Path, flags: Mapping[str, Any]) -> subprocess.Popen[str]:
     program = "from amc_agents.trial.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, f"--runs_dir={tmp_path}", *arguments],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -56,6 +57,7 @@ def _start(tmp_path: Path, flags: Mapping[str, Any]) -> subprocess.Popen[str]:
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the exit code and what the trial printed on stderr."""
     _, err = process.communicate(timeout=120)
     return process.returncode, err
 
@@ -80,6 +82,26 @@ def test_a_completed_trial_writes_history_summary_and_checkpoint_and_exits_with_
     assert (config["n_train"], config["n_val"], config["n_test"]) == (544, 68, 68)
     assert config["max_lr"] == 0.003
     assert (tmp_path / "local-1" / "best.pt").is_file()
+
+
+def test_a_trial_prints_a_line_an_epoch(tmp_path: Path, frames: Path) -> None:
+    out, err = _start(tmp_path, {**SMALL, "data": frames}).communicate(timeout=120)
+    starts = ["544 / 68 / 68 frames", "epoch 1/2  lr ", "epoch 2/2  lr ", "test "]
+    assert [line.startswith(start) for line, start in zip(out.splitlines(), starts, strict=True)] == [True] * 4, out
+    assert "amc-train: completed; results in" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--no_wandb", "--epochs=0"], EXIT_CODES[EndReason.CONFIG_REFUSED], "epochs: 0 is not allowed"),
+        (["--no_wandb=yes", "--epochs=0"], EXIT_CODES[EndReason.CONFIG_REFUSED], "epochs: 0 is not allowed"),
+        (["--no_wandb=perhaps"], 2, "'perhaps' is not a valid boolean"),
+    ],
+)
+def test_no_wandb_may_be_bare_and_is_never_guessed(tmp_path: Path, flags: list[str], code: int, message: str) -> None:
+    ended = CliRunner().invoke(main, [*flags, f"--runs_dir={tmp_path}"])
+    assert (ended.exit_code, message in ended.stderr) == (code, True)
 
 
 def test_sigterm_stops_a_trial_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
@@ -112,7 +134,7 @@ def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason:
 def test_without_any_wandb_the_error_names_the_options_and_nothing_is_trained(tmp_path: Path) -> None:
     code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False}))
     assert code == EXIT_CODES[EndReason.ERROR]
-    for option in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb=True"):
+    for option in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb "):
         assert option in err
     assert not (tmp_path / "runs").exists()
 

@@ -363,13 +363,12 @@ def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Pat
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_the_file_recorder_keeps_history_summary_and_config(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_file_recorder_keeps_history_summary_and_config(data: Path, tmp_path: Path) -> None:
     config = tiny_trial(data)
     record = FileRecorder(tmp_path)
     record.config(config.to_mapping())
-    result = train(config, run_dir=tmp_path, record=record, progress=True)
+    lines: list[str] = []
+    result = train(config, run_dir=tmp_path, record=record, tell=lines.append, progress=True)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     summary = json.loads((tmp_path / "summary.json").read_text())
     facts = json.loads((tmp_path / "config.json").read_text())
@@ -377,9 +376,12 @@ def test_the_file_recorder_keeps_history_summary_and_config(
     assert summary["val/combined_acc"] == rows[-1]["val/combined_acc"]
     assert summary["test/combined_acc"] == result.test["test/combined_acc"]  # type: ignore[index]
     assert (facts["model_type"], facts["n_train"]) == ("test_vit", 272)
-    shown = capsys.readouterr()
-    assert "epoch 2" in shown.err
-    assert shown.out == ""
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
+    assert f"val {rows[0]['val/combined_acc']:.2%}" in lines[1]
+    assert lines[1].endswith(" s left")
+    assert lines[2].endswith("last epoch")
+    assert lines[3].startswith(f"test {summary['test/combined_acc']:.2%}")
+    assert len(lines) == 4
 
 
 @pytest.mark.cuda
