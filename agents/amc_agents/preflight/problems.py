@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from itertools import combinations, product
 
+from amc_agents.preflight.command import command_problems, shell_text, with_envvars
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
 from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, unknown_field
 from amc_core.metric_names import (
@@ -21,31 +21,6 @@ from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.sweep_config import Leaf
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
-
-TRIAL_COMMAND = '["${env}", "${program}", "${args}"]'
-
-# The macros that wandb 0.31's agent replaces in a command; it passes others on unchanged.
-_MACROS = frozenset(
-    {
-        *("env", "interpreter", "program", "args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags"),
-        *("args_json", "args_json_file", "args_append_hydra", "args_override_hydra"),
-    }
-)
-_MACRO = re.compile(r"\$\{([^}]*)\}")
-
-
-def command_problems(sweep: FlatSweep) -> Iterator[str]:
-    """Find a command that would not start amc-train."""
-    program = sweep.config.program
-    if "command" not in sweep.config.raw:
-        yield f"command: missing; without it the agent runs 'python {program}'; write {TRIAL_COMMAND}"
-    parts = [part for part in sweep.config.command or [] if isinstance(part, str)]
-    for name in [name for part in parts for name in _MACRO.findall(part)]:
-        if name not in _MACROS and not name.startswith("envvar:"):
-            macros = ", ".join(sorted(_MACROS))
-            yield f"command: ${{{name}}} is not a macro of W&B's agent; known: {macros}, envvar:NAME"
-    if "${interpreter}" in parts:
-        yield f"command: ${{interpreter}} would run 'python {program}'; write {TRIAL_COMMAND}"
 
 
 def parameter_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -67,7 +42,20 @@ def _value_problems(name: str, leaf: Leaf) -> list[str]:
         alternatives = "int_uniform (min and max without a dot), q_uniform with a whole q and min, or values"
         return [f"{name}: {leaf.distribution} draws fractions; allowed: {spec.allowed()}; use {alternatives}"]
     results = (check_value(name, value) for value in possible_values(leaf))
-    return [problem for _, problem in results if problem is not None]
+    texts = [value for value in possible_values(leaf) if spec.kind == "str" and isinstance(value, str)]
+    return [problem for _, problem in results if problem is not None] + [
+        _shell_problem(name, text, found) for text in texts if (found := shell_text(text)) is not None
+    ]
+
+
+def _shell_problem(name: str, text: str, found: str) -> str:
+    """Return what to write instead of a value that only a shell would expand."""
+    if (instead := with_envvars(text)) is None:
+        line = "write the value itself"
+    else:
+        line = f'leave {name} out, and write command: ["${{env}}", "${{program}}", "--{name}={instead}", "${{args}}"]'
+    own = f"; or export AMC_DATA={text} before `wandb agent` starts" if name == "data" else ""
+    return f"{name}: {text!r}: W&B passes {found} on as it stands, because no shell reads it; {line}{own}"
 
 
 def _draws_whole_numbers(leaf: Range) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amc_agents.preflight.command import other_command_warnings, shell_text
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
 from amc_core.config import FIELDS, RECURRENT_NETWORKS
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
@@ -125,8 +126,13 @@ def other_program_warnings(sweep: FlatSweep) -> Iterator[str]:
     program = sweep.config.program or "another program"
     yield f"program: {program} is not {TRIAL_PROGRAM}: its parameters and its metric cannot be checked here"
     for path, leaf in sweep.parameters:
-        hints = map(number_in_text, () if isinstance(leaf, Range) else possible_values(leaf))
-        yield from (f"{'.'.join(path)}{hint.replace(';', ':', 1)}" for hint in hints if hint)
+        name, values = ".".join(path), () if isinstance(leaf, Range) else possible_values(leaf)
+        yield from (f"{name}{hint.replace(';', ':', 1)}" for hint in map(number_in_text, values) if hint)
+        for text in (value for value in values if isinstance(value, str)):
+            if (found := shell_text(text)) is not None:
+                yield (
+                    f"{name}: {text!r}: W&B passes {found} on as it stands; write its value, or let {program} expand it"
+                )
 
 
 def objective_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -218,4 +224,4 @@ TRIAL_WARNINGS: tuple[Check, ...] = (
     unbounded_warnings,
     band_warnings,
 )
-OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (other_program_warnings,)
+OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (other_program_warnings, other_command_warnings)

@@ -257,7 +257,7 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         (
             {"model_type": {"value": "gru2"}, "representation": {"value": "iq"}, "compile": {"value": True}},
             {},
-            "compile: has no effect while model_type is gru2",
+            "compile: has no effect: model_type is gru2 in every run",
         ),
         ({"epochs_per_cycle": {"value": 60}}, {}, "before the learning rate of the first cycle has come down again"),
         ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),
