@@ -47,9 +47,9 @@ def test_it_stops_alone_and_its_agents_are_told(server: InProcessServer, text: s
     assert server.log(run, 0.5) == {}, "the trial goes on"
     assert server.heartbeat(agent, [run]) == []
     server.finish(run)
-    with pytest.raises(GraphqlRefused, match=f"sweep {broken}: {REASON}") as refused:
-        server.heartbeat(agent)
-    assert refused.value.status == 404, "the status that ends an agent"
+    told = server.heartbeat(agent)
+    assert [command["type"] for command in told] == ["exit", "stop"]
+    assert f"of sweep {broken} cannot begin ({REASON}" in told[1]["run_id"], "the agent logs it"
     with pytest.raises(GraphqlRefused, match=REASON):
         server.create_agent(broken)
     assert server.draw(other_agent)["args"] == {"a": {"value": 1}}

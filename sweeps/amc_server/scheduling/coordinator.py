@@ -282,10 +282,11 @@ class Coordinator:
         sweep = _sweep(store, agent.sweep)
         if sweep.is_closed:
             return [{"type": "exit"}]
-        try:
-            config = scheduler.config_of(sweep)
-        except Refused as error:
-            raise Refused(error.message, status=404) from error  # which ends the agent
+        if sweep.problem is not None:
+            # After "exit" the agent only logs "Run ... not running": the one text of ours that it shows.
+            reason = f"of sweep {sweep.id} cannot begin ({sweep.problem}) and is"
+            return [{"type": "exit"}, {"type": "stop", "run_id": reason}]
+        config = scheduler.config_of(sweep)
         unbegun = next((run for run in own_runs if self._may_be_lost(run)), None)
         is_doubted = unbegun is not None and self.last_heard.count_request(unbegun.pk) > 1
         decision = scheduler.decide(
