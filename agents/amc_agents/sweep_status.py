@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from amc_agents.sweep_control import query_sweep
@@ -95,6 +96,10 @@ class Status:
     epochs_saved: int | None  # by Hyperband, compared with every stopped run going to its planned end
     time_left: TimeLeft
     unread: int  # runs whose history could not be read
+    other_ends: Mapping[str, int] = field(
+        default_factory=dict
+    )  # causes of failed and crashed runs that are no failures
+    logged_metrics: tuple[str, ...] = ()  # where no run has logged the sweep's metric: those most like it first
     changes: tuple[SweepChange, ...] = ()  # of the sweep's config
     problem: str | None = None  # why the sweep's configuration cannot be read
     search: Mapping[str, Any] = field(default_factory=dict)  # method, seed, shuffle; empty: the server does not tell
@@ -148,6 +153,7 @@ class Status:
                 "by_cause": dict(self.by_cause),
                 "unread": self.unread,
             },
+            "logged_metrics": list(self.logged_metrics),
             "best": None if self.best is None else {k: v for k, v in asdict(self.best).items() if k != "peak_text"},
             "agents": [{**asdict(agent), "is_alive": agent.is_alive} for agent in self.agents],
             "failures_by_host": [asdict(host) for host in self.failures],
@@ -258,9 +264,22 @@ def summarise(
             agents=sum(agent.is_alive for agent in agents),
         ),
         unread=len(analysed.unread),
+        other_ends=_counts(
+            entry.cause.value
+            for entry in ranked
+            if entry.run.state in {RunState.FAILED, RunState.CRASHED} and entry.cause not in {*FAILURES, Cause.RUNNING}
+        ),
+        logged_metrics=() if analysed.has_metric else _most_alike(record.metric.name, analysed.logged_metrics),
         changes=tuple(sweep_changes(record)),
         problem=record.description.partition("\n")[0] if record.description.startswith(UNREADABLE) else None,
     )
+
+
+def _most_alike(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return names in the order of their likeness; one that differs in blanks or capitals comes first."""
+    plain = name.strip().lower()
+    likeness = {other: SequenceMatcher(None, plain, other.strip().lower()).ratio() for other in names}
+    return tuple(sorted(names, key=lambda other: -likeness[other]))
 
 
 def _best_run(analysed: AnalysedSweep) -> BestRun | None:

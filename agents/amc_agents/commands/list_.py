@@ -15,6 +15,7 @@ from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
 from amc_sweeps.grammar.sweep_config import UNREADABLE
+from amc_sweeps.runs.run_states import state_word
 from amc_sweeps.values import as_number, printable
 
 RUNS_A_PAGE = 500  # runs are read without configuration and summary, so they are small
@@ -127,6 +128,6 @@ def _print(rows: list[dict[str, Any]]) -> None:
         best = "" if row["best"] is None else f"{row['best']:.5g}"
         created = str(row["created_at"])[:16].replace("T", " ")
         runs = f"{row['runs']}{expected}" + (f": {states}" if states else "")
-        state = row["state"].lower() + (f"; {row['problem']}" if row["problem"] else "")
+        state = state_word(row["state"]) + (f"; {row['problem']}" if row["problem"] else "")
         table.add_row(row["path"], row["name"], state, runs, best, created)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)

@@ -16,7 +16,8 @@ from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
-from amc_sweeps.number_formats import counted, duration
+from amc_sweeps.number_formats import counted, duration, listed
+from amc_sweeps.runs.run_states import state_word
 
 MOST_LINES = 8  # of a list of agents or hosts
 
@@ -119,14 +120,14 @@ def _watch_on_terminal(statuses: Iterator[Status]) -> None:
 def as_line(status: Status) -> str:
     """Return in one line what changes while a sweep runs, for a log."""
     best = "nothing logged" if status.best is None else f"best {status.best.peak_text}"
-    agents = f"{counted(status.agents_alive, 'agent')} alive"
-    return f"{status.state.lower()}: {_runs(status)}; {best}; {agents}; {_time_left(status)}"
+    agents = "" if status.is_over else f"{counted(status.agents_alive, 'agent')} alive; "
+    return f"{state_word(status.state)}: {_runs(status)}; {best}; {agents}{_time_left(status)}"
 
 
 def as_lines(status: Status) -> list[str]:
     """Return the status in lines for a person."""
     goal = f", {status.goal} {status.metric}" if status.metric else ", no metric"
-    lines = [f"{status.name} ({status.path}): {status.state.lower()}{goal}"]
+    lines = [f"{status.name} ({status.path}): {state_word(status.state)}{goal}"]
     if status.url:
         lines.append(f"  {status.url}")
     if status.problem:
@@ -144,7 +145,8 @@ def as_lines(status: Status) -> list[str]:
     failures = [
         f"{host.host}: {host.failed} of {host.ended} ended runs ({_counts(host.causes)})" for host in status.failures
     ]
-    lines += _block("Failures", failures or ["none"])
+    others = f" ({_counts(status.other_ends)} not counted)" if status.other_ends else ""
+    lines += _block("Failures", failures or [f"none{others}"])
     saved = "" if status.epochs_saved is None else f", about {status.epochs_saved:,} saved by Hyperband"
     lines.append(f"Epochs    {status.epochs_spent:,} spent{saved}")
     reason = f": {status.time_left.because}" if status.time_left.seconds else ""
@@ -167,8 +169,13 @@ def _changes(status: Status) -> list[str]:
 
 
 def _best(status: Status) -> str:
+    if status.metric is None:
+        return "no metric to rank by"
     if status.best is None:
-        return "no metric to rank by" if status.metric is None else f"no run has logged {status.metric} yet"
+        if not status.by_cause:
+            return f"no run has logged {status.metric} yet"
+        names = listed([repr(name) for name in status.logged_metrics]) or "nothing"
+        return f"no run has logged {status.metric!r}, which the sweep's file names; logged: {names}"
     epoch = "" if status.best.peak_epoch is None else f" at epoch {status.best.peak_epoch:g}"
     cause = status.best.cause.replace("_", " ")
     return f"{status.best.peak_text} peak{epoch} of {status.best.name} ({status.best.run_id}), {cause}"
@@ -177,6 +184,8 @@ def _best(status: Status) -> str:
 def _agents(status: Status) -> list[str]:
     if not status.agents:
         return ["Agents    none yet"]
+    if status.is_over:
+        return [f"Agents    {len(status.agents)}; they end by themselves: the sweep is over"]
     silent_agents = len(status.agents) - status.agents_alive
     lines = [f"Agents    {status.agents_alive} alive, {silent_agents} silent (ended or lost)"]
     lines += [f"            {_agent(agent)}" for agent in status.agents[:MOST_LINES]]

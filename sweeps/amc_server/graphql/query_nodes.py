@@ -330,7 +330,7 @@ class AgentNode:
         self.name = agent.name
         self.host = agent.host
         self.created_at = iso_time(agent.created_at)
-        self.heartbeat_at = iso_time(agent.heartbeat_at)
+        self.heartbeat_at = iso_time(agent.heartbeat_at or agent.created_at)  # registering is a sign of life
 
     def state(self) -> str:
         return "RUNNING" if self._context.agent_is_alive(self._agent.pk) else "FINISHED"

@@ -44,3 +44,12 @@ class SweepState(StrEnum):
     def hands_out_runs(self) -> bool:
         """Whether an agent that asks may get a run."""
         return self in {SweepState.PENDING, SweepState.RUNNING}
+
+
+def state_word(state: str) -> str:
+    """Write a sweep's state for people, spelt as the states and causes of runs are.
+
+    >>> state_word("CANCELED"), state_word("RUNNING")
+    ('cancelled', 'running')
+    """
+    return "cancelled" if state.upper() == SweepState.CANCELED else state.lower()

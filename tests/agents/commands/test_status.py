@@ -194,7 +194,7 @@ def test_watching_in_a_log_prints_only_changes_and_ends_with_the_sweep(capsys: p
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "running: 1 of 8: 1 finished; best 50.00%; 1 agent alive; about" in lines[0]
-    assert "finished: 1 of 8: 1 finished; best 50.00%; 1 agent alive; nothing: the sweep is over" in lines[1]
+    assert "finished: 1 of 8: 1 finished; best 50.00%; nothing: the sweep is over" in lines[1]
 
 
 def test_watching_ends_at_ctrl_c_with_130_without_waiting_for_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +216,32 @@ def test_watching_ends_at_ctrl_c_with_130_without_waiting_for_requests(monkeypat
 )
 def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_agents_of_a_sweep_that_is_over_are_not_called_alive() -> None:
+    lines = command.as_lines(_status(completed("one", [0.5]), state="FINISHED"))
+    assert "Agents    2; they end by themselves: the sweep is over" in lines
+
+
+def test_a_cancelled_sweep_is_spelt_as_its_runs_are() -> None:
+    assert (
+        command.as_lines(_status(completed("one", [0.5]), state="CANCELED"))[0].split(": ")[1].startswith("cancelled")
+    )
+
+
+def test_a_misspelt_metric_is_answered_with_what_is_logged() -> None:
+    record = sweep(run("a", [], state="finished", summary={"loss": 1.0, "val/combined_acc ": 0.5, "_step": 3}))
+    status = summarise("local/amc/s", rank_runs(record), (), expected=None)
+    best = next(line for line in command.as_lines(status) if line.startswith("Best"))
+    assert best.startswith("Best      no run has logged 'val/combined_acc', which the sweep's file names; logged: ")
+    assert best.endswith("'val/combined_acc ', 'loss'")
+    assert status.to_mapping()["logged_metrics"] == ["val/combined_acc ", "loss"]
+    alive = run("a", [], state="running", heartbeat_at=START + timedelta(hours=1))
+    started = summarise("local/amc/s", rank_runs(sweep(alive)), (), expected=None)
+    assert "Best      no run has logged val/combined_acc yet" in command.as_lines(started)
+
+
+def test_failed_runs_that_are_no_failures_are_named() -> None:
+    stopped = run("a", [0.5], state="failed", exit_code=130, summary={"end_reason": "interrupted"})
+    status = summarise("local/amc/s", rank_runs(sweep(stopped)), (), expected=None)
+    assert "Failures  none (1 interrupted not counted)" in command.as_lines(status)
