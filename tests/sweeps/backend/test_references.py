@@ -38,6 +38,14 @@ def test_the_page_of_a_run_is_read_like_that_of_a_sweep(page: str) -> None:
         parse_reference(page)
 
 
+@pytest.mark.parametrize("prefix", ["", "wandb/"])
+def test_a_server_under_a_path_has_pages_of_runs_and_sweeps(prefix: str) -> None:
+    for word, kind in (("runs", "run"), ("sweeps", "sweep")):
+        found = parse_reference(f"https://wandb.example.org/{prefix}me/amc/{word}/x1", ("run", "sweep"))
+        assert (found.id, found.project, found.entity, found.kinds) == ("x1", "amc", "me", (kind,))
+        assert found.base_url == "https://wandb.example.org"
+
+
 @pytest.mark.parametrize("text", ["", "a/b/c/d", "https://wandb.ai/me/amc/reports/x", "me//x", "$(rm)"])
 def test_a_text_that_names_no_sweep_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(BackendError, match="ENTITY/PROJECT/ID"):
