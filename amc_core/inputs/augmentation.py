@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-N_DRAWS = 4  # a frame: phase, carrier, start, mirror
-LARGEST_OFFSET = 1e-4  # of the carrier, cycles a sample: a tenth of a turn over a frame
+N_DRAWS = 4  # per frame: phase, carrier, start, mirror
+LARGEST_OFFSET = 1e-4  # of the carrier, cycles per sample: a tenth of a turn over a frame
 _ONE_SIDED = frozenset({"AM-SSB-WC", "AM-SSB-SC"})  # their mirrored spectrum is that of the other sideband
 _STREAM = 1  # sets these random numbers apart from those that shuffle the epoch
 
