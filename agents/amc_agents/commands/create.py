@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, 
 from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
 from amc_sweeps.grammar.sweep_config import MOST_SEED
 from amc_sweeps.number_formats import counted
-from amc_sweeps.runs.export_file import yaml_text
+from amc_sweeps.runs.export_file import is_export, yaml_text
 
 DEFAULT_PROJECT = "amc-sweeps"
+_LONGEST_BEGINNING = 4096  # bytes; an export says what it is in its first line
 
 # The wandb client's own mutation, with the two inputs that only an embedded server has.
 _CREATE = """
@@ -113,6 +115,13 @@ def create_command(
 def read_sweep_file(file: Path) -> str:
     """Return the text of a sweep file, or refuse one that cannot be read."""
     try:
+        with file.open("rb") as opened:
+            beginning = opened.read(_LONGEST_BEGINNING).decode(errors="replace")
+        if is_export(beginning):
+            raise Refusal(
+                f"{file}: is an export of sweeps and their runs, and not a sweep file; to have them on a server, write "
+                f"amc-sweep import {shlex.quote(str(file))}"
+            )
         return read_file(file, MOST_SWEEP_BYTES)
     except (OSError, TextError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -99,7 +99,7 @@ def metric_problems(sweep: FlatSweep) -> Iterator[str]:
         yield f"metric.name: {name} is logged once, after the last epoch, so a search cannot use it{hint}"
     else:
         matches = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
-        hint = f"; did you mean {matches[0]}?" if matches else ""
+        hint = f"; did you mean {matches[0]}?" if matches else "; write name: val/combined_acc"
         names = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
         yield f"metric.name: no trial logs {name!r}; logged every epoch: {names}{hint}"
 

@@ -21,6 +21,8 @@ _LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
 _NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s", "gap/combined_acc")
 
+_SUMMARIES = ("max", "min", "mean", "best", "last", "first")  # what define_metric(summary=...) computes
+
 # field -> (another field, values of that field with which the first one has no effect)
 _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "snr_loss_alpha": ("snr_loss", ("cross_entropy", "ordinal", "smooth_l1", "l1")),
@@ -56,6 +58,18 @@ def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
         )
 
 
+def summary_metric_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find a metric of another program whose name says that ``define_metric`` computes it for the summary."""
+    name = sweep.config.metric.name if sweep.config.metric is not None else ""
+    base, dot, kind = name.rpartition(".")
+    if base and dot and kind in _SUMMARIES:
+        yield (
+            f"metric.name: {name} looks like a value that define_metric keeps in the summary only; no run has a curve "
+            f"of it, so bayes and Hyperband of W&B's servers see nothing; write name: {base}, or log it in every epoch "
+            f'under a name without a dot, such as wandb.log({{"{kind}_{base}": ...}})'
+        )
+
+
 def size_warnings(sweep: FlatSweep) -> Iterator[str]:
     config, count = sweep.config, sweep.configurations
     if config.run_cap is None and "run_cap" not in config.raw:
@@ -66,8 +80,13 @@ def size_warnings(sweep: FlatSweep) -> Iterator[str]:
         effect = "ends after them" if config.method == "grid" else "may run some of them again"
         available = counted(count, "configuration")
         yield f"run_cap: {counted(config.run_cap, 'run')}, but only {available}; {config.method} {effect}"
-    if config.parameters and count == 1 and config.method != "grid":
-        yield f"parameters: there is only one configuration; {config.method} has nothing to search"
+    if config.parameters and count == 1:
+        again = "" if config.method == "grid" else f", and {config.method} repeats it until the sweep is stopped"
+        yield (
+            f"parameters: there is only one configuration{again}, so there is nothing to search; give a parameter "
+            "several values, such as max_lr: {values: [0.0005, 0.002]}; to repeat one configuration, write method: "
+            "grid and seed: {values: [0, 1, 2]}"
+        )
 
 
 def choice_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -224,4 +243,8 @@ TRIAL_WARNINGS: tuple[Check, ...] = (
     unbounded_warnings,
     band_warnings,
 )
-OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (other_program_warnings, other_command_warnings)
+OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (
+    other_program_warnings,
+    other_command_warnings,
+    summary_metric_warnings,
+)

@@ -10,7 +10,7 @@ from typing import Any
 
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS, EXPONENT_OF_E, Range, range_problem
 from amc_sweeps.grammar.problems import Problems
-from amc_sweeps.grammar.sweep_config import Choice, Constant, Nested, Parameter
+from amc_sweeps.grammar.sweep_config import Choice, Constant, Nested, Parameter, Path, flatten
 from amc_sweeps.values import is_64_bit, is_number, is_whole
 
 _DISCRETE = ("constant", "categorical", "categorical_w_probabilities")
@@ -39,6 +39,22 @@ def parse_parameters(section: Any, problems: Problems, path: str = "parameters")
         if parameter is not None:
             parameters[str(name)] = parameter
     return parameters
+
+
+def name_problems(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Return a problem for each name that is given twice: flat, as ``a.b``, and nested, as ``b`` in ``a``."""
+    paths: dict[str, Path] = {}
+    problems = []
+    for path, _ in flatten(parameters):
+        name = ".".join(path)
+        first = paths.setdefault(name, path)
+        if first != path:
+            keep, leave = sorted((".parameters.".join(way) for way in (path, first)), key=len, reverse=True)
+            problems.append(
+                f"parameters.{name}: given twice, as parameters.{leave} and as parameters.{keep}; W&B has one name for "
+                f"both; leave out parameters.{leave}"
+            )
+    return problems
 
 
 def _parse_parameter(path: str, spec: Any, problems: Problems) -> Parameter | None:

@@ -12,7 +12,7 @@ from typing import Any
 from amc_sweeps.grammar.configurations import space_problems
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
-from amc_sweeps.grammar.parameters import parse_parameters
+from amc_sweeps.grammar.parameters import name_problems, parse_parameters
 from amc_sweeps.grammar.problems import Problems
 from amc_sweeps.grammar.strict_yaml import read_mapping
 from amc_sweeps.grammar.sweep_config import Choice, Metric, Parameter, SweepConfig, SweepConfigError, flatten
@@ -70,6 +70,7 @@ def parse_leniently(source: str | Mapping[str, Any], *, is_new: bool = True) -> 
     config = _parse_sweep(mapping, problems)
     if is_new and not problems:
         problems.extend(_unprintable(mapping))
+        problems.extend(name_problems(config.parameters))
         problems.extend(space_problems(config))
     return config, [printable(problem) for problem in at_most(problems)]
 

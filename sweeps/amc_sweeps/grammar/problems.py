@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from amc_sweeps.grammar.other_words import what_was_meant
 from amc_sweeps.grammar.strict_yaml import number_in_text
 
 MOST_HINTS = 100  # problems with a hint; finding a hint takes a millisecond
@@ -20,16 +20,16 @@ class Problems(list[str]):
 
     def refuse(self, path: str, value: Any, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a value is not allowed; the hint names the one of ``words`` that is spelt most like it."""
-        match = self._closest(value, words)
-        hint = number_in_text(value) or (f"; did you mean {match}?" if match else "")
+        meant = self._meant(value, words)
+        hint = number_in_text(value) or (f"; {meant}" if meant else "")
         text = repr(value)
         text = text if len(text) <= 80 else f"{text[:77]}..."
         self.append(f"{path}: {text} is not allowed; allowed: {allowed}{hint}")
 
-    def _closest(self, value: Any, words: Iterable[str]) -> str | None:
+    def _meant(self, value: Any, words: Iterable[str]) -> str:
         if len(self) >= MOST_HINTS or not isinstance(value, str | int | float) or len(str(value)) > 80:
-            return None
-        return next(iter(difflib.get_close_matches(str(value), list(words), n=1)), None)
+            return ""
+        return what_was_meant(str(value), tuple(words))
 
     def refuse_key(self, section: Mapping[str, Any], path: str, allowed: str, words: Iterable[str] = ()) -> None:
         """Add that a key of a section, the last word of ``path``, has a value that is not allowed, or is missing."""
@@ -44,6 +44,5 @@ class Problems(list[str]):
         keys = tuple(keys)
         for key in section:
             if key not in keys:
-                match = self._closest(key, keys)
-                hint = f"did you mean {match}?" if match else f"known: {', '.join(keys)}"
+                hint = self._meant(key, keys) or f"known: {', '.join(keys)}"
                 self.append(f"{prefix}{str(key)[:80]}: no such key{f' of {of}' if of else ''}; {hint}")

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +50,8 @@ MOST_BYTES = 512 * 1024**2
 
 Record = Mapping[str, Any]
 
+_FIRST_KEY = re.compile(rf"""^\{{?\s*["']?format["']?\s*:\s*["']?{FORMAT}\b""", re.MULTILINE)
+
 
 class ExportFileError(ValueError):
     """The text is not a valid export; ``problems`` lists every violation."""
@@ -65,6 +68,11 @@ class Export:
     project: str
     sweeps: tuple[Record, ...]
     runs: tuple[Record, ...]
+
+
+def is_export(beginning: str) -> bool:
+    """Return whether a text that begins like this is an export file; the rest of it may be damaged."""
+    return _FIRST_KEY.search(beginning) is not None
 
 
 def _is_id(value: Any) -> bool:
