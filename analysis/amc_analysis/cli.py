@@ -24,7 +24,7 @@ from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparis
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_analysis.statements.statement import FORMS, StatementError, read_statement
 from amc_core.files import write_whole
-from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse
+from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse, say
 
 if TYPE_CHECKING:
     from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -193,7 +193,7 @@ def main(
                 problems.append(click.ClickException(f"{name} could not be written: {error.strerror}"))
     # The files come first: the reader of standard output may close it at any time, as "head" does.
     for name in written:
-        click.echo(f"wrote {name}", err=True)
+        say(f"wrote {name}")
     try:
         if text is not None:
             click.echo(text, nl=not text.endswith("\n"))

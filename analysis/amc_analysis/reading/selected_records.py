@@ -25,7 +25,7 @@ from amc_analysis.runs.confusion import FetchConfusions
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
-from amc_sweeps.backend.options import INTERRUPTED, connect, refuse
+from amc_sweeps.backend.options import INTERRUPTED, connect, refuse, say
 from amc_sweeps.bounded_texts import read_file
 from amc_sweeps.runs import export_file
 from amc_sweeps.runs.records import MetricError, SweepRecord
@@ -53,14 +53,14 @@ def read_records(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
     except (BackendError, MetricError, SweepUnreadableError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
-        click.echo("interrupted: no report was written; the runs read so far are cached", err=True)
+        say("interrupted: no report was written; the runs read so far are cached")
         os._exit(INTERRUPTED)  # a plain exit would wait for open requests, which may take minutes
     if options.save is not None:
         try:
             save(options.save, records)
         except OSError as error:
             raise click.ClickException(f"{options.save} could not be written: {error.strerror or error}") from error
-        click.echo(f"wrote {options.save}", err=True)
+        say(f"wrote {options.save}")
     return records, fetch
 
 
@@ -76,7 +76,7 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
             try:
                 cache = stack.enter_context(Cache(cache_file))
             except OSError as error:
-                click.echo(f"nothing is cached: {error}", err=True)
+                say(f"nothing is cached: {error}")
         stack.enter_context(translate_errors(backend))
         for selection in selected:
             with _progress(selection) as progress:
@@ -84,7 +84,7 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
                     server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress
                 )
             records.append(record)
-    return records, partial(fetch_confusions, server.files, cache_file, report=partial(click.echo, err=True))
+    return records, partial(fetch_confusions, server.files, cache_file, report=say)
 
 
 def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
@@ -100,7 +100,7 @@ def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfus
         ]
     for record in records:
         path = Selection(record.entity, record.project, record.sweep_id).path
-        click.echo(f"{path} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC", err=True)
+        say(f"{path} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC")
     return records, partial(cached_confusions, files)
 
 
@@ -122,7 +122,7 @@ def _read_file(path: Path, options: ReadingOptions) -> list[SweepRecord]:
 def _progress(selection: Selection) -> Iterator[Progress]:
     """Show the progress of reading on stderr: a bar on a terminal, else one line."""
     if not sys.stderr.isatty():
-        click.echo(f"reading {selection.path}", err=True)
+        say(f"reading {selection.path}")
         yield lambda _runs, _total: None
         return
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import select
@@ -68,6 +69,12 @@ def _is_stdout_closed() -> bool:
     return True
 
 
+def say(message: str) -> None:
+    """Print a line on standard error. The command goes on where nobody reads it any more, as after ``2>&1 | head``."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(message, err=True)
+
+
 def refuse(message: str) -> NoReturn:
     """End the command with a message and exit code 2."""
     raise Refusal(message)
@@ -128,6 +135,6 @@ def connect(choice: BackendChoice) -> Backend:
         backend = choose_backend(base_url=choice.base_url, local=choice.local, cloud=choice.cloud)
     except BackendError as error:
         raise Refusal(str(error)) from error
-    click.echo(backend.announce(), err=True)
+    say(backend.announce())
     os.environ.update(backend.environment())
     return backend

@@ -329,6 +329,10 @@ def test_a_closed_pipe_is_no_failure_and_every_file_is_written(tmp_path: Path, o
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run([*command, *options, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    assert all(path.stat().st_size for path in files.values())
+    for path in files.values():
+        path.unlink()
+    assert subprocess.run([*command, *options, *words], stdout=writer, stderr=writer, check=False).returncode == 0
     os.close(writer)
     assert (ended.returncode, "Traceback" in ended.stderr, "Exception" in ended.stderr) == (0, False, False)
     assert all(path.stat().st_size for path in files.values())
