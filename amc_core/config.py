@@ -206,6 +206,13 @@ class TrialConfig:
         "training frames that renew batch norm's statistics before each validation; 0: they lag behind the weights",
         minimum=0,
     )
+    ema_decay: float = _field(
+        0.0,
+        "share of the averaged weights that an optimiser step keeps, such as 0.999; validation, checkpoints and test "
+        "use the average; 0: no average",
+        minimum=0,
+        maximum=0.99999,
+    )
 
     # curriculum
     curriculum: bool = _field(False, "let SNR levels join from the highest downwards")
@@ -364,6 +371,11 @@ def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
         problems.append(f"micro_batch_size: {config.micro_batch_size} exceeds batch_size = {config.batch_size}")
     if config.batch_norm_frames == 1:
         problems.append("batch_norm_frames: 1 frame has no variance; use 2 or more, or 0 to turn the renewal off")
+    if config.ema_decay and not config.batch_norm_frames:
+        problems.append(
+            f"batch_norm_frames: 0 leaves the averaged weights of ema_decay = {config.ema_decay:g} without statistics "
+            f"of their own; use {FIELDS['batch_norm_frames'].default}"
+        )
     if config.snr_layer == "regression" and config.snr_loss not in REGRESSION_LOSSES:
         allowed = ", ".join(sorted(REGRESSION_LOSSES))
         problems.append(

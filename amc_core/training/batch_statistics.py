@@ -28,13 +28,12 @@ class Moments:
         self.sum_of_squares = torch.zeros_like(self.sum)  # (C,)
 
     def add(self, input_BCX: Tensor) -> None:
-        """Count one batch."""
+        """Count the batch from which the layer has just computed its running statistics, with a momentum of 1."""
         n_values = input_BCX.numel() // input_BCX.shape[1]
-        dims = [dim for dim in range(input_BCX.ndim) if dim != 1]
-        variance_C, mean_C = (part.double() for part in torch.var_mean(input_BCX.float(), dims, correction=0))
+        mean_C, variance_C = (part.double() for part in _statistics(self.layer))
         self.n_values += n_values
         self.sum += n_values * mean_C
-        self.sum_of_squares += n_values * (variance_C + mean_C**2)
+        self.sum_of_squares += (n_values - 1) * variance_C + n_values * mean_C**2
 
 
 def keeps_statistics(model: nn.Module) -> bool:
@@ -54,9 +53,13 @@ def measured_moments(model: nn.Module) -> Iterator[list[Moments]]:
     with contextlib.ExitStack() as on_exit:
         on_exit.callback(model.eval)
         for part in moments:
-            part.layer.training, part.layer.track_running_stats = True, False
-            on_exit.callback(setattr, part.layer, "track_running_stats", True)
-            hook = part.layer.register_forward_pre_hook(lambda _, inputs, part=part: part.add(inputs[0]))
+            layer = part.layer
+            for name in ("running_mean", "running_var", "num_batches_tracked", "momentum"):
+                on_exit.callback(setattr, layer, name, getattr(layer, name))
+            for name, buffer in list(layer.named_buffers(recurse=False)):
+                setattr(layer, name, buffer.clone())
+            layer.training, layer.momentum = True, 1.0
+            hook = layer.register_forward_hook(lambda _, inputs, __, part=part: part.add(inputs[0]))
             on_exit.callback(hook.remove)
         yield moments
 

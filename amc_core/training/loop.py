@@ -187,9 +187,10 @@ def _validate(
     Batch norm's statistics are renewed first, on the first training frames of the epoch's random order.
     """
     sample_M = positions_M[: state.context.config.batch_norm_frames]
-    if reason := renew_batch_statistics(state, sample_M, should_stop=should_stop):
-        return reason
-    return evaluate(state, state.context.split.val, should_stop=should_stop)
+    with state.validated_weights():
+        if reason := renew_batch_statistics(state, sample_M, should_stop=should_stop):
+            return reason
+        return evaluate(state, state.context.split.val, should_stop=should_stop)
 
 
 def _require_finite_validation(state: TrainingState, validation: Evaluation) -> None:

@@ -53,8 +53,8 @@ def micro_batch_frames(
 ) -> int:
     """Return the frames of a forward pass: the configuration's number, or, for ``auto``, what fits into the GPU.
 
-    For ``auto`` it tries a forward and a backward pass beside the two moments of AdamW, and requires a tenth more
-    memory than they took. Weights, running means and random numbers stay as they were.
+    For ``auto`` it tries a forward and a backward pass beside the two moments of AdamW and the averaged weights, and
+    requires a tenth more memory than they took. Weights, running means and random numbers stay as they were.
 
     Raises:
         ConfigError: only one frame fits, and batch norm needs more.
@@ -70,7 +70,8 @@ def micro_batch_frames(
     def attempt(size: int) -> None:
         bytes_before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        moments = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(2)]
+        n_copies = 3 if config.ema_decay else 2
+        copies = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(n_copies)]
         try:
             with precision.autocast():
                 output = forward(laid_out(input_1X.expand(size, *input_1X.shape[1:]).contiguous()))
@@ -82,7 +83,7 @@ def micro_batch_frames(
             raise
         finally:
             model.zero_grad(set_to_none=True)
-            moments.clear()
+            copies.clear()
         del output
         if size > 1:  # one frame cannot be halved
             torch.cuda.empty_cache()

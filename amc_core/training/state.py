@@ -21,6 +21,7 @@ from amc_core.data.splits import Split
 from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
 from amc_core.modulations import CLASSES
+from amc_core.training.averaged_weights import AveragedWeights
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import Lineage, SplitFacts
 from amc_core.training.losses import MultiTaskLoss
@@ -163,6 +164,7 @@ class TrainingState:
     Attributes:
         progress: complete epochs, and the best ones.
         tally: counts of the epoch that is being trained.
+        average: of the weights, which validation, checkpoints and test use; None where ``ema_decay`` is 0.
         metrics: those of the last complete epoch; empty before the first one.
     """
 
@@ -171,6 +173,8 @@ class TrainingState:
         self.optimiser = _adamw(context)
         self.precision = Precision(context.config, context.device)
         self.progress = Progress()
+        decay = context.config.ema_decay
+        self.average = AveragedWeights(context.model, decay) if decay else None
         self.metrics: dict[str, float] = {}
         self.start_counting()
 
@@ -186,9 +190,11 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Return the fields of a ``Checkpoint``, except the name of the run.
 
+        ``model`` has the weights that are validated: with ``ema_decay`` the average. Then ``training`` has those that
+        are trained. Both share batch norm's statistics, which are the average's, because training reads none.
         ``standing`` and ``pass`` are the names that checkpoints of format 3 have for progress and tally.
         """
-        context = self.context
+        context, average = self.context, self.average
         return {
             "config": context.config.to_mapping(),
             "split_fingerprint": context.split_facts.split_fingerprint,
@@ -196,7 +202,7 @@ class TrainingState:
             "epoch": self.progress.epoch,
             "steps_done": self.tally.steps_done,
             "metrics": self.metrics,
-            "model": context.model.state_dict(),
+            "model": {**context.model.state_dict(), **(average.state_dict() if average else {})},
             "criterion": context.criterion.state_dict(),
             "training": {
                 "optimiser": self.optimiser.state_dict(),
@@ -206,6 +212,7 @@ class TrainingState:
                 "bad_frames": self.bad_frames.state_dict(),
                 "random": _random_state(context.device),
                 "micro_batch_frames": context.micro_batch_frames,
+                **({"weights": context.model.state_dict(), "updates": average.updates} if average else {}),
             },
         }
 
@@ -213,6 +220,9 @@ class TrainingState:
         """Continue where ``state_dict`` was taken, on this device."""
         context, training = self.context, state["training"]
         context.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average = AveragedWeights(context.model, context.config.ema_decay, updates=training["updates"])
+            context.model.load_state_dict(training["weights"])
         context.criterion.load_state_dict(state["criterion"])
         self.metrics = dict(state["metrics"])
         self.optimiser.load_state_dict(training["optimiser"])
@@ -223,6 +233,10 @@ class TrainingState:
         torch.set_rng_state(training["random"]["cpu"])
         if context.device.type == "cuda" and training["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(training["random"]["cuda"], context.device)
+
+    def validated_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Put the weights that are validated into the model, and those that are trained back at the end."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_model()
 
     def require_finite(self) -> None:
         """Refuse a state that must not be saved.

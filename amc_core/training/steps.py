@@ -165,6 +165,8 @@ def _step_optimiser(state: TrainingState) -> None:
         nn.utils.clip_grad_norm_(state.context.model.parameters(), largest_norm)
     scaler.step(state.optimiser)
     scaler.update()
+    if state.average is not None:
+        state.average.update()
 
 
 def _require_finite_loss(state: TrainingState, steps_checked: int, step: int, n_steps: int) -> None:

@@ -78,8 +78,8 @@ def test_no_trace_is_left_but_the_statistics_and_these_do_not_depend_on_the_form
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), random_before)
     assert all(torch.equal(weight, weights_before[name]) for name, weight in model.named_parameters())
-    assert not any(module.training or module._forward_pre_hooks for module in model.modules())
-    assert model[1].track_running_stats is model[5].track_running_stats is True
+    assert not any(module.training or module._forward_hooks for module in model.modules())
+    assert model[1].momentum == model[5].momentum == 0.1
     assert model[1].num_batches_tracked == 0
 
 
@@ -88,8 +88,8 @@ def test_an_error_inside_leaves_the_statistics_and_the_layers_as_they_were() -> 
     with pytest.raises(RuntimeError, match="channels"):
         renewed(model, [torch.randn(8, 2, 9, 9), torch.randn(8, 5, 9, 9)])
     assert torch.equal(model[1].running_mean, torch.zeros(4))  # type: ignore[arg-type]
-    assert model[1].track_running_stats is True
-    assert not model[1]._forward_pre_hooks
+    assert model[1].momentum == 0.1
+    assert not model[1]._forward_hooks
 
 
 @contextmanager
@@ -129,9 +129,12 @@ def test_training_is_the_same_to_the_last_bit_with_and_without_it(data: Path, tm
         assert "val/loss" not in same
 
 
-def test_a_checkpoint_has_the_statistics_of_its_validation(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_a_checkpoint_has_the_weights_and_statistics_of_its_validation(
+    data: Path, tmp_path: Path, ema_decay: float
+) -> None:
     record = Memory()
-    config = tiny_trial(data, model_type="amc_convnet", epochs=3, max_lr=0.01)
+    config = tiny_trial(data, model_type="amc_convnet", epochs=3, max_lr=0.01, ema_decay=ema_decay)
     result = train(config, run_dir=tmp_path, record=record)
     with state_with(config, tmp_path / "best.pt") as state:
         for part, expected in (("val", record.history[(result.best_epoch or 0) - 1]), ("test", result.test or {})):

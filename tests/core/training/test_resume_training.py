@@ -64,7 +64,14 @@ EVERYTHING: dict[str, Any] = {
             5 + 4,
         ),  # inside the second epoch; the first has 136 frames: 2 steps
         ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED + 4),  # before its validation
-        ({"lr_schedule": "triangular2", "curriculum": False}, 2 * ASKED + 3),  # while batch norm is renewed for it
+        (
+            {"lr_schedule": "triangular2", "curriculum": False, "ema_decay": 0.9},
+            2 * ASKED + 2,
+        ),  # inside the second epoch
+        (
+            {"lr_schedule": "triangular2", "curriculum": False, "ema_decay": 0.9},
+            2 * ASKED + 3,
+        ),  # while batch norm is renewed for it
     ],
 )
 def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
@@ -89,6 +96,8 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
         assert expected.epoch == actual.epoch
         assert expected.model.keys() == actual.model.keys()
         assert all(torch.equal(expected.model[key], actual.model[key]) for key in expected.model)
+        trained, trained_too = (checkpoint.training.get("weights", {}) for checkpoint in (expected, actual))
+        assert all(torch.equal(trained[key], trained_too[key]) for key in trained)
         for expected_state, actual_state in zip(
             expected.training["optimiser"]["state"].values(),
             actual.training["optimiser"]["state"].values(),
