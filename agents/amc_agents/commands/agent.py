@@ -28,6 +28,7 @@ from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
 from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.run_states import SweepState
 
 LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials have ended
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -164,7 +165,9 @@ def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
         raise Refusal(f"{target.backend.base_url} has no sweep {target.path}")
     click.echo(f"Sweep {target.path}: {facts['state'].lower()}", err=True)
     metric = _metric(facts)
-    return target.path, Watcher(reader, metric.get("name"), minimise=metric.get("goal", "minimize") == "minimize")
+    watcher = Watcher(reader, metric.get("name"), minimise=metric.get("goal", "minimize") == "minimize")
+    watcher.is_paused = facts["state"] == SweepState.PAUSED
+    return target.path, watcher
 
 
 def _metric(sweep: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ def _row(slot: AgentSlot, ended: Sequence[EndedTrial], reading: Reading | None, 
         total_bytes=reading.total_bytes if reading else None,
         utilisation=reading.utilisation if reading else None,
         run=printable(run),
-        doing=printable(_doing(slot, now_s)),
+        doing=printable(_doing(slot, now_s, is_paused=watcher.is_paused)),
         epoch=record.epoch,
         peak=record.peak,
         done=sum(not trial.is_failure for trial in on_device),
@@ -116,11 +116,11 @@ def _row(slot: AgentSlot, ended: Sequence[EndedTrial], reading: Reading | None, 
     )
 
 
-def _doing(slot: AgentSlot, now_s: float) -> str:
+def _doing(slot: AgentSlot, now_s: float, *, is_paused: bool) -> str:
     if slot.trial is not None:
         return f"for {duration(now_s - slot.trial.began_s)}"
     if slot.is_idle:
-        return "waits for a trial"
+        return "the sweep is paused" if is_paused else "waits for a trial"
     if slot.start_at_s is not None and slot.start_at_s > now_s:
         return f"agent starts in {duration(slot.start_at_s - now_s)}"
     return slot.note

@@ -80,6 +80,7 @@ class Fleet:
         self._signals_handled = 0
         self._kill_at_s: float | None = None  # set when the fleet is ending
         self._wandb_error: str | None = None
+        self._is_paused = False
 
     def run(self) -> Outcome:
         with self._signal_handlers():
@@ -114,6 +115,7 @@ class Fleet:
         reap_inherited({slot.trial.pid for slot in self.slots if slot.trial is not None})
         self._report_after_trials()
         self._report_wandb_errors()
+        self._report_pause()
         if self._signals:
             self._end_trials(now_s)
         else:
@@ -240,7 +242,7 @@ class Fleet:
         if self._halted is not None:
             return self._halted
         if not policy.fits_deadline(self.endings.trials, now_s, self.rules.deadline_s):
-            return policy.TOO_LATE
+            return policy.TOO_LATE_PAUSED if self._watcher.is_paused else policy.TOO_LATE
         waiting = sum(other.is_idle for other in self.slots if other is not slot)
         return None if policy.has_room(self.rules.count, self._begun, waiting) else policy.COUNT_REACHED
 
@@ -284,6 +286,12 @@ class Fleet:
             text = f"W&B does not answer ({error}); agents and trials go on" if error else "W&B answers again"
             self._report("w&b", None, text)
         self._wandb_error = error
+
+    def _report_pause(self) -> None:
+        if self._watcher.is_paused != self._is_paused:
+            self._is_paused = self._watcher.is_paused
+            paused = "the sweep is paused: the devices wait for amc-sweep resume; Ctrl-C gives them back"
+            self._report("sweep", None, paused if self._is_paused else "the sweep goes on")
 
     def _report_after_trials(self) -> None:
         for future in [future for future in self._after_trials if future.done()]:

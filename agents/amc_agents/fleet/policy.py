@@ -30,7 +30,8 @@ RESTARTS = 8  # of one agent in a row without a trial between them: 15 minutes o
 SWEEP_IS_OVER = "the sweep is over"
 COUNT_REACHED = "all trials of --count have begun"
 TOO_LATE = "no trial would end in time"
-GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE)
+TOO_LATE_PAUSED = "--time-limit is over while the sweep is paused"
+GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE, TOO_LATE_PAUSED)
 
 # Exit codes of a trial that somebody ended with a signal: they say nothing about the device.
 _ENDED_FROM_OUTSIDE = {sign * code for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)

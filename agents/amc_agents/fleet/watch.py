@@ -15,6 +15,7 @@ from typing import Any
 
 from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord
 from amc_analysis.reading.wandb_private import send_query
+from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.values import as_finite
 
 POLL_EVERY_S = 15.0  # trials post every 15 s
@@ -89,7 +90,7 @@ def _peak(summary: Mapping[str, Any], metric: str | None, *, minimise: bool) -> 
 
 
 class Watcher(threading.Thread):
-    """Reads runs every 15 s and keeps the latest record of each."""
+    """Reads the sweep and runs every 15 s, and keeps the latest record of each."""
 
     def __init__(
         self, reader: SweepReader, metric: str | None, *, minimise: bool, clock: Callable[[], float] = time.monotonic
@@ -101,6 +102,7 @@ class Watcher(threading.Thread):
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._error: str | None = None  # of the last poll
+        self.is_paused = False  # the sweep, at the last poll
         self._poll_began_s: float | None = None  # None: no poll runs
 
     @property
@@ -130,20 +132,23 @@ class Watcher(threading.Thread):
         while not self._ended.is_set():
             self._wake.wait(POLL_EVERY_S)
             self._wake.clear()
-            if self._runs and not self._ended.is_set():
+            if not self._ended.is_set():
                 self.poll()
 
     def poll(self) -> None:
         """Read once; an error is kept for ``error``."""
         self._poll_began_s = self._clock()
         try:
-            records = self._reader.records(self._runs, self._metric, minimise=self._minimise)
+            sweep = self._reader.sweep()
+            runs = self._runs
+            records = self._reader.records(runs, self._metric, minimise=self._minimise) if runs else {}
         except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next poll may work
             self._error = str(error) or type(error).__name__
             return
         finally:
             self._poll_began_s = None
         self._error = None
+        self.is_paused = sweep is not None and sweep["state"] == SweepState.PAUSED
         for run, record in records.items():
             self._records[run] = _with_best(record, self.record(run).peak, minimise=self._minimise)
 

@@ -98,7 +98,18 @@ def no_trial_begins_that_would_not_end_in_time(person: Person) -> None:
     assert set(states) == {"finished"}, "a running trial continues"
 
 
+def a_paused_sweep_is_named_when_the_time_is_over(person: Person) -> None:
+    sweep = person.sweep_of(["nothing"], repeats=2)
+    assert person.fleet(sweep, "--workers", "1", "--count", "1").wait() == 0  # only a sweep that runs can be paused
+    person.wandb("sweep", "--pause", sweep)
+    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "4s")
+    assert fleet.wait() == 0, fleet.stderr
+    assert [event["text"].partition(":")[0] for event in fleet.of("sweep")] == ["the sweep is paused"]
+    assert "--time-limit is over while the sweep is paused" in fleet.of("done")[0]["text"]
+
+
 STORIES = (
+    a_paused_sweep_is_named_when_the_time_is_over,
     count_limits_the_trials_and_an_unknown_sweep_is_refused,
     max_failures_ends_the_fleet_with_the_reason,
     the_first_ctrl_c_asks_trials_to_end_and_the_second_kills_them,

@@ -20,6 +20,7 @@ class Cloud:
         self.summaries: dict[str, Any] = {}
         self.asked: list[str] = []
         self.away = False
+        self.state = "RUNNING"  # of the sweep
         self.before_answering: Callable[[], None] = lambda: None
         self._own_fields = own_fields
         self._service_api = SimpleNamespace(execute_graphql=self._execute)
@@ -32,7 +33,7 @@ class Cloud:
         if "shouldStop" in document and not self._own_fields:
             raise ValueError('Cannot query field "shouldStop" on type "Run"')
         if "sweep(" in document:
-            return {"project": {"sweep": {"state": "RUNNING", "config": "metric: {name: loss}"}}}
+            return {"project": {"sweep": {"state": self.state, "config": "metric: {name: loss}"}}}
         runs = json.loads(variables["filters"])["name"]["$in"]
         edges = [
             {"node": {"name": run, "state": "running", "summaryMetrics": json.dumps(self.summaries[run])}}
@@ -93,6 +94,7 @@ def test_a_server_that_does_not_answer_is_an_error_before_the_client_gives_up() 
     watcher.follow(["r1"])
 
     def wait() -> None:
+        cloud.before_answering = lambda: None
         for now[0] in (9.0, 11.0):
             seen.append(watcher.error)
 
@@ -100,3 +102,13 @@ def test_a_server_that_does_not_answer_is_an_error_before_the_client_gives_up() 
     watcher.poll()
     assert seen == [None, "no answer for 10 s"]
     assert watcher.error is None
+
+
+def test_a_pause_is_seen_while_no_trial_runs() -> None:
+    cloud = Cloud()
+    watcher = Watcher(SweepReader(cloud, "e/p/s"), "loss", minimise=True)
+    seen = []
+    for cloud.state in ("RUNNING", "PAUSED", "RUNNING"):
+        watcher.poll()
+        seen.append(watcher.is_paused)
+    assert seen == [False, True, False]
