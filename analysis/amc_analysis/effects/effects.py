@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from amc_analysis.effects.permutation import dependence, explained, permutation_test, shuffles
-from amc_analysis.effects.statistics import expected_best, mean_of, t_interval
+from amc_analysis.effects.permutation import dependence, explained, others_of, permutation_test, shuffles
+from amc_analysis.effects.statistics import expected_best, mean_of, normal_scores, t_interval
 from amc_analysis.results.effects import SIGNIFICANT, Effect, MatchedPairs, ValueOutcome
 from amc_analysis.runs.outcomes import Outcomes
 from amc_analysis.runs.parameters import Floats, Parameter
@@ -77,7 +77,9 @@ def _tests(
     if not parameters:
         return []
     order_BN = shuffles(outcomes.n, permutations, rng)
-    readings = (_fill_with_mean(outcomes.rank_score), _fill_with_mean(outcomes.failed))
+    score_N, has_value_N = np.full(outcomes.n, np.nan), np.isfinite(outcomes.rank_score)
+    score_N[has_value_N] = normal_scores(outcomes.rank_score[has_value_N])
+    readings = (_fill_with_mean(score_N), _fill_with_mean(outcomes.failed))
     tested: list[tuple[int, int]] = []  # (parameter, reading)
     strengths: list[Floats] = []
     shares: list[float] = []
@@ -85,10 +87,14 @@ def _tests(
         if not np.ptp(reading_N):
             continue
         reading_BN = reading_N[order_BN]
+        testable = [parameter for parameter in parameters if parameter.basis.shape[1]]
+        strongest = sorted(testable, key=lambda each: -float(dependence(reading_N[None], each)[0]))
         for index, parameter in enumerate(parameters):
             if parameter.basis.shape[1]:
                 tested.append((index, reading))
-                strengths.append(dependence(reading_BN, parameter))
+                # Not of failures: few of them, in a model of many columns, give extreme values by chance.
+                others = others_of(parameter, [other for other in strongest if other is not parameter and not reading])
+                strengths.append(dependence(reading_BN, parameter, others=others))
                 shares.append(float(explained(reading_N[None], parameter.basis, parameter.has)[0]))
     p_L, corrected_L = permutation_test(strengths)
     results = {

@@ -5,12 +5,13 @@ the configurations. All tests use the same shuffles, so that tests which overlap
 are exact if nothing depends on the configuration: no distribution is assumed, and crashes and early stops stay with
 their runs.
 
-In names: N runs, B shuffles, L tests, D columns of a parameter's basis.
+In names: N runs, B shuffles, L tests, D columns of a parameter's basis, G columns of the other parameters' bases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from amc_analysis.runs.parameters import Floats, Parameter
 
 DIGITS = 10  # after these, equal shares may differ by rounding
+SAME_COLUMN = 0.1  # length that is left of a column of length 1 where other columns hold nearly all of it
 
 
 def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -27,13 +29,14 @@ def shuffles(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return drawn
 
 
-def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) -> Floats:
+def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_], given_NG: Floats | None = None) -> Floats:
     """Return, for every shuffle, the share of the variance that the parameter explains among the runs that have it.
 
     Args:
         reading_BN: shuffled readings.
         basis_ND: orthonormal columns, zero where a run lacks the parameter.
         has_N: which runs have it.
+        given_NG: orthonormal columns of other parameters, orthogonal to the basis; what they explain is left out.
     """
     among_B = ((reading_BN @ basis_ND) ** 2).sum(axis=1)
     n = int(has_N.sum())
@@ -41,8 +44,51 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_]) ->
     sum_B, square_B = rows_BN @ has_N.astype(np.float64), rows_BN**2 @ has_N.astype(np.float64)
     total_B = square_B - sum_B**2 / n
     total_B = np.broadcast_to(total_B, among_B.shape)
+    if given_NG is not None:
+        total_B = total_B - ((reading_BN @ given_NG) ** 2).sum(axis=1)
     share_B = np.divide(among_B, total_B, out=np.zeros_like(among_B), where=total_B > 1e-12)
     return np.asarray(np.round(share_B, DIGITS))
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Columns of other parameters, which a test leaves out of the readings."""
+
+    given: Floats  # (N, G) orthonormal among the runs that have the tested parameter, zero elsewhere
+    strongest: Floats  # (N, E) of the strongest one, whose interaction with the tested parameter counts as well
+
+
+def others_of(parameter: Parameter, others: Sequence[Parameter]) -> Others | None:
+    """Return the columns of as many of the other parameters, strongest first, as leave three quarters of the runs free.
+
+    None where not even the strongest one does, or where it says the same as the tested parameter.
+    """
+    has_N, most = parameter.has, int(parameter.has.sum()) / 4
+    taken = np.zeros((len(has_N), 0))
+    for other in others:
+        if taken.shape[1] + other.basis.shape[1] > most:
+            break
+        taken = np.concatenate([taken, other.basis], axis=1)
+    given_NG = _orthonormal(taken - np.where(has_N[:, None], taken[has_N].mean(axis=0), taken))
+    if not given_NG.shape[1]:
+        return None
+    strongest = others[0]
+    return Others(given_NG, strongest.basis[:, :1] if strongest.kind == "ordered" else strongest.basis)
+
+
+def _orthonormal(columns_ND: Floats) -> Floats:
+    left, sizes, _ = np.linalg.svd(columns_ND, full_matrices=False)
+    return np.asarray(left[:, sizes > SAME_COLUMN])
+
+
+def _adjusted(basis_ND: Floats, has_N: NDArray[np.bool_], others: Others) -> list[Floats]:
+    """Return the basis, and the basis with its interaction, each without what the other parameters' columns hold."""
+    products = (basis_ND[:, :, None] * others.strongest[:, None, :]).reshape(len(basis_ND), -1)
+    products = products - np.where(has_N[:, None], products[has_N].mean(axis=0), 0.0)
+    products = products / np.maximum(np.linalg.norm(products, axis=0), np.finfo(np.float64).tiny)
+    both = np.concatenate([basis_ND, products], axis=1)
+    given_NG = others.given
+    return [_orthonormal(columns - given_NG @ (given_NG.T @ columns)) for columns in (basis_ND, both)]
 
 
 def scores(shares_B: Floats, columns: int, n: int) -> Floats:
@@ -59,17 +105,22 @@ def scores(shares_B: Floats, columns: int, n: int) -> Floats:
     return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
 
 
-def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False) -> Floats:
+def dependence(
+    reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False, others: Others | None = None
+) -> Floats:
     """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
 
-    An ordered parameter is tested for a rise or fall alone, and with an optimum in the middle as well. The stronger
-    result counts, in the shuffles too, so that the p-value allows for testing twice.
+    An ordered parameter is tested for a rise or fall alone, and with an optimum in the middle as well. With the columns
+    of other parameters, the test is also made with what these explain left out, so that a strong parameter hides no
+    weaker one, and with the interaction with the strongest one. The strongest result counts, in the shuffles too, so
+    that the p-value allows for testing several times.
 
     Args:
         reading_BN: shuffled readings.
         parameter: one with a basis.
         of_each_value: also compare each value of a nominal parameter with all others. This finds one deviating value
             sooner and weakens every other test a little.
+        others: the other parameters (``others_of``).
     """
     n = int(parameter.has.sum())
     bases = [parameter.basis]
@@ -78,6 +129,11 @@ def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool 
     if of_each_value and parameter.kind == "nominal" and parameter.basis.shape[1] > 1:
         bases.extend(parameter.against_others(level) for level in range(len(parameter.levels)))
     candidates_B = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
+    if others is not None:
+        for columns in _adjusted(parameter.basis, parameter.has, others):
+            if columns.shape[1]:
+                share_B = explained(reading_BN, columns, parameter.has, others.given)
+                candidates_B.append(scores(share_B, columns.shape[1], n - others.given.shape[1]))
     return np.asarray(np.maximum.reduce(candidates_B))
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 LEAST_FOR_INTERVAL = 8
 
 
@@ -67,3 +70,11 @@ def expected_inflation(n: int) -> float:
     Source: Blom, "Statistical Estimates and Transformed Beta-Variables" (1958), approximation with alpha = 0.375.
     """
     return 0.0 if n < 2 else NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+
+
+def normal_scores(rank_score_K: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the normal quantiles of shares of beaten runs."""
+    from scipy.special import ndtri
+
+    n = len(rank_score_K)
+    return np.asarray(ndtri((rank_score_K * (n - 1) + 0.5) / n))

@@ -18,6 +18,8 @@ from amc_sweeps.grammar.sweep_config import Choice, SweepConfig, flatten
 from amc_sweeps.runs.claims import ClaimKind
 from amc_sweeps.values import is_number, look_up
 
+GRID = 30  # places along a range
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -51,6 +53,13 @@ class Axis:
         """Return the value of an ordered axis at a coordinate."""
         placed = self.low + coordinate * (self.high - self.low)
         return math.exp(placed) if self.log else placed
+
+    def levels(self) -> NDArray[np.float64]:
+        """Return the coordinates of the listed values; of a range GRID places from end to end."""
+        if self.values is None:
+            return np.linspace(0, 1, GRID)
+        places = (self.coordinate(value) for value in self.values)
+        return np.array([place for place in places if place is not None])
 
     def _placed(self, value: float) -> float | None:
         if self.log and value <= 0:

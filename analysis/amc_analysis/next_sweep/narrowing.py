@@ -1,15 +1,18 @@
 """The values of every searched parameter that the runs do not exclude.
 
-Runs are compared at one epoch (``runs.outcomes.carry_to_horizon``): a run that crashed or was stopped early counts with
-what it had reached by then. A surrogate model estimates where the optimum can be. A value is dropped if hardly any
-draw of the optimum has it and at least ``LEAST_TO_DROP`` runs had it. Failures alone exclude a value, or the end of a
-range, only where most runs fail, and clearly more than elsewhere: machines crash with any configuration.
+A parameter without a clear effect in the report is kept whole, and nothing that fewer than ``LEAST_TO_DROP`` runs had
+is dropped. Otherwise runs are compared at one epoch (``runs.outcomes.carry_to_horizon``): a run that crashed or was
+stopped early counts with what it had reached by then. A surrogate model estimates where the optimum can be. A value is
+dropped if hardly any draw of the optimum has it, and a permutation test tells its runs from those of the likeliest
+value; an end of a range, if the test tells that outcomes change between this end and the optimum. Failures alone
+exclude a value, or the end of a range, only where most runs fail, and clearly more than elsewhere: machines crash with
+any configuration.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -17,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_analysis.next_sweep.axes import Axis, axes_of, part_of_range, tried_coordinates
+from amc_analysis.next_sweep.axes import GRID, Axis, axes_of, part_of_range, tried_coordinates
 from amc_analysis.next_sweep.failures import failing_end, is_evidence, is_own_failure, value_fails
-from amc_analysis.next_sweep.surrogate import Points, Posterior, draw_optima
+from amc_analysis.next_sweep.surrogate import Points, Surrogate, clip_bad_outcomes
 from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_analysis.results.effects import Effect
 from amc_analysis.results.finding import Finding, Rule
 from amc_analysis.results.next_sweep import WHOLE, Decision, Narrowing, ValueEvidence
 from amc_analysis.runs.outcomes import CarriedOutcomes, carry_to_horizon
@@ -29,12 +33,15 @@ from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import look_up
 
+Floats = NDArray[np.float64]
+ExchangeTest = Callable[[NDArray[np.bool_]], float]
+
 LEAST_RUNS = 8  # with a value; fewer exclude nothing
-LEAST_TO_DROP = 3  # runs of a listed value; with fewer it is kept
-EXCLUDED = 0.01  # share of the draws under which a value is dropped; of a range this share on each side
-MOST_CANDIDATES = 900
+LEAST_TO_DROP = 3  # runs of a listed value or beyond an end of a range; with fewer it is kept
+EXCLUDED = 0.025  # share of the draws under which a value is dropped; of a range this share on each side
+ERROR = 0.05  # chance that a value as good as the best one is dropped
+MOST_CANDIDATES = 600
 SAME_PLACE = 1e-9  # coordinates closer than this are equal
-GRID = 30  # candidates along a range
 SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's); two runs closer than this count as equal
 SEED = 0
 
@@ -60,38 +67,49 @@ def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXC
     left_out = sum(entry.peak is not None for entry in analysed.ranked) - runs
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
     rises = {finding.subjects[0]: finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY}
+    effects = {effect.parameter: effect for effect in analysed.effects}
     along = [
-        _RunsAlongAxis(axis, entries, places[:, column], rises.get(axis.name), tried_coordinates(axis, analysed))
+        _RunsAlongAxis(
+            axis=axis,
+            entries=entries,
+            places=places[:, column],
+            rises=rises.get(axis.name),
+            effect=effects.get(axis.name),
+            tried=tried_coordinates(axis, analysed),
+        )
         for column, axis in enumerate(axes)
     ]
     if runs < LEAST_RUNS or not varied:
         return Narrowing(tuple(map(_keep_whole, along)), runs, left_out)
     curves = [_curve(entry) for entry in entries if entry.peak is not None]
     outcomes = carry_to_horizon(curves, maximise=analysed.metric.goal == "maximize")
+    values, variances = clip_bad_outcomes(outcomes.values, outcomes.variances)
     ran, searched = places[valued][:, varied], [axes[column] for column in varied]
     candidates = _candidates(searched, ran)
-    posterior = draw_optima(
-        _points(searched, ran), outcomes.values, outcomes.variances, _points(searched, candidates), seed=SEED
-    )
+    surrogate = Surrogate(_points(searched, ran), values, variances)
+    optima = candidates[surrogate.draw_optima(_points(searched, candidates), seed=SEED)]
     decisions = []
     for column, runs_along in enumerate(along):
         if column in varied:
-            optimum = candidates[posterior.optimum, varied.index(column)]
-            decide = _decide_range if runs_along.axis.values is None else _decide_listed
-            decisions.append(decide(runs_along, optimum, excluded))
+            place = varied.index(column)
+            optimum, exchange_p = optima[:, place], _exchange(surrogate, place, valued)
         elif runs_along.axis.values is not None:
-            # All runs with a value had the same one; failures may exclude others.
-            decisions.append(_decide_listed(runs_along, np.array([runs_along.leader]), excluded))
+            # All runs with a value had this one; failures may exclude others.
+            optimum, exchange_p = np.array([runs_along.leader]), lambda _among: 1.0
         else:
             decisions.append(_keep_whole(runs_along))
+            continue
+        decide = _decide_range if runs_along.axis.values is None else _decide_listed
+        decision = decide(runs_along, optimum, exchange_p, excluded)
+        decisions.append(replace(decision, is_clear=runs_along.may_matter or runs_along.may_fail))
     return Narrowing(
         decisions=tuple(decisions),
         runs=runs,
         left_out=left_out,
         horizon=outcomes.horizon,
         carried=outcomes.carried,
-        noise_sd=posterior.noise_sd,
-        equals=_equals(outcomes, posterior),
+        noise_sd=surrogate.noise_sd,
+        equals=_equals(outcomes, surrogate.noise_sd),
     )
 
 
@@ -101,8 +119,9 @@ class _RunsAlongAxis:
 
     axis: Axis
     entries: Sequence[RankedRun]
-    places: NDArray[np.float64]  # (N,)
+    places: Floats  # (N,)
     rises: Finding | None  # BEST_AT_BOUNDARY
+    effect: Effect | None  # as the report has it; None: not tested
     tried: NDArray[np.float64]  # (M,) coordinates of all runs, those left out and those claimed included
 
     @property
@@ -115,6 +134,16 @@ class _RunsAlongAxis:
     def leader(self) -> float:
         """The coordinate of the run with the best peak."""
         return float(self.places[0])
+
+    @property
+    def may_matter(self) -> bool:
+        """Whether performance may depend on the parameter, as far as the report tells."""
+        return self.effect is None or self.effect.is_clear
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether failing may depend on the parameter, as far as the report tells."""
+        return self.effect is None or self.effect.is_clear_for_failures
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -131,14 +160,20 @@ class _RunsAlongAxis:
         inside = (self.places >= low - SAME_PLACE) & (self.places <= high + SAME_PLACE)
         entries = (entry for entry, is_inside in zip(self.entries, inside, strict=True) if is_inside)
         peaks = [entry.peak for entry in entries if entry.peak is not None]
+        has_peak = np.array([entry.peak is not None for entry in self.entries], dtype=bool)
         return ValueEvidence(
             label=label,
-            n=len(peaks),
+            n=int((inside & (has_peak | self.judged)).sum()),
             best=peaks[0] if peaks else None,
             share=share,
             failures=int((inside & self.failed).sum()),
             ended=int((inside & self.judged).sum()),
         )
+
+
+def _exchange(surrogate: Surrogate, column: int, valued: NDArray[np.bool_]) -> ExchangeTest:
+    """Return the permutation test of one parameter: from a mask over all runs to p."""
+    return lambda among: surrogate.exchange_p(column, among[valued], seed=SEED)
 
 
 def _coordinates(entry: RankedRun, axes: Sequence[Axis]) -> list[float] | None:
@@ -155,15 +190,13 @@ def _curve(entry: RankedRun) -> list[float]:
     return curve if curve and epochs <= len(entry.run.points) else [entry.peak] * max(epochs, 1)
 
 
-def _points(axes: Sequence[Axis], places: NDArray[np.float64]) -> Points:
-    ordered = [column for column, axis in enumerate(axes) if axis.ordered]
-    unordered = [column for column, axis in enumerate(axes) if not axis.ordered]
-    return Points(places[:, ordered], places[:, unordered].astype(np.int64))
+def _points(axes: Sequence[Axis], places: Floats) -> Points:
+    return Points(places, tuple(axis.ordered for axis in axes))
 
 
 def _candidates(axes: Sequence[Axis], ran: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the candidates for the optimum: all configurations, or random ones and those that ran."""
-    levels = [_levels(axis) for axis in axes]
+    levels = [axis.levels() for axis in axes]
     if math.prod(len(level) for level in levels) <= MOST_CANDIDATES:
         return np.array(list(product(*levels)))
     rng = np.random.default_rng(SEED)
@@ -174,18 +207,11 @@ def _candidates(axes: Sequence[Axis], ran: NDArray[np.float64]) -> NDArray[np.fl
     return np.concatenate([np.stack(drawn, axis=1), ran[: MOST_CANDIDATES // 3]])
 
 
-def _levels(axis: Axis) -> NDArray[np.float64]:
-    if axis.values is None:
-        return np.linspace(0, 1, GRID)
-    places = (axis.coordinate(value) for value in axis.values)
-    return np.array([place for place in places if place is not None])
-
-
-def _equals(outcomes: CarriedOutcomes, posterior: Posterior) -> int:
+def _equals(outcomes: CarriedOutcomes, noise_sd: float) -> int:
     """Count the runs within noise of the best, the best included."""
     uncertainty = np.sqrt(outcomes.variances)
-    certain = outcomes.values[uncertainty <= posterior.noise_sd]  # runs that were carried far are too uncertain
-    return int((certain.max(initial=-math.inf) - certain <= SEPARATE * math.sqrt(2) * posterior.noise_sd).sum())
+    certain = outcomes.values[uncertainty <= noise_sd]  # runs that were carried far are too uncertain
+    return int((certain.max(initial=-math.inf) - certain <= SEPARATE * math.sqrt(2) * noise_sd).sum())
 
 
 def _keep_whole(runs: _RunsAlongAxis) -> Decision:
@@ -196,8 +222,8 @@ def _keep_whole(runs: _RunsAlongAxis) -> Decision:
         never = _untried_ends(axis, runs.tried, 0.0, 1.0) if len(runs.tried) and axis.bounded else ()
         whole = runs.evidence(WHOLE, -math.inf, math.inf, 1.0)
         return Decision(axis.path, section, 1.0, (whole,), never_ran=never, is_range=True, is_bounded=axis.bounded)
-    values = [runs.evidence(value, place, place, 1.0) for value, place in zip(axis.values, _levels(axis), strict=True)]
-    kept = tuple(value for value in values if value.n or value.ended)
+    values = [runs.evidence(value, place, place, 1.0) for value, place in zip(axis.values, axis.levels(), strict=True)]
+    kept = tuple(value for value in values if value.n)
     never, uncompared = _without_evidence(runs, values)
     return Decision(axis.path, _listed_section(axis, axis.values), 1.0, kept, never_ran=never, uncompared=uncompared)
 
@@ -218,8 +244,8 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
     return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in new_weights]}
 
 
-def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: float) -> Decision:
-    axis, levels = runs.axis, _levels(runs.axis)
+def _decide_listed(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest, excluded: float) -> Decision:
+    axis, levels = runs.axis, runs.axis.levels()
     assert axis.values is not None
     values = [
         runs.evidence(value, place, place, float((np.abs(optimum - place) < SAME_PLACE).mean()))
@@ -231,18 +257,24 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded:
     kept: list[ValueEvidence] = []
     dropped: list[ValueEvidence] = []
     for index, value in enumerate(values):
-        is_unlikely = value.n >= LEAST_TO_DROP and value.share < excluded and levels[index] != runs.rising_end
-        holds_optimum = value.share if value.n else 0.0  # of a value without n only failures are known
-        fails = value_fails(
+        is_unlikely = (
+            runs.may_matter
+            and value.share < excluded
+            and levels[index] != runs.rising_end
+            and exchange_p(np.isin(runs.places, levels[[index, likeliest]])) < ERROR / (len(values) - 1)
+        )
+        holds_optimum = 0.0 if value.best is None else value.share  # without a peak only failures are known
+        fails = runs.may_fail and value_fails(
             value.failures, value.ended, failures, ended, tests=len(values), holds_optimum=holds_optimum
         )
-        (kept if index in (leader, likeliest) or not (is_unlikely or fails) else dropped).append(value)
+        is_kept = index in (leader, likeliest) or value.n < LEAST_TO_DROP or not (is_unlikely or fails)
+        (kept if is_kept else dropped).append(value)
     never, uncompared = _without_evidence(runs, kept)
     return Decision(
         path=axis.path,
         section=_listed_section(axis, [value.label for value in kept]),
         share=len(kept) / len(values),
-        kept=tuple(value for value in kept if value.n or value.ended),
+        kept=tuple(value for value in kept if value.n),
         dropped=tuple(dropped),
         never_ran=never,
         uncompared=uncompared,
@@ -250,16 +282,19 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded:
     )
 
 
-def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: float) -> Decision:
-    axis = runs.axis
+def _decide_range(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest, excluded: float) -> Decision:
+    axis, half = runs.axis, 0.5 / (GRID - 1)
     if not axis.bounded:
         return replace(_keep_whole(runs), never_ran=())
-    half = 0.5 / (GRID - 1)
-    low = min(float(np.quantile(optimum, excluded)) - half, runs.leader)
-    high = max(float(np.quantile(optimum, 1 - excluded)) + half, runs.leader)
+    low, high = 0.0, 1.0
+    centre = float(np.median(optimum))
+    if runs.may_matter and exchange_p(runs.places <= centre) < ERROR / 2:
+        low = min(float(np.quantile(optimum, excluded)) - half, runs.leader)
+    if runs.may_matter and exchange_p(runs.places >= centre) < ERROR / 2:
+        high = max(float(np.quantile(optimum, 1 - excluded)) + half, runs.leader)
     failing = failing_end(runs.places[runs.judged], runs.failed[runs.judged], optimum, seed=SEED)
-    if failing is not None and (runs.leader > failing.beyond) == failing.upper:
-        failing = None  # the best run of all is there
+    if failing is not None and (not runs.may_fail or (runs.leader > failing.beyond) == failing.upper):
+        failing = None  # not clear, or the best run of all is there
     end = runs.rising_end if failing is None or float(failing.upper) != runs.rising_end else None
     if end is not None:  # keep the runs nearest to this end inside
         has_peak = [entry.peak is not None for entry in runs.entries]
@@ -267,33 +302,48 @@ def _decide_range(runs: _RunsAlongAxis, optimum: NDArray[np.float64], excluded: 
         low, high = (min(low, 1 - nearest[-1]), 1.0) if end else (0.0, max(high, nearest[-1]))
     if failing is not None:
         low, high = (low, min(high, failing.beyond)) if failing.upper else (max(low, failing.beyond), high)
-    section = part_of_range(axis, axis.value_at(max(low, 0.0)), axis.value_at(min(high, 1.0)))
-    first, last = axis.coordinate(section["min"]), axis.coordinate(section["max"])
-    low, high = (0.0 if first is None else first), (1.0 if last is None else last)
-    dropped = []
-    if low > SAME_PLACE:
-        share = float((optimum < low).mean())
-        dropped.append(runs.evidence(f"below {text_of(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share))
-    if high < 1 - SAME_PLACE:
-        share = float((optimum > high).mean())
-        dropped.append(runs.evidence(f"above {text_of(section['max'])}", high + 2 * SAME_PLACE, math.inf, share))
+    section, low, high, dropped = _cut(runs, low, high, optimum)
     inside = float(((optimum >= low) & (optimum <= high)).mean())
     return Decision(
         path=axis.path,
         section=section,
         share=min(high, 1.0) - max(low, 0.0),
         kept=(runs.evidence(f"{text_of(section['min'])} to {text_of(section['max'])}", low, high, inside),),
-        dropped=tuple(dropped),
+        dropped=dropped,
         never_ran=_untried_ends(axis, runs.tried, low, high),
-        failing=None if failing is None else replace(failing, beyond=axis.value_at(failing.beyond)),
+        failing=None if failing is None or not dropped else replace(failing, beyond=axis.value_at(failing.beyond)),
         rises=None if end is None else runs.rises,
         is_range=True,
     )
 
 
+def _cut(
+    runs: _RunsAlongAxis, low: float, high: float, optimum: Floats
+) -> tuple[dict[str, Any], float, float, tuple[ValueEvidence, ...]]:
+    """Return the section of a part of a range, its rounded ends, and the ends that are dropped.
+
+    An end beyond which fewer than LEAST_TO_DROP runs lie is kept whole.
+    """
+    axis = runs.axis
+    section = part_of_range(axis, axis.value_at(max(low, 0.0)), axis.value_at(min(high, 1.0)))
+    first, last = axis.coordinate(section["min"]), axis.coordinate(section["max"])
+    low, high = (0.0 if first is None else first), (1.0 if last is None else last)
+    below = above = None
+    if low > SAME_PLACE:
+        share = float((optimum < low).mean())
+        below = runs.evidence(f"below {text_of(section['min'])}", -math.inf, low - 2 * SAME_PLACE, share)
+    if high < 1 - SAME_PLACE:
+        share = float((optimum > high).mean())
+        above = runs.evidence(f"above {text_of(section['max'])}", high + 2 * SAME_PLACE, math.inf, share)
+    keeps_low, keeps_high = (end is not None and end.n < LEAST_TO_DROP for end in (below, above))
+    if keeps_low or keeps_high:
+        return _cut(runs, 0.0 if keeps_low else low, 1.0 if keeps_high else high, optimum)
+    return section, low, high, tuple(end for end in (below, above) if end is not None)
+
+
 def _without_evidence(runs: _RunsAlongAxis, kept: Sequence[ValueEvidence]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return the kept values that no run had, and those whose runs cannot be compared."""
-    labels = [value.label for value in kept if not (value.n or value.ended)]
+    labels = [value.label for value in kept if not value.n]
     uncompared = tuple(label for label in labels if runs.axis.coordinate(label) in runs.tried)
     return tuple(label for label in labels if label not in uncompared), uncompared
 

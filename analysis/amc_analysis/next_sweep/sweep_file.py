@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amc_analysis.next_sweep.narrowing import LEAST_RUNS, LEAST_TO_DROP
+from amc_analysis.next_sweep.narrowing import ERROR, EXCLUDED, LEAST_RUNS, LEAST_TO_DROP
 from amc_analysis.next_sweep.plan import NoNextSweepError, plan_next_sweep
 from amc_analysis.next_sweep.surrogate import DRAWS
 from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
@@ -70,9 +70,12 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
         texts += [
             f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}."
             + (f" Runs that ended earlier: {narrowing.carried}; {estimate}." if narrowing.carried else ""),
+            f"A value, or an end of a range, is dropped only if at least {LEAST_TO_DROP} runs had it, its parameter "
+            f"has a clear effect in the report, the optimum is there in under {percent(EXCLUDED, 1)} of draws, and a "
+            "permutation test tells its runs from those near the optimum. So a value that is as good as the best is "
+            f"dropped in at most {percent(ERROR)} of sweeps.",
             f'"Optimum in 40% of draws": {DRAWS:,} surfaces were drawn from a Gaussian process given these runs, and '
-            "40% of them have their optimum there. "
-            f"A value under 1% is dropped if at least {LEAST_TO_DROP} runs had it.",
+            "40% of them have their optimum there.",
             f"Repeats of a configuration differ by about {analysed.scale.difference(narrowing.noise_sd)} (sd).",
         ]
     if narrowing.left_out:
@@ -170,6 +173,8 @@ def _evidence(decision: Decision, scale: MetricScale, plan: SweepPlan) -> list[s
         texts = [f"Kept {decision.kept[0].label}: {_runs_text(decision.kept[0], scale, draws=True)}."]
     else:
         texts = [f"Kept {'; '.join(_value_text(value, scale, draws=True) for value in decision.kept)}."]
+    if not decision.is_clear:
+        texts.append("No clear effect in the report, so nothing is dropped.")
     if decision.dropped:
         texts.append(f"Dropped {'; '.join(_value_text(value, scale, draws=True) for value in decision.dropped)}.")
     if decision.rises is not None:

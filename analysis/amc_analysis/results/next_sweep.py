@@ -18,7 +18,7 @@ class ValueEvidence:
     """The evidence about one listed value, or one part of a range."""
 
     label: Any  # the value; of a range "below 0.0013"
-    n: int  # runs with a value of the metric there
+    n: int  # runs there with a value of the metric, or that show by their end whether the configuration fails
     best: float | None
     share: float  # of the draws that have the optimum there
     failures: int  # runs that failed, those that failed with their machine left out
@@ -54,6 +54,7 @@ class Decision:
     rises: Finding | None = None  # BEST_AT_BOUNDARY: the reason why an end is kept
     is_range: bool = False
     is_bounded: bool = True  # False: a distribution without ends, which is kept whole
+    is_clear: bool = True  # False: the report finds no clear effect, so everything is kept
 
     @property
     def name(self) -> str:

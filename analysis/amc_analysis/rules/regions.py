@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from amc_analysis.effects.statistics import normal_scores
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.metric_scale import interval_text
@@ -118,14 +119,6 @@ def _mostly_failing(parameter: Parameter, failed: Floats) -> list[tuple[str, int
 
 def _most_fail(failures: int, ended: int) -> bool:
     return ended >= FAILS_LEAST and failures >= FAILS_RATE * ended
-
-
-def normal_scores(rank_score_K: Floats) -> Floats:
-    """Return the normal quantiles of shares of beaten runs."""
-    from scipy.special import ndtri
-
-    n = len(rank_score_K)
-    return np.asarray(ndtri((rank_score_K * (n - 1) + 0.5) / n))
 
 
 def optima(place_K: Floats, rank_score_K: Floats, rng: np.random.Generator) -> Floats:

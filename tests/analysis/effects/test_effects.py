@@ -13,7 +13,7 @@ from simulated_sweeps import Setting, Simulated, simulate, simulated_sweep
 from amc_analysis.effects.confounding import confounded_pairs
 from amc_analysis.effects.effects import Effect, effects_of
 from amc_analysis.effects.importance import importance_of
-from amc_analysis.effects.permutation import dependence, permutation_test
+from amc_analysis.effects.permutation import dependence, permutation_test, shuffles
 from amc_analysis.next_sweep.axes import axes_of
 from amc_analysis.runs.parameters import parameter
 from amc_sweeps.grammar.parse import parse_leniently
@@ -49,6 +49,20 @@ def test_comparing_each_value_with_the_others_finds_one_deviating_value_sooner()
     assert contrast @ contrast == pytest.approx(1)
     assert contrast.sum() == pytest.approx(0)
     assert contrast[12] == 0
+
+
+def test_a_strong_parameter_hides_no_weaker_one() -> None:
+    rng = np.random.default_rng(8)
+    space = {"parameters": {"lr": {"min": 0.0, "max": 1.0}, "layer": {"values": ["x", "y"]}}}
+    runs = [
+        _run([0.5 + lr + 0.1 * (layer == "y") + rng.normal(0, 0.05)], lr=lr, layer=layer)
+        for lr, layer in zip(rng.uniform(size=40).tolist(), ["x", "y"] * 20, strict=True)
+    ]
+    analysed = simulated_sweep(runs, space)
+    (layer,) = [parameter for parameter in analysed.parameters if parameter.name == "layer"]
+    alone = dependence(analysed.outcomes.rank_score[shuffles(40, 2000, rng)], layer)
+    assert permutation_test([alone])[0][0] > 0.05
+    assert _effects(runs, space)["layer"].is_clear
 
 
 def test_a_stopped_run_is_compared_over_its_own_epochs() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from next_sweep_trials import follow_all, median
+from next_sweep_trials import follow_all, follow_inert, median
 from sweep_records import START, completed, run, sweep
 from training_surface import Crashes, simulate
 
@@ -76,7 +76,47 @@ def test_the_optimum_stays_inside_while_the_space_shrinks() -> None:
     assert median(trial.shrinks for trial in trials) >= 3
 
 
+def test_what_does_nothing_is_kept() -> None:
+    trials = [follow_inert(seed) for seed in range(8)]
+    parts = [share for trial in trials for share in trial.dropped.values()]
+    assert sum(parts) <= 0.05 * len(parts)
+    assert sum(trial.inside for trial in trials) >= 7
+    assert all(trial.fewest >= 3 for trial in trials)
+    assert not any(trial.unclear for trial in trials)
+    assert median(trial.shrinks for trial in trials if trial.matters) >= 2
+
+
 # --- values that are dropped or kept
+
+
+def test_two_identical_values_are_both_kept_and_a_worse_one_is_not() -> None:
+    rng = np.random.default_rng(4)
+    runs = [
+        completed(
+            f"r{i}", flat(0.8 - 0.1 * (kind == "sgd") + float(rng.normal(0, 0.01))), config={"kind": kind, "x": x}
+        )
+        for i, (kind, x) in enumerate(zip(["adam", "sgd", "rmsprop"] * 12, rng.uniform(size=36).tolist(), strict=True))
+    ]
+    analysed = add_conclusions(
+        made({"kind": {"values": ["adam", "sgd", "rmsprop"]}, "x": {"min": 0.0, "max": 1.0}}, runs)
+    )
+    document, text = written(analysed), next_sweep(analysed).text
+    assert document["parameters"]["kind"] == {"values": ["adam", "rmsprop"]}
+    assert (document["parameters"]["x"]["min"], document["parameters"]["x"]["max"]) == (0.0, 1.0)
+    assert text.count("# No clear effect in the report, so nothing is dropped.") == 1
+
+
+@pytest.mark.parametrize(("n", "lowest"), [(2, 0.0), (3, 0.2)])
+def test_an_end_of_a_range_is_dropped_only_with_three_runs_in_it(n: int, lowest: float) -> None:
+    rng = np.random.default_rng(4)
+    places = [*[0.02, 0.1, 0.2][:n], *rng.uniform(0.6, 1.0, 30).tolist()]
+    runs = [
+        completed(f"r{i}", flat(0.4 + 0.4 * (x > 0.5) + float(rng.normal(0, 0.005))), config={"x": x})
+        for i, x in enumerate(places)
+    ]
+    section = written(made({"x": {"min": 0.0, "max": 1.0}}, runs))["parameters"]["x"]
+    assert lowest <= section["min"] <= 3 * lowest
+    assert section["max"] == 1.0
 
 
 def two_valued(good: int, bad: int, seed: int = 0) -> list[RunRecord]:
