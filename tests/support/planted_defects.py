@@ -94,6 +94,14 @@ def _space_changed(rng: np.random.Generator) -> AnalysedSweep:
     return replace(analysed, record=replace(analysed.record, updates=(SweepUpdate(None, None, before),)))
 
 
+def _validations(rng: np.random.Generator) -> AnalysedSweep:
+    """Return a sweep whose first runs are of a program that renewed no statistics of batch norm."""
+    runs = simulate(MIXED, rng)
+    for run in runs[3:]:
+        run.config |= {"batch_norm_frames": 8192, "ema_decay": 0.0}
+    return simulated_sweep(runs)
+
+
 def _never_sampled(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
@@ -213,6 +221,7 @@ PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.SELECT_METRIC_MISMATCH: _select_mismatch,
     Rule.TEST_USED_FOR_RANKING: _ranked_by_test,
     Rule.LABEL_SETS_DIFFER: _label_sets,
+    Rule.VALIDATIONS_DIFFER: _validations,
     Rule.SPACE_CHANGED: _space_changed,
     Rule.NEVER_SAMPLED_VALUE: _never_sampled,
     Rule.ZERO_VARIANCE_PARAM: _zero_variance,
@@ -241,6 +250,7 @@ SUBJECTS: Mapping[Rule, str] = {
     Rule.SELECT_METRIC_MISMATCH: "run0000",
     Rule.TEST_USED_FOR_RANKING: "simulated",
     Rule.LABEL_SETS_DIFFER: "run0002",
+    Rule.VALIDATIONS_DIFFER: "run0002",
     Rule.SPACE_CHANGED: "label_smoothing",
     Rule.NEVER_SAMPLED_VALUE: "dropout=0.5",
     Rule.ZERO_VARIANCE_PARAM: "curriculum",

@@ -13,7 +13,7 @@ from typing import Any
 from amc_analysis.report.blocks import Table
 from amc_analysis.report.wording import runs_on_record
 from amc_analysis.results.analysed_sweep import AnalysedSweep
-from amc_analysis.rules.lookups import classes_of
+from amc_analysis.rules.lookups import classes_of, validated_with
 from amc_analysis.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
@@ -48,6 +48,7 @@ class Side:
     classes: tuple[int, ...]  # modulations times SNR levels; chance level is 1 / classes
     held_out: tuple[int, ...]  # validation frames
     splits: tuple[str, ...]
+    validated_with: tuple[str, ...]  # settings of validations
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def _side(analysed: AnalysedSweep) -> Side:
         classes=tuple(sorted({count for config in configs if (count := classes_of(config)) is not None})),
         held_out=tuple(sorted({count for config in configs if isinstance(count := config.get("n_val"), int)})),
         splits=_texts(configs, lambda config: config.get("split_fingerprint") or config.get("split")),
+        validated_with=_texts(configs, validated_with),
     )
 
 
@@ -117,6 +119,11 @@ def _caveats(sides: Sequence[Side]) -> list[str]:
         ("label_sets", "label sets", "the tasks differ"),
         ("snr_ranges_db", "SNR ranges in dB", "low SNR is harder, so the tasks differ"),
         ("splits", "splits", "one sweep may train on frames that the other holds out"),
+        (
+            "validated_with",
+            "settings of validations",
+            "values differ while the learning rate is high, so compare at ends of cycles",
+        ),
         ("held_out", "numbers of validation frames", "the standard errors differ"),
         (
             "epochs_planned",

@@ -9,7 +9,7 @@ from typing import Any
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.finding import Finding, Rule, Severity
-from amc_analysis.rules.lookups import classes_of, number_in, runs_by_name, text_in, value_at
+from amc_analysis.rules.lookups import classes_of, number_in, runs_by_name, text_in, validated_with, value_at
 from amc_analysis.runs.outcomes import is_gapless
 from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.claims import ClaimKind
@@ -136,6 +136,26 @@ def label_sets_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
         if n_train is not None and total is not None and n_train > total:
             evidence = f"“{claim.statement}” names {n_train:,.0f} training frames; its runs have {total:,.0f} frames."
             yield _other_labels(claim.runs, [f"{n_train:,.0f} frames", f"{total:,.0f} frames"], evidence)
+
+
+def validations_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report runs in one ranking that were validated with other batch-norm statistics, or with averaged weights."""
+    ways: dict[str, list[str]] = {}
+    for entry in analysed.ranked:
+        if entry.peak is not None:
+            ways.setdefault(validated_with(entry.run.config), []).append(entry.run.run_id)
+    if len(ways) < 2:
+        return
+    runs_by_way = "; ".join(f"{way}: {listed(runs, 3)}" for way, runs in ways.items())
+    yield Finding(
+        rule=Rule.VALIDATIONS_DIFFER,
+        severity=Severity.WARNING,
+        subjects=tuple(run for runs in ways.values() for run in runs),
+        numbers={"ways": len(ways)},
+        evidence=f"The runs were validated in {len(ways)} ways. {runs_by_way}.",
+        consequence="While the learning rate is high, the same training scores many points higher in one way than in "
+        "another. Compare these runs at the end of a learning-rate cycle only, or repeat them with one setting.",
+    )
 
 
 def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Finding:

@@ -45,6 +45,11 @@ def classes_of(config: Mapping[str, Any]) -> int | None:
     return len(LABEL_SETS[str(labels)]) * (int(high - low) // SNR_STEP_DB + 1)
 
 
+def validated_with(config: Mapping[str, Any]) -> str:
+    """Return the settings that decide how weights are validated; one that is not on record counts as off."""
+    return ", ".join(f"{name} {number_in(config, name) or 0:g}" for name in ("batch_norm_frames", "ema_decay"))
+
+
 def runs_by_name(ranked: Sequence[RankedRun]) -> dict[str, RankedRun]:
     """Return runs by id, and by display name where no two runs share it."""
     names = Counter(entry.run.name for entry in ranked)

@@ -43,6 +43,12 @@ def test_different_snr_ranges_are_a_caveat() -> None:
     assert "442" in text
 
 
+def test_other_settings_of_validations_are_a_caveat_and_those_off_record_count_as_off() -> None:
+    text = caveats(analysed(), analysed(batch_norm_frames=8192, ema_decay=0.999))
+    assert "94fqx0gz: batch_norm_frames 0, ema_decay 0; 94fqx0gz: batch_norm_frames 8192, ema_decay 0.999" in text
+    assert caveats(analysed(), analysed(batch_norm_frames=0)) == ""
+
+
 def test_different_metrics_splits_budgets_and_counts_are_caveats() -> None:
     text = caveats(
         analysed(), analysed(5, Metric("val/loss", "minimize"), n_val=222_822, epochs=150, split=[0.7, 0.2, 0.1])
