@@ -38,7 +38,8 @@ ExchangeTest = Callable[[NDArray[np.bool_]], float]
 
 LEAST_RUNS = 8  # with a value; fewer exclude nothing
 LEAST_TO_DROP = 3  # runs of a listed value or beyond an end of a range; with fewer it is kept
-EXCLUDED = 0.025  # share of the draws under which a value is dropped; of a range this share on each side
+EXCLUDED = 0.01  # share of the draws under which a listed value is dropped
+EXCLUDED_SIDE = 0.025  # share of the draws on each side of what is kept of a range
 ERROR = 0.05  # chance that a value as good as the best one is dropped
 MOST_CANDIDATES = 600
 SAME_PLACE = 1e-9  # coordinates closer than this are equal
@@ -46,7 +47,7 @@ SEPARATE = 2.0  # noise sd of a difference (sqrt 2 of one run's); two runs close
 SEED = 0
 
 
-def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXCLUDED) -> Narrowing:
+def narrow(analysed: AnalysedSweep, sweep: SweepConfig) -> Narrowing:
     """Decide which values of every searched parameter to keep.
 
     The surrogate knows nothing beyond the end of a range. So where performance rises towards an end (BEST_AT_BOUNDARY
@@ -55,7 +56,6 @@ def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXC
     Args:
         analysed: the sweep's runs and findings.
         sweep: its configuration.
-        excluded: the share of draws of the optimum under which a value is dropped.
     """
     axes = axes_of(sweep, analysed)
     placed = [(entry, _coordinates(entry, axes)) for entry in analysed.ranked]
@@ -100,7 +100,7 @@ def narrow(analysed: AnalysedSweep, sweep: SweepConfig, *, excluded: float = EXC
             decisions.append(_keep_whole(runs_along))
             continue
         decide = _decide_range if runs_along.axis.values is None else _decide_listed
-        decision = decide(runs_along, optimum, exchange_p, excluded)
+        decision = decide(runs_along, optimum, exchange_p)
         decisions.append(replace(decision, is_clear=runs_along.may_matter or runs_along.may_fail))
     return Narrowing(
         decisions=tuple(decisions),
@@ -244,7 +244,7 @@ def _listed_section(axis: Axis, values: Sequence[Any]) -> dict[str, Any]:
     return {"values": list(values), "probabilities": [round(weight / total, 6) for weight in new_weights]}
 
 
-def _decide_listed(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest, excluded: float) -> Decision:
+def _decide_listed(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest) -> Decision:
     axis, levels = runs.axis, runs.axis.levels()
     assert axis.values is not None
     values = [
@@ -259,7 +259,7 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTe
     for index, value in enumerate(values):
         is_unlikely = (
             runs.may_matter
-            and value.share < excluded
+            and value.share < EXCLUDED
             and levels[index] != runs.rising_end
             and exchange_p(np.isin(runs.places, levels[[index, likeliest]])) < ERROR / (len(values) - 1)
         )
@@ -282,16 +282,16 @@ def _decide_listed(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTe
     )
 
 
-def _decide_range(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest, excluded: float) -> Decision:
+def _decide_range(runs: _RunsAlongAxis, optimum: Floats, exchange_p: ExchangeTest) -> Decision:
     axis, half = runs.axis, 0.5 / (GRID - 1)
     if not axis.bounded:
         return replace(_keep_whole(runs), never_ran=())
     low, high = 0.0, 1.0
     centre = float(np.median(optimum))
     if runs.may_matter and exchange_p(runs.places <= centre) < ERROR / 2:
-        low = min(float(np.quantile(optimum, excluded)) - half, runs.leader)
+        low = min(float(np.quantile(optimum, EXCLUDED_SIDE)) - half, runs.leader)
     if runs.may_matter and exchange_p(runs.places >= centre) < ERROR / 2:
-        high = max(float(np.quantile(optimum, 1 - excluded)) + half, runs.leader)
+        high = max(float(np.quantile(optimum, 1 - EXCLUDED_SIDE)) + half, runs.leader)
     failing = failing_end(runs.places[runs.judged], runs.failed[runs.judged], optimum, seed=SEED)
     if failing is not None and (not runs.may_fail or (runs.leader > failing.beyond) == failing.upper):
         failing = None  # not clear, or the best run of all is there

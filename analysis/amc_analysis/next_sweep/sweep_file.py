@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amc_analysis.next_sweep.narrowing import ERROR, EXCLUDED, LEAST_RUNS, LEAST_TO_DROP
+from amc_analysis.next_sweep.narrowing import ERROR, EXCLUDED, EXCLUDED_SIDE, LEAST_RUNS, LEAST_TO_DROP
 from amc_analysis.next_sweep.plan import NoNextSweepError, plan_next_sweep
 from amc_analysis.next_sweep.surrogate import DRAWS
 from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
@@ -71,8 +71,9 @@ def _head(analysed: AnalysedSweep, plan: SweepPlan, summary: str) -> list[str]:
             f"{counted(narrowing.runs, 'run')} were compared at epoch {narrowing.horizon}."
             + (f" Runs that ended earlier: {narrowing.carried}; {estimate}." if narrowing.carried else ""),
             f"A value, or an end of a range, is dropped only if at least {LEAST_TO_DROP} runs had it, its parameter "
-            f"has a clear effect in the report, the optimum is there in under {percent(EXCLUDED, 1)} of draws, and a "
-            "permutation test tells its runs from those near the optimum. So a value that is as good as the best is "
+            f"has a clear effect in the report, the optimum is there in under {percent(EXCLUDED)} of draws (of a range "
+            f"{percent(EXCLUDED_SIDE, 1)} on each side), and a permutation test tells its runs from those "
+            "near the optimum. So a value that is as good as the best is "
             f"dropped in at most {percent(ERROR)} of sweeps.",
             f'"Optimum in 40% of draws": {DRAWS:,} surfaces were drawn from a Gaussian process given these runs, and '
             "40% of them have their optimum there.",
