@@ -6,7 +6,6 @@ features, K classes of a task.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import timm
@@ -17,6 +16,7 @@ from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, ConfigError, TrialConfi
 from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.inputs.representations import CHANNELS, input_shape
 from amc_core.models.iq_networks import IqResNet, IqTransformer
+from amc_core.models.model_names import similar_models
 from amc_core.models.own_networks import AmcConvNet, IqConvNet
 from amc_core.models.recurrent_networks import Gru2, Lstm2, Mcldnn, PetCgdnn
 
@@ -155,7 +155,6 @@ def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> i
 
 
 def _unknown_backbone(name: str) -> str:
-    names = (*timm.list_models(), *MODEL_ALIASES, *OWN_NETWORKS)
-    matches = difflib.get_close_matches(name, names, n=3)
+    matches = similar_models(name, timm.list_models())
     hint = f"similar names: {', '.join(matches)}" if matches else "timm.list_models() lists the names"
     return f"model_type: timm has no backbone {name!r}; {hint}"

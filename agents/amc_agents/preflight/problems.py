@@ -17,6 +17,7 @@ from amc_core.metric_names import (
     is_epoch_metric,
     level_of,
 )
+from amc_core.models.model_names import is_model, similar_models, timm_names
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.sweep_config import Leaf
@@ -56,6 +57,15 @@ def _shell_problem(name: str, text: str, found: str) -> str:
         line = f'leave {name} out, and write command: ["${{env}}", "${{program}}", "--{name}={instead}", "${{args}}"]'
     own = f"; or export AMC_DATA={text} before `wandb agent` starts" if name == "data" else ""
     return f"{name}: {text!r}: W&B passes {found} on as it stands, because no shell reads it; {line}{own}"
+
+
+def model_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find networks that no trial can build."""
+    for name in sweep.values["model_type"] if "model_type" in sweep.fields else ():
+        if not is_model(name):
+            near = similar_models(name, timm_names())
+            line = f"write {' or '.join(near)}" if near else "timm.list_models() lists the names"
+            yield f"model_type: timm has no network {name!r}, so a run with it ends before its first epoch; {line}"
 
 
 def _draws_whole_numbers(leaf: Range) -> bool:
@@ -123,5 +133,11 @@ def program_problems(sweep: FlatSweep) -> Iterator[str]:
         yield f"program: missing; W&B's agent starts nothing without it; write {TRIAL_PROGRAM}"
 
 
-TRIAL_PROBLEMS: tuple[Check, ...] = (command_problems, parameter_problems, combination_problems, metric_problems)
+TRIAL_PROBLEMS: tuple[Check, ...] = (
+    command_problems,
+    parameter_problems,
+    model_problems,
+    combination_problems,
+    metric_problems,
+)
 OTHER_PROGRAM_PROBLEMS: tuple[Check, ...] = (program_problems,)

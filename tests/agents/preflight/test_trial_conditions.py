@@ -1,0 +1,92 @@
+"""What can be known of amc-train's runs before they start: networks, bands and the curriculum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from amc_agents.preflight.check_sweep import Preflight, check_sweep
+from amc_core.config import TrialConfig
+from amc_core.training.schedules import level_weights
+
+GOOD: dict[str, Any] = {
+    "method": "random",
+    "program": "amc-train",
+    "command": ["${env}", "${program}", "${args}"],
+    "metric": {"name": "val/combined_acc", "goal": "maximize"},
+    "run_cap": 6,
+}
+
+
+def checked(parameters: dict[str, Any], **changes: Any) -> Preflight:
+    values = {"max_lr": [0.001, 0.002], **parameters}
+    specs = {name: {"values": value if isinstance(value, list) else [value]} for name, value in values.items()}
+    return check_sweep(yaml.safe_dump({**GOOD, "parameters": specs, **changes}), source="test")
+
+
+def test_every_network_that_timm_lacks_is_refused_with_the_nearest_names() -> None:
+    result = checked({"model_type": ["resnet50", "resnet5O", "vit_b_16", "iq_convnt", "swin_t"]})
+    assert len(result.problems) == 2
+    assert result.problems[0].startswith("model_type: timm has no network 'resnet5O', so a run with it ends before")
+    assert "; write resnet50" in result.problems[0]
+    assert "; write iq_convnet" in result.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bands", "early"),
+    [
+        ({}, {"min_iter": 5}, "5, 15"),  # 16 levels from 0 to 30 dB join in epochs 1 to 16
+        ({"curriculum_epochs_per_stage": [1, 2]}, {"min_iter": 5}, "5, 15"),
+        ({"snr_min_db": [10, 20]}, {"min_iter": 5}, "5"),
+        ({}, {"max_iter": 81, "s": 3}, "3, 9"),
+        ({"warmup_epochs": 10}, {"min_iter": 5}, "5, 15"),
+        ({"warmup_epochs": 20}, {"min_iter": 5}, "5, 15"),
+        ({"snr_min_db": 22}, {"min_iter": 5}, None),
+        ({"curriculum": False}, {"min_iter": 5}, None),
+    ],
+)
+def test_bands_before_the_last_level_joins_are_a_warning_with_a_band_that_is_not(
+    parameters: dict[str, Any], bands: dict[str, Any], early: str | None
+) -> None:
+    settings = {"curriculum": [True, False], "epochs": 60, **parameters}
+    hyperband = {"type": "hyperband", "eta": 3, "strict": False, **bands}
+    warnings = [text for text in checked(settings, early_terminate=hyperband).warnings if "curriculum's last" in text]
+    if early is None:
+        assert warnings == []
+        return
+    (warning,) = warnings
+    assert f"the bands at epoch {early} come before epoch" in warning
+    line = yaml.safe_load(warning.rpartition("; write ")[2])
+    again = checked(settings, **line)
+    assert not any("curriculum's last" in text or "warmup" in text for text in again.warnings), again.warnings
+    assert line["early_terminate"]["strict"] is False
+
+
+@pytest.mark.parametrize(("low", "per_stage"), [(0, 1), (-20, 2), (10, 3)])
+def test_the_epoch_in_which_the_last_level_joins_is_that_of_the_training(low: int, per_stage: int) -> None:
+    config = TrialConfig(curriculum=True, snr_min_db=low, curriculum_epochs_per_stage=per_stage, epochs=200)
+    n_levels = (30 - low) // 2 + 1
+    first = next(e for e in range(1, 200) if level_weights(config, epoch=e, n_levels=n_levels)[0] > 0)
+    settings = {"curriculum": True, "snr_min_db": low, "curriculum_epochs_per_stage": per_stage, "epochs": 200}
+    hyperband = {"type": "hyperband", "min_iter": first - 1, "eta": 3, "strict": True}
+    early = checked(settings, early_terminate=hyperband)
+    assert any(f"the bands at epoch {first - 1} come before epoch {first}," in text for text in early.warnings)
+    later = checked(settings, early_terminate={**hyperband, "min_iter": first})
+    assert not any("curriculum" in text for text in later.warnings)
+
+
+def test_a_curriculum_that_outlasts_the_training_is_a_warning() -> None:
+    warnings = checked({"curriculum": True, "epochs": 15}).warnings
+    assert any("its last SNR level joins in epoch 16, but training may end with epoch 15" in text for text in warnings)
+    assert not any("curriculum:" in text for text in checked({"curriculum": True, "epochs": 16}).warnings)
+
+
+def test_bands_within_the_warmup_are_a_warning_with_the_line_to_write() -> None:
+    hyperband = {"type": "hyperband", "min_iter": 5, "eta": 2, "strict": True}
+    (_, warning) = checked({"warmup_epochs": 12, "epochs": 50}, early_terminate=hyperband).warnings
+    assert "bands at epoch 5, 10 lie within the warmup (12 epochs)" in warning
+    assert warning.endswith("; write early_terminate: {type: hyperband, min_iter: 13, eta: 2, strict: true}")
+    short = checked({"warmup_epochs": 12, "epochs": 13, "epochs_per_cycle": 2}, early_terminate=hyperband).warnings
+    assert any(warning.endswith("leave early_terminate out, or train longer") for warning in short)
