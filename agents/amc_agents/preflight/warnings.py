@@ -9,6 +9,7 @@ from typing import Any
 
 from amc_agents.preflight.command import other_command_warnings, shell_text
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
+from amc_agents.preflight.memory import memory_warnings
 from amc_core.config import FIELDS, RECURRENT_NETWORKS
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.grammar.hyperband import bands
@@ -275,6 +276,7 @@ TRIAL_WARNINGS: tuple[Check, ...] = (
     schedule_warnings,
     unbounded_warnings,
     band_warnings,
+    memory_warnings,
 )
 OTHER_PROGRAM_WARNINGS: tuple[Check, ...] = (
     other_program_warnings,

@@ -83,6 +83,38 @@ def test_a_curriculum_that_outlasts_the_training_is_a_warning() -> None:
     assert not any("curriculum:" in text for text in checked({"curriculum": True, "epochs": 16}).warnings)
 
 
+NULL = {"micro_batch_size": None}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (
+            {**NULL, "model_type": ["resnet18", "resnet50"], "batch_size": [64, 2048], "image_size": 128},
+            "model_type: resnet50 with 2,048 frames of 128 x 128 pixels in a forward pass needs about 28 GiB, more than a "
+            "24 GiB GPU has, so runs may end as out_of_memory; write micro_batch_size: {value: auto}, which finds what "
+            "fits",
+        ),
+        (
+            {"micro_batch_size": [128, 512], "model_type": "resnet50", "amp": [True, False], "image_size": 224},
+            "model_type: resnet50 with 512 frames of 224 x 224 pixels in a forward pass needs about 41 GiB, more than a 40",
+        ),
+        (
+            {**NULL, "model_type": "iq_resnet", "representation": "iq", "batch_size": 65536},
+            "model_type: iq_resnet with 65,536 frames in a forward pass needs about 59 GiB, more than a 48 GiB GPU has",
+        ),
+        ({**NULL, "model_type": "resnet50", "batch_size": 1024, "image_size": 128}, None),  # 14 GiB
+        ({"micro_batch_size": "auto", "model_type": "resnet50", "batch_size": 65536, "image_size": 224}, None),
+        ({"model_type": "vit_base_patch16_224", "batch_size": 65536, "image_size": 224}, None),
+        ({**NULL, "model_type": "resnet10t", "batch_size": 65536, "image_size": 224}, None),  # was not counted
+    ],
+)
+def test_a_step_that_exceeds_a_usual_gpu_is_a_warning(parameters: dict[str, Any], expected: str | None) -> None:
+    warnings = [text for text in checked(parameters).warnings if "GiB" in text]
+    assert len(warnings) == (0 if expected is None else 1)
+    assert all(expected is not None and expected in warning for warning in warnings)
+
+
 def test_bands_within_the_warmup_are_a_warning_with_the_line_to_write() -> None:
     hyperband = {"type": "hyperband", "min_iter": 5, "eta": 2, "strict": True}
     (_, warning) = checked({"warmup_epochs": 12, "epochs": 50}, early_terminate=hyperband).warnings
