@@ -17,6 +17,7 @@ from amc_core.config import MODEL_ALIASES
 
 COUNTED_SIZES = (64, 128)  # pixels
 _BYTES_PER_PARAMETER = 16  # float32 weight, gradient and AdamW's two moments
+_BYTES_OF_AVERAGE = 4
 _BYTES_OF_COPY = 2  # bfloat16 weights, which mixed precision keeps for the backward pass
 
 
@@ -29,7 +30,7 @@ class Count:
     mixed: tuple[int, int]
 
 
-def bytes_of_step(model_type: str, *, frames: int, image_size: int, amp: bool) -> int | None:
+def bytes_of_step(model_type: str, *, frames: int, image_size: int, amp: bool, average: bool = False) -> int | None:
     """Return about how many bytes an optimiser step holds at its peak; None for a network that was not counted.
 
     These are weights, gradients, AdamW's moments and the tensors that are saved for the backward pass. The saved
@@ -39,6 +40,7 @@ def bytes_of_step(model_type: str, *, frames: int, image_size: int, amp: bool) -
         frames: of one forward pass.
         image_size: side of the image, pixels; networks for samples have the same counts for every size.
         amp: mixed precision, on CUDA.
+        average: of the weights, as ``ema_decay`` keeps it.
     """
     count = counts().get(MODEL_ALIASES.get(model_type, model_type).split(".", 1)[0])
     if count is None:
@@ -46,7 +48,7 @@ def bytes_of_step(model_type: str, *, frames: int, image_size: int, amp: bool) -
     low, high = count.mixed if amp else count.float32
     small, large = COUNTED_SIZES
     per_frame = low + (high - low) * (image_size**2 - small**2) / (large**2 - small**2)
-    per_parameter = _BYTES_PER_PARAMETER + (_BYTES_OF_COPY if amp else 0)
+    per_parameter = _BYTES_PER_PARAMETER + (_BYTES_OF_COPY if amp else 0) + (_BYTES_OF_AVERAGE if average else 0)
     return per_parameter * count.parameters + frames * max(0, round(per_frame))
 
 

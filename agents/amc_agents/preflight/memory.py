@@ -19,11 +19,11 @@ def memory_warnings(sweep: FlatSweep) -> Iterator[str]:
 
     ``micro_batch_size: auto`` divides a batch until it fits, so there only a single frame must fit.
     """
-    size = int(max(sweep.numbers("image_size")))
+    size, average = int(max(sweep.numbers("image_size"))), max(sweep.numbers("ema_decay")) > 0
     needs = [
         (need, model, frames)
         for model, frames, amp in product(sweep.values["model_type"], _frames(sweep), sweep.values["amp"])
-        if (need := bytes_of_step(model, frames=frames, image_size=size, amp=amp)) is not None
+        if (need := bytes_of_step(model, frames=frames, image_size=size, amp=amp, average=average)) is not None
     ]
     need, model, frames = max(needs, default=(0, "", 0))
     exceeded = max((gib for gib in _GPU_GIB if need > gib * _GIB), default=None)

@@ -91,13 +91,13 @@ NULL = {"micro_batch_size": None}
     [
         (
             {**NULL, "model_type": ["resnet18", "resnet50"], "batch_size": [64, 2048], "image_size": 128},
-            "model_type: resnet50 with 2,048 frames of 128 x 128 pixels in a forward pass needs about 28 GiB, more than a "
-            "24 GiB GPU has, so runs may end as out_of_memory; write micro_batch_size: {value: auto}, which finds what "
-            "fits",
+            "model_type: resnet50 with 2,048 frames of 128 x 128 pixels in a forward pass needs about 28 GiB, more "
+            "than a 24 GiB GPU has, so runs may end as out_of_memory; write micro_batch_size: {value: auto}, which "
+            "finds what fits",
         ),
         (
             {"micro_batch_size": [128, 512], "model_type": "resnet50", "amp": [True, False], "image_size": 224},
-            "model_type: resnet50 with 512 frames of 224 x 224 pixels in a forward pass needs about 41 GiB, more than a 40",
+            "model_type: resnet50 with 512 frames of 224 x 224 pixels in a forward pass needs about 41 GiB, more than",
         ),
         (
             {**NULL, "model_type": "iq_resnet", "representation": "iq", "batch_size": 65536},

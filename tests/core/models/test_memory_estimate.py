@@ -6,6 +6,7 @@ Needs no GPU: tensors of torch's FakeTensorMode have a device and sizes, but no 
 
 from __future__ import annotations
 
+import copy
 import csv
 import sys
 from pathlib import Path
@@ -129,12 +130,16 @@ def test_the_estimate_without_frames_is_weights_gradients_and_moments(name: str)
     config = config_of(name, 32)
     model = network(config)
     optimiser = torch.optim.AdamW(model.parameters())
+    average = copy.deepcopy(list(model.parameters()))
     sum(part.sum() for part in model(torch.rand(2, *input_shape(config)))).backward()
     optimiser.step()
     states = [tensor for state in optimiser.state.values() for tensor in state.values()]
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     counted = sum(tensor.nbytes for tensor in [*model.parameters(), *gradients, *states])
     assert bytes_of_step(name, frames=0, image_size=32, amp=False) == pytest.approx(counted, rel=TOLERANCE)
+    counted += sum(tensor.nbytes for tensor in average)
+    estimate = bytes_of_step(name, frames=0, image_size=32, amp=False, average=True)
+    assert estimate == pytest.approx(counted, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["amc_convnet", "iq_resnet"])
