@@ -1,7 +1,10 @@
 """The server's connections: how many there may be, and when a silent one is closed.
 
-uvicorn closes a connection that is silent after a reply. It waits for ever for the first request, and for the rest of a
-request that has begun. httptools parses in C: a fifth more posts than with h11, but it bounds no header.
+uvicorn closes a connection that is silent after a reply. It waits for ever for the first request, for the rest of a
+request that has begun, and for a client that does not read its reply. Such a client (an amc-analyze that was stopped by
+Ctrl-Z) would keep a snapshot of the database, and the write-ahead log would grow until the disk is full.
+
+httptools parses in C: a fifth more posts than with h11, but it bounds no header.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def most_connections() -> int:
 
 
 class Connection(HttpToolsProtocol):
-    """Closed when its client is silent, or when there are too many connections and it is silent for longest."""
+    """Closed when its client neither sends nor reads, or when there are too many and it is silent for longest."""
 
     most = MOST_CONNECTIONS
 
@@ -37,6 +40,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._heard_s = self.loop.time()
         self._unread_bytes = 0  # received since the last part of a body or the last end of a request
+        self._unsent_bytes = 0  # of replies, at the last check
         self._check = self.loop.call_later(SILENT_S, self._close_if_silent)
         if len(self.connections) > self.most:
             others = [other for other in self.connections if isinstance(other, Connection) and other.is_waiting()]
@@ -46,8 +50,24 @@ class Connection(HttpToolsProtocol):
         self._heard_s = self.loop.time()
         self._unread_bytes += len(data)
         super().data_received(data)
-        if self._unread_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+        if self._unread_bytes > MOST_HEAD_BYTES:
             self.send_400_response(f"The request's headers are longer than {MOST_HEAD_BYTES} bytes.")
+
+    def on_headers_complete(self) -> None:
+        names = {name for name, _ in self.headers}
+        if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
+            # httptools takes the body for the new protocol, so an upload would be stored as an empty file.
+            refusal = "A request with a body cannot ask for another protocol: leave out the header Upgrade."
+            self.send_400_response(refusal)
+            raise ValueError(refusal)
+        super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: the request is answered, and uvicorn would advise to install a library for WebSockets."""
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():  # the first reason is the right one
+            super().send_400_response(msg)
 
     def on_body(self, body: bytes) -> None:
         self._unread_bytes = 0
@@ -65,13 +85,20 @@ class Connection(HttpToolsProtocol):
         self._heard_s = self.loop.time()
         super().on_response_complete()
 
+    def resume_writing(self) -> None:
+        self._heard_s = self.loop.time()
+        super().resume_writing()
+
     def is_waiting(self) -> bool:
         """Return whether the server waits for the client, and not the client for the server."""
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete or (cycle.more_body and not self.flow.read_paused)
 
     def _close_if_silent(self) -> None:
-        silent_s = self.loop.time() - self._heard_s if self.is_waiting() else 0.0
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:  # the client reads
+            self._unsent_bytes, self._heard_s = unsent_bytes, self.loop.time()
+        silent_s = self.loop.time() - self._heard_s if unsent_bytes or self.is_waiting() else 0.0
         if silent_s >= SILENT_S:
             self.transport.abort()
         else:

@@ -1,10 +1,14 @@
-"""Connections that say nothing are closed, and too many of them shut nobody out."""
+"""Connections that say nothing, or read nothing, are closed, and too many of them shut nobody out."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import socket
+import sqlite3
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +88,63 @@ def test_damaged_requests_are_refused(server: EmbeddedServer) -> None:
         with connect(server) as connection:
             connection.sendall(request)
             assert connection.recv(1000).startswith(b"HTTP/1.1 4")
+
+
+HISTORY_BYTES = 12_000_000  # more than the kernel keeps for a client that does not read
+
+
+@pytest.fixture(scope="module")
+def bulk(server: EmbeddedServer) -> bytes:
+    """Return the request for a history that is longer than what the kernel keeps."""
+    server.graphql('mutation { upsertBucket(input: {name: "r", modelName: "p"}) { bucket { id } } }')
+    log(server, 0, HISTORY_BYTES)
+    body = b'{"entity": "local", "project": "p"}'
+    head = f"POST /bulk HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {credentials(server)}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def credentials(server: EmbeddedServer) -> str:
+    return base64.b64encode(f"api:{server.key}".encode()).decode()
+
+
+def log(server: EmbeddedServer, offset: int, size: int) -> None:
+    row = json.dumps({"acc": 0.5, "text": "x" * 10_000})
+    body = {"files": {"wandb-history.jsonl": {"offset": offset, "content": [row] * max(size // len(row), 1)}}}
+    headers = {"Authorization": f"Basic {credentials(server)}"}
+    address = f"{server.base_url}/files/local/p/r/file_stream"
+    urllib.request.urlopen(urllib.request.Request(address, json.dumps(body).encode(), headers), timeout=20).read()
+
+
+def test_a_client_that_stops_reading_keeps_no_snapshot_of_the_database(server: EmbeddedServer, bulk: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(bulk)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        log(server, HISTORY_BYTES, 1)
+        with contextlib.closing(sqlite3.connect(server.data / "amc.sqlite3", timeout=20)) as database:
+            is_busy, *_ = database.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()  # waits for readers
+        assert not is_busy, "the log of the database could only grow"
+
+
+def test_a_client_that_reads_slowly_gets_everything(server: EmbeddedServer, bulk: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(bulk.replace(b"HTTP/1.1", b"HTTP/1.0"))  # the end of the reply ends the connection
+        size = 0
+        while part := connection.recv(1_000_000):
+            size += len(part)
+            if size < HISTORY_BYTES / 2:
+                time.sleep(0.3)  # together longer than the limit for silence
+        assert size > HISTORY_BYTES
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_an_upgrade_is_ignored_and_costs_no_body(server: EmbeddedServer, protocol: str) -> None:
+    upgrade = f"Host: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n"
+    with connect(server) as connection:
+        connection.sendall(f"GET /healthz HTTP/1.1\r\n{upgrade}\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(f"PUT /storage/x HTTP/1.1\r\n{upgrade}Content-Length: 3\r\n\r\nabc".encode())
+        reply = connection.recv(1000)
+    assert reply.startswith(b"HTTP/1.1 400")
+    assert reply.count(b"HTTP/1.1") == 1
+    assert b"leave out the header Upgrade" in reply
+    assert "WebSocket library" not in (server.data / "server.log").read_text()
