@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 
 from amc_core.files import write_whole
 
@@ -113,9 +113,12 @@ class Gate:
 
     def _read(self, purpose: str, token: str, lifetime_s: int) -> list[Any] | None:
         try:
-            return list(self._signer(purpose).loads(token, max_age=lifetime_s))
+            claim, signed_at = self._signer(purpose).loads(token, return_timestamp=True)
         except (BadData, UnicodeEncodeError):
             return None
+        # max_age of loads would also refuse a token from the future: NTP may have set the clock back since.
+        age_s = TimestampSigner(self._secret).get_timestamp() - signed_at.timestamp()
+        return list(claim) if age_s <= lifetime_s else None
 
     def _signer(self, purpose: str) -> URLSafeTimedSerializer:
         """Return the signer for one purpose: its salt keeps a token from being used for another."""
