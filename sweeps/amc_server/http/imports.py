@@ -72,6 +72,7 @@ def import_(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
     # As it will be stored, or a second import of the same file would differ from the first.
     export = replace(export, sweeps=printable(export.sweeps), runs=printable(export.runs))
     project = store.project_or_new(export.project, coordinator.clock.wall())
+    export = replace(export, runs=tuple(map(with_steps, export.runs)))
     _refuse_conflicts(store, project, export)
     counts = {"sweeps": 0, "runs": 0, "unchanged": 0}
     for record in export.sweeps:
@@ -82,7 +83,7 @@ def import_(store: Writer, coordinator: Coordinator, export: Export) -> dict[str
             counts["unchanged"] += 1
     for record in export.runs:
         if store.run(project.pk, record["id"]) is None:
-            _insert_run(store, coordinator, project, with_steps(record))
+            _insert_run(store, coordinator, project, record)
             counts["runs"] += 1
         else:
             counts["unchanged"] += 1
@@ -99,11 +100,11 @@ def _refuse_conflicts(store: Writer, project: Project, export: Export) -> None:
         sweep = store.sweep_by_id(record["id"])
         if sweep is not None and sweep.project != project.pk:
             foreign.append(f"sweep {record['id']} (in {store.project_by_key(sweep.project).name})")
-        elif sweep is not None and (fields := differing_fields(sweep_record(store, sweep), record)):
+        elif sweep is not None and (fields := differing_fields(printable(sweep_record(store, sweep)), record)):
             conflicts.append(f"sweep {record['id']} ({', '.join(fields)})")
     for record in export.runs:
         run = store.run(project.pk, record["id"])
-        if run is not None and (fields := differing_fields(run_record(store, run), with_steps(record))):
+        if run is not None and (fields := differing_fields(with_steps(run_record(store, run)), record)):
             conflicts.append(f"run {record['id']} ({', '.join(fields)})")
     if foreign:
         raise Refused(

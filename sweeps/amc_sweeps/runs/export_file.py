@@ -42,7 +42,7 @@ from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.number_formats import at_most
 from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
-from amc_sweeps.values import is_32_bit, is_64_bit, is_whole
+from amc_sweeps.values import as_number, is_32_bit, is_64_bit, is_whole
 
 FORMAT = "amc-sweep-export"
 VERSION = 2
@@ -328,13 +328,18 @@ def differing_fields(record: Record, expected: Record) -> list[str]:
 
 
 def same_value(value: Any, other: Any) -> bool:
-    """Return whether two values are equal; NaN equals NaN, and so do times within two microseconds."""
+    """Return whether two values are equal; NaN equals NaN, and so do times within two microseconds.
+
+    The words NaN and Infinity equal the numbers, because W&B's API gives the numbers as these words.
+    """
     if isinstance(value, Mapping) and isinstance(other, Mapping):
         return value.keys() == other.keys() and all(same_value(part, other[key]) for key, part in value.items())
     if isinstance(value, list | tuple) and isinstance(other, list | tuple):
         return len(value) == len(other) and all(map(same_value, value, other))
-    if isinstance(value, float) and isinstance(other, float) and math.isnan(value) and math.isnan(other):
-        return True
+    if isinstance(value, float | str) and isinstance(other, float | str):
+        first, second = as_number(value), as_number(other)
+        if first is not None and second is not None and (first == second or (math.isnan(first) and math.isnan(second))):
+            return True
     if isinstance(value, bool) is not isinstance(other, bool):
         return False
     if value == other:

@@ -86,6 +86,19 @@ def test_importing_the_same_twice_changes_nothing(server: InProcessServer) -> No
     assert server.sweep("sweep001") == before
 
 
+def test_what_an_export_cannot_keep_as_it_was_is_unchanged_on_its_own_server(server: InProcessServer) -> None:
+    sweep_id = server.create_sweep(json.dumps({**CONFIG, "name": "a\u202eb"}))
+    server.begin("r", {"text": "NaN"})
+    server.post("r", files={"wandb-history.jsonl": {"offset": 0, "content": ['{"acc": NaN, "text": "Infinity"}']}})
+    server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"text": "-Infinity"}']}}, complete=True)
+    exported = {
+        **{"id": "r", "state": "finished", "config": {"text": math.nan}, "summary": {"text": -math.inf}},
+        "history": [{"acc": math.nan, "text": math.inf}],
+    }
+    sweep = {"id": sweep_id, "config": {**CONFIG, "name": "a\u202eb"}}
+    assert send(server, exported, sweep=sweep) == (200, {"sweeps": 0, "runs": 0, "unchanged": 2})
+
+
 def test_other_contents_under_an_existing_id_are_refused_and_nothing_is_imported(server: InProcessServer) -> None:
     send(server, run(1))
     changed = run(1)
@@ -210,6 +223,10 @@ def test_the_page_of_an_open_sweep_shows_the_agent_command(server: InProcessServ
     send(server, run(1))
     page = server.request("GET", "/local/p/sweeps/sweep001").body.decode()
     assert "wandb agent local/p/sweep001" in page
+    reply = server.request("POST", "/import", write(Export("a b;c", ({**SWEEP, "id": "s2"},), ())).encode())
+    assert reply.status == 200
+    page = server.request("GET", "/local/a b;c/sweeps/s2").body.decode()
+    assert "wandb agent &#39;local/a b;c/s2&#39;" in page, "a shell takes it as one word"
 
 
 def test_a_field_that_an_export_lacks_is_not_a_conflict(server: InProcessServer) -> None:

@@ -142,6 +142,20 @@ def test_a_missing_field_is_unknown_and_not_different() -> None:
     assert differing_fields({"a": math.nan, "b": True}, {"a": math.nan, "b": 1}) == ["b"]
 
 
+def test_the_words_of_json_equal_their_numbers_and_no_other_text_does() -> None:
+    assert same_value({"a": ["NaN", math.inf]}, {"a": [math.nan, "Infinity"]})
+    for value, other in (
+        ("NaN", "nan"),
+        ("NaN", 0.0),
+        ("Infinity", -math.inf),
+        ("0.5", 0.5),
+        ("1", 1),
+        (10**20, 10**20 + 1),
+    ):
+        assert not same_value(value, other)
+        assert not same_value(other, value)
+
+
 def test_times_are_compared_as_times() -> None:
     assert unix_time("2024-05-06T07:08:09Z") == unix_time("2024-05-06T07:08:09+00:00") == 1714979289.0
     assert unix_time("soon") is None
