@@ -42,6 +42,7 @@ def changes(old: SweepConfig, new: SweepConfig, runs: Sequence[Mapping[str, Any]
     """
     return [
         *space_changes(old, new, runs),
+        *_place_changes(old, new),
         *_metric_changes(old.metric, new.metric),
         *_hyperband_changes(old.early_terminate, new.early_terminate),
         *_replaced("run_cap", old.run_cap, new.run_cap),
@@ -72,6 +73,15 @@ def _parameter_changes(old: SweepConfig, new: SweepConfig, runs: Sequence[Mappin
         elif _key(leaf) != _key(after[name]):
             lines[name] = f"{name}: {_leaf_change(leaf, after[name], values)}"
     return lines | {name: f"{name} is new: {describe(leaf)}" for name, leaf in after.items() if name not in before}
+
+
+def _place_changes(old: SweepConfig, new: SweepConfig) -> Iterable[str]:
+    """Yield a sentence for every parameter whose dot becomes nesting, or the other way round: b in a, or a.b."""
+    before, after = ({".".join(path): path for path, _ in flatten(config.parameters)} for config in (old, new))
+    for name, path in before.items():
+        if after.get(name, path) != path:
+            places = [" > ".join(place) for place in (path, after[name])]
+            yield f"{name}: its place in a run's config moves from {places[0]} to {places[1]}"
 
 
 def _key(leaf: Leaf) -> str:
@@ -149,5 +159,14 @@ def _other_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[s
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    """Return a value as a reader knows it; a text that looks like a number, true or null is in quotes."""
+    text = value if isinstance(value, str) and not _looks_like_json(value) else json.dumps(value, default=str)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _looks_like_json(text: str) -> bool:
+    try:
+        json.loads(text[:LONGEST_SHOWN])
+    except ValueError:
+        return False
+    return True

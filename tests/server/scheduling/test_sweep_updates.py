@@ -112,6 +112,21 @@ def test_a_run_that_trained_with_the_default_of_a_new_parameter_is_not_repeated(
     ]
 
 
+def test_a_parameter_that_is_nested_under_the_same_name_moves(server: InProcessServer, turn: Any) -> None:
+    nested = GRID.replace("{a: {values: [1, 2, 3]}}", "{a: {parameters: {b: {values: [1, 2, 3]}}}}")
+    sweep = server.create_sweep(nested)
+    assert train(server, sweep, 0.1) == {"a": {"b": 1}}
+    dotted = GRID.replace("a:", "a.b:")
+    said = proposed(server, sweep, dotted)
+    assert "a.b: its place in a run's config moves from a > b to a.b" in said
+    update(server, sweep, dotted)
+    turn()
+    assert train(server, sweep, 0.1) == {"a.b": 2}
+    update(server, sweep, nested)
+    assert train(server, sweep, 0.1) == {"a": {"b": 3}}
+    assert state(server, sweep) == "FINISHED"
+
+
 def test_random_draws_from_the_new_space(server: InProcessServer, turn: Any) -> None:
     sweep = server.create_sweep(RANDOM)
     train(server, sweep, 0.1)

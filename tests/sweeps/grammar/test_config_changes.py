@@ -35,7 +35,11 @@ def _parameter(name: str, spec: Any) -> dict[str, Any]:
             _parameter("lr", {"min": 0.001, "max": 0.01}),
             ["lr: uniform 0.001 to 0.1 becomes uniform 0.001 to 0.01; 5 of 10 runs had a value outside of it"],
         ),
-        (_parameter("width", {"values": [2, 3, "4"]}), ["width: 1 (3 runs) is dropped; 4 is new"]),
+        (_parameter("width", {"values": [2, 3, "4"]}), ['width: 1 (3 runs) is dropped; "4" is new']),
+        (
+            _parameter("width", {"values": [1, "true", "2 "]}),
+            ['2 (3 runs), 3 (3 runs) are dropped; "true", "2 " are new'],
+        ),
         (_parameter("width", {"values": [3, 2, 1]}), ["width: the values stay, with another order"]),
         (_parameter("width", {"value": 2}), ["width: values 1, 2, 3 become 2; 6 of 10 runs had another value"]),
         (_parameter("epochs", {"value": 30}), ["epochs: 20 becomes 30; 10 of 10 runs had another value"]),
