@@ -104,7 +104,7 @@ def create_command(
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
     search = {"seed": seed, "shuffle": shuffle or None}
     registered = _register(sweep, backend, entity, project, search)
-    agent = f"{backend.shell_prefix()}wandb agent {registered['path']}"
+    agent = f"{backend.shell_prefix()}wandb agent {shlex.quote(registered['path'])}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)
     if as_json:
         click.echo(json.dumps({**registered, "agent_command": agent, **facts}, indent=2))

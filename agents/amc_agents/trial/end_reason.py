@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 import traceback
@@ -63,7 +64,9 @@ def train_to_end(
     except ClientLostError as lost:
         time.sleep(_SIGNAL_GRACE_S)  # the signal that killed the client may reach this process a moment later
         reason = EndReason(stop() or EndReason.ERROR)
-        click.echo(f"amc-train: {reason}: {lost}; continue with: amc-sweep resume {run_path}", err=True)
+        click.echo(
+            f"amc-train: {reason}: {lost}; continue with: amc-sweep resume {shlex.quote(run_path or 'RUN')}", err=True
+        )
     except Exception as error:  # noqa: BLE001 - every failure becomes a reason, an exit code and a line in the log
         reason = reason_of(error)
         if reason is EndReason.ERROR:

@@ -5,6 +5,7 @@ Names are the schema's in snake case. A node is made for one request and uses th
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from amc_server.clients import NEWEST_TESTED, OLDEST_TESTED
@@ -248,9 +249,10 @@ class SweepNode:
 
     def controller_run_name(self) -> str:
         """Refuse: of all clients only ``wandb sweep-scheduler`` asks for it, before it begins."""
+        path = shlex.quote(f"{ENTITY}/{self.project().name}/{self.name}")
         raise Refused(
             f"the server itself searches sweep {self.name} ({self.method()}). {NO_SCHEDULER}. "
-            f"Start agents only: wandb agent {ENTITY}/{self.project().name}/{self.name}"
+            f"Start agents only: wandb agent {path}"
         )
 
     def best_loss(self) -> float | None:

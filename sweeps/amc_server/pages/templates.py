@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import jinja2
@@ -16,6 +17,7 @@ _templates = jinja2.Environment(
     finalize=lambda value: printable(value) if type(value) is str else value,  # of the texts that HTML is not made of
 )
 _templates.filters["time"] = lambda seconds: (iso_time(seconds) or "")[:19].replace("T", " ")
+_templates.filters["shell"] = shlex.quote
 _templates.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
 
 

@@ -16,6 +16,9 @@ from amc_sweeps.number_formats import counted
 
 Kind = Literal["run", "sweep"]
 
+# What a shell reads as something else is left out, because commands are printed to be pasted.
+_NAME = re.compile(r"""[^"'`$\\|&;<>*?#%/!~(){}\[\]]+""")
+
 _PAGES: dict[str, Kind] = {"runs": "run", "sweeps": "sweep"}  # word in a page's URL -> what the page shows
 
 
@@ -60,7 +63,7 @@ def parse_reference(text: str, kinds: tuple[Kind, ...] = ("sweep",)) -> Referenc
     if "://" in path:
         base_url, path, kind = _read_url(path)
     pieces = path.split("/")
-    if len(pieces) > 3 or not all(re.fullmatch(r"[\w.:\- ]+", piece) for piece in pieces):
+    if len(pieces) > 3 or not all(_NAME.fullmatch(piece) and piece.isprintable() for piece in pieces):
         forms = "write ID, PROJECT/ID, ENTITY/PROJECT/ID or the URL of its page"
         raise BackendError(f"{text!r} does not name a {' or a '.join(kinds)}: {forms}")
     if kind is not None and kind not in kinds:

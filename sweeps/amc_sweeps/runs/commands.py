@@ -25,7 +25,7 @@ def repeat_commands(sweep: SweepRecord, entry: RankedRun) -> tuple[str, ...]:
     if not is_trial_run(sweep, run):
         command = agent_command(sweep, run.config)
         return () if command is None else (command,)
-    path = f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}"
+    path = shlex.quote(f"{sweep.entity}/{run.project or sweep.project}/{run.run_id}")
     repeat = f"amc-sweep repeat {path}"
     return (repeat, f"amc-sweep resume {path}") if entry.cause in RESUMABLE else (repeat,)
 

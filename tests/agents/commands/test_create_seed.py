@@ -64,6 +64,11 @@ def drawn(server: EmbeddedServer, path: str, count: int) -> list[dict[str, Any]]
     return configurations
 
 
+def test_the_command_for_agents_is_safe_to_evaluate_whatever_the_file_calls_its_project(user: OperatedSweep) -> None:
+    registered = create(user, "a b; echo $(id)", FILE)
+    assert registered["agent_command"].endswith(f"wandb agent 'local/a b; echo $(id)/{registered['sweep_id']}'")
+
+
 def test_two_sweeps_of_a_file_and_a_seed_are_drawn_alike_also_over_a_kill(user: OperatedSweep) -> None:
     first, second = (create(user, "random", FILE, "--seed", "7") for _ in range(2))
     assert (first["seed"], first["shuffle"]) == (7, False)

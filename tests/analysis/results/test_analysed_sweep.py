@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sweep_records import completed, run, sweep
 
 from amc_analysis.analyse import rank_runs
@@ -52,6 +54,12 @@ def test_a_run_that_was_cut_short_can_be_repeated_or_resumed() -> None:
         "amc-sweep resume local/amc-sweeps/lost",
     )
     assert commands["diverged"] == ("amc-sweep repeat local/amc-sweeps/diverged",)
+
+
+def test_a_command_is_one_word_a_name_for_the_shell() -> None:
+    record = replace(sweep(run("a", [0.1], "failed", config={}), config=OWN), project="a b;c")
+    commands = [repeat_commands(record, entry) for entry in rank_runs(record).ranked]
+    assert commands == [("amc-sweep repeat 'local/a b;c/a'",)]
 
 
 def test_a_run_of_another_script_is_repeated_by_its_own_command_line() -> None:

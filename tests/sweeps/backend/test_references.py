@@ -21,6 +21,8 @@ from amc_sweeps.backend.references import Reference, TargetNotFoundError, find_s
         ("https://forge.coreweave.com/wandb/me/amc/sweeps/94fqx0gz", Reference("94fqx0gz", "amc", "me", CLOUD_URL)),
         ("http://127.0.0.1:8418/local/amc/sweeps/x1", Reference("x1", "amc", "local", "http://127.0.0.1:8418")),
         ("https://wandb.example.org/wandb/me/amc/sweeps/x1", Reference("x1", "amc", "me", "https://wandb.example.org")),
+        ("Prüfung 😀/x1", Reference("x1", "Prüfung 😀")),
+        ("me/a+b@c, d=e/x1", Reference("x1", "a+b@c, d=e", "me")),
         ("https://wandb.ai/wandb/amc/sweeps/x1", Reference("x1", "amc", "wandb", CLOUD_URL)),
     ],
 )
@@ -46,7 +48,9 @@ def test_a_server_under_a_path_has_pages_of_runs_and_sweeps(prefix: str) -> None
         assert found.base_url == "https://wandb.example.org"
 
 
-@pytest.mark.parametrize("text", ["", "a/b/c/d", "https://wandb.ai/me/amc/reports/x", "me//x", "$(rm)"])
+@pytest.mark.parametrize(
+    "text", ["", "a/b/c/d", "https://wandb.ai/me/amc/reports/x", "me//x", "$(rm)", "a;b", "a\u202eb", "a\tb"]
+)
 def test_a_text_that_names_no_sweep_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(BackendError, match="ENTITY/PROJECT/ID"):
         parse_reference(text)
