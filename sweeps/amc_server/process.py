@@ -70,6 +70,21 @@ def _files_for_this_user_alone() -> Iterator[None]:
         os.umask(before)
 
 
+@contextlib.contextmanager
+def _usable(data: Path) -> Iterator[None]:
+    """Turn what is wrong with a file or a folder in the data folder into a message.
+
+    Raises:
+        ServerError: a name in the folder is taken by something else, or may not be read.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ServerError(f"{data}: {describe_failure(error)}") from error
+    except OSError as error:
+        raise ServerError(f"the data folder {data} cannot be used ({error}). Choose another with --data.") from error
+
+
 @_files_for_this_user_alone()
 def run(
     options: ServerOptions, announce: Callable[[ListeningServer], None], report_end: Callable[[ListeningServer], None]
@@ -100,17 +115,17 @@ def run(
         except KeyFileError as error:
             raise ServerError(str(error)) from error
         listener = _listen(options.host, options.port)
-        with contextlib.closing(listener), log_to(options.data / "server.log"):
+        with contextlib.closing(listener), contextlib.ExitStack() as opened:
+            with _usable(options.data):
+                opened.enter_context(log_to(options.data / "server.log"))
             host, port = listener.getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             scheme = "https" if options.tls_cert else "http"
             server = ListeningServer(
                 f"{scheme}://{address}:{port}", key_file, options.data.absolute(), secrets.token_hex(16)
             )
-            try:
+            with _usable(options.data):
                 app = create_app(storage, key=key, limits=options.limits, seed=options.seed, instance=server.instance)
-            except sqlite3.Error as error:
-                raise ServerError(f"{options.data}: {describe_failure(error)}") from error
             announce(server)
             try:
                 logged_app = RequestLog(app, logging.getLogger("amc_server.requests"))

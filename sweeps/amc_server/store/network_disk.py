@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ def network_disk(folder: Path, mounts: Iterable[Mount] | None = None) -> Mount |
     """
     if mounts is None:
         mounts = [Mount(part.mountpoint, part.fstype, part.device) for part in psutil.disk_partitions(all=True)]
-    path = folder.resolve()
+    path = Path(os.path.realpath(folder))  # Path.resolve raises for a link to itself
     over = [mount for mount in mounts if path.is_relative_to(mount.mountpoint)]
     # A later mount hides an earlier one on the same folder.
     nearest = max(enumerate(over), key=lambda item: (len(Path(item[1].mountpoint).parts), item[0]), default=None)

@@ -67,6 +67,22 @@ def test_a_folder_that_cannot_be_written_is_refused_with_what_to_do(tmp_path: Pa
     assert "--data" in message
 
 
+@pytest.mark.parametrize("name", ["server.log", "lock", "amc.sqlite3", "amc.sqlite3-wal", "api.key"])
+def test_a_folder_in_place_of_a_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert str(tmp_path) in refused("--data", str(tmp_path), "--port", "0")
+
+
+def test_a_file_in_place_of_the_folder_of_blobs_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "blobs").write_text("")
+    assert "blobs" in refused("--data", str(tmp_path), "--port", "0")
+
+
+def test_a_link_to_itself_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be written" in refused("--data", str(tmp_path / "loop"), "--port", "0")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o500)
