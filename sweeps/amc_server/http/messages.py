@@ -92,10 +92,11 @@ async def _disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)
 
 
-async def _database_failed(request: Request, error: sqlite3.Error) -> Response:
+async def _storage_failed(request: Request, error: sqlite3.Error | OSError) -> Response:
     """Answer 500 or 503, so that the client sends again what was not stored."""
     logger.error("%s", describe_failure(error), exc_info=error)
-    return await _refused(request, Refused(describe_failure(error), status=503 if is_locked(error) else 500))
+    is_short = isinstance(error, sqlite3.Error) and is_locked(error)
+    return await _refused(request, Refused(describe_failure(error), status=503 if is_short else 500))
 
 
 async def _files_lost(request: Request, error: FilesLostError) -> Response:
@@ -108,5 +109,6 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {
     Refused: _refused,
     ClientDisconnect: _disconnected,
     HTTPException: _no_route,
-    sqlite3.Error: _database_failed,
+    sqlite3.Error: _storage_failed,
+    OSError: _storage_failed,
 }

@@ -14,6 +14,7 @@ does it on a connection of its own; commits do it only if that falls behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import heapq
 import itertools
@@ -55,14 +56,22 @@ def is_locked(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def describe_failure(error: sqlite3.Error) -> str:
-    """Return what a failure of the database means, and what to do about a damaged one."""
+def describe_failure(error: sqlite3.Error | OSError) -> str:
+    """Return what a failure of the database or of its disk means, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "the disk of the data folder is full, so nothing was stored. Make room: this request may be sent again. "
+            "If it is refused then, too, end the server and start it again"
+        )
+    if isinstance(error, OSError):
+        return f"the disk of the data folder failed ({error.strerror or error}). End the server and start it again"
     if is_locked(error):
         return (
             f"another program has kept the database locked for {BUSY_TIMEOUT_S:g} s, so nothing was stored. "
             "End that program (sqlite3, a copy in progress); this request may be sent again"
         )
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"the database failed: {error}"
     return (
         f"the database is damaged: {error}. End the server and restore a backup: mkdir restored && "

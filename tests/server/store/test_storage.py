@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -107,18 +108,45 @@ def test_nothing_is_acknowledged_after_a_failed_flush(tmp_path: Path, monkeypatc
         raise OSError(errno.EIO, "the disk is gone")
 
     monkeypatch.setattr(os, "fdatasync", fail)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(AssertionError, match="the disk is gone"):
         server.log("r", 0.1)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(GraphqlRefused, match="the disk is gone") as refused:
         server.create_sweep(SWEEP)
+    assert refused.value.status == 500, "the client sends it again"
     monkeypatch.undo()
-    with pytest.raises(
-        OSError, match="the disk is gone"
-    ):  # a new flush would succeed, although the kernel has lost pages
+    with pytest.raises(AssertionError, match="start it again"):  # a flush would succeed, but the kernel has lost pages
         server.log("r", 0.1)
     server.close()
     server.open()
     assert server.log("r", 0.1) == {}, "a restarted server accepts the row when the client sends it again"
+    server.close()
+
+
+def test_a_full_disk_is_named_and_the_server_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = InProcessServer(tmp_path / "data")
+    server.begin("r")
+    upload = """mutation { createRunFiles(input: {projectName: "p", runName: "r", files: ["a"]}) {
+        files { uploadUrl } } }"""
+    url = urlsplit(server.graphql(upload)["createRunFiles"]["files"][0]["uploadUrl"]).path
+    writer = server.storage._connection
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(AssertionError, match="is full, so nothing was stored. Make room"):
+        server.log("r", *[0.1] * 1000)
+    writer.execute("PRAGMA max_page_count = 1000000")
+    assert server.log("r", *[0.1] * 1000) == {}
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amc_server.store.blobs._flush", fail)
+        reply = server.request("PUT", url, b"x", auth=False)
+    assert (reply.status, b"is full, so nothing was stored" in reply.body) == (500, True)
+    assert [path for path in (server.folder / "blobs").rglob("*") if path.is_file()] == []
+    assert server.request("PUT", url, b"x", auth=False).status == 200
     server.close()
 
 
