@@ -133,7 +133,7 @@ def test_a_full_disk_is_named_and_the_server_goes_on_when_there_is_room(
     writer = server.storage._connection
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(AssertionError, match="is full, so nothing was stored. Make room"):
+    with pytest.raises(AssertionError, match=r"is full, so nothing was stored\. Make room"):
         server.log("r", *[0.1] * 1000)
     writer.execute("PRAGMA max_page_count = 1000000")
     assert server.log("r", *[0.1] * 1000) == {}
