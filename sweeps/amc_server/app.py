@@ -113,8 +113,11 @@ class _Server:
 
     async def work_between_requests(self) -> None:
         """Check the timeouts and shorten the log, once a second, for ever."""
+        clock, last_heard = self.coordinator.clock, self.coordinator.last_heard
         while True:
+            begin = clock.monotonic()
             await asyncio.sleep(PAUSE_S)
+            last_heard.delayed(clock.monotonic() - begin - PAUSE_S)
             for work in (self.check_timeouts, self.storage.checkpoint):
                 try:
                     await run_in_threadpool(work)

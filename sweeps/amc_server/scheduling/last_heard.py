@@ -1,11 +1,12 @@
 """How long ago each run and each agent gave a sign of life, on the monotonic clock.
 
 The times are in memory on purpose: all timeouts restart when the server starts, because it heard nobody while it was
-down.
+down. For the same reason the time does not count in which its process was stopped (Ctrl-Z, docker pause).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from amc_server.clock import Clock
 
 # From a reply to the next heartbeat of an agent that got the reply: it waits 5 s. Retries come after 2, 4 and 8 s.
 POLL_S = (4.5, 8.0)
+STOPPED_S = 5.0  # a shorter delay of the server is its load
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,6 +34,7 @@ class LastHeard:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._begin = clock.monotonic()
+        self._pauses: tuple[tuple[float, float], ...] = ()  # when the process was stopped
         self._heard: dict[int, float] = {}
         self._listed: dict[int, float] = {}
         self._unlisted: dict[int, float] = {}
@@ -39,6 +44,16 @@ class LastHeard:
         self._hand_outs: dict[int, _HandOut] = {}
         self._received: dict[int, float] = {}  # by agent: when it first listed its latest run
         self._requests: dict[int, int] = {}
+
+    def delayed(self, seconds: float) -> None:
+        """Leave a delay that ends now out of every age, if it is so long that the process was stopped.
+
+        Otherwise living runs would have crashed, and a run that was just handed out would be begun twice.
+        """
+        if seconds >= STOPPED_S:
+            end = self._clock.monotonic()
+            self._pauses += ((end - seconds, end),)
+            logger.warning("the server was stopped for %.0f s; no timeout counts them", seconds)
 
     def run_heard(self, run: int) -> None:
         """Record that the run's trial is alive, so its hand-out has succeeded."""
@@ -74,7 +89,7 @@ class LastHeard:
         if last is None:  # it was handed out before the server started
             return False
         has_started_another = self._received.get(last.agent, last.at) > last.at
-        return has_started_another or self._clock.monotonic() - last.counted_at >= lost_replies_s
+        return has_started_another or self._since(last.counted_at) >= lost_replies_s
 
     def count_request(self, run: int) -> int:
         """Record that the run's agent asks for a run without listing this one.
@@ -117,7 +132,7 @@ class LastHeard:
 
     def silent_s(self, run: int) -> float:
         """Return the age of the run's last sign of life; without one, of the server."""
-        return self._clock.monotonic() - self._heard.get(run, self._begin)
+        return self._since(self._heard.get(run, self._begin))
 
     def listed_s(self, run: int) -> float | None:
         """Return the age of the last heartbeat in which the agent listed the run."""
@@ -132,10 +147,15 @@ class LastHeard:
 
     def stop_s(self, run: int) -> float:
         """Return the age of the stop that is recorded for the run; after a restart, of the server."""
-        return self._clock.monotonic() - self._stopped.get(run, self._begin)
+        return self._since(self._stopped.get(run, self._begin))
 
     def delivered_s(self, run: int) -> float | None:
         return self._age(self._delivered, run)
 
+    def _since(self, at: float) -> float:
+        """Return the age of a moment, without the time in which the process was stopped."""
+        stopped = sum(end - max(begin, at) for begin, end in self._pauses if end > at)
+        return self._clock.monotonic() - at - stopped
+
     def _age(self, since: dict[int, float], key: int) -> float | None:
-        return self._clock.monotonic() - since[key] if key in since else None
+        return self._since(since[key]) if key in since else None
