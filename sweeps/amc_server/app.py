@@ -8,7 +8,7 @@ import functools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.applications import Starlette
@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from amc_server.auth import Gate
 from amc_server.clients import WANDB_RANGE
@@ -49,6 +50,25 @@ logger = logging.getLogger(__name__)
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
 PAUSE_S = 1.0  # between two rounds of the work between requests
+
+
+class _Histories(StreamingResponse):
+    """Histories piece by piece. When the client has gone, their snapshot of the database ends at once.
+
+    Otherwise it would end when the garbage collector finds the generator, and an idle server collects nothing.
+    """
+
+    media_type = whole_histories.CONTENT_TYPE
+
+    def __init__(self, pieces: Generator[bytes]) -> None:
+        super().__init__(pieces)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._pieces.close()
 
 
 class _Server:
@@ -104,7 +124,7 @@ class _Server:
 
     async def bulk(self, request: Request) -> Response:
         content = whole_histories.read_request(read_json_body(await read_body(request, MAX_GRAPHQL_BYTES)))
-        return StreamingResponse(whole_histories.reply(self.storage, content), media_type=whole_histories.CONTENT_TYPE)
+        return _Histories(whole_histories.reply(self.storage, content))
 
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)

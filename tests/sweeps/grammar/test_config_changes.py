@@ -38,7 +38,7 @@ def _parameter(name: str, spec: Any) -> dict[str, Any]:
         (_parameter("width", {"values": [2, 3, "4"]}), ['width: 1 (3 runs) is dropped; "4" is new']),
         (
             _parameter("width", {"values": [1, "true", "2 "]}),
-            ['2 (3 runs), 3 (3 runs) are dropped; "true", "2 " are new'],
+            ['2 (4 runs), 3 (3 runs) are dropped; "true", "2 " are new'],
         ),
         (_parameter("width", {"values": [3, 2, 1]}), ["width: the values stay, with another order"]),
         (_parameter("width", {"value": 2}), ["width: values 1, 2, 3 become 2; 6 of 10 runs had another value"]),
