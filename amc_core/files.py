@@ -62,6 +62,13 @@ def write_whole(
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove what ``whole_file`` left in a folder when its process was killed; nobody else may write there now."""
+    for path in folder.glob(".*"):
+        if path.suffix[1:].isdecimal() and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def link_whole(path: Path, other: Path) -> None:
     """Give a file a second name, which another file may have had; copy it where the file system has no hard links.
 

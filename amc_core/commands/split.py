@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
@@ -23,12 +25,15 @@ from amc_core.files import write_whole
 @trial_option("split")
 @trial_option("split_seed")
 @click.option("--rows", "with_rows", is_flag=True, help="Also write the row numbers of every part.")
+@click.option("--force", is_flag=True, help="Replace a manifest of another split.")
 @click.option(
     "--check",
     is_flag=True,
     help="Compare FILE with an existing manifest. Exit code 1: they differ; 2: the manifest cannot be used.",
 )
+@click.pass_context
 def split_command(
+    context: click.Context,
     file: Path,
     manifest_path: Path,
     label_set: str,
@@ -37,6 +42,7 @@ def split_command(
     split: tuple[float, float, float],
     split_seed: int,
     with_rows: bool,
+    force: bool,
     check: bool,
 ) -> None:
     """Write how FILE is divided into train, validation and test, as a manifest.
@@ -48,6 +54,7 @@ def split_command(
 
     reference: dict[str, Any] = {}
     if check:
+        _refuse_own_values(context)
         reference = _read_manifest(manifest_path)
         label_set, split, split_seed = reference["label_set"], tuple(reference["split"]), int(reference["split_seed"])
         snr_min_db, snr_max_db = min(reference["levels_db"]), max(reference["levels_db"])
@@ -58,12 +65,34 @@ def split_command(
         if differences := manifest_differences(reference, facts):
             raise click.ClickException(f"{file} differs from {manifest_path}:\n" + "\n".join(differences))
     else:
+        if not force:
+            _keep_other_manifest(manifest_path, facts)
         try:
             write_whole(manifest_path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise click.ClickException(f"{manifest_path}: {error.strerror or error}") from error
     sizes = " / ".join(f"{part['frames']:,}" for part in facts["parts"].values())
     click.echo(f"split {facts['split_fingerprint']}: {sizes} frames (train / val / test)")
+
+
+def _refuse_own_values(context: click.Context) -> None:
+    """Refuse values beside --check, which takes them from the manifest."""
+    names = ("label_set", "snr_min_db", "snr_max_db", "split", "split_seed")
+    given = [f"--{name}" for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(f"--check takes all values from the manifest: leave out {', '.join(given)}")
+
+
+def _keep_other_manifest(path: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse to replace a file that is no manifest of this split."""
+    if not path.exists():
+        return
+    try:
+        is_same = _read_manifest(path)["split_fingerprint"] == facts["split_fingerprint"]
+    except (click.UsageError, KeyError):
+        is_same = False
+    if not is_same:
+        raise click.UsageError(f"{path} exists and is not of this split; use --force to replace it, or another name")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

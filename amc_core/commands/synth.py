@@ -86,10 +86,14 @@ def synth_command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out.exists() and not force:
-        raise click.ClickException(f"{out} exists; use --force to replace it, or another name")
+        raise click.UsageError(f"{out} exists; use --force to replace it, or another name")
+    if not out.parent.is_dir() and not out.parent.parent.is_dir():
+        raise click.UsageError(f"{out.parent.parent} is no folder, so nothing was written; only one folder is made")
     n_frames = len(modulations) * len(levels_db) * frames_per_cell
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.parent.is_dir():
+            out.parent.mkdir()
+            click.echo(f"made the folder {out.parent}", err=True)
         with progress_bar(f"writing {out.name}", "frames", n_frames) as advance:
             write_file(
                 out,

@@ -212,6 +212,11 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: not readable for this user; check its permissions") from error
     except OSError as error:
         size = path.stat().st_size
+        if "unable to lock file" in str(error):
+            raise DataError(
+                f"{path}: another process has it open for writing; wait until it is closed. Where no process has it "
+                "(a network disk may keep an old lock), set HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         if "truncated" in str(error):
             raise DataError(f"{path}: truncated after {size} bytes ({error}); copy or write it again") from error
         raise DataError(f"{path}: {size} bytes that are not a readable HDF5 file ({error}); {_REMEDY}") from error

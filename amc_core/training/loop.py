@@ -19,6 +19,7 @@ import numpy as np
 
 from amc_core.config import TrialConfig
 from amc_core.data.radioml import RadioMLFile
+from amc_core.files import remove_partial_files
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.epoch_lines import epoch_line, start_line, test_line
 from amc_core.training.evaluation import Evaluation
@@ -102,6 +103,7 @@ def train(
         Diverged: the loss or a weight is not finite.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(run_dir)  # as large as a checkpoint, where an earlier attempt was killed while it saved
     outputs = _Outputs(run_dir, record, tell)
     test: Evaluation | None = None
     with RadioMLFile(config.data, storage=config.storage) as data:

@@ -105,11 +105,21 @@ def create_command(
     search = {"seed": seed, "shuffle": shuffle or None}
     registered = _register(sweep, backend, entity, project, search)
     agent = f"{backend.shell_prefix()}wandb agent {shlex.quote(registered['path'])}"
-    click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\nRun this on every GPU box:", err=True)
+    click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\n{where_to_run(backend)}", err=True)
     if as_json:
         click.echo(json.dumps({**registered, "agent_command": agent, **facts}, indent=2))
     else:
         click.echo(agent)
+
+
+def where_to_run(backend: Backend) -> str:
+    if backend.is_on_this_machine:
+        return (
+            f"Run this on this machine. Other machines do not reach {backend.base_url}: "
+            "docs/two-machines.md has a tunnel and amc-sweep serve --host."
+        )
+    key = ", with the server's key file at this path" if backend.kind == "embedded" and backend.key_file else ""
+    return f"Run this on every GPU box{key}:"
 
 
 def read_sweep_file(file: Path) -> str:

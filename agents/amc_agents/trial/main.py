@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from amc_agents.trial.end_reason import train_to_end
+from amc_agents.trial.relaunch import RelaunchError
 from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
@@ -23,9 +24,12 @@ from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_f
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
+from amc_sweeps.runs.run_states import RunState
 
 if TYPE_CHECKING:
     import wandb
+
+NO_WANDB = 69  # exit code: no W&B answers, so nothing was trained
 
 
 @click.command(
@@ -89,8 +93,8 @@ def main(
     --runs_dir, or the one that W&B keeps.
 
     \b
-    Exit codes: 0 completed, patience or stopped by W&B; 65 data unusable; 70 internal error; 75 preempted;
-    78 configuration refused; 80 diverged (NaN); 81 out of memory; 130 interrupted.
+    Exit codes: 0 completed, patience or stopped by W&B; 65 data unusable; 69 no W&B answers; 70 internal error;
+    75 preempted; 78 configuration refused; 80 diverged (NaN); 81 out of memory; 130 interrupted.
 
     \b
     amc-train --no_wandb --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
@@ -149,9 +153,14 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
 def _train_with_wandb(
     settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests, upload: UploadWhen, notes: Mapping[str, Any]
 ) -> int:
-    run = _start_run(stop)
+    if (refusal := _refuse_by_hand(settings, os.environ)) is not None:
+        return _refused(refusal)
+    try:
+        run = _start_run(stop)
+    except RelaunchError as error:
+        return _refused(str(error))
     if run is None:
-        return EXIT_CODES[EndReason.ERROR]
+        return NO_WANDB
     trial = WandbTrial(run, runs_dir / str(run.id), upload)
     stop.when_overdue(trial.abandon)
     reason = train_to_end(
@@ -163,8 +172,28 @@ def _train_with_wandb(
     return EXIT_CODES[reason]
 
 
+def _refused(message: str) -> int:
+    click.echo(f"amc-train: {EndReason.CONFIG_REFUSED}: {message}", err=True)
+    return EXIT_CODES[EndReason.CONFIG_REFUSED]
+
+
+def _refuse_by_hand(settings: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the flags of a new run that no agent started; such a typo leaves no run at W&B."""
+    if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"}.isdisjoint(environ):
+        return None
+    try:
+        TrialConfig.from_mapping({**data_of_machine(), **settings})
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def _start_run(stop: StopRequests) -> wandb.Run | None:
-    """Begin or resume the run. Where W&B is not reached, print a message and return None."""
+    """Begin or resume the run. Where W&B is not reached, print a message and return None.
+
+    Raises:
+        RelaunchError: WANDB_RUN_ID names a run that has ended.
+    """
     try:
         _choose_wandb()
     except BackendError as error:
@@ -173,10 +202,39 @@ def _start_run(stop: StopRequests) -> wandb.Run | None:
     import wandb
 
     try:
-        return wandb.init(resume=_resume_mode(os.environ), settings=stop.wandb_settings())
+        resume = _resume_mode(os.environ)
+        if resume is not None and "WANDB_SWEEP_ID" not in os.environ:
+            _require_continuable(wandb.Api(), os.environ)
+        return wandb.init(resume=resume, settings=stop.wandb_settings())
     except wandb.Error as error:
         click.echo(f"amc-train: W&B cannot be reached, nothing was trained: {error}", err=True)
         return None
+
+
+def _require_continuable(api: Any, environ: Mapping[str, str]) -> None:
+    """Refuse a WANDB_RUN_ID that is left over from a run that has ended.
+
+    Raises:
+        RelaunchError: the run has ended, and nobody asked for its continuation.
+    """
+    import wandb
+
+    path = "/".join(
+        [
+            environ.get("WANDB_ENTITY") or str(api.default_entity),
+            environ.get("WANDB_PROJECT") or "uncategorized",
+            environ["WANDB_RUN_ID"],
+        ]
+    )
+    try:
+        state = api.run(path).state
+    except (wandb.Error, ValueError):
+        return  # there is no such run yet
+    if state in {RunState.FINISHED, RunState.FAILED, RunState.KILLED}:
+        raise RelaunchError(
+            f"WANDB_RUN_ID is {environ['WANDB_RUN_ID']}, and run {path} has ended ({state}): its record would hold two "
+            f"trainings. For a new run: unset WANDB_RUN_ID. To continue this one: amc-sweep resume {path}"
+        )
 
 
 def _choose_wandb() -> None:

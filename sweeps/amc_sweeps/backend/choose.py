@@ -41,6 +41,11 @@ class Backend:
     api_key: str | None = field(default=None, repr=False)  # never printed
     key_file: Path | None = None
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether the address is one that only this machine reaches."""
+        return urllib.parse.urlsplit(self.base_url).hostname in {"127.0.0.1", "localhost", "::1"}
+
     def environment(self) -> dict[str, str]:
         """Return the variables that the wandb client needs."""
         key = {} if self.api_key is None else {"WANDB_API_KEY": self.api_key}

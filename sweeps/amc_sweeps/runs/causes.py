@@ -271,6 +271,9 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
         return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == CLIENT_STOP_CODE:
         return Diagnosis(Cause.INTERRUPTED, "guess", "exit code 255: Ctrl-C, or a stop by W&B that is not recorded")
+    if signal == "SIGBUS":
+        because = f"exit code {e.exit_code}: SIGBUS, as when a data file is cut while it is read through memory"
+        return Diagnosis(Cause.DATA_ERROR, "likely", because)
     if signal is not None:
         return Diagnosis(Cause.KILLED_BY_SIGNAL, "certain", f"exit code {e.exit_code}: {signal}")
     if e.neighbours_lost is not None:

@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main
+from amc_agents.commands.create import where_to_run
 from amc_analysis.cli import main as amc_analyze
+from amc_sweeps.backend.choose import Backend
 
 GOOD = """
 program: amc-train
@@ -151,3 +153,22 @@ def test_a_space_of_many_parameters_is_counted(tmp_path: Path) -> None:
     code, out, _ = _create(tmp_path, f"method: random\nprogram: x.py\nparameters:\n{names}\n", "--dry-run", "--json")
     assert code == 0
     assert json.loads(out)["configurations"] is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (
+            Backend("embedded", "http://127.0.0.1:8418", "x", key_file=Path("api.key")),
+            "on this machine. Other machines",
+        ),
+        (Backend("server", "http://localhost:8080", "x"), "on this machine. Other machines"),
+        (
+            Backend("embedded", "http://10.1.1.2:8418", "x", key_file=Path("api.key")),
+            "every GPU box, with the server's",
+        ),
+        (Backend("cloud", "https://api.wandb.ai", "x"), "every GPU box:"),
+    ],
+)
+def test_the_agent_line_says_where_it_works(backend: Backend, words: str) -> None:
+    assert words in where_to_run(backend)

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.trial.end_reason import reason_of
-from amc_agents.trial.main import main
+from amc_agents.trial.main import NO_WANDB, main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError
 from amc_core.training.state import Diverged
@@ -117,6 +117,21 @@ def test_sigterm_stops_a_trial_with_a_checkpoint(tmp_path: Path, frames: Path) -
     assert (tmp_path / "local-1" / "last.pt").is_file()
 
 
+def test_a_trial_that_was_started_with_sigint_ignored_still_ends_by_it(tmp_path: Path, frames: Path) -> None:
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as "nohup wandb agent ... &" in a script does
+    try:
+        process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    history = tmp_path / "local-1" / "history.jsonl"
+    deadline = time.monotonic() + 60
+    while not (history.exists() and history.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    code, err = _finish(process)
+    assert code == EXIT_CODES[EndReason.INTERRUPTED], err
+
+
 @pytest.mark.parametrize(
     ("flags", "reason", "message"),
     [
@@ -132,8 +147,8 @@ def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason:
 
 
 def test_without_any_wandb_the_error_names_the_options_and_nothing_is_trained(tmp_path: Path) -> None:
-    code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False}))
-    assert code == EXIT_CODES[EndReason.ERROR]
+    code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False, "data": "x.hdf5"}))
+    assert code == NO_WANDB == 69
     for option in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb "):
         assert option in err
     assert not (tmp_path / "runs").exists()

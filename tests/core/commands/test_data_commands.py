@@ -50,7 +50,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     out.write_text("precious")
     arguments = (str(out), "--frames-per-cell", "1", "--snr", "0,20", "--classes", "QPSK,BPSK")
     refused = synth(*arguments)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--force" in refused.stderr
     assert out.read_text() == "precious"
     assert synth(*arguments, "--force").exit_code == 0
@@ -84,12 +84,15 @@ def test_a_wrong_flag_is_refused_by_name_and_nothing_is_written(
     assert not (tmp_path / "frames.hdf5").exists()
 
 
-def test_a_missing_folder_is_made_or_the_reason_is_printed(tmp_path: Path) -> None:
-    assert synth(str(tmp_path / "new" / "frames.hdf5"), "--frames-per-cell", "1").exit_code == 0
-    result = synth(str(tmp_path / "new" / "frames.hdf5" / "below a file" / "frames.hdf5"))
-    assert result.exit_code == 1
-    assert "Not a directory" in result.stderr
-    assert "nothing was written" in result.stderr
+def test_one_missing_folder_is_made_and_named(tmp_path: Path) -> None:
+    result = synth(str(tmp_path / "new" / "frames.hdf5"), "--frames-per-cell", "1")
+    assert result.exit_code == 0
+    assert f"made the folder {tmp_path / 'new'}" in result.stderr
+    for mistyped in ("neww/deep/frames.hdf5", "new/frames.hdf5/below a file/frames.hdf5"):
+        refused = synth(str(tmp_path / mistyped))
+        assert refused.exit_code == 2
+        assert "is no folder, so nothing was written" in refused.stderr
+    assert not (tmp_path / "neww").exists()
 
 
 def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_path: Path) -> None:
@@ -160,6 +163,21 @@ def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tm
     refused = data("split", str(other), str(manifest), "--check")
     assert refused.exit_code == 1
     assert "data_fingerprint" in refused.stderr
+    own_values = data("split", str(moved), str(manifest), "--check", "--split-seed", "3")
+    assert own_values.exit_code == 2
+    assert "leave out --split_seed" in own_values.stderr
+
+
+def test_a_manifest_is_replaced_only_by_one_of_the_same_split_or_with_force(frames: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "split.json"
+    assert data("split", str(frames), str(manifest)).exit_code == 0
+    assert data("split", str(frames), str(manifest), "--rows").exit_code == 0, "the same split"
+    before = manifest.read_text()
+    refused = data("split", str(frames), str(manifest), "--split-seed", "3")
+    assert (refused.exit_code, manifest.read_text()) == (2, before)
+    assert "use --force to replace it" in refused.stderr
+    assert data("split", str(frames), str(manifest), "--split-seed", "3", "--force").exit_code == 0
+    assert manifest.read_text() != before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -237,3 +239,19 @@ def test_a_gpu_holds_frames_and_gives_them_back(tmp_path: Path) -> None:
         frames = data.frames_on_device(np.array([3, 1]))
         assert frames.device.type == "cuda"
         np.testing.assert_allclose(frames.cpu().numpy(), at_unit_power(data.frames(np.array([3, 1]))), atol=2e-3)
+
+
+def test_a_file_that_is_being_written_is_called_busy(tmp_path: Path) -> None:
+    path = tmp_path / "frames.hdf5"
+    program = (
+        "import h5py, sys\n"
+        "with h5py.File(sys.argv[1], 'w') as file:\n    file['X'] = [1]\n    print('open', flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        with pytest.raises(DataError, match="another process has it open for writing"):
+            RadioMLFile(path)

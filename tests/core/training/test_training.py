@@ -363,6 +363,13 @@ def test_faults_are_raised_before_anything_is_recorded(data: Path, tmp_path: Pat
     assert not list(tmp_path.glob("*.pt"))
 
 
+def test_a_half_written_checkpoint_of_a_killed_attempt_is_removed(data: Path, tmp_path: Path) -> None:
+    (tmp_path / ".last.pt.4711").write_bytes(b"half a checkpoint")
+    (tmp_path / ".hidden").write_text("not ours")
+    train(tiny_trial(data, epochs=1), run_dir=tmp_path, record=Memory())
+    assert [path.name for path in tmp_path.glob(".*")] == [".hidden"]
+
+
 def test_the_file_recorder_keeps_history_summary_and_config(data: Path, tmp_path: Path) -> None:
     config = tiny_trial(data)
     record = FileRecorder(tmp_path)

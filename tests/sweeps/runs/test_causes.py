@@ -81,6 +81,7 @@ CLEAN: dict[str, Any] = {"state": "finished", "exit_code": 0, "epochs_planned": 
         (Evidence("failed", exit_code=1, not_finite=("val/loss",)), Cause.DIVERGED),
         (Evidence("failed", exit_code=1, log_tail="FileNotFoundError: [Errno 2] 'x.h5'"), Cause.DATA_ERROR),
         (Evidence("failed", exit_code=2, log_tail="train.py: error: unrecognized arguments: --lr"), "config_refused"),
+        (Evidence("failed", exit_code=135), Cause.DATA_ERROR),  # SIGBUS
         (Evidence("failed", exit_code=137), Cause.KILLED_BY_SIGNAL),
         (Evidence("failed", exit_code=-9), Cause.KILLED_BY_SIGNAL),
         (Evidence("failed", exit_code=143), Cause.KILLED_BY_SIGNAL),
