@@ -40,7 +40,7 @@ ROOMS: dict[str, list[str]] = {
         *("app", "process"),
     ],
     "amc_agents": [
-        *("background_process", "open_target", "sweep_control", "sweep_status", "preflight", "doctor"),
+        *("background_process", "notify", "open_target", "sweep_control", "sweep_status", "preflight", "doctor"),
         *("trial", "fleet", "commands"),
     ],
     "amc_analysis": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -16,11 +17,12 @@ import yaml
 
 from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
-from amc_agents.fleet.display import Event, open_display
+from amc_agents.fleet.display import Display, Event, NotifyingDisplay, open_display
 from amc_agents.fleet.loop import Fleet
 from amc_agents.fleet.policy import EndedTrial, Outcome, Rules
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
 from amc_agents.fleet.watch import SweepReader, Watcher
+from amc_agents.notify import Notifier, notify_option
 from amc_agents.open_target import open_target
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
@@ -86,6 +88,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
     show_default=True,
     help="Folder of the agents' logs; they go into a subfolder named after the sweep.",
 )
+@notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout instead of the table.")
 @backend_options
 def agent_command(
@@ -99,6 +102,7 @@ def agent_command(
     grace: float,
     stagger: float,
     logs: Path,
+    notify_url: str | None,
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
@@ -141,7 +145,12 @@ def agent_command(
             stagger_s=stagger,
         )
         slots = _slots(devices, per_gpu, path, logs, tag)
-        return _run(path, slots, rules, tag, watcher, driver, as_json=as_json)
+        display = open_display(as_json=as_json)
+        if notify_url is None:
+            return _run(path, slots, rules, tag, watcher, driver, display)
+        with contextlib.closing(Notifier(notify_url, path)) as notifier:
+            display = NotifyingDisplay(display, notifier, Path.cwd(), minimise=watcher.minimise)
+            return _run(path, slots, rules, tag, watcher, driver, display)
 
     try:
         outcome = run()
@@ -194,10 +203,9 @@ def _slots(devices: list[Device], per_gpu: int, path: str, logs: Path, tag: str)
 
 
 def _run(
-    path: str, slots: list[AgentSlot], rules: Rules, tag: str, watcher: Watcher, driver: Driver, *, as_json: bool
+    path: str, slots: list[AgentSlot], rules: Rules, tag: str, watcher: Watcher, driver: Driver, display: Display
 ) -> Outcome:
     click.echo(f"Agents: {', '.join(slot.name for slot in slots)}; logs in {slots[0].log.parent}", err=True)
-    display = open_display(as_json=as_json)
     fleet = Fleet(
         slots,
         rules,

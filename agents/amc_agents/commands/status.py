@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
+from amc_agents.notify import BestSoFar, Notifier, notify_option
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
@@ -34,8 +35,11 @@ MOST_LINES = 8  # of a list of agents or hosts
     help="Pause between reads.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; with --watch one a line.")
+@notify_option
 @backend_options
-def status_command(sweep: str, watch: bool, every: float, as_json: bool, choice: BackendChoice) -> None:
+def status_command(
+    sweep: str, watch: bool, every: float, as_json: bool, notify_url: str | None, choice: BackendChoice
+) -> None:
     """Show the state of SWEEP: runs by state and cause, best peak so far, agents, failures by host, time left.
 
     SWEEP is an id, PROJECT/ID, ENTITY/PROJECT/ID or the URL of its page. An agent that has not reported for a minute
@@ -51,15 +55,18 @@ def status_command(sweep: str, watch: bool, every: float, as_json: bool, choice:
 
     Exit codes: 0 shown (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
+    notify_url = notify_url if watch else None
     target = open_target(sweep, choice, "sweep")
+    notifier = None if notify_url is None else Notifier(notify_url, target.path)
+    statuses = _poll(target, every) if notifier is None else notified(_poll(target, every), notifier)
     try:
         if not watch:
             status = _read(target, _show_progress if sys.stderr.isatty() else _no_progress)
             click.echo(json.dumps(status.to_mapping(), indent=2) if as_json else "\n".join(as_lines(status)))
         elif as_json or not sys.stdout.isatty():
-            _watch_in_log(_poll(target, every), as_json=as_json)
+            _watch_in_log(statuses, as_json=as_json)
         else:
-            _watch_on_terminal(_poll(target, every))
+            _watch_on_terminal(statuses)
     except KeyboardInterrupt:
         # A plain exit would wait for open requests, which takes long on a server that does not answer.
         sys.stdout.flush()
@@ -96,6 +103,24 @@ def _poll(target: OpenTarget, every_s: float) -> Iterator[Status]:
         if status.is_over:
             return
         time.sleep(every_s)
+
+
+def notified(statuses: Iterator[Status], notifier: Notifier) -> Iterator[Status]:
+    """Pass statuses on, and send what a person should know of them: a new best, no agents, the end."""
+    best: BestSoFar | None = None
+    had_agents = True
+    for status in statuses:
+        best = best or BestSoFar(minimise=status.goal == "minimize")
+        value = best.update(status.best.peak if status.best else None, time.monotonic())
+        if value is not None and status.best is not None and not status.is_over:
+            notifier.send("best", f"new best: {_best(status)}", best=value, run=status.best.run_id)
+        if had_agents and not status.agents_alive and status.agents and not status.is_over:
+            notifier.send("idle", f"no agent is alive: {as_line(status)}")
+        had_agents = status.agents_alive > 0
+        if status.is_over:
+            notifier.send("done", f"{as_line(status)}; {_best(status)}")
+            notifier.close()
+        yield status
 
 
 def _watch_in_log(statuses: Iterator[Status], *, as_json: bool) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from amc_agents.fleet.agent_slot import AgentSlot
 from amc_agents.fleet.devices import GIB, Reading
 from amc_agents.fleet.policy import EndedTrial
 from amc_agents.fleet.watch import Watcher
+from amc_agents.notify import BestSoFar, FreeSpace, Notifier
 from amc_sweeps.number_formats import duration, percent
 from amc_sweeps.values import printable
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # the server's image has every command and no rich
     from rich.table import Table
 
 ROWS_EVERY_S = 60.0  # in a log; events are written at once
+_NOTIFIED = {"quarantined", "gave_up", "halted", "ending", "w&b", "sweep", "done"}
 _BOLD = {"quarantined", "gave_up", "agent_ended", "ending", "halted"}
 
 
@@ -215,6 +219,39 @@ class JsonDisplay(LineDisplay):
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
         self._write(json.dumps({"time": round(time.time(), 3), **facts}))
+
+
+class NotifyingDisplay:
+    """A display that also sends what a person should know to a webhook."""
+
+    def __init__(self, display: Display, notifier: Notifier, folder: Path, *, minimise: bool) -> None:
+        self._display, self._notifier = display, notifier
+        self._best, self._space = BestSoFar(minimise=minimise), FreeSpace(folder)
+
+    def report(self, event: Event) -> None:
+        self._display.report(event)
+        if event.kind in _NOTIFIED:
+            worker = f"{event.worker}: " if event.worker else ""
+            best = "" if event.kind != "done" or self._best.value is None else f"; best here {self._best.value:.4g}"
+            facts = {name: fact for name, fact in event.facts.items() if fact is not None}
+            self._notifier.send(event.kind, worker + event.text + best, worker=event.worker, **facts)
+
+    def show(self, rows: Sequence[Row]) -> None:
+        self._display.show(rows)
+        for row in rows:
+            best = self._best.update(row.peak, time.monotonic())
+            if best is not None:
+                self._notifier.send(
+                    "best", f"new best on this machine: {best:.4g} (run {row.run})", best=best, run=row.run
+                )
+        free = self._space.shortage()
+        if free is not None:
+            self._notifier.send(
+                "disk", f"only {free / GIB:.1f} GiB are free on {socket.gethostname()}", free_bytes=free
+            )
+
+    def close(self) -> None:
+        self._display.close()
 
 
 def open_display(*, as_json: bool) -> Display:

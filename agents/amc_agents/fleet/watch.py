@@ -96,7 +96,7 @@ class Watcher(threading.Thread):
         self, reader: SweepReader, metric: str | None, *, minimise: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(name="watcher", daemon=True)
-        self._reader, self._metric, self._minimise, self._clock = reader, metric, minimise, clock
+        self._reader, self._metric, self.minimise, self._clock = reader, metric, minimise, clock
         self._runs: set[str] = set()
         self._records: dict[str, WandbRecord] = {}
         self._wake = threading.Event()
@@ -141,7 +141,7 @@ class Watcher(threading.Thread):
         try:
             sweep = self._reader.sweep()
             runs = self._runs
-            records = self._reader.records(runs, self._metric, minimise=self._minimise) if runs else {}
+            records = self._reader.records(runs, self._metric, minimise=self.minimise) if runs else {}
         except Exception as error:  # noqa: BLE001 - whatever it is: it is shown, and the next poll may work
             self._error = str(error) or type(error).__name__
             return
@@ -150,7 +150,7 @@ class Watcher(threading.Thread):
         self._error = None
         self.is_paused = sweep is not None and sweep["state"] == SweepState.PAUSED
         for run, record in records.items():
-            self._records[run] = _with_best(record, self.record(run).peak, minimise=self._minimise)
+            self._records[run] = _with_best(record, self.record(run).peak, minimise=self.minimise)
 
 
 def _with_best(record: WandbRecord, peak: float | None, *, minimise: bool) -> WandbRecord:

@@ -1,0 +1,141 @@
+"""Messages to a webhook: a real HTTP server takes them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from amc_agents import notify
+from amc_agents.commands import main
+from amc_agents.commands.status import notified
+from amc_agents.fleet.display import Event, LineDisplay, NotifyingDisplay, Row
+from amc_agents.notify import BEST_EVERY_S, BestSoFar, FreeSpace, Notifier
+from amc_agents.sweep_status import BestRun, Status, SweepAgent, TimeLeft
+
+
+class Webhook:
+    """An address that keeps what is posted to it; it answers with ``codes`` first, then with 200."""
+
+    def __init__(self) -> None:
+        self.codes: deque[int] = deque()
+        self.messages: list[dict[str, Any]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                code = hook.codes.popleft() if hook.codes else 200
+                if code == 200:
+                    hook.messages.append(body)
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret-token"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    monkeypatch.setattr(notify, "TRIES_AFTER_S", (0.0, 0.01, 0.01))
+    hook = Webhook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+def test_messages_arrive_in_order_with_their_facts(webhook: Webhook) -> None:
+    notifier = Notifier(webhook.url, "local/amc/s")
+    for number in range(3):
+        notifier.send("best", f"new best {number}", best=number)
+    notifier.close()
+    assert [message["best"] for message in webhook.messages] == [0, 1, 2]
+    assert webhook.messages[0] == {
+        "text": "local/amc/s: new best 0", "event": "best", "sweep": "local/amc/s", "best": 0,
+    }  # fmt: skip
+
+
+def test_a_failure_is_tried_again_and_then_said_without_the_secret(
+    webhook: Webhook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notifier = Notifier(webhook.url, "s")
+    webhook.codes.extend([500, 503])
+    notifier.send("done", "twice in vain")
+    notifier.close()
+    assert [message["event"] for message in webhook.messages] == ["done"]
+    notifier = Notifier("http://127.0.0.1:9/secret-token", "s")
+    notifier.send("done", "nobody there")
+    notifier.close()
+    err = capsys.readouterr().err
+    assert "the webhook at 127.0.0.1 did not take a message" in err
+    assert "secret-token" not in err
+
+
+def test_a_best_value_is_told_at_once_and_then_rarely() -> None:
+    best = BestSoFar(minimise=True)
+    assert best.update(None, 0.0) is None
+    assert best.update(0.9, 1.0) == 0.9
+    assert best.update(0.8, 2.0) is None
+    assert best.update(0.85, 3.0 + BEST_EVERY_S) == 0.8, "later, and the best of all"
+    assert best.update(0.85, 9e9) is None, "it is not new"
+
+
+def test_a_disk_that_runs_full_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([20, 4, 3, 6, 11, 4])
+    monkeypatch.setattr(notify.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free) * 2**30))
+    space = FreeSpace(tmp_path)
+    assert [space.shortage() for _ in range(6)] == [None, 4 * 2**30, None, None, None, 4 * 2**30]
+
+
+def test_a_fleet_sends_what_a_person_should_know(webhook: Webhook, tmp_path: Path) -> None:
+    notifier = Notifier(webhook.url, "s")
+    with (tmp_path / "log").open("w") as log:
+        display = NotifyingDisplay(LineDisplay(log), notifier, tmp_path, minimise=False)
+        display.report(Event("began", "gpu0", "abc begins"))
+        row = Row("gpu0", None, None, None, "abc", "for 1 min", 3, 0.41, 0, {})
+        display.show([row])
+        display.show([replace(row, peak=0.47)])
+        display.report(Event("quarantined", "gpu1", "gpu1 gets no more trials", {"run": None}))
+        display.report(Event("done", None, "the sweep is over", {"exit_code": 0}))
+        display.close()
+    notifier.close()
+    assert [(message["event"], message["text"]) for message in webhook.messages] == [
+        ("best", "s: new best on this machine: 0.41 (run abc)"),
+        ("quarantined", "s: gpu1: gpu1 gets no more trials"),
+        ("done", "s: the sweep is over; best here 0.47"),
+    ]
+
+
+def test_status_sends_best_idle_and_end(webhook: Webhook) -> None:
+    best = BestRun("r1", "r1", 0.5, 3, "completed", "50.00%")
+    agent = SweepAgent("a", "gpu-1", 1, 3.0)
+    status = Status(
+        "e/p/s", "s", "RUNNING", None, "acc", "maximize", None, 1, 0, 4, {"finished": 1}, {"completed": 1}, best,  # type: ignore[arg-type]
+        (agent,), (), 3, None, TimeLeft(60.0, "so"), 0,
+    )  # fmt: skip
+    idle = replace(status, agents=(replace(agent, silent_s=600.0),))
+    over = replace(status, state="FINISHED")
+    assert len(list(notified(iter([status, status, idle, idle, over]), Notifier(webhook.url, "e/p/s")))) == 5
+    assert [message["event"] for message in webhook.messages] == ["best", "idle", "done"]
+    assert webhook.messages[-1]["text"].startswith("e/p/s: finished: 1 of 4")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "hooks.slack.com/x", "http://"])
+def test_an_address_that_is_no_webhook_is_refused(url: str) -> None:
+    ended = CliRunner().invoke(main, ["status", "s", "--watch", "--notify", url])
+    assert ended.exit_code == 2
+    assert "http or https address" in ended.stderr
