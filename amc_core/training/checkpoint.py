@@ -51,7 +51,7 @@ class Checkpoint:
     split_fingerprint: str
     trained_on: Sequence[Mapping[str, Any]]  # every split whose training part shaped these weights: lineage.SplitFacts
     metrics: Mapping[str, float]  # of the last complete epoch; empty before the first one
-    model: Mapping[str, Tensor]
+    model: Mapping[str, Tensor]  # weights and statistics as they were validated: with ema_decay the averaged weights
     criterion: Mapping[str, Tensor]  # the learned task weights
     training: Mapping[str, Any]  # everything else that later steps depend on: TrainingState.state_dict
 
