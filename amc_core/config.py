@@ -227,7 +227,9 @@ class TrialConfig:
     # start
     init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")
     resume_from: str | None = _field(None, "checkpoint, or run folder, to continue exactly")
-    allow_split_change: bool = _field(False, "start from weights that were trained on another split")
+    allow_split_change: bool = _field(
+        False, "start from weights that were trained on another split or, with init_from, another input"
+    )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrialConfig:

@@ -9,7 +9,7 @@ IEEE Journal of Selected Topics in Signal Processing 12(1), 2018.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 CLASSES: tuple[str, ...] = (
     *("OOK", "4ASK", "8ASK", "BPSK", "QPSK", "8PSK", "16PSK", "32PSK", "16APSK", "32APSK", "64APSK", "128APSK"),
@@ -34,3 +34,9 @@ LABEL_SETS: Mapping[str, tuple[int, ...]] = {
     "digital17": DIGITAL17,
     "all24": tuple(range(len(CLASSES))),
 }
+
+
+def complete_label_sets(names: Iterable[str]) -> list[str]:
+    """Return the label sets whose classes are all among these modulations."""
+    columns = {CLASSES.index(name) for name in names}
+    return [name for name, members in LABEL_SETS.items() if columns.issuperset(members)]

@@ -31,7 +31,7 @@ BANNED: dict[str, set[str]] = {
 ROOMS: dict[str, list[str]] = {
     "amc_core": [
         *("files", "verdicts", "modulations", "metric_names", "config"),
-        *("machine", "data", "synthesis", "inputs", "audit", "models", "training", "commands"),
+        *("machine", "data", "synthesis", "inputs", "audit", "models", "training", "evaluate_checkpoint", "commands"),
     ],
     "amc_sweeps": ["values", "number_formats", "bounded_texts", "grammar", "runs", "charts", "backend"],
     "amc_server": [

@@ -1,4 +1,4 @@
-"""amc-data: make, check, show and divide data files. Every command has its own module."""
+"""amc-data: make, check, show and divide data files, score checkpoints on them. Every command has its own module."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from amc_core.commands.audit import audit_command
 from amc_core.commands.ceiling import ceiling_command
+from amc_core.commands.evaluate import evaluate_command
 from amc_core.commands.show import show_command
 from amc_core.commands.split import split_command
 from amc_core.commands.synth import synth_command
@@ -13,7 +14,7 @@ from amc_core.commands.synth import synth_command
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[audit_command, ceiling_command, show_command, split_command, synth_command],
+    commands=[audit_command, ceiling_command, evaluate_command, show_command, split_command, synth_command],
 )
 def main() -> None:
-    """Make, check, show and divide RadioML files."""
+    """Make, check, show and divide RadioML files, and score checkpoints on them."""

@@ -49,8 +49,9 @@ def split_command(
 
     A trial with the same parameters divides the file in the same way, on every machine.
     """
+    from amc_core.data.duplicates import duplicates_across_parts, duplicates_warning
     from amc_core.data.radioml import select
-    from amc_core.data.splits import manifest, manifest_differences
+    from amc_core.data.splits import manifest, manifest_differences, stratified_split
 
     reference: dict[str, Any] = {}
     if check:
@@ -61,6 +62,7 @@ def split_command(
     with open_file(file) as data:
         selection = select(data, label_set, snr_min_db, snr_max_db)
         facts = manifest(data.fingerprint, selection, split, split_seed, with_rows=with_rows)
+        n_duplicates = duplicates_across_parts(data, selection, stratified_split(selection, split, split_seed))
     if check:
         if differences := manifest_differences(reference, facts):
             raise click.ClickException(f"{file} differs from {manifest_path}:\n" + "\n".join(differences))
@@ -71,6 +73,9 @@ def split_command(
             write_whole(manifest_path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise click.ClickException(f"{manifest_path}: {error.strerror or error}") from error
+    n_heldout = facts["parts"]["val"]["frames"] + facts["parts"]["test"]["frames"]
+    if warning := duplicates_warning(n_duplicates, n_heldout, file):
+        click.echo(warning, err=True)
     sizes = " / ".join(f"{part['frames']:,}" for part in facts["parts"].values())
     click.echo(f"split {facts['split_fingerprint']}: {sizes} frames (train / val / test)")
 

@@ -9,6 +9,7 @@ In names: N all rows of the file, B the rows asked for, K = 24 columns of Y.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.data.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
-from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.modulations import CLASSES, LABEL_SETS, complete_label_sets
+from amc_sweeps.number_formats import listed
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +32,9 @@ _LAYOUT = (
     "the layout of RadioML 2018.01A"
 )
 _REMEDY = "give the path of a RadioML 2018.01A file, or write one with: amc-data synth FILE"
+_LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
+_HEAD = 32  # samples
 _SAMPLED_ROWS = 16  # rows of X that enter the fingerprint
 
 
@@ -79,6 +83,14 @@ class RadioMLFile:
             DataError: reading failed (a damaged or vanished file).
         """
         return self._gather(rows_B) if self._ram is None else self._ram.frames(rows_B)
+
+    def heads(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Gather the first 32 samples of rows: float32 (B, 32, 2). None where that reads whole frames from the disk."""
+        if self._ram is not None:
+            return self._ram.heads(rows_B, _HEAD)
+        if not self.is_memory_mapped:
+            return None
+        return np.ascontiguousarray(self._frames[rows_B, :_HEAD], dtype=np.float32)
 
     def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None) -> str:
         """Copy these rows to where ``storage`` says. After a copy, no other row can be read.
@@ -169,35 +181,75 @@ def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) 
     """
     columns = LABEL_SETS[label_set]
     in_range_N = (data.snr_db_N >= snr_min_db) & (data.snr_db_N <= snr_max_db)
-    rows_M = np.flatnonzero(in_range_N & np.isin(data.column_N, columns))
-    if not len(rows_M):
+    found_db = np.unique(data.snr_db_N[in_range_N & np.isin(data.column_N, columns)])
+    if not len(found_db):
         present = sorted({int(level) for level in np.unique(data.snr_db_N)})
         raise DataError(
             f"{data.path}: no frame of label_set {label_set} between {snr_min_db} and {snr_max_db} dB; "
             f"the file holds the SNR levels {present} dB and {_names(np.unique(data.column_N))}"
         )
-    levels_db = np.unique(data.snr_db_N[rows_M])
-    modulation_M = np.searchsorted(columns, data.column_N[rows_M])
-    snr_M = np.searchsorted(levels_db, data.snr_db_N[rows_M])
-    cells = np.bincount(modulation_M * len(levels_db) + snr_M, minlength=len(columns) * len(levels_db))
-    empty = np.flatnonzero(cells.reshape(len(columns), -1).min(axis=1) == 0)
-    if len(empty):
-        missing = _names(np.asarray(columns)[empty])
-        raise DataError(
-            f"{data.path}: label_set {label_set} needs frames of every class at every SNR level; some levels have no "
-            f"frame of {missing}; choose another label_set or SNR range, or a file with these classes"
-        )
+    selection = select_labels(data, label_set, tuple(int(level) for level in found_db))
+    if (cells_KL := cell_counts(selection)).min() == 0:
+        raise DataError(f"{data.path}: {_incomplete(data, selection, cells_KL)}")
+    return selection
+
+
+def select_labels(data: RadioMLFile, label_set: str, levels_db: tuple[int, ...]) -> Selection:
+    """Choose the rows of a label set at these levels; a class or a level may have no frame."""
+    columns = LABEL_SETS[label_set]
+    rows_M = np.flatnonzero(np.isin(data.snr_db_N, levels_db) & np.isin(data.column_N, columns))
     return Selection(
         label_set=label_set,
         columns=columns,
-        levels_db=tuple(int(level) for level in levels_db),
+        levels_db=levels_db,
         rows=rows_M.astype(np.int64),
-        modulation=modulation_M.astype(np.int64),
-        snr=snr_M.astype(np.int64),
+        modulation=np.searchsorted(columns, data.column_N[rows_M]).astype(np.int64),
+        snr=np.searchsorted(levels_db, data.snr_db_N[rows_M]).astype(np.int64),
     )
 
 
-def _names(columns: npt.NDArray[Any]) -> str:
+def cell_counts(selection: Selection) -> npt.NDArray[np.int64]:
+    """Return the number of frames (K, L) of every class at every level."""
+    n_levels = len(selection.levels_db)
+    counts = np.bincount(selection.modulation * n_levels + selection.snr, minlength=len(selection.columns) * n_levels)
+    return counts.reshape(len(selection.columns), n_levels)
+
+
+def missing_levels_db(data: RadioMLFile, snr_min_db: int, snr_max_db: int) -> tuple[int, ...]:
+    """Return the levels of a range that the file lacks, on the grid of the file's own levels."""
+    present = np.unique(data.snr_db_N)
+    step = int(np.diff(present).min()) if len(present) > 1 else _LEVEL_STEP_DB
+    grid = (db for db in range(snr_min_db, snr_max_db + 1) if (db - int(present[0])) % step == 0)
+    return tuple(db for db in grid if db not in present)
+
+
+def _incomplete(data: RadioMLFile, selection: Selection, cells_KL: npt.NDArray[np.int64]) -> str:
+    """Say which frames a selection lacks, and what to do."""
+    label_set, columns = selection.label_set, np.asarray(selection.columns)
+    rule = f"a trial needs every class of its label_set at every SNR level, and label_set {label_set} is not complete"
+    if len(absent := columns[cells_KL.sum(axis=1) == 0]):
+        present = sorted(set(data.column_N.tolist()))
+        complete = complete_label_sets(CLASSES[column] for column in present)
+        way = f"use label_set {' or '.join(complete)}, or" if complete else "no label_set is complete in it: use"
+        return (
+            f"{rule}: the file has no frame of {_names(absent)}; its classes are {_names(present)}; {way} a file with "
+            f"all of them; amc-data synth FILE --classes {label_set} writes one"
+        )
+    gaps = [
+        f"{CLASSES[columns[place]]} at {_levels(np.asarray(selection.levels_db)[cells_KL[place] == 0])} dB"
+        for place in np.flatnonzero(cells_KL.min(axis=1) == 0)
+    ]
+    return (
+        f"{rule}: the file has no frame of {listed(gaps)}; choose snr_min_db and snr_max_db without these levels, or "
+        "use a file that has them"
+    )
+
+
+def _levels(levels_db: npt.NDArray[Any]) -> str:
+    return listed([str(level) for level in levels_db.tolist()], most=6)
+
+
+def _names(columns: Iterable[Any]) -> str:
     return ", ".join(CLASSES[int(column)] for column in columns)
 
 

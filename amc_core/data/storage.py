@@ -95,6 +95,10 @@ class HeldInRam:
         """Gather rows: float32 (B, 1024, 2), at unit power if they are held as float16."""
         return self._frames_MTC[_held_positions(self._position_N, rows_B)].astype(np.float32, copy=False)
 
+    def heads(self, rows_B: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.float32]:
+        """Gather the first samples of rows: float32 (B, length, 2)."""
+        return self._frames_MTC[_held_positions(self._position_N, rows_B), :length].astype(np.float32, copy=False)
+
 
 class HeldOnDevice:
     """A copy of the selected frames on the GPU, in float16 at unit power: 4.6 GB for 1.1 million."""

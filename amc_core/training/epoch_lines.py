@@ -7,14 +7,17 @@ from typing import Any
 
 from amc_core.config import TrialConfig
 from amc_core.training.progress import Progress
-from amc_sweeps.number_formats import counted, duration, percent
+from amc_sweeps.number_formats import counted, duration, listed, percent
 
 
 def start_line(facts: Mapping[str, Any]) -> str:
-    """Write the facts of a run: frames, network, device."""
+    """Write the facts of a run: frames, SNR levels, network, device."""
+    levels_db, missing_db = facts["levels_db"], facts["missing_levels_db"]
+    missing = f" (the file has none at {listed([str(db) for db in missing_db], most=8)} dB)" if missing_db else ""
     return (
         f"{facts['n_train']:,} / {facts['n_val']:,} / {facts['n_test']:,} frames (train / val / test) from "
-        f"{facts['frames_in']}, {facts['n_parameters']:,} parameters, "
+        f"{facts['frames_in']}, {counted(len(levels_db), 'SNR level')}, {levels_db[0]}..{levels_db[-1]} dB{missing}, "
+        f"{facts['n_parameters']:,} parameters, "
         f"{counted(facts['micro_batch_frames'], 'frame')} per forward pass, on {facts['device_name']}"
     )
 

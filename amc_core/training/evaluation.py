@@ -88,8 +88,7 @@ class Evaluation:
     @property
     def snr_mae_db(self) -> float:
         """Mean distance of the guessed level from the true one, dB."""
-        levels_db = np.asarray(self.levels_db, dtype=np.float64)
-        return float((self.snr * abs(levels_db[:, None] - levels_db[None, :])).sum() / max(self.n_frames, 1))
+        return _share(self._snr_error_db.sum(), self.n_frames)
 
     @cached_property
     def combined_acc_by_snr(self) -> npt.NDArray[np.float64]:
@@ -100,6 +99,17 @@ class Evaluation:
     def mod_acc_by_snr(self) -> npt.NDArray[np.float64]:
         """Share of every level's frames whose modulation is right."""
         return _shares(np.einsum("klkm->l", self.joint), self.snr.sum(axis=1))
+
+    @cached_property
+    def snr_mae_db_by_snr(self) -> npt.NDArray[np.float64]:
+        """Mean distance of the guessed level from the true one, dB, for every true level."""
+        return _shares(self._snr_error_db, self.snr.sum(axis=1))
+
+    @cached_property
+    def _snr_error_db(self) -> npt.NDArray[np.float64]:
+        """Sum of the SNR errors of every true level's frames, dB."""
+        levels_db = np.asarray(self.levels_db, dtype=np.float64)
+        return np.asarray((self.snr * abs(levels_db[:, None] - levels_db[None, :])).sum(axis=1))
 
     @property
     def modulation_scores(self) -> tuple[Score, ...]:
@@ -152,6 +162,7 @@ class Evaluation:
             [{name: value for name, value in vars(score).items() if name != "name"} for score in self.snr_scores],
             self.combined_acc_by_snr.tolist(),
             self.mod_acc_by_snr.tolist(),
+            self.snr_mae_db_by_snr.tolist(),
             strict=True,
         )
         return {
@@ -160,8 +171,14 @@ class Evaluation:
             "by_modulation": [vars(score) for score in self.modulation_scores],
             "by_family": [vars(score) for score in self.family_scores],
             "by_snr": [
-                {"snr_db": db, **scores_of_level, "combined_acc": combined, "mod_acc": modulation}
-                for db, scores_of_level, combined, modulation in by_level
+                {
+                    "snr_db": db,
+                    **scores_of_level,
+                    "combined_acc": combined,
+                    "mod_acc": modulation,
+                    "snr_mae_db": error_db,
+                }
+                for db, scores_of_level, combined, modulation, error_db in by_level
             ],
             "attractors": [
                 {**vars(attractor), "swallowed": {str(db): share for db, share in attractor.swallowed.items()}}

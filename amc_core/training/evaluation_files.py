@@ -14,7 +14,9 @@ from amc_core.files import write_whole
 if TYPE_CHECKING:
     from amc_core.training.evaluation import Evaluation
 
-BEST_FILE = "evaluation/best.json"  # with W&B: a copy of the epoch with the highest val/combined_acc so far
+EVALUATION = "evaluation"  # folder of these files and of the pictures, in a run's folder
+SCORE_COLUMNS = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc", "snr_mae_db")
+BEST_FILE = f"{EVALUATION}/best.json"  # with W&B: a copy of the epoch with the highest val/combined_acc so far
 
 
 def epoch_stem(epoch: int) -> str:
@@ -24,7 +26,7 @@ def epoch_stem(epoch: int) -> str:
 
 def epoch_file(epoch: int) -> str:
     """Return the file of one epoch's validation, which ``write_evaluation`` writes."""
-    return f"evaluation/{epoch_stem(epoch)}.json"
+    return f"{EVALUATION}/{epoch_stem(epoch)}.json"
 
 
 def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts: Mapping[str, Any]) -> Path:
@@ -40,34 +42,38 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     Args:
         facts: values to add, such as the metrics of the epoch or the checkpoint.
     """
-    folder = run_dir / "evaluation"
+    folder = run_dir / EVALUATION
     folder.mkdir(exist_ok=True)
     content = evaluation.to_mapping()
     write_whole(folder / f"{stem}.json", json.dumps({**facts, **content}, indent=2) + "\n")
     metrics = {**facts, "n_frames": evaluation.n_frames, **evaluation.summary()}
-    _replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), metrics.items())
+    replace_csv(folder / f"{stem}_metrics.csv", ("metric", "value"), metrics.items())
     swallowed = [
         (attractor.snr_db, true_db, share)
         for attractor in evaluation.attractors
         for true_db, share in attractor.swallowed.items()
     ]
-    _replace_csv(folder / f"{stem}_attractors.csv", ("attractor_db", "true_db", "share"), swallowed)
-    columns = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc")
+    replace_csv(folder / f"{stem}_attractors.csv", ("attractor_db", "true_db", "share"), swallowed)
+    table = [[row.get(column, "") for column in SCORE_COLUMNS] for row in score_rows(content)]
+    replace_csv(folder / f"{stem}_scores.csv", SCORE_COLUMNS, table)
+    for task, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
+        counts = [[name, *row] for name, row in zip(classes, content[f"{task}_confusion"], strict=True)]
+        replace_csv(folder / f"{stem}_{task}_confusion.csv", ("true", *classes), counts)
+    return folder
+
+
+def score_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row per modulation, family and SNR level of ``Evaluation.to_mapping()``; SCORE_COLUMNS are in them."""
     kinds = {"modulation": content["by_modulation"], "family": content["by_family"], "snr": content["by_snr"]}
-    rows = [
+    return [
         {"kind": kind, "name": score.get("name", score.get("snr_db")), **score}
         for kind, scores in kinds.items()
         for score in scores
     ]
-    table = [[row.get(column, "") for column in columns] for row in rows]
-    _replace_csv(folder / f"{stem}_scores.csv", columns, table)
-    for task, classes in (("modulation", content["modulations"]), ("snr", content["snr_levels_db"])):
-        counts = [[name, *row] for name, row in zip(classes, content[f"{task}_confusion"], strict=True)]
-        _replace_csv(folder / f"{stem}_{task}_confusion.csv", ("true", *classes), counts)
-    return folder
 
 
-def _replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+def replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV table whole; an old file is replaced."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_whole(path, text.getvalue())

@@ -7,7 +7,7 @@ jumped from 47.5% to 52.5%, and this was read as a distribution mismatch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from amc_core.config import ConfigError, TrialConfig, current_value
+from amc_core.config import SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
@@ -67,10 +67,11 @@ class Lineage:
     split_override: bool  # the user allowed weights that were trained on other splits
     heldout_trained_on: float | None  # share of the held-out frames; None: unknown, because of another file
     fresh_heads: tuple[str, ...] = ()  # parts of the model with other classes than the parent's
+    input_override: bool = False  # the user allowed weights that were trained on another input
 
     def facts(self) -> dict[str, Any]:
         """Return the part that the run's configuration records."""
-        names = ("parent_run", "parent_split_fingerprint", "split_override", "heldout_trained_on")
+        names = ("parent_run", "parent_split_fingerprint", "split_override", "heldout_trained_on", "input_override")
         return {name: getattr(self, name) for name in names}
 
 
@@ -97,11 +98,12 @@ def trace_lineage(
     selection: Selection,
     split: Split,
 ) -> Lineage:
-    """Return the origin of the weights; refuse weights that were trained on another split.
+    """Return the origin of the weights; refuse weights that were trained on another split or, to init, another input.
 
     Raises:
-        ConfigError: the weights were trained on another split, and ``allow_split_change`` is false; the message has
-            both splits and the share of the held-out frames that were trained on.
+        ConfigError: ``allow_split_change`` is false, and the weights were trained on another split (the message has
+            both splits and the share of the held-out frames that were trained on), or ``init_from`` gives them another
+            input (the message has both).
     """
     if parent is None:
         return Lineage(None, None, (own_split,), split_override=False, heldout_trained_on=0.0)
@@ -111,10 +113,13 @@ def trace_lineage(
     share = _share_trained_on(heldout_M, other_splits, data)
     parent_classes, classes = _classes(trained_on[-1]), _classes(own_split)
     fresh_heads = tuple(head for head in classes if classes[head] != parent_classes[head])
-    if other_splits and not config.allow_split_change:
-        raise ConfigError(
-            [_refusal(config, own_split, other_splits, share, len(heldout_M), other_classes=bool(fresh_heads))]
-        )
+    other_input = _other_input(config, parent) if config.init_from else ""  # resume_from refuses any other setting
+    problems = [other_input] if other_input else []
+    if other_splits:
+        other_classes = bool(fresh_heads)
+        problems.append(_refusal(config, own_split, other_splits, share, len(heldout_M), other_classes=other_classes))
+    if problems and not config.allow_split_change:
+        raise ConfigError(problems)
     return Lineage(
         parent_run=parent.run,
         parent_split_fingerprint=parent.split_fingerprint,
@@ -122,6 +127,7 @@ def trace_lineage(
         split_override=bool(other_splits),
         heldout_trained_on=share,
         fresh_heads=fresh_heads,
+        input_override=bool(other_input),
     )
 
 
@@ -136,12 +142,10 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: Split
     if config.lr_schedule == "cosine":
         may_differ -= {"epochs"}  # every learning rate depends on it
     own_settings = config.to_mapping()
-    # A checkpoint from before a field existed was trained with what is its default now.
-    before = {**TrialConfig().to_mapping(), **parent.config}
     problems = [
         f"resume_from: {name} was {value!r} and is {own_settings[name]!r}; use the old value, or start a new trial "
         "from the weights with init_from"
-        for name, value in before.items()
+        for name, value in _settings(parent).items()
         if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, value)
     ]
     parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own_split)
@@ -187,6 +191,38 @@ def load_weights(model: nn.Module, parent: Checkpoint, path: Path, *, fresh_head
     model.load_state_dict(weights)
 
 
+def trained_rows(splits: Iterable[SplitFacts], data: RadioMLFile) -> npt.NDArray[np.int64]:
+    """Return the rows of this file that are in the training part of any of these splits, increasing."""
+    rows = [np.zeros(0, dtype=np.int64)]
+    for facts in splits:
+        if facts.data_fingerprint == data.fingerprint:
+            selection = select(data, facts.label_set, facts.snr_min_db, facts.snr_max_db)
+            rows.append(selection.rows[stratified_split(selection, facts.split, facts.split_seed).train])
+    return np.unique(np.concatenate(rows))
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint's settings; one from before a field existed was trained with what is its default now."""
+    return {**TrialConfig().to_mapping(), **checkpoint.config}
+
+
+def _other_input(config: TrialConfig, parent: Checkpoint) -> str:
+    """Return how the input differs from the one that the weights were trained on; empty: it is the same."""
+    before, own_settings = _settings(parent), config.to_mapping()
+    names = ["representation"]
+    if config.representation not in SIGNAL_REPRESENTATIONS:
+        names += ["image_size", "histogram_range", "histogram_norm"]
+    changes = [f"{name} was {before[name]!r} and is {own_settings[name]!r}" for name in names]
+    changes = [change for change, name in zip(changes, names, strict=True) if before[name] != own_settings[name]]
+    if not changes:
+        return ""
+    return (
+        f"init_from: the weights were trained on another input: {'; '.join(changes)}. They would see images that they "
+        "never learned. Use the old values; allow_split_change: true starts anyway where the network takes the new "
+        "input, and marks the run"
+    )
+
+
 def _classes(facts: SplitFacts) -> dict[str, str]:
     return {
         "modulation_head": f"those of label_set {facts.label_set}",
@@ -200,12 +236,7 @@ def _share_trained_on(
     """Return the share of rows in the training part of any of these splits; None for splits of other files."""
     if any(facts.data_fingerprint != data.fingerprint for facts in other_splits):
         return None
-    seen_M = np.zeros(len(heldout_rows_M), dtype=bool)
-    for facts in other_splits:
-        selection = select(data, facts.label_set, facts.snr_min_db, facts.snr_max_db)
-        train = stratified_split(selection, facts.split, facts.split_seed).train
-        seen_M |= np.isin(heldout_rows_M, selection.rows[train])
-    return float(seen_M.mean())
+    return float(np.isin(heldout_rows_M, trained_rows(other_splits, data)).mean())
 
 
 def _refusal(

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from amc_core.config import TrialConfig
+from amc_core.data.duplicates import duplicates_warning
 from amc_core.data.radioml import RadioMLFile
 from amc_core.files import remove_partial_files
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.epoch_lines import epoch_line, start_line, test_line
 from amc_core.training.evaluation import Evaluation
-from amc_core.training.evaluation_files import epoch_stem, write_evaluation
+from amc_core.training.evaluation_files import EVALUATION, epoch_stem, write_evaluation
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.save_and_resume import resume, save_last
@@ -116,6 +117,9 @@ def train(
         facts = run_facts(context)
         record.config(facts)
         tell(start_line(facts))
+        n_heldout = facts["n_val"] + facts["n_test"]
+        if warning := duplicates_warning(facts["duplicates_across_parts"], n_heldout, config.data):
+            sys.stderr.write(f"{warning}\n")
         with _progress_bar(config.epochs, enabled=progress) as show:
             end = _run_epochs(state, outputs, should_stop, show)
             if end in _NATURAL_ENDS:
@@ -231,7 +235,7 @@ def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation)
             keep_as(run_dir / LAST, BEST)
     write_evaluation(run_dir, epoch_stem(epoch), validation, facts=state.metrics)
     if select_by in improved:  # at once, because a trial that crashes later draws nothing at its end
-        outputs.pictures = draw_pictures(run_dir, validation, title=f"val, epoch {epoch}")
+        outputs.pictures = draw_pictures(run_dir / EVALUATION, validation, title=f"val, epoch {epoch}")
     outputs.record.log(state.metrics)
 
 
@@ -260,7 +264,7 @@ def _finish(state: TrainingState, outputs: _Outputs, end: str, test: Evaluation 
     }
     test_metrics: dict[str, float] | None = None
     if test is not None:
-        outputs.pictures = draw_pictures(outputs.run_dir, test, title="test")
+        outputs.pictures = draw_pictures(outputs.run_dir / EVALUATION, test, title="test")
         test_metrics = {f"test/{name}": value for name, value in test.summary().items() if name != "loss"}
         facts |= {"test_checkpoint": BEST, "test_checkpoint_epoch": selected.epoch, **test_metrics}
         outputs.tell(test_line(test_metrics, selected.epoch))

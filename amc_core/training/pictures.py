@@ -19,9 +19,8 @@ _FULL = (30, 64, 175)  # colour of a share of 1
 _LINES = {"combined": (30, 64, 175), "modulation": (217, 119, 6), "SNR": (5, 150, 105)}
 
 
-def draw_pictures(run_dir: Path, evaluation: Evaluation, *, title: str) -> list[Path]:
-    """Write modulation_confusion.png, snr_confusion.png and accuracy_by_snr.png into ``evaluation/``."""
-    folder = run_dir / "evaluation"
+def draw_pictures(folder: Path, evaluation: Evaluation, *, title: str) -> list[Path]:
+    """Write modulation_confusion.png, snr_confusion.png and accuracy_by_snr.png into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     levels = [f"{level}" for level in evaluation.levels_db]
     pictures = {
@@ -92,7 +91,8 @@ def accuracy_picture(evaluation: Evaluation, *, title: str) -> Image.Image:
         "SNR": [score.recall for score in evaluation.snr_scores],
     }
     for number, (name, values) in enumerate(series.items()):
-        points = [place(db, value) for db, value in zip(evaluation.levels_db, values, strict=True)]
+        levels = zip(evaluation.levels_db, values, evaluation.snr_scores, strict=True)
+        points = [place(db, value) for db, value, score in levels if score.n_frames]
         draw.line(points, fill=_LINES[name], width=3)
         for x, y in points:
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_LINES[name])

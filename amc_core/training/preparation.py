@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from amc_core.config import RECURRENT_NETWORKS, TrialConfig
+from amc_core.data.duplicates import duplicates_across_parts
 from amc_core.data.feed import Feed
-from amc_core.data.radioml import RadioMLFile, Selection, select
+from amc_core.data.radioml import RadioMLFile, Selection, missing_levels_db, select
 from amc_core.data.splits import Split, split_fingerprint, stratified_split
 from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
@@ -66,6 +67,11 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
         split_facts=split_facts,
         lineage=lineage,
         frames_in=frames_in,
+        file_facts={
+            "levels_db": list(selection.levels_db),
+            "missing_levels_db": list(missing_levels_db(data, config.snr_min_db, config.snr_max_db)),
+            "duplicates_across_parts": duplicates_across_parts(data, selection, split),
+        },
         augmentation=_augmentation(config, selection, device),
         representation=representation,
         feed=Feed(data, selection, representation, device),
@@ -90,6 +96,7 @@ def run_facts(context: TrainingContext) -> dict[str, Any]:
         "n_parameters": sum(parameter.numel() for parameter in context.model.parameters()),
         "micro_batch_frames": context.micro_batch_frames,
         "frames_in": context.frames_in,
+        **context.file_facts,
         "seed": config.seed,
         "select_by": config.select_by,
         "device_name": device_name(context.device),

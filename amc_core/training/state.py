@@ -44,6 +44,7 @@ class TrainingContext:
     split_facts: SplitFacts
     lineage: Lineage
     frames_in: str  # see RadioMLFile.hold
+    file_facts: Mapping[str, Any]  # levels that are used, levels that the file lacks, frames in two parts
     augmentation: Augmentation | None  # of training frames
     representation: Representation
     feed: Feed

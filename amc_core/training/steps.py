@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from amc_core.data.feed import Batch, RandomChange
 from amc_core.inputs.augmentation import epoch_draws
 from amc_core.training.batch_statistics import keeps_statistics, measured_moments, replace_statistics
 from amc_core.training.evaluation import Evaluation
+from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import divide_batch, too_few_frames
+from amc_core.training.precision import Precision
 from amc_core.training.schedules import learning_rate
 from amc_core.training.state import Diverged, EpochTally, TrainingState
 
@@ -47,7 +49,7 @@ def train_epoch(
         ConfigError: batch norm needs more frames.
     """
     context, tally = state.context, state.tally
-    steps = _batches(positions_M, context.config.batch_size)
+    steps = batch_positions(positions_M, context.config.batch_size)
     if len(steps) > 1 and len(steps[-1]) < context.config.batch_size:
         # Batch norm of a few frames is noise, of one frame an error. The next shuffle uses these frames again.
         steps.pop()
@@ -104,7 +106,6 @@ def renew_batch_statistics(
     return None
 
 
-@torch.no_grad()
 def evaluate(
     state: TrainingState, positions_M: Positions, *, should_stop: Callable[[], str | None]
 ) -> Evaluation | str:
@@ -112,15 +113,31 @@ def evaluate(
     context = state.context
     context.model.eval()
     tally = EpochTally(context.selection, context.device)
-    with contextlib.closing(context.feed.batches(_batches(positions_M, context.micro_batch_frames))) as batches:
+    batches = context.feed.batches(batch_positions(positions_M, context.micro_batch_frames))
+    reason = classify(batches, context.forward, context.criterion, state.precision, tally, should_stop=should_stop)
+    return reason or tally.evaluation()
+
+
+@torch.no_grad()
+def classify(
+    batches: Generator[Batch, None, None],
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+    criterion: MultiTaskLoss,
+    precision: Precision,
+    tally: EpochTally,
+    *,
+    should_stop: Callable[[], str | None],
+) -> str | None:
+    """Classify every batch and count the guesses in the tally; return a reason to stop, or None."""
+    with contextlib.closing(batches):
         for batch in batches:
             if reason := should_stop():
                 return reason
-            with state.precision.autocast():
-                output = context.forward(batch.input)
-            loss = context.criterion(*output, batch.modulation, batch.snr)
-            tally.add(loss, context.criterion.guess(*output), batch.modulation, batch.snr)
-    return tally.evaluation()
+            with precision.autocast():
+                output = forward(batch.input)
+            loss = criterion(*output, batch.modulation, batch.snr)
+            tally.add(loss, criterion.guess(*output), batch.modulation, batch.snr)
+    return None
 
 
 def _random_change(state: TrainingState) -> RandomChange | None:
@@ -180,5 +197,6 @@ def _require_finite_loss(state: TrainingState, steps_checked: int, step: int, n_
         )
 
 
-def _batches(positions_M: Positions, size: int) -> list[Positions]:
+def batch_positions(positions_M: Positions, size: int) -> list[Positions]:
+    """Divide positions into chunks of one size; the last one may be smaller."""
     return [positions_M[start : start + size] for start in range(0, len(positions_M), size)]

@@ -96,9 +96,13 @@ def main(
     Exit codes: 0 completed, patience or stopped by W&B; 65 data unusable; 69 no W&B answers; 70 internal error;
     75 preempted; 78 configuration refused; 80 diverged (NaN); 81 out of memory; 130 interrupted.
 
+    `amc-data evaluate runs/RUN_ID --data FILE` scores its checkpoint on any file.
+
     \b
     amc-train --no_wandb --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
     """
+    if context.args[:1] == ["evaluate"]:
+        raise click.UsageError("amc-train only trains; to score a checkpoint: amc-data evaluate CHECKPOINT --data FILE")
     settings = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
     settings.update(_unknown_flags(context.args))
     if summary:

@@ -29,6 +29,7 @@ PARTS = 4  # of a range for display
 LISTED = 6  # distinct values; more are shown as parts of a range
 _RECORDED = re.compile(
     r"^_|^n_(?:train|val|test)$|fingerprint|commit|device|host|^parent|_from$|^data$|^storage$|path|dir$|heldout_trained_on"
+    r"|^duplicates_across_parts$"
 )
 DEGREES = 2  # of the polynomial on ranks: a rise or fall, and an optimum in the middle
 

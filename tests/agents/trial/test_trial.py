@@ -193,6 +193,13 @@ def test_every_end_reason_has_an_exit_code_and_codes_of_failures_differ() -> Non
     assert len(set(failures)) == len(failures)
 
 
+def test_evaluate_is_told_where_it_is(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["evaluate", "runs/local-1", f"--runs_dir={tmp_path / 'runs'}"])
+    assert refused.exit_code == 2
+    assert "amc-data evaluate CHECKPOINT --data FILE" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_lists_every_field() -> None:
     shown = CliRunner().invoke(main, ["--help"]).output
     assert all(f"--{name}" in shown for name in FIELDS)

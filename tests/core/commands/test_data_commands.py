@@ -111,6 +111,25 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
     assert recipe["radii"]["32APSK"] == [1.0, 2.84, 5.27]
 
 
+def test_classes_that_no_trial_takes_are_said_when_they_are_written(tmp_path: Path) -> None:
+    few = synth(str(tmp_path / "few.hdf5"), "--frames-per-cell", "1", "--snr", "10", "--classes", "BPSK,QPSK")
+    assert few.exit_code == 0
+    assert "no trial can train on these classes: it needs all classes of a label_set (digital17, all24)" in few.stderr
+    all24 = synth(str(tmp_path / "all.hdf5"), "--frames-per-cell", "1", "--snr", "10", "--classes", "all24")
+    assert "no trial" not in all24.stderr
+
+
+def test_split_says_which_heldout_frames_are_training_frames(tmp_path: Path) -> None:
+    path = tmp_path / "frames.hdf5"
+    write_file(path, modulations=CLASSES, levels_db=[10], frames_per_cell=10, seed=0)
+    assert "training frames" not in data("split", str(path), str(tmp_path / "a.json")).stderr
+    with h5py.File(path, "r+") as raw:
+        raw["X"][::2] = raw["X"][1::2]
+    warned = data("split", str(path), str(tmp_path / "b.json"))
+    assert warned.exit_code == 0
+    assert "of 34 validation and test frames are training frames, too" in warned.stderr
+
+
 def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_path: Path) -> None:
     good = data("audit", str(frames))
     assert good.exit_code == 0, good.output

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny_files import raw_file
+from tiny_files import raw_file, synthetic_file
 
 from amc_core.config import ConfigError
-from amc_core.data.radioml import DataError, RadioMLFile, select
+from amc_core.data.radioml import DataError, RadioMLFile, missing_levels_db, select
 from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room
 from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.synthesis.file import write_file
 
 
 def test_frames_come_by_memory_map_in_the_given_order(tmp_path: Path) -> None:
@@ -111,6 +112,46 @@ def test_a_wrong_layout_is_refused_with_both_layouts(
     with pytest.raises(DataError, match=message) as caught:
         RadioMLFile(path)
     assert "RadioML 2018.01A" in str(caught.value)
+
+
+def test_a_file_without_a_complete_label_set_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "three.hdf5"
+    write_file(path, modulations=["BPSK", "QPSK", "8PSK"], levels_db=[0, 10], frames_per_cell=2, seed=0)
+    with RadioMLFile(path) as data, pytest.raises(DataError) as caught:
+        select(data, "digital17", 0, 30)
+    message = str(caught.value)
+    assert "needs every class of its label_set at every SNR level" in message
+    assert "no frame of 4ASK, 8ASK, 16PSK" in message
+    assert "its classes are BPSK, QPSK, 8PSK; no label_set is complete in it" in message
+    assert "amc-data synth FILE --classes digital17" in message
+    digital = synthetic_file(tmp_path, levels_db=(0, 10), frames_per_cell=2)
+    with RadioMLFile(digital) as data, pytest.raises(DataError, match="use label_set digital17, or a file"):
+        select(data, "all24", 0, 30)
+
+
+def test_a_class_that_lacks_a_level_is_refused_by_both(tmp_path: Path) -> None:
+    path = synthetic_file(tmp_path, levels_db=(0, 10), frames_per_cell=1)
+    with h5py.File(path, "r+") as raw:
+        raw["Z"][raw["Y"][:, CLASSES.index("8PSK")].argmax()] = 10  # its only frame at 0 dB
+    with RadioMLFile(path) as data, pytest.raises(DataError, match=r"no frame of 8PSK at 0 dB; choose snr_min_db"):
+        select(data, "digital17", 0, 30)
+
+
+@pytest.mark.parametrize(
+    ("levels_db", "asked", "missing"),
+    [
+        ((0, 2, 4), (-4, 8), (-4, -2, 6, 8)),
+        ((0, 2, 4), (0, 4), ()),
+        ((0, 2, 6), (0, 6), (4,)),
+        ((0, 10, 20), (-10, 29), (-10,)),
+        ((10,), (8, 12), (8, 12)),
+    ],
+)
+def test_levels_that_a_range_asks_for_in_vain_are_named(
+    tmp_path: Path, levels_db: tuple[int, ...], asked: tuple[int, int], missing: tuple[int, ...]
+) -> None:
+    with RadioMLFile(synthetic_file(tmp_path, levels_db=levels_db, frames_per_cell=1)) as data:
+        assert missing_levels_db(data, *asked) == missing
 
 
 def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path: Path) -> None:

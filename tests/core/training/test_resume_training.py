@@ -243,6 +243,45 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
         run(tiny_trial(data, snr_layer="bottleneck_64", init_from=str(tmp_path / "a")), tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"histogram_range": 1.5}, "histogram_range was 2.5 and is 1.5"),
+        ({"histogram_norm": "max"}, "histogram_norm was 'none' and is 'max'"),
+        ({"image_size": 48}, "image_size was 32 and is 48"),
+        (
+            {"representation": "synced", "image_size": 48},
+            "representation was 'constellation' and is 'synced'; image_size was 32 and is 48",
+        ),
+    ],
+)
+def test_weights_are_not_started_on_another_input_unless_it_is_allowed(
+    data: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    network = {"model_type": "amc_convnet", "epochs": 1}
+    run(tiny_trial(data, **network), tmp_path / "a")
+    child = network | changes | {"init_from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError) as caught:
+        run(tiny_trial(data, **child), tmp_path / "b")
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(f"init_from: the weights were trained on another input: {message}.")
+    assert "allow_split_change: true" in caught.value.problems[0]
+    if "representation" in changes:  # another number of channels: no network takes that
+        with pytest.raises(ConfigError, match="another network"):
+            run(tiny_trial(data, **child, allow_split_change=True), tmp_path / "c")
+    else:
+        result, record = run(tiny_trial(data, **child, allow_split_change=True), tmp_path / "c")
+        assert result.end == "completed"
+        assert (record.facts["input_override"], record.facts["split_override"]) == (True, False)
+
+
+def test_what_a_representation_does_not_use_may_differ(data: Path, tmp_path: Path) -> None:
+    samples = {"model_type": "iq_convnet", "representation": "iq", "epochs": 1}
+    run(tiny_trial(data, **samples), tmp_path / "a")
+    _, record = run(tiny_trial(data, **samples, image_size=64, init_from=str(tmp_path / "a")), tmp_path / "b")
+    assert record.facts["input_override"] is False
+
+
 @pytest.mark.parametrize("field", ["resume_from", "init_from"])
 def test_another_split_is_refused_with_the_share_of_frames_trained_on(data: Path, tmp_path: Path, field: str) -> None:
     # The 2025 research log's vocal-glade-228: an 80/10/10 checkpoint on a 70/20/10 split.

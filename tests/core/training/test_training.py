@@ -71,6 +71,27 @@ def test_a_run_records_the_facts_that_comparisons_need(data: Path, tmp_path: Pat
     json.dumps(facts)
 
 
+def test_missing_levels_and_repeated_frames_are_facts_and_said_at_the_start(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, lines = Memory(), list[str]()
+    config = tiny_trial(data, epochs=1, snr_min_db=-20)
+    train(config, run_dir=tmp_path / "a", record=record, tell=lines.append)
+    assert (record.facts["levels_db"], record.facts["missing_levels_db"]) == ([0, 20], [-20])
+    assert "2 SNR levels, 0..20 dB (the file has none at -20 dB), " in lines[0]
+    assert record.facts["duplicates_across_parts"] == 0
+    assert "training frames, too" not in capsys.readouterr().err
+
+    repeated = tmp_path / "repeated.hdf5"
+    repeated.write_bytes(data.read_bytes())
+    with h5py.File(repeated, "r+") as raw:
+        raw["X"][::2] = raw["X"][1::2]  # neighbours have one label
+    train(tiny_trial(repeated, epochs=1), run_dir=tmp_path / "b", record=record, tell=lines.append)
+    n_copies, n_heldout = record.facts["duplicates_across_parts"], record.facts["n_val"] + record.facts["n_test"]
+    assert 0 < n_copies <= n_heldout
+    assert f"{n_copies} of {n_heldout} validation and test frames are training frames, too" in capsys.readouterr().err
+
+
 def test_the_test_row_is_that_of_the_selected_checkpoint(data: Path, tmp_path: Path) -> None:
     record = Memory()
     result = train(tiny_trial(data, epochs=2), run_dir=tmp_path, record=record)

@@ -1,0 +1,200 @@
+"""The scores of a checkpoint on a data file: its own parts, or any file in RadioML's layout.
+
+In names: M frames of the selection, K modulations, L SNR levels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from amc_core.config import ConfigError, TrialConfig
+from amc_core.data.duplicates import copies
+from amc_core.data.feed import Batch, Feed
+from amc_core.data.radioml import DataError, RadioMLFile, Selection, cell_counts, select, select_labels
+from amc_core.data.splits import stratified_split
+from amc_core.inputs.representations import Representation
+from amc_core.models.classifier import Classifier, build_model
+from amc_core.modulations import CLASSES
+from amc_core.training.checkpoint import BEST, Checkpoint, CheckpointError, load_checkpoint
+from amc_core.training.evaluation import Evaluation
+from amc_core.training.lineage import SplitFacts, load_weights, trained_rows
+from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.precision import Precision
+from amc_core.training.state import EpochTally
+from amc_core.training.steps import batch_positions, classify
+
+_MOST_FRAMES = 1024  # of a forward pass: a trial on a larger GPU may have had more
+
+
+class PartError(ValueError):
+    """A part of the checkpoint's split was asked for in a file that has no such split."""
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint with its settings."""
+
+    path: Path
+    content: Checkpoint
+    config: TrialConfig
+    splits: tuple[SplitFacts, ...]  # whose training parts shaped the weights; the trial's own is the last one
+
+    @property
+    def own_split(self) -> SplitFacts:
+        return self.splits[-1]
+
+
+@dataclass(frozen=True)
+class CheckpointScores:
+    """Scores, and what must be known to read them."""
+
+    part: str  # train, val, test or all
+    evaluation: Evaluation
+    n_trained_on: int | None  # frames that are training frames of the checkpoint, or copies; None: unknown, other file
+    n_left_out: int  # frames of classes or levels that the checkpoint does not know
+    missing_classes: tuple[str, ...]  # of the checkpoint, without a frame here
+    missing_levels_db: tuple[int, ...]
+    n_bad_frames: int  # with NaN or infinite samples
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything but the evaluation."""
+        return {name: value for name, value in vars(self).items() if name != "evaluation"}
+
+
+def open_checkpoint(path: Path) -> LoadedCheckpoint:
+    """Read a checkpoint, or best.pt of a run's folder.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or its settings are not of this version.
+    """
+    path = path / BEST if path.is_dir() else path
+    content = load_checkpoint(path)
+    try:
+        # The weights come from the checkpoint, so none are fetched.
+        config = replace(TrialConfig.from_mapping(content.config), pretrained=False, init_from=None, resume_from=None)
+        splits = tuple(SplitFacts.from_mapping(facts) for facts in content.trained_on)
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: settings of another version of this program: {error}") from error
+    if not splits:
+        raise CheckpointError(f"{path}: its content does not fit a checkpoint of this program: use another checkpoint")
+    return LoadedCheckpoint(path, content, config, splits)
+
+
+def evaluate_checkpoint(
+    checkpoint: LoadedCheckpoint,
+    data: RadioMLFile,
+    part: str | None = None,
+    *,
+    advance: Callable[[int, int], None] = lambda _by, _all: None,
+) -> CheckpointScores:
+    """Classify the frames of a part of the file, or of the whole file.
+
+    Args:
+        part: train, val or test of the checkpoint's own split, or all. None: test where the file is the one that the
+            checkpoint was trained on, all elsewhere.
+        advance: called with the number of frames that were just done, and the number of all frames.
+
+    Raises:
+        PartError: the part is one of the checkpoint's split, and the file is another one.
+        DataError: the file has no frame that the checkpoint knows, or reading failed.
+        ConfigError: the weights do not fit the network of the settings.
+        CheckpointError: the weights of the loss do not fit.
+    """
+    own, is_own_file = checkpoint.own_split, data.fingerprint == checkpoint.own_split.data_fingerprint
+    part = part or ("test" if is_own_file else "all")
+    if part != "all" and not is_own_file:
+        raise PartError(
+            f"{data.path} is not the file that {checkpoint.path} was trained on (data fingerprint {data.fingerprint}, "
+            f"not {own.data_fingerprint}), so it has no part {part} of the checkpoint's split: use part all"
+        )
+    selection = select_labels(data, own.label_set, own.levels_db)
+    positions_M = np.arange(len(selection.rows))
+    if part != "all":
+        selection = select(data, own.label_set, own.snr_min_db, own.snr_max_db)
+        positions_M = getattr(stratified_split(selection, own.split, own.split_seed), part)
+    elif not len(positions_M):
+        present = ", ".join(CLASSES[column] for column in np.unique(data.column_N))
+        raise DataError(
+            f"{data.path}: no frame that the checkpoint knows: it knows label_set {own.label_set} at "
+            f"{', '.join(map(str, own.levels_db))} dB; the file holds {present} at "
+            f"{', '.join(map(str, np.unique(data.snr_db_N).tolist()))} dB"
+        )
+    cells_KL = cell_counts(selection)
+    evaluation, n_bad = _classify(checkpoint, data, selection, positions_M, advance)
+    return CheckpointScores(
+        part=part,
+        evaluation=evaluation,
+        n_trained_on=_count_trained_on(checkpoint, data, selection.rows[positions_M]),
+        n_left_out=data.n_frames - len(selection.rows) if part == "all" else 0,
+        missing_classes=tuple(CLASSES[selection.columns[place]] for place in np.flatnonzero(cells_KL.sum(axis=1) == 0)),
+        missing_levels_db=tuple(selection.levels_db[place] for place in np.flatnonzero(cells_KL.sum(axis=0) == 0)),
+        n_bad_frames=n_bad,
+    )
+
+
+def _count_trained_on(checkpoint: LoadedCheckpoint, data: RadioMLFile, rows_B: npt.NDArray[np.int64]) -> int | None:
+    """Return how many rows are training frames of the checkpoint or copies of one; None for a file it never had."""
+    if all(facts.data_fingerprint != data.fingerprint for facts in checkpoint.splits):
+        return None
+    trained_R = trained_rows(checkpoint.splits, data)
+    copy_B = copies(data, rows_B, trained_R)
+    return int((np.isin(rows_B, trained_R) if copy_B is None else copy_B).sum())
+
+
+def _classify(
+    checkpoint: LoadedCheckpoint,
+    data: RadioMLFile,
+    selection: Selection,
+    positions_M: npt.NDArray[np.int64],
+    advance: Callable[[int, int], None],
+) -> tuple[Evaluation, int]:
+    """Return the evaluation, and the number of bad frames."""
+    config = checkpoint.config
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, criterion = _network(checkpoint, selection, device)
+    representation = Representation(config).to(device)
+    tally = EpochTally(selection, device)
+    size = min(int(checkpoint.content.training.get("micro_batch_frames", _MOST_FRAMES)), _MOST_FRAMES)
+    batches = Feed(data, selection, representation, device).batches(batch_positions(positions_M, size))
+    classify(
+        _shown(batches, len(positions_M), advance),
+        model,
+        criterion,
+        Precision(config, device),
+        tally,
+        should_stop=lambda: None,
+    )
+    return tally.evaluation(), int(representation.bad_frames)
+
+
+def _network(
+    checkpoint: LoadedCheckpoint, selection: Selection, device: torch.device
+) -> tuple[Classifier, MultiTaskLoss]:
+    config, content = checkpoint.config, checkpoint.content
+    model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
+    load_weights(model, content, checkpoint.path)
+    criterion = MultiTaskLoss(config, selection.levels_db)
+    try:
+        criterion.load_state_dict(content.criterion)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.path}: weights of another loss: {error}; use another checkpoint") from error
+    model = model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model, criterion.to(device)
+
+
+def _shown(
+    batches: Generator[Batch, None, None], n_frames: int, advance: Callable[[int, int], None]
+) -> Generator[Batch, None, None]:
+    advance(0, n_frames)
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield batch
+            advance(len(batch.snr), n_frames)
