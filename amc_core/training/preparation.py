@@ -28,6 +28,9 @@ from amc_core.training.micro_batches import micro_batch_frames
 from amc_core.training.state import TrainingContext
 from amc_sweeps.number_formats import counted
 
+# Frames in which a start looks for duplicates without having read them: 100,000 cost 0.065 s of a start of 9.4 s.
+_MOST_COMPARED = 100_000
+
 
 def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
     """Select and divide the frames, build the model, and load the parent's weights; return the parent, too.
@@ -47,6 +50,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
     if device.type == "cpu":
         keep_freed_memory()
     frames_in = data.hold(selection.rows, device)
+    too_many = frames_in == "memmap" and len(selection.rows) > _MOST_COMPARED
     torch.manual_seed(config.seed)  # before the first weight is drawn
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
     if parent:
@@ -70,7 +74,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
         file_facts={
             "levels_db": list(selection.levels_db),
             "missing_levels_db": list(missing_levels_db(data, config.snr_min_db, config.snr_max_db)),
-            "duplicates_across_parts": duplicates_across_parts(data, selection, split),
+            "duplicates_across_parts": None if too_many else duplicates_across_parts(data, selection, split),
         },
         augmentation=_augmentation(config, selection, device),
         representation=representation,

@@ -161,7 +161,7 @@ def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_picture
     test = json.loads((folder / "test.json").read_text())
     assert (test["checkpoint"], test["checkpoint_epoch"]) == ("best.pt", record.last["checkpoint_epoch"])
     rows = (folder / "test_scores.csv").read_text().splitlines()
-    assert rows[0] == "kind,name,n_frames,precision,recall,f1,combined_acc,mod_acc"
+    assert rows[0] == "kind,name,n_frames,precision,recall,f1,combined_acc,mod_acc,snr_mae_db"
     assert len(rows) == 1 + 17 + 4 + 2
     confusion = np.genfromtxt(folder / "test_snr_confusion.csv", delimiter=",", skip_header=1)
     assert confusion[:, 0].tolist() == [0, 20]
