@@ -27,9 +27,9 @@ from amc_core.training.checkpoint import BEST, Checkpoint, CheckpointError, load
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import SplitFacts, load_weights, trained_rows
 from amc_core.training.losses import MultiTaskLoss
+from amc_core.training.micro_batches import divide_batch
 from amc_core.training.precision import Precision
 from amc_core.training.state import EpochTally
-from amc_core.training.steps import batch_positions, classify
 
 _MOST_FRAMES = 1024  # of a forward pass: a trial on a larger GPU may have had more
 
@@ -163,15 +163,9 @@ def _classify(
     representation = Representation(config).to(device)
     tally = EpochTally(selection, device)
     size = min(int(checkpoint.content.training.get("micro_batch_frames", _MOST_FRAMES)), _MOST_FRAMES)
-    batches = Feed(data, selection, representation, device).batches(batch_positions(positions_M, size))
-    classify(
-        _shown(batches, len(positions_M), advance),
-        model,
-        criterion,
-        Precision(config, device),
-        tally,
-        should_stop=lambda: None,
-    )
+    batches = Feed(data, selection, representation, device).batches(divide_batch(positions_M, size))
+    shown = _shown(batches, len(positions_M), advance)
+    tally.classify(shown, model, criterion, Precision(config, device), should_stop=lambda: None)
     return tally.evaluation(), int(representation.bad_frames)
 
 

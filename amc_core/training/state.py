@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import TrialConfig
-from amc_core.data.feed import Feed
+from amc_core.data.feed import Batch, Feed
 from amc_core.data.radioml import Selection
 from amc_core.data.splits import Split
 from amc_core.inputs.augmentation import Augmentation
@@ -81,6 +81,27 @@ class EpochTally:
         # Whole numbers, so that the order in which a GPU adds them does not matter.
         self._joint.scatter_add_(0, guess_B.add(true_B, alpha=n_modulations * n_levels), self._ones)
         self._loss_sum.add_(loss, alpha=len(snr_B))  # in float64, as the sum is
+
+    @torch.no_grad()
+    def classify(
+        self,
+        batches: Generator[Batch, None, None],
+        forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+        criterion: MultiTaskLoss,
+        precision: Precision,
+        *,
+        should_stop: Callable[[], str | None],
+    ) -> str | None:
+        """Classify every batch and count it; return a reason to stop, or None."""
+        with contextlib.closing(batches):
+            for batch in batches:
+                if reason := should_stop():
+                    return reason
+                with precision.autocast():
+                    output = forward(batch.input)
+                loss = criterion(*output, batch.modulation, batch.snr)
+                self.add(loss, criterion.guess(*output), batch.modulation, batch.snr)
+        return None
 
     def is_finite(self) -> bool:
         """Whether every loss so far was finite: a sum keeps NaN and infinity."""

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from amc_core.data.feed import Batch, RandomChange
 from amc_core.inputs.augmentation import epoch_draws
 from amc_core.training.batch_statistics import keeps_statistics, measured_moments, replace_statistics
 from amc_core.training.evaluation import Evaluation
-from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import divide_batch, too_few_frames
-from amc_core.training.precision import Precision
 from amc_core.training.schedules import learning_rate
 from amc_core.training.state import Diverged, EpochTally, TrainingState
 
@@ -49,7 +47,7 @@ def train_epoch(
         ConfigError: batch norm needs more frames.
     """
     context, tally = state.context, state.tally
-    steps = batch_positions(positions_M, context.config.batch_size)
+    steps = _batches(positions_M, context.config.batch_size)
     if len(steps) > 1 and len(steps[-1]) < context.config.batch_size:
         # Batch norm of a few frames is noise, of one frame an error. The next shuffle uses these frames again.
         steps.pop()
@@ -113,31 +111,9 @@ def evaluate(
     context = state.context
     context.model.eval()
     tally = EpochTally(context.selection, context.device)
-    batches = context.feed.batches(batch_positions(positions_M, context.micro_batch_frames))
-    reason = classify(batches, context.forward, context.criterion, state.precision, tally, should_stop=should_stop)
+    batches = context.feed.batches(_batches(positions_M, context.micro_batch_frames))
+    reason = tally.classify(batches, context.forward, context.criterion, state.precision, should_stop=should_stop)
     return reason or tally.evaluation()
-
-
-@torch.no_grad()
-def classify(
-    batches: Generator[Batch, None, None],
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-    criterion: MultiTaskLoss,
-    precision: Precision,
-    tally: EpochTally,
-    *,
-    should_stop: Callable[[], str | None],
-) -> str | None:
-    """Classify every batch and count the guesses in the tally; return a reason to stop, or None."""
-    with contextlib.closing(batches):
-        for batch in batches:
-            if reason := should_stop():
-                return reason
-            with precision.autocast():
-                output = forward(batch.input)
-            loss = criterion(*output, batch.modulation, batch.snr)
-            tally.add(loss, criterion.guess(*output), batch.modulation, batch.snr)
-    return None
 
 
 def _random_change(state: TrainingState) -> RandomChange | None:
@@ -197,6 +173,5 @@ def _require_finite_loss(state: TrainingState, steps_checked: int, step: int, n_
         )
 
 
-def batch_positions(positions_M: Positions, size: int) -> list[Positions]:
-    """Divide positions into chunks of one size; the last one may be smaller."""
+def _batches(positions_M: Positions, size: int) -> list[Positions]:
     return [positions_M[start : start + size] for start in range(0, len(positions_M), size)]
