@@ -58,7 +58,7 @@ class CheckpointScores:
 
     part: str  # train, val, test or all
     evaluation: Evaluation
-    n_trained_on: int | None  # frames that are training frames of the checkpoint, or copies; None: unknown, other file
+    n_trained_on: int | None  # frames that are training frames of the checkpoint, or copies; None: unknown
     n_left_out: int  # frames of classes or levels that the checkpoint does not know
     missing_classes: tuple[str, ...]  # of the checkpoint, without a frame here
     missing_levels_db: tuple[int, ...]
@@ -141,12 +141,21 @@ def evaluate_checkpoint(
 
 
 def _count_trained_on(checkpoint: LoadedCheckpoint, data: RadioMLFile, rows_B: npt.NDArray[np.int64]) -> int | None:
-    """Return how many rows are training frames of the checkpoint or copies of one; None for a file it never had."""
-    if all(facts.data_fingerprint != data.fingerprint for facts in checkpoint.splits):
-        return None
+    """Return how many rows are training frames of the checkpoint or copies of one.
+
+    None for another file, where the file of the training is not on this machine or is compressed.
+    """
     trained_R = trained_rows(checkpoint.splits, data)
-    copy_B = copies(data, rows_B, trained_R)
-    return int((np.isin(rows_B, trained_R) if copy_B is None else copy_B).sum())
+    if len(trained_R):
+        copy_B = copies(data, rows_B, trained_R)
+        return int((np.isin(rows_B, trained_R) if copy_B is None else copy_B).sum())
+    try:
+        with RadioMLFile(checkpoint.config.data) as other:
+            trained_R = trained_rows(checkpoint.splits, other)
+            copy_B = copies(data, rows_B, trained_R, other=other) if len(trained_R) else None
+    except DataError:
+        return None
+    return None if copy_B is None else int(copy_B.sum())
 
 
 def _classify(

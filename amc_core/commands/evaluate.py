@@ -175,7 +175,7 @@ def _notes(scores: CheckpointScores) -> list[str]:
     """Return what must be known to read the scores."""
     n_frames, notes = scores.evaluation.n_frames, []
     if scores.n_trained_on is None:
-        notes.append("another file than in training: whether it has copies of training frames is unknown")
+        notes.append("whether it has copies of training frames is unknown: the file of its training is not here")
     elif scores.n_trained_on:
         share = f"{scores.n_trained_on:,} of {counted(n_frames, 'frame')}"
         notes.append(f"{share} were in its training part: the scores are too high")

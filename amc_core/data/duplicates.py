@@ -20,8 +20,10 @@ _CHUNK = 4096  # rows read at once
 Rows = npt.NDArray[np.int64]
 
 
-def copies(data: RadioMLFile, rows_M: Rows, among_R: Rows) -> npt.NDArray[np.bool_] | None:
-    """Return which rows have an equal frame with the same label among other rows: (M,).
+def copies(
+    data: RadioMLFile, rows_M: Rows, among_R: Rows, *, other: RadioMLFile | None = None
+) -> npt.NDArray[np.bool_] | None:
+    """Return which rows have an equal frame with the same label among other rows, or among rows of another file: (M,).
 
     The first samples decide who is compared as a whole. A row that is in both counts, too. None where even the first
     samples cost a reading of the whole file: one that is chunked or compressed, and not held in memory.
@@ -29,12 +31,13 @@ def copies(data: RadioMLFile, rows_M: Rows, among_R: Rows) -> npt.NDArray[np.boo
     Raises:
         DataError: reading failed.
     """
-    key_M, key_R = _keys(data, rows_M), _keys(data, among_R)
+    other = other or data
+    key_M, key_R = _keys(data, rows_M), _keys(other, among_R)
     if key_M is None or key_R is None:
         return None
     copy_M = np.isin(key_M, key_R)
     if copy_M.any():
-        known = set(_digests(data, among_R[np.isin(key_R, key_M[copy_M])]))
+        known = set(_digests(other, among_R[np.isin(key_R, key_M[copy_M])]))
         copy_M[copy_M] = [digest in known for digest in _digests(data, rows_M[copy_M])]
     return copy_M
 

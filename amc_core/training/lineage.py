@@ -217,9 +217,9 @@ def _other_input(config: TrialConfig, parent: Checkpoint) -> str:
     if not changes:
         return ""
     return (
-        f"init_from: the weights were trained on another input: {'; '.join(changes)}. They would see images that they "
-        "never learned. Use the old values; allow_split_change: true starts anyway where the network takes the new "
-        "input, and marks the run"
+        f"init_from: the weights were trained on another input: {'; '.join(changes)}. The network would see inputs "
+        "that it never learned. Use the old values; allow_split_change: true starts anyway where the network takes the "
+        "new input, and marks the run"
     )
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from tiny_files import Memory, synthetic_file, tiny_trial
 
 from amc_core.commands import main
+from amc_core.data.radioml import RadioMLFile, select
+from amc_core.data.splits import stratified_split
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
 from amc_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -85,7 +87,7 @@ def test_another_file_is_scored_whole_and_what_it_lacks_or_has_too_much_is_said(
     assert (content["part"], content["n_frames"], content["n_left_out"]) == ("all", 8, 16)
     assert content["missing_levels_db"] == [20]
     assert len(content["missing_classes"]) == 15
-    assert content["n_trained_on"] is None
+    assert content["n_trained_on"] == 0
     assert [level["snr_db"] for level in content["by_snr"]] == [0]
     assert [score["name"] for score in content["by_modulation"]] == ["BPSK", "8PSK"]
     text = evaluate(trained.run_dir, "--data", other).stdout
@@ -96,6 +98,26 @@ def test_another_file_is_scored_whole_and_what_it_lacks_or_has_too_much_is_said(
     refused = evaluate(trained.run_dir, "--data", other, "--part", "test")
     assert refused.exit_code == 2
     assert "use part all" in refused.stderr
+
+
+def test_copies_of_training_frames_in_another_file_are_counted_where_the_first_file_is_known(
+    trained: Trained, tmp_path: Path
+) -> None:
+    other = tmp_path / "part.hdf5"
+    with h5py.File(trained.data) as source, h5py.File(other, "w") as target:
+        for name in ("X", "Y", "Z"):
+            target[name] = source[name][:200]
+    with RadioMLFile(trained.data) as data:
+        selection = select(data, "digital17", 0, 30)
+        train_rows = selection.rows[stratified_split(selection, (0.8, 0.1, 0.1), 0).train]
+    assert scores(trained.run_dir, "--data", other)["n_trained_on"] == (train_rows < 200).sum()
+    written = load_checkpoint(trained.run_dir / "best.pt")
+    moved = dataclasses.replace(written, config={**written.config, "data": "gone.hdf5"})
+    save_checkpoint(tmp_path / "moved.pt", moved)
+    assert scores(tmp_path / "moved.pt", "--data", other)["n_trained_on"] is None
+    assert (
+        "whether it has copies of training frames is unknown" in evaluate(tmp_path / "moved.pt", "--data", other).stdout
+    )
 
 
 def test_the_table_has_every_level_and_the_mistakes(trained: Trained) -> None:
