@@ -18,7 +18,7 @@ import numpy.typing as npt
 from amc_core.audit.ceilings import estimate_snr_db
 from amc_core.audit.signal_statistics import TRAITS, carrier_offset, mean_spectrum, symbol_rate, traits
 from amc_core.data.radioml import FRAME_LENGTH, DataError, RadioMLFile
-from amc_core.modulations import CLASSES
+from amc_core.modulations import CLASSES, complete_label_sets
 from amc_core.synthesis.constellations import LINEAR
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 from amc_core.verdicts import Verdict
@@ -109,8 +109,12 @@ def _cells(data: RadioMLFile) -> Check:
     if fewest != most:
         column, level = divmod(int(count.argmin()), len(levels))
         text += f"; fewest: {CLASSES[columns[column]]} at {levels[level]} dB"
+    classes = [CLASSES[column] for column in columns]
+    if not (label_sets := complete_label_sets(classes)):
+        text += "; no label_set is complete: no trial can train on this file alone"
     measured = {
-        "classes": [CLASSES[column] for column in columns],
+        "classes": classes,
+        "label_sets": label_sets,
         "levels_db": levels.tolist(),
         "fewest": fewest,
         "most": most,

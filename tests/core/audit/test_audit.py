@@ -57,6 +57,7 @@ def test_a_good_file_passes_every_check(good: Path) -> None:
     assert by_name["label order"].measured["corrected"] == 1.0
     assert by_name["SNR labels"].measured["measured_db"]["10"] == pytest.approx(10.0, abs=0.3)
     assert "24 classes x 5 SNR levels (-10..30 dB) x 12 frames" in by_name["frames per cell"].text
+    assert by_name["frames per cell"].measured["label_sets"] == ["digital17", "all24"]
 
 
 def test_the_published_order_of_the_classes_is_recognised(spoil: Callable[..., dict[str, Check]]) -> None:
@@ -109,6 +110,7 @@ def test_a_file_of_one_label_set_is_judged_by_what_it_has(tmp_path: Path) -> Non
     checks = audited(tmp_path / "b")
     assert "needs frames at 16 dB or more; the highest level is 0 dB" in checks["label order"].text
     assert "1 class x 1 SNR level (0..0 dB) x 8 frames" in checks["frames per cell"].text
+    assert "no label_set is complete: no trial can train on this file alone" in checks["frames per cell"].text
     assert failed(checks) == set()
 
 
