@@ -23,7 +23,7 @@ SWEEP: dict[str, Any] = {
     "metric": {"name": "val/combined_acc", "goal": "maximize"},
     "parameters": {
         "max_lr": {"values": [0.003, 1.0e4]},
-        "model_type": {"values": ["test_vit", "no_such_backbone"]},
+        "model_type": {"values": ["test_vit", "test_vit.no_such_weights"]},
         "image_size": {"value": 32},
         "snr_min_db": {"value": 10},
         "snr_max_db": {"value": 16},
@@ -88,8 +88,8 @@ def test_every_end_of_a_trial_reaches_the_ranking(
     assert causes == {
         (0.003, "test_vit"): ("finished", "completed"),
         (1.0e4, "test_vit"): ("failed", "diverged"),
-        (0.003, "no_such_backbone"): ("failed", "config_refused"),
-        (1.0e4, "no_such_backbone"): ("failed", "config_refused"),
+        (0.003, "test_vit.no_such_weights"): ("failed", "config_refused"),
+        (1.0e4, "test_vit.no_such_weights"): ("failed", "config_refused"),
     }
     winner = document["runs"][0]
     assert winner["cause"] == "completed"

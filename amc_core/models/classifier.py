@@ -115,12 +115,12 @@ def _timm_network(config: TrialConfig) -> tuple[nn.Module, int]:
 
 def _backbone(name: str, config: TrialConfig, shape: tuple[int, ...]) -> nn.Module:
     options: dict[str, Any] = {"num_classes": 0, "in_chans": shape[0]}
-    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        options["img_size"] = config.image_size  # the position embedding of transformers depends on it
-    if name.startswith("swin_") and config.image_size < 224:
-        options["window_size"] = 4  # 7 divides no token grid below 224 px, so tokens would be padded
     try:
+        pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+            options["img_size"] = config.image_size  # the position embedding of transformers depends on it
+        if name.startswith("swin_") and config.image_size < 224:
+            options["window_size"] = 4  # 7 divides no token grid below 224 px, so tokens would be padded
         backbone: nn.Module = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         problem = f"model_type: {name} cannot be built for {shape[0]} x {shape[1]} x {shape[2]} images: {error}"
