@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 METRIC = "best/combined_acc"
 _ENQUEUE = """mutation Q($id: ID!, $config: JSONString!, $name: String) {
     enqueueSweepRun(input: {id: $id, config: $config, displayName: $name}) { id } }"""
+STDERR = 2  # for the trials' lines: standard output is for --json
 _INTERRUPTED_CODES = (128 + signal.SIGINT, 75)  # interrupted, preempted: start no further trial
 
 
@@ -164,7 +165,7 @@ def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat
         run_id = uuid.uuid4().hex[:8]
         click.echo(f"repeat {number} of {len(trials)} of {original.path}: run {run_id}, seed {seed}", err=True)
         environment = {**trial.process_environment(original.backend), "WANDB_RUN_ID": run_id}
-        process = subprocess.Popen(trial.command(), env=environment, restore_signals=True)
+        process = subprocess.Popen(trial.command(), env=environment, restore_signals=True, stdout=STDERR)
         exit_code = process.wait()
         repeats.append(Repeat(run_id, seed, exit_code, None))
         if exit_code in _INTERRUPTED_CODES or exit_code < 0:
