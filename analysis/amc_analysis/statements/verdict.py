@@ -72,7 +72,7 @@ def _judge_one(statement: Statement, analysed: AnalysedSweep, level: float) -> V
 
 
 def _performance(statement: Comparison, analysed: AnalysedSweep, level: float) -> Verdict:
-    groups = [[_entry(analysed, run) for run in runs] for runs in statement.runs]
+    groups = [[analysed.ranked[run] for run in runs] for runs in statement.runs]
     kept = [[entry for entry in group if entry.peak is not None and entry.excluded_by is None] for group in groups]
     n_first, n_second = map(len, kept)
     outcomes = outcomes_of([*kept[0], *kept[1]], analysed.metric.goal)
@@ -93,20 +93,14 @@ def _performance(statement: Comparison, analysed: AnalysedSweep, level: float) -
     left_out = sum(map(len, groups)) - n_first - n_second
     if left_out:
         sentences.append(f"{counted(left_out, 'run')} without a comparable value left out.")
-    sentences += [_p_sentence(above, below, level, "permutation"), *_ties(statement, analysed)]
     evidence = {
-        "parameter": statement.parameter.name,
-        "values": list(statement.labels),
         "n": [n_first, n_second],
         "left_out": left_out,
         "means": means,
         "equal_epochs": at,
         "mean_rank_score_of_first": chance,
-        "p_supports": above,
-        "p_contradicts": below,
-        "level": level,
     }
-    return Verdict(statement.text, _answer(above, below, level), tuple(sentences), evidence)
+    return _tested(statement, analysed, (above, below, level), "permutation", sentences, evidence)
 
 
 def _failures(statement: Comparison, analysed: AnalysedSweep, level: float) -> Verdict:
@@ -125,21 +119,35 @@ def _failures(statement: Comparison, analysed: AnalysedSweep, level: float) -> V
         )
         + "."
     ]
-    causes = Counter(str(_entry(analysed, run).cause) for runs in ended for run in runs if failed[run])
+    causes = Counter(str(analysed.ranked[run].cause) for runs in ended for run in runs if failed[run])
     if causes:
         sentences.append(f"Causes: {', '.join(f'{count} {cause}' for cause, count in causes.most_common())}.")
-    sentences += [_p_sentence(above, below, level, "Fisher's exact"), *_ties(statement, analysed)]
-    evidence = {
-        "parameter": statement.parameter.name,
-        "values": list(statement.labels),
-        "failures": [k_first, k_second],
-        "ended": [n_first, n_second],
-        "causes": dict(causes),
-        "p_supports": above,
-        "p_contradicts": below,
-        "level": level,
-    }
-    return Verdict(statement.text, _answer(above, below, level), tuple(sentences), evidence)
+    evidence = {"failures": [k_first, k_second], "ended": [n_first, n_second], "causes": dict(causes)}
+    return _tested(statement, analysed, (above, below, level), "Fisher's exact", sentences, evidence)
+
+
+def _tested(
+    statement: Comparison,
+    analysed: AnalysedSweep,
+    p: tuple[float, float, float],
+    test: str,
+    sentences: Sequence[str],
+    evidence: Mapping[str, Any],
+) -> Verdict:
+    """Return the verdict of a test of two groups.
+
+    Args:
+        p: that the difference is so large by chance, that it is so large in the other direction, and the level of both.
+        test: its name.
+        sentences: of the groups.
+        evidence: of the groups.
+    """
+    above, below, level = p
+    answer = Answer.SUPPORTED if above <= level else Answer.CONTRADICTED if below <= level else Answer.NOT_ENOUGH
+    sentences = (*sentences, _p_sentence(above, below, level, test), *_ties(statement, analysed))
+    about = {"parameter": statement.parameter.name, "values": list(statement.labels)}
+    figures = {"p_supports": above, "p_contradicts": below, "level": level}
+    return Verdict(statement.text, answer, sentences, {**about, **evidence, **figures})
 
 
 def _best_run(statement: BestRun, analysed: AnalysedSweep, level: float) -> Verdict:
@@ -222,10 +230,6 @@ def _permutation_p(rank_score: Floats, n_first: int) -> tuple[float, float]:
     return float((sums >= observed - tolerance).mean()), float((sums <= observed + tolerance).mean())
 
 
-def _answer(above: float, below: float, level: float) -> Answer:
-    return Answer.SUPPORTED if above <= level else Answer.CONTRADICTED if below <= level else Answer.NOT_ENOUGH
-
-
 def _p_sentence(above: float, below: float, level: float, test: str) -> str:
     p, direction = (above, "") if above <= below else (below, "in the other direction ")
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -239,7 +243,3 @@ def _ties(statement: Comparison, analysed: AnalysedSweep) -> Iterator[str]:
         if name in (pair.first, pair.second):
             other = pair.second if pair.first == name else pair.first
             yield f"{name} is tied to {other} in these runs: the difference may be due to either of them."
-
-
-def _entry(analysed: AnalysedSweep, run: int) -> RankedRun:
-    return analysed.ranked[run]

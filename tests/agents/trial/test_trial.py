@@ -62,6 +62,13 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
+def _wait_for_an_epoch(tmp_path: Path) -> None:
+    history = tmp_path / "local-1" / "history.jsonl"
+    deadline = time.monotonic() + 60
+    while not (history.exists() and history.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def _read_json(tmp_path: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((tmp_path / "local-1" / name).read_text())
     return content
@@ -106,10 +113,7 @@ def test_no_wandb_may_be_bare_and_is_never_guessed(tmp_path: Path, flags: list[s
 
 def test_sigterm_stops_a_trial_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
     process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
-    history = tmp_path / "local-1" / "history.jsonl"
-    deadline = time.monotonic() + 60
-    while not (history.exists() and history.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    _wait_for_an_epoch(tmp_path)
     process.send_signal(signal.SIGTERM)
     code, err = _finish(process)
     assert code == 0, err
@@ -123,10 +127,7 @@ def test_a_trial_that_was_started_with_sigint_ignored_still_ends_by_it(tmp_path:
         process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
     finally:
         signal.signal(signal.SIGINT, ignored)
-    history = tmp_path / "local-1" / "history.jsonl"
-    deadline = time.monotonic() + 60
-    while not (history.exists() and history.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    _wait_for_an_epoch(tmp_path)
     process.send_signal(signal.SIGINT)
     code, err = _finish(process)
     assert code == EXIT_CODES[EndReason.INTERRUPTED], err
