@@ -92,3 +92,23 @@ def test_ordinary_json_is_read() -> None:
     assert read_json("[" * MOST_NESTING + "]" * MOST_NESTING)
     assert len(read_json(json.dumps([{"a": [1]}] * 100))) == 100
     assert read_json(b'{"x": NaN, "y": 1' + b"0" * 400 + b"}")["y"] == 10**400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, -2.5e3, true, null, "\\u00e9\\n"], "a": {}}',
+        "[NaN, Infinity, -Infinity, 1e400, 1e-400, -0.0, 0.1, 9007199254740993]",
+        '"\\ud800"',
+        "[" * 60 + "]" * 60,
+    ],
+)
+def test_the_fast_reader_gives_the_same_values(text: str) -> None:
+    assert repr(read_json(text, has_exact_integers=False)) == repr(read_json(text))
+
+
+def test_the_fast_reader_makes_floats_of_huge_integers_and_refuses_what_the_other_refuses() -> None:
+    assert read_json("[18446744073709551616]", has_exact_integers=False) == [2.0**64]
+    for text in ("[1,]", "{", "[" * 65 + "]" * 65, "[" * 100_000, "1" * 5000, b"\xff"):
+        with pytest.raises(TextError):
+            read_json(text, has_exact_integers=False)

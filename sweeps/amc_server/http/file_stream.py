@@ -48,14 +48,14 @@ def read_post(body: bytes) -> Post:
     Raises:
         Refused: some of it is wrong; then nothing of it may be stored.
     """
-    content = read_json_object(body, "the body of a file_stream post")
+    content = _read(body, "the body of a file_stream post")
     files = content.get("files")
     files = {} if files is None else files
     if not isinstance(files, dict):
         raise Refused("files must be a JSON object of file names")
     lines = {name: _lines(name, chunk) for name, chunk in files.items()}
     rows = {
-        name: [read_json_object(line.body, f"line {line.number} of {name}") for line in lines.get(name, [])]
+        name: [_read(line.body, f"line {line.number} of {name}") for line in lines.get(name, [])]
         for name in (HISTORY, EVENTS, SUMMARY)
     }
     lines[HISTORY] = [
@@ -76,6 +76,11 @@ def read_post(body: bytes) -> Post:
         exit_code=exit_code,
         digest=hashlib.sha256(body).digest() if files and content.get("complete") else b"",
     )
+
+
+def _read(text: str | bytes, name: str) -> dict[str, Any]:
+    """Return the object that a text holds. Lines are stored as they came, and metrics are floats anyway."""
+    return read_json_object(text, name, has_exact_integers=False)
 
 
 def apply_post(
