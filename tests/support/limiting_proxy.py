@@ -1,4 +1,4 @@
-"""An HTTP proxy that answers some requests with 429 and Retry-After, as W&B's cloud does, or loses the reply."""
+"""An HTTP proxy: it answers with 429 and Retry-After, as W&B's cloud does, loses a reply, or shortens it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ class LimitingProxy:
     """Forwards requests, but refuses a request once if ``refuses(path, body)`` is true.
 
     With ``loses_replies`` it forwards such a request, too, and cuts the connection instead of answering.
+    ``changes_reply`` gets the path, the body and the reply of a request that is passed, and returns what is answered.
 
     ``refused`` and ``passed`` have (time, path, body) of both, by the monotonic clock.
     """
 
     def __init__(
-        self, target: str, refuses: Callable[[str, bytes], bool], retry_after: str = "1", *, loses_replies: bool = False
+        self,
+        target: str,
+        refuses: Callable[[str, bytes], bool],
+        retry_after: str = "1",
+        *,
+        loses_replies: bool = False,
+        changes_reply: Callable[[str, bytes, bytes], bytes] = lambda _path, _body, reply: reply,
     ) -> None:
         proxy = self
         self.refused: list[tuple[float, str, bytes]] = []
@@ -59,7 +66,8 @@ class LimitingProxy:
                             self.connection.shutdown(socket.SHUT_RDWR)
                             self.close_connection = True
                             return
-                        self._answer(reply.status, reply.read(), {"Content-Type": reply.headers["Content-Type"]})
+                        answer = changes_reply(self.path, body, reply.read())
+                        self._answer(reply.status, answer, {"Content-Type": reply.headers["Content-Type"]})
                 except urllib.error.HTTPError as error:
                     with error:
                         self._answer(error.code, error.read(), {})

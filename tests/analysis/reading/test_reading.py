@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,6 +231,41 @@ def test_the_public_api_waits_for_retry_after_and_reads_every_row(runs_server: S
     assert [run["history"] for run in plain(limited)["runs"]] == [
         run["history"] for run in plain(read(runs_server.bulk(), SELECTIONS[0]))["runs"]
     ]
+
+
+def shortened(answers: int) -> Callable[[str, bytes, bytes], bytes]:
+    """Return a change that takes half of the rows, without an error, from so many answers about histories."""
+    left = [answers]
+
+    def change(_path: str, _body: bytes, reply: bytes) -> bytes:
+        node = json.loads(reply) if b'"history":' in reply else {}
+        run = (((node.get("data") or {}).get("project") or {}).get("run") or {}) if isinstance(node, dict) else {}
+        if not run.get("history") or not left[0]:
+            return reply
+        left[0] -= 1
+        run["history"] = run["history"][: len(run["history"]) // 2]
+        return json.dumps(node).encode()
+
+    return change
+
+
+@pytest.mark.client
+def test_a_short_answer_to_the_real_client_is_read_again_or_said_and_not_cached(
+    runs_server: ServerWithRuns, tmp_path: Path
+) -> None:
+    selection = Selection("local", "amc", run_ids=("run1",))
+    whole = plain(read(runs_server.bulk(), selection))
+    base_url = runs_server.server.base_url
+    with LimitingProxy(base_url, lambda _path, _body: False, changes_reply=shortened(1)) as proxy:
+        assert plain(read(runs_server.public(proxy.base_url), selection)) == whole
+    with (
+        LimitingProxy(base_url, lambda _path, _body: False, changes_reply=shortened(99)) as proxy,
+        Cache(tmp_path / "cache.sqlite3") as cache,
+    ):
+        (short,) = read(runs_server.public(proxy.base_url), selection, cache=cache).runs
+        assert (short.unread, len(short.points)) == ("only 10 of 21 rows came", 10)
+        assert cache.positions("local/amc") == {}
+        assert plain(read(runs_server.public(), selection, cache=cache)) == whole
 
 
 @pytest.mark.parametrize(
