@@ -13,16 +13,18 @@ from datetime import datetime
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
+from amc_agents.slurm.nodes import BadNode, nodes_to_exclude
 from amc_agents.sweep_control import query_sweep
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.runs.slurm_jobs import SlurmJob, job_name, state_counts
 from amc_sweeps.runs.sweep_changes import SweepChange, sweep_changes
 from amc_sweeps.values import as_finite, printable
 
 if TYPE_CHECKING:
-    from amc_analysis.reading.sources import RunSource
+    from amc_analysis.reading.server import ServerSource
     from amc_analysis.results.analysed_sweep import AnalysedSweep
     from amc_sweeps.runs.records import RunRecord
 
@@ -103,6 +105,9 @@ class Status:
     changes: tuple[SweepChange, ...] = ()  # of the sweep's config
     problem: str | None = None  # why the sweep's configuration cannot be read
     search: Mapping[str, Any] = field(default_factory=dict)  # method, seed, shuffle; empty: the server does not tell
+    jobs: tuple[SlurmJob, ...] = ()  # of amc-sweep launch slurm; empty where no Slurm can be asked
+    ended_by_job: Mapping[str, tuple[SlurmJob, str]] = field(default_factory=dict)  # run id -> its job, its cause
+    exclude: tuple[BadNode, ...] = ()
 
     @property
     def seed(self) -> int | None:
@@ -157,12 +162,20 @@ class Status:
             "best": None if self.best is None else {k: v for k, v in asdict(self.best).items() if k != "peak_text"},
             "agents": [{**asdict(agent), "is_alive": agent.is_alive} for agent in self.agents],
             "failures_by_host": [asdict(host) for host in self.failures],
+            "jobs": {
+                "by_state": state_counts(self.jobs),
+                "ended_runs": [
+                    {"run": run, "job": job.id, "state": job.state, "nodes": job.nodes, "cause": cause}
+                    for run, (job, cause) in self.ended_by_job.items()
+                ],
+                "exclude": [asdict(node) for node in self.exclude],
+            },
             "epochs": {"spent": self.epochs_spent, "saved_by_hyperband": self.epochs_saved},
             "time_left": asdict(self.time_left),
         }
 
 
-def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> Status:
+def read_status(api: Any, source: ServerSource, path: str, progress: Progress) -> Status:
     """Read a sweep from its server and return its state.
 
     Args:
@@ -178,6 +191,7 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
     """
     from amc_analysis.analyse import rank_runs
     from amc_analysis.reading.reader import read
+    from amc_analysis.reading.slurm_accounting import has_slurm, read_jobs, with_jobs
     from amc_analysis.reading.sources import Selection
     from amc_sweeps.runs.records import MetricError
 
@@ -191,6 +205,7 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
     agents = read_agents((edge["node"] for edge in sweep["agents"]["edges"]), record.read_at)
     priors = _optional_fields(api, path, "priorRuns { edges { node { name } } }").get("priorRuns", {"edges": []})
     prior = {edge["node"]["name"] for edge in priors["edges"]} & {run.run_id for run in record.runs}
+    record = with_jobs(record, source.files())
     status = summarise(
         path,
         rank_runs(record),
@@ -198,6 +213,7 @@ def read_status(api: Any, source: RunSource, path: str, progress: Progress) -> S
         expected=sweep["runCountExpected"],
         prior=len(prior),
         has_metric=has_metric,
+        jobs=read_jobs(name=job_name(sweep_id)) if has_slurm() else (),
     )
     return replace(status, search=_optional_fields(api, path, "method seed shuffle"))
 
@@ -232,6 +248,7 @@ def summarise(
     expected: int | None,
     prior: int = 0,
     has_metric: bool = True,
+    jobs: Sequence[SlurmJob] = (),
 ) -> Status:
     """Return the state of an analysed sweep."""
     record, ranked = analysed.record, analysed.ranked
@@ -272,7 +289,17 @@ def summarise(
         logged_metrics=() if analysed.has_metric else _most_alike(record.metric.name, analysed.logged_metrics),
         changes=tuple(sweep_changes(record)),
         problem=record.description.partition("\n")[0] if record.description.startswith(UNREADABLE) else None,
+        jobs=tuple(jobs),
+        ended_by_job={
+            entry.run.run_id: (entry.run.job, entry.cause.value) for entry in ranked if entry.run.job is not None
+        },
+        exclude=nodes_to_exclude([(entry.run.host, entry.cause) for entry in ranked], _all_jobs(jobs, record.runs)),
     )
+
+
+def _all_jobs(jobs: Sequence[SlurmJob], runs: Sequence[RunRecord]) -> list[SlurmJob]:
+    """Return the jobs with the sweep's name, and those of other scripts that ended its runs."""
+    return [*jobs, *(run.job for run in runs if run.job is not None and run.job not in jobs)]
 
 
 def _most_alike(name: str, names: Sequence[str]) -> tuple[str, ...]:

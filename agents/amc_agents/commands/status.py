@@ -19,6 +19,7 @@ from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
 from amc_sweeps.number_formats import counted, duration, listed
 from amc_sweeps.runs.run_states import state_word
+from amc_sweeps.runs.slurm_jobs import state_counts
 
 MOST_LINES = 8  # of a list of agents or hosts
 
@@ -50,8 +51,11 @@ def status_command(
     amc-sweep status 94fqx0gz --watch && amc-analyze 94fqx0gz
     amc-sweep status 94fqx0gz --json | jq .time_left.seconds
 
-    --json: {schema, version, read_at, sweep, updates, runs, best, agents, failures_by_host, epochs, time_left}; times
-    are seconds, accuracies fractions, null is unknown.
+    On a machine with Slurm's sacct or scontrol it also shows the sweep's jobs, which runs their ends ended (TIMEOUT,
+    OUT_OF_MEMORY, PREEMPTED, NODE_FAIL, CANCELLED), and which nodes to --exclude.
+
+    --json: {schema, version, read_at, sweep, updates, runs, best, agents, failures_by_host, jobs, epochs, time_left};
+    times are seconds, accuracies fractions, null is unknown.
 
     Exit codes: 0 shown (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
@@ -172,6 +176,7 @@ def as_lines(status: Status) -> list[str]:
     ]
     others = f" ({_counts(status.other_ends)} not counted)" if status.other_ends else ""
     lines += _block("Failures", failures or [f"none{others}"])
+    lines += _jobs(status)
     saved = "" if status.epochs_saved is None else f", about {status.epochs_saved:,} saved by Hyperband"
     lines.append(f"Epochs    {status.epochs_spent:,} spent{saved}")
     reason = f": {status.time_left.because}" if status.time_left.seconds else ""
@@ -222,6 +227,24 @@ def _agents(status: Status) -> list[str]:
 def _agent(agent: SweepAgent) -> str:
     contact = "never heard" if agent.silent_s is None else f"heard {duration(agent.silent_s)} ago"
     return f"{'alive ' if agent.is_alive else 'silent'}  {agent.host}: {contact}, {counted(agent.runs, 'run')}"
+
+
+def _jobs(status: Status) -> list[str]:
+    if not status.jobs and not status.ended_by_job:
+        return []
+    counts = ", ".join(f"{number} {state}" for state, number in state_counts(status.jobs).items())
+    lines = [f"Jobs      {counts or 'none of amc-sweep launch slurm'}"]
+    ended = list(status.ended_by_job.items())
+    lines += [
+        f"            {job.words}; its run {run}: {cause.replace('_', ' ')}" for run, (job, cause) in ended[:MOST_LINES]
+    ]
+    if len(ended) > MOST_LINES:
+        lines.append(f"            and {counted(len(ended) - MOST_LINES, 'more run')}")
+    if status.exclude:
+        nodes = ",".join(node.node for node in status.exclude)
+        lines.append(f"Exclude   leave these nodes out of the next launch: --exclude {nodes}")
+        lines += [f"            {node.node}: {node.because}" for node in status.exclude[:MOST_LINES]]
+    return lines
 
 
 def _block(title: str, entries: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from amc_analysis.reading.options import ReadingOptions, check, selections, serv
 from amc_analysis.reading.parquet_file import MAGIC, load, save
 from amc_analysis.reading.reader import read, read_offline
 from amc_analysis.reading.server import ServerSource
+from amc_analysis.reading.slurm_accounting import with_jobs
 from amc_analysis.reading.sources import Progress, Selection
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_analysis.runs.confusion import FetchConfusions
@@ -83,7 +84,7 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
                 record = read(
                     server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress
                 )
-            records.append(record)
+            records.append(with_jobs(record, server.files()))
     return records, partial(fetch_confusions, server.files, cache_file, report=say)
 
 

@@ -12,9 +12,11 @@ from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord, SweepUpdate, parse_time
+from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 _FROM_HISTORY = {"points", "history", "not_finite"}  # computed again from the history
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}
+_TIMES_OF_JOB = ("began_at", "ended_at")
 
 
 def run_to_json(run: RunRecord) -> dict[str, Any]:
@@ -26,6 +28,8 @@ def run_to_json(run: RunRecord) -> dict[str, Any]:
             continue
         if field.name in _TIMES:
             value = value.isoformat()
+        if isinstance(value, SlurmJob):
+            value = {**asdict(value), **{name: _iso(getattr(value, name)) for name in _TIMES_OF_JOB}}
         content[field.name] = asdict(value) if isinstance(value, BandDecision) else value
     return content
 
@@ -37,6 +41,9 @@ def run_from_json(content: Mapping[str, Any], history: History) -> RunRecord:
         values[name] = parse_time(values[name])
     if "stop_decision" in values:
         values["stop_decision"] = BandDecision(**values["stop_decision"])
+    if "job" in values:
+        job = values["job"]
+        values["job"] = SlurmJob(**{**job, **{name: parse_time(job[name]) for name in _TIMES_OF_JOB}})
     return RunWithHistory(**values, history=history)
 
 

@@ -10,6 +10,8 @@ from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.log_messages import cause_in_log
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.runs.slurm_jobs import CAUSES as CAUSES_OF_JOBS
+from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 
 class EndReason(StrEnum):
@@ -110,6 +112,7 @@ class Evidence:
     band: BandDecision | None = None  # the Hyperband decision that would have stopped the run
     alive_when_exported: bool = False  # the record is a copy made before the run ended
     neighbours_lost: str | None = None  # such as "4 of 4 runs on gpu-3 ended within 40 s"
+    job: SlurmJob | None = None  # the Slurm job whose end ended the run
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ def classify(evidence: Evidence) -> Diagnosis:
     """Return how a run ended. The rules are in the order of evidence, and the first one that applies decides.
 
     0. not ended; 1. a recorded stop; 2. its sweep's cancellation; 3. a copy of a run that was alive, preemption;
-    4. the trial's own reason; 5. a clean exit; 6. traces of a failure in exit code, log, metrics or neighbours;
-    7. a Hyperband band, inferred; 8. a lost heartbeat; 9. a state that says failed, or unknown.
+    4. the trial's own reason; 5. a clean exit; 6. the end of its Slurm job; 7. traces of a failure in exit code, log,
+    metrics or neighbours; 8. a Hyperband band, inferred; 9. a lost heartbeat; 10. a state that says failed, or unknown.
     """
     rules = (
         _not_ended,
@@ -143,6 +146,7 @@ def classify(evidence: Evidence) -> Diagnosis:
         _preempted,
         _own_reason,
         _clean_exit,
+        _job_ended,
         _failed_with_traces,
         _ended_at_a_band,
         _heartbeat_lost,
@@ -218,8 +222,12 @@ def _alive_when_exported(e: Evidence) -> Diagnosis | None:
 
 def _preempted(e: Evidence) -> Diagnosis | None:
     if e.state in {RunState.PREEMPTING, RunState.PREEMPTED}:
-        return Diagnosis(Cause.PREEMPTED, "certain", f"state {e.state}")
+        return Diagnosis(Cause.PREEMPTED, "certain", f"state {e.state}{_because_of_job(e)}")
     return None
+
+
+def _because_of_job(e: Evidence) -> str:
+    return "" if e.job is None else f"; {e.job.words}"
 
 
 def _own_reason(e: Evidence) -> Diagnosis | None:
@@ -227,8 +235,9 @@ def _own_reason(e: Evidence) -> Diagnosis | None:
         return None
     if e.end_reason == EndReason.STOPPED:
         return _stopped_by(e, "end_reason stopped")
+    job = _because_of_job(e) if e.end_reason == EndReason.PREEMPTED else ""
     return (_lacking(e) if e.end_reason == EndReason.ERROR else None) or Diagnosis(
-        Cause(e.end_reason), "certain", f"end_reason {e.end_reason}"
+        Cause(e.end_reason), "certain", f"end_reason {e.end_reason}{job}"
     )
 
 
@@ -255,6 +264,17 @@ def _clean_exit(e: Evidence) -> Diagnosis | None:
     return Diagnosis(Cause.STOPPED, "guess", f"{because}, only {after}")
 
 
+def _job_ended(e: Evidence) -> Diagnosis | None:
+    """Return what the end of a run's Slurm job says; a trial that ended by itself has an exit code of its own."""
+    if e.job is None or not (e.exit_code is None or e.exit_code == CLIENT_STOP_CODE or _signal(e.exit_code)):
+        return None
+    return Diagnosis(Cause(CAUSES_OF_JOBS[e.job.state]), "likely", e.job.words)
+
+
+def _signal(exit_code: int) -> str | None:
+    return _SIGNALS.get(-exit_code if exit_code < 0 else exit_code - 128)
+
+
 def _failed_with_traces(e: Evidence) -> Diagnosis | None:
     if e.state not in {RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.RUNNING, UNKNOWN_STATE}:
         return None
@@ -266,7 +286,7 @@ def _failed_with_traces(e: Evidence) -> Diagnosis | None:
         return log_diagnosis
     if e.not_finite:
         return Diagnosis(Cause.DIVERGED, "likely", f"last value not finite: {', '.join(e.not_finite)}")
-    signal = None if e.exit_code is None else _SIGNALS.get(-e.exit_code if e.exit_code < 0 else e.exit_code - 128)
+    signal = None if e.exit_code is None else _signal(e.exit_code)
     if e.stop_recorded is None and e.band is not None and (e.exit_code == CLIENT_STOP_CODE or signal == "SIGTERM"):
         return Diagnosis(Cause.EARLY_STOPPED, "likely", f"exit code {e.exit_code}, as after a stop; {_at_band(e.band)}")
     if e.exit_code == CLIENT_STOP_CODE:

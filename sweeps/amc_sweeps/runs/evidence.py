@@ -52,6 +52,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             hyperband=hyperband is not None,
             band=run.stop_decision or (decisions.decision(run, has_stop=_has_stop(run)) if decisions else None),
             neighbours_lost=neighbours.get(run.run_id),
+            job=run.job,
         )
         for run in sweep.runs
     }

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.claims import Claim
+from amc_sweeps.runs.slurm_jobs import SlurmJob
 from amc_sweeps.values import as_number, look_up, printable
 
 LATEST_TIME = 253_402_128_000.0  # Unix time of 30 December 9999: one day before the last date of Python, for time zones
@@ -64,6 +65,7 @@ class RunRecord:
     log_tail: str | None = None
     unread: str | None = None  # why the history could not be read
     agent: str | None = None  # id of the `wandb agent` that started it
+    job: SlurmJob | None = None  # whose end ended the run; None: another end, or not looked for
     project: str = ""
     sweep_id: str | None = None
     notes: str = ""

@@ -1,0 +1,1 @@
+"""The agents of a sweep as the tasks of one Slurm array."""
