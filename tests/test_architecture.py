@@ -40,7 +40,8 @@ ROOMS: dict[str, list[str]] = {
         *("app", "process"),
     ],
     "amc_agents": [
-        *("background_process", "notify", "open_target", "sweep_control", "sweep_status", "preflight", "doctor"),
+        *("background_process", "notify", "open_target", "slurm", "sweep_control", "sweep_status"),
+        *("preflight", "doctor"),
         *("trial", "fleet", "commands"),
     ],
     "amc_analysis": [

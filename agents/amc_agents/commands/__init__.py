@@ -11,6 +11,7 @@ from amc_agents.commands.demo import demo_command
 from amc_agents.commands.doctor import doctor_command
 from amc_agents.commands.export import export_command
 from amc_agents.commands.import_ import import_command
+from amc_agents.commands.launch import launch_command
 from amc_agents.commands.list_ import list_command
 from amc_agents.commands.repeat import repeat_command
 from amc_agents.commands.resume import resume_command
@@ -45,7 +46,16 @@ def main() -> None:
 
 for _command in (
     *(agent_command, backup_command, cancel_command, create_command, demo_command, doctor_command, export_command),
-    *(import_command, list_command, pause_command, repeat_command, resume_command, serve_command, status_command),
+    *(
+        import_command,
+        launch_command,
+        list_command,
+        pause_command,
+        repeat_command,
+        resume_command,
+        serve_command,
+        status_command,
+    ),
     *(stop_command, update_command),
 ):
     main.add_command(_command)

@@ -19,7 +19,7 @@ from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Display, Event, NotifyingDisplay, open_display
 from amc_agents.fleet.loop import Fleet
-from amc_agents.fleet.policy import EndedTrial, Outcome, Rules
+from amc_agents.fleet.policy import TOO_LATE, EndedTrial, Outcome, Rules
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
 from amc_agents.fleet.watch import SweepReader, Watcher
 from amc_agents.notify import Notifier, notify_option
@@ -66,6 +66,20 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
     help="Begin no trial that would end later than this, by the median so far; running trials continue.",
 )
 @click.option(
+    "--late-exit-code",
+    type=click.IntRange(0, 255),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Exit code after --time-limit, for a launcher that starts the command again.",
+)
+@click.option(
+    "--idle-limit",
+    callback=_seconds,
+    metavar="10m",
+    help="End when all agents have waited for a trial for so long: the sweep is paused, or others do its last runs.",
+)
+@click.option(
     "--grace",
     metavar="60s",
     callback=_seconds,
@@ -99,6 +113,8 @@ def agent_command(
     count: int | None,
     max_failures: int | None,
     time_limit: float | None,
+    late_exit_code: int,
+    idle_limit: float | None,
     grace: float,
     stagger: float,
     logs: Path,
@@ -120,8 +136,8 @@ def agent_command(
     trials to end, and they write a checkpoint; a second Ctrl-C kills them. No process is left behind.
 
     \b
-    Exit codes: 0 the sweep is over, or --count or --time-limit was reached; 1 the fleet could not continue;
-    2 refused; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
+    Exit codes: 0 the sweep is over, or --count, --time-limit or --idle-limit was reached; 1 the fleet could not
+    continue; 2 refused; 75 preempted (SIGUSR1, or SIGTERM with AMC_SIGTERM=preemption); 129, 130, 143 ended by SIGHUP,
     Ctrl-C, SIGTERM.
     """
     driver = load_driver()
@@ -143,6 +159,7 @@ def agent_command(
             deadline_s=None if time_limit is None else time.monotonic() + time_limit,
             grace_s=grace,
             stagger_s=stagger,
+            idle_limit_s=idle_limit,
         )
         slots = _slots(devices, per_gpu, path, logs, tag)
         display = open_display(as_json=as_json)
@@ -162,7 +179,7 @@ def agent_command(
         end_all(tag, grace_s=LAST_GRACE_S)
         guardian.dismiss()
         locks.close()
-    sys.exit(outcome.exit_code)
+    sys.exit(late_exit_code if outcome.reason == TOO_LATE else outcome.exit_code)
 
 
 def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:

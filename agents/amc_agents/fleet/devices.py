@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,13 +203,23 @@ def lock_devices(devices: list[Device], environ: Mapping[str, str] = os.environ)
                 continue
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                locks.enter_context(lock_file(folder / f"{device.identity}.lock"))
+                locks.enter_context(lock_file(folder / f"{_lock_name(device, environ)}.lock"))
             except LockedError as error:
                 raise DeviceError(
                     f"{device.name} belongs to another amc-sweep agent of yours (pid {error.holder}). "
                     "To run two agents on one GPU, use one command with --per-gpu 2"
                 ) from error
         return locks.pop_all()
+
+
+def _lock_name(device: Device, environ: Mapping[str, str]) -> str:
+    """Return a name that no other GPU has; the folder of locks may be shared by the nodes of a cluster.
+
+    Without NVML a GPU has only an index. Each machine counts from 0, and with Slurm on some clusters each job does.
+    """
+    if not device.identity.isdigit():
+        return device.identity
+    return "-".join(filter(None, (socket.gethostname(), environ.get("SLURM_JOB_ID"), device.identity)))
 
 
 def other_users(reading: Reading | None, own_pids: set[int], *, shared: bool = False) -> str | None:

@@ -81,6 +81,8 @@ class Fleet:
         self._kill_at_s: float | None = None  # set when the fleet is ending
         self._wandb_error: str | None = None
         self._is_paused = False
+        self._busy_at_s = time.monotonic()  # when a trial ran last, or no agent could ask for one
+        self._idle_reason: str | None = None
 
     def run(self) -> Outcome:
         with self._signal_handlers():
@@ -112,6 +114,7 @@ class Fleet:
             if (exit_code := slot.take_agent_exit()) is not None:
                 self._agent_ended(slot, exit_code, now_s)
             slot.kill_leftovers(now_s)
+        self._look_for_idleness(now_s)
         reap_inherited({slot.trial.pid for slot in self.slots if slot.trial is not None})
         self._report_after_trials()
         self._report_wandb_errors()
@@ -233,6 +236,13 @@ class Fleet:
                 slot.start_agent()
                 slot.note = "waits for a trial"
 
+    def _look_for_idleness(self, now_s: float) -> None:
+        if any(slot.trial is not None for slot in self.slots) or not any(slot.is_idle for slot in self.slots):
+            self._busy_at_s = now_s
+        elif self._idle_reason is None:
+            idle_s = now_s - self._busy_at_s
+            self._idle_reason = policy.idle_reason(idle_s, self.rules.idle_limit_s, is_paused=self._watcher.is_paused)
+
     def _why_no_trial(self, slot: AgentSlot, now_s: float) -> str | None:
         """Return why no agent may ask for a trial in this slot, or None."""
         if slot.name in self._done:
@@ -243,6 +253,8 @@ class Fleet:
             return self._halted
         if not policy.fits_deadline(self.endings.trials, now_s, self.rules.deadline_s):
             return policy.TOO_LATE_PAUSED if self._watcher.is_paused else policy.TOO_LATE
+        if self._idle_reason is not None:
+            return self._idle_reason
         waiting = sum(other.is_idle for other in self.slots if other is not slot)
         return None if policy.has_room(self.rules.count, self._begun, waiting) else policy.COUNT_REACHED
 

@@ -31,7 +31,9 @@ SWEEP_IS_OVER = "the sweep is over"
 COUNT_REACHED = "all trials of --count have begun"
 TOO_LATE = "no trial would end in time"
 TOO_LATE_PAUSED = "--time-limit is over while the sweep is paused"
-GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE, TOO_LATE_PAUSED)
+NOTHING_TO_DO = "no run was handed out within --idle-limit"
+PAUSED_TOO_LONG = "the sweep stayed paused for --idle-limit"
+GOOD_ENDS = (SWEEP_IS_OVER, COUNT_REACHED, TOO_LATE, TOO_LATE_PAUSED, NOTHING_TO_DO, PAUSED_TOO_LONG)
 
 # Exit codes of a trial that somebody ended with a signal: they say nothing about the device.
 _ENDED_FROM_OUTSIDE = {sign * code for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -47,6 +49,7 @@ class Rules:
     deadline_s: float | None = None  # of the monotonic clock
     grace_s: float = 60.0  # between asking a trial to end and killing it
     stagger_s: float = 2.0  # between two starts of agents
+    idle_limit_s: float | None = None  # how long all agents may wait for a trial
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,13 @@ def fits_deadline(ended: Sequence[EndedTrial], now_s: float, deadline_s: float |
         return True
     lasted_s = [trial.lasted_s for trial in ended if not trial.is_failure]
     return now_s + (statistics.median(lasted_s) if lasted_s else 0.0) < deadline_s
+
+
+def idle_reason(idle_s: float, limit_s: float | None, *, is_paused: bool) -> str | None:
+    """Return why a fleet whose agents have all waited for a trial for so long gives its devices back, or None."""
+    if limit_s is None or idle_s < limit_s:
+        return None
+    return PAUSED_TOO_LONG if is_paused else NOTHING_TO_DO
 
 
 def fleet_outcome(reasons: Sequence[str | None], halted: str | None) -> Outcome | None:
