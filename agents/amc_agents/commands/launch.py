@@ -58,7 +58,7 @@ from amc_sweeps.runs.run_states import SweepState, state_word
 @click.option("--dry-run", is_flag=True, help="Print the script; write and submit nothing.")
 @backend_options
 def launch_command(
-    cluster: str,  # noqa: ARG001 - there is only Slurm
+    cluster: str,
     sweep: str,
     agents: int,
     time_limit: str,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import Cause
-from amc_sweeps.runs.slurm_jobs import CAUSES, SlurmJob
+from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 FEWEST_FAILURES = 3
 # What a node may have caused. The configuration explains the other failures.
@@ -36,8 +36,7 @@ def nodes_to_exclude(ends: Sequence[tuple[str | None, Cause]], jobs: Sequence[Sl
     """
     if not jobs:
         return ()
-    failed_jobs = [job for job in jobs if CAUSES.get(job.state) == "node_failure" and job.nodes]
-    bad = {job.nodes: f"{job.words}" for job in failed_jobs}
+    bad = {job.nodes: job.words for job in jobs if job.cause == "node_failure" and job.nodes}
     ended = [(_node(host), cause) for host, cause in ends if host is not None and cause is not Cause.RUNNING]
     for node in sorted({node for node, _ in ended}):
         here = [cause in _BY_NODE for other, cause in ended if other == node]

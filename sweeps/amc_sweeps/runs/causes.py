@@ -10,7 +10,6 @@ from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.log_messages import cause_in_log
 from amc_sweeps.runs.run_states import RunState
-from amc_sweeps.runs.slurm_jobs import CAUSES as CAUSES_OF_JOBS
 from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 
@@ -265,10 +264,14 @@ def _clean_exit(e: Evidence) -> Diagnosis | None:
 
 
 def _job_ended(e: Evidence) -> Diagnosis | None:
-    """Return what the end of a run's Slurm job says; a trial that ended by itself has an exit code of its own."""
-    if e.job is None or not (e.exit_code is None or e.exit_code == CLIENT_STOP_CODE or _signal(e.exit_code)):
+    """Return what the end of a run's Slurm job says, unless the trial ended by itself before."""
+    if e.exit_code is None:
+        ended_by_itself = e.state == RunState.FAILED  # W&B's word for an exit code other than 0
+    else:
+        ended_by_itself = _signal(e.exit_code) is None and e.exit_code != CLIENT_STOP_CODE
+    if e.job is None or e.job.cause is None or ended_by_itself:
         return None
-    return Diagnosis(Cause(CAUSES_OF_JOBS[e.job.state]), "likely", e.job.words)
+    return Diagnosis(Cause(e.job.cause), "likely", e.job.words)
 
 
 def _signal(exit_code: int) -> str | None:

@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 SACCT_FIELDS = ("JobID", "JobIDRaw", "JobName", "State", "ExitCode", "NodeList", "Start", "End")
 
 REQUEUED = "REQUEUED"
+NO_TIME_LEFT = (
+    75  # exit code of a job of amc-sweep launch slurm that ended before its time limit, see causes.EXIT_CODES
+)
 # A state that ends a run from outside -> the word of its cause in ``causes.Cause``.
-CAUSES = {
+_CAUSES = {
     "TIMEOUT": "preempted",
     "DEADLINE": "preempted",
     "PREEMPTED": "preempted",
@@ -32,7 +35,6 @@ _ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALIN
 _SILENT_S = 300.0
 _SILENT_ON_DEAD_NODE_S = 1800.0
 _NEVER = datetime.max.replace(tzinfo=UTC)
-_SKEW_S = 60.0  # between the clocks of the W&B server and of Slurm
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,19 @@ class SlurmJob:
         return self.state in _ALIVE
 
     @property
+    def cause(self) -> str | None:
+        """The word of ``causes.Cause`` for runs that the job's end ended; None: it ended none from outside."""
+        if self.state == "FAILED" and self.exit_code == NO_TIME_LEFT:
+            return "preempted"
+        return _CAUSES.get(self.state)
+
+    @property
     def words(self) -> str:
         """The job, its nodes and its state, in a few words."""
         place = f" on {self.nodes}" if self.nodes else ""
-        code = f" with exit code {self.exit_code}" if self.state == "FAILED" and self.exit_code else ""
-        return f"Slurm job {self.id}{place}: {self.state}{code}"
+        if self.state == "FAILED" and self.exit_code == NO_TIME_LEFT:
+            return f"Slurm job {self.id}{place}: ended before its time limit (exit code {NO_TIME_LEFT})"
+        return f"Slurm job {self.id}{place}: {self.state}"
 
 
 def job_name(sweep_id: str) -> str:
@@ -124,24 +134,19 @@ def job_of_run(jobs: Iterable[SlurmJob], number: str, heard_at: datetime | None)
         heard_at: when that trial reported last.
     """
     starts = sorted((job for job in jobs if job.number == number), key=lambda job: job.began_at or _NEVER)
-    before = [job for job in starts if _began_before(job, heard_at)]
+    # A trial is first heard several seconds after its job's start, which is more than clocks differ.
+    before = [job for job in starts if job.began_at is not None and (heard_at is None or job.began_at <= heard_at)]
     if not before:
         # Slurm's record is about a later start of the job than the run's.
         later = next((job for job in starts if job.restarts), None)
         return None if later is None else replace(later, state=REQUEUED, nodes="", exit_code=None, ended_at=None)
     job = before[-1]
-    if job.state not in CAUSES:
+    if job.cause is None:
         return None
-    if heard_at is None or job.ended_at is None or CAUSES[job.state] == "out_of_memory":
+    if heard_at is None or job.ended_at is None or job.cause == "out_of_memory":
         return job  # a process that took too much memory may die long before its job ends
-    limit_s = _SILENT_ON_DEAD_NODE_S if CAUSES[job.state] == "node_failure" else _SILENT_S
+    limit_s = _SILENT_ON_DEAD_NODE_S if job.cause == "node_failure" else _SILENT_S
     return job if (job.ended_at - heard_at).total_seconds() <= limit_s else None
-
-
-def _began_before(job: SlurmJob, heard_at: datetime | None) -> bool:
-    if job.began_at is None:
-        return False
-    return heard_at is None or (heard_at - job.began_at).total_seconds() >= -_SKEW_S
 
 
 def state_counts(jobs: Sequence[SlurmJob]) -> dict[str, int]:
