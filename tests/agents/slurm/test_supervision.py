@@ -65,7 +65,7 @@ class Job:
             env={**os.environ, **slurm, "PATH": path, "ON_SIGNAL": on_signal},
             start_new_session=True,
         )
-        wait_until(lambda: (self.folder / "ready").exists(), "the agent runs", 10)
+        wait_until((self.folder / "ready").exists, "the agent runs", 10)
         return psutil.Process(self._process.pid)
 
     def exit_code(self) -> int:
