@@ -40,7 +40,7 @@ ROOMS: dict[str, list[str]] = {
         *("app", "process"),
     ],
     "amc_agents": [
-        *("background_process", "notify", "open_target", "slurm", "sweep_control", "sweep_status"),
+        *("background_process", "notify", "open_target", "slurm", "sweep_control", "next_run", "sweep_status"),
         *("preflight", "doctor"),
         *("trial", "fleet", "commands"),
     ],

@@ -13,6 +13,7 @@ from amc_agents.commands.export import export_command
 from amc_agents.commands.import_ import import_command
 from amc_agents.commands.launch import launch_command
 from amc_agents.commands.list_ import list_command
+from amc_agents.commands.next_ import give_back_command, next_command
 from amc_agents.commands.repeat import repeat_command
 from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
@@ -46,16 +47,7 @@ def main() -> None:
 
 for _command in (
     *(agent_command, backup_command, cancel_command, create_command, demo_command, doctor_command, export_command),
-    *(
-        import_command,
-        launch_command,
-        list_command,
-        pause_command,
-        repeat_command,
-        resume_command,
-        serve_command,
-        status_command,
-    ),
-    *(stop_command, update_command),
+    *(give_back_command, import_command, launch_command, list_command, next_command, pause_command, repeat_command),
+    *(resume_command, serve_command, status_command, stop_command, update_command),
 ):
     main.add_command(_command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import time
 import uuid
@@ -15,6 +14,7 @@ from typing import Any
 import click
 import yaml
 
+from amc_agents.commands.durations import seconds
 from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Display, Event, NotifyingDisplay, open_display
@@ -33,18 +33,6 @@ from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import SweepState
 
 LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials have ended
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """Return the seconds of a text like 7h30m, 45m or 90s; a number alone is seconds."""
-    if text is None:
-        return None
-    parts = _DURATION.fullmatch(text.strip().lower())
-    if parts is None or not any(parts.groups()):
-        raise click.BadParameter(f"{text!r} is not a duration: write it like 7h30m, 45m or 90s")
-    days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @click.command("agent")
@@ -61,7 +49,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 )
 @click.option(
     "--time-limit",
-    callback=_seconds,
+    callback=seconds,
     metavar="7h30m",
     help="Begin no trial that would end later than this, by the median so far; running trials continue.",
 )
@@ -75,14 +63,14 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 )
 @click.option(
     "--idle-limit",
-    callback=_seconds,
+    callback=seconds,
     metavar="10m",
     help="End when all agents have waited for a trial for so long: the sweep is paused, or others do its last runs.",
 )
 @click.option(
     "--grace",
     metavar="60s",
-    callback=_seconds,
+    callback=seconds,
     default="60s",
     show_default=True,
     help="Time for trials to end after Ctrl-C or SIGTERM, before they are killed.",
@@ -90,7 +78,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option(
     "--stagger",
     metavar="2s",
-    callback=_seconds,
+    callback=seconds,
     default="2s",
     show_default=True,
     help="Time between the starts of two agents.",

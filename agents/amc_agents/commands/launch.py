@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from amc_agents.commands.durations import seconds
 from amc_agents.open_target import open_target
 from amc_agents.slurm.script import ArrayOfAgents, ScriptError, script_text
 from amc_agents.slurm.submit import SubmitError, cluster_nodes, submit, unreachable, write_key
@@ -37,6 +38,8 @@ from amc_sweeps.runs.run_states import SweepState, state_word
 @click.option(
     "--idle-limit",
     default="10m",
+    callback=seconds,
+    metavar="10m",
     show_default=True,
     help="A job ends when its agents have waited for a trial for so long: the sweep is paused, or others do the rest.",
 )
@@ -69,7 +72,7 @@ def launch_command(
     requeue: bool,
     array_limit: int | None,
     count: int | None,
-    idle_limit: str,
+    idle_limit: float,
     setup: Path | None,
     more: tuple[str, ...],
     node_url: str | None,
@@ -116,7 +119,7 @@ def launch_command(
         requeue=requeue,
         array_limit=array_limit,
         count=count,
-        idle_limit=idle_limit,
+        idle_limit_s=idle_limit,
         setup=setup.read_text() if setup is not None else "",
         more=more,
     )

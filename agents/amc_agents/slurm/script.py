@@ -44,7 +44,7 @@ class ArrayOfAgents:
     requeue: bool = False
     array_limit: int | None = None
     count: int | None = None  # trials of one job
-    idle_limit: str = "10m"
+    idle_limit_s: float = 600.0
     setup: str = ""  # lines of the user's own
     more: tuple[str, ...] = ()  # further options of sbatch
 
@@ -158,7 +158,7 @@ def _settings(job: ArrayOfAgents, limit_s: int, warn_s: int) -> list[str]:
         f"{quote(str(job.amc_sweep))} agent {quote(job.sweep)}",
         '--gpus "${CUDA_VISIBLE_DEVICES:-all}"' if is_gpu else "--workers 1",
         *([] if job.count is None else [f"--count {job.count}"]),
-        f"--idle-limit {quote(job.idle_limit)} --grace {max(warn_s - REPORT_S, 1)}s",
+        f"--idle-limit {job.idle_limit_s:g}s --grace {max(warn_s - REPORT_S, 1)}s",
         *(["--late-exit-code 75"] if job.requeue else []),
         f"--logs {quote(str(job.folder))}/${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID",
     ]

@@ -7,6 +7,7 @@ amc_agents uses this file, too: it may import amc_analysis, and amc_analysis may
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -82,3 +83,39 @@ def page_address(base_url: str) -> str:
         return str(wandb.util.api_to_app_url(base_url))
     except AttributeError as error:
         raise ClientVersionError("util.api_to_app_url") from error
+
+
+def agent_command(sweep_command: Any, command: Mapping[str, Any], parameter_file: Path) -> list[str]:
+    """Return the command line that ``wandb agent`` would start for a run, and write its parameter file.
+
+    Args:
+        sweep_command: the sweep's ``command``; None: W&B's default.
+        command: the server's: ``run_id``, ``program`` and ``args``.
+        parameter_file: where the client of the trial reads the run's parameters (WANDB_SWEEP_PARAM_PATH).
+
+    Raises:
+        ClientVersionError: the client cannot tell.
+        OSError: the file cannot be written.
+    """
+    try:
+        from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+        from wandb.sdk.lib.config_util import save_config_file_from_dict
+    except ImportError as error:
+        raise ClientVersionError("sdk.launch.sweeps.utils.create_sweep_command_args") from error
+    items: list[str] = [str(item) for item in create_sweep_command(sweep_command)]
+    values: dict[str, list[str]] = create_sweep_command_args(command)
+    parameter_file.parent.mkdir(parents=True, exist_ok=True)
+    save_config_file_from_dict(str(parameter_file), command["args"])
+    json_file = parameter_file.with_suffix(".json")
+    if "${args_json_file}" in items:
+        json_file.write_text(values["args_json"][0])
+    values |= {
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [str(command["program"])],
+        "args_json_file": [str(json_file)],
+    }
+    line: list[str] = []
+    for item in items:
+        line += values.get(item[2:-1], []) if item.startswith("${") and item.endswith("}") else [item]
+    return line

@@ -29,6 +29,7 @@ from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.values import look_up, printable
 
 LONGEST_AUTHOR = 200  # characters
+LONGEST_LEASE_S = 30 * 86400.0
 
 
 class MutationRoot(ArtifactMutations):
@@ -225,6 +226,18 @@ class MutationRoot(ArtifactMutations):
 
     def stop_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
         self._coordinator.runs.stop(self._store, self._run(input["id"]), "user")
+        return {"success": True}
+
+    def lease_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        check_entity(input)
+        if not 0 < input["seconds"] <= LONGEST_LEASE_S:
+            raise Refused(f"a lease of {input['seconds']:g} s is not allowed; allowed: up to 30 days", status=400)
+        self._coordinator.runs.lease(self._store, self._named_run(input), input["seconds"])
+        return {"success": True}
+
+    def give_back_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
+        check_entity(input)
+        self._coordinator.runs.give_back(self._store, self._named_run(input))
         return {"success": True}
 
     def delete_run(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002

@@ -408,6 +408,7 @@ class Coordinator:
             exit_code=None,
             preempting=0,
             ended_at=None,
+            leased_until=None,
         )
         self.last_heard.handed_out(run.pk, agent.pk, is_counted=is_counted)
         self.runs.update_state(store, run)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from amc_server.clock import Clock
+from amc_server.errors import Refused
 from amc_server.scheduling.last_heard import LastHeard
 from amc_server.scheduling.state_inference import Facts, Limits, infer, is_abandoned
 from amc_server.store.records import Run
@@ -92,6 +93,32 @@ class RunUpdates:
             return self.update(store, run, state=RunState.KILLED.value)
         return self.update_state(store, run)
 
+    def lease(self, store: Writer, run: Run, seconds: float) -> Run:
+        """Hold a run that was handed out until its trial begins, for so long at most.
+
+        Raises:
+            Refused: it waits for no trial.
+        """
+        if run.state is not RunState.PENDING or run.agent is None:
+            raise Refused(f"run {run.id} is {run.state}: only a run that was just handed out can be held", status=400)
+        return self.update(store, run, leased_until=self._clock.wall() + seconds)
+
+    def give_back(self, store: Writer, run: Run) -> Run:
+        """Let a run that was handed out, and that no trial has begun, be handed out again at once.
+
+        Raises:
+            Refused: its trial has begun, or it is no run of a sweep.
+        """
+        if run.sweep is None or run.state is not RunState.PENDING:
+            raise Refused(
+                f"run {run.id} is {run.state}: only a run of a sweep that has not begun can be given back", status=400
+            )
+        if run.agent is None:
+            return run
+        logger.info("run %s was given back", run.id)
+        self._last_heard.forget(run.pk)
+        return self.update(store, run, agent=None, leased_until=None, hand_outs=max(run.hand_outs - 1, 0))
+
     def check_timeout(self, store: Writer, run: Run) -> None:
         """Reissue the run if nobody started it after its hand-out, else update its state."""
         if not self._needs_reissue(run):
@@ -128,4 +155,5 @@ class RunUpdates:
             silent_s=self._last_heard.silent_s(run.pk),
             listed_s=self._last_heard.listed_s(run.pk),
             unlisted_s=self._last_heard.unlisted_s(run.pk),
+            leased=run.leased_until is not None and self._clock.wall() < run.leased_until,
         )

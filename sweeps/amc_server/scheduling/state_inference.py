@@ -39,6 +39,7 @@ class Facts:
     silent_s: float  # since the trial's last sign of life; without one, since the hand-out
     listed_s: float | None  # since its agent last listed it as alive
     unlisted_s: float | None  # since the first heartbeat of its agent without it
+    leased: bool = False  # whoever asked for it may still begin it, without an agent
 
 
 def infer(facts: Facts, limits: Limits) -> RunState:
@@ -75,6 +76,6 @@ def is_lost(facts: Facts, limits: Limits) -> bool:
 
 def is_abandoned(facts: Facts, limits: Limits) -> bool:
     """Return whether a run was handed out and neither a trial nor the agent has reported it."""
-    if facts.started or not facts.handed_out or facts.silent_s < limits.unstarted_s:
+    if facts.started or facts.leased or not facts.handed_out or facts.silent_s < limits.unstarted_s:
         return False
     return facts.listed_s is None or facts.listed_s >= limits.unstarted_s

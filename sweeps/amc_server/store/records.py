@@ -319,6 +319,7 @@ class Run(_Imported, Member):
     ended_at: float | None
     state_when_exported: str | None
     unknown: str
+    leased_until: float | None
 
     @cached_property
     def wrapped_config(self) -> dict[str, Any]:

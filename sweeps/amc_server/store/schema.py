@@ -8,7 +8,10 @@ from importlib.resources import files
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 VERSION = 4  # of schema.sql; a database carries it as PRAGMA user_version
 # Columns that came after that version, as (table, name, definition). Every database gets them when it is opened.
-ADDED_COLUMNS = (("sweeps", "shuffle", "INTEGER NOT NULL DEFAULT 0"),)  # a grid's order is shuffled by the seed
+ADDED_COLUMNS = (
+    ("sweeps", "shuffle", "INTEGER NOT NULL DEFAULT 0"),  # a grid's order is shuffled by the seed
+    ("runs", "leased_until", "REAL"),  # Unix time: until then a run that was handed out waits for its trial
+)
 
 
 class SchemaError(RuntimeError):

@@ -112,7 +112,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def test_the_agent_gets_its_sweep_its_time_and_the_key_but_not_on_its_command_line(job: Job) -> None:
     shell = job.start()
     arguments = job.lines("arguments")[0]
-    assert arguments.startswith("agent local/demo/94fqx0gz --workers 1 --idle-limit 10m --grace 110s")
+    assert arguments.startswith("agent local/demo/94fqx0gz --workers 1 --idle-limit 600s --grace 110s")
     assert f"--logs {job.folder}/4812_1 --time-limit " in arguments
     seconds = int(arguments.split("--time-limit ")[1].removesuffix("s"))
     assert 460 <= seconds <= 480, "ten minutes less the two of the warning and the time since the job's start"
