@@ -42,7 +42,7 @@ def next_command(sweep: str, lease: float | None, folder: Path, as_json: bool, c
     """Hand out the next configuration of SWEEP, so that a Makefile, a CI job or Ray runs it with plain wandb.
 
     \b
-    eval "$(amc-sweep next 94fqx0gz)" && eval "$AMC_COMMAND"
+    next=$(amc-sweep next 94fqx0gz) && eval "$next" && eval "$AMC_COMMAND"
     amc-sweep next 94fqx0gz --json --lease 24h > run.json
 
     It prints the run's id and environment, its parameters, and the command that `wandb agent` would start. Set the
