@@ -19,7 +19,7 @@ from typing import Self
 from embedded_server import EmbeddedServer
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # 40 hex digits
-EXTRAS = re.compile(r"\b(stopReason|stopBand|stopValue|stopThreshold|seed shuffle)\b")
+EXTRAS = re.compile(r"\b(stopReason|stopBand|stopValue|stopThreshold|seed shuffle|leaseRun|giveBackRun)\b")
 PROTOCOL = ("/graphql", "/files/", "/storage/")
 
 

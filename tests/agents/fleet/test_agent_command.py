@@ -90,8 +90,8 @@ def a_killed_fleet_leaves_no_process_and_its_trial_has_saved(person: Person) -> 
 
 def no_trial_begins_that_would_not_end_in_time(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=9)
-    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s")
-    assert fleet.wait() == 0, fleet.stderr
+    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s", "--late-exit-code", "75")
+    assert fleet.wait() == 75, fleet.stderr
     assert "no trial would end in time" in fleet.of("done")[0]["text"]
     states = [run["state"] for run in person.sweep(sweep)["runs"].values()]
     assert 1 <= len(states) <= 2
@@ -106,6 +106,10 @@ def a_paused_sweep_is_named_when_the_time_is_over(person: Person) -> None:
     assert fleet.wait() == 0, fleet.stderr
     assert [event["text"].partition(":")[0] for event in fleet.of("sweep")] == ["the sweep is paused"]
     assert "--time-limit is over while the sweep is paused" in fleet.of("done")[0]["text"]
+    idle = person.fleet(sweep, "--workers", "2", "--idle-limit", "6s", "--stagger", "0.1s")
+    assert idle.wait(60) == 0, idle.stderr
+    assert "the sweep stayed paused for --idle-limit" in idle.of("done")[0]["text"]
+    assert idle.processes() == []
 
 
 STORIES = (

@@ -185,6 +185,14 @@ def test_a_second_fleet_on_the_same_gpu_is_refused_until_the_first_has_ended() -
     lock_devices([device, Device("cpu0", "", "cpu0")]).close()
 
 
+def test_without_nvml_the_gpu_0_of_another_node_or_job_is_another_gpu(tmp_path: Path) -> None:
+    device, first = Device("gpu0", "0", "0"), {"AMC_STATE_DIR": str(tmp_path / "shared"), "SLURM_JOB_ID": "4813"}
+    with lock_devices([device], first), lock_devices([device], {**first, "SLURM_JOB_ID": "4814"}):
+        pass
+    with lock_devices([device], first), pytest.raises(DeviceError, match="--per-gpu 2"):
+        lock_devices([device], first)
+
+
 def test_an_agent_sees_only_its_device_and_no_wandb_service_of_its_parent() -> None:
     base = {"WANDB_SERVICE": "3-1-unix", "OMP_NUM_THREADS": "5", "HOME": "/h"}
     gpu = agent_environment("gpu2", Device("gpu2", "2", "GPU-2"), base, tag="t", threads=0)
