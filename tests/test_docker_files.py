@@ -11,6 +11,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -21,6 +22,7 @@ from amc_agents.commands import main
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 DOCKERFILES = ("Dockerfile", "server.Dockerfile")
+KUBERNETES = "1.33"  # the first release in which backoffLimitPerIndex is stable
 CHECKPOINT_BOUND_S = 10  # a preempted trial has saved its checkpoint in this time
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -230,6 +232,29 @@ def test_server_and_workers_share_the_key_and_no_port_is_open_to_the_network() -
             assert "key:/key:ro" in service["volumes"]
             assert service["environment"]["AMC_KEY_FILE"] == "/key/api.key"
             assert service["environment"]["WANDB_BASE_URL"] == "http://server:8418"
+
+
+def test_the_kubernetes_job_is_valid_and_preempts_without_losing_a_run() -> None:
+    claim, job = yaml.safe_load_all((DOCKER / "kubernetes-job.yaml").read_text())
+    for resource in (claim, job):
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    with pytest.raises(kubernetes_validate.ValidationError):  # what the schema is worth
+        kubernetes_validate.validate({**job, "spec": {**job["spec"], "compeltions": 8}}, KUBERNETES, strict=True)
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert pod["terminationGracePeriodSeconds"] > CHECKPOINT_BOUND_S
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert environment["AMC_SIGTERM"] == "preemption"
+    assert "WANDB_API_KEY" not in environment
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    assert environment["AMC_KEY_FILE"].startswith(mounts["key"])
+    assert environment["AMC_RUNS_DIR"] == mounts["runs"]
+    program, command, sweep, *options = container["args"]
+    parsed = main.commands[command].make_context(command, [sweep, *options]).params
+    assert (program, parsed["idle_limit"]) == ("amc-sweep", 600)
+    assert CHECKPOINT_BOUND_S < parsed["grace"] < pod["terminationGracePeriodSeconds"]
 
 
 def test_the_entry_point_reads_the_key_from_its_file_and_does_not_show_it(tmp_path: Path) -> None:

@@ -28,15 +28,47 @@ from amc_sweeps.backend.options import INTERRUPTED
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import SweepUpdate
+from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 ALIVE = SweepAgent("a", "gpu-1", runs=3, silent_s=4.0)
 SILENT = SweepAgent("b", "gpu-2", runs=2, silent_s=600.0)
+
+
+TIMEOUT = SlurmJob("4812_3", "4816", "amc-94fqx0gz", "TIMEOUT", "gpu-2", 0)
+NODE_FAIL = SlurmJob("4812_4", "4817", "amc-94fqx0gz", "NODE_FAIL", "gpu-3", 1)
+RUNNING = SlurmJob("4812_0", "4813", "amc-94fqx0gz", "RUNNING", "gpu-1")
 
 
 def _status(
     *runs: Any, agents: tuple[SweepAgent, ...] = (ALIVE, SILENT), expected: int | None = 8, **more: Any
 ) -> Status:
     return summarise("local/amc/94fqx0gz", rank_runs(sweep(*runs, **more)), agents, expected=expected)
+
+
+def test_slurm_jobs_are_shown_with_the_runs_that_they_ended_and_the_nodes_to_leave_out() -> None:
+    record = sweep(
+        completed("good", [0.5], host="gpu-1"),
+        run("cut", [0.4], state="crashed", host="gpu-2", job=TIMEOUT),
+        run("dead", [0.4], state="crashed", host="gpu-3", job=NODE_FAIL),
+    )
+    status = summarise("local/amc/94fqx0gz", rank_runs(record), (), expected=8, jobs=[RUNNING, TIMEOUT, NODE_FAIL])
+    lines = command.as_lines(status)
+    first = lines.index("Jobs      1 RUNNING, 1 TIMEOUT, 1 NODE_FAIL")
+    assert set(lines[first + 1 : first + 3]) == {
+        "            Slurm job 4812_3 on gpu-2: TIMEOUT; its run cut: preempted",
+        "            Slurm job 4812_4 on gpu-3: NODE_FAIL; its run dead: node failure",
+    }
+    assert lines[first + 3 : first + 5] == [
+        "Exclude   leave these nodes out of the next launch: --exclude gpu-3",
+        "            gpu-3: Slurm job 4812_4 on gpu-3: NODE_FAIL",
+    ]
+    shown = json.loads(json.dumps(status.to_mapping()))["jobs"]
+    assert shown["by_state"] == {"RUNNING": 1, "TIMEOUT": 1, "NODE_FAIL": 1}
+    assert {"run": "cut", "job": "4812_3", "state": "TIMEOUT", "nodes": "gpu-2", "cause": "preempted"} in shown[
+        "ended_runs"
+    ]
+    assert [node["node"] for node in shown["exclude"]] == ["gpu-3"]
+    assert not any(line.startswith(("Jobs", "Exclude")) for line in command.as_lines(_status()))
 
 
 def test_the_estimate_divides_the_remaining_work_among_living_agents() -> None:

@@ -7,14 +7,19 @@ import signal
 import pytest
 
 from amc_agents.fleet.policy import (
+    NOTHING_TO_DO,
+    PAUSED_TOO_LONG,
     RESTARTS,
     Blame,
     EndedTrial,
+    Outcome,
     RunningTrial,
     blame,
     fits_deadline,
+    fleet_outcome,
     halt_reason,
     has_room,
+    idle_reason,
     quarantine_reason,
     restart_delay_s,
 )
@@ -161,6 +166,15 @@ def test_a_trial_must_end_in_time_by_the_median_of_those_that_did_not_fail() -> 
     assert fits_deadline([], 999, 1000), "no trial has ended yet"
     assert not fits_deadline([], 1000, 1000)
     assert fits_deadline(trials, 10**9, None)
+
+
+def test_agents_that_wait_too_long_give_their_devices_back() -> None:
+    assert idle_reason(599, 600, is_paused=False) is None
+    assert idle_reason(600, 600, is_paused=False) == "no run was handed out within --idle-limit"
+    assert idle_reason(600, 600, is_paused=True) == "the sweep stayed paused for --idle-limit"
+    assert idle_reason(10**9, None, is_paused=True) is None
+    for reason in (NOTHING_TO_DO, PAUSED_TOO_LONG):
+        assert fleet_outcome([reason, reason], None) == Outcome(0, reason)
 
 
 def test_restarts_of_an_agent_get_slower_and_end() -> None:
