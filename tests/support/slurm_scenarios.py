@@ -35,13 +35,17 @@ folder.mkdir(parents=True, exist_ok=True)
 remove_end(folder)
 reason = "completed"
 for epoch in range(len(read_rows(folder)) + 1, epochs + 1):
-    row = {"epoch": epoch, "val/acc": epoch / 1000}
-    append_row(folder, row)
-    run.log(row, step=epoch - 1)
-    time.sleep(0.1)
     if stop():
         reason = stop()
         break
+    row = {"epoch": epoch, "val/acc": epoch / 1000}
+    append_row(folder, row)
+    try:
+        run.log(row, step=epoch - 1)
+    except Exception:  # scancel has ended the client, too
+        if not stop():
+            raise
+    time.sleep(0.1)
 write_end(folder, EndReason(reason), run=run.path)
 try:
     run.summary["end_reason"] = reason
@@ -128,6 +132,14 @@ class SlurmUser(Researcher):
             rows = self.server.graphql(document, run=name)["project"]["run"]["history"]
             epochs[run["a"]] = [json.loads(row)["epoch"] for row in rows]
         return epochs
+
+    def with_metadata(self, sweep: str) -> int:
+        """Return how many runs have sent their metadata, which names their Slurm job."""
+        document = """query F($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) {
+            files { edges { node { name } } } } } }"""
+        answers = [self.server.graphql(document, run=name)["project"]["run"] for name in self.sweep(sweep)["runs"]]
+        names = [{edge["node"]["name"] for edge in run["files"]["edges"]} for run in answers]
+        return sum("wandb-metadata.json" in files for files in names)
 
     def logs(self, sweep: str) -> str:
         """Return the logs of all jobs and agents, for the message of a failed test."""

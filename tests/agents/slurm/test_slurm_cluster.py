@@ -17,7 +17,7 @@ from slurm_scenarios import SlurmUser
 REASON = slurm_cluster.missing()
 pytestmark = [pytest.mark.client, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
-EPOCHS = 60  # six seconds
+EPOCHS = 200  # twenty seconds
 
 
 @pytest.fixture
@@ -37,11 +37,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_na
     cancelled, requeued = f"{array}_0", f"{array}_1"
     numbers = {job: wait_until(lambda job=job: cluster.number(job), f"{job} exists") for job in (cancelled, requeued)}
 
-    def both_train() -> bool:
-        epochs = user.epochs(sweep)
-        return len(epochs) == 2 and all(len(rows) >= 3 for rows in epochs.values())
-
-    wait_until(both_train, "both GPUs train", 60)
+    wait_until(lambda: user.with_metadata(sweep) == 2, "both GPUs train", 90)
     commands = processes_of(numbers[cancelled])
     assert any("sleep 600" in command for command in commands), commands
     assert not any(user.server.key in command for command in commands)
