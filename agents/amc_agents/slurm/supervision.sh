@@ -5,11 +5,18 @@
 agent_pid=
 ended_by_slurm=
 trap '[ -z "$agent_pid" ] || kill -USR1 "$agent_pid"' USR1
-trap 'ended_by_slurm=yes; [ -z "$agent_pid" ] || { sleep "$term_grace_s"; kill -TERM "$agent_pid"; } &' TERM
+trap 'ended_by_slurm=yes; [ -z "$agent_pid" ] || { sleep "$term_grace_s"; kill -TERM "$agent_pid"; } & disown' TERM
 
 end_the_rest() {  # what left its session or lost its parent still has the job's id in its environment
-    grep -slzx "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do
-        case $pid in $$ | "$PPID" | "$BASHPID") ;; *) kill -KILL "$pid" 2> /dev/null ;; esac
+    for _ in {1..50}; do  # again, because a dying process may have started another
+        others=()
+        for file in $(exec env -i grep -slzx "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ); do
+            pid=${file//[!0-9]/}
+            [ "$pid" = $$ ] || [ "$pid" = "$PPID" ] || others+=("$pid")
+        done
+        [ ${#others[@]} -gt 0 ] || return
+        kill -KILL "${others[@]}" 2> /dev/null
+        sleep 0.1
     done
 }
 trap end_the_rest EXIT
