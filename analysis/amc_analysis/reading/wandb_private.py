@@ -103,7 +103,7 @@ def agent_command(sweep_command: Any, command: Mapping[str, Any], parameter_file
     except ImportError as error:
         raise ClientVersionError("sdk.launch.sweeps.utils.create_sweep_command_args") from error
     items: list[str] = [str(item) for item in create_sweep_command(sweep_command)]
-    values: dict[str, list[str]] = create_sweep_command_args(command)
+    values: dict[str, list[str]] = create_sweep_command_args(dict(command))
     parameter_file.parent.mkdir(parents=True, exist_ok=True)
     save_config_file_from_dict(str(parameter_file), command["args"])
     json_file = parameter_file.with_suffix(".json")

@@ -79,8 +79,9 @@ def test_the_analysis_takes_the_end_of_a_job_as_the_cause(
 
 def test_scontrol_tells_where_there_is_no_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "bin", monkeypatch, sacct="", scontrol=SCONTROL)
-    (entry, _) = rank_runs(with_jobs(lost("cut"), Metadata({"cut": "4814"}))).ranked[::-1]
-    assert (entry.cause, entry.because) == (Cause.INTERRUPTED, "Slurm job 4812_1 on gpu-02: CANCELLED")
+    ranked = rank_runs(with_jobs(lost("cut"), Metadata({"cut": "4814"}))).ranked
+    (diagnosis,) = [entry.diagnosis for entry in ranked if entry.run.run_id == "cut"]
+    assert (diagnosis.cause, diagnosis.because) == (Cause.INTERRUPTED, "Slurm job 4812_1 on gpu-02: CANCELLED")
 
 
 def test_what_cannot_be_read_leaves_the_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
