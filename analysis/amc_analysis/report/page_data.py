@@ -18,6 +18,7 @@ from amc_analysis.runs.parameters import Parameter, text_of
 from amc_analysis.runs.records import history_of, row_of_value
 from amc_core.metric_names import level_of
 from amc_sweeps.runs.ranked_run import RankedRun
+from amc_sweeps.runs.records import Goal
 from amc_sweeps.values import look_up
 
 DIGITS = 5  # significant ones of a drawn value; finer than a pixel
@@ -25,7 +26,7 @@ MOST_POINTS = 400  # of one drawn curve; the peak always stays
 MOST_PARAMETERS = 10  # axes of the parallel coordinates
 MOST_SLICES = 12
 RUNS_BY_LEVEL = 6  # best ones whose accuracy by SNR is drawn
-FAR_OUT = 3.0  # interquartile ranges beyond which a value is cut off, so that one divergence does not flatten all
+FAR_OUT = 3.0  # interquartile ranges beyond which a bad value is cut off, so that one divergence does not flatten all
 
 Json = dict[str, Any]
 
@@ -43,8 +44,8 @@ def chart_data(analysed: AnalysedSweep) -> Json:
         "maximize": analysed.metric.goal == "maximize",
         "percentage": analysed.scale.percentage,
         "peakName": analysed.peak_name,
-        "range": _round_range(values),
-        "peakRange": _round_range(peaks),
+        "range": _round_range(values, analysed.metric.goal),
+        "peakRange": _round_range(peaks, analysed.metric.goal),
         "xLabel": "epoch" if has_epochs else "logged values",
         "groups": list(GROUPS),
         "parameters": [_axis(parameter) for parameter in parameters],
@@ -75,22 +76,24 @@ def as_script(data: Json) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def visible_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the range of values to draw: all of them, except a few that lie far out."""
+def visible_range(values: Sequence[float], goal: Goal) -> tuple[float, float]:
+    """Return the range of values to draw: from the best value to the worst, except bad ones that lie far out."""
     low, high = min(values), max(values)
     if len(values) >= 4:
         lower, _, upper = quantiles(values, n=4)
         reach = FAR_OUT * (upper - lower)
-        if reach > 0:
-            low, high = max(low, lower - reach), min(high, upper + reach)
+        if reach > 0 and goal == "maximize":
+            low = max(low, lower - reach)
+        elif reach > 0:
+            high = min(high, upper + reach)
     if high <= low:
         pad = abs(low) * 0.05 or 0.5
         return low - pad, high + pad
     return low, high
 
 
-def _round_range(values: Sequence[float]) -> list[float]:
-    low, high = visible_range(values) if values else (0.0, 1.0)
+def _round_range(values: Sequence[float], goal: Goal) -> list[float]:
+    low, high = visible_range(values, goal) if values else (0.0, 1.0)
     step = 10.0 ** math.floor(math.log10((high - low) / 2))
     step *= 2 if (high - low) / step > 10 else 1
     return [float(f"{rounded(end / step) * step:.10g}") for rounded, end in ((math.floor, low), (math.ceil, high))]
@@ -138,7 +141,7 @@ def _slice(effect: Effect, analysed: AnalysedSweep) -> Json:
         "name": effect.parameter,
         "clear": effect.is_clear,
         "epochs": effect.equal_epochs,
-        "range": _round_range([point[1] for point in points]),
+        "range": _round_range([point[1] for point in points], analysed.metric.goal),
         "labels": list(listed),
         "log": not listed and effect.scale == "log",
         "points": points,

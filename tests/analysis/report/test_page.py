@@ -20,7 +20,7 @@ from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import as_script, chart_data, visible_range
 from amc_analysis.runs.confusion import read_confusions
 from amc_sweeps.charts import chart_library
-from amc_sweeps.runs.records import SweepRecord
+from amc_sweeps.runs.records import Goal, Metric, SweepRecord
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">"
@@ -150,10 +150,25 @@ def test_a_long_curve_is_thinned_but_keeps_its_peak() -> None:
     assert drawn_run["y"][drawn_run["x"].index(1235)] == 0.9
 
 
+@pytest.mark.parametrize(("goal", "sign"), [("maximize", 1), ("minimize", -1)])
+def test_every_axis_holds_the_best_run_however_far_it_leads(goal: Goal, sign: int) -> None:
+    peaks = [sign * value for value in (0, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.0225, 0.025, 0.0275, 0.0917)]
+    runs = [
+        completed(f"r{i}", [sign * -0.01, peak], config={"max_lr": 1e-3 * (i % 3 + 1)}) for i, peak in enumerate(peaks)
+    ]
+    metric = Metric("val/score", goal)
+    data = chart_data(analyse(sweep(*runs, metric=metric, config={"parameters": {"max_lr": {"min": 0, "max": 1}}})))
+    for low, high in (data["range"], data["peakRange"], *(each["range"] for each in data["slices"])):
+        assert low <= peaks[-1] <= high
+    assert data["slices"]
+
+
 def test_one_divergence_does_not_flatten_the_other_curves() -> None:
-    low, high = visible_range([0.1 * i for i in range(20)] + [1e30])
-    assert low == 0
-    assert high < 10
+    values = [0.1 * i for i in range(20)]
+    low, high = visible_range([*values, 1e30], "minimize")
+    assert (low, high < 10) == (0, True)
+    low, high = visible_range([*values, -1e30], "maximize")
+    assert (low > -10, high) == (True, max(values))
 
 
 def test_the_data_cannot_end_its_script_element() -> None:
