@@ -14,7 +14,7 @@ from amc_analysis.report.blocks import Table
 from amc_analysis.report.wording import runs_on_record
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.rules.lookups import classes_of, validated_with
-from amc_analysis.runs.metric_scale import MetricScale, interval_text
+from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
 

@@ -15,7 +15,7 @@ from amc_analysis.results.dynamics import (
     RunDrift,
     RunVolatility,
 )
-from amc_analysis.runs.metric_scale import MetricScale
+from amc_sweeps.runs.metric_scale import MetricScale
 from amc_sweeps.number_formats import counted, percent
 
 MOST_ROWS = 8  # runs, best peak first

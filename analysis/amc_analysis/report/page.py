@@ -18,10 +18,11 @@ from amc_analysis.runs.parameters import text_of
 from amc_analysis.runs.records import history_of
 from amc_sweeps.charts import chart_library
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.cause_groups import GROUPS, group_of
 from amc_sweeps.values import look_up
 
 MOST_PARAMETERS = 8  # columns of the ranking
-SHORT = dict(zip(wording.GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
+SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
 
 
 def to_html(analysed: AnalysedSweep) -> str:
@@ -47,11 +48,8 @@ def to_html(analysed: AnalysedSweep) -> str:
         sections=sections(analysed),
         kind=lambda block: {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text"),
         short=SHORT,
-        groups={
-            name: count
-            for name in wording.GROUPS
-            if (count := sum(wording.group_of(e.cause) == name for e in analysed.ranked))
-        },
+        group_of=group_of,
+        groups={name: count for name in GROUPS if (count := sum(group_of(e.cause) == name for e in analysed.ranked))},
         data=Markup(as_script(chart_data(analysed))) if drawn else None,
         scripts=[Markup(script) for script in scripts],
         style=Markup(_asset("page.css")),

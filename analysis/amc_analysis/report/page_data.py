@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from amc_analysis.report.wording import GROUPS, group_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.effects import Effect
 from amc_analysis.runs.confusion import Confusion, Matrix
 from amc_analysis.runs.parameters import Parameter, text_of
 from amc_analysis.runs.records import history_of, row_of_value
 from amc_core.metric_names import level_of
+from amc_sweeps.runs.cause_groups import GROUPS, group_of
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import Goal
 from amc_sweeps.values import look_up

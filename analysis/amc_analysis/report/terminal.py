@@ -17,6 +17,7 @@ from amc_analysis.report.comparison import Comparison, comparison_table
 from amc_analysis.report.sections import sections
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.cause_groups import group_of
 from amc_sweeps.runs.ranked_run import RankedRun
 
 TABLE_ROWS = {"ends": 8, "inside": 5}  # most rows of a table, by section; elsewhere all
@@ -148,7 +149,7 @@ def _print_ranking(analysed: AnalysedSweep, console: Console, rows: int | None) 
         Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)]),
         console,
         row_styles=["bold" if entry.is_gem else "" for entry in entries],
-        last_styles=[_STYLES[wording.group_of(entry.cause)] for entry in entries],
+        last_styles=[_STYLES[group_of(entry.cause)] for entry in entries],
     )
 
 

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.runs.failure_rates import SMALL_GROUP
-from amc_analysis.runs.metric_scale import interval_text
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.number_formats import counted, percent
-from amc_sweeps.runs.causes import CENSORED, ENDED_WELL, FAILURES, Cause
+from amc_sweeps.runs.causes import ENDED_WELL, Cause
 from amc_sweeps.runs.hidden_gems import GEM_TOP_RANKS
 from amc_sweeps.runs.ranked_run import RankedRun
 
 ROWS = 20  # of the ranking on the terminal, without --top
 GEMS_SHOWN = 3
-
-GROUPS = ("ended well", "cut short", "failed", "running or unknown")  # of causes: see group_of
-
-
-def group_of(cause: Cause) -> str:
-    """Return the group of a cause, one of GROUPS."""
-    if cause in ENDED_WELL:
-        return "ended well"
-    if cause in CENSORED:
-        return "cut short"
-    return "failed" if cause in FAILURES else "running or unknown"
 
 
 def epoch_text(epoch: float | None) -> str:

@@ -13,7 +13,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, ValueOutcome
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.failure_rates import SMALL_GROUP
-from amc_analysis.runs.metric_scale import interval_text
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_analysis.runs.parameters import text_of
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.claims import Claim, ClaimKind

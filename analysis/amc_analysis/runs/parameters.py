@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.parse import parse_leniently
+from amc_sweeps.grammar.searched_parameters import parameter_sections, searched_parameters
 from amc_sweeps.grammar.sweep_config import Choice, Leaf, flatten
 from amc_sweeps.runs.records import SweepRecord
 from amc_sweeps.values import is_number, look_up
@@ -165,30 +166,10 @@ def parameters_of(record: SweepRecord, configs: Sequence[Mapping[str, Any]]) -> 
     )
 
 
-def searched_parameters(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the dotted names of the parameters that a sweep varies, whether the grammar can read them or not."""
-    return tuple(name for name, section in _sections(config.get("parameters")) if _is_varied(section))
-
-
 def unreadable_parameters(config: Mapping[str, Any]) -> list[str]:
     """Return the dotted names of the parameters that a sweep's file has and the grammar cannot read."""
     leaves = leaves_of(config)
-    return [name for name, _ in _sections(config.get("parameters")) if name not in leaves]
-
-
-def _sections(parameters: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, section in parameters.items() if isinstance(parameters, Mapping) else ():
-        if isinstance(section, Mapping) and isinstance(section.get("parameters"), Mapping):
-            yield from _sections(section["parameters"], f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", section
-
-
-def _is_varied(section: Any) -> bool:
-    values = section.get("values") if isinstance(section, Mapping) else None
-    return (
-        isinstance(section, Mapping) and "value" not in section and not (isinstance(values, list) and len(values) == 1)
-    )
+    return [name for name, _ in parameter_sections(config) if name not in leaves]
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -27,7 +27,10 @@ FEWEST_TOGETHER = 3
 def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
     """Return run id -> evidence, for every run of the sweep."""
     hyperband = hyperband_of(sweep.config)
-    decisions = None if hyperband is None else HyperbandDecisions(hyperband, sweep.metric.goal, sweep.runs)
+    band_runs = [run for run in sweep.runs if hyperband is not None and needs_bands(run)]
+    # The thresholds follow from the curves of all runs, which takes long.
+    decisions = HyperbandDecisions(hyperband, sweep.metric.goal, sweep.runs) if hyperband and band_runs else None
+    inferred = {run.run_id: decisions.decision(run, has_stop=_has_stop(run)) for run in band_runs} if decisions else {}
     cancelled = sweep.state in {SweepState.CANCELED, "CANCELLED"}
     last_heartbeat = max((run.heartbeat_at for run in sweep.runs if run.heartbeat_at), default=None)
     neighbours = _lost_together(sweep.runs)
@@ -50,12 +53,17 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
             log_tail=run.log_tail,
             alive_when_exported=bool(run.alive_when_exported),
             hyperband=hyperband is not None,
-            band=run.stop_decision or (decisions.decision(run, has_stop=_has_stop(run)) if decisions else None),
+            band=run.stop_decision or inferred.get(run.run_id),
             neighbours_lost=neighbours.get(run.run_id),
             job=run.job,
         )
         for run in sweep.runs
     }
+
+
+def needs_bands(run: RunRecord) -> bool:
+    """Return whether a Hyperband decision has to be inferred for a run: it may have been stopped, and none is known."""
+    return run.stop_decision is None and (run.stop_recorded is None or _has_stop(run))
 
 
 def hyperband_of(config: Mapping[str, Any]) -> HyperbandConfig | None:

@@ -7,6 +7,7 @@ runs, "among the best" leaves out the last place. Excluded runs are no gems and 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,13 +24,14 @@ def mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
     # The last place does not count: otherwise each of three runs would be among the best three.
     top = min(GEM_TOP_RANKS, sum(entry.peak is not None and not entry.excluded_by for entry in ranked) - 1)
 
+    excluded_ranks = sorted(entry.rank for entry in ranked if entry.excluded_by and entry.rank)
+
     def is_gem(entry: RankedRun) -> bool:
         if entry.peak is None or entry.rank is None or entry.excluded_by:
             return False
         if entry.cause in ENDED_WELL or entry.cause is Cause.RUNNING:
             return False
         beats_best = best is not None and best.peak is not None and is_better(entry.peak, best.peak, goal)
-        excluded_ahead = sum(bool(other.excluded_by and other.rank and other.rank < entry.rank) for other in ranked)
-        return beats_best or entry.rank - excluded_ahead <= top
+        return beats_best or entry.rank - bisect_left(excluded_ranks, entry.rank) <= top
 
     return tuple(replace(entry, is_gem=is_gem(entry)) for entry in ranked)

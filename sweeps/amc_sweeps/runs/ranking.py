@@ -18,12 +18,16 @@ from amc_sweeps.values import is_number
 
 
 def rank(runs: Sequence[RunRecord], diagnoses: Mapping[str, Diagnosis], metric: Metric) -> tuple[RankedRun, ...]:
-    """Return the runs, best peak first; those without a finite value come last, in the given order.
+    """Return the runs as ``in_order`` does."""
+    return in_order([measure(run, diagnoses[run.run_id], metric) for run in runs], metric.goal)
+
+
+def in_order(entries: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
+    """Return measured runs, best peak first; those without a finite value come last, in the given order.
 
     Equal peaks share a rank. They are ordered by the smoothed peak, then by id, so that the order is reproducible.
     """
-    entries = [_measure(run, diagnoses[run.run_id], metric) for run in runs]
-    sign = -1 if metric.goal == "maximize" else 1
+    sign = -1 if goal == "maximize" else 1
 
     def key(entry: RankedRun) -> tuple[float, float, str]:
         smoothed = math.inf if entry.smoothed_peak is None else sign * entry.smoothed_peak
@@ -35,7 +39,7 @@ def rank(runs: Sequence[RunRecord], diagnoses: Mapping[str, Diagnosis], metric: 
         is_tied = bool(ranked) and ranked[-1].peak == entry.peak
         ranked.append(replace(entry, rank=ranked[-1].rank if is_tied else position))
     ranked.extend(entry for entry in entries if entry.peak is None)
-    return mark_gems(ranked, metric.goal)
+    return mark_gems(ranked, goal)
 
 
 def exclude(ranked: Sequence[RankedRun], rules: Mapping[str, str], goal: Goal) -> tuple[RankedRun, ...]:
@@ -53,7 +57,8 @@ def matching_test_metric(name: str) -> str | None:
     return None if test_name == name else test_name
 
 
-def _measure(run: RunRecord, diagnosis: Diagnosis, metric: Metric) -> RankedRun:
+def measure(run: RunRecord, diagnosis: Diagnosis, metric: Metric) -> RankedRun:
+    """Return what a run's history shows, without a rank."""
     best = max if metric.goal == "maximize" else min
     curve = run.curve
     # Neighbours and second differences need a curve without missing epochs.

@@ -25,7 +25,7 @@ from amc_analysis.report.sections import sections
 from amc_analysis.report.terminal import print_report
 from amc_analysis.report.wording import epochs_text, failure_text, headline
 from amc_analysis.runs.history import History
-from amc_analysis.runs.parameters import searched_parameters
+from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_analysis.runs.records import with_history, with_metric
 from amc_sweeps.runs.claims import read_recorded
 from amc_sweeps.runs.commands import agent_command
