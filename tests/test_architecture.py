@@ -33,7 +33,7 @@ ROOMS: dict[str, list[str]] = {
         *("files", "verdicts", "modulations", "metric_names", "config"),
         *("machine", "data", "synthesis", "inputs", "audit", "models", "training", "evaluate_checkpoint", "commands"),
     ],
-    "amc_sweeps": ["values", "number_formats", "bounded_texts", "grammar", "runs", "charts", "backend"],
+    "amc_sweeps": ["values", "number_formats", "bounded_texts", "grammar", "runs", "browser", "backend"],
     "amc_server": [
         *("errors", "json_texts", "ids", "clock", "clients", "auth", "server_log"),
         *("store", "scheduling", "pages", "http", "graphql"),

@@ -18,15 +18,15 @@ from amc_agents.sweep_control import query_sweep
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
+from amc_sweeps.runs.records import run_time_s
 from amc_sweeps.runs.run_states import RunState, SweepState
 from amc_sweeps.runs.slurm_jobs import SlurmJob, job_name, state_counts
 from amc_sweeps.runs.sweep_changes import SweepChange, sweep_changes
-from amc_sweeps.values import as_finite, printable
+from amc_sweeps.values import printable
 
 if TYPE_CHECKING:
     from amc_analysis.reading.server import ServerSource
     from amc_analysis.results.analysed_sweep import AnalysedSweep
-    from amc_sweeps.runs.records import RunRecord
 
 Progress = Callable[[int, int], None]
 
@@ -276,8 +276,8 @@ def summarise(
             state=record.state,
             expected=expected,
             begun=len(ranked) - prior,
-            ended_s=[seconds for run in ended if (seconds := _run_time_s(run)) is not None],
-            running_s=[_run_time_s(run) or 0.0 for run in running],
+            ended_s=[seconds for run in ended if (seconds := run_time_s(run)) is not None],
+            running_s=[run_time_s(run) or 0.0 for run in running],
             agents=sum(agent.is_alive for agent in agents),
         ),
         unread=len(analysed.unread),
@@ -364,16 +364,6 @@ def time_left(
         f"{counted(to_come, 'run')} to come and {len(running_s)} alive, at {duration(median_s)} each "
         f"(median of {counted(len(ended_s), 'ended run')}), on {counted(agents, 'agent')}",
     )
-
-
-def _run_time_s(run: RunRecord) -> float | None:
-    """Return how long a run's trial ran: by its own clock, else from its creation to its last heartbeat."""
-    by_own_clock = as_finite(run.summary.get("_runtime"))
-    if by_own_clock is not None and by_own_clock >= 0:
-        return by_own_clock
-    if run.created_at is None or run.heartbeat_at is None:
-        return None
-    return max((run.heartbeat_at - run.created_at).total_seconds(), 0.0)
 
 
 def _state_order(count: tuple[str, int]) -> int:

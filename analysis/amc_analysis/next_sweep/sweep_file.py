@@ -12,10 +12,10 @@ from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Rule
 from amc_analysis.results.next_sweep import Decision, NextSweep, ParameterPath, SweepPlan, ValueEvidence
-from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 
 TRIAL_COMMAND = ("${env}", "${program}", "${args}")
 _CARRIED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind")

@@ -14,9 +14,9 @@ from amc_analysis.report.blocks import Table
 from amc_analysis.report.wording import runs_on_record
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.rules.lookups import classes_of, validated_with
-from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
+from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 
 COMPARISON_VERSION = 1  # of the document that comparison_json writes
 MOST_SHOWN = 3  # different values in a sentence

@@ -15,8 +15,8 @@ from amc_analysis.results.dynamics import (
     RunDrift,
     RunVolatility,
 )
-from amc_sweeps.runs.metric_scale import MetricScale
 from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.runs.metric_scale import MetricScale
 
 MOST_ROWS = 8  # runs, best peak first
 MOST_CLASSES = 24

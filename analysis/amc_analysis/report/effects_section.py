@@ -6,9 +6,9 @@ from amc_analysis.report.blocks import Block, Section, Table
 from amc_analysis.report.wording import p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, Importance, MatchedPairs, ValueOutcome
-from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 
 FEW_RUNS = 8  # in a smaller sweep, a parameter with one run a value has a line instead of a table
 

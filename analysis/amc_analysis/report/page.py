@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib.resources import files
-
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from amc_analysis.report import wording
 from amc_analysis.report.blocks import Command, Table, Warned
-from amc_analysis.report.page_data import as_script, chart_data
+from amc_analysis.report.page_data import chart_data
 from amc_analysis.report.sections import sections
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.parameters import text_of
 from amc_analysis.runs.records import history_of
-from amc_sweeps.charts import chart_library
+from amc_sweeps.browser import assets
+from amc_sweeps.browser.run_rows import as_script
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.cause_groups import GROUPS, group_of
 from amc_sweeps.values import look_up
@@ -36,7 +33,7 @@ def to_html(analysed: AnalysedSweep) -> str:
     )
     scale = analysed.scale
     drawn = any(entry.peak is not None for entry in analysed.ranked)
-    scripts = (chart_library(), _asset("page.js")) if drawn else ()
+    scripts = (assets.text(assets.LIBRARY), assets.script("report.js")) if drawn else ()
     # The scripts come from this package; the data is escaped, because it holds names that runs have logged.
     return environment.get_template("report.html").render(
         analysed=analysed,
@@ -52,8 +49,8 @@ def to_html(analysed: AnalysedSweep) -> str:
         groups={name: count for name in GROUPS if (count := sum(group_of(e.cause) == name for e in analysed.ranked))},
         data=Markup(as_script(chart_data(analysed))) if drawn else None,
         scripts=[Markup(script) for script in scripts],
-        style=Markup(_asset("page.css")),
-        policy=_policy(scripts),
+        style=Markup(assets.text(assets.STYLE)),
+        policy=assets.inline_policy(scripts),
         levels=any(name.startswith("acc/snr/") for entry in analysed.ranked for name in history_of(entry.run).columns),
         curves=any(entry.run.curve for entry in analysed.ranked),
         value=scale.text,
@@ -61,14 +58,3 @@ def to_html(analysed: AnalysedSweep) -> str:
         parameters=analysed.parameter_names[:MOST_PARAMETERS],
         setting=lambda entry, name: "-" if (value := look_up(entry.run.config, name)) is None else text_of(value),
     )
-
-
-def _asset(name: str) -> str:
-    return (files("amc_analysis.report") / name).read_text(encoding="utf-8")
-
-
-def _policy(scripts: tuple[str, ...]) -> str:
-    """Return a content security policy that allows only these scripts and no request."""
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"

@@ -8,12 +8,12 @@ from amc_analysis.report.effects_section import effects_section
 from amc_analysis.report.wording import GEMS_SHOWN, failure_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
-from amc_sweeps.runs.metric_scale import interval_text
 from amc_analysis.runs.parameters import text_of, texts_of
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.cause_groups import group_of
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.commands import repeat_commands
+from amc_sweeps.runs.metric_scale import interval_text
 
 RUNS_NAMED = 6
 

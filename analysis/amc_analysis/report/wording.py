@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.runs.failure_rates import SMALL_GROUP
-from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.causes import ENDED_WELL, Cause
 from amc_sweeps.runs.hidden_gems import GEM_TOP_RANKS
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.runs.ranked_run import RankedRun
 
 ROWS = 20  # of the ranking on the terminal, without --top

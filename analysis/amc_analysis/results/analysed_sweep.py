@@ -14,12 +14,12 @@ from amc_analysis.results.finding import Finding
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.confusion import Confusion
 from amc_analysis.runs.failure_rates import EarlyStops, FailureRate, RunGroup, early_stops, failure_rate, group_runs
-from amc_sweeps.runs.metric_scale import MetricScale, metric_scale
 from amc_analysis.runs.outcomes import Outcomes
 from amc_analysis.runs.parameters import Parameter
 from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.metric_scale import MetricScale, metric_scale
 from amc_sweeps.runs.ranked_run import RankedRun, best_ended_well
 from amc_sweeps.runs.records import Metric, SweepRecord, summary_number
 

@@ -13,10 +13,10 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, ValueOutcome
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.failure_rates import SMALL_GROUP
-from amc_sweeps.runs.metric_scale import interval_text
 from amc_analysis.runs.parameters import text_of
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.runs.statistics import wilson_interval
 
 CENSORED_P = 0.01  # corrected, over all parameters

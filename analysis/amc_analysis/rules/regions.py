@@ -10,11 +10,11 @@ import numpy as np
 from amc_analysis.effects.statistics import normal_scores
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule, Severity
-from amc_sweeps.runs.metric_scale import interval_text
 from amc_analysis.runs.parameters import Floats, Parameter, text_of
 from amc_sweeps.grammar.distributions import Range, ends
 from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.runs.statistics import wilson_interval
 
 LEAST_LEVELS = 5  # of a list; without any effect the best of 3 lies at an end two times in three

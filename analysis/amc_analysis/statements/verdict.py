@@ -19,11 +19,11 @@ import numpy as np
 
 from amc_analysis.effects.statistics import fisher_p, mean_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
-from amc_sweeps.runs.metric_scale import interval_text
 from amc_analysis.runs.outcomes import Floats, outcomes_of
 from amc_analysis.statements.statement import BestRun, Comparison, Statement
 from amc_sweeps.number_formats import counted, percent
 from amc_sweeps.runs.causes import Cause
+from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.statistics import wilson_interval
 

@@ -30,6 +30,12 @@ def count_configurations(config: SweepConfig) -> int | None:
     return total if total < 2**63 else None
 
 
+def expected_runs(config: SweepConfig) -> int | None:
+    """Return how many runs the sweep will begin; None without an end."""
+    bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
 def space_problems(config: SweepConfig) -> list[str]:
     """Return the problem of a grid that is too large to be run to its end; empty for other sweeps."""
     if config.method != "grid":

@@ -44,7 +44,12 @@ def metric_scale(metric: str, ranked: Sequence[RankedRun]) -> MetricScale:
     """Return how the values of a metric are written, judged by its name and by the values that were logged."""
     peaks = [entry.peak for entry in ranked if entry.peak is not None]
     curves = [curve for entry in ranked if (curve := entry.run.curve)]
-    values = [*map(min, curves), *map(max, curves), *peaks]
+    return scale_of(metric, peaks, [*map(min, curves), *map(max, curves)])
+
+
+def scale_of(metric: str, peaks: Sequence[float], others: Sequence[float] = ()) -> MetricScale:
+    """Return how the values of a metric are written, by the peaks of its runs and other values of them."""
+    values = [*others, *peaks]
     is_accuracy = re.search(r"(?:^|[^A-Za-z])acc(?:uracy)?$", metric, re.IGNORECASE) is not None
     sizes = [abs(peak) for peak in peaks if peak]
     # As many decimals as give a typical peak four digits, the same for all: columns of numbers line up.

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.claims import Claim
 from amc_sweeps.runs.slurm_jobs import SlurmJob
-from amc_sweeps.values import as_number, look_up, printable
+from amc_sweeps.values import as_finite, as_number, look_up, printable
 
 LATEST_TIME = 253_402_128_000.0  # Unix time of 30 December 9999: one day before the last date of Python, for time zones
 
@@ -157,6 +157,16 @@ def summary_number(summary: Mapping[str, Any], name: str, goal: Goal) -> float |
         keys = ("best", "max" if goal == "maximize" else "min", "last", "mean")
         value = next((value[key] for key in keys if key in value), None)
     return as_number(value)
+
+
+def run_time_s(run: RunRecord) -> float | None:
+    """Return how long a run's trial ran: by its own clock, else from its creation to its last heartbeat."""
+    by_own_clock = as_finite(run.summary.get("_runtime"))
+    if by_own_clock is not None and by_own_clock >= 0:
+        return by_own_clock
+    if run.created_at is None or run.heartbeat_at is None:
+        return None
+    return max((run.heartbeat_at - run.created_at).total_seconds(), 0.0)
 
 
 def parse_time(value: Any) -> datetime | None:

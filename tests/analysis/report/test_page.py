@@ -6,23 +6,24 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from browser import Visit, chromium, visit
+from playwright.sync_api import Browser
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.report.page import to_html
-from amc_analysis.report.page_data import as_script, chart_data, visible_range
+from amc_analysis.report.page_data import chart_data
 from amc_analysis.runs.confusion import read_confusions
-from amc_sweeps.charts import chart_library
+from amc_sweeps.browser import assets
+from amc_sweeps.browser.run_rows import as_script
 from amc_sweeps.runs.records import Goal, Metric, SweepRecord
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">"
 
 
@@ -32,18 +33,21 @@ def page_of(record: SweepRecord) -> str:
 
 def own(page: str) -> str:
     """Return the page without the chart library, which names W3C's namespaces."""
-    return page.replace(chart_library(), "")
+    return page.replace(assets.text(assets.LIBRARY), "")
 
 
-def drawn(page: str, folder: Path) -> str:
-    """Return the document as it is after its scripts have run in a browser."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine")
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+def shown(browser: Browser, page: str, folder: Path) -> Visit:
+    """Return the page in a window that is tall enough for all of it."""
     (folder / "page.html").write_text(page, encoding="utf-8")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--window-size=1200,4000"]
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [BROWSER, *flags, profile, "--dump-dom", f"file://{folder / 'page.html'}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    opened = visit(browser, (folder / "page.html").as_uri(), viewport={"width": 1200, "height": 6000})
+    opened.painted()
+    return opened
 
 
 def test_the_page_fetches_nothing_and_escapes_everything() -> None:
@@ -64,22 +68,22 @@ def test_only_the_pages_own_scripts_may_run() -> None:
 
 
 @pytest.mark.client
-def test_a_browser_draws_every_chart_and_runs_no_script_from_a_name(tmp_path: Path) -> None:
+def test_a_browser_draws_every_chart_and_runs_no_script_from_a_name(browser: Browser, tmp_path: Path) -> None:
     record = story()
     first, *others = record.runs
     evil = completed("evil", [0.1, 0.2], name=EVIL, config={**first.config, "snr_layer": EVIL})
-    document = drawn(page_of(sweep(first, evil, *others, config=STORY_CONFIG, name=EVIL)), tmp_path)
-    assert re.search(r'<html[^>]* class="scripted"', document)
-    charts = re.search(r'data-charts="(\d+)"', document)
-    assert charts is not None, "the script ended"
-    assert int(charts[1]) >= 4
-    assert document.count("<canvas") == int(charts[1])
-    assert "<title>harmed" not in document
-    assert "<img" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+    page = shown(browser, page_of(sweep(first, evil, *others, config=STORY_CONFIG, name=EVIL)), tmp_path)
+    charts = page.page.locator(".chart")
+    assert charts.count() >= 4
+    assert charts.locator("canvas").count() >= charts.count()
+    assert page.page.title() != "harmed"
+    assert page.page.locator("img").count() == 0
+    assert EVIL in page.column("run")
+    page.assert_clean()
 
 
 @pytest.mark.client
-def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
+def test_a_browser_draws_confusion_and_accuracy_by_snr(browser: Browser, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "best" / "evaluation"
     folder.mkdir(parents=True)
     evaluation = {"modulations": ["BPSK", "QPSK"], "modulation_confusion": [[9, 1], [3, 7]]}
@@ -91,21 +95,22 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(tmp_path: Path) -> None:
     data = chart_data(report)
     assert data["confusions"][0]["modulation"] == {"names": ["BPSK", "QPSK"], "shares": [[0.9, 0.1], [0.3, 0.7]]}
     assert data["levels"]["runs"][0] == {"run": 0, "points": [[0, 0.4], [10, 0.4]]}
-    document = drawn(to_html(report), tmp_path)
+    page = shown(browser, to_html(report), tmp_path)
     for name in ("levels", "confusion-modulation", "confusion-snr"):
-        assert re.search(rf'id="{name}"[^>]*>\s*<div[^>]*><canvas', document), name
+        assert page.page.locator(f"#{name} canvas").count() >= 1, name
+    page.assert_clean()
 
 
 @pytest.mark.client
-def test_peaks_without_a_history_are_drawn_without_curves(tmp_path: Path) -> None:
+def test_peaks_without_a_history_are_drawn_without_curves(browser: Browser, tmp_path: Path) -> None:
     peaks = [
         run(f"r{i}", summary={"val/combined_acc": 0.4 + i / 100}, config={"max_lr": 1e-3 * (1 + i)}) for i in range(4)
     ]
-    document = drawn(page_of(sweep(*peaks, config=STORY_CONFIG)), tmp_path)
-    charts = re.search(r'data-charts="(\d+)"', document)
-    assert charts is not None, "the script ended"
-    assert int(charts[1]) >= 2
-    assert "chart-curves" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+    page = shown(browser, page_of(sweep(*peaks, config=STORY_CONFIG)), tmp_path)
+    assert page.page.locator(".chart canvas").count() >= 2
+    assert page.page.locator("#chart-curves").count() == 0
+    assert page.column("peak") == ["43.00%", "42.00%", "41.00%", "40.00%"]
+    page.assert_clean()
 
 
 def test_a_page_omits_charts_without_data() -> None:
@@ -150,25 +155,26 @@ def test_a_long_curve_is_thinned_but_keeps_its_peak() -> None:
     assert drawn_run["y"][drawn_run["x"].index(1235)] == 0.9
 
 
+@pytest.mark.client
 @pytest.mark.parametrize(("goal", "sign"), [("maximize", 1), ("minimize", -1)])
-def test_every_axis_holds_the_best_run_however_far_it_leads(goal: Goal, sign: int) -> None:
+def test_every_axis_holds_the_best_run_however_far_it_leads(
+    browser: Browser, tmp_path: Path, goal: Goal, sign: int
+) -> None:
     peaks = [sign * value for value in (0, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.0225, 0.025, 0.0275, 0.0917)]
     runs = [
         completed(f"r{i}", [sign * -0.01, peak], config={"max_lr": 1e-3 * (i % 3 + 1)}) for i, peak in enumerate(peaks)
     ]
-    metric = Metric("val/score", goal)
-    data = chart_data(analyse(sweep(*runs, metric=metric, config={"parameters": {"max_lr": {"min": 0, "max": 1}}})))
-    for low, high in (data["range"], data["peakRange"], *(each["range"] for each in data["slices"])):
-        assert low <= peaks[-1] <= high
-    assert data["slices"]
-
-
-def test_one_divergence_does_not_flatten_the_other_curves() -> None:
-    values = [0.1 * i for i in range(20)]
-    low, high = visible_range([*values, 1e30], "minimize")
-    assert (low, high < 10) == (0, True)
-    low, high = visible_range([*values, -1e30], "maximize")
-    assert (low > -10, high) == (True, max(values))
+    record = sweep(*runs, metric=Metric("val/score", goal), config={"parameters": {"max_lr": {"min": 0, "max": 1}}})
+    page = shown(browser, page_of(record), tmp_path)
+    axes = page.page.evaluate(
+        """() => [...document.querySelectorAll("#chart-curves, #chart-best, #slice-0")].map((box) => {
+            const axis = echarts.getInstanceByDom(box).getOption().yAxis[0];
+            return [axis.min, axis.max];
+        })"""
+    )
+    assert len(axes) == 3
+    assert [low <= peaks[-1] <= high for low, high in axes] == [True] * 3
+    page.assert_clean()
 
 
 def test_the_data_cannot_end_its_script_element() -> None:
@@ -177,6 +183,14 @@ def test_the_data_cannot_end_its_script_element() -> None:
 
 
 def test_the_chart_library_has_the_documented_checksum() -> None:
-    table = (files("amc_sweeps") / "charts" / "README.md").read_text()
-    assert hashlib.sha256(chart_library().encode()).hexdigest() in table
-    assert "</script" not in chart_library()
+    table = (files("amc_sweeps") / "browser" / "README.md").read_text()
+    assert hashlib.sha256(assets.text(assets.LIBRARY).encode()).hexdigest() in table
+    assert "</script" not in assets.text(assets.LIBRARY)
+
+
+def test_the_modules_of_one_script_declare_no_name_twice() -> None:
+    script = assets.script("report.js")
+    names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", script, re.MULTILINE)
+    assert len(names) > 40
+    assert sorted(names) == sorted(set(names))
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)

@@ -20,13 +20,12 @@ from amc_analysis.report.blocks import Table, Warned
 from amc_analysis.report.json_and_csv import to_csv, to_json
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.page import to_html
-from amc_analysis.report.page_data import visible_range
 from amc_analysis.report.sections import sections
 from amc_analysis.report.terminal import print_report
 from amc_analysis.report.wording import epochs_text, failure_text, headline
 from amc_analysis.runs.history import History
-from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_analysis.runs.records import with_history, with_metric
+from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.runs.claims import read_recorded
 from amc_sweeps.runs.commands import agent_command
 from amc_sweeps.runs.ranking import exclude
@@ -251,11 +250,6 @@ def test_markdown_tables_survive_a_pipe_in_a_name() -> None:
     row = next(line for line in text.splitlines() if "evil" in line and line.startswith("|"))
     assert r"evil \| name &lt;b>" in row
     assert len(re.split(r"(?<!\\)\|", row)) == 13
-
-
-def test_equal_values_still_have_a_range() -> None:
-    low, high = visible_range([0.5, 0.5], "maximize")
-    assert low < 0.5 < high
 
 
 def test_percentages_are_for_accuracies_kept_as_fractions() -> None:

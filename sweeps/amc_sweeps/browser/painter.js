@@ -1,0 +1,55 @@
+// Draws what is on the screen, one part a frame, so that no task blocks the page; the rest when it is scrolled to.
+
+export class Painter {
+  #parts = new Map(); // by element: its function, and whether it is out of date or in view
+  #isWaiting = false;
+
+  constructor() {
+    this.drawn = 0;
+    this.observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        const part = this.#parts.get(entry.target);
+        if (part) part.isInView = entry.isIntersecting;
+      }
+      this.#wait();
+    }, { rootMargin: "300px" });
+    addEventListener("beforeprint", () => this.drawAll());
+  }
+
+  add(box, draw) {
+    if (!box) return;
+    this.#parts.set(box, { draw, isInView: false, isOld: true });
+    this.observer.observe(box);
+  }
+
+  redraw() {
+    for (const part of this.#parts.values()) part.isOld = true;
+    this.#wait();
+  }
+
+  drawAll() {
+    for (const part of this.#parts.values()) this.#draw(part);
+  }
+
+  #wait() {
+    if (this.#isWaiting) return;
+    this.#isWaiting = true;
+    requestAnimationFrame(() => setTimeout(() => {
+      this.#isWaiting = false;
+      const part = [...this.#parts.values()].find((each) => each.isOld && each.isInView);
+      if (!part) {
+        document.documentElement.dataset.painted = String(this.drawn); // tests wait for it
+        return;
+      }
+      this.#draw(part);
+      this.#wait();
+    }));
+  }
+
+  #draw(part) {
+    if (!part.isOld) return;
+    part.isOld = false;
+    part.draw();
+    this.drawn += 1;
+  }
+}

@@ -1,0 +1,104 @@
+// All parameters at once: each run is a line. A brush along an axis selects runs everywhere.
+
+import { parameterAxis } from "./axes.js";
+import { aboutRun, chartOf, tooltip } from "./chart.js";
+import { settingText, shortNumber, tickText } from "./format.js";
+import { DASHES, GROUP_COLOURS, css } from "./theme.js";
+
+const MOST_AXES = 10;
+const LEAST_WIDTH = 78; // px of an axis
+const MANY_LINES = 200; // lines, from which on each is drawn thin
+
+export class Parallel {
+  constructor(box, sweep, selection) {
+    [this.box, this.sweep, this.selection] = [box, sweep, selection];
+    this.brushed = null; // the intervals by axis, to draw them again
+    selection.addEventListener("clear", () => {
+      this.brushed = null;
+    });
+  }
+
+  draw() {
+    const { sweep, box } = this;
+    const chart = chartOf(box);
+    if (this.isDrawn) { // by the brush itself
+      this.isDrawn = false;
+      return;
+    }
+    chart.echarts.off("axisareaselected");
+    const most = Math.max(2, Math.min(MOST_AXES, Math.floor(box.clientWidth / LEAST_WIDTH) - 1));
+    const axes = sweep.parameters.slice(0, most).map((parameter, index) => ({
+      name: parameter.name, ...parameterAxis(parameter, sweep.runs.map((run) => run.values[index])),
+    }));
+    const short = Math.max(6, Math.floor((box.clientWidth - 120) / (axes.length || 1) / 8));
+    axes.push({ name: sweep.metric, kind: "value", levels: [], isMetric: true });
+    const members = sweep.runs.filter((run) => run.peak !== null);
+    const isMany = members.length > MANY_LINES;
+    const brushed = this.brushed ?? [];
+    chart.draw({
+      tooltip: tooltip((item) => (item.data?.run === undefined ? "" : aboutRun(sweep, sweep.runs[item.data.run]))),
+      parallel: {
+        left: 56, right: 84, top: 40, bottom: 24,
+        parallelAxisDefault: { nameTextStyle: { color: css("--ink") }, nameGap: 14, nameTruncate: { maxWidth: short * 8 } },
+      },
+      parallelAxis: axes.map((each, index) => ({
+        dim: index, name: each.name, type: each.kind, scale: true, z: 10,
+        ...(each.kind === "category" ? { data: each.levels.map(settingText) } : {}),
+        ...(each.isMetric || each.kind !== "category" ? { min: "dataMin", max: "dataMax" } : {}),
+        axisLine: { lineStyle: { color: css("--faint") } },
+        axisLabel: {
+          color: css("--ink"), backgroundColor: css("--paper"), padding: [1, 3], hideOverlap: true,
+          showMinLabel: each.isMetric ? false : null, showMaxLabel: each.isMetric ? false : null,
+          formatter: each.kind === "category" ? (text) => cut(text, short) : each.isMetric
+            ? (value) => tickText(sweep, value) : (value) => shortNumber(value),
+        },
+        areaSelectStyle: { color: css("--focus"), opacity: 0.25, borderColor: css("--focus"), width: 18 },
+      })),
+      series: sweep.groups.map((name, group) => ({
+        type: "parallel", name, inactiveOpacity: 0.03, activeOpacity: 0.9,
+        data: members.filter((run) => run.group === group).map((run) => ({
+          value: [...axes.slice(0, -1).map((each, index) => lineValue(each, run.values[index])), run.peak],
+          run: run.place, lineStyle: this.#style(run, isMany),
+        })),
+      })),
+    });
+    for (const [index, intervals] of brushed) {
+      const { id } = chart.echarts.getModel().getComponent("parallelAxis", index);
+      chart.echarts.dispatchAction({ type: "axisAreaSelect", parallelAxisId: id, intervals });
+    }
+    chart.echarts.on("axisareaselected", () => this.#brush(chart.echarts.getModel(), axes.length));
+  }
+
+  #style(run, isMany) {
+    const isVisible = this.selection.visible[run.place];
+    const isPicked = run.id === this.selection.picked;
+    return {
+      color: isPicked ? css("--ink") : css(GROUP_COLOURS[run.group]),
+      width: isPicked ? 4 : run.gem ? 3 : 1.3,
+      opacity: isPicked ? 1 : !isVisible ? 0.04 : run.gem ? 0.95 : isMany ? 0.25 : 0.6,
+      type: isMany ? "solid" : DASHES[run.group],
+    };
+  }
+
+  #brush(model, axes) {
+    const areas = [];
+    for (let index = 0; index < axes; index += 1) {
+      const intervals = model.getComponent("parallelAxis", index).activeIntervals;
+      if (intervals.length) areas.push([index, intervals.map((interval) => [...interval])]);
+    }
+    this.brushed = areas.length ? areas : null;
+    const places = model.getSeries().flatMap((series) =>
+      series.getRawIndicesByActiveState("active").map((index) => series.option.data[index].run));
+    this.isDrawn = true;
+    this.selection.brush("parallel", areas.length ? places : null);
+  }
+}
+
+function lineValue(axis, value) {
+  if (value === null) return NaN;
+  return axis.kind === "category" ? settingText(value) : value;
+}
+
+function cut(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}

@@ -1,0 +1,224 @@
+// The table of runs: sorted, filtered with the charts, and with the columns that the reader wants.
+// Only the rows on the screen are elements, so that a thousand runs scroll like ten.
+
+import { element, setText } from "./dom.js";
+import { counted, durationText, epochText, metricText, progressText, settingText, shortNumber } from "./format.js";
+import { GROUP_CLASSES } from "./theme.js";
+
+const ROW_PX = 32;
+const MOST_ROWS = 60; // of which all are elements
+const SPARE = 12; // rows above and below the screen
+
+export class RunTable {
+  constructor(box, sweep, selection, actions = {}) {
+    [this.box, this.sweep, this.selection, this.actions] = [box, sweep, selection, actions];
+    this.columns = columnsOf(sweep, actions);
+    this.sorted = { key: "rank", isRising: true };
+    this.head = element("tr");
+    this.body = element("tbody");
+    this.scroll = element("div", { class: "scroll runs", tabindex: 0, role: "region", "aria-label": "Runs" },
+      element("table", {}, element("thead", {}, this.head), this.body));
+    this.count = element("span", { class: "faint", id: "shown-count", "aria-live": "polite" });
+    box.append(this.#tools(), this.scroll);
+    this.scroll.addEventListener("scroll", () => this.#fill(), { passive: true });
+    addEventListener("resize", () => this.#fill());
+    addEventListener("beforeprint", () => this.#fill(true));
+    addEventListener("afterprint", () => this.#fill());
+    this.#heads();
+  }
+
+  #tools() {
+    let waiting = 0;
+    const search = element("input", {
+      type: "search", id: "search", placeholder: "Search, or max_lr<0.01", "aria-label": "Search runs",
+      oninput: () => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => this.selection.search(search.value), 80);
+      },
+    });
+    this.selection.addEventListener("clear", () => {
+      search.value = "";
+    });
+    const boxes = this.columns.filter((column) => column.key !== "name").map((column) => element("label", {},
+      element("input", {
+        type: "checkbox", checked: !column.isHidden,
+        onchange: (event) => {
+          column.isHidden = !event.target.checked;
+          this.#heads();
+          this.draw();
+        },
+      }), column.title || "stop"));
+    const columns = element("details", { class: "columns" }, element("summary", {}, "Columns"), element("div", {}, ...boxes));
+    this.clear = element("button", { type: "button", hidden: true, onclick: () => this.selection.clear() }, "Show all runs");
+    return element("div", { class: "tools scripted-only" }, search, columns, this.clear, this.count);
+  }
+
+  #heads() {
+    this.shown = this.columns.filter((column) => !column.isHidden);
+    this.head.replaceChildren(...this.shown.map((column) => {
+      const isSorted = this.sorted.key === column.key;
+      const order = !isSorted ? "none" : this.sorted.isRising ? "ascending" : "descending";
+      const sort = element("button", {
+        type: "button", title: column.title, onclick: () => this.sortBy(column.key, isSorted && !this.sorted.isRising ? true : isSorted ? false : column.isRising),
+      }, column.title, element("span", { "aria-hidden": "true" }, !isSorted ? "" : this.sorted.isRising ? " ▲" : " ▼"));
+      return element("th", { scope: "col", class: column.class, "aria-sort": order }, column.value ? sort : element("span", { class: "hidden-text" }, "stop"));
+    }));
+  }
+
+  sortBy(key, isRising) {
+    const next = isRising ?? true;
+    this.sorted = { key, isRising: next };
+    this.#heads();
+    this.draw();
+  }
+
+  draw() {
+    const column = this.columns.find((each) => each.key === this.sorted.key);
+    const sign = this.sorted.isRising ? 1 : -1;
+    this.rows = this.sweep.runs.filter((run) => this.selection.visible[run.place]).sort((a, b) =>
+      compare(column.value(a), column.value(b), sign) || (a.rank ?? 1e9) - (b.rank ?? 1e9) || a.place - b.place);
+    const [all, shown] = [this.sweep.runs.length, this.rows.length];
+    setText(this.count, shown === all ? counted(all, "run") : `${shown.toLocaleString("en")} of ${counted(all, "run")}`);
+    this.clear.hidden = shown === all && !this.selection.isBrushed;
+    // The charts below stay where they are, also under a hand that drags.
+    if (shown < all) this.scroll.style.minHeight ||= `${this.scroll.offsetHeight}px`;
+    else this.scroll.style.minHeight = "";
+    this.#fill();
+  }
+
+  #fill(isWhole = false) {
+    if (!this.rows) return;
+    const count = this.rows.length;
+    let [first, end] = [0, count];
+    if (count > MOST_ROWS && !isWhole) {
+      first = Math.max(0, Math.floor(this.scroll.scrollTop / ROW_PX) - SPARE);
+      end = Math.min(count, first + Math.ceil(this.scroll.clientHeight / ROW_PX) + 2 * SPARE);
+    }
+    const rows = this.rows.slice(first, end).map((run) => this.#row(run));
+    this.body.replaceChildren(...spacer(first, this.shown.length), ...rows, ...spacer(count - end, this.shown.length));
+    if (!count) {
+      const text = this.sweep.runs.length ? "No run matches." : "No runs yet.";
+      this.body.replaceChildren(element("tr", {}, element("td", { colSpan: this.shown.length, class: "faint" }, text)));
+    }
+  }
+
+  #row(run) {
+    const isPicked = run.id === this.selection.picked;
+    const names = [run.gem ? "gem" : "", isPicked ? "picked" : ""].filter(Boolean).join(" ");
+    return element("tr", {
+      class: names || null, "data-run": run.id,
+      onclick: (event) => {
+        if (!event.target.closest("a, button")) this.selection.pick(isPicked ? null : run.id);
+      },
+    }, ...this.shown.map((column) => element("td", { class: column.class }, ...[column.cell(run)].flat())));
+  }
+
+  // After another run was picked, wherever.
+  picked() {
+    const place = this.rows?.findIndex((run) => run.id === this.selection.picked) ?? -1;
+    if (place >= 0 && this.rows.length > MOST_ROWS) {
+      const top = place * ROW_PX;
+      const isSeen = top >= this.scroll.scrollTop && top < this.scroll.scrollTop + this.scroll.clientHeight - 2 * ROW_PX;
+      if (!isSeen) this.scroll.scrollTop = Math.max(0, top - this.scroll.clientHeight / 2);
+    }
+    this.#fill();
+  }
+}
+
+function spacer(rows, columns) {
+  if (!rows) return [];
+  const cell = element("td", { colSpan: columns });
+  cell.style.height = `${rows * ROW_PX}px`;
+  return [element("tr", { class: "spacer", "aria-hidden": "true" }, cell)];
+}
+
+// Empty values come last in either direction.
+function compare(a, b, sign) {
+  const [isEmptyA, isEmptyB] = [a, b].map((value) => value === null || value === undefined || Number.isNaN(value));
+  if (isEmptyA || isEmptyB) return isEmptyA - isEmptyB;
+  if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+  return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+}
+
+function columnsOf(sweep, actions) {
+  const metric = (key, title) => ({
+    key, title, class: "number", isRising: !sweep.maximize, value: (run) => (typeof run[key] === "string" ? NaN : run[key]),
+    cell: (run) => metricText(sweep, run[key]),
+  });
+  const columns = [
+    {
+      key: "rank", title: "#", class: "number rank", isRising: true, value: (run) => run.rank,
+      cell: (run) => [String(run.rank ?? ""), ...(run.gem ? [mark("◆", "hidden gem")] : []), ...(run.excluded ? [mark("!", run.excluded)] : [])],
+    },
+    { key: "name", title: "run", class: "name", isRising: true, value: (run) => run.name, cell: (run) => nameCell(run, actions) },
+    {
+      key: "cause", title: "cause", class: "cause-cell", isRising: true, value: (run) => run.cause,
+      cell: (run) => element("span", { class: `cause ${GROUP_CLASSES[run.group]}`, title: `${run.because} (${run.confidence})` },
+        run.cause.replaceAll("_", " "), run.confidence === "certain" ? "" : element("span", { class: "faint" }, ` ${run.confidence}`)),
+    },
+    metric("peak", sweep.maximize ? "peak" : "lowest"),
+    { key: "at", title: "at epoch", class: "number", isRising: true, value: (run) => run.at, cell: (run) => epochText(run.at) },
+    metric("last", "last"),
+    {
+      key: "epochs", title: "progress", class: "number progress", isRising: false, value: (run) => run.epochs,
+      cell: (run) => (run.epochs === null || !run.planned ? progressText(run)
+        : [element("progress", { max: run.planned, value: Math.min(run.epochs, run.planned), "aria-hidden": "true" }), progressText(run)]),
+    },
+    ...sweep.parameters.map((parameter, index) => ({
+      key: `parameter ${index}`, title: parameter.name, class: sweep.runs.every((run) => typeof run.values[index] !== "string") ? "number" : "setting",
+      isRising: true, value: (run) => run.values[index],
+      cell: (run) => element("span", { title: settingText(run.values[index]) }, settingText(run.values[index])),
+    })),
+    ...(sweep.hasStatistics ? statisticsOf(sweep, metric) : []),
+    { key: "host", title: "host", class: "setting", isRising: true, value: (run) => run.host, cell: (run) => run.host ?? "-" },
+    { key: "seconds", title: "duration", class: "number", isRising: false, value: (run) => run.seconds, cell: (run) => durationText(run.seconds) },
+    ...(sweep.hasStatistics ? [{
+      key: "because", title: "evidence", class: "evidence", isRising: true, value: (run) => run.because,
+      cell: (run) => element("span", { title: run.because }, run.because),
+    }] : []),
+    { key: "id", title: "run id", class: "id", isRising: true, value: (run) => run.id, cell: (run) => idCell(run) },
+  ];
+  if (actions.stop) columns.push({ key: "stop", title: "", class: "stop", cell: (run) => stopCell(run, actions) });
+  return columns;
+}
+
+// What an analysis adds.
+function statisticsOf(sweep, metric) {
+  return [
+    metric("smoothed", "smoothed"),
+    {
+      key: "noise", title: "noise sd", class: "number", isRising: true, value: (run) => run.noise,
+      cell: (run) => (run.noise === null ? "-" : sweep.percentage ? (100 * run.noise).toFixed(2) : shortNumber(run.noise, 3)),
+    },
+    ...(sweep.runs.some((run) => run.test !== null) ? [metric("test", "test")] : []),
+  ];
+}
+
+function mark(text, title) {
+  return element("span", { class: "mark", title }, ` ${text}`, element("span", { class: "hidden-text" }, ` ${title}`));
+}
+
+function nameCell(run, actions) {
+  const name = actions.address ? element("a", { href: actions.address(run) }, run.name) : run.name;
+  return element("span", { class: "name", title: run.name }, name);
+}
+
+function idCell(run) {
+  const copy = element("button", {
+    type: "button", class: "copy", title: `Copy ${run.id}`, "aria-label": `Copy the id ${run.id}`,
+    onclick: async () => {
+      await navigator.clipboard?.writeText(run.id);
+      copy.textContent = "copied";
+      setTimeout(() => {
+        copy.textContent = "copy";
+      }, 1500);
+    },
+  }, "copy");
+  return [element("code", {}, run.id), " ", copy];
+}
+
+function stopCell(run, actions) {
+  if (!["running", "pending"].includes(run.state)) return "";
+  if (run.stopping) return element("span", { class: "faint" }, "stopping");
+  return element("button", { type: "button", class: "danger small", disabled: !actions.mayPress(), onclick: () => actions.stop(run) }, "stop");
+}

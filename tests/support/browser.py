@@ -1,0 +1,76 @@
+"""Pages in the system's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Give a browser; the test is skipped on a machine without Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Visit:
+    """An open page, and what went wrong on it."""
+
+    page: Page
+    home: str  # where its requests may go: the beginning of an address
+    errors: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)  # requests elsewhere
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._check)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.errors.append(text)
+
+    def _check(self, request: Request) -> None:
+        if not request.url.startswith((self.home, "data:", "blob:")):
+            self.strangers.append(request.url)
+
+    def assert_clean(self) -> None:
+        """Check that nothing was written to the console and nothing was fetched from elsewhere."""
+        assert self.errors == []
+        assert self.strangers == []
+
+    def painted(self) -> None:
+        """Wait until everything that is on the screen is drawn."""
+        self.page.wait_for_selector("html[data-painted]:not([data-painted='0'])", state="attached")
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the visible texts of elements."""
+        return [text.strip() for text in self.page.locator(selector).all_inner_texts()]
+
+    def column(self, title: str) -> list[str]:
+        """Return a column of the table of runs."""
+        heads = [head.rstrip(" ▲▼") for head in self.texts("#run-table thead th")]
+        return self.texts(f"#run-table tbody tr:not(.spacer) td:nth-child({heads.index(title) + 1})")
+
+
+def visit(context: Browser | BrowserContext, address: str, *, home: str | None = None, **options: Any) -> Visit:
+    """Open an address in a page of its own."""
+    opened = Visit(context.new_page(**options), home or address)
+    opened.page.goto(address)
+    return opened
