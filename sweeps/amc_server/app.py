@@ -8,8 +8,9 @@ import functools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -30,12 +31,14 @@ from amc_server.graphql.run_lists import RunLists
 from amc_server.http import whole_histories
 from amc_server.http.file_stream import apply_post, read_post
 from amc_server.http.files import FileEndpoints, run_at
-from amc_server.http.guard import guarded, guarded_page
+from amc_server.http.guard import guarded, guarded_change, guarded_page, login
 from amc_server.http.imports import import_
 from amc_server.http.messages import EXCEPTION_HANDLERS, Json, read_body, read_json_body
 from amc_server.http.shared_writers import writer_of
 from amc_server.http.write_queue import StorePost, WriteQueue
-from amc_server.pages.browser import Pages
+from amc_server.pages.actions import press
+from amc_server.pages.browser import Pages, sweep_at
+from amc_server.pages.sweep_view import SweepViews
 from amc_server.scheduling import search
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.state_inference import Limits
@@ -43,12 +46,14 @@ from amc_server.store.blobs import Blobs
 from amc_server.store.reader import Reader
 from amc_server.store.storage import FilesLostError, Storage
 from amc_server.store.writer import Writer
+from amc_sweeps.browser import assets
 from amc_sweeps.runs import export_file
 
 logger = logging.getLogger(__name__)
 
 SERVICE = "amc-sweep"
 MAX_POST_BYTES = 128 * 1024**2  # of a file_stream body; the client's own limit is far below
+MAX_BUTTON_BYTES = 10_000
 PAUSE_S = 1.0  # between two rounds of the work between requests
 
 
@@ -82,7 +87,8 @@ class _Server:
         self.graphql = GraphqlEndpoint(storage, self.blobs, self._query_root, self._mutation_root)
         self.files = FileEndpoints(storage, coordinator.clock, gate, self.blobs)
         self.write_queue = WriteQueue(storage)
-        self.pages = Pages(storage)
+        self.pages = Pages(storage, coordinator.clock)
+        self.views = SweepViews(storage, coordinator.clock, coordinator.agent_is_alive)
 
     def _context(self, store: Reader, base_url: str, *, is_next_page: bool = False) -> Context:
         alive, client_began = self.coordinator.agent_is_alive, self.coordinator.created_sweeps.client_began
@@ -125,6 +131,42 @@ class _Server:
     async def bulk(self, request: Request) -> Response:
         content = whole_histories.read_request(read_json_body(await read_body(request, MAX_GRAPHQL_BYTES)))
         return _Histories(whole_histories.reply(self.storage, content))
+
+    # --- what a page asks for
+
+    async def asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in assets.names():
+            raise Refused(f"there is nothing at {request.url.path[:200]}", status=404)
+        is_current = request.path_params["version"] == assets.version()
+        age = "public, max-age=31536000, immutable" if is_current else "no-store"
+        headers = {"Cache-Control": age, "X-Content-Type-Options": "nosniff"}
+        return Response(assets.text(name), media_type=assets.media_type(name), headers=headers)
+
+    async def sweep_data(self, request: Request) -> Response:
+        path, since = tuple(request.path_params.values()), request.query_params.get("since")
+        content = None
+        if not self.views.is_unchanged(path, since):
+            content = await run_in_threadpool(self.views.changes, path, since)
+        request.scope["amc_unlogged"] = True  # a page asks every two seconds
+        headers = {"Cache-Control": "no-store"}
+        if content is None:
+            return Response(status_code=204, headers=headers)
+        return Response(content, media_type="application/json", headers=headers)
+
+    async def run_data(self, request: Request) -> Response:
+        content = await run_in_threadpool(self.pages.run_data, request.path_params, request.query_params)
+        request.scope["amc_unlogged"] = True
+        return Response(content, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def press(self, request: Request) -> Response:
+        content = read_json_body(await read_body(request, MAX_BUTTON_BYTES))
+        return await run_in_threadpool(self._press, request.path_params, content)
+
+    def _press(self, path: Mapping[str, str], content: Any) -> Response:
+        with self.storage.write() as store:
+            press(store, self.coordinator, sweep_at(store, path), content)
+        return Json({"done": True})
 
     async def no_telemetry(self, request: Request) -> Response:
         return Json({"error": "telemetry is not collected here"}, status_code=404)
@@ -197,7 +239,9 @@ def create_app(
     run_path = "/files/{entity}/{project}/{run}"
     key_only = functools.partial(guarded, server.gate, cookies=False)
     either = functools.partial(guarded, server.gate, cookies=True)
-    page = functools.partial(guarded_page, server.gate)
+    page = functools.partial(
+        guarded_page, server.gate, state=lambda: f"{server.instance}-{storage.commits}-{assets.version()}"
+    )
     pages, files = server.pages, server.files
     app = Starlette(
         routes=[
@@ -215,12 +259,21 @@ def create_app(
             ),
             Route(run_path + "/{name:path}", either(files.download), methods=["GET"]),
             Route("/sdk/otel/v1/{signal}", server.no_telemetry, methods=["POST"]),
+            Route("/assets/{version}/{name}", server.asset),
+            Route("/login", login(server.gate), methods=["GET", "POST"]),
             Route("/", page(pages.projects)),
             Route("/authorize", page(pages.projects)),
             Route("/{entity}/{project}", page(pages.project)),
             Route("/{entity}/{project}/workspace", page(pages.project)),
             Route("/{entity}/{project}/sweeps/{sweep}", page(pages.sweep)),
+            Route("/{entity}/{project}/sweeps/{sweep}/data", either(server.sweep_data)),
+            Route(
+                "/{entity}/{project}/sweeps/{sweep}/actions",
+                guarded_change(server.gate, server.press),
+                methods=["POST"],
+            ),
             Route("/{entity}/{project}/runs/{run}", page(pages.run)),
+            Route("/{entity}/{project}/runs/{run}/data", either(server.run_data)),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,

@@ -2,7 +2,7 @@
 
 The wandb client sends ``Authorization: Basic base64("api:" + key)`` with every request except uploads of files and
 downloads of artifacts; their URLs are signed. A browser logs in once with the key and then sends a cookie that is not
-the key.
+the key and can only read. To change something, a page must also send the token that the server wrote into it.
 """
 
 from __future__ import annotations
@@ -97,11 +97,35 @@ class Gate:
         return self._key is None or self._read(self._session(), cookie or "", COOKIE_LIFETIME_S) is not None
 
     def cookie(self) -> str:
-        """Return the cookie that a browser sends instead of the key."""
-        return str(self._signer(self._session()).dumps([]))
+        """Return the cookie of a new session, which a browser sends instead of the key."""
+        return str(self._signer(self._session()).dumps([secrets.token_hex(16)]))
+
+    def page_token(self, cookie: str | None) -> str:
+        """Return the token that a page of this session needs to change anything; empty for one that may only read.
+
+        A browser sends the cookie with every request, whichever page made it. It gives the token to pages of this
+        server alone.
+        """
+        session = self._session_id(cookie)
+        return "" if session is None else str(self._signer(self._buttons()).dumps([session]))
+
+    def admits_change(self, cookie: str | None, token: str | None) -> bool:
+        """Return whether a page's token belongs to the session of the browser that sends it."""
+        session = self._session_id(cookie)
+        return session is not None and self._read(self._buttons(), token or "", COOKIE_LIFETIME_S) == [session]
+
+    def _session_id(self, cookie: str | None) -> str | None:
+        """Return the id in a cookie; cookies of older servers have none. Without a key all browsers share one."""
+        if self._key is None:
+            return ""
+        claim = self._read(self._session(), cookie or "", COOKIE_LIFETIME_S)
+        return claim[0] if claim and isinstance(claim[0], str) else None
 
     def _session(self) -> str:
         return f"session/{self._key}"  # a new key ends every session
+
+    def _buttons(self) -> str:
+        return f"buttons/{self._key}"
 
     def sign(self, action: str, *claim: int | str) -> str:
         """Return a token that allows one action on one thing for a day: ``sign("run-file", run, file name)``."""

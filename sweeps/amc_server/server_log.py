@@ -44,9 +44,9 @@ class RequestLog:
                 "status": status,
                 "ms": round(seconds * 1000, 1),
             }
-            self._log.info(
-                "request", extra={"fields": {key: value for key, value in line.items() if value is not None}}
-            )
+            if status >= 400 or not scope.get("amc_unlogged"):
+                fields = {key: value for key, value in line.items() if value is not None}
+                self._log.info("request", extra={"fields": fields})
 
 
 class _JsonLines(logging.Formatter):

@@ -80,6 +80,7 @@ def test_a_header_without_the_key_is_not_admitted(header: str | None) -> None:
         ("GET", "/local/p", b""),
         ("GET", "/local/p/runs/r", b""),
         ("GET", "/local/p/sweeps/s", b""),
+        ("GET", "/local/p/sweeps/s/data", b""),
     ],
 )
 def test_every_endpoint_asks_for_the_key(server: InProcessServer, method: str, path: str, body: bytes) -> None:
@@ -263,15 +264,12 @@ def test_no_printed_link_is_dead(server: InProcessServer) -> None:
     server.log(run, 0.1, 0.9, 0.3)
     for path in ("/", "/local/p", "/local/p/workspace", "/authorize"):
         assert server.request("GET", path).status == 200
-    page = server.request("GET", f"/local/p/sweeps/{sweep}")
-    assert page.status == 200
-    assert b"0.9" in page.body
-    page = server.request("GET", f"/local/p/runs/{run}")
-    assert b"polyline" in page.body
+    assert server.request("GET", f"/local/p/sweeps/{sweep}").status == 200
+    assert b"0.9" in server.request("GET", f"/local/p/sweeps/{sweep}/data").body
+    assert server.request("GET", f"/local/p/runs/{run}").status == 200
+    assert b"0.9" in server.request("GET", f"/local/p/runs/{run}/data").body
     server.begin("alone")
     server.log("alone", 0.4, 0.2, metric="train/loss")
-    assert b"train/loss</h2>" in server.request("GET", "/local/p/runs/alone").body, (
-        "a run without a sweep has curves, too"
-    )
+    assert b"train/loss" in server.request("GET", "/local/p/runs/alone/data").body
     for path in ("/local/nothere", "/local/p/runs/nothere", "/local/p/sweeps/nothere", "/team/p"):
         assert server.request("GET", path, headers={"accept": "text/html"}).status == 404

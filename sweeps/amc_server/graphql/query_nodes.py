@@ -25,7 +25,7 @@ from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.scheduling.sweep_updates import ProposedUpdate, propose
 from amc_server.store.records import ENTITY, LATEST, Agent, Project, Run, Sweep
 from amc_sweeps.bounded_texts import strict_object
-from amc_sweeps.grammar.configurations import count_configurations
+from amc_sweeps.grammar.configurations import expected_runs
 from amc_sweeps.grammar.parse import NO_SCHEDULER
 from amc_sweeps.values import is_32_bit
 
@@ -270,10 +270,7 @@ class SweepNode:
 
     def run_count_expected(self) -> int | None:
         config = self._sweep.readable_config
-        if config is None:
-            return None
-        bounds = [config.run_cap, count_configurations(config) if config.method == "grid" else None]
-        expected = min((bound for bound in bounds if bound is not None), default=None)
+        expected = None if config is None else expected_runs(config)
         return expected if is_32_bit(expected) else None
 
     def updates(self) -> list[dict[str, Any]]:

@@ -160,6 +160,14 @@ class Reader:
         )
         return {row[0]: row[1] for row in self._rows(sql, run, stream, writer, first, last)}
 
+    def run_marks(self, sweep: int) -> dict[int, tuple[Any, ...]]:
+        """Return by key, oldest first, values of each run that change when anything else of it does."""
+        sql = (
+            "SELECT pk, state, heartbeat_at, history_lines, stop_reason, exit_code, agent, hand_outs, display_name,"
+            " ended_at, length(summary) FROM runs WHERE sweep = ? ORDER BY pk"
+        )
+        return {row[0]: tuple(row)[1:] for row in self._rows(sql, sweep)}
+
     def prior_runs(self, sweep: int) -> list[Run]:
         """Return the runs that were made outside of the sweep and that its search learns from, oldest first."""
         rest = (
@@ -200,6 +208,23 @@ class Reader:
 
     def count_runs_of_sweep(self, sweep: int) -> int:
         return int(self._value("SELECT count(*) FROM runs WHERE sweep = ?", sweep))
+
+    def run_states(self, project: int) -> dict[int | None, dict[str, int]]:
+        """Return how many runs of each sweep of the project are in each state; None stands for runs without a sweep."""
+        sql = "SELECT sweep, state, count(*) FROM runs WHERE project = ? GROUP BY sweep, state"
+        counts: dict[int | None, dict[str, int]] = {}
+        for sweep, state, count in self._rows(sql, project):
+            counts.setdefault(sweep, {})[str(state)] = count
+        return counts
+
+    def best_values(self, sweep: int, goal: str) -> list[tuple[int, float]]:
+        """Return (key, best logged value of the metric) of the sweep's runs that have any, oldest first."""
+        best = "max" if goal == "maximize" else "min"
+        sql = (
+            f"SELECT points.run, {best}(value) FROM points JOIN runs ON runs.pk = points.run"
+            f" WHERE sweep = ? AND {_FINITE} GROUP BY points.run ORDER BY points.run"
+        )
+        return [(row[0], row[1]) for row in self._rows(sql, sweep)]
 
     def count_runs_of_agent(self, agent: int) -> int:
         return int(self._value("SELECT count(*) FROM runs WHERE agent = ?", agent))
@@ -245,6 +270,12 @@ class Reader:
             values.append(_clamped(max_step))
         sql = f"SELECT body FROM history WHERE {' AND '.join(conditions)} ORDER BY line LIMIT ?"
         return self._objects("history", run, (row[0] for row in self._rows(sql, *values, limit)))
+
+    def sampled(self, table: str, run: int, after: int, every: int) -> list[tuple[int, str]]:
+        """Return (line, JSON text) of ``history`` or ``events`` after a line: those whose number is a multiple."""
+        sql = f"SELECT line, body FROM {table} WHERE run = ? AND line > ? AND line % ? = 0 ORDER BY line"
+        rows = self._rows(sql, run, after, every)
+        return [(row[0], text) for row in rows if (text := strict_object(row[1])) is not None]
 
     def numbered_history(self, run: int) -> list[Line]:
         """Return the run's history with its row numbers, as it was sent."""
@@ -333,9 +364,15 @@ class Reader:
 
     def curves(self, sweep: int) -> Mapping[int, Sequence[float]]:
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
-        return {run: [value for _, value in points] for run, points in self._points(sweep).items()}
+        return {run: [value for _, value in points] for run, points in self.points(sweep).items()}
 
-    def _points(self, sweep: int) -> dict[int, list[tuple[int, float]]]:
+    def points_of_run(self, run: int) -> list[tuple[int, float]]:
+        """Return (line of the history, value) of the metric's finite values; lines of the summary are negative."""
+        sql = f"SELECT line, value FROM points WHERE run = ? AND {_FINITE} ORDER BY line"
+        return [(row[0], row[1]) for row in self._rows(sql, run)]
+
+    def points(self, sweep: int) -> dict[int, list[tuple[int, float]]]:
+        """Return by key what ``points_of_run`` returns of every run of the sweep that has any."""
         points: dict[int, list[tuple[int, float]]] = {}
         sql = (
             "SELECT points.run, line, value FROM points JOIN runs ON runs.pk = points.run"

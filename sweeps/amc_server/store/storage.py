@@ -228,6 +228,7 @@ class Storage:
         self._writer = Writer(self._connection)
         self._checkpointer = self._connect()
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self.commits = 0  # so far, so that a reader knows whether anything may have changed
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -269,6 +270,7 @@ class Storage:
             try:
                 yield self._writer
                 self._connection.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 self._writer.invalidate_copies()
                 if self._connection.in_transaction:

@@ -37,7 +37,7 @@ class Writer(Reader):
         """Return by key, for every run of the sweep that has any, its logged finite values of the sweep's metric."""
         curves = self._cache.curves(sweep)
         if curves is None:
-            self._cache.keep(sweep, self._points(sweep))
+            self._cache.keep(sweep, self.points(sweep))
             curves = self._cache.curves(sweep) or {}
         return curves
 

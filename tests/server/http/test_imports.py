@@ -208,7 +208,12 @@ def test_the_page_of_a_finished_import_ranks_by_the_summary_and_shows_no_agent_c
     sweep = {"id": "sweep001", "state": "FINISHED", "config": CONFIG, "description": "Twelve runs on <two> machines."}
     send(server, worse, better, sweep=sweep)
     page = server.request("GET", "/local/p/sweeps/sweep001").body.decode()
-    assert page.index("0.25") < page.index("0.125")
+    data = server.request("GET", "/local/p/sweeps/sweep001/data").json()
+    assert [(run["peak"], rank) for (_, run), rank in zip(data["rows"], data["ranks"], strict=True)] == [
+        (0.125, 2),
+        (0.25, 1),
+    ]
+    assert {run["began"] for _, run in data["rows"]} == {None}
     assert "Twelve runs on &lt;two&gt; machines." in page
     assert "wandb agent" not in page
     imported_in = iso_time(server.clock.wall())

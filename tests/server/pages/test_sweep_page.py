@@ -1,0 +1,293 @@
+"""The live page of a sweep in a real browser: what it shows, how its parts follow each other, and its buttons."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Visit, chromium, visit
+from client_scenarios import GRID, Researcher, wait_until
+from embedded_server import EmbeddedServer
+from playwright.sync_api import Browser, expect
+from stored_sweeps import StoredRun, address_of, many_runs, store_sweep
+
+pytestmark = pytest.mark.client
+
+RUNS = [
+    StoredRun(
+        "good", [0.1, 0.412345, 0.4], summary={"end_reason": "completed"}, parameters={"max_lr": 0.001, "dropout": 0.1}
+    ),
+    StoredRun("gem", [0.2, 0.55, 0.1], "crashed", None, {"max_lr": 0.002, "dropout": 0.2}, host="other"),
+    StoredRun(
+        "poor", [0.05], "killed", 255, {"max_lr": 0.05, "dropout": 0.3}, stop_reason="user", name="<img src=x> & co"
+    ),
+    StoredRun(
+        "full", [], "failed", 1, {"max_lr": 0.09, "dropout": 0.4}, log=["Traceback", "RuntimeError: CUDA out of memory"]
+    ),
+    StoredRun("nan", [0.02, float("nan")], "failed", 80, {"max_lr": 0.1, "dropout": 0.5}),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pages")
+    return {
+        "folder": str(folder),
+        "few": store_sweep(folder / "data", RUNS),
+        "many": store_sweep(folder / "data", many_runs(80)),
+        "empty": store_sweep(folder / "data", []),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(sweeps: dict[str, str]) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(Path(sweeps["folder"]) / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser: Browser, server: EmbeddedServer, sweeps: dict[str, str]) -> Iterator[dict[str, Visit]]:
+    """Pages by name of the sweep, opened when asked for, with everything checked at the end."""
+    context = browser.new_context(viewport={"width": 1400, "height": 2600})
+
+    class Pages(dict[str, Visit]):
+        def __missing__(self, name: str) -> Visit:
+            address = f"{address_of(server.base_url, sweeps[name])}?key={server.key}"
+            self[name] = page = visit(context, address, home=server.base_url)
+            page.page.wait_for_selector("#sentence:not(:empty)")
+            page.painted()
+            return page
+
+    pages = Pages()
+    yield pages
+    for page in pages.values():
+        page.assert_clean()
+    context.close()
+
+
+def test_values_on_the_screen_are_those_of_the_runs(opened: dict[str, Visit]) -> None:
+    page = opened["few"]
+    assert page.column("run") == ["calm-sweep-2", "calm-sweep-1", "<img src=x> & co", "calm-sweep-5", "calm-sweep-4"]
+    assert page.column("peak") == ["55.00%", "41.23%", "5.00%", "2.00%", "-"]
+    assert page.column("at epoch") == ["2", "2", "1", "1", "-"]
+    assert page.column("last") == ["10.00%", "40.00%", "5.00%", "NaN", "-"]
+    assert page.column("progress") == ["3/12", "3/12", "1/12", "2/12", "0/12"]
+    assert page.column("max_lr") == ["0.002", "0.001", "0.05", "0.1", "0.09"]
+    causes = [cause.split(" likely")[0] for cause in page.column("cause")]
+    assert causes == ["lost", "completed", "stopped", "diverged", "out of memory"]
+    assert [bool(re.search("◆", rank)) for rank in page.column("#")] == [True, False, True, False, False]
+    assert page.column("host") == ["other", "box", "box", "box", "box"]
+    assert page.column("duration")[0] == "3 min"
+    sentence = page.texts("#sentence")[0]
+    assert sentence == (
+        "Running without an agent: 5 runs have ended. calm-sweep-2, a hidden gem, (lost) leads with val/combined_acc "
+        "55.00% at epoch 2 of 12."
+    )
+    assert "RuntimeError: CUDA out of memory" in page.texts("#failure-tables")[0]
+    assert page.page.locator("canvas").count() >= 3
+
+
+def test_the_axes_hold_the_best_run(opened: dict[str, Visit]) -> None:
+    best = opened["few"].page.evaluate(
+        """async () => {
+            const script = document.querySelector("script[type=module]").src;
+            const { niceRange } = await import(script.replace("sweep_page", "axes"));
+            const spread = [...Array(20).keys()].map((place) => place / 1000);
+            return [niceRange([...spread, 0.0917], true), niceRange([...spread, 0.0917], false),
+                    niceRange([...spread, -0.05], false), niceRange([...spread, -1e30], true),
+                    niceRange([0.5, 0.5], true)];
+        }"""
+    )
+    assert (best[0][0], best[0][1] >= 0.0917) == (0, True)
+    assert best[1][1] < 0.0917, "a bad value far out is cut off"
+    assert best[2][0] <= -0.05
+    assert best[3][0] > -1
+    assert best[4][0] < 0.5 < best[4][1]
+
+
+def test_the_table_is_sorted_and_filtered(opened: dict[str, Visit]) -> None:
+    page = opened["many"]
+    assert page.texts("#shown-count") == ["80 runs"]
+    page.page.get_by_role("button", name="max_lr").click()
+    values = [float(text) for text in page.column("max_lr")]
+    assert values == sorted(values)
+    page.page.get_by_role("button", name="max_lr").click()
+    values = [float(text) for text in page.column("max_lr")]
+    assert values == sorted(values, reverse=True)
+    page.page.fill("#search", "max_lr<0.001 resnet50")
+    expect(page.page.locator("#shown-count")).to_have_text(re.compile(r"^\d+ of 80 runs$"))
+    assert {float(text) < 0.001 for text in page.column("max_lr")} == {True}
+    assert set(page.column("model_type")) == {"resnet50"}
+    page.page.fill("#search", "no such run")
+    expect(page.page.locator("#run-table tbody")).to_have_text("No run matches.")
+    page.page.get_by_role("button", name="Show all runs").click()
+    expect(page.page.locator("#shown-count")).to_have_text("80 runs")
+
+
+def test_columns_can_be_hidden(opened: dict[str, Visit]) -> None:
+    page = opened["few"].page
+    page.get_by_text("Columns").click()
+    page.get_by_label("host").uncheck()
+    assert "host" not in opened["few"].texts("#run-table thead th")
+
+
+def test_a_brush_along_an_axis_selects_runs_everywhere(opened: dict[str, Visit]) -> None:
+    page = opened["many"]
+    box = page.page.locator("#parallel").bounding_box()
+    assert box is not None
+    x = page.page.evaluate(
+        """async () => {
+            const script = document.querySelector("script[type=module]").src;
+            const { chartOf } = await import(script.replace("sweep_page", "chart"));
+            const model = chartOf(document.getElementById("parallel")).echarts.getModel();
+            const axes = model.getComponent("parallel", 0).coordinateSystem;
+            return axes.getAxisLayout(axes.dimensions[0]).position[0];
+        }"""
+    )
+    middle = box["y"] + box["height"] / 2
+    page.page.mouse.move(box["x"] + x, middle)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + x, box["y"] + 60, steps=5)
+    page.page.mouse.up()
+    expect(page.page.locator("#shown-count")).to_have_text(re.compile(r"^\d+ of 80 runs$"))
+    values = [float(text) for text in page.column("max_lr")]
+    assert 0 < len(values) < 80
+    assert min(values) > 0.002, "the upper half of a logarithmic axis"
+    page.page.get_by_role("button", name="Show all runs").click()
+    expect(page.page.locator("#shown-count")).to_have_text("80 runs")
+
+
+def test_a_click_in_the_table_picks_the_run_in_the_charts(opened: dict[str, Visit]) -> None:
+    page = opened["few"].page
+    page.locator("tr[data-run=good] td.cause-cell").click()
+    expect(page.locator("#curve-note")).to_have_text("calm-sweep-1 (good): peak 41.23% at epoch 2, completed")
+    assert page.locator("tr.picked").get_attribute("data-run") == "good"
+
+
+def test_a_group_of_causes_can_be_left_out(opened: dict[str, Visit]) -> None:
+    page = opened["few"]
+    page.page.get_by_label("failed").uncheck()
+    expect(page.page.locator("#shown-count")).to_have_text("2 of 5 runs")
+    assert "out of memory" not in page.column("cause")
+
+
+def test_a_sweep_without_runs_says_so(opened: dict[str, Visit]) -> None:
+    page = opened["empty"]
+    assert page.texts("#sentence") == ["Running without an agent: No run has begun."]
+    assert page.texts("#run-table tbody") == ["No runs yet."]
+
+
+def test_a_new_row_appears_within_three_seconds(
+    opened: dict[str, Visit], server: EmbeddedServer, sweeps: dict[str, str]
+) -> None:
+    page = opened["empty"]
+    upsert = """mutation U($name: String, $sweep: String, $config: JSONString) { upsertBucket(input: {name: $name,
+        modelName: "p", host: "box", sweep: $sweep, config: $config}) { bucket { id } } }"""
+    server.graphql(upsert, name="fresh", sweep=sweeps["empty"], config=json.dumps({"max_lr": {"value": 0.004}}))
+    begin = time.monotonic()
+    expect(page.page.locator("tr[data-run=fresh]")).to_be_visible(timeout=3000)
+    assert time.monotonic() - begin < 3
+    assert page.column("max_lr") == ["0.004"]
+
+
+def test_the_stop_button_stops_a_real_run(browser: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with EmbeddedServer(tmp_path / "data", options=("--limit", "unlisted_s=4", "--limit", "stop_grace_s=2")) as own:
+        person = Researcher(folder, own)
+        sweep = person.create_sweep(GRID % "1")
+        agent = person.start_agent(sweep, EPOCHS="2000", PAUSE_S="0.1")
+        project = sweep.split("/")[1]
+        address = f"{own.base_url}/local/{project}/sweeps/{sweep.rsplit('/', 1)[1]}?key={own.key}"
+        page = visit(browser, address, home=own.base_url)
+        page.page.locator("#run-table button.danger").click(timeout=30_000)
+        page.page.get_by_role("button", name="Stop the run").click()
+        state = page.page.locator("#run-table tbody tr:not(.spacer) .cause")
+        expect(state).to_have_text("stopped", timeout=60_000)
+        wait_until(lambda: agent.poll() is not None, "the agent ends with its sweep", 60)
+        assert [run["state"] for run in person.sweep(sweep)["runs"].values()] == ["killed"]
+        page.assert_clean()
+        page.page.close()
+        person.end()
+
+
+@pytest.mark.parametrize(
+    ("action", "yes", "state"), [("pause", "Pause", "paused"), ("cancel", "Cancel the sweep", "cancelled")]
+)
+def test_a_button_asks_and_then_changes_the_sweep(
+    browser: Browser, tmp_path: Path, action: str, yes: str, state: str
+) -> None:
+    sweep = store_sweep(tmp_path / "data", RUNS[:1])
+    with EmbeddedServer(tmp_path / "data") as own:
+        page = visit(browser, f"{address_of(own.base_url, sweep)}?key={own.key}", home=own.base_url)
+        page.page.click(f"#action-{action}")
+        page.page.get_by_role("button", name="No", exact=True).click()
+        expect(page.page.locator("#state")).to_have_text("running")
+        page.page.click(f"#action-{action}")
+        page.page.get_by_role("button", name=yes, exact=True).click()
+        expect(page.page.locator("#state")).to_have_text(state, timeout=3000)
+        page.assert_clean()
+        page.page.close()
+
+
+def test_a_viewer_without_the_key_sees_nothing(
+    browser: Browser, server: EmbeddedServer, sweeps: dict[str, str]
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    address = address_of(server.base_url, sweeps["few"])
+    reply = page.goto(address)
+    assert reply is not None
+    assert reply.status == 401
+    assert "calm-sweep" not in page.content()
+    assert context.request.get(f"{address}/data").status == 401
+    page.fill("input[name=key]", "amc-wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("This is not the key of this server.")
+    page.fill("input[name=key]", server.key)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("tr[data-run=good]")).to_be_visible()
+    assert page.url == address
+    context.close()
+
+
+def test_a_page_of_another_site_can_press_no_button(
+    browser: Browser, server: EmbeddedServer, sweeps: dict[str, str]
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    address = address_of(server.base_url, sweeps["few"])
+    page.goto(f"{address}?key={server.key}")
+    page.wait_for_selector("#action-cancel")
+    token = page.locator("body").get_attribute("data-token")
+    other = context.new_page()
+    other.goto(server.base_url.replace("127.0.0.1", "localhost") + "/healthz")  # another origin
+    statuses = other.evaluate(
+        """async ([address, token]) => {
+            const press = async (options) => {
+                try {
+                    const reply = await fetch(address, { method: "POST", credentials: "include", ...options });
+                    return reply.type === "opaque" ? "opaque" : reply.status;
+                } catch {
+                    return "refused";
+                }
+            };
+            const body = JSON.stringify({ action: "cancel" });
+            return [await press({ body, mode: "no-cors" }), await press({ body, headers: { "x-amc-token": token } })];
+        }""",
+        [f"{address}/actions", token],
+    )
+    assert statuses[1] == "refused"
+    page.reload()
+    expect(page.locator("#state")).to_have_text("running")
+    context.close()
