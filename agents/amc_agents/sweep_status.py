@@ -18,7 +18,7 @@ from amc_agents.sweep_control import query_sweep
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
-from amc_sweeps.runs.records import run_time_s
+from amc_sweeps.runs.records import RunRecord, run_time_s
 from amc_sweeps.runs.run_states import RunState, SweepState
 from amc_sweeps.runs.slurm_jobs import SlurmJob, job_name, state_counts
 from amc_sweeps.runs.sweep_changes import SweepChange, sweep_changes
