@@ -17,9 +17,9 @@ from typing import Any
 
 from amc_agents.trial.end_and_history import HISTORY_FILE
 from amc_sweeps.backend.references import is_missing
+from amc_sweeps.runs.checkpoint_artifacts import ARTIFACT_TYPE, artifact_name, checkpoint_facts, progress
 
 UPLOAD_VARIABLE = "AMC_CHECKPOINT_ARTIFACT"
-_ARTIFACT_TYPE = "checkpoint"
 _UPLOAD_TIMEOUT_S = 600  # a machine that is being taken away ends the upload sooner
 
 
@@ -58,25 +58,28 @@ def upload_checkpoint(run: Any, folder: Path) -> None:
     from amc_core.training.checkpoint import LAST, best_by, load_checkpoint
 
     checkpoint = load_checkpoint(folder / LAST)
-    facts = {
-        "epoch": checkpoint.epoch,
-        "steps_done": checkpoint.steps_done,
-        "split_fingerprint": checkpoint.split_fingerprint,
-        "host": socket.gethostname(),
-    }
-    artifact = wandb.Artifact(f"checkpoint-{run.id}", type=_ARTIFACT_TYPE, metadata=facts)
     names = (LAST, best_by("combined_acc"), best_by("loss"), HISTORY_FILE)
-    for path in _distinct_files(folder / name for name in names):
-        # With "immutable" the client makes no copy first; there may be only seconds left.
-        artifact.add_file(str(path), name=path.name, policy="immutable")
+    paths = [path for name in names if (path := folder / name).is_file()]
+    facts = checkpoint_facts(
+        epoch=checkpoint.epoch,
+        steps_done=checkpoint.steps_done,
+        split_fingerprint=checkpoint.split_fingerprint,
+        files=(path.name for path in paths),
+    )
+    metadata = {**facts, "host": socket.gethostname()}
+    artifact = wandb.Artifact(artifact_name(run.id), type=ARTIFACT_TYPE, metadata=metadata)
+    for path in _distinct_files(paths):
+        # With "immutable" the client makes no copy before the upload, and with skip_cache none after it: there may be
+        # only seconds left, and nobody reads the copy in the cache.
+        artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
     run.log_artifact(artifact).wait(timeout=_UPLOAD_TIMEOUT_S)
 
 
 def _distinct_files(paths: Iterable[Path]) -> list[Path]:
-    """Leave out missing files and further names of the same file; a continuation makes those names again."""
+    """Leave out further names of the same file; a continuation makes those names again."""
     files: list[Path] = []
     for path in paths:
-        if path.is_file() and not any(path.samefile(other) for other in files):
+        if not any(path.samefile(other) for other in files):
             files.append(path)
     return files
 
@@ -95,7 +98,7 @@ def find_artifact(api: Any, run_path: str) -> Any | None:
 
     project, _, run_id = run_path.rpartition("/")
     try:
-        return api.artifact(f"{project}/checkpoint-{run_id}:latest", type=_ARTIFACT_TYPE)
+        return api.artifact(f"{project}/{artifact_name(run_id)}:latest", type=ARTIFACT_TYPE)
     except (wandb.Error, ValueError) as error:
         if is_missing(error):
             return None
@@ -123,13 +126,17 @@ def find_resume_point(run_id: str, folder: Path, read_artifact: Callable[[], Any
         if local is None:
             raise
         return local
-    if artifact is None or (local is not None and (local.epoch, local.steps_done) >= _progress(artifact)):
+    if artifact is None or (local is not None and (local.epoch, local.steps_done) >= progress(artifact.metadata)):
         return local
-    return _read(_download(artifact, folder), run_id, f"W&B's artifact {artifact.name}")
-
-
-def _progress(artifact: Any) -> tuple[int, int]:
-    return int(artifact.metadata.get("epoch", 0)), int(artifact.metadata.get("steps_done", 0))
+    try:
+        path = _download(artifact, folder)
+    except Exception:
+        # A newer version, which another attempt uploaded meanwhile, may have replaced this one.
+        newer = read_artifact()
+        if newer is None or newer.name == artifact.name:
+            raise
+        artifact, path = newer, _download(newer, folder)
+    return _read(path, run_id, f"W&B's artifact {artifact.name}")
 
 
 def _read(path: Path, run_id: str, source: str) -> ResumePoint:
@@ -150,7 +157,7 @@ def _download(artifact: Any, folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-        artifact.download(root=scratch)
+        artifact.download(root=scratch, skip_cache=True)
         set_aside(folder)
         for path in Path(scratch).iterdir():
             path.replace(folder / path.name)

@@ -24,6 +24,7 @@ from amc_server.graphql.context import Context, check_entity, page
 from amc_server.ids import global_id, read_collection_id, read_global_id
 from amc_server.json_texts import json_or_none, read_json
 from amc_server.store.blobs import Blobs, check_name
+from amc_server.store.kept_checkpoints import superfluous_versions
 from amc_server.store.records import ENTITY, LATEST, Artifact, ArtifactFile, Project, Run
 from amc_server.store.writer import Writer
 from amc_sweeps.number_formats import counted, listed
@@ -213,6 +214,10 @@ class ArtifactMutations:
                 updated_at=self._clock.wall(),
             )
             store.put_alias(artifact, LATEST)
+            # In the same transaction: an older checkpoint goes if, and only if, the new one is committed. The bytes go
+            # after that is on disk.
+            for version in superfluous_versions(store, self._artifact(input["artifactID"])):
+                self._discarded.extend(store.delete_artifact(version))
         return {"artifact": ArtifactNode(self._context, self._artifact(input["artifactID"]))}
 
     def use_artifact(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002

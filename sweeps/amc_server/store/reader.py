@@ -469,6 +469,11 @@ class Reader:
         sql = "SELECT alias FROM artifact_aliases WHERE artifact = ? ORDER BY alias"
         return _texts(self._rows(sql, artifact))
 
+    def is_named(self, artifact: int) -> bool:
+        """Return whether an alias or a tag names this version, or another run logged or used it."""
+        tables = ("artifact_aliases", "artifact_tags", "artifact_uses", "artifact_outputs")
+        return any(self._rows(f"SELECT 1 FROM {table} WHERE artifact = ? LIMIT 1", artifact) for table in tables)
+
     def artifact_with_alias(self, project: int, collection: str, alias: str) -> int | None:
         """Return the key of the version that a name points to."""
         sql = "SELECT artifact FROM artifact_aliases WHERE project = ? AND collection = ? AND alias = ?"

@@ -30,7 +30,8 @@ class _Artifact:
         self._folder = folder
         self.metadata = {"epoch": epoch, "steps_done": 0}
 
-    def download(self, root: str) -> None:
+    def download(self, root: str, *, skip_cache: bool) -> None:
+        assert skip_cache, "the cache would keep a copy of every checkpoint"
         for path in self._folder.glob("*.pt"):
             shutil.copy(path, root)
 
