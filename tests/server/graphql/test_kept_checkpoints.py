@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact_requests import COMMIT, blobs, create, md5_of, path_of, read, send_manifest, upload
 from in_process_server import GraphqlRefused, InProcessServer
-from test_artifacts import COMMIT, blobs, create, md5_of, read, send_manifest, upload
 
 from amc_server.store.blobs import Blobs
 from amc_server.store.storage import Storage
@@ -101,7 +101,7 @@ def test_six_preemptions_leave_the_bytes_of_one_version(server: InProcessServer)
         assert blobs(server) == BLOBS_A_VERSION
         assert furthest_whole_version(server) == (epoch, 0)
     (edge,) = read(server, f"{NAME}:latest")["files"]["edges"]
-    reply = server.request("GET", "/" + edge["node"]["directUrl"].split("/", 3)[3], auth=False)
+    reply = server.request("GET", path_of(edge["node"]["directUrl"]), auth=False)
     assert reply.body == content_of(facts(6))
 
 
