@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,6 +60,23 @@ def write_whole(
     """Write text (UTF-8) or bytes in one step; the arguments and errors are those of ``whole_file``."""
     with whole_file(path, replace=replace, durable=durable, mode=mode) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append_durably(path: Path, lines: Iterable[bytes]) -> None:
+    """Add whole lines to a file; they are on disk when this returns. A last line that a kill cut off is ended first.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.writelines(line + b"\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    _flush(path.parent)
 
 
 def remove_partial_files(folder: Path) -> None:

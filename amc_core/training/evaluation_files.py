@@ -1,22 +1,32 @@
-"""The evaluation of an epoch as files: their names, in a run's folder and with W&B, and their content (no torch)."""
+"""The evaluation of an epoch as files: their names, in a run's folder and with W&B, and their content (no torch).
+
+Six files an epoch would be 259,200 for 288 runs of 150 epochs, and many disks limit the number of files. So only the best
+epochs and the last one have files of their own. The others are lines of one file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amc_core.files import write_whole
+from amc_core.files import append_durably, write_whole
 
 if TYPE_CHECKING:
     from amc_core.training.evaluation import Evaluation
 
 EVALUATION = "evaluation"  # folder of these files and of the pictures, in a run's folder
 SCORE_COLUMNS = ("kind", "name", "n_frames", "precision", "recall", "f1", "combined_acc", "mod_acc", "snr_mae_db")
+EARLIER_EPOCHS = f"{EVALUATION}/earlier_epochs.jsonl"  # the validations of epochs without files of their own
 BEST_FILE = f"{EVALUATION}/best.json"  # with W&B: a copy of the epoch with the highest val/combined_acc so far
+
+_TABLES = ("metrics", "scores", "attractors", "modulation_confusion", "snr_confusion")
+_EPOCH_NAME = re.compile(r"epoch_(\d{4,})\.json")
 
 
 def epoch_stem(epoch: int) -> str:
@@ -37,7 +47,7 @@ def write_evaluation(run_dir: Path, stem: str, evaluation: Evaluation, *, facts:
     - ``STEM_attractors.csv``: a row per level that an attractor swallows, with the share of its frames
     - ``STEM_modulation_confusion.csv``, ``STEM_snr_confusion.csv``: a row per true class, a column per guessed class
 
-    A continued trial replaces the files of the epochs that it computes again.
+    A continued trial replaces the files of the epochs that it computes again. ``keep_epochs`` takes them away later.
 
     Args:
         facts: values to add, such as the metrics of the epoch or the checkpoint.
@@ -77,3 +87,41 @@ def replace_csv(path: Path, header: Sequence[Any], rows: Iterable[Sequence[Any]]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_whole(path, text.getvalue())
+
+
+def keep_epochs(run_dir: Path, epochs: Collection[int]) -> None:
+    """Move the validations of all other epochs into EARLIER_EPOCHS, a line each.
+
+    Their files are removed once the lines are on disk. After a kill in between, the next call writes the lines again.
+    """
+    folder = run_dir / EVALUATION
+    lines: dict[str, bytes] = {}  # by stem
+    for path in sorted(folder.glob("epoch_*.json")):
+        match = _EPOCH_NAME.fullmatch(path.name)
+        if match and int(match[1]) not in epochs:
+            with contextlib.suppress(ValueError):  # a damaged file stays as it is
+                lines[path.stem] = json.dumps(json.loads(path.read_bytes()), separators=(",", ":")).encode()
+    if not lines:
+        return
+    append_durably(run_dir / EARLIER_EPOCHS, lines.values())
+    for stem in lines:
+        for table in _TABLES:
+            (folder / f"{stem}_{table}.csv").unlink(missing_ok=True)
+        (folder / f"{stem}.json").unlink(missing_ok=True)
+
+
+def read_epoch(run_dir: Path, epoch: int) -> bytes | None:
+    """Return the validation of one epoch as JSON, from its own file or from EARLIER_EPOCHS; None where there is none.
+
+    An epoch that was computed again has two lines; the later one counts.
+    """
+    try:
+        return (run_dir / epoch_file(epoch)).read_bytes()
+    except OSError:
+        found = None
+    with contextlib.suppress(OSError), (run_dir / EARLIER_EPOCHS).open("rb") as file:
+        for line in file:
+            if b'"epoch":%d' % epoch in line:
+                with contextlib.suppress(ValueError):  # a line that a kill cut off
+                    found = line if json.loads(line).get("epoch") == epoch else found
+    return found

@@ -24,7 +24,7 @@ from amc_core.files import remove_partial_files
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.epoch_lines import epoch_line, start_line, test_line
 from amc_core.training.evaluation import Evaluation
-from amc_core.training.evaluation_files import EVALUATION, epoch_stem, write_evaluation
+from amc_core.training.evaluation_files import EVALUATION, epoch_stem, keep_epochs, write_evaluation
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.save_and_resume import resume, save_last
@@ -234,6 +234,7 @@ def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation)
         if criterion == select_by:
             keep_as(run_dir / LAST, BEST)
     write_evaluation(run_dir, epoch_stem(epoch), validation, facts=state.metrics)
+    keep_epochs(run_dir, {epoch, state.progress.combined_acc.epoch, state.progress.loss.epoch})
     if select_by in improved:  # at once, because a trial that crashes later draws nothing at its end
         outputs.pictures = draw_pictures(run_dir / EVALUATION, validation, title=f"val, epoch {epoch}")
     outputs.record.log(state.metrics)

@@ -15,7 +15,7 @@ from typing import Any
 
 from amc_agents.trial.end_and_history import Row
 from amc_core.files import write_whole
-from amc_core.training.evaluation_files import BEST_FILE, epoch_file, epoch_stem
+from amc_core.training.evaluation_files import BEST_FILE, epoch_stem, read_epoch
 
 RUNNING_BEST = "best/combined_acc"  # in every row: the highest val/combined_acc so far
 PICTURES = ("modulation_confusion", "snr_confusion", "accuracy_by_snr")
@@ -36,7 +36,7 @@ class BestEvaluation:
         if rows:
             self._best = rows[-1].get(RUNNING_BEST)
         epoch = best_epoch(rows)
-        if epoch is not None and (self._folder / epoch_file(epoch)).is_file():  # else it is on another machine
+        if epoch is not None and read_epoch(self._folder, epoch) is not None:  # else it is on another machine
             self._upload(epoch)
 
     def update(self, row: Row) -> None:
@@ -47,7 +47,7 @@ class BestEvaluation:
 
     def _upload(self, epoch: int) -> None:
         try:
-            upload_best(self._run, self._folder / epoch_file(epoch))
+            upload_best(self._run, read_epoch(self._folder, epoch))
         except Exception as error:  # noqa: BLE001 - the client may be dead; the next row reports that
             if not self._has_warned:
                 sys.stderr.write(f"amc-train: the evaluation of epoch {epoch} was not uploaded: {error}\n")
@@ -65,14 +65,16 @@ def best_epoch(rows: Sequence[Row]) -> int | None:
     return int(max(candidates, key=lambda row: row[RUNNING_BEST])["epoch"]) if candidates else None
 
 
-def upload_best(run: Any, path: Path) -> None:
+def upload_best(run: Any, text: bytes | None) -> None:
     """Give an evaluation to the client as the best one; about 2 ms, since the upload happens later.
 
     Raises:
-        OSError: the file cannot be read, the client's folder cannot be written, or the client is gone.
-        ValueError: the file is not JSON.
+        OSError: the client's folder cannot be written, or the client is gone.
+        ValueError: the text is not JSON, or there is none.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    if text is None:
+        raise ValueError("its file is missing")
+    content = json.loads(text)
     target = Path(run.dir) / BEST_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, json.dumps(content, separators=(",", ":")))  # an upload in progress must read a whole file

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from amc_core.training.evaluation_files import epoch_file
+from amc_core.training.evaluation_files import read_epoch
 from amc_sweeps.bounded_texts import read_json
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import SweepRecord
@@ -46,7 +46,7 @@ def read_confusions(
     """Return the confusion matrices of the best runs in their peak epochs, for at most MAX_RUNS runs.
 
     Args:
-        folder: has the evaluations of this machine's runs, ``RUN_ID/evaluation/epoch_NNNN.json``.
+        folder: has the folders of this machine's runs, see ``amc_core.training.evaluation_files``.
         record: the record with the runs.
         ranked: the runs, best first.
         fetch: called for the best MAX_RUNS runs without an evaluation in ``folder``; None leaves them out.
@@ -89,10 +89,11 @@ def _in_folder(folder: Path, with_peak: Sequence[RankedRun]) -> Iterator[Confusi
         epoch = peak_epoch(entry)
         assert epoch is not None
         try:
-            text = (folder / entry.run.run_id / epoch_file(epoch)).read_bytes()
-        except (OSError, ValueError):
-            continue  # the run was on another machine
-        if (confusion := confusion_of(entry.run.run_id, text, epoch)) is not None:
+            text = read_epoch(folder / entry.run.run_id, epoch)
+        except ValueError:  # no path can be made of the run's id
+            continue
+        # Without a text the run was on another machine.
+        if text is not None and (confusion := confusion_of(entry.run.run_id, text, epoch)) is not None:
             yield confusion
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.training.evaluation import Evaluation, attractors, scores
-from amc_core.training.evaluation_files import write_evaluation
+from amc_core.training.evaluation_files import EARLIER_EPOCHS, epoch_stem, keep_epochs, read_epoch, write_evaluation
 
 LEVELS_DB = tuple(range(0, 32, 2))
 N = 400  # frames of a true level
@@ -164,3 +165,66 @@ def test_attractors_and_single_values_are_tables_too(tmp_path: Path) -> None:
     assert values.keys() - {"metric"} == {name for name, value in content.items() if not isinstance(value, list)}
     write_evaluation(tmp_path, "test", small(), facts={})
     assert (folder / "test_attractors.csv").read_text() == "attractor_db,true_db,share\n"
+
+
+def written_epochs(run_dir: Path, epochs: Iterable[int], *, kept: Callable[[int], set[int]]) -> dict[int, bytes]:
+    """Write the validations of epochs as a trial does; return what each file held."""
+    contents = {}
+    for epoch in epochs:
+        folder = write_evaluation(run_dir, epoch_stem(epoch), small(), facts={"epoch": epoch, "val/loss": float("nan")})
+        contents[epoch] = (folder / f"{epoch_stem(epoch)}.json").read_bytes()
+        keep_epochs(run_dir, kept(epoch))
+    return contents
+
+
+def same(text: bytes | None, other: bytes) -> bool:
+    return text is not None and json.dumps(json.loads(text)) == json.dumps(json.loads(other))
+
+
+def test_the_files_of_a_run_do_not_grow_with_its_epochs_and_no_validation_is_lost(tmp_path: Path) -> None:
+    contents = written_epochs(tmp_path, range(1, 31), kept=lambda epoch: {epoch, min(epoch, 3), min(epoch, 7)})
+    names = sorted(path.name for path in (tmp_path / "evaluation").iterdir())
+    assert len(names) == 3 * 6 + 1
+    assert [name for name in names if name.endswith(".json")] == [
+        f"epoch_00{epoch}.json" for epoch in ("03", "07", "30")
+    ]
+    assert all(same(read_epoch(tmp_path, epoch), text) for epoch, text in contents.items())
+    assert read_epoch(tmp_path, 31) is None
+    assert read_epoch(tmp_path / "elsewhere", 1) is None
+
+
+def test_a_kill_while_validations_are_moved_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = written_epochs(tmp_path, range(1, 4), kept=lambda _: {1, 2, 3})
+    unlink, left = Path.unlink, [0]
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        unlink(path, missing_ok=missing_ok)
+
+    for deletions in range(12):
+        left[0] = deletions
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                keep_epochs(tmp_path, {3})
+        assert all(same(read_epoch(tmp_path, epoch), text) for epoch, text in contents.items()), deletions
+        written_epochs(tmp_path, (1, 2), kept=lambda _: {1, 2, 3})
+    with (tmp_path / EARLIER_EPOCHS).open("ab") as file:
+        file.write(b'{"epoch":2,"cut o')
+    keep_epochs(tmp_path, {3})
+    assert all(same(read_epoch(tmp_path, epoch), text) for epoch, text in contents.items())
+
+
+def test_an_epoch_that_is_computed_again_and_files_of_other_names_are_kept(tmp_path: Path) -> None:
+    written_epochs(tmp_path, (1, 2), kept=lambda epoch: {epoch})
+    folder = write_evaluation(tmp_path, epoch_stem(1), small(), facts={"epoch": 1, "again": True})
+    others = ["epoch_0001_mine.csv", "epoch_1.json", "epoch_0009.json", "test.json"]
+    for name in others:
+        (folder / name).write_text("[1")
+    keep_epochs(tmp_path, {2})
+    again = read_epoch(tmp_path, 1)
+    assert again is not None
+    assert json.loads(again)["again"]
+    assert all((folder / name).is_file() for name in others), "of another program, or damaged"
