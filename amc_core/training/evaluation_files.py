@@ -1,7 +1,7 @@
 """The evaluation of an epoch as files: their names, in a run's folder and with W&B, and their content (no torch).
 
-Six files an epoch would be 259,200 for 288 runs of 150 epochs, and many disks limit the number of files. So only the best
-epochs and the last one have files of their own. The others are lines of one file.
+Six files an epoch would be 259,200 for 288 runs of 150 epochs, and many disks limit the number of files. So only the
+best epochs and the last one have files of their own. The others are lines of one file.
 """
 
 from __future__ import annotations
