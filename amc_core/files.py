@@ -123,6 +123,45 @@ def lock_file(path: Path, *, mode: int = 0o600) -> BinaryIO:
     return file
 
 
+def use_folder(folder: Path) -> int | None:
+    """Say that this process uses a folder, as others may, until the returned descriptor is closed or it ends.
+
+    None where the file system has no such locks (NFS).
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+    return None
+
+
+@contextlib.contextmanager
+def unused_folder(folder: Path) -> Iterator[bool]:
+    """Give whether no process uses a folder; while the block runs, ``use_folder`` waits.
+
+    True where the file system has no such locks.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_unused = True
+        except BlockingIOError:
+            is_unused = False
+        except OSError:
+            is_unused = True
+        yield is_unused
+    finally:
+        os.close(descriptor)
+
+
 def _flush(path: Path) -> None:
     """Have the kernel write a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

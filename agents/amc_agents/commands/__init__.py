@@ -6,6 +6,7 @@ import click
 
 from amc_agents.commands.agent import agent_command
 from amc_agents.commands.backup import backup_command
+from amc_agents.commands.clean import clean_command
 from amc_agents.commands.create import create_command
 from amc_agents.commands.demo import demo_command
 from amc_agents.commands.doctor import doctor_command
@@ -46,8 +47,8 @@ def main() -> None:
 
 
 for _command in (
-    *(agent_command, backup_command, cancel_command, create_command, demo_command, doctor_command, export_command),
-    *(give_back_command, import_command, launch_command, list_command, next_command, pause_command, repeat_command),
-    *(resume_command, serve_command, status_command, stop_command, update_command),
+    *(agent_command, backup_command, cancel_command, clean_command, create_command, demo_command, doctor_command),
+    *(export_command, give_back_command, import_command, launch_command, list_command, next_command, pause_command),
+    *(repeat_command, resume_command, serve_command, status_command, stop_command, update_command),
 ):
     main.add_command(_command)

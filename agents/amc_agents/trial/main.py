@@ -21,6 +21,7 @@ from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
 from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
+from amc_core.files import use_folder
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
@@ -269,6 +270,7 @@ def _train_alone(settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests
     except OSError as error:
         click.echo(f"amc-train: {run_dir} cannot be written ({error.strerror}): choose another --runs_dir", err=True)
         return EXIT_CODES[EndReason.ERROR]
+    use_folder(run_dir)  # until this process ends
 
     def resolve_config() -> TrialConfig:
         config = TrialConfig.from_mapping({**data_of_machine(), **settings})

@@ -18,6 +18,7 @@ from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.resume_checkpoint import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.wandb_recorder import ClientLostError, RunRecorder, detect_lost_client
 from amc_core.config import TrialConfig, current_value
+from amc_core.files import use_folder
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
@@ -38,6 +39,8 @@ class WandbTrial:
     def resolve_config(self, flags: Mapping[str, Any], notes: Mapping[str, Any]) -> TrialConfig:
         """Return the configuration of a new or a continued trial; write it, with the notes, to the run's config."""
         run = self._run
+        self.folder.mkdir(parents=True, exist_ok=True)
+        use_folder(self.folder)  # until this process ends: amc-sweep clean then leaves it alone
         recorded = dict(run.config)  # from the sweep; ${args} repeats it as flags
         machine = data_of_machine()
         values = continued_values(recorded, machine, flags) if run.resumed else {**machine, **flags, **recorded}

@@ -13,9 +13,8 @@ from amc_core.files import whole_file
 from amc_server.errors import Refused
 from amc_server.store.blobs import blob_path
 from amc_server.store.schema import SchemaError, check_version
-from amc_server.store.storage import describe_failure
-
-DATABASE = "amc.sqlite3"
+from amc_server.store.storage import DATABASE, describe_failure
+from amc_server.store.unreferenced_blobs import named_blobs
 
 
 class BackupError(RuntimeError):
@@ -84,12 +83,7 @@ def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
     with contextlib.closing(sqlite3.connect(copy)) as snapshot, snapshot:
         snapshot.execute("PRAGMA secure_delete = ON")  # else the bytes stay in a free page
         snapshot.execute("DELETE FROM meta")
-        columns = [("files", "blob"), ("artifact_files", "blob"), ("artifacts", "manifest")]
-        blobs = {
-            row[0]
-            for table, column in columns
-            for row in snapshot.execute(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
-        }
+        blobs = named_blobs(snapshot)
         runs, rows = (snapshot.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("runs", "history"))
     return sorted(blobs), runs, rows
 

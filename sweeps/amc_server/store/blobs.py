@@ -17,7 +17,7 @@ from amc_server.errors import Refused
 
 MAX_FILE_BYTES = 20 * 1024**3
 MAX_NAME_LENGTH = 1024
-_BLOB_NAME = re.compile(r"[0-9a-f]{32}")
+BLOB_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def blob_path(name: str) -> Path:
     Raises:
         Refused: no blob has such a name (404). A token or a database from elsewhere may hold a path in its place.
     """
-    if not _BLOB_NAME.fullmatch(name):
+    if not BLOB_NAME.fullmatch(name):
         raise Refused(f"{name[:100]!r} is not the name of stored bytes", status=404)
     return Path(name[:2]) / name
 

@@ -34,6 +34,7 @@ from amc_server.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
+DATABASE = "amc.sqlite3"
 BUSY_TIMEOUT_S = 10.0
 CACHED_STATEMENTS = 512  # compiled SQL a connection; the 128 of sqlite3 are too few
 LOG_PAGES = 16_384  # of 4 kB: from there on a commit copies the log
@@ -209,7 +210,7 @@ class Storage:
             StorageError: the folder cannot be written, another server uses it, or another version wrote it.
         """
         self.folder = folder
-        self._path = folder / "amc.sqlite3"
+        self._path = folder / DATABASE
         with contextlib.ExitStack() as opened:
             self._folder_lock = opened.enter_context(_lock_folder(folder))
             try:
