@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +17,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from amc_agents.cleaning.client_cache import cache_folder, cache_size
+from amc_agents.disk_room import Room, read_room
 from amc_analysis.reading.wandb_api import open_api
 from amc_core.verdicts import Verdict
 from amc_server.store.network_disk import network_disk, network_disk_warning
@@ -31,6 +31,9 @@ SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "optuna")
 TIMEOUT_S = 10.0
 CLOCK_WARN_S = 30.0
 DISK_FAIL_GB, DISK_WARN_GB = 2.0, 20.0  # a run has three checkpoints; those of a ResNet-50 have 0.3 GB each
+FILES_A_RUN = 60  # 35 in its folder, and those of the wandb client
+FILES_FAIL, FILES_WARN = 1_000, 20_000  # a sweep of 300 runs makes 20,000
+CACHE_WARN_GB = 10.0
 
 
 @dataclass(frozen=True)
@@ -265,24 +268,49 @@ def data_check(path: Path | None) -> Check:
     return _passed("data", f"{path}: {number} passed on a sample of frames ({path.stat().st_size / 1e9:.1f} GB)")
 
 
-def disk_check(folder: Path, free_bytes: int, *, is_writable: bool) -> Check:
-    free_gb = free_bytes / 1e9
-    text = f"{free_gb:.1f} GB free for checkpoints in {folder}"
+def disk_check(folder: Path, room: Room) -> Check:
+    """Judge the room for checkpoints, by the disk and by the quota."""
     remedy = "name another folder: export AMC_RUNS_DIR=FOLDER"
-    if not is_writable:
+    if not room.is_writable:
         return _failed("disk", f"{folder} cannot be written", remedy)
+    free_gb, limit = room.free_bytes / 1e9, ""
+    quota = room.quota
+    if quota is not None and quota.most_bytes is not None:
+        left_gb = max(quota.most_bytes - quota.used_bytes, 0) / 1e9
+        free_gb, limit = (
+            min(free_gb, left_gb),
+            f"; your quota has {left_gb:.1f} of {quota.most_bytes / 1e9:.1f} GB left",
+        )
+    text = f"{free_gb:.1f} GB free for checkpoints in {folder}{limit}"
     if free_gb < DISK_FAIL_GB:
-        return _failed("disk", text, f"make room, or {remedy}")
+        return _failed("disk", text, f"make room (amc-sweep clean shows what can go), or {remedy}")
     if free_gb < DISK_WARN_GB:
-        return _warning("disk", text, f"enough for small networks; make room, or {remedy}")
+        return _warning("disk", text, f"enough for small networks; amc-sweep clean shows what can go; or {remedy}")
     return _passed("disk", text)
 
 
-def check_disk(runs_dir: Path) -> Check:
-    """Look at the folder of the runs, or at its nearest parent that exists."""
-    folder = runs_dir.absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    return disk_check(folder, shutil.disk_usage(existing).free, is_writable=os.access(existing, os.W_OK | os.X_OK))
+def files_check(folder: Path, room: Room) -> Check:
+    """Judge how many more files the disk and the quota allow (inodes)."""
+    free, limit, quota = room.free_files, "", room.quota
+    if quota is not None and quota.most_files is not None:
+        left = max(quota.most_files - quota.used_files, 0)
+        free, limit = (left if free is None else min(free, left)), f"; your quota is {quota.most_files:,} files"
+    if free is None:
+        return _passed("files", f"the disk of {folder} has no limit on the number of files")
+    text = f"{free:,} more files fit on the disk of {folder}{limit}; a run makes about {FILES_A_RUN}"
+    remedy = "remove old folders of runs (and of wandb/), or name another folder: export AMC_RUNS_DIR=FOLDER"
+    if free < FILES_FAIL:
+        return _failed("files", text, remedy)
+    return _warning("files", text, remedy) if free < FILES_WARN else _passed("files", text)
+
+
+def cache_check(folder: Path, size: int) -> Check:
+    """Judge the size of the wandb client's cache of artifacts."""
+    text = f"{size / 1e9:.1f} GB in W&B's cache {folder}"
+    if size / 1e9 < CACHE_WARN_GB:
+        return _passed("W&B cache", text)
+    remedy = "amc-sweep clean removes copies of our checkpoints; wandb artifact cache cleanup 5GB removes any"
+    return _warning("W&B cache", text, remedy)
 
 
 def check_server_disk(folder: Path) -> Check | None:
@@ -297,7 +325,11 @@ def examine(
     """Yield every check, the fast ones first; ``backend`` is the W&B, or the reason why there is none."""
     required = _requirements()
     yield versions_check(installed_versions(required), required, sys.version_info[:3])
-    yield check_disk(runs_dir)
+    room = read_room(runs_dir)
+    yield disk_check(runs_dir.absolute(), room)
+    yield files_check(runs_dir.absolute(), room)
+    cache = cache_folder(environ)
+    yield cache_check(cache, cache_size(cache))
     if (check := check_server_disk(server_data)) is not None:
         yield check
     if isinstance(backend, str):

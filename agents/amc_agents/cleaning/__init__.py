@@ -1,1 +1,1 @@
-"""What can be removed from a machine: checkpoints of ended runs, copies in W&B's cache, leftovers of killed programs."""
+"""What can go from a machine: checkpoints of ended runs, copies in W&B's cache, leftovers of killed programs."""

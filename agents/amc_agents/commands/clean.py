@@ -115,10 +115,10 @@ def clean_command(
         # Look again: a run may have been continued since.
         again = _plan(options)
         shown = set(plan.items)
+        plan = again
         plan.items = [item for item in again.items if item in shown]
-        plan.folders = again.folders
         freed = freed_bytes(plan.items)
-        problems += _remove(plan)
+        problems = [*plan.warnings, *_remove(plan)]
         gone = [item for item in plan.items if not item.path.exists()]
         freed -= freed_bytes(plan.items)  # what could not be removed
     if as_json:

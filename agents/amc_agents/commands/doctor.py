@@ -35,8 +35,9 @@ _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: BackendChoice) -> None:
     """Check whether this machine is ready for trials; every check that does not pass says what to do.
 
-    Checks versions, room for checkpoints, your login at W&B, the clock against the server's, whether torch computes on
-    the GPU, and a sample of the data file (amc-data audit FILE reads all of it). Nothing is changed.
+    Checks versions, room for checkpoints (disk, number of files, your quota where the system tells it), the size of
+    W&B's cache, your login at W&B, the clock against the server's, whether torch computes on the GPU, and a sample of
+    the data file (amc-data audit FILE reads all of it). Nothing is changed.
 
     \b
     amc-sweep doctor

@@ -31,13 +31,23 @@ def network_disk(folder: Path, mounts: Iterable[Mount] | None = None) -> Mount |
     Args:
         mounts: of this machine by default.
     """
+    mount = mount_of(folder, mounts)
+    return mount if mount is not None and mount.fstype in _NETWORK else None
+
+
+def mount_of(folder: Path, mounts: Iterable[Mount] | None = None) -> Mount | None:
+    """Return the file system that a folder is on; it need not exist yet. None where it is not known.
+
+    Args:
+        mounts: of this machine by default.
+    """
     if mounts is None:
         mounts = [Mount(part.mountpoint, part.fstype, part.device) for part in psutil.disk_partitions(all=True)]
     path = Path(os.path.realpath(folder))  # Path.resolve raises for a link to itself
     over = [mount for mount in mounts if path.is_relative_to(mount.mountpoint)]
     # A later mount hides an earlier one on the same folder.
     nearest = max(enumerate(over), key=lambda item: (len(Path(item[1].mountpoint).parts), item[0]), default=None)
-    return nearest[1] if nearest is not None and nearest[1].fstype in _NETWORK else None
+    return None if nearest is None else nearest[1]
 
 
 def network_disk_warning(folder: Path, mount: Mount) -> tuple[str, str]:

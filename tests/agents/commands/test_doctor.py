@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,9 +19,12 @@ from plain_wandb import KEY, PlainWandb
 from tiny_files import synthetic_file
 
 from amc_agents import doctor
+from amc_agents.cleaning import client_cache
 from amc_agents.commands import main
+from amc_agents.disk_room import Quota, Room, parse_quota, read_room
 from amc_agents.doctor import Check, Gpu, TorchFacts
 from amc_core.verdicts import Verdict
+from amc_server.store.network_disk import Mount
 
 H200 = Gpu("NVIDIA H200", "580.95", 143771)
 WORKS = TorchFacts("2.14.1+cu130", "13.0", ("NVIDIA H200",))
@@ -113,12 +117,63 @@ def test_versions_outside_the_accepted_range_fail(
     assert (check.verdict, message in check.text) == ("fail", True)
 
 
+def room(free_gb: float = 100, free_files: int | None = 10**6, quota: Quota | None = None) -> Room:
+    return Room(int(free_gb * 1e9), free_files, is_writable=True, quota=quota)
+
+
 def test_room_for_checkpoints_is_looked_for_where_the_folder_would_be_made(tmp_path: Path) -> None:
-    assert doctor.check_disk(tmp_path / "not" / "there").verdict in {"pass", "warn", "fail"}
-    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=True).verdict == "pass"
-    assert doctor.disk_check(tmp_path, 10 * 10**9, is_writable=True).verdict == "warn"
-    assert doctor.disk_check(tmp_path, 10**9, is_writable=True).verdict == "fail"
-    assert doctor.disk_check(tmp_path, 100 * 10**9, is_writable=False).verdict == "fail"
+    found = read_room(tmp_path / "not" / "there")
+    assert found.is_writable
+    assert 0 < found.free_bytes < 10**18
+    assert doctor.disk_check(tmp_path, room(100)).verdict == "pass"
+    assert doctor.disk_check(tmp_path, room(10)).verdict == "warn"
+    assert doctor.disk_check(tmp_path, room(1)).verdict == "fail"
+    assert doctor.disk_check(tmp_path, replace(room(100), is_writable=False)).verdict == "fail"
+
+
+def test_a_quota_counts_where_it_leaves_less_than_the_disk(tmp_path: Path) -> None:
+    check = doctor.disk_check(tmp_path, room(quota=Quota(99 * 10**9, 100 * 10**9, 5, None)))
+    assert check.verdict == "fail"
+    assert "your quota has 1.0 of 100.0 GB left" in check.text
+    assert doctor.disk_check(tmp_path, room(quota=Quota(10**15, None, 0, 9))).verdict == "pass"
+    assert doctor.disk_check(tmp_path, room(quota=Quota(2 * 10**9, 10**9, 0, 9))).text.startswith("0.0 GB free")
+
+
+def test_the_number_of_files_is_judged_by_disk_and_quota(tmp_path: Path) -> None:
+    assert doctor.files_check(tmp_path, room()).verdict == "pass"
+    assert doctor.files_check(tmp_path, room(free_files=None)).verdict == "pass"
+    assert doctor.files_check(tmp_path, room(free_files=5_000)).verdict == "warn"
+    full = doctor.files_check(tmp_path, room(free_files=None, quota=Quota(0, None, 99_500, 100_000)))
+    assert (full.verdict, "500 more files fit" in full.text, "100,000 files" in full.text) == ("fail", True, True)
+
+
+def test_a_large_cache_of_the_client_is_named_with_the_way_to_shrink_it(tmp_path: Path) -> None:
+    folder = client_cache.cache_folder({"WANDB_CACHE_DIR": str(tmp_path)})
+    assert client_cache.cache_size(folder) == 0
+    (folder / "obj" / "md5").mkdir(parents=True)
+    (folder / "obj" / "md5" / "a").write_bytes(bytes(1000))
+    assert client_cache.cache_size(folder) == 1000
+    assert doctor.cache_check(folder, 1000).verdict == "pass"
+    check = doctor.cache_check(folder, 13 * 10**8 * 10)
+    assert check.verdict == "warn"
+    assert "amc-sweep clean" in (check.remedy or "")
+
+
+QUOTA = """Disk quotas for user ada (uid 1000):
+     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace
+/dev/mapper/home 1048576* 1000000 2000000 1700000000 5432 0 0 0
+nfs:/scratch 10 0 0 0 5 0 0 0
+"""
+LUSTRE = "/lustre  2097152  0 4194304  -  777*  700 900  6d23h59m\n"
+
+
+def test_what_quota_and_lfs_print_is_read() -> None:
+    home, scratch = Mount("/home", "ext4", "/dev/mapper/home"), Mount("/scratch", "nfs4", "nfs:/scratch")
+    assert parse_quota(QUOTA, home) == Quota(1048576 * 1024, 1000000 * 1024, 5432, None)
+    assert parse_quota(QUOTA, scratch) is None, "0 means no limit"
+    assert parse_quota(LUSTRE, Mount("/lustre", "lustre", "mgs@tcp:/fs")) == Quota(2**31, 2**32, 777, 700)
+    for text in ("", "none", "/home a b c d e f g h", "/home 1 2 3"):
+        assert parse_quota(text, home) is None
 
 
 def test_an_offline_mode_is_named() -> None:
