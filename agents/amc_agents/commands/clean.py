@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Any
 
 import click
@@ -131,7 +131,7 @@ def clean_command(
 
 
 def _plan(options: _Options) -> _Plan:
-    plan, now = _Plan(), time.time()
+    plan, now = _Plan(), time()
     _add_runs(plan, options, now)
     plan.items += run_folders.leftovers(options.runs_dir, now=now, older_than_s=options.older_than_s)
     cache = client_cache.cache_folder()
