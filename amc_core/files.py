@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -121,6 +122,29 @@ def lock_file(path: Path, *, mode: int = 0o600) -> BinaryIO:
     file.write(str(os.getpid()).encode())
     file.flush()
     return file
+
+
+def own_file(path: Path) -> tuple[Path, BinaryIO]:
+    """Open a file to append to that no other process has got from here: ``path``, else ``path`` with -2, -3 ...
+
+    It belongs to this process until it is closed. On a file system without locks it is always ``path``.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        file = candidate.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        except OSError:
+            pass
+        return candidate, file
+    raise AssertionError("unreachable")
 
 
 def use_folder(folder: Path) -> int | None:

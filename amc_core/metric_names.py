@@ -40,6 +40,7 @@ OCCASIONAL_METRICS: frozenset[str] = frozenset(
         "attractor/snr_db",  # the strongest attractor; absent without one
         "train/bad_frames",  # frames with NaN or infinite samples; absent where there are none
         "val/bad_frames",
+        "throughput/compile_s",  # with compile=True: of the steps that compiled the network, which the speed leaves out
     }
 )
 

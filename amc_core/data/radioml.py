@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.data.storage import HeldInRam, HeldOnDevice, choose_storage, find_room
+from amc_core.data.storage import HeldInRam, HeldOnDevice, Tell, choose_storage, find_room
 from amc_core.modulations import CLASSES, LABEL_SETS, complete_label_sets
 from amc_sweeps.number_formats import listed
 
@@ -92,8 +92,15 @@ class RadioMLFile:
             return None
         return np.ascontiguousarray(self._frames[rows_B, :_HEAD], dtype=np.float32)
 
-    def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None) -> str:
+    def hold(
+        self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None, tell: Tell = lambda _line: None
+    ) -> str:
         """Copy these rows to where ``storage`` says. After a copy, no other row can be read.
+
+        Args:
+            rows_M: the rows.
+            device: the GPU, if there is one.
+            tell: prints a line on the progress, every ten seconds.
 
         Returns:
             memmap, file (through h5py), ram, ram_float16 or device.
@@ -107,10 +114,10 @@ class RadioMLFile:
         )
         if storage == "device":
             assert device is not None  # without a device there is no room on it
-            self._device = HeldOnDevice(self._gather, rows_M, self.n_frames, device)
+            self._device = HeldOnDevice(self._gather, rows_M, self.n_frames, device, tell)
         elif storage in {"ram", "ram_float16"}:
             dtype = np.float32 if storage == "ram" else np.float16
-            self._ram = HeldInRam(self._gather, rows_M, self.n_frames, dtype)
+            self._ram = HeldInRam(self._gather, rows_M, self.n_frames, dtype, tell)
         return storage
 
     @property

@@ -5,7 +5,8 @@ In names: N all rows of the file, M the rows of the selection, B the rows asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from amc_core.config import ConfigError
 from amc_core.machine.memory import free_memory, memory_groups
+from amc_sweeps.number_formats import duration, percent
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,9 @@ _CHUNK = 2048  # rows copied at once
 _AUTO_SHARE = 0.5  # of free memory that auto takes: the model and other trials on this machine need the rest
 _NAMED_SHARE = 0.9  # of free memory that a storage named by the user may take
 
+TELL_EVERY_S = 10.0
+
+Tell = Callable[[str], None]
 _Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
@@ -84,10 +89,12 @@ def find_room(device: torch.device | None) -> Room:
 class HeldInRam:
     """A copy of the selected frames: as float32, or as float16 at unit power (rounding 66 dB below the peak)."""
 
-    def __init__(self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating]) -> None:
+    def __init__(
+        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating], tell: Tell
+    ) -> None:
         self._position_N = _positions(rows_M, n_rows)
         self._frames_MTC = np.empty((len(rows_M), 1024, 2), dtype=dtype)
-        for part in _chunks(len(rows_M)):
+        for part in told_parts(len(rows_M), tell):
             frames_BTC = gather(rows_M[part])
             self._frames_MTC[part] = frames_BTC if dtype == np.float32 else _in_half(frames_BTC)
 
@@ -103,13 +110,15 @@ class HeldInRam:
 class HeldOnDevice:
     """A copy of the selected frames on the GPU, in float16 at unit power: 4.6 GB for 1.1 million."""
 
-    def __init__(self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, device: torch.device) -> None:
+    def __init__(
+        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, device: torch.device, tell: Tell
+    ) -> None:
         import torch
 
         self._device = device
         self._position_N = _positions(rows_M, n_rows)
         self._frames_MTC = torch.empty((len(rows_M), 1024, 2), dtype=torch.float16, device=device)
-        for part in _chunks(len(rows_M)):
+        for part in told_parts(len(rows_M), tell):
             self._frames_MTC[part] = torch.from_numpy(_in_half(gather(rows_M[part]))).to(device)
 
     def frames(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -156,5 +165,16 @@ def _held_positions(position_N: npt.NDArray[np.int64], rows_B: npt.NDArray[np.in
     return position_B
 
 
-def _chunks(n_rows: int) -> list[slice]:
-    return [slice(start, start + _CHUNK) for start in range(0, n_rows, _CHUNK)]
+def told_parts(n_rows: int, tell: Tell, *, clock: Callable[[], float] = time.monotonic) -> Iterator[slice]:
+    """Yield the parts of some rows, and print a line every TELL_EVERY_S on how many were read and the time left.
+
+    A compressed file of 20 GB takes many minutes to read; a quick file prints nothing.
+    """
+    began_s = told_s = clock()
+    for start in range(0, n_rows, _CHUNK):
+        now_s = clock()
+        if now_s - told_s >= TELL_EVERY_S:
+            told_s = now_s
+            left_s = (now_s - began_s) / start * (n_rows - start)
+            tell(f"reading frames: {start:,} of {n_rows:,} ({percent(start / n_rows)}), {duration(left_s)} left")
+        yield slice(start, start + _CHUNK)

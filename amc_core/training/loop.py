@@ -94,7 +94,7 @@ def train(
         record: receives facts, one row of metrics per epoch, and the summary.
         should_stop: asked between optimiser steps and between batches of an evaluation. If it returns a reason, the
             trial saves last.pt at once and ends without a test.
-        tell: prints a line at the start, one an epoch, and one of the test.
+        tell: prints lines while a large file is read, one at the start, one an epoch, and one of the test.
         progress: show a bar on stderr.
 
     Raises:
@@ -108,7 +108,7 @@ def train(
     outputs = _Outputs(run_dir, record, tell)
     test: Evaluation | None = None
     with RadioMLFile(config.data, storage=config.storage) as data:
-        context, parent = prepare(config, data)
+        context, parent = prepare(config, data, tell)
         state = TrainingState(context)
         if parent and config.resume_from:
             resume(state, run_dir, *parent)
@@ -219,7 +219,8 @@ def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evalu
         "gap/combined_acc": training.combined_acc - validation.combined_acc,
         "weight/mod": weight_mod,
         "weight/snr": weight_snr,
-        "throughput/frames_per_s": training.n_frames / state.tally.seconds,
+        "throughput/frames_per_s": state.tally.frames_per_s(training.n_frames),
+        **({"throughput/compile_s": state.tally.compile_s} if state.tally.compile_s else {}),
         "best/combined_acc": state.progress.combined_acc.value or 0.0,
     }
 

@@ -32,8 +32,15 @@ from amc_sweeps.number_formats import counted
 _MOST_COMPARED = 100_000
 
 
-def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
+def prepare(
+    config: TrialConfig, data: RadioMLFile, tell: Callable[[str], None] = lambda _line: None
+) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
     """Select and divide the frames, build the model, and load the parent's weights; return the parent, too.
+
+    Args:
+        config: the trial's.
+        data: its file.
+        tell: prints a line while a large file is read.
 
     Raises:
         DataError: the file lacks frames that the trial needs.
@@ -49,7 +56,7 @@ def prepare(config: TrialConfig, data: RadioMLFile) -> tuple[TrainingContext, tu
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_freed_memory()
-    frames_in = data.hold(selection.rows, device)
+    frames_in = data.hold(selection.rows, device, tell)
     too_many = frames_in == "memmap" and len(selection.rows) > _MOST_COMPARED
     torch.manual_seed(config.seed)  # before the first weight is drawn
     model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))

@@ -65,10 +65,25 @@ class EpochTally:
         self._levels_db = selection.levels_db
         self.steps_done = 0
         self.seconds = 0.0
+        self.compile_s, self._compile_frames = 0.0, 0  # of the steps that compiled the network
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         n_cells = (len(self._modulations) * len(self._levels_db)) ** 2
         self._joint = torch.zeros(n_cells, dtype=torch.int64, device=device)
         self._ones = torch.ones(0, dtype=torch.int64, device=device)
+
+    def add_compilation(self, seconds: float, n_frames: int) -> None:
+        """Count a step as one that compiled the network: minutes, and it says nothing about the speed."""
+        self.compile_s += seconds
+        self._compile_frames += n_frames
+
+    def frames_per_s(self, n_frames: int) -> float:
+        """Return the speed of the steps so far, without those that compiled, unless there are no others.
+
+        Args:
+            n_frames: of all steps.
+        """
+        rest = n_frames - self._compile_frames
+        return rest / (self.seconds - self.compile_s) if rest > 0 else n_frames / self.seconds
 
     @torch.no_grad()
     def add(self, loss: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor) -> None:
@@ -123,6 +138,7 @@ class EpochTally:
         return {
             "steps_done": self.steps_done,
             "seconds": self.seconds,
+            "compilation": (self.compile_s, self._compile_frames),
             "loss_sum": self._loss_sum,
             "joint": self._joint,
         }
@@ -130,6 +146,7 @@ class EpochTally:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.steps_done, self.seconds = int(state["steps_done"]), float(state["seconds"])
+        self.compile_s, self._compile_frames = state.get("compilation", (0.0, 0))  # older checkpoints lack it
         self._loss_sum.copy_(state["loss_sum"])
         self._joint.copy_(state["joint"])
 
@@ -188,10 +205,12 @@ class TrainingState:
         tally: counts of the epoch that is being trained.
         average: of the weights, which validation, checkpoints and test use; None where ``ema_decay`` is 0.
         metrics: those of the last complete epoch; empty before the first one.
+        compiled_for: numbers of frames of training passes that this process has compiled the network for.
     """
 
     def __init__(self, context: TrainingContext) -> None:
         self.context = context
+        self.compiled_for: set[int] = set()
         self.optimiser = _adamw(context)
         self.precision = Precision(context.config, context.device)
         self.progress = Progress()

@@ -65,6 +65,7 @@ def train_epoch(
             if reason := should_stop():
                 _require_finite_loss(state, steps_checked, step, len(steps))  # the last check may be long ago
                 return reason
+            step_began_s = time.perf_counter()
             _set_learning_rate(state, step / len(steps))
             _accumulate_gradients(state, batches, micro_steps[step])
             # Check before the step, so that on the CPU no diverged step reaches the weights.
@@ -74,6 +75,8 @@ def train_epoch(
             _step_optimiser(state)
             tally.steps_done = step + 1
             tally.seconds = time.perf_counter() - start
+            if _compiled(state, micro_steps[step]):
+                tally.add_compilation(time.perf_counter() - step_began_s, len(steps[step]))
             show(state.progress.epoch + (step + 1) / len(steps))
     return None
 
@@ -123,6 +126,13 @@ def _random_change(state: TrainingState) -> RandomChange | None:
         return None
     draws_MX = epoch_draws(len(context.selection.rows), seed=context.config.seed, epoch=state.progress.epoch + 1)
     return RandomChange(draws_MX, context.augmentation)
+
+
+def _compiled(state: TrainingState, chunks: list[Positions]) -> bool:
+    """Return whether a step compiled the network: torch.compile does it in the first pass of each size."""
+    new_sizes = {len(chunk) for chunk in chunks} - state.compiled_for
+    state.compiled_for.update(new_sizes)
+    return state.context.forward is not state.context.model and bool(new_sizes)
 
 
 def _set_learning_rate(state: TrainingState, part_of_epoch: float) -> None:

@@ -20,7 +20,7 @@ from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices
 from amc_agents.fleet.display import Display, Event, NotifyingDisplay, open_display
 from amc_agents.fleet.loop import Fleet
 from amc_agents.fleet.policy import TOO_LATE, EndedTrial, Outcome, Rules
-from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, end_all
+from amc_agents.fleet.processes import PROCESS_TAG, Descendants, Guardian, become_subreaper, end_all
 from amc_agents.fleet.watch import SweepReader, Watcher
 from amc_agents.notify import Notifier, notify_option
 from amc_agents.open_target import open_target
@@ -88,7 +88,7 @@ LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials ha
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("agent-logs"),
     show_default=True,
-    help="Folder of the agents' logs; they go into a subfolder named after the sweep.",
+    help="Folder of the agents' logs; they go into a subfolder named after the sweep. A second fleet gets NAME-2.log.",
 )
 @notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout instead of the table.")
@@ -164,7 +164,7 @@ def agent_command(
         # client prints a traceback.
         if "wandb" in sys.modules:
             sys.modules["wandb"].teardown()
-        end_all(tag, grace_s=LAST_GRACE_S)
+        end_all(tag, Descendants(os.getpid(), besides=[guardian.pid]), grace_s=LAST_GRACE_S)
         guardian.dismiss()
         locks.close()
     sys.exit(late_exit_code if outcome.reason == TOO_LATE else outcome.exit_code)
@@ -203,7 +203,10 @@ def _slots(devices: list[Device], per_gpu: int, path: str, logs: Path, tag: str)
         for k in range(per_gpu if device.is_gpu else 1):
             name = device.name if k == 0 else f"{device.name}.{k}"
             environment = agent_environment(name, device, base, tag=tag, threads=threads)
-            slots.append(AgentSlot(name, device, folder / f"{name}.log", command, environment))
+            try:
+                slots.append(AgentSlot(name, device, folder / f"{name}.log", command, environment))
+            except OSError as error:
+                raise Refusal(f"{folder} cannot be written ({error.strerror}): name another with --logs") from error
     return slots
 
 

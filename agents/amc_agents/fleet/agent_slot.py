@@ -26,6 +26,7 @@ from amc_agents.fleet.processes import (
     tagged,
 )
 from amc_agents.fleet.trial_evidence import read_log
+from amc_core.files import own_file
 
 LEFTOVERS_S = 10.0  # how long the children of a dead trial may still run
 
@@ -51,7 +52,7 @@ class AgentSlot:
     ) -> None:
         self.name = name
         self.device = device
-        self.log = log
+        self.log, self._log_lock = own_file(log)  # another fleet in this folder has logs of its own
         self.trial: TrialProcess | None = None
         self.start_at_s: float | None = 0.0  # when to start an agent; None: never
         self.deaths = 0  # of agents in a row, without a trial between them
@@ -77,7 +78,6 @@ class AgentSlot:
 
     def start_agent(self) -> None:
         """Start an agent in its own session, so that Ctrl-C at the terminal reaches only the fleet."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self._command)}\n".encode())
             log.flush()

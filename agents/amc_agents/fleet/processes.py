@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from amc_sweeps.number_formats import counted
 PROCESS_TAG = "AMC_FLEET_ID"  # in the environment of every descendant of a fleet
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _DONE = b"done"
+_LOOK_EVERY_S = 2.0  # a look takes milliseconds
 
 
 def become_subreaper() -> None:
@@ -114,12 +116,50 @@ def tagged(tag: str) -> list[psutil.Process]:
     return processes
 
 
-def end_all(tag: str, *, grace_s: float) -> int:
+class Descendants:
+    """The processes that a process started, and those that these started, also after they changed session or parent.
+
+    A process that clears its environment has no tag, and one that calls setsid is in no group of ours. It is still a
+    descendant. Where the parent between dies, the fleet inherits it, because the fleet is a subreaper.
+    """
+
+    def __init__(self, pid: int, *, besides: Collection[int] = ()) -> None:
+        """Take the process, and those of its children that do not count."""
+        self._pid, self._besides = pid, {os.getpid(), *besides}
+        self._seen: set[psutil.Process] = set()  # equal by id and start: an id that is used again is another process
+
+    def look(self) -> list[psutil.Process]:
+        """Return every descendant that was ever seen and lives now."""
+        roots = [self._pid, *(process.pid for process in self._seen)]
+        for pid in roots:
+            with contextlib.suppress(psutil.Error):
+                self._seen.update(psutil.Process(pid).children(recursive=True))
+        self._seen = {process for process in self._seen if process.pid not in self._besides and _lives(process)}
+        return list(self._seen)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def end_all(tag: str, descendants: Descendants | None = None, *, grace_s: float) -> int:
     """Send SIGTERM to agents and trials, kill all processes that outlive the grace, and return their initial number.
 
     The wandb client's side processes and data loaders get no SIGTERM, because a trial needs them to end well.
+
+    Args:
+        tag: of the fleet's processes.
+        descendants: finds those that have dropped the tag.
+        grace_s: time between the two signals.
     """
-    processes = tagged(tag)
+
+    def living() -> set[psutil.Process]:
+        return {*tagged(tag), *(descendants.look() if descendants else ())}
+
+    processes = living()
     count = len(processes)
     for process in processes:
         if _is_agent_or_trial(process.pid):
@@ -127,8 +167,8 @@ def end_all(tag: str, *, grace_s: float) -> int:
     deadline = time.monotonic() + grace_s
     while processes and time.monotonic() < deadline:
         time.sleep(0.1)
-        processes = tagged(tag)
-    while processes := tagged(tag):  # in a loop: a dying process may have started another
+        processes = living()
+    while processes := living():  # in a loop: a dying process may have started another
         for process in processes:
             _send(process, signal.SIGKILL)
         time.sleep(0.1)
@@ -179,12 +219,16 @@ class Guardian:
 
 def _stand_guard(reading_end: int, tag: str, grace_s: float) -> None:
     """Wait for the other end of the pipe to close; never returns."""
+    descendants = Descendants(os.getppid())
     try:
         os.setsid()  # Ctrl-C at the terminal is for the fleet
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
+        # Whoever the fleet leaves behind has another parent, so they must be known before.
+        while not select.select([reading_end], [], [], _LOOK_EVERY_S)[0]:
+            descendants.look()
         if os.read(reading_end, len(_DONE)) != _DONE:
-            count = counted(end_all(tag, grace_s=grace_s), "process", "processes")
+            count = counted(end_all(tag, descendants, grace_s=grace_s), "process", "processes")
             sys.stderr.write(f"the fleet was killed: its guardian has ended {count} that it left\n")
             sys.stderr.flush()
     finally:
