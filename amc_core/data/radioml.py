@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.data.storage import HeldInRam, HeldOnDevice, Tell, choose_storage, find_room
+from amc_core.data.storage import HeldInRam, HeldOnDevice, Tell, choose_storage, find_room, silent
 from amc_core.modulations import CLASSES, LABEL_SETS, complete_label_sets
 from amc_sweeps.number_formats import listed
 
@@ -92,9 +92,7 @@ class RadioMLFile:
             return None
         return np.ascontiguousarray(self._frames[rows_B, :_HEAD], dtype=np.float32)
 
-    def hold(
-        self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None, tell: Tell = lambda _line: None
-    ) -> str:
+    def hold(self, rows_M: npt.NDArray[np.int64], device: torch.device | None = None, tell: Tell = silent) -> str:
         """Copy these rows to where ``storage`` says. After a copy, no other row can be read.
 
         Args:

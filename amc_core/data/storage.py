@@ -31,6 +31,10 @@ Tell = Callable[[str], None]
 _Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
+def silent(_line: str) -> None:
+    """Print nothing."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Free memory in bytes; ``device`` is None where no GPU is used."""
@@ -90,7 +94,7 @@ class HeldInRam:
     """A copy of the selected frames: as float32, or as float16 at unit power (rounding 66 dB below the peak)."""
 
     def __init__(
-        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating], tell: Tell
+        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, dtype: type[np.floating], tell: Tell = silent
     ) -> None:
         self._position_N = _positions(rows_M, n_rows)
         self._frames_MTC = np.empty((len(rows_M), 1024, 2), dtype=dtype)
@@ -111,7 +115,7 @@ class HeldOnDevice:
     """A copy of the selected frames on the GPU, in float16 at unit power: 4.6 GB for 1.1 million."""
 
     def __init__(
-        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, device: torch.device, tell: Tell
+        self, gather: _Gather, rows_M: npt.NDArray[np.int64], n_rows: int, device: torch.device, tell: Tell = silent
     ) -> None:
         import torch
 
@@ -173,7 +177,7 @@ def told_parts(n_rows: int, tell: Tell, *, clock: Callable[[], float] = time.mon
     began_s = told_s = clock()
     for start in range(0, n_rows, _CHUNK):
         now_s = clock()
-        if now_s - told_s >= TELL_EVERY_S:
+        if start and now_s - told_s >= TELL_EVERY_S:
             told_s = now_s
             left_s = (now_s - began_s) / start * (n_rows - start)
             tell(f"reading frames: {start:,} of {n_rows:,} ({percent(start / n_rows)}), {duration(left_s)} left")

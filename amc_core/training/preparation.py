@@ -15,6 +15,7 @@ from amc_core.data.duplicates import duplicates_across_parts
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import RadioMLFile, Selection, missing_levels_db, select
 from amc_core.data.splits import Split, split_fingerprint, stratified_split
+from amc_core.data.storage import Tell, silent
 from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
@@ -33,7 +34,7 @@ _MOST_COMPARED = 100_000
 
 
 def prepare(
-    config: TrialConfig, data: RadioMLFile, tell: Callable[[str], None] = lambda _line: None
+    config: TrialConfig, data: RadioMLFile, tell: Tell = silent
 ) -> tuple[TrainingContext, tuple[Path, Checkpoint] | None]:
     """Select and divide the frames, build the model, and load the parent's weights; return the parent, too.
 

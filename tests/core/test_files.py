@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from amc_core.files import LockedError, link_whole, lock_file, whole_file, write_whole
+from amc_core.files import (
+    LockedError,
+    append_durably,
+    link_whole,
+    lock_file,
+    own_file,
+    unused_folder,
+    use_folder,
+    whole_file,
+    write_whole,
+)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -72,3 +82,36 @@ def test_a_lock_is_refused_to_another_process_with_the_holder(tmp_path: Path) ->
         assert refused.value.holder == str(os.getpid())
     with lock_file(path):
         assert path.read_text() == str(os.getpid())
+
+
+def test_each_of_two_owners_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "cpu.log"
+    first, held = own_file(path)
+    second, held_too = own_file(path)
+    assert (first, second) == (path, tmp_path / "logs" / "cpu-2.log")
+    held.close()
+    third, again = own_file(path)
+    assert third == path, "its owner has ended"
+    held_too.close()
+    again.close()
+
+
+def test_lines_are_added_after_one_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_durably(path, [b"one", b"two"])
+    path.write_bytes(path.read_bytes() + b"cut o")
+    append_durably(path, [b"three"])
+    append_durably(path, [])
+    assert path.read_bytes().split(b"\n") == [b"one", b"two", b"cut o", b"three", b""]
+
+
+def test_a_folder_is_used_by_any_number_of_processes_and_free_when_they_have_ended(tmp_path: Path) -> None:
+    users = [use_folder(tmp_path) for _ in range(2)]
+    for user in users:
+        assert user is not None
+        with unused_folder(tmp_path) as is_unused:
+            assert not is_unused
+        os.close(user)
+    with unused_folder(tmp_path) as is_unused:
+        assert is_unused
+    assert use_folder(tmp_path / "missing") is None

@@ -124,10 +124,34 @@ def test_only_inherited_zombies_are_reaped() -> None:
     assert json.loads(done.stdout) == [True, 7, [3, 3]]
 
 
-# A small fleet: subreaper, guardian, one child and one inherited process.
+# A process that clears its environment, begins a session and outlives its parent; its id is printed.
+ESCAPE = f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}, start_new_session=True, stdout=-3).pid)"
+# A subreaper that ends everything that it started; a bystander of it is spared.
+ENDING = """
+import json, os, subprocess, sys
+from amc_agents.fleet.processes import Descendants, become_subreaper, end_all
+become_subreaper()
+bystander, child = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+escaped = int(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True).stdout)
+count = end_all("no such tag", Descendants(os.getpid(), besides=[bystander.pid]), grace_s=2)
+print(json.dumps([count, child.wait(timeout=5), bystander.poll(), escaped]))
+bystander.kill()
+"""
+
+
+def test_a_process_that_drops_environment_and_session_is_ended_with_its_fleet() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING, ESCAPE], capture_output=True, text=True, check=True)
+    count, child, bystander, escaped = json.loads(done.stdout)
+    assert (count, child, bystander) == (2, -signal.SIGTERM, None)
+    assert _has_ended(escaped)
+
+
+# A small fleet: subreaper, guardian, one child, one inherited process that has ended and one that has escaped.
 FLEET = """
 import json, os, subprocess, sys, time
+from amc_agents.fleet import processes
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, reap
+processes._LOOK_EVERY_S = 0.02
 become_subreaper()
 guardian = Guardian(sys.argv[1], 5)
 os.environ[PROCESS_TAG] = sys.argv[1]
@@ -140,8 +164,12 @@ code = None
 while code is None:
     code = reap(inherited)
     time.sleep(0.02)
-print(json.dumps({"child": child.pid, "guardian": guardian.pid, "inherited": code}), flush=True)
+escaped = int(subprocess.run([sys.executable, "-c", sys.argv[3]], capture_output=True, text=True).stdout)
+time.sleep(0.5)  # the guardian looks 25 times, and nobody can see it look
+facts = {"child": child.pid, "guardian": guardian.pid, "inherited": code, "escaped": escaped}
+print(json.dumps(facts), flush=True)
 if sys.argv[2] == "dismissed":
+    os.kill(escaped, 9)
     child.kill()
     child.wait()
     guardian.dismiss()
@@ -153,7 +181,7 @@ else:
 @pytest.mark.parametrize("how", ["killed", "dismissed"])
 def test_a_fleet_gets_exit_codes_of_orphans_and_its_guardian_ends_processes_after_a_kill(how: str) -> None:
     tag = f"test-{how}-{os.getpid()}"
-    command = [sys.executable, "-c", FLEET, tag, how]
+    command = [sys.executable, "-c", FLEET, tag, how, ESCAPE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as fleet:
         assert fleet.stdout is not None
         assert fleet.stderr is not None
@@ -165,4 +193,5 @@ def test_a_fleet_gets_exit_codes_of_orphans_and_its_guardian_ends_processes_afte
         until(lambda: _has_ended(facts["guardian"]))
         assert tagged(tag) == []
         assert _has_ended(facts["child"])
-        assert ("its guardian has ended 1 process" in fleet.stderr.read()) is (how == "killed")
+        assert _has_ended(facts["escaped"])
+        assert ("its guardian has ended 2 processes" in fleet.stderr.read()) is (how == "killed")

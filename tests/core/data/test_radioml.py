@@ -14,8 +14,9 @@ import torch
 from tiny_files import raw_file, synthetic_file
 
 from amc_core.config import ConfigError
+from amc_core.data import storage as storage_module
 from amc_core.data.radioml import DataError, RadioMLFile, missing_levels_db, select
-from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room
+from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room, told_parts
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
 
@@ -250,6 +251,32 @@ def test_a_chunked_file_is_held_in_memory_by_auto(tmp_path: Path) -> None:
     with RadioMLFile(path) as data:
         assert data.hold(np.arange(4)) == "ram"
         assert np.array_equal(data.frames(np.array([2, 1])), np.ones((2, 1024, 2)))
+
+
+def test_a_long_reading_tells_every_ten_seconds_how_far_it_is() -> None:
+    lines = list[str]()
+    seconds = iter(range(0, 1000, 4))
+    parts = list(told_parts(20_480, lines.append, clock=lambda: float(next(seconds))))
+    assert [(part.start, part.stop) for part in parts] == [(start, start + 2048) for start in range(0, 20_480, 2048)]
+    assert lines == [
+        "reading frames: 4,096 of 20,480 (20%), 48 s left",
+        "reading frames: 10,240 of 20,480 (50%), 24 s left",
+        "reading frames: 16,384 of 20,480 (80%), 9 s left",
+    ]
+    list(told_parts(20_480, lines.append, clock=lambda: 0.0))
+    assert len(lines) == 3, "a quick reading says nothing"
+
+
+def test_reading_a_compressed_file_tells_a_trial_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(storage_module, "_CHUNK", 2)
+    path = raw_file(tmp_path / "a.hdf5", X=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("X", data=np.ones((4, 1024, 2), np.float32), chunks=(1, 1024, 2), compression="gzip")
+    lines = list[str]()
+    with RadioMLFile(path) as data:
+        data.hold(np.arange(4), tell=lines.append)
+    assert lines[-1].startswith("reading frames: 2 of 4 (50%)")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

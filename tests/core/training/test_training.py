@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,34 @@ def test_a_trial_logs_exactly_the_epoch_metrics_and_leaves_both_checkpoints(data
     assert best.split_fingerprint == record.facts["split_fingerprint"]
     assert best.metrics == record.history[best.epoch - 1]
     assert result.checkpoint == tmp_path / "best.pt"
+
+
+def test_the_speed_leaves_out_the_steps_that_compile_the_network(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: set[tuple[bool, int]] = set()
+
+    def compiled(model: torch.nn.Module) -> Any:
+        def forward(input_BX: torch.Tensor) -> Any:
+            if (model.training, len(input_BX)) not in sizes:  # torch.compile takes its time for each of them
+                sizes.add((model.training, len(input_BX)))
+                time.sleep(0.4)
+            return model(input_BX)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    record = Memory()
+    train(tiny_trial(data, epochs=2, compile=True), run_dir=tmp_path / "a", record=record)
+    first, second = record.history
+    assert 0.4 <= first["throughput/compile_s"] < 2
+    assert "throughput/compile_s" not in second
+    n_train = record.facts["n_train"]
+    assert n_train / first["throughput/frames_per_s"] < 0.4, "the time of one epoch without compiling"
+    one_step = tiny_trial(data, epochs=1, compile=True, batch_size=n_train)
+    sizes.clear()
+    train(one_step, run_dir=tmp_path / "b", record=(whole := Memory()))
+    assert n_train / whole.history[0]["throughput/frames_per_s"] >= 0.4, "there is no other step"
 
 
 def test_a_run_records_the_facts_that_comparisons_need(data: Path, tmp_path: Path) -> None:
