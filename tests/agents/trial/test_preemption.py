@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
 from preempted_trials import EPOCHS, SMALL, Machine, columns, frames, run_of, same_weights, signal_all
 
+from amc_agents.cleaning.client_cache import cache_folder, cached_checkpoints
 from amc_agents.trial.end_and_history import read_end, read_rows
 from amc_agents.trial.reopen import Reopened, reopen_preempted
 from amc_core.training.checkpoint import load_checkpoint
@@ -38,6 +40,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     with EmbeddedServer(tmp_path / "server", options=("--limit", "unlisted_s=4", "--limit", "silence_s=8")) as running:
         yield running
+
+
+VERSIONS = """query V($name: String!) { project(name: "demo", entityName: "local") {
+    artifactType(name: "checkpoint") { artifactCollection(name: $name) { artifacts { edges { version } } } } } }"""
 
 
 def _sweep_of_one() -> str:
@@ -156,6 +162,10 @@ def test_a_preempted_trial_of_a_sweep_continues_on_another_host_and_folder(
     message = f"goes on after epoch {left.epoch} and {left.steps_done} steps, from W&B's artifact"
     assert message in second.output("wandb")
     assert recorded["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
+    kept = server.graphql(VERSIONS, name=f"checkpoint-{run}")["project"]["artifactType"]["artifactCollection"]
+    assert [edge["version"] for edge in kept["artifacts"]["edges"]] == ["v1"], "of the preemption and of the end"
+    cache = cache_folder({"WANDB_CACHE_DIR": first.env["WANDB_CACHE_DIR"]})
+    assert cached_checkpoints(cache, now=time.time() + 60, older_than_s=0) == []
     names = {edge["node"]["name"] for edge in recorded["files"]["edges"]}
     assert {"evaluation/test.json", "evaluation/test_scores.csv", f"evaluation/epoch_{EPOCHS:04d}.json"} <= names
     assert sum(name.startswith("media/images/evaluation/") for name in names) == 3

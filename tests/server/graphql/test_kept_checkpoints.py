@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 import json
 import os
@@ -15,10 +13,11 @@ from typing import Any
 import pytest
 from artifact_requests import COMMIT, blobs, create, md5_of, path_of, read, send_manifest, upload
 from in_process_server import GraphqlRefused, InProcessServer
+from whole_versions import furthest_whole_version
 
 from amc_server.store.blobs import Blobs
 from amc_server.store.storage import Storage
-from amc_sweeps.runs.checkpoint_artifacts import checkpoint_facts, progress, replaces
+from amc_sweeps.runs.checkpoint_artifacts import checkpoint_facts, replaces
 
 NAME = "checkpoint-r"
 FILES = ("last.pt", "best_loss.pt", "history.jsonl")
@@ -61,31 +60,6 @@ def versions(server: InProcessServer, name: str = NAME) -> list[int]:
     return sorted(number for number in numbers if number is not None)
 
 
-def furthest_whole_version(server: InProcessServer, name: str = NAME) -> tuple[int, int]:
-    """Return the progress of the furthest version, after checking every byte of every committed version."""
-    found = []
-    with server.storage.read() as store:
-        project = store.project("local", "p")
-        assert project is not None
-        for version in store.artifacts(project.pk, name):
-            if not version.is_committed:
-                continue
-            assert version.manifest is not None
-            assert (server.folder / "blobs" / version.manifest[:2] / version.manifest).is_file()
-            files = store.artifact_files(version.pk)
-            assert files
-            for file in files:
-                assert file.blob is not None
-                content = (server.folder / "blobs" / file.blob[:2] / file.blob).read_bytes()
-                digest = hashlib.md5(content, usedforsecurity=False).digest()
-                assert base64.b64encode(digest).decode() == file.md5
-            found.append(progress(json.loads(version.metadata or "{}")))
-        latest = store.artifact_with_alias(project.pk, name, "latest")
-        assert latest is not None
-        assert store.artifact(latest) is not None
-    return max(found)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[InProcessServer]:
     running = InProcessServer(tmp_path / "data")
@@ -99,7 +73,7 @@ def test_six_preemptions_leave_the_bytes_of_one_version(server: InProcessServer)
         log(server, facts(epoch))
         assert versions(server) == [epoch - 1]
         assert blobs(server) == BLOBS_A_VERSION
-        assert furthest_whole_version(server) == (epoch, 0)
+        assert furthest_whole_version(server, NAME) == (epoch, 0)
     (edge,) = read(server, f"{NAME}:latest")["files"]["edges"]
     reply = server.request("GET", path_of(edge["node"]["directUrl"]), auth=False)
     assert reply.body == content_of(facts(6))
@@ -119,7 +93,7 @@ def test_what_an_alias_a_tag_or_another_run_names_is_kept(server: InProcessServe
     log(server, facts(5))
     log(server, facts(6))
     assert versions(server) == [0, 1, 2, 3, 5]
-    assert furthest_whole_version(server) == (6, 0)
+    assert furthest_whole_version(server, NAME) == (6, 0)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +115,7 @@ def test_a_version_that_lacks_something_replaces_none(server: InProcessServer, l
     assert versions(server) == [0, 1]
     log(server, facts(10))
     assert 0 not in versions(server), "the next whole one replaces what it covers"
-    assert furthest_whole_version(server) == (10, 0)
+    assert furthest_whole_version(server, NAME) == (10, 0)
 
 
 def test_no_other_artifact_is_touched(server: InProcessServer) -> None:
@@ -173,7 +147,7 @@ def test_a_refused_commit_keeps_the_older_version(server: InProcessServer) -> No
         with pytest.raises(GraphqlRefused):
             server.graphql(COMMIT, artifactID=artifact)
         assert versions(server) == [0]
-        assert furthest_whole_version(server) == (1, 0)
+        assert furthest_whole_version(server, NAME) == (1, 0)
     upload(server, artifact, "last.pt", content)
     server.graphql(COMMIT, artifactID=artifact)
     assert versions(server) == [1]
@@ -186,7 +160,7 @@ def test_an_upload_that_never_ended_goes_with_the_next_version_unless_it_is_furt
     assert blobs(server) == 2 * BLOBS_A_VERSION, "of the committed one and the further one"
     server.graphql(COMMIT, artifactID=further)
     assert versions(server) == [1]
-    assert furthest_whole_version(server) == (7, 0)
+    assert furthest_whole_version(server, NAME) == (7, 0)
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -204,7 +178,7 @@ def test_requests_that_are_repeated_after_lost_replies_delete_nothing_more(
             answer = server.graphql(COMMIT, artifactID=artifact)["commitArtifact"]["artifact"]
             assert answer["versionIndex"] == 1
             assert versions(server) == [1]
-            assert furthest_whole_version(server) == (2, 0)
+            assert furthest_whole_version(server, NAME) == (2, 0)
     assert blobs(server) == BLOBS_A_VERSION
 
 
@@ -215,7 +189,7 @@ def test_a_commit_of_a_version_that_was_replaced_meanwhile_is_refused_and_harms_
     log(server, facts(3))
     with pytest.raises(GraphqlRefused, match="does not exist any more"):
         server.graphql(COMMIT, artifactID=slow)
-    assert furthest_whole_version(server) == (3, 0)
+    assert furthest_whole_version(server, NAME) == (3, 0)
 
 
 def test_a_disk_that_fails_at_the_commit_keeps_the_bytes_of_the_older_version(
@@ -270,9 +244,9 @@ def test_a_kill_at_any_statement_or_deletion_leaves_a_whole_version(
     found = []
     for number in range(next(numbers)):
         left = InProcessServer(tmp_path / f"killed-{number}")
-        found.append(furthest_whole_version(left))
+        found.append(furthest_whole_version(left, NAME))
         left.graphql(COMMIT, artifactID=artifact)  # the client, which got no reply, sends it again
-        assert furthest_whole_version(left) == (2, 0)
+        assert furthest_whole_version(left, NAME) == (2, 0)
         assert versions(left) == [1]
         left.close()
     assert len(found) > 20
