@@ -95,7 +95,7 @@ class Fleet:
         code = "from amc_agents.commands import main; main()"
         own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
         with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr:
-            # As in the background of a script (nohup ... &): the shell lets it ignore SIGINT, and children inherit that.
+            # As in the background of a script (nohup ... &): the shell lets it ignore SIGINT, and children inherit it.
             in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
             self.process = subprocess.Popen(
                 [*in_background, sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],

@@ -97,7 +97,8 @@ def clean_command(
     - files of the embedded server that no record names
 
     A run that is alive is never touched, nor one that this W&B does not know, nor any file that this toolkit did not
-    write. A run that can be continued keeps everything, unless you give --resumable: it then starts over.
+    write. A run that can be continued keeps everything. With --resumable it keeps best.pt alone, and only a checkpoint
+    at W&B can continue it.
 
     \b
     amc-sweep clean

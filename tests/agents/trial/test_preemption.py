@@ -164,7 +164,7 @@ def test_a_preempted_trial_of_a_sweep_continues_on_another_host_and_folder(
     assert recorded["summary"]["evaluation/snr_confusion"]["_type"] == "image-file"
     kept = server.graphql(VERSIONS, name=f"checkpoint-{run}")["project"]["artifactType"]["artifactCollection"]
     assert [edge["version"] for edge in kept["artifacts"]["edges"]] == ["v1"], "of the preemption and of the end"
-    cache = cache_folder({"WANDB_CACHE_DIR": first.env["WANDB_CACHE_DIR"]})
+    cache = cache_folder(first.env)
     assert cached_checkpoints(cache, now=time.time() + 60, older_than_s=0) == []
     names = {edge["node"]["name"] for edge in recorded["files"]["edges"]}
     assert {"evaluation/test.json", "evaluation/test_scores.csv", f"evaluation/epoch_{EPOCHS:04d}.json"} <= names
