@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from amc_server.store.blobs import blob_path
 from amc_server.store.schema import SchemaError, check_version
 from amc_server.store.storage import DATABASE, describe_failure
 from amc_server.store.unreferenced_blobs import named_blobs
+
+_MOST_ATTEMPTS = 5  # where files are deleted all the time
 
 
 class BackupError(RuntimeError):
@@ -52,16 +55,15 @@ def back_up(data: Path, target: Path) -> Backup:
             tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".amc-backup-") as folder,
         ):
             snapshot = Path(folder) / DATABASE
-            blobs, runs, rows = _snapshot(database, snapshot)
-            count = 0
-            with tarfile.open(partial, "w") as tar:
-                tar.add(snapshot, DATABASE, filter=_for_this_user_alone)
-                for blob in blobs:
-                    # A file that was deleted after the snapshot is missing: the run keeps its entry without bytes.
-                    with contextlib.suppress(FileNotFoundError, Refused):
-                        path = blob_path(blob)
-                        tar.add(data / "blobs" / path, f"blobs/{path}", filter=_for_this_user_alone)
-                        count += 1
+            missing: set[str] = set()
+            for _ in range(_MOST_ATTEMPTS):
+                blobs, runs, rows = _snapshot(database, snapshot)
+                gone = _pack(partial, snapshot, data / "blobs", blobs)
+                # What was deleted after the snapshot has a successor, such as a newer checkpoint, that is not in it.
+                if gone <= missing:
+                    break
+                missing = gone
+            count = len(blobs) - len(gone)
     except FileExistsError as error:
         raise BackupError(refusal) from error
     except sqlite3.Error as error:
@@ -69,6 +71,20 @@ def back_up(data: Path, target: Path) -> Backup:
     except (OSError, SchemaError) as error:
         raise BackupError(f"{data} could not be backed up to {target}: {error}") from error
     return Backup(runs=runs, history_rows=rows, files=count, size=target.stat().st_size)
+
+
+def _pack(target: Path, snapshot: Path, folder: Path, blobs: Iterable[str]) -> set[str]:
+    """Write the snapshot and the blobs into a tar file; return the blobs that are missing."""
+    gone = set()
+    with tarfile.open(target, "w") as tar:
+        tar.add(snapshot, DATABASE, filter=_for_this_user_alone)
+        for blob in blobs:
+            try:
+                path = blob_path(blob)
+                tar.add(folder / path, f"blobs/{path}", filter=_for_this_user_alone)
+            except (FileNotFoundError, Refused):
+                gone.add(blob)
+    return gone
 
 
 def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
@@ -79,6 +95,7 @@ def _snapshot(database: Path, copy: Path) -> tuple[list[str], int, int]:
             raise BackupError(
                 f"{database.parent} has no sweep and no run, so nothing was saved. Name the data folder with --data."
             )
+        copy.unlink(missing_ok=True)  # of an earlier attempt
         source.execute("VACUUM INTO ?", (str(copy),))
     with contextlib.closing(sqlite3.connect(copy)) as snapshot, snapshot:
         snapshot.execute("PRAGMA secure_delete = ON")  # else the bytes stay in a free page

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from artifact_requests import COMMIT, blobs, create, md5_of, path_of, read, send
 from in_process_server import GraphqlRefused, InProcessServer
 from whole_versions import furthest_whole_version
 
+from amc_server.store import backup
 from amc_server.store.blobs import Blobs
 from amc_server.store.storage import Storage
 from amc_sweeps.runs.checkpoint_artifacts import checkpoint_facts, replaces
@@ -252,6 +254,29 @@ def test_a_kill_at_any_statement_or_deletion_leaves_a_whole_version(
     assert len(found) > 20
     assert set(found) == {(1, 0), (2, 0)}
     assert found == sorted(found), "never back"
+
+
+def test_a_backup_that_is_made_while_a_version_is_replaced_has_the_newer_one(
+    server: InProcessServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(server, facts(1))
+    artifact = begin(server, facts(2))
+    take = backup._snapshot
+    commits = iter([lambda: server.graphql(COMMIT, artifactID=artifact)])
+
+    def replaced_after_the_snapshot(database: Path, copy: Path) -> Any:
+        taken = take(database, copy)
+        next(commits, lambda: None)()
+        return taken
+
+    monkeypatch.setattr(backup, "_snapshot", replaced_after_the_snapshot)
+    saved = backup.back_up(server.folder, tmp_path / "saved.tar")
+    assert saved.files == BLOBS_A_VERSION
+    with tarfile.open(tmp_path / "saved.tar") as tar:
+        tar.extractall(tmp_path / "restored", filter="data")
+    restored = InProcessServer(tmp_path / "restored")
+    assert furthest_whole_version(restored, NAME) == (2, 0)
+    restored.close()
 
 
 def test_replaces_asks_for_the_rule_the_split_the_progress_and_the_files() -> None:
