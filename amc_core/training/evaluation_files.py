@@ -99,7 +99,7 @@ def keep_epochs(run_dir: Path, epochs: Collection[int]) -> None:
     for path in sorted(folder.glob("epoch_*.json")):
         match = _EPOCH_NAME.fullmatch(path.name)
         if match and int(match[1]) not in epochs:
-            with contextlib.suppress(ValueError):  # a damaged file stays as it is
+            with contextlib.suppress(ValueError, FileNotFoundError):  # a damaged file stays as it is
                 lines[path.stem] = json.dumps(json.loads(path.read_bytes()), separators=(",", ":")).encode()
     if not lines:
         return
@@ -121,7 +121,15 @@ def read_epoch(run_dir: Path, epoch: int) -> bytes | None:
         found = None
     with contextlib.suppress(OSError), (run_dir / EARLIER_EPOCHS).open("rb") as file:
         for line in file:
-            if b'"epoch":%d' % epoch in line:
-                with contextlib.suppress(ValueError):  # a line that a kill cut off
-                    found = line if json.loads(line).get("epoch") == epoch else found
+            if b'"epoch":%d' % epoch in line and _epoch_of(line) == epoch:
+                found = line
     return found
+
+
+def _epoch_of(line: bytes) -> Any:
+    """Return the epoch of a line of EARLIER_EPOCHS; None for one that a kill cut off, and for another program's."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return content.get("epoch") if isinstance(content, dict) else None

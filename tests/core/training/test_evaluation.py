@@ -212,7 +212,7 @@ def test_a_kill_while_validations_are_moved_loses_none(tmp_path: Path, monkeypat
         assert all(same(read_epoch(tmp_path, epoch), text) for epoch, text in contents.items()), deletions
         written_epochs(tmp_path, (1, 2), kept=lambda _: {1, 2, 3})
     with (tmp_path / EARLIER_EPOCHS).open("ab") as file:
-        file.write(b'{"epoch":2,"cut o')
+        file.write(b'["epoch":2]\n"epoch\\":2"\n[{"epoch":2}]\n' + b"[" * 100_000 + b'"epoch":2\n{"epoch":2,"cut o')
     keep_epochs(tmp_path, {3})
     assert all(same(read_epoch(tmp_path, epoch), text) for epoch, text in contents.items())
 
