@@ -137,6 +137,7 @@ def agent_command(
         raise Refusal(str(error)) from error
     tag = uuid.uuid4().hex
     guardian = Guardian(tag, grace)  # before any thread
+    descendants = Descendants(os.getpid())
     os.environ[PROCESS_TAG] = tag
 
     def run() -> Outcome:
@@ -164,7 +165,7 @@ def agent_command(
         # client prints a traceback.
         if "wandb" in sys.modules:
             sys.modules["wandb"].teardown()
-        end_all(tag, Descendants(os.getpid(), besides=[guardian.pid]), grace_s=LAST_GRACE_S)
+        end_all(tag, descendants, grace_s=LAST_GRACE_S)
         guardian.dismiss()
         locks.close()
     sys.exit(late_exit_code if outcome.reason == TOO_LATE else outcome.exit_code)

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
@@ -117,25 +118,32 @@ def tagged(tag: str) -> list[psutil.Process]:
 
 
 class Descendants:
-    """The processes that a process started, and those that these started, also after they changed session or parent.
+    """The processes that a process starts from now on, and those that these start, whatever they do to hide.
 
     A process that clears its environment has no tag, and one that calls setsid is in no group of ours. It is still a
     descendant. Where the parent between dies, the fleet inherits it, because the fleet is a subreaper.
     """
 
-    def __init__(self, pid: int, *, besides: Collection[int] = ()) -> None:
-        """Take the process, and those of its children that do not count."""
-        self._pid, self._besides = pid, {os.getpid(), *besides}
-        self._seen: set[psutil.Process] = set()  # equal by id and start: an id that is used again is another process
+    def __init__(self, pid: int) -> None:
+        """Take the process; its present children do not count, such as those of a shell that it has replaced (exec)."""
+        self._process = psutil.Process(pid)
+        self._bystanders = {psutil.Process(), *self._process.children()}
+        # Equal by id and time of start: an id that is used again is another process.
+        self._seen: set[psutil.Process] = set()
 
     def look(self) -> list[psutil.Process]:
         """Return every descendant that was ever seen and lives now."""
-        roots = [self._pid, *(process.pid for process in self._seen)]
-        for pid in roots:
+        children: dict[int, list[psutil.Process]] = defaultdict(list)
+        for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                self._seen.update(psutil.Process(pid).children(recursive=True))
-        self._seen = {process for process in self._seen if process.pid not in self._besides and _lives(process)}
-        return list(self._seen)
+                children[process.ppid()].append(process)
+        self._seen = {process for process in self._seen if _lives(process)}
+        parents = [process.pid for process in (self._process, *self._seen) if process.is_running()]
+        while parents:
+            new = {*children[parents.pop()]} - self._seen - self._bystanders
+            self._seen |= new
+            parents += [process.pid for process in new]
+        return [process for process in self._seen if _lives(process)]
 
 
 def _lives(process: psutil.Process) -> bool:

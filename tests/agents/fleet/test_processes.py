@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
+from amc_agents.fleet.agent_slot import AgentSlot
+from amc_agents.fleet.devices import Device
 from amc_agents.fleet.processes import (
     PROCESS_TAG,
     children,
@@ -131,9 +134,11 @@ ENDING = """
 import json, os, subprocess, sys
 from amc_agents.fleet.processes import Descendants, become_subreaper, end_all
 become_subreaper()
-bystander, child = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+bystander = subprocess.Popen(["sleep", "60"])
+descendants = Descendants(os.getpid())
+child = subprocess.Popen(["sleep", "60"])
 escaped = int(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True).stdout)
-count = end_all("no such tag", Descendants(os.getpid(), besides=[bystander.pid]), grace_s=2)
+count = end_all("no such tag", descendants, grace_s=2)
 print(json.dumps([count, child.wait(timeout=5), bystander.poll(), escaped]))
 bystander.kill()
 """
@@ -195,3 +200,13 @@ def test_a_fleet_gets_exit_codes_of_orphans_and_its_guardian_ends_processes_afte
         assert _has_ended(facts["child"])
         assert _has_ended(facts["escaped"])
         assert ("its guardian has ended 2 processes" in fleet.stderr.read()) is (how == "killed")
+
+
+def test_two_fleets_in_one_folder_write_logs_of_their_own(tmp_path: Path) -> None:
+    device = Device("cpu0", "", "cpu0")
+    slots = [AgentSlot("cpu0", device, tmp_path / "logs" / "cpu0.log", ["true"], {}) for _ in range(2)]
+    for slot in slots:
+        slot.start_agent()
+        until(lambda slot=slot: slot.take_agent_exit() is not None)
+    assert [slot.log.name for slot in slots] == ["cpu0.log", "cpu0-2.log"]
+    assert all(slot.log.read_text().count("true") == 1 for slot in slots)
