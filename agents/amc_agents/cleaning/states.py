@@ -30,7 +30,8 @@ def read_runs(api: Any, project: str, run_ids: Collection[str]) -> dict[str, Run
         wandb.Error: W&B does not answer as it should.
     """
     entity, _, name = project.partition("/")
-    ids, found = sorted(run_ids), {}
+    ids = sorted(run_ids)
+    found: dict[str, RunAtWandb] = {}
     for start in range(0, len(ids), _RUNS_A_QUERY):
         part = ids[start : start + _RUNS_A_QUERY]
         filters = json.dumps({"name": {"$in": part}})

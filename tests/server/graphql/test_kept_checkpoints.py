@@ -40,10 +40,11 @@ def begin(server: InProcessServer, metadata: dict[str, Any], **more: Any) -> str
     """Upload a version up to its commit; return its id."""
     content = content_of(metadata)
     given = {"artifactTypeName": "checkpoint", "metadata": json.dumps(metadata), "name": NAME, **more}
-    artifact = create(server, content, client_id=given.pop("client_id", content.hex()[:60]), **given)["id"]
-    upload(server, artifact, "last.pt", content)
-    send_manifest(server, artifact, {"last.pt": {"digest": md5_of(content)}})
-    return str(artifact)
+    created = create(server, content, client_id=given.pop("client_id", md5_of(content)), **given)
+    if created["state"] != "COMMITTED":
+        upload(server, created["id"], "last.pt", content)
+        send_manifest(server, created["id"], {"last.pt": {"digest": md5_of(content)}})
+    return str(created["id"])
 
 
 def log(server: InProcessServer, metadata: dict[str, Any], **more: Any) -> str:
