@@ -124,10 +124,11 @@ def lock_file(path: Path, *, mode: int = 0o600) -> BinaryIO:
     return file
 
 
-def own_file(path: Path) -> tuple[Path, BinaryIO]:
-    """Open a file to append to that no other process has got from here: ``path``, else ``path`` with -2, -3 ...
+def own_file(path: Path) -> tuple[Path, int]:
+    """Return a file that no other process has got from here, made if missing: ``path``, else ``path`` with -2, -3 ...
 
-    It belongs to this process until it is closed. On a file system without locks it is always ``path``.
+    It belongs to this process until the returned descriptor is closed. On a file system without locks it is always
+    ``path``.
 
     Raises:
         OSError: the folder or the file cannot be written.
@@ -135,15 +136,15 @@ def own_file(path: Path) -> tuple[Path, BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        file = candidate.open("ab")
+        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            os.close(descriptor)
             continue
         except OSError:
             pass
-        return candidate, file
+        return candidate, descriptor
     raise AssertionError("unreachable")
 
 

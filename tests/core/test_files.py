@@ -89,11 +89,11 @@ def test_each_of_two_owners_gets_a_file_of_its_own(tmp_path: Path) -> None:
     first, held = own_file(path)
     second, held_too = own_file(path)
     assert (first, second) == (path, tmp_path / "logs" / "cpu-2.log")
-    held.close()
+    os.close(held)
     third, again = own_file(path)
     assert third == path, "its owner has ended"
-    held_too.close()
-    again.close()
+    os.close(held_too)
+    os.close(again)
 
 
 def test_lines_are_added_after_one_that_was_cut_off(tmp_path: Path) -> None:

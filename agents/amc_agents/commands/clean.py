@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
@@ -209,25 +210,21 @@ def _add_blobs(plan: _Plan, options: _Options, now: float) -> None:
 def _remove(plan: _Plan) -> list[str]:
     """Remove what the plan lists; return what could not be removed."""
     problems = []
-    by_run: dict[str, list[Removable]] = {}
+    for run_id, folder in plan.folders.items():  # before leftovers: a folder that has changed is left alone
+        items = [item for item in plan.items if item.kind is Kind.CHECKPOINT and item.run == run_id]
+        try:
+            problems += run_folders.remove_checkpoints(folder, items)
+        except OSError as error:
+            problems.append(f"{error.filename or folder.path} cannot be removed: {error.strerror}")
     for item in plan.items:
-        if item.kind is Kind.CHECKPOINT and item.run is not None:
-            by_run.setdefault(item.run, []).append(item)
+        if item.kind is Kind.CHECKPOINT:
             continue
         try:
-            if item.kind is Kind.LEFTOVER:
-                with unused_folder(item.path.parent) as is_unused:
-                    if is_unused:
-                        remove(item)
-            else:
-                remove(item)
+            with unused_folder(item.path.parent) if item.kind is Kind.LEFTOVER else nullcontext(True) as may_go:
+                if may_go:
+                    remove(item)
         except OSError as error:
             problems.append(f"{item.path} cannot be removed: {error.strerror}")
-    for run_id, items in by_run.items():
-        try:
-            problems += run_folders.remove_checkpoints(plan.folders[run_id], items)
-        except OSError as error:
-            problems.append(f"{plan.folders[run_id].path}: {error.filename} cannot be removed: {error.strerror}")
     return problems
 
 
@@ -241,9 +238,9 @@ def _show(plan: _Plan, items: Sequence[Removable], freed: int, *, is_removed: bo
             click.echo(f"{kind}: {counted(len(some), 'file')}{where}{room}")
             click.echo(f"  {listed([str(item.path) for item in some], most=3)}")
     for reason, kept in plan.left.items():
-        runs = {item.run for item in kept}
+        n_runs = len({item.run for item in kept})
         advice = "; --resumable removes them, too" if reason == Standing.RESUMABLE else ""
-        click.echo(f"left: {counted(len(runs), 'run')} {reason}, {_size(freed_bytes(kept))}{advice}")
+        click.echo(f"left: {counted(n_runs, 'run')} {reason}, {_size(freed_bytes(kept))}{advice}")
     if is_removed:
         click.echo(f"removed {counted(len(items), 'file')}: {_size(freed)} are free now")
     elif items:

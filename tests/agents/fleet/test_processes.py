@@ -128,7 +128,9 @@ def test_only_inherited_zombies_are_reaped() -> None:
 
 
 # A process that clears its environment, begins a session and outlives its parent; its id is printed.
-ESCAPE = f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}, start_new_session=True, stdout=-3).pid)"
+ESCAPE = (
+    f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}, start_new_session=True, stdout=-3, stderr=-3).pid)"
+)
 # A subreaper that ends everything that it started; a bystander of it is spared.
 ENDING = """
 import json, os, subprocess, sys
