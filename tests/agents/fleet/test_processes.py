@@ -128,9 +128,8 @@ def test_only_inherited_zombies_are_reaped() -> None:
 
 
 # A process that clears its environment, begins a session and outlives its parent; its id is printed.
-ESCAPE = (
-    f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}, start_new_session=True, stdout=-3, stderr=-3).pid)"
-)
+QUIET = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+ESCAPE = f"import subprocess; print(subprocess.Popen({SLEEP!r}, env={{}}, start_new_session=True, {QUIET}).pid)"
 # A subreaper that ends everything that it started; a bystander of it is spared.
 ENDING = """
 import json, os, subprocess, sys
@@ -138,7 +137,7 @@ from amc_agents.fleet.processes import Descendants, become_subreaper, end_all
 become_subreaper()
 bystander = subprocess.Popen(["sleep", "60"])
 descendants = Descendants(os.getpid())
-child = subprocess.Popen(["sleep", "60"])
+child = subprocess.Popen(["sleep", "60"], start_new_session=True)
 escaped = int(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True).stdout)
 count = end_all("no such tag", descendants, grace_s=2)
 print(json.dumps([count, child.wait(timeout=5), bystander.poll(), escaped]))

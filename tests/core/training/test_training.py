@@ -23,6 +23,7 @@ from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
 from amc_core.training import steps
 from amc_core.training.checkpoint import load_checkpoint
+from amc_core.training.evaluation_files import read_epoch
 from amc_core.training.file_recorder import FileRecorder
 from amc_core.training.loop import train
 from amc_core.training.losses import MultiTaskLoss
@@ -183,7 +184,7 @@ def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_picture
     result = train(tiny_trial(data), run_dir=tmp_path, record=record)
     folder = tmp_path / "evaluation"
     for number in (1, 2):
-        content = json.loads((folder / f"epoch_{number:04d}.json").read_text())
+        content = json.loads(read_epoch(tmp_path, number) or b"")
         assert content["epoch"] == number
         assert content["combined_acc"] == record.history[number - 1]["val/combined_acc"]
         assert np.sum(content["modulation_confusion"]) == np.sum(content["snr_confusion"]) == content["n_frames"] == 34
