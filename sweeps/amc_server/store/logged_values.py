@@ -48,12 +48,6 @@ def sampled(rows: Sequence[Any], samples: int | None) -> list[Any]:
     return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
 
 
-def shown_line(line: Line) -> str:
-    """Return a console line for people: the time and the text, whichever stream it was written to."""
-    text = line.body.rstrip("\n")
-    return text.removeprefix("ERROR ") if _CONSOLE_LINE.fullmatch(text) else text
-
-
 def log_line(line: Line) -> dict[str, Any]:
     """Split a console line into level, time and text; the client puts ``ERROR`` (for stderr) and the time in front."""
     match = _CONSOLE_LINE.fullmatch(line.body)

@@ -69,17 +69,6 @@ def test_a_console_line_has_its_time_and_its_stream(server: InProcessServer) -> 
     ]
 
 
-def test_the_page_of_a_run_does_not_call_every_line_of_standard_error_an_error(server: InProcessServer) -> None:
-    lines = [
-        "ERROR 2026-01-02T03:04:05.678902 amc-train: run r goes on after epoch 2",
-        "2026-01-02T03:04:06.678901 ERROR that the script itself printed",
-        "ERROR without a time is the script's own word",
-    ]
-    server.post("r", files={"output.log": {"offset": 0, "content": lines}})
-    page = server.request("GET", "/local/p/runs/r").body.decode()
-    assert "\n".join([lines[0].removeprefix("ERROR "), lines[1], lines[2].replace("'", "&#39;")]) in page
-
-
 def test_the_summary_is_replaced_and_a_resume_gets_the_line_counts(server: InProcessServer) -> None:
     server.log("r", 0.1, 0.2)
     server.post("r", files={"wandb-summary.json": {"offset": 0, "content": ['{"acc": 0.1}']}})
