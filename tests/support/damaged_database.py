@@ -189,7 +189,13 @@ def answers(server: InProcessServer) -> dict[str, Any]:
         reply = server.request("GET", path.replace("?", "%3F"))
         assert reply.status in (200, 404), (path, reply.body[:300])
         if HEALTHY in path:
-            told[path] = reply.body
+            told[path] = re.sub(rb'data-token="[^"]*"', b"", reply.body)  # of the browser's session
+    for path in (f"/local/p/sweeps/s-{HEALTHY}/data", *(f"/local/p/runs/{run}/data" for run in sorted(names))):
+        reply = server.request("GET", path.replace("?", "%3F"))
+        assert reply.status in (200, 404), (path, reply.body[:300])
+        if HEALTHY in path and reply.status == 200:
+            data = json.loads(reply.body, parse_constant=_fail)
+            told[path] = {name: value for name, value in data.items() if name not in ("version", "now")}
     sweeps = [f"s-v{number}" for number in range(len(ODD))]
     for number, sweep in enumerate([None, *sweeps, f"s-{HEALTHY}"]):
         request = {"project": "p", "runs": sorted(names)} if sweep is None else {"sweep": sweep}
@@ -199,7 +205,11 @@ def answers(server: InProcessServer) -> dict[str, Any]:
             told["bulk"] = reply.body
         assert number or reply.status == 200
         if sweep and sweep != f"s-{HEALTHY}":
-            assert server.request("GET", f"/local/p/sweeps/{sweep}").status in (200, 404)
+            for path in (f"/local/p/sweeps/{sweep}", f"/local/p/sweeps/{sweep}/data"):
+                reply = server.request("GET", path)
+                assert reply.status in (200, 404), (path, reply.body[:300])
+                if path.endswith("data") and reply.status == 200:
+                    json.loads(reply.body, parse_constant=_fail)
     return told
 
 

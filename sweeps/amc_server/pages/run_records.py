@@ -53,8 +53,8 @@ def run_record(
         stop_reason=run.stop_reason,
         stop_decision=_decision(run),
         host=run.host or (agent.host if agent else None),
-        created_at=_time(run.began_at),
-        heartbeat_at=_time(run.heartbeat_at),
+        created_at=time_of(run.began_at),
+        heartbeat_at=time_of(run.heartbeat_at),
         alive_when_exported=run.state_when_exported is not None or None,
         log_tail="\n".join(log_line(line)["line"].rstrip() for line in log) or None,
         agent=agent.name if agent else None,
@@ -73,7 +73,7 @@ def metric_of(sweep: Sweep) -> Metric | None:
 def _points(
     store: Reader, run: Run, values: Sequence[tuple[int, float]], metric: Metric, last_row: Mapping[str, Any]
 ) -> tuple[Point, ...]:
-    logged = [(line, value) for line, value in values if line >= 0]
+    logged = [(line, value) for line, value in values if isinstance(line, int) and line >= 0]
     points = [Point(value) for _, value in logged]
     if points:
         best = max if metric.goal == "maximize" else min
@@ -92,5 +92,6 @@ def _decision(run: Run) -> BandDecision | None:
     return BandDecision(run.stop_band, run.stop_value, run.stop_threshold)
 
 
-def _time(seconds: float | None) -> datetime | None:
+def time_of(seconds: float | None) -> datetime | None:
+    """Return a stored time; one outside of the years that Python knows becomes the nearest."""
     return parse_time(iso_time(seconds))

@@ -17,7 +17,7 @@ from typing import Any
 
 from amc_server.clock import Clock
 from amc_server.errors import Refused
-from amc_server.pages.run_records import metric_of, run_record
+from amc_server.pages.run_records import metric_of, run_record, time_of
 from amc_server.pages.sentences import where_it_stands
 from amc_server.store.reader import Reader
 from amc_server.store.records import Agent, Run, Sweep
@@ -276,7 +276,7 @@ def _record(store: Reader, sweep: Sweep, runs: Sequence[Run], agents: dict[int, 
         metric=metric or NO_METRIC,
         runs=tuple(run_record(store, run, points.get(run.pk, ()), metric, agents.get(run.agent or 0)) for run in runs),
         read_at=datetime.fromtimestamp(now, UTC),
-        updated_at=datetime.fromtimestamp(sweep.updated_at, UTC),
+        updated_at=time_of(sweep.updated_at),
     )
 
 

@@ -19,9 +19,19 @@ export function niceRange(values, maximize) {
     const pad = Math.abs(low) * 0.05 || 0.5;
     [low, high] = [low - pad, high + pad];
   }
-  let step = 10 ** Math.floor(Math.log10((high - low) / 2));
-  if ((high - low) / step > 10) step *= 2;
+  const step = tickStep(high - low);
   return [+(Math.floor(low / step) * step).toPrecision(10), +(Math.ceil(high / step) * step).toPrecision(10)];
+}
+
+// The distance of ticks: 1, 2 or 5 times a power of ten, so that there are about five.
+export function tickStep(width) {
+  const power = 10 ** Math.floor(Math.log10(width / 5));
+  return power * [1, 2, 5, 10].find((factor) => width / (power * factor) <= 6);
+}
+
+// A value as it is drawn: beyond the range it lies at the edge.
+export function clamped(value, [low, high]) {
+  return Math.max(low, Math.min(value, high));
 }
 
 function quantile(sorted, share) {

@@ -1,6 +1,6 @@
 // The best value of every run in the order of their starts, and the best so far.
 
-import { niceRange } from "./axes.js";
+import { clamped, niceRange } from "./axes.js";
 import { GRID, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
 import { GROUP_COLOURS, SYMBOLS, css } from "./theme.js";
 
@@ -13,6 +13,7 @@ export function drawBestSoFar(box, sweep, selection) {
     line.push([run.order, isBest ? run.peak : before]);
   }
   if (line.length) line.push([sweep.runs.length, line[line.length - 1][1]]);
+  const range = niceRange(sweep.runs.flatMap((run) => (run.peak === null ? [] : [run.peak])), sweep.maximize);
   const chart = chartOf(box);
   chart.draw({
     grid: GRID,
@@ -21,7 +22,7 @@ export function drawBestSoFar(box, sweep, selection) {
       type: "value", name: "runs in the order of their starts", min: 0, max: sweep.runs.length + 1, minInterval: 1,
       splitLine: { show: false },
     }),
-    yAxis: metricAxis(sweep, niceRange(sweep.runs.flatMap((run) => (run.peak === null ? [] : [run.peak])), sweep.maximize)),
+    yAxis: metricAxis(sweep, range),
     series: [
       {
         type: "line", step: "end", data: line, showSymbol: false, silent: true,
@@ -31,7 +32,7 @@ export function drawBestSoFar(box, sweep, selection) {
         type: "scatter", name, symbol: SYMBOLS[group],
         itemStyle: { color: css(GROUP_COLOURS[group]), borderColor: css("--paper") },
         data: sweep.runs.flatMap((run, place) => (run.group !== group || run.peak === null ? [] : [{
-          value: [run.order, run.peak], run: place, symbolSize: run.gem ? 14 : sweep.runs.length > 300 ? 6 : 9,
+          value: [run.order, clamped(run.peak, range)], run: place, symbolSize: run.gem ? 14 : sweep.runs.length > 300 ? 6 : 9,
           itemStyle: { opacity: selection.visible[place] ? 1 : 0.12, ...pickedBorder(selection, run) },
         }])),
       })),

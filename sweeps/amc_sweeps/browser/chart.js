@@ -1,6 +1,7 @@
 // One chart in a box, by Apache ECharts, in the colours of the style sheet.
 /* global echarts */
 
+import { tickStep } from "./axes.js";
 import { epochText, escaped, metricText, runLabel, settingText, tickText } from "./format.js";
 import { css } from "./theme.js";
 
@@ -44,7 +45,7 @@ export function axis(more) {
 export function metricAxis(sweep, [min, max]) {
   const name = sweep.metric.length > 40 ? `${sweep.metric.slice(0, 39)}…` : sweep.metric;
   return axis({
-    type: "value", name, nameGap: 54, min, max,
+    type: "value", name, nameGap: 54, min, max, interval: tickStep((max - min) * 0.999),
     axisLabel: { formatter: (value) => tickText(sweep, value) },
   });
 }

@@ -1,6 +1,6 @@
 // All parameters at once: each run is a line. A brush along an axis selects runs everywhere.
 
-import { parameterAxis } from "./axes.js";
+import { clamped, niceRange, parameterAxis } from "./axes.js";
 import { aboutRun, chartOf, tooltip } from "./chart.js";
 import { settingText, shortNumber, tickText } from "./format.js";
 import { DASHES, GROUP_COLOURS, css } from "./theme.js";
@@ -33,6 +33,7 @@ export class Parallel {
     const short = Math.max(6, Math.floor((box.clientWidth - 120) / (axes.length || 1) / 8));
     axes.push({ name: sweep.metric, kind: "value", levels: [], isMetric: true });
     const members = sweep.runs.filter((run) => run.peak !== null);
+    const range = niceRange(members.map((run) => run.peak), sweep.maximize);
     const isMany = members.length > MANY_LINES;
     const brushed = this.brushed ?? [];
     chart.draw({
@@ -44,11 +45,10 @@ export class Parallel {
       parallelAxis: axes.map((each, index) => ({
         dim: index, name: each.name, type: each.kind, scale: true, z: 10,
         ...(each.kind === "category" ? { data: each.levels.map(settingText) } : {}),
-        ...(each.isMetric || each.kind !== "category" ? { min: "dataMin", max: "dataMax" } : {}),
+        ...(each.isMetric ? { min: range[0], max: range[1] } : each.kind !== "category" ? { min: "dataMin", max: "dataMax" } : {}),
         axisLine: { lineStyle: { color: css("--faint") } },
         axisLabel: {
           color: css("--ink"), backgroundColor: css("--paper"), padding: [1, 3], hideOverlap: true,
-          showMinLabel: each.isMetric ? false : null, showMaxLabel: each.isMetric ? false : null,
           formatter: each.kind === "category" ? (text) => cut(text, short) : each.isMetric
             ? (value) => tickText(sweep, value) : (value) => shortNumber(value),
         },
@@ -57,7 +57,7 @@ export class Parallel {
       series: sweep.groups.map((name, group) => ({
         type: "parallel", name, inactiveOpacity: 0.03, activeOpacity: 0.9,
         data: members.filter((run) => run.group === group).map((run) => ({
-          value: [...axes.slice(0, -1).map((each, index) => lineValue(each, run.values[index])), run.peak],
+          value: [...axes.slice(0, -1).map((each, index) => lineValue(each, run.values[index])), clamped(run.peak, range)],
           run: run.place, lineStyle: this.#style(run, isMany),
         })),
       })),

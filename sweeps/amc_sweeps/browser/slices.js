@@ -1,6 +1,6 @@
 // The outcome of every run by one parameter's value, a chart for each parameter; a report adds the means.
 
-import { niceRange, parameterAxis } from "./axes.js";
+import { clamped, niceRange, parameterAxis } from "./axes.js";
 import { GRID, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
 import { element } from "./dom.js";
 import { counted, escaped, metricText, settingText, shortNumber } from "./format.js";
@@ -41,10 +41,11 @@ function drawSlice(box, sweep, selection, slice) {
   const title = `${slice.name}${first}${slice.clear === false ? " (no clear effect)" : ""}`;
   const places = slice.points.map((point) => point[0]);
   const most = Math.max(4, Math.floor((box.clientWidth - 90) / (slice.labels.length || 1) / 7.5));
+  const range = niceRange(slice.points.map((point) => point[1]), sweep.maximize);
   const chart = chartOf(box);
   chart.draw({
     title: { text: title, textStyle: { color: css("--ink"), fontSize: 13, width: box.clientWidth - 20, overflow: "truncate" } },
-    grid: { ...GRID, top: 34, bottom: 40 },
+    grid: { ...GRID, top: 42, bottom: 40 },
     tooltip: tooltip((item) => (item.data.run !== undefined ? aboutRun(sweep, sweep.runs[item.data.run]) : aboutMean(sweep, item.data))),
     xAxis: isListed
       ? axis({
@@ -57,13 +58,13 @@ function drawSlice(box, sweep, selection, slice) {
         splitLine: { show: false },
         axisLabel: { formatter: (value) => shortNumber(value, 3), showMinLabel: false, showMaxLabel: false },
       }),
-    yAxis: metricAxis(sweep, niceRange(slice.points.map((point) => point[1]), sweep.maximize)),
+    yAxis: metricAxis(sweep, range),
     series: [
       ...sweep.groups.map((name, group) => ({
         type: "scatter", name, symbol: SYMBOLS[group], symbolSize: sweep.runs.length > 300 ? 5 : 7, clip: true,
         itemStyle: { color: css(GROUP_COLOURS[group]) },
         data: slice.points.filter((point) => sweep.runs[point[2]].group === group).map(([place, value, run]) => ({
-          value: [spread(place, run), value], run,
+          value: [spread(place, run), clamped(value, range)], run,
           itemStyle: { opacity: selection.visible[run] ? 0.75 : 0.08, ...pickedBorder(selection, sweep.runs[run]) },
         })),
       })),
