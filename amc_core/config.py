@@ -216,7 +216,12 @@ class TrialConfig:
 
     # curriculum
     curriculum: bool = _field(False, "let SNR levels join from the highest downwards")
-    curriculum_window: int = _field(3, "stages until a joined level is sampled fully", minimum=1)
+    curriculum_mode: str = _field(
+        "sliding",
+        "levels that have not joined: sliding trains on them with a quarter of the full weight, strict not at all",
+        choices=("sliding", "strict"),
+    )
+    curriculum_window: int = _field(3, "stages until a joined level has its full weight", minimum=1)
     curriculum_epochs_per_stage: int = _field(1, "epochs between two levels that join", minimum=1)
 
     # machine

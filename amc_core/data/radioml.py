@@ -77,7 +77,7 @@ class RadioMLFile:
             raise
 
     def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Gather rows in the given order, each at most once: float32 (B, 1024, 2).
+        """Gather rows in the given order: float32 (B, 1024, 2).
 
         Raises:
             DataError: reading failed (a damaged or vanished file).
@@ -133,13 +133,10 @@ class RadioMLFile:
         try:
             if self.is_memory_mapped:
                 return np.ascontiguousarray(self._frames[rows_B], dtype=np.float32)
-            order_B = np.argsort(rows_B, kind="stable")  # h5py wants increasing indices
-            gathered_BTC = np.empty((len(rows_B), FRAME_LENGTH, 2), dtype=np.float32)
-            gathered_BTC[order_B] = self._frames[rows_B[order_B]]
+            different_U, place_B = np.unique(rows_B, return_inverse=True)  # h5py wants increasing indices
+            return np.asarray(self._frames[different_U], dtype=np.float32)[place_B]
         except OSError as error:
             raise DataError(f"{self.path}: reading frames failed ({error}); check the disk and the file") from error
-        else:
-            return gathered_BTC
 
     def close(self) -> None:
         """Close the file; a memory map ends with its last user."""

@@ -202,8 +202,12 @@ def trained_rows(splits: Iterable[SplitFacts], data: RadioMLFile) -> npt.NDArray
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return a checkpoint's settings; one from before a field existed was trained with what is its default now."""
-    return {**TrialConfig().to_mapping(), **checkpoint.config}
+    """Return a checkpoint's settings; one from before a field existed was trained with what is its default now.
+
+    The exception is a curriculum from before ``curriculum_mode``: it was a strict one.
+    """
+    mode = {"curriculum_mode": "strict"} if checkpoint.config.get("curriculum") else {}
+    return {**TrialConfig().to_mapping(), **mode, **checkpoint.config}
 
 
 def _other_input(config: TrialConfig, parent: Checkpoint) -> str:

@@ -28,7 +28,7 @@ from amc_core.training.evaluation_files import EVALUATION, epoch_stem, keep_epoc
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
 from amc_core.training.save_and_resume import resume, save_last
-from amc_core.training.schedules import epoch_positions, level_weights
+from amc_core.training.schedules import epoch_positions, level_draws
 from amc_core.training.state import Diverged, TrainingState
 from amc_core.training.steps import evaluate, renew_batch_statistics, train_epoch
 
@@ -181,8 +181,9 @@ def _training_positions(state: TrainingState) -> np.ndarray[tuple[int], np.dtype
     config, selection, train_M = state.context.config, state.context.selection, state.context.split.train
     epoch = state.progress.epoch + 1
     rng = np.random.default_rng([config.seed, epoch])
-    weights = level_weights(config, epoch=epoch, n_levels=len(selection.levels_db))
-    return train_M[epoch_positions(selection.snr[train_M], weights, rng)]
+    level_M = selection.snr[train_M]
+    frames_L = np.bincount(level_M, minlength=len(selection.levels_db))
+    return train_M[epoch_positions(level_M, level_draws(config, epoch=epoch, frames_L=frames_L), rng)]
 
 
 def _validate(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from amc_core.config import TrialConfig
 
 _THRESHOLD = 1e-4  # torch's: smaller relative improvements do not count
+_LEAST_WEIGHT = 0.25  # of a level before it joins a sliding curriculum: the highest one is drawn four times as often
 
 
 @dataclass(frozen=True)
@@ -76,30 +77,49 @@ def cosine(part: float, *, base_lr: float, max_lr: float) -> float:
 
 
 def level_weights(config: TrialConfig, *, epoch: int, n_levels: int) -> tuple[float, ...]:
-    """Return the share of each level's frames, lowest SNR first, that ``epoch`` (1 is the first) trains on.
+    """Return the weight of each level's frames in ``epoch`` (1 is the first), lowest SNR first; 1 is the full weight.
 
-    Levels join from the highest SNR downwards, one a stage. Validation and test always have all levels.
-    The top level is complete from the start; a level that joined k stages ago has min(1, (k + 1) / window).
+    Levels join from the highest SNR downwards, one a stage. The highest level has its full weight from the start. A
+    level that joined k stages ago has min(1, (k + 1) / window), one that has not joined 0. ``sliding`` raises these
+    weights to the range from 1/4 to 1. Validation and test always have all levels.
     """
     if not config.curriculum:
         return (1.0,) * n_levels
+    least = _LEAST_WEIGHT if config.curriculum_mode == "sliding" else 0.0
     stage = (epoch - 1) // config.curriculum_epochs_per_stage
     since_joined = [stage - rank for rank in range(n_levels)]  # rank 0: the highest SNR
-    weights = [min(1.0, max(0, k + 1) / config.curriculum_window) for k in since_joined]
-    weights[0] = 1.0
-    return tuple(reversed(weights))
+    joined = [min(1.0, max(0, k + 1) / config.curriculum_window) for k in since_joined]
+    return tuple(reversed([1.0, *(least + (1.0 - least) * weight for weight in joined[1:])]))
+
+
+def level_draws(config: TrialConfig, *, epoch: int, frames_L: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return how many frames of each level ``epoch`` trains on.
+
+    A ``sliding`` curriculum has as many in every epoch as there are, and divides them by the weights of the levels. A
+    ``strict`` one leaves out what the weights leave out, so its first epochs are shorter.
+
+    Args:
+        config: the curriculum.
+        epoch: 1 is the first.
+        frames_L: training frames of each of the L levels, lowest SNR first.
+    """
+    weighted_L = np.array(level_weights(config, epoch=epoch, n_levels=len(frames_L))) * frames_L
+    if config.curriculum_mode == "strict":
+        return np.rint(weighted_L).astype(np.int64)
+    ends_L = np.cumsum(weighted_L)
+    return np.diff(np.rint(ends_L * (frames_L.sum() / ends_L[-1])), prepend=0.0).astype(np.int64)
 
 
 def epoch_positions(
-    level_M: npt.NDArray[np.int64], weights: tuple[float, ...], rng: np.random.Generator
+    level_M: npt.NDArray[np.int64], draws_L: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return an epoch's frames: shuffled positions in ``level_M``, each level with its share, no frame twice."""
+    """Return an epoch's frames: shuffled positions in ``level_M``, as many of each level as ``draws_L`` says.
+
+    No frame of a level is drawn more often than another one of it by more than 1.
+    """
     order_M = rng.permutation(len(level_M))
-    if all(weight == 1.0 for weight in weights):
+    if np.array_equal(draws_L, np.bincount(level_M, minlength=len(draws_L))):
         return order_M
     level_of_order_M = level_M[order_M]
-    mask_M = np.zeros(len(order_M), dtype=bool)
-    for level, weight in enumerate(weights):
-        places = np.flatnonzero(level_of_order_M == level)
-        mask_M[places[: round(weight * len(places))]] = True
-    return order_M[mask_M]
+    drawn = [np.resize(order_M[level_of_order_M == level], n_draws) for level, n_draws in enumerate(draws_L)]
+    return rng.permutation(np.concatenate(drawn))

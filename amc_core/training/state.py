@@ -154,8 +154,9 @@ class EpochTally:
 class BadFrames:
     """Number of frames with NaN or infinite samples, from the representation's running count.
 
-    A pass takes every frame once at most. So the largest count of one pass over a part is a number of frames, and a
-    resumed trial gets the same one. It may be too low with a curriculum, or when the last batch is left out.
+    A pass without a curriculum takes every frame once at most. So the largest count of one pass over a part is a number
+    of frames, and a resumed trial gets the same one. It may be too low when the last batch is left out or with a
+    ``strict`` curriculum. It may be too high with a ``sliding`` one, which draws some frames several times.
 
     Args:
         counter: the representation's tensor on the device. Reading it waits, which happens between passes only.

@@ -39,7 +39,8 @@ def test_a_chunked_file_gives_the_same_frames_and_the_same_fingerprint(tmp_path:
         target.create_dataset("X", data=source["X"][:], chunks=(1, 1024, 2), compression="gzip")
     with RadioMLFile(contiguous) as one, RadioMLFile(chunked) as other:
         assert not other.is_memory_mapped
-        assert np.array_equal(one.frames(np.array([2, 0, 3])), other.frames(np.array([2, 0, 3])))
+        for rows in (np.array([2, 0, 3]), np.array([2, 0, 2, 2, 1])):
+            assert np.array_equal(one.frames(rows), other.frames(rows))
         assert one.fingerprint == other.fingerprint
     with pytest.raises(DataError, match="h5repack"):
         RadioMLFile(chunked, storage="memmap")

@@ -60,9 +60,13 @@ EVERYTHING: dict[str, Any] = {
     [
         ({"lr_schedule": "plateau", "plateau_patience": 0, "curriculum": False}, 3 + ASKED),  # between two epochs
         (
-            {"lr_schedule": "cosine", "augment": True},
+            {"lr_schedule": "cosine", "augment": True, "curriculum_mode": "strict"},
             5 + 4,
         ),  # inside the second epoch; the first has 136 frames: 2 steps
+        (
+            {"lr_schedule": "constant", "augment": True, "curriculum_window": 2, "ema_decay": 0.9},
+            3 + ASKED + 2,
+        ),  # inside the second epoch, in which the levels have other weights than in the first
         ({"lr_schedule": "constant", "curriculum": False, "select_by": "loss"}, 2 * ASKED + 4),  # before its validation
         (
             {"lr_schedule": "triangular2", "curriculum": False, "ema_decay": 0.9},
@@ -204,6 +208,19 @@ def test_a_checkpoint_older_than_a_setting_was_trained_with_its_default(data: Pa
     with pytest.raises(ConfigError, match="resume_from: augment was False and is True"):
         run(tiny_trial(data, epochs=2, augment=True, resume_from=str(tmp_path / "a")), tmp_path / "b")
     result, _ = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert result.end == "completed"
+
+
+def test_a_curriculum_older_than_its_modes_was_a_strict_one(data: Path, tmp_path: Path) -> None:
+    strict: dict[str, Any] = {"curriculum": True, "curriculum_mode": "strict", "resume_from": str(tmp_path / "a")}
+    run(tiny_trial(data, epochs=1, **strict | {"resume_from": None}), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    settings = {name: value for name, value in written.config.items() if name != "curriculum_mode"}
+    for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
+        save_checkpoint(tmp_path / "a" / name, dataclasses.replace(written, config=settings))
+    with pytest.raises(ConfigError, match="resume_from: curriculum_mode was 'strict' and is 'sliding'"):
+        run(tiny_trial(data, epochs=2, **strict | {"curriculum_mode": "sliding"}), tmp_path / "b")
+    result, _ = run(tiny_trial(data, epochs=2, **strict), tmp_path / "b")
     assert result.end == "completed"
 
 

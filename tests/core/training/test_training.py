@@ -307,8 +307,9 @@ def test_patience_ends_a_trial_that_does_not_improve_but_not_inside_the_first_cy
     assert result.test is not None
 
 
-def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("mode", "first_epoch"), [("strict", 136), ("sliding", 272)])
+def test_a_strict_curriculum_trains_on_fewer_frames_first_and_each_validates_on_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, first_epoch: int
 ) -> None:
     seen: list[int] = []
     read = RadioMLFile.frames
@@ -319,11 +320,19 @@ def test_the_curriculum_trains_on_fewer_levels_first_and_validates_on_all(
 
     monkeypatch.setattr(RadioMLFile, "frames", counting)
     train(
-        tiny_trial(data, curriculum=True, curriculum_window=1, epochs=2, batch_size=1000, patience=None),
+        tiny_trial(
+            data,
+            curriculum=True,
+            curriculum_mode=mode,
+            curriculum_window=1,
+            epochs=2,
+            batch_size=1000,
+            patience=None,
+        ),
         run_dir=tmp_path,
         record=Memory(),
     )
-    assert seen == [16, 136, 34, 272, 34, 34]  # fingerprint, train and validation of both epochs, test
+    assert seen == [16, first_epoch, 34, 272, 34, 34]  # fingerprint, train and validation of both epochs, test
 
 
 @pytest.mark.parametrize(
