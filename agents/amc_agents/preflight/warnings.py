@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amc_agents.preflight.bands import band_warnings, last_level_is_full, last_level_joins
 from amc_agents.preflight.command import other_command_warnings, shell_text
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
 from amc_agents.preflight.memory import memory_warnings
@@ -22,7 +23,6 @@ _LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
 _NOT_AN_OBJECTIVE = ("epoch", "lr", "weight/mod", "weight/snr", "throughput/frames_per_s", "gap/combined_acc")
 
-_LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _SUMMARIES = ("max", "min", "mean", "best", "last", "first")  # what define_metric(summary=...) computes
 
 # field -> (another field, values of that field with which the first one has no effect)
@@ -30,6 +30,7 @@ _IDLE_WHILE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "snr_loss_alpha": ("snr_loss", ("cross_entropy", "ordinal", "smooth_l1", "l1")),
     "snr_loss_scale": ("snr_loss", ("cross_entropy",)),
     "task_weight_mod": ("task_weighting", ("kendall",)),
+    "curriculum_mode": ("curriculum", (False,)),
     "curriculum_window": ("curriculum", (False,)),
     "curriculum_epochs_per_stage": ("curriculum", (False,)),
     "epochs_per_cycle": ("lr_schedule", ("constant", "plateau", "cosine")),
@@ -187,11 +188,17 @@ def schedule_warnings(sweep: FlatSweep) -> Iterator[str]:
             yield (
                 f"patience: {patience:g} ends a trial before plateau_patience = {stall:g} has reduced its learning rate"
             )
-    joined, shortest = _last_level_joins(sweep), min(sweep.numbers("epochs"))
+    joined, full, shortest = last_level_joins(sweep), last_level_is_full(sweep), min(sweep.numbers("epochs"))
     if joined > shortest:
         yield (
             f"curriculum: its last SNR level joins in epoch {joined:g}, but training may end with epoch {shortest:g}: "
             f"such a run never trains on the lowest level; write epochs: {{value: {2 * joined:g}}}, or raise snr_min_db"
+        )
+    elif full > shortest:
+        yield (
+            f"curriculum: its lowest SNR level has the full weight from epoch {full:g} on, but training may end with "
+            f"epoch {shortest:g}: such a run takes too many frames for frames of a high SNR; write epochs: {{value: "
+            f"{2 * full:g}}}, or raise snr_min_db"
         )
     if "triangular2" in sweep.values["lr_schedule"]:
         epochs, cycle = min(sweep.numbers("epochs")), max(sweep.numbers("epochs_per_cycle"))
@@ -215,51 +222,6 @@ def unbounded_warnings(sweep: FlatSweep) -> Iterator[str]:
         spec, (low, high) = FIELDS[name], ends(leaf)
         if (math.isinf(low) and spec.minimum is not None) or (math.isinf(high) and spec.maximum is not None):
             yield f"{name}: {leaf.distribution} may draw values beyond those allowed; allowed: {spec.allowed()}"
-
-
-def band_warnings(sweep: FlatSweep) -> Iterator[str]:
-    """Compare Hyperband's bands with the epochs of a trial, its warmup and its curriculum."""
-    if sweep.config.early_terminate is None:
-        return
-    all_bands = bands(sweep.config.early_terminate)
-    shortest, longest = min(sweep.numbers("epochs")), max(sweep.numbers("epochs"))
-    warmup = max(sweep.numbers("warmup_epochs"))
-    if all_bands[0] >= longest:
-        yield f"early_terminate: the first band is epoch {all_bands[0]}, but training ends with epoch {longest:g}"
-    elif sweep.config.early_terminate.max_iter is not None and all_bands[-1] >= shortest:
-        late_bands = ", ".join(str(band) for band in all_bands if band >= shortest)
-        yield f"early_terminate: bands at epoch {late_bands}, but a trial may end with epoch {shortest:g}"
-    if early_bands := [band for band in all_bands if band <= warmup]:
-        yield (
-            f"early_terminate: the bands at epoch {', '.join(map(str, early_bands))} lie within the warmup "
-            f"({counted(warmup, 'epoch')}), which is too early to judge a configuration; "
-            f"{_with_first_band(sweep)}"
-        )
-    joined = _last_level_joins(sweep)
-    if early_bands := [band for band in all_bands if band < joined]:
-        yield (
-            f"early_terminate: the bands at epoch {', '.join(map(str, early_bands))} come before epoch {joined:g}, in "
-            f"which the curriculum's last SNR level joins, so runs are judged before they train on every level; "
-            f"{_with_first_band(sweep)}"
-        )
-
-
-def _last_level_joins(sweep: FlatSweep) -> float:
-    """Return the epoch in which the slowest curriculum of the sweep trains on all levels; 0 without a curriculum."""
-    if True not in sweep.values["curriculum"]:
-        return 0
-    span_db = max(sweep.numbers("snr_max_db")) - min(sweep.numbers("snr_min_db"))
-    return span_db // _LEVEL_STEP_DB * max(sweep.numbers("curriculum_epochs_per_stage")) + 1
-
-
-def _with_first_band(sweep: FlatSweep) -> str:
-    """Return the line whose first band comes after the warmup and the curriculum."""
-    config = sweep.config.early_terminate
-    epoch = max(max(sweep.numbers("warmup_epochs")) + 1, _last_level_joins(sweep))
-    if config is None or epoch >= min(sweep.numbers("epochs")):
-        return "leave early_terminate out, or train longer"
-    strict = str(config.strict).lower()
-    return f"write early_terminate: {{type: hyperband, min_iter: {epoch:g}, eta: {config.eta:g}, strict: {strict}}}"
 
 
 WARNINGS: tuple[Check, ...] = (

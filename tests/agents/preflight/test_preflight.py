@@ -22,6 +22,7 @@ GOOD: dict[str, Any] = {
         "max_lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-2},
         "snr_layer": {"values": ["standard", "bottleneck_64"]},
         "epochs": {"value": 50},
+        "epochs_per_cycle": {"value": 5},  # so that the bands lie at the ends of cycles
     },
 }
 
@@ -260,7 +261,7 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
             "compile: has no effect: model_type is gru2 in every run",
         ),
         ({"epochs_per_cycle": {"value": 60}}, {}, "before the learning rate of the first cycle has come down again"),
-        ({"patience": {"value": 5}, "min_cycles": {"value": 0}}, {}, "patience: 5 is shorter than the first cycle"),
+        ({"patience": {"value": 4}, "min_cycles": {"value": 0}}, {}, "patience: 4 is shorter than the first cycle"),
         ({}, {"controller": {"type": "local"}}, "somebody has to start `wandb controller`"),
     ],
 )
@@ -293,7 +294,7 @@ def test_a_grid_without_a_metric_or_run_cap_has_two_warnings() -> None:
 
 
 def test_patience_shorter_than_a_protected_cycle_has_no_warning() -> None:
-    assert checked({"patience": {"value": 5}}).warnings == []
+    assert checked({"patience": {"value": 4}}).warnings == []
 
 
 def test_the_checks_import_neither_torch_nor_wandb_nor_pandas() -> None:

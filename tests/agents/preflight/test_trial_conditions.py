@@ -1,4 +1,4 @@
-"""What can be known of amc-train's runs before they start: networks, bands and the curriculum."""
+"""What can be known of amc-train's runs before they start: networks, bands, cycles and the curriculum."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ def test_every_network_that_timm_lacks_is_refused_with_the_nearest_names() -> No
         ({"warmup_epochs": 20}, {"min_iter": 5}, "5, 15"),
         ({"snr_min_db": 22}, {"min_iter": 5}, None),
         ({"curriculum": False}, {"min_iter": 5}, None),
+        ({"curriculum_mode": "sliding"}, {"min_iter": 5}, None),
+        ({"curriculum_mode": ["sliding", "strict"]}, {"min_iter": 5}, "5, 15"),
     ],
 )
 def test_bands_before_the_last_level_joins_are_a_warning_with_a_band_that_is_not(
     parameters: dict[str, Any], bands: dict[str, Any], early: str | None
 ) -> None:
-    settings = {"curriculum": [True, False], "epochs": 60, **parameters}
+    settings = {"curriculum": [True, False], "curriculum_mode": "strict", "epochs": 60, **parameters}
     hyperband = {"type": "hyperband", "eta": 3, "strict": False, **bands}
     warnings = [text for text in checked(settings, early_terminate=hyperband).warnings if "curriculum's last" in text]
     if early is None:
@@ -58,18 +60,21 @@ def test_bands_before_the_last_level_joins_are_a_warning_with_a_band_that_is_not
         return
     (warning,) = warnings
     assert f"the bands at epoch {early} come before epoch" in warning
-    line = yaml.safe_load(warning.rpartition("; write ")[2])
-    again = checked(settings, **line)
-    assert not any("curriculum's last" in text or "warmup" in text for text in again.warnings), again.warnings
-    assert line["early_terminate"]["strict"] is False
+    change, _, line = warning.partition("; write ")[2].partition(", or ")
+    again = checked(settings, **yaml.safe_load(line))
+    assert not any("early_terminate" in text for text in again.warnings), again.warnings
+    assert yaml.safe_load(line)["early_terminate"]["strict"] is False
+    changed = checked({**settings, "curriculum_mode": yaml.safe_load(change)["curriculum_mode"]["value"]})
+    assert not any("curriculum's last" in text for text in changed.warnings)
 
 
 @pytest.mark.parametrize(("low", "per_stage"), [(0, 1), (-20, 2), (10, 3)])
 def test_the_epoch_in_which_the_last_level_joins_is_that_of_the_training(low: int, per_stage: int) -> None:
-    config = TrialConfig(curriculum=True, snr_min_db=low, curriculum_epochs_per_stage=per_stage, epochs=200)
+    values = {"curriculum": True, "snr_min_db": low, "curriculum_epochs_per_stage": per_stage, "epochs": 200}
+    settings = {**values, "curriculum_mode": "strict"}
+    config = TrialConfig.from_mapping(settings)
     n_levels = (30 - low) // 2 + 1
     first = next(e for e in range(1, 200) if level_weights(config, epoch=e, n_levels=n_levels)[0] > 0)
-    settings = {"curriculum": True, "snr_min_db": low, "curriculum_epochs_per_stage": per_stage, "epochs": 200}
     hyperband = {"type": "hyperband", "min_iter": first - 1, "eta": 3, "strict": True}
     early = checked(settings, early_terminate=hyperband)
     assert any(f"the bands at epoch {first - 1} come before epoch {first}," in text for text in early.warnings)
@@ -77,10 +82,79 @@ def test_the_epoch_in_which_the_last_level_joins_is_that_of_the_training(low: in
     assert not any("curriculum" in text for text in later.warnings)
 
 
-def test_a_curriculum_that_outlasts_the_training_is_a_warning() -> None:
-    warnings = checked({"curriculum": True, "epochs": 15}).warnings
-    assert any("its last SNR level joins in epoch 16, but training may end with epoch 15" in text for text in warnings)
-    assert not any("curriculum:" in text for text in checked({"curriculum": True, "epochs": 16}).warnings)
+@pytest.mark.parametrize(
+    ("mode", "last", "expected"),
+    [
+        ("strict", 16, "its last SNR level joins in epoch 16, but training may end with epoch 15"),
+        (
+            "sliding",
+            18,
+            "its lowest SNR level has the full weight from epoch 18 on, but training may end with epoch 17",
+        ),
+    ],
+)
+def test_a_curriculum_that_outlasts_the_training_is_a_warning(mode: str, last: int, expected: str) -> None:
+    settings = {"curriculum": True, "curriculum_mode": mode}
+    assert any(expected in text for text in checked({**settings, "epochs": last - 1}).warnings)
+    assert not any("curriculum:" in text for text in checked({**settings, "epochs": last}).warnings)
+    config = TrialConfig.from_mapping(settings)
+    lowest = [level_weights(config, epoch=epoch, n_levels=16)[0] for epoch in (last - 1, last)]
+    assert lowest == [0, pytest.approx(1 / 3)] if mode == "strict" else lowest[0] < lowest[1] == 1
+
+
+CYCLES = {"epochs": 60, "epochs_per_cycle": 15}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "hyperband", "rising", "proposed"),
+    [
+        ({}, {"min_iter": 16, "eta": 3}, "16, 48", {"min_iter": 15, "eta": 3}),
+        ({}, {"min_iter": 5, "eta": 3}, "5", {"min_iter": 15, "eta": 3}),  # 15 and 45 are ends
+        ({}, {"min_iter": 26, "eta": 2}, "52", {"min_iter": 30, "eta": 2}),  # of 26 the learning rate falls
+        ({}, {"min_iter": 6, "eta": 2.5}, "6, 37", {"min_iter": 15, "eta": 2}),
+        ({}, {"max_iter": 54, "s": 2, "eta": 3}, "6, 18", {"min_iter": 15, "eta": 3}),
+        ({"warmup_epochs": 15}, {"min_iter": 17, "eta": 3}, "17, 51", {"min_iter": 30, "eta": 3}),
+        ({"epochs_per_cycle": [10, 15]}, {"min_iter": 20, "eta": 2}, "20", {"min_iter": 30, "eta": 2}),
+        ({"epochs_per_cycle": [10, 15], "epochs": 30}, {"min_iter": 20, "eta": 2}, "20", None),
+        ({"epochs_per_cycle": 60}, {"min_iter": 20, "eta": 3}, "20", None),
+        ({"lr_schedule": ["constant", "triangular2"]}, {"min_iter": 16, "eta": 3}, "16, 48", {"min_iter": 15}),
+        ({"lr_schedule": "cosine"}, {"min_iter": 16, "eta": 3}, None, None),
+        ({}, {"min_iter": 15, "eta": 3}, None, None),
+        ({}, {"min_iter": 8, "eta": 3}, None, None),  # 8 and 24 are after the middle of a cycle
+    ],
+)
+def test_bands_in_the_rising_half_of_a_cycle_are_a_warning_with_bands_at_ends_of_cycles(
+    parameters: dict[str, Any], hyperband: dict[str, Any], rising: str | None, proposed: dict[str, Any] | None
+) -> None:
+    settings = {**CYCLES, **parameters}
+    early = {"type": "hyperband", "strict": True, **hyperband}
+    warnings = [text for text in checked(settings, early_terminate=early).warnings if "rising half" in text]
+    if rising is None:
+        assert warnings == []
+        return
+    (warning,) = warnings
+    assert f"the bands at epoch {rising} lie in the rising half of a learning-rate cycle" in warning
+    if proposed is None:
+        assert warning.endswith("; leave early_terminate out, or train longer")
+        return
+    line = yaml.safe_load(warning.partition("; write ")[2])
+    assert proposed.items() <= line["early_terminate"].items()
+    again = checked(settings, **line)
+    assert again.bands_epochs
+    assert not any("early_terminate" in text for text in again.warnings), again.warnings
+
+
+def test_a_range_of_cycle_lengths_has_no_common_end() -> None:
+    specs = {
+        "max_lr": {"values": [0.001, 0.002]},
+        "epochs": {"value": 60},
+        "epochs_per_cycle": {"min": 10, "max": 10**9},
+    }
+    early = {"type": "hyperband", "min_iter": 15, "eta": 3, "strict": True}
+    result = check_sweep(yaml.safe_dump({**GOOD, "parameters": specs, "early_terminate": early}), source="test")
+    (warning,) = [text for text in result.warnings if "rising half" in text]
+    assert "bands at epoch 15, 45 lie" in warning
+    assert warning.endswith("; leave early_terminate out, or train longer")
 
 
 NULL = {"micro_batch_size": None}
@@ -117,8 +191,9 @@ def test_a_step_that_exceeds_a_usual_gpu_is_a_warning(parameters: dict[str, Any]
 
 def test_bands_within_the_warmup_are_a_warning_with_the_line_to_write() -> None:
     hyperband = {"type": "hyperband", "min_iter": 5, "eta": 2, "strict": True}
-    (_, warning) = checked({"warmup_epochs": 12, "epochs": 50}, early_terminate=hyperband).warnings
+    settings: dict[str, Any] = {"warmup_epochs": 12, "lr_schedule": "constant"}
+    (_, warning) = checked({**settings, "epochs": 50}, early_terminate=hyperband).warnings
     assert "bands at epoch 5, 10 lie within the warmup (12 epochs)" in warning
     assert warning.endswith("; write early_terminate: {type: hyperband, min_iter: 13, eta: 2, strict: true}")
-    short = checked({"warmup_epochs": 12, "epochs": 13, "epochs_per_cycle": 2}, early_terminate=hyperband).warnings
+    short = checked({**settings, "epochs": 13}, early_terminate=hyperband).warnings
     assert any(warning.endswith("leave early_terminate out, or train longer") for warning in short)
