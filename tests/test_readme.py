@@ -57,7 +57,7 @@ def test_the_loop_by_hand_runs_as_it_is_written(tmp_path: Path, shell_environmen
     (work / "sweeps").mkdir(parents=True)
     sweep = yaml.safe_load((ROOT / "sweeps" / "smoke.yaml").read_text())
     sweep["run_cap"] = 2
-    sweep["parameters"] |= {name: {"value": 2} for name in ("epochs", "epochs_per_cycle", "patience")}
+    sweep["parameters"] |= {name: {"value": 2} for name in ("epochs", "patience")}
     sweep["parameters"]["max_lr"] = {"values": [1.0e-3, 5.0e-3]}
     (work / "sweeps" / "smoke.yaml").write_text(yaml.safe_dump(sweep))
 

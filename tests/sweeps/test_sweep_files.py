@@ -22,8 +22,8 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 EXPECTED = {
     "architecture_comparison": (21, (15,), 21 * 30),
     "iq_networks": (12, (30,), 12 * 60),
-    "lr_sensitivity": (24, (12, 25), 24 * 50),
-    "performance_hyperband": (288, (16, 48), 60 * 60),
+    "lr_sensitivity": (24, (25,), 24 * 50),
+    "performance_hyperband": (288, (15, 45), 60 * 60),
     "resnet50_focused": (36, (25, 75), 36 * 150),
     "smoke": (20, (2, 4, 8), 10 * 10),
 }
