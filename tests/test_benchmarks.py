@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from amc_sweeps.grammar.hyperband import HyperbandConfig
+
 ROOT = Path(__file__).parents[1]
 FAST = {
     "np.histogram2d": 8_000.0,
@@ -24,7 +26,7 @@ FAST = {
 def benchmarks() -> dict[str, ModuleType]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     try:
-        return {name: importlib.import_module(name) for name in ("machine", "bench_images")}
+        return {name: importlib.import_module(name) for name in ("machine", "bench_images", "replay")}
     finally:
         sys.path.pop(0)
 
@@ -105,6 +107,28 @@ def test_a_committed_table_may_have_other_arguments_than_the_defaults(benchmarks
     short, long = parser.parse_args([]), parser.parse_args(["--frames", "200"])
     assert machine.unlike_committed(parser, short, {"frames": 200}) == "--frames 20 instead of 200"
     assert machine.unlike_committed(parser, long, {"frames": 200}) == ""
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(None, 4 + 3 + 2 + 2), (5, 4 + 3)])
+def test_a_replay_stops_what_hyperband_stops_and_counts_the_epochs(
+    benchmarks: dict[str, ModuleType], budget: int | None, epochs: int
+) -> None:
+    curves = {run: [value] * 4 for run, value in enumerate((0.1, 0.2, 0.3, 0.4))}
+    config = HyperbandConfig(min_iter=1, eta=2)
+    result = benchmarks["replay"].replay(curves, config, [2, 0, 1, 3], budget=budget)
+    assert (result.started, result.stopped, result.epochs) == ([2, 0, 1, 3], {0, 1}, epochs)
+    assert result.top_stopped({0: 0.5, 1: 0.2, 2: 0.3, 3: 0.4}) == (1, 1)
+    assert result.top_stopped({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}) == (0, 1)
+    assert result.regret({0: 0.5, 1: 0.2, 2: 0.3, 3: 0.4}) == pytest.approx(0.1)
+
+
+def test_a_replay_starts_as_many_runs_as_there_are_agents(benchmarks: dict[str, ModuleType]) -> None:
+    agents = benchmarks["replay"].AGENTS
+    curves = {run: [0.5, 0.5] for run in range(agents + 3)}
+    begun = benchmarks["replay"].replay(curves, HyperbandConfig(min_iter=9), range(agents + 3), budget=1)
+    assert (len(begun.started), begun.epochs) == (agents, agents)
+    whole = benchmarks["replay"].replay(curves, HyperbandConfig(min_iter=9), range(agents + 3))
+    assert (len(whole.started), whole.epochs, whole.stopped) == (agents + 3, 2 * (agents + 3), set())
 
 
 def test_the_compared_libraries_are_pinned() -> None:

@@ -124,9 +124,9 @@ def accuracies(state: TrainingState, renewed_M: npt.NDArray[np.int64]) -> tuple[
 def introduction(n_seeds: int) -> str:
     """Return what was done, in Markdown."""
     return (
-        f"**Synthetic** frames, 32 px, {len(DIGITAL17)} modulations x {len(LEVELS_DB)} SNR levels, `amc_convnet`, steps "
-        f"of {BATCH} frames, mean of {n_seeds} seeds. The share is that of the SNR accuracy without a curriculum after "
-        "the same epoch. Validation has all levels alike. Before it, batch norm's statistics are renewed on "
+        f"**Synthetic** frames, 32 px, {len(DIGITAL17)} modulations x {len(LEVELS_DB)} SNR levels, `amc_convnet`, "
+        f"steps of {BATCH} frames, mean of {n_seeds} seeds. The share is that of the SNR accuracy without a curriculum "
+        "after the same epoch. Validation has all levels alike. Before it, batch norm's statistics are renewed on "
         f"{RENEWED:,} training frames: in the curriculum's shares of levels, and with all levels alike."
     )
 
