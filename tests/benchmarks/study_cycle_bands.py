@@ -116,7 +116,7 @@ def table(sweeps: Sequence[Sweep]) -> Iterator[str]:
             means.append(scores)
             epochs = ", ".join(str(band) for band in bands(configs[0]) if band < EPOCHS)
             yield _line(f"{group}: {epochs}", f"{eta}", scores, errors=True)
-            print(f"{group}: {epochs}: {scores}", flush=True)
+            print(f"{group}: {epochs} done", flush=True)
         mean = [_mean(column) for column in zip(*means, strict=True)]
         yield _line(f"**{group}, mean**", "", mean, errors=False)
 
