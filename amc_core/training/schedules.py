@@ -107,7 +107,8 @@ def level_draws(config: TrialConfig, *, epoch: int, frames_L: npt.NDArray[np.int
     if config.curriculum_mode == "strict":
         return np.rint(weighted_L).astype(np.int64)
     ends_L = np.cumsum(weighted_L)
-    return np.diff(np.rint(ends_L * (frames_L.sum() / ends_L[-1])), prepend=0.0).astype(np.int64)
+    rounded_L: npt.NDArray[np.int64] = np.rint(ends_L * (frames_L.sum() / ends_L[-1])).astype(np.int64)
+    return np.diff(rounded_L, prepend=0)
 
 
 def epoch_positions(
