@@ -14,8 +14,8 @@ from client_scenarios import Researcher
 from embedded_server import EmbeddedServer
 from slurm_cluster import SlurmCluster
 
-# A trial that keeps its rows and its end in its run's folder, as amc-train does, and continues from them. It leaves a
-# process in another session, which ignores SIGTERM.
+# A trial that keeps its rows and its end in its run's folder, as amc-train does, and continues from them. With WAIT it
+# stays in the middle until it is asked to end. It leaves a process in another session, which ignores SIGTERM.
 TRIAL = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -46,9 +46,11 @@ for epoch in range(len(read_rows(folder)) + 1, epochs + 1):
         if not stop():
             raise
     time.sleep(0.1)
+    while "WAIT" in os.environ and epoch == epochs // 2 and not stop():
+        time.sleep(0.1)
 write_end(folder, EndReason(reason), run=run.path)
 try:
-    run.summary["end_reason"] = reason
+    run.summary["end_reason"] = str(reason)  # W&B would write the name of an enum
     if reason == "preempted":
         run.mark_preempting()
     run.finish(exit_code=EXIT_CODES[EndReason(reason)])

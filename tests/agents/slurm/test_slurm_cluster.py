@@ -17,7 +17,7 @@ from slurm_scenarios import SlurmUser
 REASON = slurm_cluster.missing()
 pytestmark = [pytest.mark.client, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
-EPOCHS = 200  # twenty seconds
+EPOCHS = 20
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def user(tmp_path: Path) -> Iterator[SlurmUser]:
 def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_named(user: SlurmUser) -> None:
     sweep, cluster = user.grid(2), user.cluster
     options = ("--agents", "2", "--gres", "gpu:1", "--time", "00:10:00", "--requeue")
-    array = user.launch(sweep, *options, EPOCHS=str(EPOCHS))
+    array = user.launch(sweep, *options, EPOCHS=str(EPOCHS), WAIT="yes")
     folder = user.folder / "slurm-logs" / sweep.rpartition("/")[2]
     assert stat.S_IMODE((folder / "key").stat().st_mode) == 0o600
     assert user.server.key not in (folder / "array.sh").read_text()
