@@ -11,6 +11,7 @@ import pytest
 import slurm_cluster
 from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
+from preempted_trials import SMALL, frames
 from results_file import keep
 from slurm_cluster import SlurmCluster, processes_of
 from slurm_scenarios import FIVE_LINES, SlurmUser
@@ -104,6 +105,44 @@ def test_a_job_that_reaches_its_time_limit_loses_nothing_and_is_named(
             "epochs when it was warned": before,
             "job with a limit of 1 minute, ended by Slurm": "TIMEOUT",
             "epochs then, each exactly once": len(after),
+        },
+    )
+
+
+def test_amc_train_goes_on_after_its_job_was_cancelled(
+    tmp_path: Path, server: EmbeddedServer, cluster: SlurmCluster
+) -> None:
+    user = SlurmUser(tmp_path / "work", server, cluster)
+    parameters = "".join(f"  {name}: {{value: {value}}}\n" for name, value in {**SMALL, "epochs": 12}.items())
+    sweep = user.create_sweep(
+        'program: amc-train\ncommand: ["${env}", "${program}", "${args}"]\nmethod: grid\n'
+        f"metric: {{name: val/combined_acc, goal: maximize}}\nparameters:\n{parameters}"
+    )
+    options = ("--agents", "1", "--gres", "gpu:1", "--time", "00:20:00")
+    env = {"AMC_DATA": str(frames(user.folder)), "OMP_NUM_THREADS": "1"}
+    first = user.launch(sweep, *options, **env)
+    number = cluster.number(f"{first}_0")
+    wait_until(lambda: len(user.epochs(sweep).get(None, [])) >= 2, "it trains", 240)
+    wait_until(lambda: user.with_metadata(sweep) == 1, "W&B knows its job", 60)
+    cancelled_s = time.monotonic()
+    cluster.ask("scancel", f"{first}_0")
+    wait_until(lambda: not processes_of(number), "no process carries the job's id", 40)
+    gone_s = time.monotonic() - cancelled_s
+    wait_until(lambda: user.states(sweep)[None] == "preempted", "W&B knows", 60)
+    said = user.status(sweep)["jobs"]["ended_runs"]
+    assert [(end["state"], end["cause"]) for end in said] == [("CANCELLED", "preempted")]
+    before = user.epochs(sweep)[None]
+    user.launch(sweep, *options, **env)
+    wait_until(lambda: user.states(sweep)[None] == "finished", "the next job goes on", 240)
+    after = user.epochs(sweep)[None]
+    assert after == list(range(1, 13)), user.logs(sweep)
+    keep(
+        "slurm_amc_train",
+        full=True,
+        figures={
+            "epochs when the job was cancelled": len(before),
+            "seconds until no process carried its id": gone_s,
+            "epochs in the end, each exactly once": len(after),
         },
     )
 

@@ -140,7 +140,7 @@ class Researcher:
         node = self.server.graphql(document, entity=entity, project=project, sweep=sweep)["project"]["sweep"]
         runs = [edge["node"] for edge in node["runs"]["edges"]]
         for run in runs:
-            run["a"] = json.loads(run["config"])["a"]["value"]
+            run["a"] = json.loads(run["config"]).get("a", {}).get("value")
         return {"state": node["state"], "runs": {run["name"]: run for run in runs}}
 
     def end(self) -> None:

@@ -121,12 +121,12 @@ class SlurmUser(Researcher):
         """Return what ``amc-sweep status --json`` prints."""
         return dict(json.loads(self.amc_sweep("status", sweep, "--json")))
 
-    def states(self, sweep: str) -> dict[int, str]:
-        """Return the state of each configuration's run."""
+    def states(self, sweep: str) -> dict[int | None, str]:
+        """Return the state of each configuration's run, by its parameter ``a``."""
         return {run["a"]: run["state"] for run in self.sweep(sweep)["runs"].values()}
 
-    def epochs(self, sweep: str) -> dict[int, list[int]]:
-        """Return the epochs that the server has of each configuration."""
+    def epochs(self, sweep: str) -> dict[int | None, list[int]]:
+        """Return the epochs that the server has of each configuration, by its parameter ``a``."""
         document = """query H($run: String!) { project(name: "demo", entityName: "local") { run(name: $run) {
             history(minStep: 0, maxStep: 1000000, samples: 100000) } } }"""
         epochs = {}
