@@ -79,9 +79,9 @@ def test_a_job_that_reaches_its_time_limit_loses_nothing_and_is_named(
 ) -> None:
     user = SlurmUser(tmp_path / "work", server, cluster)
     sweep = user.grid(1)
-    epochs = 3000  # five minutes
-    warned = user.launch(sweep, "--agents", "1", "--time", "00:02:00", EPOCHS=str(epochs))
-    wait_until(lambda: user.states(sweep).get(0) == "preempted", "the warned trial saves", 240)
+    epochs = 6000  # ten minutes
+    warned = user.launch(sweep, "--agents", "1", "--time", "00:04:00", EPOCHS=str(epochs))
+    wait_until(lambda: user.states(sweep).get(0) == "preempted", "the warned trial saves", 300)
     wait_until(lambda: not cluster.jobs(), "its job ends", 30)
     assert cluster.state(f"{warned}_0") == "FAILED", "exit code 75"
     said = user.status(sweep)["jobs"]["ended_runs"]
@@ -101,7 +101,7 @@ def test_a_job_that_reaches_its_time_limit_loses_nothing_and_is_named(
         "slurm_time_limit",
         full=True,
         figures={
-            "job with a limit of 2 minutes, warned": said[0]["cause"],
+            "job with a limit of 4 minutes, warned": said[0]["cause"],
             "epochs when it was warned": before,
             "job with a limit of 1 minute, ended by Slurm": "TIMEOUT",
             "epochs then, each exactly once": len(after),
