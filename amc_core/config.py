@@ -6,8 +6,10 @@ is free of torch, so that checking a sweep file is quick.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
+import shlex
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
@@ -41,6 +43,10 @@ SIGNAL_REPRESENTATIONS: frozenset[str] = frozenset(SIGNAL_NETWORKS.values())
 
 # Networks with LSTM or GRU layers.
 RECURRENT_NETWORKS: frozenset[str] = frozenset({"lstm2", "gru2", "petcgdnn", "mcldnn"})
+
+# A key that is no field: its value names several fields at once, see expand_variant.
+VARIANT = "variant"
+VARIANT_EXAMPLE = "model_type=lstm2 representation=amplitude_phase"
 
 # Networks of amc_core itself; any other name is one of timm's.
 OWN_NETWORKS: tuple[str, ...] = ("amc_convnet", *SIGNAL_NETWORKS)
@@ -238,7 +244,7 @@ class TrialConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """Build a configuration from YAML, ``wandb.config`` or flag values.
+        """Build a configuration from YAML, ``wandb.config`` or flag values, a variant among them.
 
         Raises:
             ConfigError: with all violations: unknown names, wrong types, values out of range, and combinations that
@@ -246,6 +252,10 @@ class TrialConfig:
         """
         problems: list[str] = []
         checked: dict[str, Any] = {}
+        try:
+            values = expand_variant(values)
+        except ConfigError as error:
+            problems, values = error.problems, {name: value for name, value in values.items() if name != VARIANT}
         for name, value in values.items():
             if name not in FIELDS:
                 problems.append(unknown_field(name))
@@ -330,6 +340,78 @@ def parse_flag(name: str, text: str) -> Any:
             except ValueError:
                 continue
     return text
+
+
+def read_variant(value: Any) -> dict[str, Any]:
+    """Return the fields that a variant names, with unchecked values.
+
+    >>> read_variant("model_type=lstm2 representation=amplitude_phase max_lr=1e-3")
+    {'model_type': 'lstm2', 'representation': 'amplitude_phase', 'max_lr': 0.001}
+
+    Args:
+        value: a mapping of fields to values, or text: NAME=VALUE several times, a value with blanks in quotes.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    problem = ConfigError(
+        [f"{VARIANT}: {value!r:.200} is not allowed; allowed: text such as {VARIANT_EXAMPLE!r}, or a mapping"]
+    )
+    if isinstance(value, str) and value.startswith("{"):  # how wandb's agent writes a mapping as a flag
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            raise problem from None
+    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+        return dict(value)
+    if not isinstance(value, str):
+        raise problem
+    try:
+        pairs = [word.partition("=") for word in shlex.split(value)]
+    except ValueError:  # a quote that nobody closes
+        raise problem from None
+    names = [name for name, _, _ in pairs]
+    if not pairs or not all(equals and name for name, equals, _ in pairs) or len(set(names)) < len(names):
+        raise problem
+    return {name: parse_flag(name, text) if name in FIELDS else text for name, _, text in pairs}
+
+
+def variant_text(settings: Mapping[str, Any]) -> str:
+    """Return settings as the text of a variant, from which ``read_variant`` returns them.
+
+    >>> variant_text({"max_lr": 0.001, "patience": None, "augment": True})
+    'max_lr=0.001 patience=null augment=true'
+    """
+    words = {None: "null", True: "true", False: "false"}
+    texts = (
+        (name, words[value] if value is None or isinstance(value, bool) else value) for name, value in settings.items()
+    )
+    return " ".join(shlex.quote(f"{name}={text}") for name, text in texts)
+
+
+def expand_variant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with the fields of their variant in its place; without a variant they stay as they are.
+
+    Raises:
+        ConfigError: the variant cannot be read, or names a field that has another value beside it.
+    """
+    if VARIANT not in values:
+        return dict(values)
+    others = {name: value for name, value in values.items() if name != VARIANT}
+    fields_of_variant = read_variant(values[VARIANT])
+    problems = [
+        f"{name}: the variant sets {value!r}, but {others[name]!r} is given beside it; leave one of them out"
+        for name, value in fields_of_variant.items()
+        if name in others and not _is_same(name, value, others[name])
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return {**others, **fields_of_variant}
+
+
+def _is_same(name: str, value: Any, other: Any) -> bool:
+    """Return whether a field's two values mean the same, such as 1 and 1.0."""
+    return name in FIELDS and check_value(name, value) == check_value(name, other)
 
 
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:

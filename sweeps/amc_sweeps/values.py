@@ -11,6 +11,7 @@ MISSING: Any = object()  # for look_up, where None is a value
 
 # Control characters except tab and newline, marks that turn the direction of text, and lone surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SEED = re.compile(r"(?:^|[._/-])seed$", re.IGNORECASE)
 _PLAIN = frozenset({bool, int, float})  # types of values without any text
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how JSON carries values that are not finite
 
@@ -108,6 +109,11 @@ def look_up(values: Any, name: str, default: Any = None) -> Any:
                 return value
         dot = name.find(".", dot + 1)
     return default
+
+
+def names_seed(name: str) -> bool:
+    """Return whether a parameter is a seed by its name: its values repeat a configuration."""
+    return _SEED.search(name) is not None
 
 
 def nest(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:

@@ -10,7 +10,15 @@ import pytest
 import torch
 import yaml
 
-from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, parse_flag
+from amc_core.config import (
+    FIELDS,
+    ConfigError,
+    TrialConfig,
+    check_value,
+    parse_flag,
+    read_variant,
+    variant_text,
+)
 
 
 def test_every_default_is_a_value_that_its_own_field_accepts() -> None:
@@ -156,3 +164,47 @@ def test_a_seed_has_the_range_of_a_generator(name: str) -> None:
         assert "<= 9.22337e+18" in problem
     torch.manual_seed(2**63 - 1)
     np.random.default_rng([2**63 - 1, 1])
+
+
+LSTM = {"model_type": "lstm2", "representation": "amplitude_phase", "max_lr": 0.001}
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "model_type=lstm2 representation=amplitude_phase max_lr=1e-3",
+        LSTM,
+        str(LSTM),  # as wandb's agent passes a mapping
+    ],
+)
+def test_a_variant_sets_several_fields_at_once(variant: Any) -> None:
+    config = TrialConfig.from_mapping({"variant": variant, "epochs": 5, "max_lr": 1.0e-3})
+    assert config == TrialConfig.from_mapping({**LSTM, "epochs": 5})
+
+
+def test_settings_come_back_from_the_text_of_a_variant() -> None:
+    settings = TrialConfig.from_mapping({"data": "my data/a=b.h5", "patience": None, "augment": True}).to_mapping()
+    assert read_variant(variant_text(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    "variant", ["lstm2", 3, None, {}, "epochs=1 epochs=2", "model_type='lstm2", "{1: 2}", "{", "=3"]
+)
+def test_a_variant_that_names_no_fields_is_refused(variant: Any) -> None:
+    with pytest.raises(ConfigError, match=r"variant: .* is not allowed; allowed: text such as"):
+        TrialConfig.from_mapping({"variant": variant})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variant": "epochs=5", "epochs": 6}, "epochs: the variant sets 5, but 6 is given beside it"),
+        ({"variant": "epoch=5"}, "epoch: no such parameter; did you mean epochs"),
+        ({"variant": "epochs=many"}, "epochs: 'many' is not allowed"),
+        ({"variant": "model_type=lstm2"}, "model_type lstm2 takes amplitude_phase"),
+        ({"variant": "lstm2", "epochs": 0}, "epochs: 0 is not allowed"),
+    ],
+)
+def test_the_fields_of_a_variant_are_checked_like_any_others(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrialConfig.from_mapping(values)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from amc_agents.preflight.check_sweep import check_sweep
-from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, TrialConfig
+from amc_core.config import MODEL_ALIASES, OWN_NETWORKS, TrialConfig, expand_variant
 from amc_sweeps.grammar.configurations import Grid
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.strict_yaml import number_in_text
@@ -23,6 +23,7 @@ EXPECTED = {
     "architecture_comparison": (21, (15,), 21 * 30),
     "iq_networks": (12, (30,), 12 * 60),
     "lr_sensitivity": (24, (25,), 24 * 50),
+    "networks_and_inputs": (12, (30,), 12 * 60),
     "performance_hyperband": (288, (15, 45), 60 * 60),
     "resnet50_focused": (36, (25, 75), 36 * 150),
     "smoke": (20, (2, 4, 8), 10 * 10),
@@ -113,7 +114,7 @@ def test_timm_has_every_backbone() -> None:
         value
         for name in EXPECTED
         for values in Grid(parse({**yaml.safe_load(text_of(name)), "method": "grid"}))
-        for value in [values["model_type"]]
+        for value in [expand_variant(values)["model_type"]]
     }
     assert {"resnet50", "vit_b_16", "swin_t"} <= names
     others = names - set(OWN_NETWORKS)

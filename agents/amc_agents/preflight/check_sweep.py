@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amc_agents.preflight.flat_sweep import Check, FlatSweep
-from amc_agents.preflight.problems import OTHER_PROGRAM_PROBLEMS, TRIAL_PROBLEMS
-from amc_agents.preflight.warnings import OTHER_PROGRAM_WARNINGS, TRIAL_WARNINGS, WARNINGS
+from amc_agents.preflight.problems import OTHER_PROGRAM_PROBLEMS, TRIAL_PROBLEMS, VARIANT_PROBLEMS
+from amc_agents.preflight.warnings import OTHER_PROGRAM_WARNINGS, SEARCH_WARNINGS, TRIAL_WARNINGS, WARNINGS
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import SweepConfig
+from amc_sweeps.number_formats import listed
 
+MOST_VARIANTS = 2  # named in a message
 _LONGEST_TRIAL = 10_000  # logged values; the limit for bands of a program whose epochs are unknown
 
 
@@ -44,14 +46,18 @@ def check_sweep(text: str, *, source: str) -> Preflight:
     if config is None:
         return Preflight(source, problems, [])
     sweep = FlatSweep(config, None if problems else count_configurations(config))
-    problems += _messages(TRIAL_PROBLEMS if sweep.runs_trial else OTHER_PROGRAM_PROBLEMS, sweep)
-    program_warnings = TRIAL_WARNINGS if sweep.runs_trial else OTHER_PROGRAM_WARNINGS
-    longest = max(sweep.numbers("epochs")) if sweep.runs_trial else _LONGEST_TRIAL
+    if sweep.runs_trial:
+        problems += [*_messages(VARIANT_PROBLEMS, sweep), *_trial_messages(TRIAL_PROBLEMS, sweep)]
+        warnings = [*_messages((*WARNINGS, *SEARCH_WARNINGS), sweep), *_trial_messages(TRIAL_WARNINGS, sweep)]
+    else:
+        problems += _messages(OTHER_PROGRAM_PROBLEMS, sweep)
+        warnings = _messages((*WARNINGS, *OTHER_PROGRAM_WARNINGS), sweep)
+    longest = max(sweep.merged.numbers("epochs")) if sweep.runs_trial else _LONGEST_TRIAL
     all_bands = bands(config.early_terminate) if config.early_terminate is not None else ()
     return Preflight(
         source=source,
         problems=list(dict.fromkeys(problems)),
-        warnings=_messages((*WARNINGS, *program_warnings), sweep),
+        warnings=warnings,
         configurations=sweep.configurations,
         bands_epochs=tuple(band for band in all_bands if band < longest),
         epochs_at_most=None if problems else _epochs_at_most(sweep),
@@ -63,9 +69,20 @@ def _messages(checks: Iterable[Check], sweep: FlatSweep) -> list[str]:
     return list(dict.fromkeys(message for check in checks for message in check(sweep)))
 
 
+def _trial_messages(checks: Iterable[Check], sweep: FlatSweep) -> list[str]:
+    """Return each message once; one that only some variants give begins with their names."""
+    by_trial = {trial.variant or "": _messages(checks, trial) for trial in sweep.trials}
+    lines = []
+    for message in dict.fromkeys(message for messages in by_trial.values() for message in messages):
+        variants = [repr(variant) for variant, messages in by_trial.items() if message in messages]
+        is_general = len(variants) == len(by_trial)
+        lines.append(message if is_general else f"variant {listed(variants, MOST_VARIANTS)}: {message}")
+    return lines
+
+
 def _epochs_at_most(sweep: FlatSweep) -> int | None:
     limits = [sweep.config.run_cap, sweep.configurations if sweep.config.method == "grid" else None]
     runs = min((limit for limit in limits if limit is not None), default=None)
     if runs is None or not sweep.runs_trial:
         return None
-    return runs * int(max(sweep.numbers("epochs")))
+    return runs * int(max(sweep.merged.numbers("epochs")))

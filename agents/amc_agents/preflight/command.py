@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from amc_agents.preflight.flat_sweep import FlatSweep
-from amc_core.config import FIELDS, check_value, parse_flag, unknown_field
+from amc_core.config import FIELDS, VARIANT, check_value, parse_flag, unknown_field
 from amc_sweeps.grammar.trial_program import is_trial_program
 
 TRIAL_COMMAND = '["${env}", "${program}", "${args}"]'
@@ -35,7 +35,9 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _HOME = re.compile(r"(?:^|(?<==))~(?=/|$)")
 _COMMAND_IN_COMMAND = re.compile(r"\$\(|`")
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
-_OPTIONS = frozenset({"no_wandb", "runs_dir", "checkpoint_artifact", "repeat_of"})  # of amc-train, besides FIELDS
+_OPTIONS = frozenset(
+    {"no_wandb", "runs_dir", "checkpoint_artifact", "repeat_of", VARIANT}
+)  # of amc-train, besides FIELDS
 
 
 def command_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -141,21 +143,30 @@ def _words(items: Sequence[str]) -> str:
     return repr(" ".join(item for item in items if item != "${env}")[:80])
 
 
-def _flag_problems(items: Sequence[str]) -> Iterator[str]:
-    """Find flags of amc-train in the command that it would refuse, or that keep it from training under W&B."""
+def flags_of(sweep: FlatSweep) -> list[str]:
+    """Return the names of the flags that the command itself gives amc-train."""
+    return [name for name, _, _ in _flags(_items(sweep))]
+
+
+def _flags(items: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
+    """Yield name, value (None without one) and item of every flag after the program."""
     start = next(
         (place for place, item in enumerate(items) if item == "${program}" or is_trial_program(item)), len(items)
     )
     for item in items[start + 1 :]:
-        name, has_value, value = item.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not item.startswith("--") or not name:
-            continue
+        name, equals, value = item.removeprefix("--").partition("=")
+        if item.startswith("--") and name:
+            yield name.replace("-", "_"), value if equals else None, item
+
+
+def _flag_problems(items: Sequence[str]) -> Iterator[str]:
+    """Find flags of amc-train in the command that it would refuse, or that keep it from training under W&B."""
+    for name, value, item in _flags(items):
         if name in {"summary", "help"}:
             yield f"command: {item} trains nothing; leave it out"
-        elif name == "no_wandb" and value.lower() not in {"false", "0"}:
+        elif name == "no_wandb" and (value or "").lower() not in {"false", "0"}:
             yield f"command: {item} trains without W&B, so the sweep would hear nothing of the run; leave it out"
-        elif name in FIELDS and has_value and "${" not in value:
+        elif name in FIELDS and value is not None and "${" not in value:
             _, problem = check_value(name, parse_flag(name, value))
             if problem is not None:
                 yield f"command: {problem}"

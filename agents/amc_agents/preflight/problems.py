@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterator
 from itertools import combinations, product
 
-from amc_agents.preflight.command import command_problems, shell_text, with_envvars
+from amc_agents.preflight.command import command_problems, flags_of, shell_text, with_envvars
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
-from amc_core.config import FIELDS, ConfigError, TrialConfig, check_value, unknown_field
+from amc_core.config import FIELDS, VARIANT, VARIANT_EXAMPLE, ConfigError, TrialConfig, check_value, unknown_field
 from amc_core.metric_names import (
     EPOCH_METRICS,
     FINAL_METRICS,
@@ -20,13 +20,15 @@ from amc_core.metric_names import (
 from amc_core.models.model_names import is_model, similar_models, timm_names
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_sweeps.grammar.distributions import Range
-from amc_sweeps.grammar.sweep_config import Leaf
+from amc_sweeps.grammar.sweep_config import Leaf, Nested
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
 
 
 def parameter_problems(sweep: FlatSweep) -> Iterator[str]:
     """Find names and values that a trial does not accept."""
     for path, leaf in sweep.parameters:
+        if path[0] == VARIANT:
+            continue  # one that cannot be read
         if len(path) > 1:
             yield f"{'.'.join(path)}: a trial has no nested parameters"
         elif path[0] not in FIELDS:
@@ -57,6 +59,25 @@ def _shell_problem(name: str, text: str, found: str) -> str:
         line = f'leave {name} out, and write command: ["${{env}}", "${{program}}", "--{name}={instead}", "${{args}}"]'
     own = f"; or export AMC_DATA={text} before `wandb agent` starts" if name == "data" else ""
     return f"{name}: {text!r}: W&B passes {found} on as it stands, because no shell reads it; {line}{own}"
+
+
+def variant_problems(sweep: FlatSweep) -> Iterator[str]:
+    """Find variants that cannot be read, and fields that a variant and something else set."""
+    leaf = sweep.config.parameters.get(VARIANT)
+    if isinstance(leaf, Range | Nested):
+        yield f"{VARIANT}: its values name several fields, such as {VARIANT_EXAMPLE}; list them under values"
+    yield from sweep.unreadable_variants
+    for name in sweep.merged.fields:
+        if name in sweep.varied_by_variant and name in sweep.config.parameters:
+            yield (
+                f"{name}: given as a parameter and by a variant, and a trial has one value; leave the parameter out, "
+                f"and name {name} in every variant"
+            )
+    yield from (
+        f"command: --{name} is also set by a variant; leave it out"
+        for name in flags_of(sweep)
+        if name in sweep.varied_by_variant
+    )
 
 
 def model_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -133,6 +154,7 @@ def program_problems(sweep: FlatSweep) -> Iterator[str]:
         yield f"program: missing; W&B's agent starts nothing without it; write {TRIAL_PROGRAM}"
 
 
+VARIANT_PROBLEMS: tuple[Check, ...] = (variant_problems,)  # of the sweep; the others are of each of its variants
 TRIAL_PROBLEMS: tuple[Check, ...] = (
     command_problems,
     parameter_problems,

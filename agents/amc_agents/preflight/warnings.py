@@ -173,6 +173,7 @@ def objective_warnings(sweep: FlatSweep) -> Iterator[str]:
 
 def idle_field_warnings(sweep: FlatSweep) -> Iterator[str]:
     """Find fields that have no effect in any run of the sweep."""
+    sweep = sweep.merged
     for name, (other, idle) in _IDLE_WHILE.items():
         values = sweep.values[other]
         if name in sweep.fields and set(values) <= set(idle):
@@ -232,9 +233,9 @@ WARNINGS: tuple[Check, ...] = (
     controller_warnings,
     hyperband_warnings,
 )
+SEARCH_WARNINGS: tuple[Check, ...] = (idle_field_warnings,)  # of a sweep of trials; the next ones are of each variant
 TRIAL_WARNINGS: tuple[Check, ...] = (
     objective_warnings,
-    idle_field_warnings,
     schedule_warnings,
     unbounded_warnings,
     band_warnings,

@@ -20,7 +20,7 @@ from amc_agents.trial.relaunch import RelaunchError
 from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
-from amc_core.config import FIELDS, ConfigError, FieldSpec, TrialConfig, parse_flag
+from amc_core.config import FIELDS, VARIANT, ConfigError, FieldSpec, TrialConfig, expand_variant, parse_flag
 from amc_core.files import use_folder
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
@@ -69,6 +69,11 @@ NO_WANDB = 69  # exit code: no W&B answers, so nothing was trained
     show_envvar=True,
     help="When to upload the checkpoint, from which another machine can continue; never suits a shared --runs_dir.",
 )
+@click.option(
+    f"--{VARIANT}",
+    metavar="TEXT",
+    help="Several settings in one text, such as 'model_type=lstm2 representation=amplitude_phase'.",
+)
 @click.option("--repeat_of", metavar="RUN", help="Record in the run's config that it repeats another run.")
 @click.option(
     "--summary",
@@ -82,6 +87,7 @@ def main(
     no_wandb: bool,
     runs_dir: Path,
     checkpoint_artifact: str,
+    variant: str | None,
     repeat_of: str | None,
     summary: bool,
     **flags: str | None,
@@ -105,7 +111,7 @@ def main(
     if context.args[:1] == ["evaluate"]:
         raise click.UsageError("amc-train only trains; to score a checkpoint: amc-data evaluate CHECKPOINT --data FILE")
     settings = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
-    settings.update(_unknown_flags(context.args))
+    settings.update(_unknown_flags(context.args), **({} if variant is None else {VARIANT: variant}))
     if summary:
         sys.exit(_summarise(settings))
     stop = StopRequests(os.environ)
@@ -187,7 +193,7 @@ def _refuse_by_hand(settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
     if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"}.isdisjoint(environ):
         return None
     try:
-        TrialConfig.from_mapping({**data_of_machine(), **settings})
+        TrialConfig.from_mapping({**data_of_machine(), **expand_variant(settings)})
     except ConfigError as error:
         return str(error)
     return None
@@ -273,7 +279,7 @@ def _train_alone(settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests
     use_folder(run_dir)  # until this process ends
 
     def resolve_config() -> TrialConfig:
-        config = TrialConfig.from_mapping({**data_of_machine(), **settings})
+        config = TrialConfig.from_mapping({**data_of_machine(), **expand_variant(settings)})
         recorder.config(config.to_mapping())
         return config
 

@@ -17,13 +17,15 @@ from amc_agents.trial.evaluations import upload_evaluations
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.resume_checkpoint import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.wandb_recorder import ClientLostError, RunRecorder, detect_lost_client
-from amc_core.config import TrialConfig, current_value
+from amc_core.config import TrialConfig, current_value, expand_variant
 from amc_core.files import use_folder
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
 if TYPE_CHECKING:
     import wandb
+
+NOTES = frozenset({"repeat_of"})  # entries of a queued run's config that are about the run, for people and the analysis
 
 
 class WandbTrial:
@@ -41,9 +43,13 @@ class WandbTrial:
         run = self._run
         self.folder.mkdir(parents=True, exist_ok=True)
         use_folder(self.folder)  # until this process ends: amc-sweep clean then leaves it alone
-        recorded = dict(run.config)  # from the sweep; ${args} repeats it as flags
-        machine = data_of_machine()
-        values = continued_values(recorded, machine, flags) if run.resumed else {**machine, **flags, **recorded}
+        # From the sweep; ${args} repeats it as flags. A note such as repeat_of is no setting.
+        recorded = {name: value for name, value in dict(run.config).items() if name not in NOTES}
+        machine, flags = data_of_machine(), expand_variant(flags)
+        if run.resumed:
+            values = continued_values(recorded, machine, flags)
+        else:
+            values = {**machine, **flags, **expand_variant(recorded)}
         config = TrialConfig.from_mapping(values)
         with detect_lost_client():
             changes = {

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep
-from amc_analysis.runs.parameters import is_seed
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig, flatten
 from amc_sweeps.runs.claims import ClaimKind
-from amc_sweeps.values import is_number, look_up
+from amc_sweeps.values import is_number, look_up, names_seed
 
 GRID = 30  # places along a range
 
@@ -71,7 +70,7 @@ def axes_of(sweep: SweepConfig, analysed: AnalysedSweep) -> list[Axis]:
     """Return an axis for every searched parameter; seeds are left out, because they repeat a configuration."""
     axes = []
     for path, leaf in flatten(sweep.parameters):
-        if isinstance(leaf, Choice | Range) and not is_seed(path[-1]):
+        if isinstance(leaf, Choice | Range) and not names_seed(path[-1]):
             axis = _listed(path, leaf) if isinstance(leaf, Choice) else _range(path, leaf, analysed)
             if axis is not None:
                 axes.append(axis)

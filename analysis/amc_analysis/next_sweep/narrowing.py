@@ -28,7 +28,8 @@ from amc_analysis.results.effects import Effect
 from amc_analysis.results.finding import Finding, Rule
 from amc_analysis.results.next_sweep import WHOLE, Decision, Narrowing, ValueEvidence
 from amc_analysis.runs.outcomes import CarriedOutcomes, carry_to_horizon
-from amc_analysis.runs.parameters import text_of
+from amc_analysis.runs.parameters import text_of, variants_of
+from amc_core.config import VARIANT
 from amc_sweeps.grammar.sweep_config import Choice, SweepConfig
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import look_up
@@ -67,7 +68,7 @@ def narrow(analysed: AnalysedSweep, sweep: SweepConfig) -> Narrowing:
     left_out = sum(entry.peak is not None for entry in analysed.ranked) - runs
     varied = [column for column in range(len(axes)) if len(np.unique(places[valued, column])) > 1]
     rises = {finding.subjects[0]: finding for finding in analysed.findings if finding.rule is Rule.BEST_AT_BOUNDARY}
-    effects = {effect.parameter: effect for effect in analysed.effects}
+    effects = _effects_by_axis(analysed)
     along = [
         _RunsAlongAxis(
             axis=axis,
@@ -111,6 +112,16 @@ def narrow(analysed: AnalysedSweep, sweep: SweepConfig) -> Narrowing:
         noise_sd=surrogate.noise_sd,
         equals=_equals(outcomes, surrogate.noise_sd),
     )
+
+
+def _effects_by_axis(analysed: AnalysedSweep) -> dict[str, Effect]:
+    """Return the effect of every parameter; that of a variant is the clearest one of its fields."""
+    effects = {effect.parameter: effect for effect in analysed.effects}
+    names = {name for fields in variants_of(analysed.config) for name in fields}
+    coupled = [effect for name, effect in effects.items() if name in names]
+    if coupled:
+        effects[VARIANT] = min(coupled, key=lambda effect: 1.0 if effect.p_corrected is None else effect.p_corrected)
+    return effects
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 from amc_analysis.next_sweep.narrowing import narrow
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.next_sweep import Decision, Narrowing, ParameterPath, Seeds, SweepPlan
-from amc_analysis.runs.parameters import is_seed, unreadable_parameters
+from amc_analysis.runs.parameters import unreadable_parameters
+from amc_analysis.runs.replicates import SEED_NAMES
+from amc_core.config import VARIANT, read_variant
 from amc_sweeps.grammar.configurations import count_configurations
 from amc_sweeps.grammar.distributions import DISTRIBUTIONS, Range
 from amc_sweeps.grammar.parse import parse_leniently
@@ -16,11 +18,10 @@ from amc_sweeps.grammar.sweep_config import Constant, Leaf, SweepConfig, flatten
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.evidence import epochs_planned
-from amc_sweeps.values import nest
+from amc_sweeps.values import names_seed, nest
 
 SEEDS = 3  # repeats of a configuration where the best runs are equal within noise
 FEWEST_RUNS = 12  # of the next sweep
-_SEED_NAMES = ("seed", "random_seed", "rng_seed")
 
 Sections = dict[ParameterPath, dict[str, Any]]
 
@@ -76,7 +77,12 @@ def _readable_config(analysed: AnalysedSweep) -> SweepConfig:
 
 def _sections(sweep: SweepConfig, narrowing: Narrowing) -> Sections:
     decisions = {decision.path: decision for decision in narrowing.decisions}
-    return {path: _section(leaf, decisions.get(path)) for path, leaf in flatten(sweep.parameters)}
+    sections = {path: _section(leaf, decisions.get(path)) for path, leaf in flatten(sweep.parameters)}
+    left = sections.get((VARIANT,), {})
+    if "value" in left and is_trial_program(sweep.program):
+        del sections[(VARIANT,)]  # only one is left, so its fields need not be coupled
+        sections |= {(name,): {"value": value} for name, value in read_variant(left["value"]).items()}
+    return sections
 
 
 def _section(leaf: Leaf, decision: Decision | None) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def _seeds(analysed: AnalysedSweep, narrowing: Narrowing, sections: Sections) ->
     if narrowing.horizon is None or narrowing.equals < 2:
         return None
     reason = f"The best {narrowing.equals} runs are equal within noise; repeats show which is better."
-    searched = [path for path in sections if is_seed(path[-1]) and "value" not in sections[path]]
+    searched = [path for path in sections if names_seed(path[-1]) and "value" not in sections[path]]
     if searched:
         return Seeds(reason, searched[0], None)
     path = _seed_path(analysed, sections)
@@ -111,11 +117,11 @@ def _seeds(analysed: AnalysedSweep, narrowing: Narrowing, sections: Sections) ->
 def _seed_path(analysed: AnalysedSweep, sections: Sections) -> ParameterPath | None:
     """Return the path of the parameter that seeds a run, from the sweep, else from the runs' configurations."""
     for path in sections:
-        if path[-1] in _SEED_NAMES:
+        if path[-1] in SEED_NAMES:
             return path
     if is_trial_program(analysed.config.get("program")):
         return ("seed",)
-    return next(((name,) for name in _SEED_NAMES if any(name in entry.run.config for entry in analysed.ranked)), None)
+    return next(((name,) for name in SEED_NAMES if any(name in entry.run.config for entry in analysed.ranked)), None)
 
 
 def _count(analysed: AnalysedSweep, method: str, sections: Sections) -> int | None:

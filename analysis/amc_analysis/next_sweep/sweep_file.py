@@ -12,6 +12,8 @@ from amc_analysis.next_sweep.yaml_text import comment, literal, parameters
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Rule
 from amc_analysis.results.next_sweep import Decision, NextSweep, ParameterPath, SweepPlan, ValueEvidence
+from amc_analysis.runs.parameters import text_of, variants_of
+from amc_core.config import VARIANT
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.number_formats import counted, percent
@@ -158,6 +160,10 @@ def _early_terminate(analysed: AnalysedSweep) -> list[str]:
 
 def _comments(analysed: AnalysedSweep, plan: SweepPlan) -> dict[ParameterPath, list[str]]:
     comments = {decision.path: _evidence(decision, analysed.scale, plan) for decision in plan.narrowing.decisions}
+    if (VARIANT,) in comments and (VARIANT,) not in plan.sections:  # its fields stand there instead
+        names = {name for fields in variants_of(analysed.config) for name in fields}
+        first = next(path for path in plan.sections if path[0] in names)
+        comments[first] = comments.pop((VARIANT,))
     if plan.seeds is not None and plan.seeds.path is not None:
         comments[plan.seeds.path] = [f"Seeds for repeats. {plan.seeds.reason}"]
     return comments
@@ -206,7 +212,8 @@ def _counts(decision: Decision, scale: MetricScale) -> str:
 
 
 def _value_text(value: ValueEvidence, scale: MetricScale, *, draws: bool) -> str:
-    name = value.label if isinstance(value.label, str) else literal(value.label)
+    is_text = isinstance(value.label, str | Mapping)
+    name = text_of(value.label) if is_text else literal(value.label)
     return f"{name} ({_runs_text(value, scale, draws=draws)})"
 
 

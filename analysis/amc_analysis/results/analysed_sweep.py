@@ -15,7 +15,7 @@ from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.confusion import Confusion
 from amc_analysis.runs.failure_rates import EarlyStops, FailureRate, RunGroup, early_stops, failure_rate, group_runs
 from amc_analysis.runs.outcomes import Outcomes
-from amc_analysis.runs.parameters import Parameter
+from amc_analysis.runs.parameters import Parameter, flat_config
 from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
@@ -75,7 +75,7 @@ class AnalysedSweep:
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """The searched parameters in the order of the sweep's file; nested ones dotted."""
-        return searched_parameters(self.config)
+        return searched_parameters(flat_config(self.config))
 
     @property
     def best(self) -> RankedRun | None:

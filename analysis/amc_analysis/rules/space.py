@@ -7,14 +7,14 @@ from typing import Any
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.finding import Finding, Rule, Severity
-from amc_analysis.runs.parameters import is_seed, text_of
+from amc_analysis.runs.parameters import text_of, variants_of
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.number_formats import at_most, counted, listed
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.runs.sweep_changes import sweep_changes
-from amc_sweeps.values import look_up
+from amc_sweeps.values import look_up, names_seed
 
 DRAWS_EACH = 3  # mean number of runs per value; a running sweep with fewer may still draw a missing value
 _UNFINISHED = {SweepState.RUNNING, SweepState.PENDING, SweepState.PAUSED}
@@ -125,7 +125,7 @@ def duplicate_configs(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report runs that repeat the configuration of another run, seed included."""
     if not analysed.parameters or analysed.config.get("method") == "grid":
         return
-    seeds = [name for name in analysed.parameter_names if is_seed(name)]
+    seeds = [name for name in analysed.parameter_names if names_seed(name)]
     groups: dict[tuple[str, ...], list[str]] = {}
     for place, entry in enumerate(analysed.ranked):
         if all(parameter.has[place] for parameter in analysed.parameters):
@@ -151,6 +151,7 @@ def duplicate_configs(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 def confounded_pair(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report every pair of parameters that moved together."""
+    coupled = {name for fields in variants_of(analysed.config) for name in fields}
     for pair in analysed.confounded:
         yield Finding(
             rule=Rule.CONFOUNDED_PAIR,
@@ -159,8 +160,9 @@ def confounded_pair(analysed: AnalysedSweep) -> Iterator[Finding]:
             numbers={"strength": pair.strength, "measure": pair.measure, "n": pair.n, "p_corrected": pair.p_corrected},
             evidence=f"{pair.first} and {pair.second} moved together over {pair.n} runs ({pair.measure} "
             f"{pair.strength:.2f}).",
-            consequence="The effect of one may be the effect of the other. Vary them independently before you trust "
-            "either.",
+            consequence="The sweep's variants couple them, so their effects are one effect: compare whole variants."
+            if {pair.first, pair.second} <= coupled
+            else "The effect of one may be the effect of the other. Vary them independently before you trust either.",
         )
 
 

@@ -16,13 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from amc_sweeps.grammar.configurations import value_key
+from amc_core.config import FIELDS, VARIANT, ConfigError, read_variant
+from amc_sweeps.grammar.configurations import distinct, value_key
 from amc_sweeps.grammar.distributions import Range, is_log_spaced, is_logarithmic
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.searched_parameters import parameter_sections, searched_parameters
 from amc_sweeps.grammar.sweep_config import Choice, Leaf, flatten
+from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.runs.records import SweepRecord
-from amc_sweeps.values import is_number, look_up
+from amc_sweeps.values import is_number, look_up, names_seed
 
 Floats = NDArray[np.float64]
 
@@ -158,18 +160,48 @@ def parameters_of(record: SweepRecord, configs: Sequence[Mapping[str, Any]]) -> 
         configs: the runs' configurations; the parameters' values get their order.
     """
     leaves = leaves_of(record.config)
-    names = searched_parameters(record.config) if record.kind == "sweep" else _differing(configs)
+    names = searched_parameters(flat_config(record.config)) if record.kind == "sweep" else _differing(configs)
     return tuple(
         parameter(name, [_value(config, name, leaves.get(name)) for config in configs], leaves.get(name))
         for name in names
-        if not is_seed(name)
+        if not names_seed(name)
     )
 
 
 def unreadable_parameters(config: Mapping[str, Any]) -> list[str]:
     """Return the dotted names of the parameters that a sweep's file has and the grammar cannot read."""
     leaves = leaves_of(config)
-    return [name for name, _ in parameter_sections(config) if name not in leaves]
+    return [name for name, _ in parameter_sections(flat_config(config)) if name not in leaves]
+
+
+def flat_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a sweep's config with the fields of its variants as parameters in place of ``variant``.
+
+    A run of amc-train records these fields, whether it got them from a variant or not.
+    """
+    variants = variants_of(config)
+    if not variants:
+        return config
+    others = {name: section for name, section in config["parameters"].items() if name != VARIANT}
+    fields = {
+        name: {"values": distinct(fields.get(name, FIELDS[name].default) for fields in variants)}
+        for name in dict.fromkeys(name for fields in variants for name in fields)
+        if name in FIELDS
+    }
+    return {**config, "parameters": {**others, **fields}}
+
+
+def variants_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the fields of every variant of a sweep of amc-train; empty where it has none, or one cannot be read."""
+    parameters = config.get("parameters")
+    section = parameters.get(VARIANT) if isinstance(parameters, Mapping) else None
+    if not isinstance(section, Mapping) or not is_trial_program(config.get("program")):
+        return []
+    values = section.get("values", [section["value"]] if "value" in section else [])
+    try:
+        return [read_variant(value) for value in values]
+    except (ConfigError, TypeError):
+        return []
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -191,13 +223,8 @@ def parameter(name: str, values: Sequence[Any], spec: Leaf | None = None) -> Par
 
 def leaves_of(config: Mapping[str, Any]) -> dict[str, Leaf]:
     """Return dotted name -> the parameter's section of the sweep's file, as far as the grammar can read it."""
-    parsed, _ = parse_leniently(config)
+    parsed, _ = parse_leniently(flat_config(config))
     return {} if parsed is None else {".".join(path): leaf for path, leaf in flatten(parsed.parameters)}
-
-
-def is_seed(name: str) -> bool:
-    """Return whether a parameter is a seed: its values repeat a configuration."""
-    return re.search(r"(?:^|[._/-])seed$", name, re.IGNORECASE) is not None
 
 
 def text_of(value: Any) -> str:
@@ -206,6 +233,8 @@ def text_of(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={text_of(item)}" for name, item in value.items())
     return str(value)
 
 
