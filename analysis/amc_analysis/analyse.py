@@ -11,13 +11,15 @@ import numpy as np
 from amc_analysis.dynamics.dynamics import dynamics_of
 from amc_analysis.effects.confounding import confounded_pairs
 from amc_analysis.effects.effects import effects_of
+from amc_analysis.effects.finalists import finalists_of
 from amc_analysis.effects.importance import importance_of, key_of
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Importance
 from amc_analysis.results.finding import Rule
 from amc_analysis.rules.registry import check_rules
-from amc_analysis.runs.outcomes import outcomes_of
-from amc_analysis.runs.parameters import parameters_of
+from amc_analysis.runs.outcomes import Outcomes, outcomes_of
+from amc_analysis.runs.parameters import Parameter, parameters_of
+from amc_analysis.runs.replicates import CHOSEN
 from amc_sweeps.runs.causes import Diagnosis, classify
 from amc_sweeps.runs.evidence import evidence_of
 from amc_sweeps.runs.ranking import exclude, rank
@@ -53,7 +55,7 @@ def add_findings(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     findings = check_rules(analysed)
     leaks = {finding.subjects[0]: finding.rule.value for finding in reversed(findings) if finding.rule in _LEAKS}
     ranked = exclude(analysed.ranked, leaks, analysed.metric.goal)
-    return replace(analysed, findings=findings, ranked=ranked)
+    return replace(analysed, findings=findings, ranked=ranked, finalists=finalists_of(analysed.record, ranked))
 
 
 def add_importance(analysed: AnalysedSweep, known: MutableMapping[str, Importance] | None = None) -> AnalysedSweep:
@@ -63,7 +65,7 @@ def add_importance(analysed: AnalysedSweep, known: MutableMapping[str, Importanc
         analysed: the sweep with its effects.
         known: importances of earlier analyses, which gets these, too; a forest takes longer than all other conclusions.
     """
-    inputs = (analysed.outcomes, analysed.parameters, analysed.seed)
+    inputs = (*_drawn_runs(analysed), analysed.seed)
     known = {} if known is None else known
     key = key_of(*inputs)
     if key not in known:
@@ -73,9 +75,23 @@ def add_importance(analysed: AnalysedSweep, known: MutableMapping[str, Importanc
 
 def add_effects(analysed: AnalysedSweep, *, seed: int = 0) -> AnalysedSweep:
     """Return a sweep of ranked runs with the effects of its parameters and the confounded pairs."""
-    effects = effects_of(analysed.outcomes, analysed.parameters, _stream(seed, "effects"))
-    confounded = confounded_pairs(analysed.parameters, _stream(seed, "pairs"))
+    outcomes, parameters = _drawn_runs(analysed)
+    effects = effects_of(outcomes, parameters, _stream(seed, "effects"))
+    confounded = confounded_pairs(parameters, _stream(seed, "pairs"))
     return replace(analysed, seed=seed, effects=effects, confounded=confounded)
+
+
+def _drawn_runs(analysed: AnalysedSweep) -> tuple[Outcomes, tuple[Parameter, ...]]:
+    """Return the outcomes and the parameters of the runs that the search drew.
+
+    A run that repeats another one was started because of a result. Tests of the parameters assume that configurations
+    do not depend on results, and would count the chosen configuration several times.
+    """
+    drawn = [entry for entry in analysed.ranked if CHOSEN not in entry.run.config]
+    if len(drawn) == len(analysed.ranked):
+        return analysed.outcomes, analysed.parameters
+    parameters = parameters_of(analysed.record, [entry.run.config for entry in drawn])
+    return outcomes_of(drawn, analysed.metric.goal), parameters
 
 
 def _stream(seed: int, part: Literal["effects", "pairs", "modes"]) -> np.random.Generator:

@@ -100,6 +100,7 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
         "hosts": [_group(group) for group in analysed.hosts],
         "agents": [_group(group) for group in analysed.agents],
         "runs": [{**run_fields(entry), "config": _plain(entry.run.config)} for entry in analysed.ranked],
+        "finalists": _finalists(analysed),
         "effects": [
             {**_fields(effect), "called": effect.is_clear, "failures_called": effect.is_clear_for_failures}
             for effect in analysed.effects
@@ -110,6 +111,12 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
         "integrity": [_fields(finding) for finding in analysed.findings],
         "next_sweep": _next(analysed.next_sweep),
     }
+
+
+def _finalists(analysed: AnalysedSweep) -> dict[str, Any]:
+    lead = analysed.finalists.lead
+    called = None if lead is None else {**_fields(lead), "called": lead.is_clear}
+    return {**_fields(analysed.finalists), "lead": called}
 
 
 def _group(group: RunGroup) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The sections of a report below its headline and ranking: integrity, ends, effects, dynamics, next steps."""
+"""The sections of a report below its headline and ranking, from the finalists to the next steps."""
 
 from __future__ import annotations
 
 from amc_analysis.report.blocks import Block, Command, Section, Table, Warned
 from amc_analysis.report.dynamics_section import dynamics_section
 from amc_analysis.report.effects_section import effects_section
+from amc_analysis.report.finalists_section import finalists_section
 from amc_analysis.report.wording import GEMS_SHOWN, failure_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
@@ -12,15 +13,17 @@ from amc_analysis.runs.parameters import text_of, texts_of
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.cause_groups import group_of
 from amc_sweeps.runs.causes import FAILURES, Cause
-from amc_sweeps.runs.commands import repeat_commands
+from amc_sweeps.runs.commands import is_trial_run, repeat_commands
 from amc_sweeps.runs.metric_scale import interval_text
 
 RUNS_NAMED = 6
+LEAST_TO_PROMOTE = 5  # runs with a peak
 
 
 def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
     """Return the sections that are not empty, in the order of reading."""
     written = (
+        finalists_section(analysed),
         _integrity(analysed),
         _ends(analysed),
         effects_section(analysed),
@@ -80,6 +83,11 @@ def _next_steps(analysed: AnalysedSweep) -> Section | None:
         end = "before it was lost" if entry.cause is Cause.LOST else f"(cause of its end: {entry.cause})"
         blocks.append(f"Repeat {run_label(entry)}: it reached {analysed.scale.text(entry.peak)} {end}.")
         blocks += map(Command, repeat_commands(analysed.record, entry))
+    if _may_be_promoted(analysed):
+        blocks += [
+            "One peak is partly luck. Run the best configurations again with other seeds, and compare their means.",
+            Command(f"amc-sweep promote {analysed.record.sweep_id} --top 5 --seeds 3"),
+        ]
     if analysed.next_sweep is not None:
         blocks += [f"Next sweep: {analysed.next_sweep.summary}.", _decisions(analysed.next_sweep)]
     elif analysed.parameter_names and analysed.best is not None:
@@ -88,6 +96,12 @@ def _next_steps(analysed: AnalysedSweep) -> Section | None:
             Command(f"amc-analyze {analysed.record.sweep_id} --next next.yaml"),
         ]
     return Section("next", "Where to look next", tuple(blocks)) if blocks else None
+
+
+def _may_be_promoted(analysed: AnalysedSweep) -> bool:
+    """Return whether amc-sweep promote can help: several trials have peaks, and no configuration has several seeds."""
+    trials = [entry for entry in analysed.ranked if entry.peak is not None and is_trial_run(analysed.record, entry.run)]
+    return analysed.record.kind == "sweep" and len(trials) >= LEAST_TO_PROMOTE and not analysed.finalists.ranked
 
 
 def _decisions(next_sweep: NextSweep) -> Table:

@@ -46,6 +46,9 @@ def headline(analysed: AnalysedSweep) -> str:
             continue
         value = analysed.scale.text(entry.peak)
         sentences.append(f"{run_label(entry)} with {value} is excluded: {entry.excluded_by}.")
+    if len(analysed.finalists.ranked) > 1:
+        first = analysed.finalists.ranked[0]
+        sentences.append(f"By the mean over seeds, {first.run} leads ({analysed.scale.text(first.mean)}).")
     return " ".join(sentences)
 
 

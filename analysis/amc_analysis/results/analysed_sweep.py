@@ -10,6 +10,7 @@ from typing import Any
 
 from amc_analysis.results.dynamics import Dynamics
 from amc_analysis.results.effects import ConfoundedPair, Effect, Importance
+from amc_analysis.results.finalists import Finalists
 from amc_analysis.results.finding import Finding
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.confusion import Confusion
@@ -38,6 +39,7 @@ class AnalysedSweep:
     importance: Importance | None = None  # None: not computed
     dynamics: Dynamics = field(default_factory=Dynamics)
     findings: tuple[Finding, ...] = ()  # of the integrity rules, errors first
+    finalists: Finalists = field(default_factory=Finalists)  # the configurations that ran with several seeds
     next_sweep: NextSweep | None = None  # with --next
     confusions: tuple[Confusion, ...] = ()  # of the best runs; for the page only
 
