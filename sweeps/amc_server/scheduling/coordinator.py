@@ -194,9 +194,10 @@ class Coordinator:
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Queue a configuration; it is handed out before anything that the search proposes.
 
-        A request with the name and the values of a queued run is the request that queued it, sent again.
+        A finished sweep goes on until the queued runs have ended; its search stays ended. A request with the name and
+        the values of a queued run is the request that queued it, sent again.
         """
-        if sweep.is_closed:
+        if sweep.state is SweepState.CANCELED:
             raise Refused(f"sweep {sweep.id} is {sweep.state.lower()}: resume it before a run is queued")
         values = {
             name: entry["value"] if isinstance(entry, Mapping) and set(entry) <= {"value", "desc"} else entry
@@ -208,7 +209,21 @@ class Coordinator:
             if queued is not None:
                 return queued
         begun = self._seen(store, sweep, scheduler.config_of(sweep)).begun
+        if sweep.state is SweepState.FINISHED:
+            sweep = self._reopen(store, sweep)
         return self._begin(store, sweep, values, begun, origin="queue", display_name=display_name)
+
+    def _reopen(self, store: Writer, sweep: Sweep) -> Sweep:
+        """Let a finished sweep hand out queued runs, but no new configurations."""
+        ended_by_search = sweep.search_end in (scheduler.SearchEnd.EXHAUSTED, scheduler.SearchEnd.RUN_CAP)
+        store.update(
+            "sweeps",
+            sweep.pk,
+            state=(SweepState.RUNNING if store.agents(sweep.pk) else SweepState.PENDING).value,
+            search_end=sweep.search_end if ended_by_search else scheduler.SearchEnd.ENDED.value,
+            updated_at=self.clock.wall(),
+        )
+        return _sweep(store, sweep.pk)
 
     def _finish_if_done(self, store: Writer, sweep: Sweep) -> None:
         """Finish the sweep if its search and all of its runs have ended; give up runs that no agent will start."""
@@ -434,12 +449,16 @@ class Coordinator:
         if config.early_terminate is not None:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
             runs = store.living_runs_of_sweep(sweep.pk)
-            by_key = {run.pk: run for run in runs if self.last_heard.unlisted_s(run.pk) is None}
+            # A queued run repeats a chosen one, so that the two can be compared: it trains to its own end.
+            by_key = {
+                run.pk: run for run in runs if self.last_heard.unlisted_s(run.pk) is None and run.origin != "queue"
+            }
             stops = scheduler.early_stops(config, list(by_key.values()), store.curves(sweep.pk))
             for key, stop in stops.items():
                 run = by_key[key]
                 self.runs.stop(store, run, "hyperband", band=stop.band, value=stop.value, threshold=stop.threshold)
-        if scheduler.reaches_target(config, values) and sweep.search_end != scheduler.SearchEnd.TARGET:
+        ends = (scheduler.SearchEnd.TARGET, scheduler.SearchEnd.ENDED)
+        if scheduler.reaches_target(config, values) and sweep.search_end not in ends:
             self._end_search(store, sweep, scheduler.SearchEnd.TARGET)
 
     def summary_changed(self, store: Writer, run: Run) -> None:

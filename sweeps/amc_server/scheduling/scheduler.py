@@ -23,6 +23,7 @@ class SearchEnd(StrEnum):
     EXHAUSTED = "exhausted"  # every point of a grid has been handed out
     RUN_CAP = "run_cap"
     TARGET = "target"  # a run has reached metric.target
+    ENDED = "ended"  # by a person or by the target, before more runs were queued: these alone are handed out
 
 
 @dataclass(frozen=True)

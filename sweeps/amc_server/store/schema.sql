@@ -21,7 +21,7 @@ CREATE TABLE sweeps (
     state TEXT NOT NULL,           -- SweepState
     config TEXT NOT NULL,          -- YAML, unchanged
     seed INTEGER NOT NULL,         -- of the search
-    search_end TEXT,               -- why the search ended: exhausted, run_cap, target
+    search_end TEXT,               -- why the search ended: exhausted, run_cap, target, ended
     display_name TEXT,
     description TEXT,
     controller TEXT,

@@ -192,7 +192,51 @@ def test_a_queued_run_comes_first(server: InProcessServer) -> None:
     assert command["args"] == {"lr": {"value": 0.25}}
 
 
-def test_a_finished_sweep_accepts_no_queued_run(server: InProcessServer) -> None:
+QUEUE = '{"a": {"value": 2}, "seed": {"value": 7}}'
+
+
+@pytest.mark.parametrize("end", ["run_cap", "stopped", "target"])
+def test_a_finished_sweep_goes_on_for_its_queued_runs_alone(server: InProcessServer, end: str) -> None:
+    more = {"run_cap": ("", "run_cap: 1"), "stopped": ("", ""), "target": (", target: 0.5", "")}
+    sweep = server.create_sweep(RANDOM % more[end])
+    agent = server.create_agent(sweep)
+    finish_one(server, agent, 0.6)
+    if end == "stopped":
+        server.set_state(sweep, "FINISHED")
+    assert server.heartbeat(agent) == [{"type": "exit"}]
+    ended = server.sweep(sweep)
+    assert ended["state"] == "FINISHED"
+    queued = server.graphql(ENQUEUE, id=ended["id"], config=QUEUE, displayName="again")["enqueueSweepRun"]["id"]
+    assert server.sweep(sweep)["state"] == "RUNNING"
+    later = server.create_agent(sweep)
+    command = server.draw(later)
+    assert (command["run_id"], command["args"]["seed"]) == (queued, {"value": 7})
+    server.begin(queued)
+    server.log(queued, 0.7)  # reaches the target once more
+    assert server.sweep(sweep)["state"] == "RUNNING"
+    server.finish(queued)
+    assert server.heartbeat(later) == [{"type": "exit"}], "the search proposes nothing more"
+    assert (server.sweep(sweep)["state"], server.sweep(sweep)["runCount"]) == ("FINISHED", 2)
+
+
+def test_hyperband_stops_no_queued_run(server: InProcessServer) -> None:
+    early = "early_terminate: {type: hyperband, min_iter: 2, eta: 3, strict: true}"
+    sweep = server.create_sweep(RANDOM % ("", early))
+    agent = server.create_agent(sweep)
+    for _ in range(3):
+        finish_one(server, agent, 0.8, 0.9, 0.9)
+    server.graphql(ENQUEUE, id=server.sweep(sweep)["id"], config='{"lr": {"value": 0.25}}', displayName="again")
+    queued = server.draw(agent)["run_id"]
+    server.begin(queued)
+    drawn = server.draw(server.create_agent(sweep))["run_id"]
+    server.begin(drawn)
+    for run in (queued, drawn):
+        server.log(run, 0.1, 0.1)
+    runs = server.sweep(sweep)["runs"]
+    assert (runs[queued]["shouldStop"], runs[drawn]["shouldStop"]) == (False, True)
+
+
+def test_a_cancelled_sweep_accepts_no_queued_run(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     server.set_state(sweep, "CANCELED")
     with pytest.raises(GraphqlRefused, match="resume it before"):
