@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amc_server.scheduling.quantiles import SMALLEST_U, quantile, share_below
+from amc_server.scheduling.replicates import means_of_replicates
 from amc_server.store.logged_values import swept_values
 from amc_sweeps.bounded_texts import json_object
 from amc_sweeps.grammar.configurations import Grid, count_configurations, distinct, sample, value_key
 from amc_sweeps.grammar.distributions import Range, ends, steps
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import Choice, Constant, SweepConfig, leaves_by_name
-from amc_sweeps.values import nest
+from amc_sweeps.values import names_seed, nest
 
 if TYPE_CHECKING:
     import optuna
@@ -250,17 +251,28 @@ class _Space:
         self.constants = [(path, leaf.value) for path, leaf in leaves if isinstance(leaf, Constant)]
         self.distributions = {axis.name: axis.distribution for axis in self.axes}
         self._cache: dict[int, tuple[str, float | None, optuna.trial.FrozenTrial | None]] = {}
+        self._places: dict[str, tuple[Any, ...] | None] = {}  # by the key of a configuration
 
     def trials(self, config: SweepConfig, runs: Sequence[Observation]) -> list[optuna.trial.FrozenTrial]:
-        """Return the runs that lie in the space, numbered from 1, oldest first."""
+        """Return the runs that lie in the space, numbered from 1, oldest first; replicates are one trial."""
         trials = []
-        for number, (run, value) in enumerate(zip(runs, objective_values(config, runs), strict=True), start=1):
+        told = means_of_replicates([self._place(run) for run in runs], objective_values(config, runs))
+        for number, (position, value) in enumerate(told, start=1):
+            run = runs[position]
             cached = self._cache.get(number)
             if cached is None or cached[:2] != (run.key, value):
                 cached = self._cache[number] = (run.key, value, self._trial(number, run, value))
             if cached[2] is not None:
                 trials.append(cached[2])
         return trials
+
+    def _place(self, run: Observation) -> tuple[Any, ...] | None:
+        """Return Optuna's values without those of seeds, the same for runs that repeat a configuration."""
+        if run.key not in self._places:
+            params = self.params(run.configuration)
+            names = [axis.name for axis in self.axes if not names_seed(axis.name)]
+            self._places[run.key] = tuple(params[name] for name in names) if params and names else None
+        return self._places[run.key]
 
     def _trial(self, number: int, run: Observation, value: float | None) -> optuna.trial.FrozenTrial | None:
         from optuna.trial import TrialState, create_trial

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from amc_server.scheduling.search import Observation, objective_values, possible_values, suggest
+from amc_server.scheduling.search import Observation, _Space, objective_values, possible_values, suggest
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.parse import parse
@@ -237,3 +237,36 @@ def test_suggestions_are_those_of_optuna_with_the_same_trials() -> None:
             study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
         expected = study.ask(space).params
         assert suggest(config, runs, seed=7, number=number) == {"a": expected["a"], "b": "xyz"[expected["b"]]}
+
+
+# --- replicates
+
+
+def observed(configuration: Mapping[str, Any], value: float | None, **more: Any) -> Observation:
+    state = "running" if value is None else "finished"
+    return Observation({**configuration, **more}, state, [] if value is None else [value])
+
+
+def told(config: SweepConfig, runs: list[Observation]) -> list[tuple[Any, Any, float | None]]:
+    return [(trial.params["a"], trial.params["b"], trial.value) for trial in _Space(config).trials(config, runs)]
+
+
+def test_bayes_is_told_the_mean_of_a_configuration_that_ran_with_several_seeds() -> None:
+    config, point = parse(BAYES_SPACE), {"a": 0.25, "b": "x"}
+    runs = [
+        observed(point, 0.9),
+        observed({"a": 0.5, "b": "y"}, 0.7),
+        observed(point, 0.5, seed=1, model_type="resnet18"),
+        observed(point, 0.4, seed=2),
+        observed(point, None, seed=3),
+    ]
+    assert told(config, runs) == [(0.25, 0, pytest.approx(0.6)), (0.5, 1, 0.7)]
+    assert told(config, runs[-1:]) == [(0.25, 0, None)], "alone, a living run is a constant liar"
+
+
+def test_a_seed_that_the_sweep_searches_repeats_a_configuration() -> None:
+    config = parse(BAYES_SPACE + "  seed: {values: [0, 1, 2]}\n")
+    runs = [observed({"a": 0.25, "b": "x", "seed": seed}, value) for seed, value in enumerate((0.9, 0.6, 0.3))]
+    assert told(config, runs) == [(0.25, 0, pytest.approx(0.6))]
+    only_seeds = parse("method: bayes\nmetric: {name: acc, goal: maximize}\nparameters: {seed: {values: [0, 1]}}")
+    assert len(_Space(only_seeds).trials(only_seeds, [observed({"seed": n}, 0.1) for n in (0, 1)])) == 2
