@@ -41,7 +41,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "amc_agents": [
         *("background_process", "notify", "open_target", "slurm", "sweep_control", "next_run", "sweep_status"),
-        *("preflight", "trial", "cleaning", "disk_room", "doctor", "fleet", "commands"),
+        *("preflight", "trial", "repeats", "cleaning", "disk_room", "doctor", "fleet", "commands"),
     ],
     "amc_analysis": [
         *("runs", "reading", "results", "effects", "dynamics", "rules", "next_sweep", "statements"),

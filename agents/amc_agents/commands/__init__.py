@@ -15,6 +15,7 @@ from amc_agents.commands.import_ import import_command
 from amc_agents.commands.launch import launch_command
 from amc_agents.commands.list_ import list_command
 from amc_agents.commands.next_ import give_back_command, next_command
+from amc_agents.commands.promote import promote_command
 from amc_agents.commands.repeat import repeat_command
 from amc_agents.commands.resume import resume_command
 from amc_agents.commands.serve import serve_command
@@ -49,6 +50,6 @@ def main() -> None:
 for _command in (
     *(agent_command, backup_command, cancel_command, clean_command, create_command, demo_command, doctor_command),
     *(export_command, give_back_command, import_command, launch_command, list_command, next_command, pause_command),
-    *(repeat_command, resume_command, serve_command, status_command, stop_command, update_command),
+    *(promote_command, repeat_command, resume_command, serve_command, status_command, stop_command, update_command),
 ):
     main.add_command(_command)

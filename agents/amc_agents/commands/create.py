@@ -103,7 +103,7 @@ def create_command(
     entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
     search = {"seed": seed, "shuffle": shuffle or None}
-    registered = _register(sweep, backend, entity, project, search)
+    registered = register_sweep(sweep, backend, entity, project, search)
     agent = f"{backend.shell_prefix()}wandb agent {shlex.quote(registered['path'])}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\n{where_to_run(backend)}", err=True)
     if as_json:
@@ -168,7 +168,7 @@ def preflight_facts(preflight: Preflight) -> dict[str, Any]:
     }
 
 
-def _register(
+def register_sweep(
     sweep: dict[str, Any], backend: Backend, entity: str | None, project: str, search: Mapping[str, Any]
 ) -> dict[str, str]:
     """Register a sweep.

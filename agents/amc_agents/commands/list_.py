@@ -71,7 +71,7 @@ def list_command(project_name: str | None, as_json: bool, choice: BackendChoice)
 
 
 def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]:
-    sweeps = _query_sweeps(api, owner, project)
+    sweeps = query_sweeps(api, owner, project)
     states: dict[str, Counter[str]] = {}
     for run in api.runs(f"{owner}/{project}", per_page=RUNS_A_PAGE) if sweeps else ():
         states.setdefault(run.sweep_name or "", Counter())[str(run.state)] += 1
@@ -91,7 +91,7 @@ def _read_sweeps(api: Any, owner: str, project: str) -> Iterator[dict[str, Any]]
         }
 
 
-def _query_sweeps(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
+def query_sweeps(api: Any, owner: str, project: str) -> list[dict[str, Any]]:
     """Return a project's sweeps, with W&B's names of the fields.
 
     One request reads a page of 100 sweeps. The client's own list needs one more request for every sweep.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from amc_agents.open_target import OpenTarget, open_target
+from amc_agents.repeats.queue_runs import queue_run, queued_name, trial_values
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.number_formats import percent, points
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from amc_agents.trial.relaunch import TrialCommand
 
 METRIC = "best/combined_acc"
-_ENQUEUE = """mutation Q($id: ID!, $config: JSONString!, $name: String) {
-    enqueueSweepRun(input: {id: $id, config: $config, displayName: $name}) { id } }"""
 STDERR = 2  # for the trials' lines: standard output is for --json
 _INTERRUPTED_CODES = (128 + signal.SIGINT, 75)  # interrupted, preempted: start no further trial
 
@@ -125,28 +124,22 @@ def seeds(recorded: int, choice: int | None, count: int | None) -> list[int]:
 
 def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool) -> None:
     """Queue the configuration in the run's sweep: agents get it before the configurations of the search."""
-    from amc_agents.trial.relaunch import recorded_settings
-    from amc_analysis.reading.wandb_private import attributes, send_query
+    from amc_analysis.reading.wandb_private import attributes
 
-    project_path = original.path.rpartition("/")[0]
+    project_path, _, run_id = original.path.rpartition("/")
     sweep_id = original.api_object.sweep_name
     if sweep_id is None:
         refuse(f"{original.path} is in no sweep: leave --in-sweep out")
     with translate_errors(original.backend):
         sweep = original.api.sweep(f"{project_path}/{sweep_id}")
-        settings = recorded_settings(dict(original.api_object.config))
-        if "data" not in sweep.config.get("parameters", {}):
-            del settings["data"]  # the next machine has its own path
         for seed in trial_seeds:
-            config = {name: value for name, value in {**settings, "seed": seed}.items() if value is not None}
+            parameters = sweep.config.get("parameters", {})
+            values = trial_values(dict(original.api_object.config), parameters, seed, run_id)
             if only_print:
-                click.echo(json.dumps(config))
+                click.echo(json.dumps(values))
                 continue
-            values = json.dumps({name: {"value": value} for name, value in config.items()})
-            name = f"{original.path.split('/')[2]}-seed-{seed}"
-            answer = send_query(original.api, _ENQUEUE, id=attributes(sweep)["id"], config=values, name=name)
-            run_id = answer["enqueueSweepRun"]["id"]
-            click.echo(f"run {run_id} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
+            queued = queue_run(original.api, attributes(sweep)["id"], queued_name(run_id, seed), values)
+            click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
 
 
 def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat]:

@@ -1,0 +1,1 @@
+"""Training a configuration again: which runs, and how they are queued."""
