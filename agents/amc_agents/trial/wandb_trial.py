@@ -21,6 +21,7 @@ from amc_core.config import TrialConfig, current_value, expand_variant
 from amc_core.files import use_folder
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
+from amc_sweeps.values import MISSING
 
 if TYPE_CHECKING:
     import wandb
@@ -55,7 +56,7 @@ class WandbTrial:
             changes = {
                 name: value
                 for name, value in config.to_mapping().items()
-                if current_value(name, recorded.get(name)) != value
+                if current_value(name, recorded.get(name, MISSING)) != value
             }
             run.config.update({**changes, **notes}, allow_val_change=run.resumed)
         point = find_resume_point(str(run.id), self.folder, self._find_artifact)
