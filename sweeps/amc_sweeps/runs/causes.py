@@ -160,7 +160,7 @@ def _not_ended(e: Evidence) -> Diagnosis | None:
     if e.heartbeat_age_s is not None and e.heartbeat_age_s > STALE_AFTER_S:
         return None
     if e.state == RunState.PENDING:
-        return Diagnosis(Cause.RUNNING, "certain", "handed out to an agent, has not reported yet")
+        return Diagnosis(Cause.RUNNING, "certain", "waits for an agent, or for its first report")
     stop_note = "; it was asked to stop" if e.stop_recorded else ""
     return Diagnosis(Cause.RUNNING, "certain", f"state running{stop_note}")
 

@@ -117,6 +117,8 @@ def _epochs_since_best(run: RunRecord, goal: Goal) -> int | None:
 
 
 def _heartbeat_age_s(run: RunRecord, now: datetime) -> float | None:
+    if run.state == RunState.PENDING and run.heartbeat_at is None and run.agent is None:
+        return None  # no agent has it yet: a queued run waits as long as it takes
     heard_at = run.heartbeat_at or run.created_at
     return None if heard_at is None else (now - heard_at).total_seconds()
 

@@ -156,3 +156,10 @@ def test_patience_needs_the_epochs_since_the_best_value() -> None:
     config = {"epochs": 20, "patience": 3}
     assert cause_of(sweep(run("a", values, exit_code=0, config=config)), "a") is Cause.PATIENCE
     assert cause_of(sweep(run("a", values[:3], exit_code=0, config=config)), "a") is Cause.STOPPED
+
+
+def test_a_queued_run_waits_for_an_agent_as_long_as_it_takes() -> None:
+    queued = run("queued", (), "pending", heartbeat_at=None)
+    given = run("given", (), "pending", heartbeat_at=None, agent="a1")  # an hour before the sweep was read
+    record = sweep(queued, given)
+    assert (cause_of(record, "queued"), cause_of(record, "given")) == (Cause.RUNNING, Cause.LOST)
