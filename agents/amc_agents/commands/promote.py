@@ -106,9 +106,10 @@ def _analyse(target: OpenTarget) -> AnalysedSweep:
     from amc_analysis.runs.records import SweepUnreadableError
     from amc_sweeps.runs.records import MetricError
 
+    entity, project, sweep_id = target.path.split("/")
     with translate_errors(target.backend):
         try:
-            record = read(ServerSource(target.backend), Selection(*target.path.split("/")))
+            record = read(ServerSource(target.backend), Selection(entity, project, sweep_id))
         except (BackendError, MetricError) as error:
             raise Refusal(str(error)) from error
         except SweepUnreadableError as error:

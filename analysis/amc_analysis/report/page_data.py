@@ -9,7 +9,7 @@ import numpy as np
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.effects import Effect
 from amc_analysis.runs.confusion import Confusion, Matrix
-from amc_analysis.runs.parameters import text_of
+from amc_analysis.runs.parameters import flat_config, text_of
 from amc_analysis.runs.records import history_of, row_of_value
 from amc_core.metric_names import level_of
 from amc_sweeps.browser.run_rows import parameter_facts, run_row, short, sweep_facts
@@ -34,7 +34,7 @@ def chart_data(analysed: AnalysedSweep) -> Json:
         "percentage": analysed.scale.percentage,
         "decimals": analysed.scale.decimals,
         "hasStatistics": True,
-        "parameters": parameter_facts(record.config, names),
+        "parameters": parameter_facts(flat_config(record.config), names),
         "xLabel": "epoch" if has_epochs else "logged values",
         "runs": [
             {

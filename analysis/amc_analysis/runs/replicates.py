@@ -19,6 +19,7 @@ from amc_sweeps.values import look_up, names_seed
 SEED_NAMES = ("seed", "random_seed", "rng_seed")
 CHOSEN = "repeat_of"  # the entry of a run's config that names the run that it repeats
 _PLACES = frozenset({"data", "storage"})  # where a machine keeps the frames: the same frames, so the same configuration
+_GO_ON = frozenset({Cause.RUNNING, Cause.PREEMPTED})  # a preempted run is handed out again
 _UNFINISHED = RESUMABLE | {Cause.RUNNING, Cause.UNKNOWN}  # a run that ended so has no final value
 
 
@@ -61,7 +62,7 @@ class Replicates:
         return {
             seed
             for entry, seed in zip(self.entries, self.seeds, strict=True)
-            if seed != own and (entry.cause is Cause.RUNNING or entry.cause not in _UNFINISHED)
+            if seed != own and (entry.cause in _GO_ON or entry.cause not in _UNFINISHED)
         }
 
 
