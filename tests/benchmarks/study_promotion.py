@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT / part) for part in ("tests/support", "sweeps", "agents
 from sweep_records import completed, sweep  # noqa: E402
 from training_surface import BATCH_GAIN, LAYER_GAIN, OPTIMUM, SWEEP, best_log_lr, final_accuracy  # noqa: E402
 
-from amc_agents.commands.promotion import promotions  # noqa: E402
+from amc_agents.repeats.promotion import promotions  # noqa: E402
 from amc_analysis.analyse import rank_runs  # noqa: E402
 from amc_analysis.effects.finalists import finalists_of  # noqa: E402
 from amc_server.scheduling.search import Observation, Seen, suggest  # noqa: E402
