@@ -31,6 +31,8 @@ import wandb
 from amc_agents.trial.signals import StopRequests
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # W&B's own stop interrupts the main thread
+    sys.exit("this trial would not hear W&B's stop")
 fault = next(argument.partition("=")[2] for argument in sys.argv if argument.startswith("--fault="))
 if fault == "disk full":
     os.environ["WANDB_DIR"] = os.environ["SMALL_DISK"]
@@ -93,8 +95,10 @@ class Fleet:
         code = "from amc_agents.commands import main; main()"
         own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
         with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr:
+            # As in the background of a script (nohup ... &): the shell lets it ignore SIGINT, and children inherit it.
+            in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],
+                [*in_background, sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],
                 cwd=person.folder,
                 env={**EmbeddedServer.process_environment(), **person.server.environment(**own)},
                 stdout=events,
