@@ -378,7 +378,9 @@ class Reader:
             "SELECT points.run, line, value FROM points JOIN runs ON runs.pk = points.run"
             f" WHERE sweep = ? AND {_FINITE} ORDER BY points.run, line"
         )
-        for run, line, value in self._connection.execute(sql, (sweep,)):
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # plain tuples take half the time
+        for run, line, value in cursor.execute(sql, (sweep,)):
             points.setdefault(run, []).append((line, value))
         return points
 

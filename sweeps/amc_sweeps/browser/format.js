@@ -20,11 +20,12 @@ export function tickText(sweep, value) {
   return sweep.percentage ? +(100 * value).toPrecision(6) + "%" : shortNumber(value, 6);
 }
 
+// A number with some significant digits, as commands and reports write it: 0.0001, 1e-05.
 export function shortNumber(value, digits = 4) {
   if (Number.isInteger(value) && Math.abs(value) < LARGEST_IN_FULL) return String(value);
-  const isFar = value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= LARGEST_IN_FULL);
-  const text = isFar ? value.toExponential(digits - 1).replace(/\.?0+e/, "e") : String(+value.toPrecision(digits));
-  return text.replace("e+", "e");
+  const [size, exponent] = value.toExponential(digits - 1).split("e");
+  if (Number(exponent) >= -4 && Number(exponent) < Math.max(digits, 6)) return String(+value.toPrecision(digits));
+  return `${+size}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 
 // A parameter's value.

@@ -97,7 +97,7 @@ function drawLines(box, lines, x) {
     grid: { ...GRID, left: 64, top: hasLegend ? 34 : 12 },
     legend: { show: hasLegend, type: "scroll", top: 0, textStyle: { color: css("--ink") }, pageTextStyle: { color: css("--ink") } },
     tooltip: { ...tooltip(), trigger: "axis", formatter: undefined, valueFormatter: (value) => shortNumber(value) },
-    xAxis: axis({ type: "value", name: x, min: "dataMin", max: "dataMax", splitLine: { show: false }, axisLabel: { formatter: (value) => shortNumber(value) } }),
+    xAxis: axis({ type: "value", name: x, min: "dataMin", max: "dataMax", minInterval: x === "epoch" ? 1 : 0, splitLine: { show: false }, axisLabel: { formatter: (value) => shortNumber(value) } }),
     yAxis: axis({ type: "value", scale: true, axisLabel: { formatter: (value) => shortNumber(value) } }),
     series: lines.map((line, index) => ({
       type: "line", name: line.name, data: line.points, showSymbol: line.points.length < 30, symbolSize: 5, symbol: SYMBOLS[index % 4],

@@ -107,7 +107,10 @@ def _curve(entry: RankedRun, *, has_epochs: bool) -> Json:
     points = entry.run.points
     epochs = (point.epoch if has_epochs else None for point in points)
     x = [float(count) if epoch is None else epoch for count, epoch in enumerate(epochs, start=1)]
-    y = [short(point.value) for point in points]
+    finite = [abs(value) for value in entry.run.curve]
+    # As many decimals as the largest value needs: a chart's axis is linear.
+    decimals = DIGITS - 1 - (math.floor(math.log10(most)) if (most := max(finite, default=0.0)) > 0 else 0)
+    y = [round(point.value, decimals) if math.isfinite(point.value) else None for point in points]
     if len(points) > MOST_POINTS:
         places = {round(index * (len(points) - 1) / (MOST_POINTS - 1)) for index in range(MOST_POINTS)}
         places |= {place for place, point in enumerate(points) if point.value == entry.peak}
