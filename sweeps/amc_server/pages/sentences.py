@@ -15,6 +15,7 @@ _ENDS = {
     "exhausted": "every configuration has been handed out",
     "run_cap": "its run_cap is reached",
     "target": "a run has reached the target",
+    "ended": "its queued runs have ended",
 }
 
 

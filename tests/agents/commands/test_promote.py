@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import yaml
 from embedded_server import EmbeddedServer
 from operated_sweep import METRIC, PATH, PROJECT, SWEEP_ID, OperatedSweep
 from plain_wandb import PlainWandb
-from preempted_trials import Machine, frames, run_of
+from preempted_trials import Machine, frames
 from sweep_records import START, completed, run, sweep
 
 from amc_agents.commands.promote import planned_trials
@@ -65,42 +63,6 @@ def test_the_best_configurations_get_the_seeds_after_their_own() -> None:
         plan(ranked(run("seedless", [0.5], config={"max_lr": 0.1})))
 
 
-@pytest.mark.client
-def test_a_sweep_of_variants_is_trained_promoted_and_ranked_by_means(tmp_path: Path) -> None:
-    with EmbeddedServer(tmp_path / "server") as server:
-        machine = Machine("desk", tmp_path, server, frames(tmp_path))
-        variants = [
-            "model_type=amc_convnet representation=constellation",
-            {"model_type": "iq_convnet", "representation": "iq", "grad_clip_norm": 1.0},
-        ]
-        short = {"image_size": 32, "batch_size": 32, "epochs": 1, "patience": None}
-        parameters = {"variant": {"values": variants}, **{name: {"value": value} for name, value in short.items()}}
-        path = machine.create_sweep(yaml.safe_dump({**TRIALS, "method": "grid", "parameters": parameters}))
-        assert machine.start("wandb", "agent", path).wait(timeout=120) == 0, machine.output("wandb")
-        promoted = machine.amc_sweep("promote", path, "--top", "1", "--seeds", "1", "--json")
-        assert promoted.returncode == 0, promoted.stderr
-        (finalist,) = json.loads(promoted.stdout)["finalists"]
-        assert machine.start("wandb", "agent", path).wait(timeout=120) == 0, machine.output("wandb")
-        first, again = (run_of(server, run) for run in (finalist["run"], *finalist["queued"]))
-        assert (again["state"], again["config"]["seed"]) == ("finished", 1), machine.output("wandb")
-        assert again["config"]["repeat_of"] == finalist["run"]
-        same = ("variant", "model_type", "representation", "grad_clip_norm", "patience")
-        assert {name: again["config"][name] for name in same} == {name: first["config"][name] for name in same}
-        fields = (first["config"]["model_type"], first["config"]["grad_clip_norm"])
-        assert fields in {("amc_convnet", None), ("iq_convnet", 1.0)}
-        code = f"from amc_analysis.cli import main; main(['{path}', '--json'])"
-        done = subprocess.run([sys.executable, "-c", code], env=machine.env, capture_output=True, text=True, check=True)
-        analysed = json.loads(done.stdout)
-        assert [(each["run"], each["n"]) for each in analysed["finalists"]["ranked"]] == [(finalist["run"], 1)]
-        assert server_state(server, path) == "FINISHED"
-
-
-def server_state(server: EmbeddedServer, path: str) -> str:
-    document = """query S($sweep: String!) { project(name: "demo", entityName: "local") {
-        sweep(sweepName: $sweep) { state } } }"""
-    return str(server.graphql(document, sweep=path.rpartition("/")[2])["project"]["sweep"]["state"])
-
-
 def test_only_the_missing_seeds_are_added() -> None:
     again = {"repeat_of": "r2"}
     had = [
@@ -147,8 +109,10 @@ def served(tmp_path: Path) -> Iterator[OperatedSweep]:
         yield OperatedSweep(server, plain, tmp_path)
 
 
-def import_sweep(operated: OperatedSweep, config: dict[str, Any], configs: list[dict[str, Any]]) -> None:
-    """Import a finished sweep of runs with peaks 0.5, 0.6, ..."""
+def import_sweep(
+    operated: OperatedSweep, config: dict[str, Any], configs: list[dict[str, Any]], state: str = "FINISHED"
+) -> None:
+    """Import a sweep of finished runs with peaks 0.5, 0.6, ..."""
     runs = [
         {
             "id": f"r{number}",
@@ -162,7 +126,7 @@ def import_sweep(operated: OperatedSweep, config: dict[str, Any], configs: list[
         }
         for number, values in enumerate(configs, start=1)
     ]
-    made = {"id": SWEEP_ID, "state": "FINISHED", "name": "promoted", "config": config}
+    made = {"id": SWEEP_ID, "state": state, "name": "promoted", "config": config}
     file = operated.folder / "sweep.yaml"
     file.write_text(export_file.write(export_file.Export(PROJECT, (made,), tuple(runs))))
     ended = operated.call("import", str(file))
@@ -198,7 +162,7 @@ def test_the_embedded_server_queues_the_finalists_and_a_second_promotion_adds_no
         "PENDING",
         ["r3-seed-1", "r3-seed-2", "r2-seed-1", "r2-seed-2"],
     )
-    config = {name: entry["value"] for name, entry in json.loads(waiting[0]["config"]).items()}
+    config = config_of(waiting[0])
     assert {name: config[name] for name in ("max_lr", "seed", "repeat_of", "patience")} == {
         "max_lr": 0.003,
         "seed": 1,
@@ -235,3 +199,34 @@ def test_runs_of_another_program_are_queued_or_refused_with_their_commands(serve
     elsewhere = served.call("promote", PATH, "--top", "1", "--seeds", "2", plain=True)
     assert elsewhere.returncode == 2
     assert "queues no runs, and the sweep is not one of amc-train" in elsewhere.stderr
+
+
+@pytest.mark.client
+def test_agents_train_variants_and_the_runs_that_repeat_one(served: OperatedSweep) -> None:
+    text = "model_type=amc_convnet representation=constellation patience=null"
+    mapping = {"model_type": "iq_convnet", "representation": "iq", "grad_clip_norm": 1.0}
+    short = {"image_size": 32, "batch_size": 32, "epochs": 1, "seed": 0}
+    parameters = {"variant": {"values": [text, mapping]}, **{name: {"value": value} for name, value in short.items()}}
+    trained = {**TrialConfig.from_mapping({"variant": text, **short}).to_mapping(), "variant": text}
+    config = {**TRIALS, "method": "grid", "run_cap": 3, "parameters": parameters}
+    import_sweep(served, config, [trained], state="RUNNING")
+    machine = Machine("desk", served.folder, served.server, frames(served.folder))
+    promoted = served.call("promote", SWEEP_ID, "--seeds", "1", "--json")
+    assert promoted.returncode == 0, promoted.stderr
+    (finalist,) = json.loads(promoted.stdout)["finalists"]
+    assert machine.start("wandb", "agent", PATH).wait(timeout=180) == 0, machine.output("wandb")
+    node = served.server.graphql(RUNS, sweep=SWEEP_ID)["project"]["sweep"]
+    runs = {edge["node"]["name"]: edge["node"] for edge in node["runs"]["edges"]}
+    assert (node["state"], [run["state"] for run in runs.values()]) == ("FINISHED", ["finished"] * 3)
+    configs = {name: config_of(run) for name, run in runs.items()}
+    again = configs.pop(finalist["queued"][0])
+    assert (again["seed"], again["repeat_of"]) == (1, "r1")
+    settings = TrialConfig().to_mapping().keys() - {"data", "seed"}
+    assert {name: again[name] for name in settings} == {name: trained[name] for name in settings}
+    (drawn,) = (values for name, values in configs.items() if name != "r1")
+    assert {name: drawn[name] for name in mapping} == mapping
+    assert (drawn["variant"], drawn["patience"]) == (mapping, 25)
+
+
+def config_of(run: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry.get("value") for name, entry in json.loads(run["config"]).items()}
