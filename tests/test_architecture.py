@@ -36,7 +36,7 @@ ROOMS: dict[str, list[str]] = {
     "amc_sweeps": ["values", "number_formats", "bounded_texts", "grammar", "runs", "browser", "backend"],
     "amc_server": [
         *("errors", "json_texts", "ids", "clock", "clients", "auth", "server_log"),
-        *("store", "scheduling", "pages", "http", "graphql"),
+        *("store", "bayes", "scheduling", "pages", "http", "graphql"),
         *("app", "process"),
     ],
     "amc_agents": [

@@ -140,12 +140,16 @@ for name in ABSENT & set(sys.modules):
     del sys.modules[name]  # imported when this environment started
 from pathlib import Path
 from amc_agents.commands import main
-import amc_server.store.backup, optuna
+import amc_server.store.backup
+from amc_server.bayes.observations import Observation
+from amc_server.scheduling.search import suggest
+from amc_sweeps.grammar.parse import parse
 from amc_server.app import create_app
 from amc_server.store.storage import Storage
 create_app(Storage(Path(sys.argv[1])), key=None)
-study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1, multivariate=True))
-study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
+space = {"method": "bayes", "metric": {"name": "m"}, "parameters": {"x": {"distribution": "beta", "a": 2, "b": 2}}}
+runs = [Observation({"x": number / 20}, "finished", [number / 20]) for number in range(1, 15)]
+assert suggest(parse(space), runs, seed=1, number=14)
 print("served")
 """
 

@@ -27,7 +27,7 @@ from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import STALE_AFTER_S
 
 DISTRIBUTION = "amc-sweep-toolkit"
-SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "optuna")
+SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "numpy")
 TIMEOUT_S = 10.0
 CLOCK_WARN_S = 30.0
 DISK_FAIL_GB, DISK_WARN_GB = 2.0, 20.0  # a run has three checkpoints; those of a ResNet-50 have 0.3 GB each

@@ -18,6 +18,7 @@ from amc_agents.sweep_control import query_sweep
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted, duration, percent
 from amc_sweeps.runs.causes import FAILURES, Cause
+from amc_sweeps.runs.crashed_runs import policy_of_record
 from amc_sweeps.runs.records import RunRecord, run_time_s
 from amc_sweeps.runs.run_states import RunState, SweepState
 from amc_sweeps.runs.slurm_jobs import SlurmJob, job_name, state_counts
@@ -108,6 +109,8 @@ class Status:
     jobs: tuple[SlurmJob, ...] = ()  # of amc-sweep launch slurm; empty where no Slurm can be asked
     ended_by_job: Mapping[str, tuple[SlurmJob, str]] = field(default_factory=dict)  # run id -> its job, its cause
     exclude: tuple[BadNode, ...] = ()
+    crashed_runs: str | None = None  # what bayes learns from runs that did not finish; None: another method
+    treatments: Mapping[str, int] = field(default_factory=dict)  # what a bayes search was told of runs, with counts
 
     @property
     def seed(self) -> int | None:
@@ -140,6 +143,7 @@ class Status:
                 **sweep,
                 "seed": self.search.get("seed"),
                 "shuffle": self.search.get("shuffle"),
+                "crashed_runs": self.crashed_runs,
                 "is_over": self.is_over,
             },
             "updates": [
@@ -156,6 +160,7 @@ class Status:
                 "expected": self.runs_expected,
                 "by_state": dict(self.by_state),
                 "by_cause": dict(self.by_cause),
+                "by_treatment": dict(self.treatments),
                 "unread": self.unread,
             },
             "logged_metrics": list(self.logged_metrics),
@@ -288,6 +293,8 @@ def summarise(
         ),
         logged_metrics=() if analysed.has_metric else _most_alike(record.metric.name, analysed.logged_metrics),
         changes=tuple(sweep_changes(record)),
+        crashed_runs=policy_of_record(record.config, record.crashed_runs),
+        treatments={treatment.value: count for treatment, count in analysed.treatments.items()},
         problem=record.description.partition("\n")[0] if record.description.startswith(UNREADABLE) else None,
         jobs=tuple(jobs),
         ended_by_job={

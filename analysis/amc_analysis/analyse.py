@@ -21,7 +21,9 @@ from amc_analysis.runs.outcomes import Outcomes, outcomes_of
 from amc_analysis.runs.parameters import Parameter, parameters_of
 from amc_analysis.runs.replicates import CHOSEN
 from amc_sweeps.runs.causes import Diagnosis, classify
+from amc_sweeps.runs.crashed_runs import policy_of_record
 from amc_sweeps.runs.evidence import evidence_of
+from amc_sweeps.runs.ranked_run import with_treatment
 from amc_sweeps.runs.ranking import exclude, rank
 from amc_sweeps.runs.records import SweepRecord
 
@@ -33,7 +35,8 @@ def rank_runs(record: SweepRecord, diagnoses: Mapping[str, Diagnosis] | None = N
     """Return the sweep with its runs ranked by peak and their causes: those of ``diagnoses``, else from the record."""
     if diagnoses is None:
         diagnoses = {run_id: classify(evidence) for run_id, evidence in evidence_of(record).items()}
-    ranked = rank(record.runs, diagnoses, record.metric)
+    policy = policy_of_record(record.config, record.crashed_runs)
+    ranked = tuple(with_treatment(entry, policy) for entry in rank(record.runs, diagnoses, record.metric))
     parameters = parameters_of(record, [entry.run.config for entry in ranked])
     return AnalysedSweep(record, ranked, outcomes_of(ranked, record.metric.goal), parameters)
 

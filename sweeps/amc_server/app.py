@@ -39,7 +39,6 @@ from amc_server.http.write_queue import StorePost, WriteQueue
 from amc_server.pages.actions import press
 from amc_server.pages.browser import Pages, sweep_at
 from amc_server.pages.sweep_view import SweepViews
-from amc_server.scheduling import search
 from amc_server.scheduling.coordinator import Coordinator
 from amc_server.scheduling.state_inference import Limits
 from amc_server.store.blobs import Blobs
@@ -197,9 +196,8 @@ class _Server:
             self.coordinator.check_timeouts(store)
 
     def warm_up(self) -> None:
-        """Load the search, so that the first agent need not wait for it."""
+        """Prepare the searches, so that the first agent need not wait for its configuration."""
         try:
-            search.warm_up()
             with self.storage.write_unflushed(urgent=False) as store:
                 self.coordinator.load_searches(store)
         except Exception:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_server import InProcessServer
+from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.scheduling.prior_runs import fit, named_runs
 from amc_sweeps.grammar.parse import parse
@@ -186,3 +186,75 @@ def test_a_value_that_the_sweep_does_not_try_is_reported(config: str, value: Any
 def test_filters_of_another_form_name_no_runs() -> None:
     assert named_runs({"$or": [{"name": "a"}, {"state": "finished"}]}) is None
     assert named_runs({"state": "finished"}) is None
+
+
+FROM_SWEEP = """mutation C($config: String, $priors: [String!]) {
+    upsertSweep(input: {config: $config, projectName: "p", priorSweeps: $priors}) {
+        sweep { name } configValidationWarnings } }"""
+
+
+def start_from(server: InProcessServer, config: str, *priors: str) -> tuple[str, list[str]]:
+    """Create a sweep as ``amc-sweep create --prior`` does; return its id and what the user is told."""
+    answer = server.graphql(FROM_SWEEP, config=config, priors=list(priors))["upsertSweep"]
+    return answer["sweep"]["name"], answer["configValidationWarnings"]
+
+
+def drawn(server: InProcessServer, sweep: str, count: int) -> list[float]:
+    return [server.draw(server.create_agent(sweep))["args"]["x"]["value"] for _ in range(count)]
+
+
+def test_a_sweep_starts_from_the_runs_of_an_earlier_one(server: InProcessServer) -> None:
+    first = server.create_sweep(BAYES)
+    for number in range(20):
+        train(server, f"r{number}", {"x": number / 20}, number / 20, sweep=first)
+    second, said = start_from(server, BAYES, first)
+    assert said == [f"prior sweep {first}: the search uses 20 of 20 runs."]
+    assert min(drawn(server, second, 4)) > 0.7
+    assert list(server.sweep(first)["runs"]) == [f"r{number}" for number in range(20)], "it stays as it was"
+
+
+def test_the_reasons_why_prior_runs_cannot_be_used_are_counted(server: InProcessServer) -> None:
+    first = server.create_sweep("method: random\nparameters: {x: {min: 0.0, max: 2.0}}")
+    for number in range(6):
+        train(server, f"r{number}", {"x": 0.5} if number < 4 else {}, *([0.5] if number else []), sweep=first)
+    _, said = start_from(server, BAYES, first)
+    assert said == [
+        f"prior sweep {first}: the search uses 3 of 6 runs. Why not the others: its config has no x (2 runs), "
+        "it has no finite acc (1 run)."
+    ]
+
+
+def test_after_an_update_prior_runs_are_looked_at_again_in_the_new_space(server: InProcessServer) -> None:
+    wide = BAYES.replace("max: 1.0", "max: 2.0")
+    first = server.create_sweep(wide)
+    for number in range(20):
+        train(server, f"r{number}", {"x": 1 + number / 20}, number / 20, sweep=first)
+    second, said = start_from(server, BAYES, first)
+    assert "the search uses 1 of 20 runs" in said[0]
+    server.graphql(
+        "mutation U($id: ID, $c: String) { upsertSweep(input: {id: $id, config: $c}) { sweep { name } } }",
+        id=server.sweep(second)["id"],
+        c=wide,
+    )
+    assert sum(x > 1.7 for x in drawn(server, second, 4)) >= 3
+
+
+def test_the_curves_and_the_causes_of_prior_runs_count(server: InProcessServer) -> None:
+    """In the upper half every second prior run was lost early: by its curve it was as good as its neighbours."""
+    first = server.create_sweep(BAYES)
+    for number in range(24):
+        x, run = number / 24, f"r{number}"
+        server.begin(run, {"x": x}, sweep=first)
+        server.log(run, *[share * (1 + x) for share in (0.2, 0.6, 0.9, 1.0)][: 2 if number > 12 and number % 4 else 4])
+        if number > 12 and number % 4:
+            server.advance(3600)
+        else:
+            server.finish(run)
+    second, _ = start_from(server, BAYES, first)
+    assert min(drawn(server, second, 4)) > 0.8
+
+
+def test_an_unknown_prior_sweep_registers_nothing(server: InProcessServer) -> None:
+    with pytest.raises(GraphqlRefused, match="prior sweep nosuch00: there is no such sweep on this server"):
+        start_from(server, BAYES, "nosuch00")
+    assert server.graphql('{ project(name: "p") { sweeps { edges { node { name } } } } }')["project"] is None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from sweep_records import completed, run, sweep
 
 from amc_sweeps.runs.records import RunRecord, SweepRecord
@@ -73,17 +74,31 @@ def draw_config(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def train(run_id: str, config: Mapping[str, Any], rng: np.random.Generator, crashes: Crashes = MIXED) -> RunRecord:
-    """Return the record of one run: finished, or crashed without a reason."""
+def clean_curve(config: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the accuracy in points after every epoch, without noise."""
     away = math.log10(config["max_lr"]) - best_log_lr(config)
     epoch = np.arange(1, EPOCHS + 1)
     slowness = 12 * (1 + 1.5 * max(0.0, -away) + 0.5 * abs(away))
     rise = 0.75 * (1 - np.exp(-epoch / slowness)) + 0.25 * (epoch / EPOCHS) ** 2
-    clean = final_accuracy(config) * rise / rise[-1]
-    curve = (clean + rng.normal(0, 0.3) + rng.uniform(-0.5, 0.5, EPOCHS)) / 100
+    return np.asarray(final_accuracy(config) * rise / rise[-1], np.float64)
+
+
+def noisy(clean: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a curve as a run logs it: one offset for the run, and noise in every epoch."""
+    return clean + rng.normal(0, 0.3) + rng.uniform(-0.5, 0.5, len(clean))
+
+
+def crash_probability(config: Mapping[str, Any], crashes: Crashes) -> float:
+    """Return how likely the learning rate makes a run crash."""
+    away = math.log10(config["max_lr"]) - best_log_lr(config)
     edge = 0.25 + (0.15 if config["snr_layer"] == "pre" else 0.0)
-    by_config = crashes.config / (1 + math.exp(-(away - edge) / 0.12))
-    crashed = rng.uniform() < by_config
+    return crashes.config / (1 + math.exp(-(away - edge) / 0.12))
+
+
+def train(run_id: str, config: Mapping[str, Any], rng: np.random.Generator, crashes: Crashes = MIXED) -> RunRecord:
+    """Return the record of one run: finished, or crashed without a reason."""
+    curve = noisy(clean_curve(config), rng) / 100
+    crashed = rng.uniform() < crash_probability(config, crashes)
     crashed = rng.uniform() < crashes.machine or crashed
     if not crashed:
         return completed(run_id, curve.tolist(), config=dict(config))

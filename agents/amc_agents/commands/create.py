@@ -15,24 +15,28 @@ import click
 
 from amc_agents.preflight.check_sweep import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.references import find_sweep, parse_reference
 from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
-from amc_sweeps.grammar.sweep_config import MOST_SEED
+from amc_sweeps.grammar.sweep_config import MOST_SEED, SweepConfig
 from amc_sweeps.number_formats import counted
+from amc_sweeps.runs.crashed_runs import Policy, option_problem, policy_of
 from amc_sweeps.runs.export_file import is_export, yaml_text
 
 DEFAULT_PROJECT = "amc-sweeps"
 _LONGEST_BEGINNING = 4096  # bytes; an export says what it is in its first line
 
-# The wandb client's own mutation, with the two inputs that only an embedded server has.
+# The wandb client's own mutation, with the inputs that only an embedded server has.
 _CREATE = """
 mutation UpsertSweep(
   $config: String, $description: String, $entityName: String, $projectName: String, $seed: Int64, $shuffle: Boolean
+  $crashedRuns: String, $priorSweeps: [String!]
 ) {
   upsertSweep(input: {
     config: $config, description: $description, entityName: $entityName, projectName: $projectName
-    seed: $seed, shuffle: $shuffle
-  }) { sweep { name } }
+    seed: $seed, shuffle: $shuffle, crashedRuns: $crashedRuns, priorSweeps: $priorSweeps
+  }) { sweep { name } configValidationWarnings }
 }
 """
 
@@ -47,6 +51,18 @@ mutation UpsertSweep(
     help="Seed of the search: the same file and seed give the same configurations. Embedded server only.",
 )
 @click.option("--shuffle", is_flag=True, help="Walk a grid in a random order. Embedded server only.")
+@click.option(
+    "--crashed-runs",
+    type=click.Choice([policy.value for policy in Policy]),
+    help="What bayes learns from runs that did not finish; wins over metric.impute. Embedded server only.",
+)
+@click.option(
+    "--prior",
+    "priors",
+    multiple=True,
+    metavar="SWEEP",
+    help="An earlier sweep whose runs the search learns from; may be repeated. Embedded server only.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the agent command.")
 @backend_options
 def create_command(
@@ -55,6 +71,8 @@ def create_command(
     name: str | None,
     seed: int | None,
     shuffle: bool,
+    crashed_runs: str | None,
+    priors: tuple[str, ...],
     as_json: bool,
     choice: BackendChoice,
 ) -> None:
@@ -70,8 +88,15 @@ def create_command(
 
     The project is --project, else WANDB_PROJECT, the file's own project, or amc-sweeps.
 
-    --seed and --shuffle are not part of a sweep file, and W&B's own servers do not know them. A seed fixes what random
-    draws, the order of --shuffle, and what bayes draws after the same results in the same order.
+    --seed, --shuffle and --crashed-runs are not part of a sweep file, and W&B's own servers do not know them. A seed
+    fixes what random draws, the order of --shuffle, and what bayes draws after the same results in the same order.
+
+    --crashed-runs says what bayes learns from a run that failed, crashed or was killed. worst, best and latest mean
+    what they mean for metric.impute. ignore: nothing. extrapolate: its curve, extrapolated to full length. auto: by the
+    cause of its end; this is the default where the file names no metric.impute.
+
+    --prior starts warm: bayes learns from the runs of an earlier sweep, grid and random leave out what it has tried in
+    a finite space. run_cap does not count those runs. The earlier sweep stays as it is.
 
     Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
@@ -82,27 +107,42 @@ def create_command(
     method = preflight.sweep.method
     if shuffle and method != "grid":
         refuse(f"--shuffle: only a grid has an order, and {method} draws at random anyway; nothing was registered")
+    problem = option_problem(crashed_runs, method)
+    if problem is not None:
+        refuse(f"{problem}; nothing was registered")
     if seed is not None and method == "grid" and not shuffle:
         warning = "warning: --seed has no effect, because a grid without --shuffle has one order"
         click.secho(warning, fg="yellow", err=True)
-    facts = {**preflight_facts(preflight), "seed": seed, "shuffle": shuffle}
+    policy = _policy(preflight.sweep, crashed_runs)
+    facts = {**preflight_facts(preflight), "seed": seed, "shuffle": shuffle, "crashed_runs": policy}
     how = (" in a random order" if shuffle else "") + ("" if seed is None else f" with seed {seed}")
+    how += "" if policy is None else f", crashed runs: {policy}"
     if dry_run:
         report(preflight, file, how)
         if as_json:
             click.echo(json.dumps(facts, indent=2))
         return
     backend = connect(choice)
-    if backend.kind != "embedded" and (seed is not None or shuffle):
-        refuse(
-            f"{backend.base_url} is not an embedded server, and other W&B servers take no --seed and no --shuffle; "
-            "nothing was registered. amc-sweep serve starts an embedded server"
-        )
+    search: dict[str, Any] = {"seed": seed, "shuffle": shuffle or None, "crashedRuns": crashed_runs}
+    search["priorSweeps"] = list(priors) or None
+    if backend.kind != "embedded":
+        if any(value is not None for value in search.values()):
+            refuse(
+                f"{backend.base_url} is not an embedded server, and other W&B servers take no --seed, --shuffle, "
+                "--crashed-runs or --prior; nothing was registered. amc-sweep serve starts an embedded server"
+            )
+        policy = _policy(preflight.sweep, None, is_embedded=False)
+        facts, how = {**facts, "crashed_runs": policy}, "" if policy is None else f", crashed runs: {policy}"
+        if policy is Policy.WORST and "impute" not in preflight.sweep.raw["metric"]:
+            warning = (
+                "metric.impute: W&B's own engine gives every crashed or stopped run the worst value, and avoids "
+                "configurations like it; write impute: best (or latest)"
+            )
+            click.secho(f"{file}: warning: {warning}", fg="yellow", err=True)
     report(preflight, file, how)
     sweep: dict[str, Any] = {**preflight.sweep.raw, **({"name": name} if name else {})}
     entity = choice.entity or os.environ.get("WANDB_ENTITY") or sweep.get("entity")
     project = choice.project or os.environ.get("WANDB_PROJECT") or sweep.get("project") or DEFAULT_PROJECT
-    search = {"seed": seed, "shuffle": shuffle or None}
     registered = register_sweep(sweep, backend, entity, project, search)
     agent = f"{backend.shell_prefix()}wandb agent {shlex.quote(registered['path'])}"
     click.echo(f"Sweep {registered['path']}\n  page   {registered['url']}\n{where_to_run(backend)}", err=True)
@@ -110,6 +150,13 @@ def create_command(
         click.echo(json.dumps({**registered, "agent_command": agent, **facts}, indent=2))
     else:
         click.echo(agent)
+
+
+def _policy(sweep: SweepConfig, option: str | None, *, is_embedded: bool = True) -> Policy | None:
+    """Return what a sweep's search will learn from crashed runs; None if it learns from none."""
+    if sweep.method != "bayes" or sweep.metric is None:
+        return None
+    return policy_of(option, sweep.metric.impute, is_embedded=is_embedded)
 
 
 def where_to_run(backend: Backend) -> str:
@@ -174,7 +221,8 @@ def register_sweep(
     """Register a sweep.
 
     Args:
-        search: seed and shuffle, each None if it was not given. wandb.sweep has no such arguments.
+        search: seed, shuffle, crashedRuns and priorSweeps, each None if it was not given. wandb.sweep has no such
+            arguments.
     """
     import wandb
 
@@ -187,6 +235,8 @@ def register_sweep(
             api = open_api(backend)
             user = api.default_entity  # before the sweep: else the server may take it for a repeated request
             if any(value is not None for value in search.values()):
+                priors = [_prior_id(prior, api, entity) for prior in search["priorSweeps"] or ()]
+                search = {**search, "priorSweeps": priors or None}
                 sweep_id = _register_with(search, sweep, api, entity, project)
             else:
                 sweep_id = wandb.sweep(sweep, entity=entity, project=project)
@@ -203,9 +253,19 @@ def register_sweep(
 
 
 def _register_with(search: Mapping[str, Any], sweep: dict[str, Any], api: Any, entity: str | None, project: str) -> str:
-    """Register a sweep with its seed and its shuffling, in one request, and return its id."""
+    """Register a sweep with the options of its search, in one request, and return its id."""
     from amc_analysis.reading.wandb_private import send_query
 
     about = {"description": sweep.get("description"), "entityName": entity, "projectName": project}
-    answer = send_query(api, _CREATE, config=yaml_text(sweep), **about, **search)
-    return str(answer["upsertSweep"]["sweep"]["name"])
+    answer = send_query(api, _CREATE, config=yaml_text(sweep), **about, **search)["upsertSweep"]
+    for warning in answer["configValidationWarnings"]:
+        click.echo(warning, err=True)
+    return str(answer["sweep"]["name"])
+
+
+def _prior_id(prior: str, api: Any, entity: str | None) -> str:
+    """Return the id of an earlier sweep, which may be given as every command takes a sweep."""
+    try:
+        return find_sweep(parse_reference(prior), api, entity=entity, environ={}).rpartition("/")[2]
+    except BackendError as error:
+        raise Refusal(f"--prior {prior}: {error}; nothing was registered") from error

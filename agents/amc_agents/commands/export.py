@@ -36,7 +36,7 @@ _FACTS = (
 _SWEEP_FACTS_QUERY = """
 query SweepFacts($entity: String, $project: String, $sweep: String!) {
   project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) {
-    unknownFacts seed shuffle updates { at author config } } }
+    unknownFacts seed shuffle crashedRuns updates { at author config } } }
 }
 """
 _FACTS_QUERY = """
@@ -155,7 +155,8 @@ def _sweep(sweep: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     for name, key in (("name", "displayName"), ("description", "description"), ("created_at", "createdAt")):
         if key in fields:
             record[name] = fields[key]
-    record |= {name: facts[name] for name in ("seed", "shuffle") if facts.get(name) is not None}
+    own = {"seed": "seed", "shuffle": "shuffle", "crashed_runs": "crashedRuns"}
+    record |= {name: facts[key] for name, key in own.items() if facts.get(key) is not None}
     record["config"] = dict(sweep.config)
     updates = [{**update, "config": read_yaml(update["config"])[0]} for update in facts.get("updates", ())]
     if updates:

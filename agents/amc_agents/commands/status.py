@@ -167,6 +167,9 @@ def as_lines(status: Status) -> list[str]:
         lines.append(f"Seed      {status.seed}{', of the order of the grid' if status.is_shuffled else ''}")
     if status.by_cause:
         lines.append(f"Ended     {_counts(status.by_cause)}")
+    if status.crashed_runs is not None:
+        told = f"; told: {_counts(status.treatments)}" if status.treatments else ""
+        lines.append(f"Search    bayes, crashed runs: {status.crashed_runs}{told}")
     if status.unread:
         lines.append(f"          {counted(status.unread, 'history', 'histories')} could not be read")
     lines.append(f"Best      {_best(status)}")

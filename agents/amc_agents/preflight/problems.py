@@ -92,7 +92,7 @@ def model_problems(sweep: FlatSweep) -> Iterator[str]:
 def _draws_whole_numbers(leaf: Range) -> bool:
     if leaf.distribution == "int_uniform":
         return True
-    # A grid and Optuna count q_uniform from its min, so its min must be whole, too.
+    # A grid and bayes count q_uniform from its min, so its min must be whole, too.
     start = leaf.min if leaf.distribution == "q_uniform" else 0
     return leaf.q is not None and float(leaf.q).is_integer() and float(start).is_integer()
 

@@ -54,10 +54,10 @@ def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
         yield f"metric.goal: not given, so {metric.name} is minimised{advice}"
     elif (higher and metric.goal == "minimize") or (lower and metric.goal == "maximize"):
         yield f"metric.goal: {metric.goal} of {metric.name} searches for the worst model"
-    if sweep.config.method == "bayes" and "impute" not in section:
+    if sweep.config.method == "bayes" and metric.impute == "worst":
         yield (
-            "metric.impute: not given, so bayes gives every crashed or stopped run the worst value; "
-            "write impute: best (or latest)"
+            "metric.impute: worst gives every crashed or stopped run the worst value, and bayes avoids configurations "
+            "like it; leave impute out (amc-sweep's server then goes by the cause of each end), or write impute: best"
         )
 
 

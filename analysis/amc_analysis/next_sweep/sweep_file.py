@@ -127,18 +127,27 @@ def _metric(analysed: AnalysedSweep, plan: SweepPlan) -> list[str]:
     lines = ["metric:"]
     if metric["name"] != analysed.metric.name:
         lines += comment(f"The ranges below were judged by {analysed.metric.name}.", 2)
-    impute = metric.pop("impute", "worst")
+    impute = metric.pop("impute", None)
     lines += [f"  {key}: {literal(value)}" for key, value in metric.items()]
     bad = sum(entry.run.state in {"crashed", "failed", "killed"} for entry in analysed.ranked)
     if plan.method != "bayes":
         lines += comment("Only method bayes reads this.", 2)
-    elif impute == "worst" and bad:
+    elif impute is None and analysed.record.crashed_runs is not None:
+        return [
+            *lines,
+            *comment(
+                "No impute: amc-sweep's server learns from a crashed run by the cause of its end. For W&B's own "
+                f"servers write impute: best. Runs of this sweep that crashed, failed or were killed: {bad}.",
+                2,
+            ),
+        ]
+    elif impute in (None, "worst") and bad:
         lines += comment(
             "With worst, W&B's default, bayes counts a run that crashed, failed or was killed as the worst result; "
             f"with best, it counts the value that the run had reached. Such runs of this sweep: {bad}.",
             2,
         )
-    return [*lines, f"  impute: {'best' if impute == 'worst' else literal(impute)}"]
+    return [*lines, f"  impute: {'best' if impute in (None, 'worst') else literal(impute)}"]
 
 
 def _early_terminate(analysed: AnalysedSweep) -> list[str]:

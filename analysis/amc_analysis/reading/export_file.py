@@ -39,6 +39,7 @@ def records_of(
             name=sweep.get("name") or sweep["id"],
             description=sweep.get("description") or "",
             updates=tuple(map(read_update, sweep.get("updates", ()))),
+            crashed_runs=sweep.get("crashed_runs"),
         )
         for sweep in export.sweeps
     ]

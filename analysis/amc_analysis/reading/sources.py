@@ -54,6 +54,7 @@ class SweepMetadata:
     description: str = ""
     updated_at: datetime | None = None
     updates: tuple[SweepUpdate, ...] = ()
+    crashed_runs: str | None = None  # of amc_sweeps.runs.crashed_runs.Policy, where an embedded server tells it
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ class BulkSource:
             description=sweep["description"] or "",
             updated_at=parse_time(sweep["updated_at"]),
             updates=tuple(map(read_update, updates)),
+            crashed_runs=sweep.get("crashed_runs"),
         )
 
     def _updates(

@@ -21,6 +21,7 @@ from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Importance
 from amc_analysis.results.next_sweep import NextSweep
 from amc_analysis.runs.failure_rates import RunGroup
+from amc_sweeps.runs.crashed_runs import policy_of_record
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import as_finite, look_up
 
@@ -54,6 +55,7 @@ def run_fields(entry: RankedRun) -> dict[str, Any]:
         "not_finite": list(run.not_finite),
         "exit_code": run.exit_code,
         "stop_recorded": run.stop_recorded,
+        "treatment": entry.treatment,
         "stop_reason": run.stop_reason,
         "host": run.host,
         "agent": run.agent,
@@ -78,6 +80,7 @@ def document_of(analysed: AnalysedSweep) -> dict[str, Any]:
             "id": record.sweep_id,
             **{name: getattr(record, name) for name in ("entity", "project", "name", "state", "url")},
             "method": record.config.get("method"),
+            "crashed_runs": policy_of_record(record.config, record.crashed_runs),
         },
         "metric": {"name": analysed.metric.name, "goal": analysed.metric.goal, "percentage": analysed.scale.percentage},
         "summary": {

@@ -35,11 +35,12 @@ def to_markdown(analysed: AnalysedSweep) -> str:
     if not analysed.ranked:
         return "\n".join(lines)
     head = ["#", "run", peak, "at epoch", "smoothed", "last", "test", "epochs", "state", "cause", "because"]
+    is_told = bool(analysed.treatments)
     lines += [
         f"### Ranking by {peak}{' value' if peak == 'lowest' else ''}",
         "",
-        _row(head),
-        _row(["--:", "---", *["--:"] * 6, "---", "---", "---"]),
+        _row([*head, *["told the search"] * is_told]),
+        _row(["--:", "---", *["--:"] * 6, "---", "---", "---", *["---"] * is_told]),
     ]
     lines += [
         _row(
@@ -55,6 +56,7 @@ def to_markdown(analysed: AnalysedSweep) -> str:
                 entry.run.state,
                 f"{entry.cause} ({entry.diagnosis.confidence})",
                 entry.diagnosis.because,
+                *[str(entry.treatment or "-")] * is_told,
             ]
         )
         for entry in analysed.ranked

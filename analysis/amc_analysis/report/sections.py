@@ -14,6 +14,7 @@ from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.cause_groups import group_of
 from amc_sweeps.runs.causes import FAILURES, Cause
 from amc_sweeps.runs.commands import is_trial_run, repeat_commands
+from amc_sweeps.runs.crashed_runs import MEANINGS, Treatment, policy_of_record
 from amc_sweeps.runs.metric_scale import interval_text
 
 RUNS_NAMED = 6
@@ -46,7 +47,7 @@ def _ends(analysed: AnalysedSweep) -> Section | None:
         return None
     rows = [[str(cause), str(count), group_of(cause)] for cause, count in analysed.causes.items()]
     blocks: list[Block] = [Table(("cause", "runs", "meaning"), rows), failure_text(analysed)]
-    blocks += [*_groups(analysed), *_failures(analysed)]
+    blocks += [*_groups(analysed), *_failures(analysed), *_treatments(analysed)]
     return Section("ends", "How runs ended", tuple(blocks))
 
 
@@ -75,6 +76,21 @@ def _failures(analysed: AnalysedSweep) -> list[Block]:
         for (cause, confidence, because), runs in alike.items()
     ]
     return [Table(("failure", "runs", "confidence", "evidence", "run ids"), rows)] if rows else []
+
+
+def _treatments(analysed: AnalysedSweep) -> list[Block]:
+    """Return what the search was told of the runs; nothing if all it was told are peaks."""
+    if set(analysed.treatments) <= {Treatment.PEAK}:
+        return []
+    policy = policy_of_record(analysed.config, analysed.record.crashed_runs)
+    rows = []
+    for treatment, count in analysed.treatments.items():
+        runs = [entry.run.run_id for entry in analysed.ranked if entry.treatment is treatment]
+        rows.append([str(treatment), str(count), MEANINGS[treatment], listed(runs, RUNS_NAMED)])
+    return [
+        f"What the search was told of these runs (crashed runs: {policy}):",
+        Table(("treatment", "runs", "the search was told", "run ids"), rows),
+    ]
 
 
 def _next_steps(analysed: AnalysedSweep) -> Section | None:

@@ -20,6 +20,7 @@ from amc_analysis.runs.parameters import Parameter, flat_config
 from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.claims import Claim, ClaimKind
+from amc_sweeps.runs.crashed_runs import Treatment
 from amc_sweeps.runs.metric_scale import MetricScale, metric_scale
 from amc_sweeps.runs.ranked_run import RankedRun, best_ended_well
 from amc_sweeps.runs.records import Metric, SweepRecord, summary_number
@@ -99,6 +100,11 @@ class AnalysedSweep:
     def causes(self) -> dict[Cause, int]:
         """How many runs ended in each way, most frequent first."""
         return dict(Counter(entry.cause for entry in self.ranked).most_common())
+
+    @property
+    def treatments(self) -> dict[Treatment, int]:
+        """How many runs a bayes search was told of in each way, most frequent first; empty for any other search."""
+        return dict(Counter(entry.treatment for entry in self.ranked if entry.treatment is not None).most_common())
 
     @property
     def failure_rate(self) -> FailureRate:

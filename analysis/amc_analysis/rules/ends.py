@@ -14,6 +14,7 @@ from amc_analysis.rules.lookups import number_in
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.causes import CENSORED, CLIENT_STOP_CODE, ENDED_WELL, FAILURES, Cause
+from amc_sweeps.runs.crashed_runs import Policy, policy_of_record
 from amc_sweeps.runs.evidence import hyperband_of
 from amc_sweeps.runs.ranked_run import RankedRun
 
@@ -94,14 +95,14 @@ def host_failures(analysed: AnalysedSweep) -> Iterator[Finding]:
 
 def impute_worst(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a Bayesian search that counted every run that failed or was cut short as the worst result."""
-    metric = analysed.config.get("metric")
-    if analysed.config.get("method") != "bayes" or not isinstance(metric, Mapping):
-        return
-    impute = metric.get("impute", "worst")
+    config, recorded = analysed.config, analysed.record.crashed_runs
     cut = [entry for entry in analysed.ranked if entry.cause in FAILURES or entry.cause in CENSORED]
-    if impute != "worst" or not cut:
+    if policy_of_record(config, recorded) is not Policy.WORST or not cut:
         return
-    setting = "impute: worst" if "impute" in metric else "no impute, which means worst"
+    has_impute = isinstance(config.get("metric"), Mapping) and "impute" in config["metric"]
+    setting = "impute: worst" if has_impute else "no impute, which means worst"
+    if recorded is not None and not has_impute:
+        setting = "--crashed-runs worst"
     yield Finding(
         rule=Rule.IMPUTE_WORST,
         severity=Severity.WARNING,
@@ -110,7 +111,7 @@ def impute_worst(analysed: AnalysedSweep) -> Iterator[Finding]:
         evidence=f"The method is bayes with {setting}; {len(cut)} of {counted(len(analysed.ranked), 'run')} failed or "
         f"{'was' if len(cut) == 1 else 'were'} cut short.",
         consequence="The search counted every such run as the worst result and avoided similar configurations. Write "
-        "impute: best.",
+        "impute: best for W&B's servers, and no impute for amc-sweep's own, which then goes by the cause of each end.",
     )
 
 

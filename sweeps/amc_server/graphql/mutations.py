@@ -62,8 +62,10 @@ class MutationRoot(ArtifactMutations):
         }
         config, state = input.get("config"), input.get("state")
         if input.get("id") is not None:
-            if input.get("seed") is not None or input.get("shuffle") is not None:
-                raise Refused("seed and shuffle are set when a sweep is created, and this one exists already")
+            if any(input.get(name) is not None for name in ("seed", "shuffle", "crashedRuns")):
+                raise Refused(
+                    "seed, shuffle and crashedRuns are set when a sweep is created, and this one exists already"
+                )
             sweep = self._sweep(input["id"])
             author = printable((input.get("author") or "")[:LONGEST_AUTHOR]) or None
             note = {"expected": input.get("expectedConfig"), "author": author}
@@ -76,10 +78,21 @@ class MutationRoot(ArtifactMutations):
                 return {"sweep": SweepNode(self._context, repeated), "config_validation_warnings": []}
             project = store.project_or_new(input.get("projectName"), self._clock.wall())
             search = {"seed": _seed(input.get("seed")), "shuffle": input.get("shuffle")}
+            search["crashed_runs"] = input.get("crashedRuns")
             sweep = self._coordinator.create_sweep(store, project, config, **columns, **search)
             self._coordinator.created_sweeps.created(input, sweep.pk)
         warnings = self._adopt(sweep, read_filters(input.get("priorRunsFilters")))
+        warnings += [self._coordinator.adopt_sweep(store, sweep, prior) for prior in self._priors(input)]
         return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": warnings}
+
+    def _priors(self, input: Mapping[str, Any]) -> list[Sweep]:  # noqa: A002
+        priors = []
+        for sweep_id in input.get("priorSweeps") or ():
+            prior = self._store.sweep_by_id(sweep_id)
+            if prior is None:
+                raise Refused(f"prior sweep {sweep_id:.60}: there is no such sweep on this server", status=400)
+            priors.append(prior)
+        return priors
 
     def _adopt(self, sweep: Sweep, filters: Mapping[str, Any]) -> list[str]:
         """Adopt prior runs, and return what the client shows its user: the runs that do not exist or do not fit."""

@@ -242,6 +242,7 @@ class SweepNode:
         self.unknown_facts = [*sweep.unknown_facts, *(["config"] if sweep.problem else [])]
         self.seed = sweep.known_seed
         self.shuffle = bool(sweep.shuffle)
+        self.crashed_runs = sweep.known_policy
 
     def method(self) -> str:
         config = self._sweep.readable_config

@@ -49,7 +49,7 @@ _RUN_COLUMNS = {
 }
 
 # The fields that an export may lack although the database has a value for them.
-_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at", "seed", "shuffle", "updates")
+_MAY_BE_UNKNOWN_OF_SWEEPS = ("name", "description", "created_at", "seed", "shuffle", "crashed_runs", "updates")
 _MAY_BE_UNKNOWN_OF_RUNS = (
     "name",
     "created_at",
@@ -147,6 +147,7 @@ def _insert_sweep(store: Writer, coordinator: Coordinator, project: Project, rec
         config=config,
         seed=record.get("seed", coordinator.sweep_seed(store)),
         shuffle=int(record.get("shuffle", False)),
+        crashed_runs=record.get("crashed_runs"),
         display_name=record.get("name"),
         description=record.get("description"),
         created_at=unix_time(record.get("created_at")) or now,
@@ -210,6 +211,7 @@ def sweep_record(store: Reader, sweep: Sweep) -> Record:
         "created_at": iso_time(sweep.created_at),
         "seed": sweep.known_seed,
         "shuffle": bool(sweep.shuffle),
+        "crashed_runs": sweep.known_policy,
     }
     if sweep.problem is not None:
         del record["config"]

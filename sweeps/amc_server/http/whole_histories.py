@@ -14,7 +14,8 @@ the client must accept NaN and Infinity. The first line::
     format, version     "amc-bulk", 1
     entity, project     null if the request names nothing that exists
     sweep               null if none was asked for, or {id, name, state, config (YAML), description, created_at,
-                        updated_at, updates: [{at, author, config (YAML, before that change)}]}
+                        updated_at, crashed_runs: what its search learns from runs that did not finish,
+                        updates: [{at, author, config (YAML, before that change)}]}
     runs                [{the fields of RUN_COLUMNS, id, name, sweep, tags, config, summary, stop_recorded, agent,
                         agent_host, created_at, heartbeat_at, log: the last lines of a run that did not finish,
                         history: {first, lines, rows, arrays, token}}]
@@ -150,6 +151,7 @@ def _sweep(store: Reader, sweep: Sweep) -> dict[str, Any]:
         "description": sweep.shown_description,
         "created_at": iso_time(sweep.created_at),
         "updated_at": iso_time(sweep.updated_at),
+        "crashed_runs": sweep.known_policy,
         "updates": [{"at": iso_time(item.at), "author": item.author, "config": item.shown_config} for item in updates],
     }
 

@@ -16,9 +16,10 @@ from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import classify
 from amc_sweeps.runs.commands import repeat_commands
+from amc_sweeps.runs.crashed_runs import MEANINGS
 from amc_sweeps.runs.evidence import evidence_of
 from amc_sweeps.runs.metric_scale import metric_scale
-from amc_sweeps.runs.ranked_run import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun, with_treatment
 from amc_sweeps.runs.ranking import measure
 from amc_sweeps.runs.records import Metric, SweepRecord, run_time_s
 from amc_sweeps.values import MISSING, look_up, printable
@@ -55,11 +56,13 @@ def run_facts(store: Reader, project: Project, sweep: Sweep | None, run: Run, no
         read_at=datetime.fromtimestamp(now, UTC),
     )
     entry = measure(logged, classify(evidence_of(record)[run.id]), record.metric)
+    entry = with_treatment(entry, sweep.policy if sweep and raw.get("method") == "bayes" else None)
     scale = metric_scale(record.metric.name, [entry])
     rows = [
         ("run id", run.id),
         ("cause", f"{entry.cause}, {entry.diagnosis.confidence}: {entry.diagnosis.because}"),
         *([(f"last {metric.name}", scale.text(entry.last))] if metric and entry.last is not None else []),
+        ("told the search", f"{entry.treatment}: {MEANINGS[entry.treatment]}" if entry.treatment else ""),
         ("exit code", "" if run.exit_code is None else str(run.exit_code)),
         ("host", logged.host or ""),
         ("agent", logged.agent or ""),

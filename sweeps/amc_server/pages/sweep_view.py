@@ -28,7 +28,7 @@ from amc_sweeps.grammar.searched_parameters import searched_parameters
 from amc_sweeps.runs.causes import classify
 from amc_sweeps.runs.evidence import evidence_of, needs_bands
 from amc_sweeps.runs.metric_scale import metric_scale
-from amc_sweeps.runs.ranked_run import RankedRun
+from amc_sweeps.runs.ranked_run import RankedRun, with_treatment
 from amc_sweeps.runs.ranking import in_order, measure
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 from amc_sweeps.runs.run_states import RunState, SweepState, state_word
@@ -130,8 +130,9 @@ class SweepView:
             runs = store.runs_of_sweep(sweep.pk)
             record = _record(store, sweep, runs, agents, now)
         evidence, names = evidence_of(record), searched_parameters(record.config)
+        policy = sweep.policy if record.config.get("method") == "bayes" else None
         for run, logged in zip(runs, record.runs, strict=True):
-            entry = measure(logged, classify(evidence[logged.run_id]), record.metric)
+            entry = with_treatment(measure(logged, classify(evidence[logged.run_id]), record.metric), policy)
             known = self._rows.get(run.pk)
             content = run_row(entry, names, has_epochs=False) | {"stopping": run.stop_recorded}
             text = json.dumps(content, separators=(",", ":"))
@@ -168,6 +169,7 @@ class SweepView:
         counts = Counter(row.state for row in rows)
         return {
             **self._facts,
+            "crashedRuns": sweep.policy if config is not None and config.method == "bayes" else None,
             "percentage": scale.percentage,
             "decimals": scale.decimals,
             "xLabel": "epoch" if all(row.counts_epochs for row in rows) else "logged values",

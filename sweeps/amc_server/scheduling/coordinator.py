@@ -9,9 +9,12 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from amc_server.bayes.observations import Observation
+from amc_server.bayes.space import space_of
 from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.ids import new_id
@@ -20,14 +23,18 @@ from amc_server.scheduling.created_sweeps import REPEATED_S, CreatedSweeps
 from amc_server.scheduling.last_heard import LastHeard
 from amc_server.scheduling.metric_values import points_of
 from amc_server.scheduling.prior_runs import fit, renewed_parameters
+from amc_server.scheduling.run_ends import RunEnds
 from amc_server.scheduling.run_updates import RunUpdates
+from amc_server.scheduling.seen import Seen
 from amc_server.scheduling.state_inference import Limits
 from amc_server.store.reader import Reader
-from amc_server.store.records import Agent, Project, Run, Sweep
+from amc_server.store.records import Agent, PriorRun, Project, Run, Sweep
 from amc_server.store.writer import Writer
 from amc_sweeps.grammar.config_changes import same_config
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError
+from amc_sweeps.number_formats import counted, listed
+from amc_sweeps.runs.crashed_runs import option_problem
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 logger = logging.getLogger(__name__)
@@ -47,8 +54,9 @@ class Coordinator:
         self.created_sweeps = CreatedSweeps(clock)
         self.runs = RunUpdates(clock, self.last_heard, self._limits)
         self._seed = seed
-        self._searches: dict[int, search.Seen] = {}  # by sweep: the configurations that it has had
-        self._generation = 0  # of the writer, when ``_searches`` was read
+        self._searches: dict[int, Seen] = {}  # by sweep: the configurations that it has had
+        self._ends = RunEnds()
+        self._generation = 0  # of the writer, when ``_searches`` and ``_ends`` were read
 
     # --- sweeps -----------------------------------------------------------------------------------------------------
 
@@ -61,6 +69,9 @@ class Coordinator:
         parsed = _parse_or_refuse(config)
         if columns.get("shuffle") and parsed.method != "grid":
             raise Refused(f"shuffle: only a grid has an order, and {parsed.method} draws at random anyway", status=400)
+        problem = option_problem(columns.get("crashed_runs"), parsed.method)
+        if problem is not None:
+            raise Refused(problem, status=400)
         now = self.clock.wall()
         pk = store.insert(
             "sweeps",
@@ -189,7 +200,23 @@ class Coordinator:
             points.copy_all(store, sweep, run)
         else:
             store.put_prior_run(sweep.pk, run.pk, json.dumps(parameters), values)
-        return problems, bool(values) and config.method == "bayes" and search.lies_in_space(config, parameters)
+        return problems, bool(values) and config.method == "bayes" and space_of(config).place(parameters) is not None
+
+    def adopt_sweep(self, store: Writer, sweep: Sweep, prior: Sweep) -> str:
+        """Let the sweep's search learn from the runs of another one; return how many it can use, and why not more."""
+        runs = [run for run in store.runs_of_sweep(prior.pk) if run.sweep != sweep.pk]
+        reasons: Counter[str] = Counter()
+        for run in runs:
+            problems, is_used = self._adopt(store, sweep, run)
+            if problems and not is_used:
+                reasons[" and ".join(problems)] += 1
+        self._searches.pop(sweep.pk, None)
+        self.check_target(store, _sweep(store, sweep.pk))
+        others = listed([f"{reason} ({counted(count, 'run')})" for reason, count in reasons.most_common()])
+        used = len(runs) - reasons.total()
+        return f"prior sweep {prior.id}: the search uses {used} of {counted(len(runs), 'run')}" + (
+            f". Why not the others: {others}." if others else "."
+        )
 
     def enqueue(self, store: Writer, sweep: Sweep, config: Mapping[str, Any], display_name: str | None) -> Run:
         """Queue a configuration; it is handed out before anything that the search proposes.
@@ -320,7 +347,9 @@ class Coordinator:
         if isinstance(decision, scheduler.Begin):
             seen = self._seen(store, sweep, config)
             observations = self._observations(store, sweep) if config.method == "bayes" else []
-            parameters = search.suggest(config, observations, seed=sweep.seed, number=decision.number, seen=seen)
+            parameters = search.suggest(
+                config, observations, seed=sweep.seed, number=decision.number, seen=seen, policy=sweep.policy
+            )
             if parameters is None:
                 self._end_search(store, sweep, scheduler.SearchEnd.EXHAUSTED)
                 return [{"type": "exit"}] if store.is_over(sweep.pk) else []
@@ -354,32 +383,56 @@ class Coordinator:
                 config = scheduler.config_of(sweep)
                 seen = self._seen(store, sweep, config)
                 if config.method == "bayes":
-                    search.suggest(config, self._observations(store, sweep), seed=0, number=0, seen=seen)
+                    runs = self._observations(store, sweep)
+                    search.suggest(config, runs, seed=0, number=0, seen=seen, policy=sweep.policy)
             except Exception:  # the other sweeps must not wait for their first suggestion because of this one
                 logger.exception("the search of sweep %s could not be prepared", sweep.id)
 
-    def _seen(self, store: Writer, sweep: Sweep, config: SweepConfig) -> search.Seen:
+    def _seen(self, store: Writer, sweep: Sweep, config: SweepConfig) -> Seen:
         """Return which configurations the sweep has had. Only the runs since the last call are read."""
         if self._generation != store.generation:
             self._searches.clear()
+            self._ends = RunEnds()
             self._generation = store.generation
         seen = self._searches.get(sweep.pk)
         if seen is None or seen.config is not config:
             shuffle = sweep.seed if sweep.shuffle else None
-            seen = self._searches[sweep.pk] = search.Seen(config, shuffle=shuffle)
+            seen = self._searches[sweep.pk] = Seen(config, shuffle=shuffle)
             for prior in store.priors_elsewhere(sweep.pk):
                 seen.add(0, prior.parameters, is_begun=False)
         for pk, parameters, is_begun in store.members_since(sweep.pk, seen.newest):
             seen.add(pk, parameters, is_begun=is_begun)
         return seen
 
-    @staticmethod
-    def _observations(store: Reader, sweep: Sweep) -> list[search.Observation]:
-        curves = store.curves(sweep.pk)
-        members = store.members(sweep.pk)
+    def _observations(self, store: Reader, sweep: Sweep) -> list[Observation]:
+        """Return what the search may learn from: prior runs of other sweeps, then the sweep's own runs."""
         elsewhere = store.priors_elsewhere(sweep.pk)
-        priors = [search.Observation.of(prior.parameters, prior.state, prior.values) for prior in elsewhere]
-        return priors + [search.Observation.of(run.parameters, run.state, curves.get(run.pk, [])) for run in members]
+        curves = dict(self._prior_curves(store, sweep, elsewhere)) if elsewhere else {}
+        members = store.members(sweep.pk)
+        curves |= store.curves(sweep.pk)
+        runs = [(prior.parameters, prior.run) for prior in elsewhere] + [(run.parameters, run) for run in members]
+        ends = self._ends.diagnoses(store, [run for _, run in runs], curves)
+        return [
+            search.observation(parameters, run.state, curves.get(run.pk, ()), ends.get(run.pk))
+            for parameters, run in runs
+        ]
+
+    @staticmethod
+    def _prior_curves(
+        store: Reader, sweep: Sweep, elsewhere: Sequence[PriorRun]
+    ) -> Iterator[tuple[int, Sequence[float]]]:
+        """Yield the key and the curve of each prior run; without its curve, what was stored of it at its adoption."""
+        config = scheduler.config_of(sweep)
+        whole: dict[int | None, Mapping[int, Sequence[float]]] = {None: {}}
+        for prior in elsewhere:
+            if prior.sweep not in whole:
+                other = store.sweep_by_key(prior.sweep or 0)
+                other_config = other.readable_config if other else None
+                is_same = None not in (config.metric, other_config and other_config.metric) and (
+                    config.metric.name == other_config.metric.name  # type: ignore[union-attr]
+                )
+                whole[prior.sweep] = store.curves(prior.sweep or 0) if is_same else {}
+            yield prior.run.pk, whole[prior.sweep].get(prior.run.pk, prior.values)
 
     def _begin(
         self,

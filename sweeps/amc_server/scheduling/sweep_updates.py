@@ -9,9 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from amc_server.scheduling import scheduler, search
+from amc_server.bayes.observations import STARTUP_RUNS
+from amc_server.bayes.space import space_of
+from amc_server.scheduling import scheduler
 from amc_server.scheduling.metric_values import points_of
 from amc_server.scheduling.prior_runs import fit, renewed_parameters
+from amc_server.scheduling.seen import Seen
 from amc_server.store.logged_values import swept_values
 from amc_server.store.reader import Reader
 from amc_server.store.records import Run, Sweep
@@ -20,6 +23,7 @@ from amc_sweeps.grammar.configurations import Grid, allows, value_key
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import Constant, SweepConfig, SweepConfigError, flatten
 from amc_sweeps.number_formats import counted, listed
+from amc_sweeps.runs.crashed_runs import policy_of
 from amc_sweeps.runs.run_states import RunState
 from amc_sweeps.values import MISSING, look_up
 
@@ -67,6 +71,7 @@ def propose(store: Reader, sweep: Sweep, config: str) -> ProposedUpdate:
     effects = [
         *(_search_effects(old, new, known) if space_changes(old, new) else []),
         *_metric_effects(old, new, known),
+        *_policy_effects(sweep, old, new),
         *_hyperband_effects(old, new, runs, curves),
         *(_run_effects(new, runs) if space_changes(old, new) else []),
         *_program_effects(old, new),
@@ -86,7 +91,7 @@ def _search_effects(old: SweepConfig, new: SweepConfig, known: Sequence[_Known])
             f"{grid.size - had:,} are to come."
         ]
     ended = [run for run in known if run.state in ENDED]
-    inside = [run for run in ended if search.lies_in_space(new, run.configuration)]
+    inside = [run for run in ended if space_of(new).place(run.configuration) is not None]
     if not ended:
         return ["Search: no run has ended yet, so bayes has nothing to learn from."]
     others = (
@@ -95,8 +100,8 @@ def _search_effects(old: SweepConfig, new: SweepConfig, known: Sequence[_Known])
         else ""
     )
     lines = [f"Search: bayes learns from {len(inside)} of {counted(len(ended), 'ended run')}.{others}"]
-    if len(inside) < search.STARTUP_TRIALS:
-        lines.append(f"Search: with fewer than {search.STARTUP_TRIALS} such runs bayes draws at random.")
+    if len(inside) < STARTUP_RUNS:
+        lines.append(f"Search: with fewer than {STARTUP_RUNS} such runs bayes draws at random.")
     other = {name for run in inside for name in _other_constants(old, new, run.configuration)}
     if other:
         lines.append(
@@ -129,6 +134,19 @@ def _metric_effects(old: SweepConfig, new: SweepConfig, known: Sequence[_Known])
         better = "higher" if new.metric.goal == "maximize" else "lower"
         lines.append(f"Metric: {better} values are better from now on, for earlier runs, too.")
     return lines
+
+
+def _policy_effects(sweep: Sweep, old: SweepConfig, new: SweepConfig) -> list[str]:
+    """Say what another ``metric.impute`` or method does to what bayes learns from crashed runs."""
+    if new.method != "bayes" or new.metric is None:
+        return []
+    before = policy_of(sweep.crashed_runs, old.metric.impute if old.metric else None)
+    after = policy_of(sweep.crashed_runs, new.metric.impute)
+    if old.metric is not None and new.metric.impute != old.metric.impute and sweep.crashed_runs is not None:
+        return [f"Search: metric.impute has no effect: the sweep was created with --crashed-runs {sweep.crashed_runs}."]
+    if before == after:
+        return []
+    return [f"Search: what bayes learns from crashed runs changes from {before} to {after}, for earlier runs, too."]
 
 
 def _hyperband_effects(
@@ -192,7 +210,7 @@ def _end_effects(sweep: Sweep, new: SweepConfig, runs: Sequence[Run], known: Seq
             f"State: run_cap is {new.run_cap:,}, and the sweep has begun {counted(begun, 'run')}. No new run begins, "
             f"and the sweep finishes{after}."
         ]
-    seen = search.Seen(new)
+    seen = Seen(new)
     for run in known:
         seen.add(0, json.dumps(run.configuration), is_begun=False)
     if seen.is_exhausted():

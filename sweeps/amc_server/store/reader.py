@@ -148,6 +148,14 @@ class Reader:
         sql = "SELECT pk, parameters, origin IN ('search', 'queue') FROM runs WHERE sweep = ? AND pk > ? ORDER BY pk"
         return [(row[0], row[1], bool(row[2])) for row in self._rows(sql, sweep, pk)]
 
+    def contacts(self, sweep: int) -> list[tuple[str, str, str, float, float]]:
+        """Return (id, state, host, creation, last heartbeat) of the sweep's runs that have begun on a known host."""
+        sql = (
+            "SELECT id, state, host, created_at, heartbeat_at FROM runs"
+            " WHERE sweep = ? AND host IS NOT NULL AND heartbeat_at IS NOT NULL ORDER BY pk"
+        )
+        return [tuple(row) for row in self._rows(sql, sweep)]
+
     def is_shared(self, run: int) -> bool:
         """Return whether clients in shared mode have written into the run."""
         return self._value("SELECT 1 FROM shared_lines WHERE run = ? LIMIT 1", run) is not None
@@ -178,12 +186,17 @@ class Reader:
 
     def priors_elsewhere(self, sweep: int) -> list[PriorRun]:
         """Return the prior runs that belong to other sweeps or projects, oldest first."""
+        columns = ", ".join(f"runs.{name}" for name in Member.columns().split(", "))
         sql = (
-            "SELECT prior_runs.parameters, state, low, high, last FROM prior_runs JOIN runs ON runs.pk = run"
-            " WHERE prior_runs.sweep = ? ORDER BY run"
+            f"SELECT runs.sweep, prior_runs.parameters, low, high, last, {columns}"
+            " FROM prior_runs JOIN runs ON runs.pk = run WHERE prior_runs.sweep = ? ORDER BY run"
         )
-        rows = self._rows(sql, sweep)
-        return [PriorRun(row[0], row[1], tuple(row)[2:] if all(map(is_number, tuple(row)[2:])) else ()) for row in rows]
+        found = []
+        for row in self._rows(sql, sweep):
+            own_sweep, parameters, *values = tuple(row)[:5]
+            run = Member.of(tuple(row)[5:])
+            found.append(PriorRun(run, own_sweep, parameters, tuple(values) if all(map(is_number, values)) else ()))
+        return found
 
     def waiting_run(self, sweep: int) -> Run | None:
         """Return the sweep's oldest run that may be handed out to the next agent that asks."""

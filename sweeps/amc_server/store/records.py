@@ -20,6 +20,7 @@ import yaml
 from amc_sweeps.bounded_texts import TextError, json_object, json_texts, read_yaml
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import UNREADABLE, SweepConfig, SweepConfigError
+from amc_sweeps.runs.crashed_runs import Policy, policy_of
 from amc_sweeps.runs.run_states import RunState, SweepState
 
 ENTITY = "local"  # the only one
@@ -91,7 +92,7 @@ class Record:
     damaged: ClassVar[tuple[str, ...]] = ()  # of a record with damaged cells: their columns, which have empty values
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Self:
+    def of(cls, row: sqlite3.Row | tuple[Any, ...]) -> Self:
         """Build the record from a row of ``columns()``."""
         wrong = _wrong_types(cls._annotations(), tuple(map(type, row)))
         if not wrong:
@@ -178,6 +179,7 @@ class Sweep(_Imported, Record):
     heartbeat_at: float | None
     unknown: str
     shuffle: int
+    crashed_runs: str | None
 
     def __post_init__(self) -> None:
         self._word(SweepState, "state", SweepState.PAUSED)  # hands out nothing until a user sets the state
@@ -186,6 +188,21 @@ class Sweep(_Imported, Record):
     def known_seed(self) -> int | None:
         """The seed; None for an import that lacked it, whose earlier configurations do not follow from ``seed``."""
         return None if "seed" in self.unknown_facts else self.seed
+
+    @property
+    def policy(self) -> Policy:
+        """What its search learns from runs that did not finish."""
+        config = self.readable_config
+        metric = config.metric if config else None
+        option = self.crashed_runs if self.crashed_runs in list(Policy) else None
+        return policy_of(option, metric.impute if metric else None)
+
+    @property
+    def known_policy(self) -> str | None:
+        """The policy of bayes; None for an import that lacked it, because another server may have searched."""
+        config = self.readable_config
+        is_known = config is not None and config.method == "bayes" and "crashed_runs" not in self.unknown_facts
+        return self.policy.value if is_known else None
 
     @property
     def is_closed(self) -> bool:
@@ -378,9 +395,10 @@ def unwrap_config(config: Mapping[str, Any]) -> dict[str, Any]:
 class PriorRun:
     """A run of another sweep from which a sweep's search learns."""
 
-    parameters: str  # JSON, as the sweep would have chosen them
-    state: str
-    values: tuple[float, ...]  # of the sweep's metric: the lowest, the highest, the last; or none
+    run: Member
+    sweep: int | None  # its own
+    parameters: str  # JSON, as the learning sweep would have chosen them
+    values: tuple[float, ...]  # of the learning sweep's metric: the lowest, the highest, the last; or none
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ VERSION = 4  # of schema.sql; a database carries it as PRAGMA user_version
 ADDED_COLUMNS = (
     ("sweeps", "shuffle", "INTEGER NOT NULL DEFAULT 0"),  # a grid's order is shuffled by the seed
     ("runs", "leased_until", "REAL"),  # Unix time: until then a run that was handed out waits for its trial
+    ("sweeps", "crashed_runs", "TEXT"),  # --crashed-runs; NULL: the config decides, see crashed_runs.policy_of
 )
 
 

@@ -72,6 +72,7 @@ def run_row(entry: RankedRun, parameters: Sequence[str], *, has_epochs: bool) ->
         "cause": str(entry.cause),
         "confidence": entry.diagnosis.confidence,
         "because": entry.diagnosis.because,
+        "treatment": entry.treatment,
         "rank": entry.rank,
         "gem": entry.is_gem,
         "excluded": entry.excluded_by,

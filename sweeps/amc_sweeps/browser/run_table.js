@@ -156,6 +156,10 @@ function columnsOf(sweep, actions) {
       cell: (run) => element("span", { class: `cause ${GROUP_CLASSES[run.group]}`, title: `${run.because} (${run.confidence})` },
         run.cause.replaceAll("_", " "), run.confidence === "certain" ? "" : element("span", { class: "faint" }, ` ${run.confidence}`)),
     },
+    ...(sweep.crashedRuns || sweep.runs.some((run) => run.treatment && run.treatment !== "peak") ? [{
+      key: "treatment", title: "told the search", class: "setting", isRising: true, value: (run) => run.treatment,
+      cell: (run) => run.treatment ?? "-",
+    }] : []),
     metric("peak", sweep.maximize ? "peak" : "lowest"),
     { key: "at", title: "at epoch", class: "number", isRising: true, value: (run) => run.at, cell: (run) => epochText(run.at) },
     metric("last", "last"),

@@ -55,7 +55,8 @@ function take({ version: newest, is_whole: isWhole, rows, ranks, gems, ...facts 
   if (isNew) begin();
   byId("metric-charts").hidden = !sweep.metric;
   byId("parameter-charts").hidden = !sweep.parameters.length || !sweep.metric;
-  setText(byId("sentence"), [facts.problem, facts.sentence].filter(Boolean).join(" "));
+  const policy = facts.crashedRuns ? `Search by bayes, crashed runs: ${facts.crashedRuns}.` : "";
+  setText(byId("sentence"), [facts.problem, facts.sentence, policy].filter(Boolean).join(" "));
   setText(byId("state"), facts.state);
   document.title = `${facts.state} ${Object.values(facts.counts).reduce((sum, count) => sum + count, 0)}${facts.expected ? `/${facts.expected}` : ""} · ${byId("state").parentElement.firstChild.textContent.trim()}`;
   byId("state").className = `badge ${facts.state}`;

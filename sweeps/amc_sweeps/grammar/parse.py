@@ -91,7 +91,7 @@ def _parse_sweep(source: Mapping[str, Any], problems: Problems) -> SweepConfig:
         ("metrics", f"one metric. {NO_SCHEDULER}, and nothing else searches for several objectives"),
         (
             "scheduler",
-            f"method: grid, random or bayes without it; the server searches (bayes is Optuna's TPE). {NO_SCHEDULER}",
+            f"method: grid, random or bayes without it; the server searches (bayes too). {NO_SCHEDULER}",
         ),
     ):
         if key in source:
@@ -149,7 +149,7 @@ def _parse_metric(section: Any, problems: Problems) -> Metric | None:
     target = section.get("target")
     if "target" in section and not is_number(target):
         problems.refuse("metric.target", target, "a number")
-    impute = _word(section, "impute", IMPUTE, problems)
+    impute = _word(section, "impute", IMPUTE, problems) if "impute" in section else None
     while_running = section.get("impute_while_running", "false")
     if while_running is False:
         problems.refuse("metric.impute_while_running", False, 'text: write "false" in quotes')

@@ -37,7 +37,7 @@ class Metric:
     name: str
     goal: str = "minimize"  # or maximize
     target: float | None = None  # the sweep ends once a run reaches it
-    impute: str = "worst"  # what bayes assumes of a run that failed, crashed or was killed: worst, best, latest
+    impute: str | None = None  # what bayes assumes of a run that failed, crashed or was killed: worst, best, latest
     impute_while_running: str = "false"  # what bayes assumes of a run that has not ended; W&B needs the text "false"
 
 

@@ -33,7 +33,7 @@ def evidence_of(sweep: SweepRecord) -> dict[str, Evidence]:
     inferred = {run.run_id: decisions.decision(run, has_stop=_has_stop(run)) for run in band_runs} if decisions else {}
     cancelled = sweep.state in {SweepState.CANCELED, "CANCELLED"}
     last_heartbeat = max((run.heartbeat_at for run in sweep.runs if run.heartbeat_at), default=None)
-    neighbours = _lost_together(sweep.runs)
+    neighbours = lost_together(sweep.runs)
     return {
         run.run_id: Evidence(
             state=run.state,
@@ -137,7 +137,7 @@ def _has_stop(run: RunRecord) -> bool:
     return bool(run.stop_recorded) or run.state == RunState.KILLED or run.summary.get("end_reason") == EndReason.STOPPED
 
 
-def _lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
+def lost_together(runs: Sequence[RunRecord]) -> dict[str, str]:
     """Return run id -> a sentence for runs of one host that lost contact together, which points to the host.
 
     They were alive at the same time, and no run that was alive with them continued.

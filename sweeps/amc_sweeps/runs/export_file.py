@@ -40,6 +40,7 @@ import yaml
 from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
 from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
 from amc_sweeps.number_formats import at_most
+from amc_sweeps.runs.crashed_runs import Policy
 from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
 from amc_sweeps.values import as_number, is_32_bit, is_64_bit, is_whole
@@ -132,6 +133,7 @@ SWEEP_FIELDS: Mapping[str, _Check] = {
     "created_at": _TIME,
     "seed": (is_seed, SEEDS),
     "shuffle": (lambda value: isinstance(value, bool), "true or false"),
+    "crashed_runs": (lambda value: value is None or value in list(Policy), f"one of {', '.join(Policy)}, or null"),
     "updates": (_are_updates, "a list of {at: a time, author: a text or null, config: the sweep's YAML before it}"),
 }
 RUN_FIELDS: Mapping[str, _Check] = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amc_sweeps.runs.causes import ENDED_WELL, Cause, Diagnosis
+from amc_sweeps.runs.crashed_runs import Policy, Treatment, treatment_of
 from amc_sweeps.runs.records import Goal, RunRecord
 
 
@@ -25,11 +26,20 @@ class RankedRun:
     noise_sd: float | None  # epoch to epoch, from second differences
     test: float | None  # displayed only; the ranking does not use it
     is_gem: bool = False
+    treatment: Treatment | None = None  # what a bayes search is told of it; None: no such search, or not ended
     excluded_by: str | None = None  # the integrity rule that keeps the run's values out of every comparison
 
     @property
     def cause(self) -> Cause:
         return self.diagnosis.cause
+
+
+def with_treatment(entry: RankedRun, policy: Policy | None) -> RankedRun:
+    """Return a run with what a bayes search of this policy is told of it; None: the search is another one."""
+    if policy is None:
+        return entry
+    has_values = bool(entry.run.curve)
+    return replace(entry, treatment=treatment_of(policy, entry.run.state, entry.diagnosis, has_values=has_values))
 
 
 def best_ended_well(ranked: Sequence[RankedRun]) -> RankedRun | None:

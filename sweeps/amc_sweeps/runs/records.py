@@ -120,6 +120,7 @@ class SweepRecord:
     description: str = ""
     claims: tuple[Claim, ...] = ()  # in its description and its runs' notes, see amc_sweeps.runs.claims
     updates: tuple[SweepUpdate, ...] = ()  # oldest first
+    crashed_runs: str | None = None  # the policy of its search, where an embedded server or its export tells it
     runs_total: int | None = None  # if the records are known to be fewer: "4 documented of 12"
 
     def __post_init__(self) -> None:

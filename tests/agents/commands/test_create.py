@@ -49,13 +49,13 @@ def test_a_dry_run_shows_configurations_and_bands_and_needs_no_server(tmp_path: 
 def test_a_dry_run_takes_seed_and_shuffle_and_says_when_a_seed_has_no_effect(tmp_path: Path) -> None:
     code, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7", "--shuffle")
     assert (code, json.loads(out)["seed"], json.loads(out)["shuffle"]) == (0, 7, True)
-    assert "warning" not in err
+    assert "--seed has no effect" not in err
     assert "4 configurations, searched by grid in a random order with seed 7, run_cap 4" in err
     _, out, err = _create(tmp_path, GOOD, "--dry-run", "--json", "--seed", "7")
     assert (json.loads(out)["seed"], json.loads(out)["shuffle"]) == (7, False)
     assert "warning: --seed has no effect" in err
     _, out, err = _create(tmp_path, GOOD.replace("grid", "random"), "--dry-run", "--json")
-    assert (json.loads(out)["seed"], "warning" in err) == (None, False)
+    assert (json.loads(out)["seed"], "--seed" in err) == (None, False)
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -64,6 +64,28 @@ def test_only_a_grid_can_be_shuffled(tmp_path: Path, method: str, options: list[
     code, out, err = _create(tmp_path, GOOD.replace("grid", method), "--shuffle", *options)
     assert (code, out) == (2, "")
     assert f"--shuffle: only a grid has an order, and {method} draws at random anyway; nothing was registered" in err
+
+
+def test_a_dry_run_says_what_bayes_learns_from_crashed_runs(tmp_path: Path) -> None:
+    bayes = GOOD.replace("grid", "bayes")
+    code, out, err = _create(tmp_path, bayes, "--dry-run", "--json")
+    assert (code, json.loads(out)["crashed_runs"]) == (0, "auto")
+    assert "searched by bayes, crashed runs: auto" in err
+    _, out, err = _create(tmp_path, bayes, "--dry-run", "--json", "--crashed-runs", "extrapolate", "--seed", "7")
+    assert json.loads(out)["crashed_runs"] == "extrapolate"
+    assert "searched by bayes with seed 7, crashed runs: extrapolate" in err
+    _, out, err = _create(tmp_path, GOOD, "--dry-run", "--json")
+    assert json.loads(out)["crashed_runs"] is None
+    assert "crashed" not in err
+
+
+def test_crashed_runs_of_a_search_that_learns_from_none_are_refused(tmp_path: Path) -> None:
+    code, out, err = _create(tmp_path, GOOD, "--crashed-runs", "auto")
+    assert (code, out) == (2, "")
+    assert "only bayes learns from runs, and this sweep's method is grid; leave it out; nothing was registered" in err
+    code, _, err = _create(tmp_path, GOOD.replace("grid", "bayes"), "--crashed-runs", "luck", "--dry-run")
+    assert code == 2
+    assert "'luck' is not one of 'auto', 'worst', 'best'" in err
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32), "1.5", "x"])

@@ -1,4 +1,4 @@
-"""amc-sweep create --seed and --shuffle with the real client: at embedded servers, and at a plain W&B server."""
+"""amc-sweep create with the options of the search: the real client at embedded servers and at a plain W&B server."""
 
 from __future__ import annotations
 
@@ -110,15 +110,40 @@ def test_a_lost_reply_leaves_one_sweep_with_its_seed(user: OperatedSweep) -> Non
     assert [edge["node"] for edge in sweeps] == [{"name": sweep["sweep_id"], "seed": 7}]
 
 
-@pytest.mark.parametrize("options", [["--seed", "7"], ["--shuffle"]])
+@pytest.mark.parametrize("options", [["--seed", "7"], ["--shuffle"], ["--prior", "ab12cd34"]])
 def test_another_server_refuses_the_options_before_anything_is_registered(
     user: OperatedSweep, options: list[str]
 ) -> None:
     (user.folder / "file.yaml").write_text(GRID)
     ended = user.call("create", "file.yaml", "--project", "elsewhere", *options, plain=True)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "is not an embedded server, and other W&B servers take no --seed and no --shuffle" in ended.stderr
+    assert "not an embedded server, and other W&B servers take no --seed, --shuffle, --crashed-runs" in ended.stderr
     assert user.server.graphql(SWEEPS % "elsewhere")["project"] is None
+
+
+def test_a_sweep_that_starts_from_an_earlier_one_repeats_nothing_of_it(user: OperatedSweep) -> None:
+    first = create(user, "earlier", GRID)
+    had = drawn(user.server, first["path"], 3)
+    (user.folder / "file.yaml").write_text(GRID)
+    ended = user.call("create", "file.yaml", "--project", "later", "--prior", first["sweep_id"], "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert f"prior sweep {first['sweep_id']}: the search uses 3 of 3 runs." in ended.stderr
+    rest = drawn(user.server, json.loads(ended.stdout)["path"], 5)
+    assert len({point["a"] for point in [*had, *rest]}) == 8
+    refused = user.call("create", "file.yaml", "--project", "later", "--prior", "nosuch00")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--prior nosuch00:" in refused.stderr
+    assert "nothing was registered" in refused.stderr
+
+
+def test_the_policy_for_crashed_runs_reaches_the_server_and_status_and_an_export_tell_it(user: OperatedSweep) -> None:
+    bayes = FILE.replace("random", "bayes")
+    assert create(user, "policy", bayes)["crashed_runs"] == "auto"
+    sweep = create(user, "policy", bayes, "--crashed-runs", "extrapolate")
+    assert sweep["crashed_runs"] == "extrapolate"
+    assert user.json("status", sweep["path"])["sweep"]["crashed_runs"] == "extrapolate"
+    assert user.call("export", sweep["path"], "policy.yaml").returncode == 0
+    assert "crashed_runs: extrapolate" in (user.folder / "policy.yaml").read_text()
 
 
 def test_an_older_embedded_server_registers_no_sweep_without_the_seed(user: OperatedSweep, tmp_path: Path) -> None:

@@ -120,6 +120,26 @@ def test_the_seed_is_shown_where_it_has_an_effect(search: dict[str, Any], line: 
     assert status.to_mapping()["sweep"]["seed"] == search.get("seed")
 
 
+def test_status_says_what_the_search_was_told_of_runs() -> None:
+    runs = [
+        completed("r", [0.4]),
+        completed("s", [0.5]),
+        run("d", [0.1], "failed", exit_code=80, stop_recorded=False),
+        run("l", [0.1], "crashed", stop_recorded=False),
+        run("a", [0.1], "running", heartbeat_at=START + timedelta(hours=1)),
+    ]
+    config = {"method": "bayes", "metric": {"name": "val/combined_acc", "goal": "maximize"}}
+    status = _status(*runs, config=config, crashed_runs="auto")
+    assert "Search    bayes, crashed runs: auto; told: 2 peak, 1 constraint, 1 extrapolated" in command.as_lines(status)
+    document = status.to_mapping()
+    assert document["sweep"]["crashed_runs"] == "auto"
+    assert document["runs"]["by_treatment"] == {"peak": 2, "constraint": 1, "extrapolated": 1}
+    other = _status(*runs, config=config)  # a server of W&B
+    assert other.treatments == {"peak": 2, "worst value": 2}
+    grid = _status(*runs, config={**config, "method": "grid"})
+    assert (grid.crashed_runs, grid.treatments) == (None, {})
+
+
 def test_the_last_change_of_the_config_is_shown() -> None:
     configs = [{"method": "grid", "parameters": {"a": {"values": list(range(count))}}} for count in (1, 2, 3)]
     updates = (SweepUpdate(None, None, configs[0]), SweepUpdate(START, "ann@box", configs[1]))
@@ -138,8 +158,9 @@ def test_prior_runs_are_counted_apart_from_run_cap() -> None:
     runs = [completed(f"r{number}", [0.4]) for number in range(4)]
     status = summarise("local/amc/s", rank_runs(sweep(*runs)), (ALIVE,), expected=6, prior=3)
     assert "Runs      1 of 6: 4 finished, 3 of them prior" in command.as_lines(status)
-    assert status.to_mapping()["runs"] | {"by_cause": {}} == {
-        **{"total": 1, "prior": 3, "expected": 6, "by_state": {"finished": 4}, "by_cause": {}, "unread": 0}
+    assert status.to_mapping()["runs"] | {"by_cause": {}, "by_treatment": {}} == {
+        **{"total": 1, "prior": 3, "expected": 6, "by_state": {"finished": 4}, "by_cause": {}, "unread": 0},
+        "by_treatment": {},
     }
     assert status.time_left.because.startswith("5 runs to come")
 

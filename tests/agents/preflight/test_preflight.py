@@ -15,7 +15,7 @@ GOOD: dict[str, Any] = {
     "method": "bayes",
     "program": "amc-train",
     "command": ["${env}", "${program}", "${args}"],
-    "metric": {"name": "val/combined_acc", "goal": "maximize", "impute": "best"},
+    "metric": {"name": "val/combined_acc", "goal": "maximize"},
     "early_terminate": {"type": "hyperband", "min_iter": 5, "eta": 3, "strict": True},
     "run_cap": 6,
     "parameters": {
@@ -177,13 +177,13 @@ def test_a_text_that_is_not_a_mapping_is_one_problem() -> None:
     ],
 )
 def test_a_metric_that_is_not_logged_every_epoch_is_a_problem(name: str, expected: str) -> None:
-    (problem,) = checked(metric={"name": name, "goal": "maximize", "impute": "best"}).problems
+    (problem,) = checked(metric={"name": name, "goal": "maximize"}).problems
     assert expected in problem
 
 
 @pytest.mark.parametrize("name", ["f1/mod/QPSK", "f1/family/APSK", "f1/snr/12", "acc/snr/30", "attractor/share"])
 def test_a_search_may_use_the_metric_of_a_class_family_or_level(name: str) -> None:
-    assert checked(metric={"name": name, "goal": "maximize", "impute": "best"}).problems == []
+    assert checked(metric={"name": name, "goal": "maximize"}).problems == []
 
 
 def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
@@ -207,7 +207,7 @@ def test_another_program_is_only_checked_against_the_grammar() -> None:
 
 
 HYPERBAND = {"type": "hyperband", "strict": True}
-METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
+METRIC = {"name": "val/combined_acc", "goal": "maximize"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ METRIC = {"name": "val/combined_acc", "goal": "maximize", "impute": "best"}
         ({}, {"early_terminate": {**HYPERBAND, "min_iter": 50}}, "the first band is epoch 50, but training ends"),
         ({}, {"early_terminate": {**HYPERBAND, "max_iter": 9, "s": 5}}, "5 bands, but max_iter and eta give only 2"),
         ({}, {"early_terminate": {**HYPERBAND, "max_iter": 27, "s": 2, "min_iter": 3}}, "min_iter: ignored"),
-        ({}, {"metric": {"name": "val/combined_acc", "goal": "maximize"}}, "metric.impute: not given"),
+        ({}, {"metric": {**METRIC, "impute": "worst"}}, "metric.impute: worst gives every crashed or stopped run"),
         ({}, {"metric": {"name": "val/combined_acc", "impute": "best"}}, "an accuracy needs goal: maximize"),
         ({}, {"metric": {**METRIC, "goal": "minimize"}}, "searches for the worst model"),
         ({}, {"metric": {**METRIC, "name": "val/loss"}}, "searches for the worst model"),

@@ -17,7 +17,7 @@ from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
 from amc_analysis.next_sweep.sweep_file import next_sweep
 from amc_analysis.report.blocks import Table, Warned
-from amc_analysis.report.json_and_csv import to_csv, to_json
+from amc_analysis.report.json_and_csv import document_of, to_csv, to_json
 from amc_analysis.report.markdown import to_markdown
 from amc_analysis.report.page import to_html
 from amc_analysis.report.sections import sections
@@ -301,6 +301,20 @@ def test_every_finding_is_in_every_report() -> None:
     for name in names:
         assert name in out.getvalue()
         assert f"**{name}**" in to_markdown(analysed)
+
+
+def test_every_report_says_what_a_bayes_search_was_told_of_each_run() -> None:
+    record = sweep(*story().runs, config={**STORY_CONFIG, "method": "bayes"}, state="FINISHED", crashed_runs="auto")
+    analysed = analyse(record)
+    told = {entry.run.run_id: entry.treatment for entry in analysed.ranked}
+    assert (told["whole"], told["gem"], told["poor"]) == ("peak", "extrapolated", "pruned")
+    assert "IMPUTE_WORST" not in [finding.rule.value for finding in analysed.findings]
+    for text in (printed(record), to_markdown(analysed)):
+        assert "What the search was told of these runs (crashed runs: auto)" in text
+    assert "its curve, extrapolated to full length: the machine ended it" in to_markdown(analysed)
+    assert {run["run_id"]: run["treatment"] for run in document_of(analysed)["runs"]} == told
+    assert document_of(analysed)["sweep"]["crashed_runs"] == "auto"
+    assert analyse(sweep(*story().runs, config={**STORY_CONFIG, "method": "random"})).treatments == {}
 
 
 def test_a_report_of_another_task_names_no_modulations() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 import pytest
 
-from amc_server.scheduling.search import Observation, _Space, objective_values, possible_values, suggest
+from amc_server.bayes.observations import Observation
+from amc_server.bayes.space import possible_values
+from amc_server.scheduling.search import suggest
 from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.parse import parse
@@ -19,7 +19,7 @@ from amc_sweeps.grammar.sweep_config import SweepConfig
 
 MIXED = """
 method: {method}
-metric: {{name: acc, goal: maximize, impute: {impute}}}
+metric: {{name: acc, goal: maximize}}
 parameters:
   lr: {{distribution: log_uniform_values, min: 0.0001, max: 0.1}}
   dropout: {{min: 0.0, max: 0.5}}
@@ -86,13 +86,13 @@ def test_a_grid_skips_the_points_of_prior_runs() -> None:
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_suggestions_stay_inside_every_distribution(method: str) -> None:
-    config = parse(MIXED.format(method=method, impute="worst"))
+    config = parse(MIXED.format(method=method))
     assert all(inside(point) for point in walk(config, 25, score=lambda point: -abs(math.log(point["lr"]) + 5)))
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_the_seed_reproduces_a_sweep(method: str) -> None:
-    config = parse(MIXED.format(method=method, impute="worst"))
+    config = parse(MIXED.format(method=method))
     assert walk(config, 14, seed=3) == walk(config, 14, seed=3)
     assert walk(config, 3, seed=3) != walk(config, 3, seed=4)
 
@@ -100,7 +100,7 @@ def test_the_seed_reproduces_a_sweep(method: str) -> None:
 @pytest.mark.parametrize("method", ["random", "bayes"])
 @pytest.mark.parametrize("space", [MIXED, FINITE])
 def test_the_order_of_a_file_changes_no_suggestion(method: str, space: str) -> None:
-    config = parse(space.format(method=method, impute="worst"))
+    config = parse(space.format(method=method))
     turned = parse({**config.raw, "parameters": dict(reversed(config.raw["parameters"].items()))})
     draws = [walk(order, 12, score=lambda point: float(len(value_key(point)))) for order in (config, turned)]
     assert draws[0] == draws[1]
@@ -149,32 +149,11 @@ def test_bayes_minimises_when_asked_to() -> None:
 
 
 def test_a_prior_run_outside_the_space_is_ignored() -> None:
-    config = parse(MIXED.format(method="bayes", impute="best"))
+    config = parse(MIXED.format(method="bayes"))
     odd = [Observation({"lr": 5.0, "batch_size": 7}, "finished", [0.9]), Observation({}, "finished", [])]
     chosen = suggest(config, odd, seed=1, number=0)
     assert chosen is not None
     assert inside(chosen)
-
-
-@pytest.mark.parametrize(
-    ("impute", "value_of_crashed"),
-    [("worst", 0.1), ("best", 0.6), ("latest", 0.4)],
-)
-def test_impute_decides_the_value_of_a_crashed_run(impute: str, value_of_crashed: float) -> None:
-    config = parse(MIXED.format(method="bayes", impute=impute))
-    runs = [
-        Observation({}, "finished", [0.1, 0.8, 0.7]),
-        Observation({}, "crashed", [0.5, 0.6, 0.4]),
-        Observation({}, "failed", []),
-        Observation({}, "running", [0.9]),
-        Observation({}, "pending", []),
-    ]
-    assert objective_values(config, runs) == [0.8, value_of_crashed, 0.1, None, None]
-
-
-def test_a_failed_run_has_no_value_before_another_run_has_ended() -> None:
-    config = parse(MIXED.format(method="bayes", impute="worst"))
-    assert objective_values(config, [Observation({}, "failed", [])]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -211,62 +190,3 @@ def test_the_cache_between_bayes_suggestions_changes_none_of_them() -> None:
             runs[number - 1] = Observation(runs[number - 1].configuration, "finished", [rng.random()])
             fresh = suggest(parse(BAYES_SPACE), runs, seed=5, number=number + 1)
             assert fresh == suggest(config, runs, seed=5, number=number + 1)
-
-
-def test_suggestions_are_those_of_optuna_with_the_same_trials() -> None:
-    config = parse(BAYES_SPACE)
-    rng = random.Random(4)
-    values = [(rng.uniform(0.0, 1.0), rng.choice("xyz"), rng.random()) for _ in range(40)]
-    runs = [Observation({"a": a, "b": b}, "finished", [value]) for a, b, value in values]
-    space: dict[str, Any] = {
-        "a": optuna.distributions.FloatDistribution(0.0, 1.0),
-        "b": optuna.distributions.CategoricalDistribution([0, 1, 2]),
-    }
-    for number in range(5):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sampler = optuna.samplers.TPESampler(
-                n_startup_trials=10,
-                multivariate=True,
-                constant_liar=True,
-                seed=random.Random(f"7/{number}").getrandbits(32),
-            )
-        study = optuna.create_study(sampler=sampler, direction="maximize")
-        for a, b, value in values:
-            params = {"a": a, "b": "xyz".index(b)}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
-        expected = study.ask(space).params
-        assert suggest(config, runs, seed=7, number=number) == {"a": expected["a"], "b": "xyz"[expected["b"]]}
-
-
-# --- replicates
-
-
-def observed(configuration: Mapping[str, Any], value: float | None, **more: Any) -> Observation:
-    state = "running" if value is None else "finished"
-    return Observation({**configuration, **more}, state, [] if value is None else [value])
-
-
-def told(config: SweepConfig, runs: list[Observation]) -> list[tuple[Any, Any, float | None]]:
-    return [(trial.params["a"], trial.params["b"], trial.value) for trial in _Space(config).trials(config, runs)]
-
-
-def test_bayes_is_told_the_mean_of_a_configuration_that_ran_with_several_seeds() -> None:
-    config, point = parse(BAYES_SPACE), {"a": 0.25, "b": "x"}
-    runs = [
-        observed(point, 0.9),
-        observed({"a": 0.5, "b": "y"}, 0.7),
-        observed(point, 0.5, seed=1, model_type="resnet18"),
-        observed(point, 0.4, seed=2),
-        observed(point, None, seed=3),
-    ]
-    assert told(config, runs) == [(0.25, 0, pytest.approx(0.6)), (0.5, 1, 0.7)]
-    assert told(config, runs[-1:]) == [(0.25, 0, None)], "alone, a living run is a constant liar"
-
-
-def test_a_seed_that_the_sweep_searches_repeats_a_configuration() -> None:
-    config = parse(BAYES_SPACE + "  seed: {values: [0, 1, 2]}\n")
-    runs = [observed({"a": 0.25, "b": "x", "seed": seed}, value) for seed, value in enumerate((0.9, 0.6, 0.3))]
-    assert told(config, runs) == [(0.25, 0, pytest.approx(0.6))]
-    only_seeds = parse("method: bayes\nmetric: {name: acc, goal: maximize}\nparameters: {seed: {values: [0, 1]}}")
-    assert len(_Space(only_seeds).trials(only_seeds, [observed({"seed": n}, 0.1) for n in (0, 1)])) == 2

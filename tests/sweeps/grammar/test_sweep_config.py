@@ -72,7 +72,7 @@ def test_every_part_of_a_full_sweep_is_read() -> None:
 
 def test_defaults_are_those_of_wandb() -> None:
     sweep = parse({**of(), "parameters": {"n": {"distribution": "normal"}}, "early_terminate": HYPERBAND})
-    assert sweep.metric == Metric("m", goal="minimize", impute="worst")
+    assert sweep.metric == Metric("m", goal="minimize", impute=None)
     assert sweep.early_terminate == HyperbandConfig(min_iter=3, eta=3, strict=True)
     assert sweep.parameters["n"] == Range("normal", mu=0.0, sigma=1.0)
     assert sweep.run_cap is None

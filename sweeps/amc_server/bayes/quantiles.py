@@ -1,7 +1,7 @@
-"""Cumulative distribution functions and their inverses, for distributions that Optuna lacks.
+"""Cumulative distribution functions of W&B's distributions, and their inverses.
 
-With method bayes, TPE searches a uniform u in (0, 1), and ``quantile`` maps u to the value. So a first draw is
-distributed as with method random, and close values stay close.
+With method bayes, a range is searched as a uniform u in (0, 1), and ``quantile`` maps u to the value. So a first draw
+is distributed as with method random, and close values stay close.
 """
 
 from __future__ import annotations

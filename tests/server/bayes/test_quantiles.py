@@ -8,8 +8,9 @@ import statistics
 
 import pytest
 
-from amc_server.scheduling.quantiles import quantile, share_below
-from amc_server.scheduling.search import Observation, suggest
+from amc_server.bayes.observations import Observation
+from amc_server.bayes.quantiles import quantile, share_below
+from amc_server.scheduling.search import suggest
 from amc_sweeps.grammar.configurations import sample
 from amc_sweeps.grammar.distributions import Range, continuous_ends
 from amc_sweeps.grammar.parse import parse
@@ -74,12 +75,13 @@ def test_bayes_finds_a_best_value_in_every_distribution(name: str) -> None:
     low, high = continuous_ends(spec)
     half = (spec.q or 0) / 2
     runs: list[Observation] = []
-    for number in range(30):
+    for number in range(20):
         point = suggest(config, runs, seed=1, number=number)
         assert point is not None
         assert low - half <= point["x"] <= high + half
         runs.append(Observation(point, "finished", [-abs(share_below(spec, point["x"]) - best)]))
-    assert statistics.mean(run.curve[0] for run in runs[20:]) > -0.2, "random draws are 0.37 away in the mean"
+    # Random draws are 0.37 away in the mean. A value with a step comes once, so that the best ones are soon used up.
+    assert statistics.mean(run.curve[0] for run in runs[10:]) > (-0.2 if spec.q is None else -0.27)
 
 
 def test_degenerate_spreads_have_one_value() -> None:

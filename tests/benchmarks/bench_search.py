@@ -1,0 +1,288 @@
+"""Compare search engines on surfaces with a known best value: what is left to it after so many trials, or epochs.
+
+    python tests/benchmarks/bench_search.py --seeds 200 --keep runs.jsonl [--sweeps PYTHON] [--engines NAME,NAME]
+
+Every engine gets the same seeds, and the noise and the crashes of a trial follow from its seed and number, so that
+engines are compared in pairs. An engine sees what a server has of a run; of 15% of the crashes the evidence points to
+the wrong cause. --keep stores every search, and a second run continues where the first one ended.
+
+PYTHON is that of an environment with W&B's engine: python -m venv ENV && ENV/bin/pip install sweeps==0.3.0 "numpy<2"
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import numpy as np
+from machine import RESULTS, add_write_options, describe_machine, keep_table, unlike_committed
+from search_engines import engines
+from search_surfaces import COLUMNS, Outcome, Surface, surfaces
+from training_surface import Crashes
+
+from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, judge, thresholds
+
+TRIALS = (12, 30, 60)
+EPOCHS = (1500, 3000)
+HYPERBAND = HyperbandConfig(min_iter=5, eta=3, strict=True)
+SLOW = {"Optuna GP": 10, "W&B sweeps: default": 4, "W&B sweeps: best": 4}  # times fewer seeds
+FEWER_WITH_STOPS = 8  # times fewer seeds
+OURS = "ours (auto)"
+BEATEN = ("TPE: ignoring", "ours: ignore", "W&B sweeps: default")
+FIXED = (
+    *("ours: worst", "ours: best", "ours: latest", "ours: ignore", "ours: extrapolate"),
+    *("TPE: ignoring", "TPE: told the peak", "TPE: told as pruned", "W&B sweeps: default", "W&B sweeps: best"),
+)
+LOSS = 0.05  # points
+SHOWN = {
+    "ours (auto)": "#c00",
+    "ours: ignore": "#f90",
+    "TPE: ignoring": "#06c",
+    "TPE: told the peak": "#0aa",
+    "W&B sweeps: default": "#808",
+    "random": "#888",
+}
+
+
+def main() -> None:
+    """Print the tables, keep them, and fail where an engine that should be beaten is not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--keep", type=Path, help="a file of JSON lines")
+    parser.add_argument("--sweeps", metavar="PYTHON")
+    parser.add_argument("--engines", help="names, separated by commas; default all")
+    parser.add_argument("--surfaces", help="the same")
+    add_write_options(parser, "search")
+    options = parser.parse_args()
+    kept = Kept(options.keep)
+    chosen = {
+        name: engine
+        for name, engine in engines(options.sweeps).items()
+        if options.engines is None or name in options.engines.split(",")
+    }
+    for has_stops in (False, True):
+        for seed in range(math.ceil(options.seeds / (FEWER_WITH_STOPS if has_stops else 1))):
+            for surface in surfaces(seed):
+                if options.surfaces is not None and surface.name not in options.surfaces.split(","):
+                    continue
+                for name, engine in chosen.items():
+                    key = (surface.name, name, has_stops, seed)
+                    is_due = seed < math.ceil(options.seeds / SLOW.get(name, 1))
+                    if is_due and not kept.has(key) and (not has_stops or surface.name in COLUMNS):
+                        begun = time.perf_counter()
+                        search = engine(surface, seed)
+                        regrets = by_epochs(surface, search, seed) if has_stops else by_trials(surface, search, seed)
+                        kept.add(key, regrets, time.perf_counter() - begun)
+                        if hasattr(search, "close"):
+                            search.close()
+    missed = missed_aims(kept)
+    text = "\n".join(
+        [describe_machine(), "", *tables(kept), *(missed or ["Every aim is met."]), "", "![regret](search.svg)"]
+    )
+    print(text)
+    worse = unlike_committed(parser, options, {"seeds": 200})
+    keep_table("search", text, options, worse=worse, hidden={str(options.keep): "FILE", str(options.sweeps): "PYTHON"})
+    if options.write or not (worse or options.no_write):
+        (RESULTS / "search.svg").write_text(picture(kept))
+    if missed:
+        raise SystemExit("\n".join(missed))
+
+
+class Kept:
+    """The regrets of every search, in memory and in a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.regrets: dict[tuple[str, str, bool], dict[int, list[float]]] = {}
+        self.seconds: dict[str, list[float]] = {}
+        for line in path.read_text().splitlines() if path is not None and path.exists() else []:
+            entry = json.loads(line)
+            self._store(tuple(entry["key"]), entry["regrets"], entry["seconds"])
+
+    def _store(self, key: Any, regrets: list[float], seconds: float) -> None:
+        surface, engine, has_stops, seed = key
+        self.regrets.setdefault((surface, engine, has_stops), {})[seed] = regrets
+        if not has_stops:
+            self.seconds.setdefault(engine, []).append(seconds)
+
+    def has(self, key: tuple[str, str, bool, int]) -> bool:
+        return key[3] in self.regrets.get(key[:3], {})
+
+    def add(self, key: tuple[str, str, bool, int], regrets: list[float], seconds: float) -> None:
+        self._store(key, regrets, seconds)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"key": key, "regrets": regrets, "seconds": seconds}) + "\n")
+
+
+def by_trials(surface: Surface, search: Any, seed: int) -> list[float]:
+    """Return the regret after every trial."""
+    best, regrets = -math.inf, []
+    for number in range(TRIALS[-1]):
+        config = search.ask()
+        outcome = surface.run(config, np.random.default_rng([seed, number]))
+        search.tell(config, outcome)
+        best = max(best, outcome.attained)
+        regrets.append(round(surface.best - best, 5))
+    return regrets
+
+
+def by_epochs(surface: Surface, search: Any, seed: int) -> list[float]:
+    """Return the regret after each number of epochs, with Hyperband stopping runs."""
+    best, spent, number = -math.inf, 0, 0
+    curves: list[Sequence[float]] = []
+    regrets: list[float] = []
+    while len(regrets) < len(EPOCHS):
+        config = search.ask()
+        outcome = stopped(surface.run(config, np.random.default_rng([seed, number])), curves)
+        curves.append(outcome.curve)
+        search.tell(config, outcome)
+        number += 1
+        spent += len(outcome.curve)
+        while len(regrets) < len(EPOCHS) and spent >= EPOCHS[len(regrets)]:
+            regrets.append(surface.best - best)  # of the runs that ended within them
+        best = max(best, outcome.attained)
+    return regrets
+
+
+def stopped(outcome: Outcome, curves: Sequence[Sequence[float]]) -> Outcome:
+    """Return a run as Hyperband leaves it, after the earlier runs."""
+    for band in bands(HYPERBAND):
+        if band > len(outcome.curve):
+            break
+        curve = outcome.curve[:band]
+        limit = thresholds(HYPERBAND, [*curves, curve], "maximize")[band]
+        if judge(HYPERBAND, "maximize", curve, band, limit) is not None:
+            return outcome.stopped_at(band)
+    return outcome
+
+
+def tables(kept: Kept) -> list[str]:
+    """Return the tables of regrets and of paired differences."""
+    lines = ["Mean regret with its standard error; n seeds.", ""]
+    for has_stops, budgets, unit in ((False, TRIALS, "trials"), (True, EPOCHS, "epochs, with Hyperband")):
+        names = list(dict.fromkeys(surface for surface, _, stops in kept.regrets if stops is has_stops))
+        found = list(dict.fromkeys(engine for _, engine, stops in kept.regrets if stops is has_stops))
+        for number, budget in enumerate(budgets):
+            place = number if has_stops else budget - 1
+            if not names:
+                continue
+            lines += [f"After {budget:,} {unit}:", "", f"| engine | {' | '.join(names)} |"]
+            lines.append("|---" * (len(names) + 1) + "|")
+            for engine in found:
+                cells = [_cell(kept.regrets.get((name, engine, has_stops), {}), place) for name in names]
+                lines.append(f"| {engine} | {' | '.join(cells)} |")
+            lines.append("")
+            if OURS in found:
+                lines += [f"{OURS} minus the other engine, paired by seed, after {budget:,} {unit}:", ""]
+                lines += [f"| engine | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+                for engine in found:
+                    if engine != OURS:
+                        cells = [_difference(kept, name, engine, has_stops, place) for name in names]
+                        lines.append(f"| {engine} | {' | '.join(cells)} |")
+                lines.append("")
+    return lines
+
+
+def missed_aims(kept: Kept) -> list[str]:
+    """Return which aims the default policy misses after the last trial.
+
+    In every column with crashes it should be better, by 2 standard errors, than ignoring them and than W&B's default.
+    It should lose at most LOSS points, at the 95% bound, against the best fixed treatment of a column, and against TPE
+    where nothing crashes.
+    """
+    found = []
+    for column, crashes in COLUMNS.items():
+        engines_here = [engine for surface, engine, stops in kept.regrets if surface == column and not stops]
+        for engine in engines_here:
+            difference = paired(kept, column, engine, has_stops=False, place=TRIALS[-1] - 1)
+            if difference is None:
+                continue
+            mean, error = difference
+            has_crashes = crashes != Crashes(0.0, 0.0)
+            if has_crashes and engine in BEATEN and mean + 2 * error >= 0:
+                found.append(f"{column}: {mean:+.3f} ± {error:.3f} against {engine}, wanted is better by 2 SE")
+            is_fixed = engine in FIXED if has_crashes else engine == "TPE: ignoring"
+            if is_fixed and mean + 1.96 * error > LOSS:
+                found.append(
+                    f"{column}: {mean:+.3f} ± {error:.3f} against {engine}, wanted is a loss of at most {LOSS:g} "
+                    "at the 95% bound"
+                )
+    return found
+
+
+def picture(kept: Kept) -> str:
+    """Return the mean regret after every trial, a panel a column, as SVG."""
+    width, height, left, top = 300, 220, 44, 40
+    low, high = 0.01, 10.0
+    parts = []
+    shown = [name for name in SHOWN if any(engine == name for _, engine, stops in kept.regrets if not stops)]
+    for panel, column in enumerate(COLUMNS):
+        x0, y0 = left + panel * (width + left), top
+        parts.append(f'<text x="{x0}" y="{y0 - 12}" font-weight="bold">{column}</text>')
+        for value in (0.01, 0.1, 1.0, 10.0):
+            y = y0 + height * (1 - math.log(value / low) / math.log(high / low))
+            parts.append(f'<path d="M{x0} {y:.1f}h{width}" stroke="#ddd"/>')
+            parts.append(f'<text x="{x0 - 4}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts += [
+            f'<text x="{x0 + width * (trial - 1) / (TRIALS[-1] - 1):.1f}" y="{y0 + height + 16}" '
+            f'text-anchor="middle">{trial}</text>'
+            for trial in (1, *TRIALS)
+        ]
+        for engine in shown:
+            regrets = list(kept.regrets.get((column, engine, False), {}).values())
+            if not regrets:
+                continue
+            means = np.clip(np.array(regrets).mean(axis=0), low, high)
+            points = " ".join(
+                f"{x0 + width * place / (len(means) - 1):.1f},"
+                f"{y0 + height * (1 - math.log(mean / low) / math.log(high / low)):.1f}"
+                for place, mean in enumerate(means.tolist())
+            )
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{SHOWN[engine]}" stroke-width="2"/>')
+    for place, engine in enumerate(shown):
+        x, y = left + 190 * place, top + height + 44
+        parts.append(f'<path d="M{x} {y - 4}h20" stroke="{SHOWN[engine]}" stroke-width="3"/>')
+        parts.append(f'<text x="{x + 26}" y="{y}">{html.escape(engine)}</text>')
+    size = f'width="{left + len(COLUMNS) * (width + left)}" height="{top + height + 60}"'
+    style = 'font-family="sans-serif" font-size="12"'
+    title = f'<text x="{left}" y="14">mean regret in points, by trials (logarithmic)</text>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}><rect width="100%" height="100%" fill="#fff"/>' + (
+        title + "\n".join(parts) + "</svg>\n"
+    )
+
+
+def paired(kept: Kept, surface: str, engine: str, *, has_stops: bool, place: int) -> tuple[float, float] | None:
+    """Return the mean of our regret minus the other engine's over their common seeds, and its standard error."""
+    ours, theirs = (kept.regrets.get((surface, name, has_stops), {}) for name in (OURS, engine))
+    both = sorted(ours.keys() & theirs.keys())
+    if len(both) < 2 or engine == OURS:
+        return None
+    differences = np.array([ours[seed][place] - theirs[seed][place] for seed in both])
+    return float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(both)))
+
+
+def _cell(regrets: Mapping[int, Sequence[float]], place: int) -> str:
+    values = np.array([regret[place] for regret in regrets.values()])
+    if not len(values):
+        return ""
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{values.mean():.3f} ± {error:.3f} ({len(values)})"
+
+
+def _difference(kept: Kept, surface: str, engine: str, has_stops: bool, place: int) -> str:
+    difference = paired(kept, surface, engine, has_stops=has_stops, place=place)
+    return "" if difference is None else f"{difference[0]:+.3f} ± {difference[1]:.3f}"
+
+
+if __name__ == "__main__":
+    main()
