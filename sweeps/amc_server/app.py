@@ -179,7 +179,7 @@ class _Server:
             begin = clock.monotonic()
             await asyncio.sleep(PAUSE_S)
             last_heard.delayed(clock.monotonic() - begin - PAUSE_S)
-            for work in (self.check_timeouts, self.storage.checkpoint):
+            for work in (self.check_timeouts, self.storage.checkpoint, self.views.forget):
                 try:
                     await run_in_threadpool(work)
                 except FilesLostError:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -67,6 +68,15 @@ class Visit:
         """Return a column of the table of runs."""
         heads = [head.rstrip(" ▲▼") for head in self.texts("#run-table thead th")]
         return self.texts(f"#run-table tbody tr:not(.spacer) td:nth-child({heads.index(title) + 1})")
+
+
+def violations(page: Page) -> list[str]:
+    """Return what of WCAG 2.1 A and AA a page violates, by axe. Its context needs ``bypass_csp``."""
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+    result = page.evaluate("rules => axe.run(document, { runOnly: rules })", rules)
+    assert result["passes"], "axe looked at nothing"
+    return [f"{rule['id']}: {rule['nodes'][0]['html'][:200]}" for rule in result["violations"]]
 
 
 def visit(context: Browser | BrowserContext, address: str, *, home: str | None = None, **options: Any) -> Visit:

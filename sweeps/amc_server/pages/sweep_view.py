@@ -236,6 +236,12 @@ class SweepViews:
                 view.commits, view.looked_at = commits, now
             return view.changes(since, self._clock.wall())
 
+    def forget(self) -> None:
+        """Drop the views that no page has asked for lately."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._views = {path: view for path, view in self._views.items() if now - view.asked_at < KEEP_S}
+
     def _view(self, store: Reader, path: tuple[str, ...], now: float) -> SweepView:
         with self._lock:
             self._views = {

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from browser import Visit, chromium, visit
+from browser import Visit, chromium, violations, visit
 from playwright.sync_api import Browser
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
@@ -42,10 +43,10 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-def shown(browser: Browser, page: str, folder: Path) -> Visit:
+def shown(browser: Browser, page: str, folder: Path, **options: Any) -> Visit:
     """Return the page in a window that is tall enough for all of it."""
     (folder / "page.html").write_text(page, encoding="utf-8")
-    opened = visit(browser, (folder / "page.html").as_uri(), viewport={"width": 1200, "height": 6000})
+    opened = visit(browser, (folder / "page.html").as_uri(), viewport={"width": 1200, "height": 6000}, **options)
     opened.painted()
     return opened
 
@@ -111,6 +112,13 @@ def test_peaks_without_a_history_are_drawn_without_curves(browser: Browser, tmp_
     assert page.page.locator("#chart-curves").count() == 0
     assert page.column("peak") == ["43.00%", "42.00%", "41.00%", "40.00%"]
     page.assert_clean()
+
+
+@pytest.mark.client
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_to_wcag(browser: Browser, tmp_path: Path, scheme: Literal["light", "dark"]) -> None:
+    page = shown(browser, page_of(story()), tmp_path, color_scheme=scheme, bypass_csp=True)
+    assert violations(page.page) == []
 
 
 def test_a_page_omits_charts_without_data() -> None:

@@ -8,9 +8,10 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
-from browser import Visit, chromium, visit
+from browser import Visit, chromium, violations, visit
 from embedded_server import EmbeddedServer
 from playwright.sync_api import Browser, expect
 from stored_sweeps import StoredRun, many_runs, store_sweep
@@ -71,6 +72,22 @@ def opened(browser: Browser, server: EmbeddedServer, path: str) -> Visit:
     separator = "&" if "?" in path else "?"
     size = {"width": 1280, "height": 4000}
     return visit(browser, f"{server.base_url}{path}{separator}key={server.key}", home=server.base_url, viewport=size)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_violates_wcag(browser: Browser, server: EmbeddedServer, scheme: Literal["light", "dark"]) -> None:
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True, viewport={"width": 1280, "height": 3000})
+    page = context.new_page()
+    page.goto(f"{server.base_url}/login")
+    found = {"/login": violations(page)}
+    page.goto(f"{server.base_url}/?key={server.key}")
+    for path in ("/", "/local/p", "/local/p/runs/lost", "/local/p/sweeps/sweep0012"):
+        page.goto(f"{server.base_url}{path}")
+        if "/runs/" in path or "/sweeps/" in path:
+            page.wait_for_selector("html[data-painted]:not([data-painted='0'])", state="attached")
+        found[path] = violations(page)
+    assert {path: rules for path, rules in found.items() if rules} == {}
+    context.close()
 
 
 def test_the_first_page_and_a_project_list_sweeps_with_their_best(browser: Browser, server: EmbeddedServer) -> None:

@@ -12,6 +12,7 @@ from in_process_server import KEY, InProcessServer
 from stored_sweeps import CONFIG, StoredRun, many_runs, store_sweep
 
 from amc_server.auth import COOKIE, Gate
+from amc_server.pages.sweep_view import KEEP_S, SweepViews
 
 GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
 
@@ -86,6 +87,19 @@ def test_nothing_is_read_where_nothing_was_committed(server: InProcessServer, mo
     page = Page(server, sweep)
     monkeypatch.setattr(server.storage, "read", lambda: pytest.fail("the database was asked"))
     assert page.ask() is None
+
+
+def test_a_view_is_dropped_when_no_page_is_open(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    views = SweepViews(server.storage, server.clock, lambda agent: False)
+    path = ("local", "p", sweep)
+    version = json.loads(views.changes(path, None) or b"")["version"]
+    views.forget()
+    assert views.is_unchanged(path, version)
+    server.clock.advance(KEEP_S + 1)
+    views.forget()
+    assert not views.is_unchanged(path, version)
+    assert json.loads(views.changes(path, version) or b"")["is_whole"]
 
 
 def test_the_sentence_says_how_far_the_sweep_is(server: InProcessServer) -> None:
