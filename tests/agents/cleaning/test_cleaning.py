@@ -188,6 +188,25 @@ def test_a_run_that_is_continued_between_the_look_and_the_removal_is_left_alone(
     assert next(answers, None) is None, "it looked twice"
 
 
+def test_a_run_that_ends_between_the_look_and_the_removal_was_not_shown_and_stays(
+    runs: Path, cleaned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, later = run_folder(runs, "a"), run_folder(runs, "b")
+    before = files_in(later)
+    states = iter(["running", "finished"])
+    original = clean._add_runs
+
+    def look(plan: Any, options: Any, now: float) -> None:
+        known = {"a": ENDED, "b": RunAtWandb(next(states), None, None)}
+        monkeypatch.setattr(clean, "_read_runs", lambda *_: known)
+        original(plan, options, now)
+
+    monkeypatch.setattr(clean, "_add_runs", look)
+    cleaned({}, "--yes")
+    assert files_in(shown) == {*SMALL, "best.pt"}
+    assert files_in(later) == before
+
+
 def test_a_folder_that_changes_after_the_look_is_left_alone(runs: Path) -> None:
     folder = run_folder(runs, "a")
     (found,) = find_folders(runs)
@@ -200,7 +219,7 @@ def test_a_folder_that_changes_after_the_look_is_left_alone(runs: Path) -> None:
 def test_where_the_best_checkpoint_is_damaged_or_missing_the_others_stay(
     runs: Path, cleaned: Callable[..., Any]
 ) -> None:
-    damaged, cut, without = (run_folder(runs, name) for name in ("damaged", "cut", "without"))
+    damaged, cut, without, odd = (run_folder(runs, name) for name in ("damaged", "cut", "without", "odd"))
     content = bytearray((damaged / "best.pt").read_bytes())
     content[len(content) // 2] ^= 0xFF
     for name in ("best.pt", "best_combined_acc.pt"):
@@ -209,12 +228,15 @@ def test_where_the_best_checkpoint_is_damaged_or_missing_the_others_stay(
     (cut / "best.pt").write_bytes((cut / "best.pt").read_bytes()[:5000])
     for name in ("best.pt", "best_combined_acc.pt", "best_loss.pt"):
         (without / name).unlink()
-    known = dict.fromkeys(("damaged", "cut", "without"), ENDED)
+    for name in ("best.pt", "last.pt"):
+        (odd / name).unlink()
+    known = dict.fromkeys(("damaged", "cut", "without", "odd"), ENDED)
     document = cleaned(known, "--yes", code=1)
     assert len(document["problems"]) == 2
     assert (damaged / "last.pt").is_file()
     assert (cut / "last.pt").is_file()
     assert files_in(without) == {*SMALL, "last.pt"}, "the only checkpoint that there is"
+    assert files_in(odd) == {*SMALL, "best_combined_acc.pt", "best_loss.pt"}, "which of them is the best is not known"
 
 
 def test_a_kill_between_two_removals_leaves_the_checkpoint_that_stays(
@@ -264,7 +286,7 @@ def test_foreign_folders_files_and_links_are_left_alone(
     other = run_folder(runs, "other")
     checkpoint(other / "last.pt", "somebody")
     (other / "best_loss.pt").unlink()
-    (other / "best_loss.pt").symlink_to(elsewhere / "last.pt")
+    (other / "best_loss.pt").symlink_to(checkpoint(tmp_path / "mine.pt", "other"))
     (runs / "notes.txt").write_text("mine")
     before = [files_in(folder) for folder in (elsewhere, foreign)]
     cleaned(dict.fromkeys(("linked", "foreign", "other"), ENDED), "--yes", "--keep-best", "0", "--resumable")

@@ -133,6 +133,14 @@ def test_no_other_artifact_is_touched(server: InProcessServer) -> None:
     assert [versions(server, name) for name in names] == [[0, 1]] * len(names)
 
 
+def test_a_version_that_another_run_logged_under_the_name_is_kept(server: InProcessServer) -> None:
+    server.begin("other")
+    log(server, facts(1), runName="other")
+    log(server, facts(2))
+    log(server, facts(3))
+    assert versions(server) == [0, 2]
+
+
 def test_a_version_of_another_type_and_a_run_that_was_deleted_are_left_alone(server: InProcessServer) -> None:
     log(server, facts(1), artifactTypeName="model", client_id="m1")
     log(server, facts(2), artifactTypeName="model", client_id="m2")
