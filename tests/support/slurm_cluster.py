@@ -25,6 +25,7 @@ CPUS = 40  # declared; the machine may have fewer
 CONFIG = """\
 ClusterName=amc
 SlurmctldHost={host}(127.0.0.1)
+FirstJobId={first_job}
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 AuthType=auth/munge
@@ -75,7 +76,13 @@ class SlurmCluster:
         for name in ("state", "spool"):
             (folder / name).mkdir(parents=True)
         ports = _free_ports(2)
-        settings = {"host": self.host, "folder": folder, "cpus": cpus}
+        # A job kills what carries its id, so two clusters on one machine need different ids.
+        settings = {
+            "host": self.host,
+            "folder": folder,
+            "cpus": cpus,
+            "first_job": 1000 * (1 + secrets.randbelow(60_000)),
+        }
         (folder / "slurm.conf").write_text(CONFIG.format(controller_port=ports[0], node_port=ports[1], **settings))
         (folder / "gres.conf").write_text(GPUS.format(**settings))
         key = folder / "munge.key"
