@@ -23,6 +23,18 @@ SACCT = """\
 4812_7|4820|amc-94fqx0gz|FAILED|1:0|gpu-03|1795860000|1795863600
 4812_[8-11%4]|4812|amc-94fqx0gz|PENDING|0:0|None assigned|Unknown|Unknown
 """
+# What sacct 22.05 of a cluster of one node printed, with slurmdbd and MariaDB. The node was set down at ...923.
+RECORDED = """\
+40933000|40933000|amc-94fqx0gz|COMPLETED|0:0|vm|1795869794|1795869796
+40933001|40933001|amc-94fqx0gz|FAILED|75:0|vm|1795869794|1795869795
+40933003|40933003|amc-94fqx0gz|PREEMPTED|0:0|vm|1795869794|1795869832
+40933006|40933006|amc-94fqx0gz|REQUEUED|0:0|vm|1795869794|1795869812
+40933004_0|40933007|amc-94fqx0gz|CANCELLED by 0|0:0|vm|1795869794|1795869812
+40933004_1|40933004|amc-94fqx0gz|NODE_FAIL|0:0|vm|1795869794|1795869923
+40933006|40933006|amc-94fqx0gz|NODE_FAIL|0:0|vm|1795869818|1795869923
+40933003|40933003|amc-94fqx0gz|TIMEOUT|0:0|vm|1795869838|1795869911
+40933006|40933006|amc-94fqx0gz|RUNNING|0:0|vm|1795869930|Unknown
+"""
 SCONTROL = """\
 JobId=4814 ArrayJobId=4812 ArrayTaskId=1 JobName=amc-94fqx0gz UserId=me(1000) GroupId=me(1000) Priority=1 \
 Nice=0 Account=(null) QOS=(null) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 \
@@ -48,6 +60,26 @@ def test_every_record_of_sacct_is_read() -> None:
     assert jobs[1] == SlurmJob("4812_1", "4814", "amc-94fqx0gz", "TIMEOUT", "gpu-02", 0, BEGAN, ENDED)
     assert (jobs[6].state, jobs[-1].nodes, jobs[-1].began_at) == ("CANCELLED", "", None)
     assert [job.is_alive for job in jobs] == [False] * 4 + [True] + [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    ("number", "heard_at", "state"),
+    [
+        ("40933001", 1795869795, "FAILED"),  # exit code 75
+        ("40933003", 1795869825, "PREEMPTED"),
+        ("40933003", 1795869905, "TIMEOUT"),
+        ("40933006", 1795869811, "REQUEUED"),
+        ("40933006", 1795869900, "NODE_FAIL"),
+        ("40933006", 1795869940, None),  # it runs again
+        ("40933007", 1795869810, "CANCELLED"),
+        ("40933004", 1795869900, "NODE_FAIL"),
+    ],
+)
+def test_what_a_real_sacct_printed_says_how_each_start_of_a_job_ended(
+    number: str, heard_at: int, state: str | None
+) -> None:
+    job = job_of_run(parse_sacct(RECORDED), number, datetime.fromtimestamp(heard_at, UTC))
+    assert (None if job is None else job.state) == state
 
 
 def test_every_record_of_scontrol_is_read() -> None:
