@@ -244,9 +244,6 @@ class SweepViews:
 
     def _view(self, store: Reader, path: tuple[str, ...], now: float) -> SweepView:
         with self._lock:
-            self._views = {
-                key: view for key, view in self._views.items() if key == path or now - view.asked_at < KEEP_S
-            }
             if path not in self._views:
                 entity, project_name, sweep_id = path
                 project = store.project(entity, project_name)

@@ -38,7 +38,9 @@ export class Painter {
       this.#isWaiting = false;
       const part = [...this.#parts.values()].find((each) => each.isOld && each.isInView);
       if (!part) {
-        document.documentElement.dataset.painted = String(this.drawn); // tests wait for it
+        const page = document.documentElement.dataset; // tests read it
+        page.painted = String(this.drawn);
+        if (this.drawn) page.paintedAt ??= String(Math.round(performance.now())); // ms after the page was asked for
         return;
       }
       this.#draw(part);

@@ -17,7 +17,7 @@ let waiting = 0;
 async function ask() {
   clearTimeout(waiting);
   try {
-    const reply = await fetch(`${address}/data?since=${encodeURIComponent(version)}`, { cache: "no-store" });
+    const reply = await fetch(`${address}/data?since=${encodeURIComponent(version)}`); // the page preloads the first
     if (reply.status === 200) take(await reply.json());
     else if (reply.status === 401) trouble("The server asks for its key again. Load the page again to log in.");
     else if (reply.status !== 204) trouble(`The server answered ${reply.status}: ${await problemIn(reply)}`);
