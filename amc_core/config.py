@@ -10,9 +10,11 @@ import ast
 import difflib
 import math
 import shlex
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
+
+from amc_core.modulations import FILE_CLASSES, LABEL_SETS, read_label_set
 
 # Names of torchvision and of the 2025 research log (sweeps/recorded); any other name must be timm's own.
 MODEL_ALIASES: Mapping[str, str] = {
@@ -75,6 +77,9 @@ class FieldSpec:
     optional: bool = False  # null is a value
     words: tuple[str, ...] = ()  # allowed besides numbers, such as auto
     aliases: Mapping[str, str] = field(default_factory=dict)  # old word -> current word
+    read: Callable[[str], str] | None = None  # returns the normal form of other text; ValueError: what is wrong with it
+    other_text: str = ""  # what ``read`` accepts, in a few words
+    other_flag: str = ""  # a second name of the flag
 
     def allowed(self) -> str:
         """Return the accepted values in a few words."""
@@ -92,7 +97,8 @@ class FieldSpec:
                 text += f" {'>' if self.exclusive_minimum else '>='} {self.minimum:g}"
             if self.maximum is not None:
                 text += f"{' and' if self.minimum is not None else ''} <= {self.maximum:g}"
-        return " or ".join([text, *self.words, *(["null"] if self.optional else [])])
+        other = [self.other_text] if self.other_text else []
+        return " or ".join([text, *self.words, *other, *(["null"] if self.optional else [])])
 
 
 def _field(default: Any, help_text: str, **spec: Any) -> Any:
@@ -105,7 +111,14 @@ class TrialConfig:
 
     # data
     data: str = _field("data/GOLD_XYZ_OSC.0001_1024.hdf5", "HDF5 file in the RadioML 2018.01A layout")
-    label_set: str = _field("digital17", "which modulations are classes", choices=("digital17", "all24"))
+    label_set: str = _field(
+        "digital17",
+        "which modulations are classes; file: all that have frames in the data file",
+        choices=(*LABEL_SETS, FILE_CLASSES),
+        read=read_label_set,
+        other_text="a list of classes such as BPSK,QPSK",
+        other_flag="classes",
+    )
     snr_min_db: int = _field(0, "lowest SNR level that is used, dB", minimum=-20, maximum=30)
     snr_max_db: int = _field(30, "highest SNR level that is used, dB", minimum=-20, maximum=30)
     split: tuple[float, float, float] = _field(
@@ -280,7 +293,8 @@ class TrialConfig:
 
 def unknown_field(name: str) -> str:
     """Return a message that no field has this name, with the nearest name."""
-    matches = difflib.get_close_matches(name, FIELDS, n=1)
+    other_flags = {spec.other_flag: [spec.name] for spec in FIELDS.values() if spec.other_flag}
+    matches = other_flags.get(name) or difflib.get_close_matches(name, FIELDS, n=1)
     hint = f"; did you mean {matches[0]}?" if matches else f"; known: {', '.join(FIELDS)}"
     return f"{name}: no such parameter{hint}"
 
@@ -298,6 +312,8 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     if spec.kind == "bool":
         return (value, None) if isinstance(value, bool) else (None, refusal)
     if spec.kind == "str":
+        if spec.read is not None and isinstance(value, str):
+            return _read(spec, value, refusal)
         ok = isinstance(value, str) and value != "" and (not spec.choices or value in spec.choices)
         return (value, None) if ok else (None, refusal + _nearest(value, spec.choices))
     if isinstance(value, str):
@@ -310,6 +326,14 @@ def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     if too_low or (spec.maximum is not None and value > spec.maximum):
         return None, refusal
     return (int(value) if spec.kind == "int" else float(value)), None
+
+
+def _read(spec: FieldSpec, value: str, refusal: str) -> tuple[str | None, str | None]:
+    assert spec.read is not None
+    try:
+        return spec.read(value), None
+    except ValueError as error:
+        return None, f"{refusal}; {error}{_nearest(value, spec.choices)}"
 
 
 def current_value(name: str, value: Any) -> Any:

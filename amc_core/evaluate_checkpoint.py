@@ -22,7 +22,6 @@ from amc_core.data.radioml import DataError, RadioMLFile, Selection, cell_counts
 from amc_core.data.splits import stratified_split
 from amc_core.inputs.representations import Representation
 from amc_core.models.classifier import Classifier, build_model
-from amc_core.modulations import CLASSES
 from amc_core.training.checkpoint import BEST, Checkpoint, CheckpointError, load_checkpoint
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import SplitFacts, load_weights, trained_rows
@@ -58,9 +57,10 @@ class CheckpointScores:
 
     part: str  # train, val, test or all
     evaluation: Evaluation
-    n_trained_on: int | None  # frames that are training frames of the checkpoint, or copies; None: unknown
+    n_trained_on: int | None  # scored frames that are training frames of the checkpoint, or copies; None: unknown
+    n_without: int  # training frames, or copies, that were left out
     n_left_out: int  # frames of classes or levels that the checkpoint does not know
-    missing_classes: tuple[str, ...]  # of the checkpoint, without a frame here
+    missing_classes: tuple[str, ...]  # of the checkpoint, without a scored frame
     missing_levels_db: tuple[int, ...]
     n_bad_frames: int  # with NaN or infinite samples
 
@@ -93,6 +93,7 @@ def evaluate_checkpoint(
     data: RadioMLFile,
     part: str | None = None,
     *,
+    without_training_frames: bool = False,
     advance: Callable[[int, int], None] = lambda _by, _all: None,
 ) -> CheckpointScores:
     """Classify the frames of a part of the file, or of the whole file.
@@ -100,11 +101,13 @@ def evaluate_checkpoint(
     Args:
         part: train, val or test of the checkpoint's own split, or all. None: test where the file is the one that the
             checkpoint was trained on, all elsewhere.
+        without_training_frames: leave out frames that the checkpoint was trained on, and copies of them.
         advance: called with the number of frames that were just done, and the number of all frames.
 
     Raises:
         PartError: the part is one of the checkpoint's split, and the file is another one.
-        DataError: the file has no frame that the checkpoint knows, or reading failed.
+        DataError: the file has no frame that the checkpoint knows, reading failed, or, without training frames, no
+            frame is left or it is unknown which ones these are.
         ConfigError: the weights do not fit the network of the settings.
         CheckpointError: the weights of the loss do not fit.
     """
@@ -121,41 +124,64 @@ def evaluate_checkpoint(
         selection = select(data, own.label_set, own.snr_min_db, own.snr_max_db)
         positions_M = getattr(stratified_split(selection, own.split, own.split_seed), part)
     elif not len(positions_M):
-        present = ", ".join(CLASSES[column] for column in np.unique(data.column_N))
         raise DataError(
             f"{data.path}: no frame that the checkpoint knows: it knows label_set {own.label_set} at "
-            f"{', '.join(map(str, own.levels_db))} dB; the file holds {present} at "
+            f"{', '.join(map(str, own.levels_db))} dB; the file holds {', '.join(data.present)} at "
             f"{', '.join(map(str, np.unique(data.snr_db_N).tolist()))} dB"
         )
-    cells_KL = cell_counts(selection)
+    trained_M, n_without = _trained_on(checkpoint, data, selection.rows[positions_M]), 0
+    if without_training_frames:
+        positions_M, n_without = _without(checkpoint, data, positions_M, trained_M)
+        trained_M = np.zeros(len(positions_M), dtype=np.bool_)
+    cells_KL = cell_counts(selection, positions_M)
     evaluation, n_bad = _classify(checkpoint, data, selection, positions_M, advance)
     return CheckpointScores(
         part=part,
         evaluation=evaluation,
-        n_trained_on=_count_trained_on(checkpoint, data, selection.rows[positions_M]),
+        n_trained_on=None if trained_M is None else int(trained_M.sum()),
+        n_without=n_without,
         n_left_out=data.n_frames - len(selection.rows) if part == "all" else 0,
-        missing_classes=tuple(CLASSES[selection.columns[place]] for place in np.flatnonzero(cells_KL.sum(axis=1) == 0)),
+        missing_classes=tuple(selection.modulations[place] for place in np.flatnonzero(cells_KL.sum(axis=1) == 0)),
         missing_levels_db=tuple(selection.levels_db[place] for place in np.flatnonzero(cells_KL.sum(axis=0) == 0)),
         n_bad_frames=n_bad,
     )
 
 
-def _count_trained_on(checkpoint: LoadedCheckpoint, data: RadioMLFile, rows_B: npt.NDArray[np.int64]) -> int | None:
-    """Return how many rows are training frames of the checkpoint or copies of one.
+def _trained_on(
+    checkpoint: LoadedCheckpoint, data: RadioMLFile, rows_B: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_] | None:
+    """Return which rows are training frames of the checkpoint or copies of one: (B,).
 
     None for another file, where the file of the training is not on this machine or is compressed.
     """
     trained_R = trained_rows(checkpoint.splits, data)
     if len(trained_R):
         copy_B = copies(data, rows_B, trained_R)
-        return int((np.isin(rows_B, trained_R) if copy_B is None else copy_B).sum())
+        return np.isin(rows_B, trained_R) if copy_B is None else copy_B
     try:
         with RadioMLFile(checkpoint.config.data) as other:
             trained_R = trained_rows(checkpoint.splits, other)
-            copy_B = copies(data, rows_B, trained_R, other=other) if len(trained_R) else None
+            return copies(data, rows_B, trained_R, other=other) if len(trained_R) else None
     except DataError:
         return None
-    return None if copy_B is None else int(copy_B.sum())
+
+
+def _without(
+    checkpoint: LoadedCheckpoint,
+    data: RadioMLFile,
+    positions_M: npt.NDArray[np.int64],
+    trained_M: npt.NDArray[np.bool_] | None,
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Return the positions that were not trained on, and the number of those that were."""
+    if trained_M is None:
+        raise DataError(
+            f"{data.path}: which of its frames {checkpoint.path} was trained on is unknown: the file of the training, "
+            f"{checkpoint.config.data}, is not on this machine, or a file is compressed. Put it there, or score all "
+            "frames"
+        )
+    if trained_M.all():
+        raise DataError(f"{data.path}: no frame is left: {checkpoint.path} was trained on all of these")
+    return positions_M[~trained_M], int(trained_M.sum())
 
 
 def _classify(
@@ -182,7 +208,7 @@ def _network(
     checkpoint: LoadedCheckpoint, selection: Selection, device: torch.device
 ) -> tuple[Classifier, MultiTaskLoss]:
     config, content = checkpoint.config, checkpoint.content
-    model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
+    model = build_model(config, n_modulations=len(selection.modulations), n_levels=len(selection.levels_db))
     load_weights(model, content, checkpoint.path)
     criterion = MultiTaskLoss(config, selection.levels_db)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from amc_core.modulations import CLASSES, FAMILIES
+from amc_core.modulations import CLASSES, families_of
 
 # Logged once an epoch by every trial, whatever its classes are.
 EPOCH_METRICS: frozenset[str] = frozenset(
@@ -56,11 +56,10 @@ def detail_metrics(modulations: Iterable[str], levels_db: Iterable[int]) -> froz
     ``f1/mod/QPSK``, ``f1/family/PSK``, ``f1/snr/12`` and ``acc/snr/12``: the last is the combined accuracy at 12 dB.
     """
     names, levels = set(modulations), list(levels_db)
-    families = [family for family, members in FAMILIES.items() if names & set(members)]
     return frozenset(
         [
             *(f"f1/mod/{modulation}" for modulation in names),
-            *(f"f1/family/{family}" for family in families),
+            *(f"f1/family/{family}" for family in families_of(names).values()),
             *(f"f1/snr/{level}" for level in levels),
             *(f"acc/snr/{level}" for level in levels),
         ]

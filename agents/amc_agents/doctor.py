@@ -258,7 +258,7 @@ def data_check(path: Path | None) -> Check:
     from amc_core.audit.checks import audit_file
 
     checks = audit_file(path, every_frame=False)
-    failures = [check for check in checks if check.verdict is Verdict.FAIL]
+    failures = [check for check in checks if check.verdict in {Verdict.FAIL, Verdict.WARN}]
     remedy = f"amc-data audit {path} reads every frame and says more"
     if len(checks) == 1 and failures:
         return _failed("data", failures[0].text, "copy the file again; " + remedy)

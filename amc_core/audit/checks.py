@@ -5,62 +5,37 @@ In names: N rows of the file, B frames, T = 1024 samples, C = I and Q, K columns
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from amc_core.audit.ceilings import estimate_snr_db
-from amc_core.audit.signal_statistics import TRAITS, carrier_offset, mean_spectrum, symbol_rate, traits
+from amc_core.audit.check import Check, judged, skipped
+from amc_core.audit.label_order import PUBLISHED_ORDER, channel, follows_published, label_order
+from amc_core.audit.signal_statistics import carrier_offset, mean_spectrum, symbol_rate
+from amc_core.audit.snr_labels import FRAMES_PER_LEVEL, LOWEST_MEASURED_DB, snr_labels
 from amc_core.data.radioml import FRAME_LENGTH, DataError, RadioMLFile
-from amc_core.modulations import CLASSES, complete_label_sets
+from amc_core.modulations import complete_label_sets
 from amc_core.synthesis.constellations import LINEAR
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 from amc_core.verdicts import Verdict
 from amc_sweeps.number_formats import counted
 
-# The order in the published archive's classes.txt, which is wrong: see amc_core.modulations.
-PUBLISHED_ORDER: tuple[str, ...] = (
-    *("32PSK", "16APSK", "32QAM", "FM", "GMSK", "32APSK", "OQPSK", "8ASK", "BPSK", "8PSK", "AM-SSB-SC", "4ASK"),
-    *("16PSK", "64APSK", "128QAM", "128APSK", "AM-DSB-SC", "AM-SSB-WC", "64QAM", "QPSK", "256QAM", "AM-DSB-WC"),
-    *("OOK", "16QAM"),
-)
-
 _CHUNK = 4096  # rows read at once
 _CLEAR_SNR_DB = 16  # lowest SNR for statistics of single frames
 _CLEAR_SPAN_DB = 10  # levels at most this far below the highest one are used for them
 _FRAMES_PER_COLUMN = 64
-_FRAMES_PER_LEVEL = 256
-_LOWEST_MEASURED_DB = -10  # below this, the SNR measured from the noise floor is too inexact
-_SNR_TOLERANCE_DB = 1.0  # half the distance of two levels
 _POWER_TOLERANCE = 0.1
-_AGREEMENT = 0.9  # least share of traits that agree with the labels: another modulator may differ in some
 _LINE_HEIGHT = 3.0  # least height of a cyclic line over its surroundings
-_WAVEFORM = ("samples per symbol", "band", "carrier")
+_WAVEFORM = ("samples per symbol", "band", "carrier", "channel")
 _CARRIER = 1 / 1600  # cycles per sample: the largest offset that synchronisation.carrier_free finds
 _CARRIER_SHARE = 0.9  # share of the frames that must have a smaller offset
 _OUT_OF_BAND = 0.02  # largest share of power beyond 0.125 cycles per sample: a pulse's sidelobes
 
 _Frames = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The verdict of one check, and its measurements in plain JSON types."""
-
-    name: str
-    verdict: Verdict
-    text: str
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the JSON object that ``amc-data audit --json`` prints."""
-        return {"name": self.name, "verdict": self.verdict, "message": self.text, "measured": self.measured}
 
 
 def audit_file(
@@ -80,10 +55,6 @@ def audit_file(
         return [Check("layout", Verdict.FAIL, str(error))]
 
 
-def _check(name: str, passed: bool, text: str, measured: Mapping[str, Any]) -> Check:
-    return Check(name, Verdict.PASS if passed else Verdict.FAIL, text, measured)
-
-
 def _layout(path: Path, data: RadioMLFile) -> Check:
     """Compare types with the original's; shapes were checked on opening."""
     with h5py.File(path, "r") as file:
@@ -93,7 +64,7 @@ def _layout(path: Path, data: RadioMLFile) -> Check:
     text = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     text += "" if passed else "; the original has float32, int64, int64"
     text += ", memory-mapped" if data.is_memory_mapped else ", chunked or compressed: reading is slow, see h5repack"
-    return _check("layout", passed, text, {"memory_mapped": data.is_memory_mapped, **shapes})
+    return judged("layout", passed, text, {"memory_mapped": data.is_memory_mapped, **shapes})
 
 
 def _cells(data: RadioMLFile) -> Check:
@@ -108,18 +79,20 @@ def _cells(data: RadioMLFile) -> Check:
     )
     if fewest != most:
         column, level = divmod(int(count.argmin()), len(levels))
-        text += f"; fewest: {CLASSES[columns[column]]} at {levels[level]} dB"
-    classes = [CLASSES[column] for column in columns]
-    if not (label_sets := complete_label_sets(classes)):
-        text += "; no label_set is complete: no trial can train on this file alone"
+        text += f"; fewest: {data.classes[columns[column]]} at {levels[level]} dB"
+    label_sets = complete_label_sets(data.present)
+    if len(columns) < 2:
+        text += "; no trial can train on 1 class"
+    elif not label_sets:
+        text += "; a trial needs label_set file, or a list of these classes"
     measured = {
-        "classes": classes,
+        "classes": list(data.present),
         "label_sets": label_sets,
         "levels_db": levels.tolist(),
         "fewest": fewest,
         "most": most,
     }
-    return _check("frames per cell", fewest == most, text, measured)
+    return judged("frames per cell", fewest == most, text, measured)
 
 
 def _values(data: RadioMLFile, advance: Callable[[int, int], None]) -> list[Check]:
@@ -154,7 +127,7 @@ def _power(power_M: npt.NDArray[np.float64]) -> Check:
     passed = 1 - _POWER_TOLERANCE <= low <= high <= 1 + _POWER_TOLERANCE
     text = f"mean of I^2 + Q^2: median {median:.4g}, 99% of the frames within {low:.4g}..{high:.4g}"
     text += "" if passed else f"; the original's frames have 1, within {_POWER_TOLERANCE:g}"
-    return _check("frame power", passed, text, {"median": median, "low": low, "high": high})
+    return judged("frame power", passed, text, {"median": median, "low": low, "high": high})
 
 
 def _duplicates(data: RadioMLFile, hash_N: npt.NDArray[np.uint64]) -> Check:
@@ -181,7 +154,7 @@ def _signals(data: RadioMLFile) -> list[Check]:
     highest = int(data.snr_db_N.max())
     if highest < _CLEAR_SNR_DB:
         reason = f"needs frames at {_CLEAR_SNR_DB} dB or more; the highest level is {highest} dB"
-        return [*_skipped(reason, "label order", *_WAVEFORM), snr]
+        return [*skipped(reason, "label order", *_WAVEFORM), snr]
     clear_db = max(_CLEAR_SNR_DB, highest - _CLEAR_SPAN_DB)
     by_column = {}
     for column in np.unique(data.column_N):
@@ -191,89 +164,22 @@ def _signals(data: RadioMLFile) -> list[Check]:
             by_column[int(column)] = frames_BTC
     if not by_column:
         reason = f"no usable frame: those at {clear_db} dB or more are zero or have NaN or infinity"
-        return [*_skipped(reason, "label order", *_WAVEFORM), snr]
-    order = _label_order(by_column)
+        return [*skipped(reason, "label order", *_WAVEFORM), snr]
+    names = data.classes
+    through = channel(by_column, names)
+    order = label_order(by_column, names, through_channel=through.verdict is Verdict.WARN)
     # A file in the published order has one fault, so the other checks use the true classes of its columns.
-    published = order.verdict is Verdict.FAIL and _follows_published(
-        order.measured["corrected"], order.measured["published"]
-    )
-    names = PUBLISHED_ORDER if published else CLASSES
+    published = follows_published(order)
+    names = PUBLISHED_ORDER if published else names
     carrier = _carrier({names[column]: frames_BTC for column, frames_BTC in by_column.items()})
     if carrier.verdict == order.verdict is Verdict.FAIL and not published:
         reason = "a large carrier offset hides the order of the classes: see carrier"
         order = Check("label order", Verdict.SKIP, reason, order.measured)
     linear = [frames for column, frames in by_column.items() if names[column] in LINEAR]
     if not linear:
-        return [order, *_skipped("no class with a linear modulation", *_WAVEFORM), snr]
+        return [order, *skipped("no class with a linear modulation", *_WAVEFORM), snr]
     linear_BTC = np.concatenate(linear)
-    return [order, _samples_per_symbol(linear_BTC), _band(linear_BTC), carrier, snr]
-
-
-def _skipped(reason: str, *names: str) -> list[Check]:
-    return [Check(name, Verdict.SKIP, reason) for name in names]
-
-
-def _follows_published(share: float, share_published: float) -> bool:
-    return share_published >= _AGREEMENT and share_published > share
-
-
-def _label_order(by_column: Mapping[int, _Frames]) -> Check:
-    """Compare the traits of every column's frames with those of its class in both orders.
-
-    One contradicted trait may be another modulator's choice. Two columns that show each other's traits were exchanged,
-    which always fails.
-    """
-    measured_traits = {column: traits(frames_BTC) for column, frames_BTC in by_column.items()}
-    contradictions = {
-        column: _contradictions(CLASSES[column], measured) for column, measured in measured_traits.items()
-    }
-    share = _agreement(measured_traits, CLASSES)
-    share_published = _agreement(measured_traits, PUBLISHED_ORDER)
-    suspects = [column for column in contradictions if contradictions[column]]
-    contradicted = [f"column {column}, {CLASSES[column]}, {', '.join(contradictions[column])}" for column in suspects]
-    exchanged = [
-        f"column {column}, {CLASSES[column]}, looks like {CLASSES[other]}"
-        for column in suspects
-        for other in suspects
-        if not _contradictions(CLASSES[other], measured_traits[column])
-    ]
-    measured = {
-        "corrected": share,
-        "published": share_published,
-        "contradicted": contradicted,
-        "exchanged": exchanged,
-    }
-    agreement = f"({share:.0%} of the signal checks agree; {share_published:.0%} for the order in classes.txt)"
-    if share == share_published >= _AGREEMENT and not exchanged:
-        text = f"these classes fit the corrected order as well as the one in classes.txt {agreement}"
-        return Check("label order", Verdict.SKIP, "; ".join([text, *contradicted]), measured)
-    if share >= _AGREEMENT and share > share_published and not exchanged:
-        text = f"Y's columns follow the corrected class order {agreement}"
-        return Check("label order", Verdict.PASS, "; ".join([text, *contradicted]), measured)
-    if _follows_published(share, share_published):
-        text = f"Y's columns follow classes.txt, whose order is wrong: permute them {agreement}"
-    else:
-        text = f"Y's columns follow neither the corrected class order nor classes.txt {agreement}"
-    details = exchanged or contradicted
-    text = "; ".join([text, *details[:4], *(["..."] if len(details) > 4 else [])])
-    return Check("label order", Verdict.FAIL, text, measured)
-
-
-def _agreement(measured_traits: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> float:
-    """Return the share of traits that agree with an order of the classes."""
-    n_traits = sum(len(_class_traits(order[column])) for column in measured_traits)
-    n_wrong = sum(len(_contradictions(order[column], measured)) for column, measured in measured_traits.items())
-    return 1 - n_wrong / max(n_traits, 1)
-
-
-def _contradictions(name: str, measured_traits: Mapping[str, bool]) -> list[str]:
-    pairs = [(trait, measured_traits[trait], value) for trait, value in _class_traits(name).items()]
-    return [f"{'shows' if measured else 'lacks'} {trait}" for trait, measured, value in pairs if measured != value]
-
-
-def _class_traits(name: str) -> dict[str, bool]:
-    """Return which traits a class has and which it lacks, without those that depend on the modulator."""
-    return {trait: name in members for trait, (members, others) in TRAITS.items() if name in members | others}
+    return [order, _samples_per_symbol(linear_BTC), _band(linear_BTC), carrier, through, snr]
 
 
 def _samples_per_symbol(linear_BTC: _Frames) -> Check:
@@ -287,7 +193,7 @@ def _samples_per_symbol(linear_BTC: _Frames) -> Check:
     passed = abs(1 / rate / SAMPLES_PER_SYMBOL - 1) < 0.01
     text = f"{1 / rate:.2f} samples per symbol, from a cyclic line {height:.0f} times its surroundings"
     text += "" if passed else f"; the original has {SAMPLES_PER_SYMBOL}"
-    return _check("samples per symbol", passed, text, {"samples_per_symbol": 1 / rate, "height": height})
+    return judged("samples per symbol", passed, text, {"samples_per_symbol": 1 / rate, "height": height})
 
 
 def _band(linear_BTC: _Frames) -> Check:
@@ -303,7 +209,7 @@ def _band(linear_BTC: _Frames) -> Check:
     passed = abs(edge - 0.5) < 0.05 and outside < _OUT_OF_BAND
     text = f"half power at {edge:.2f} of the symbol rate, {outside:.2%} of the power beyond the symbol rate"
     text += "" if passed else f"; a root raised cosine has 0.50 and less than {_OUT_OF_BAND:.0%}"
-    return _check("band", passed, text, {"half_power_edge": edge, "outside": outside})
+    return judged("band", passed, text, {"half_power_edge": edge, "outside": outside})
 
 
 def _carrier(by_name: Mapping[str, _Frames]) -> Check:
@@ -318,32 +224,17 @@ def _carrier(by_name: Mapping[str, _Frames]) -> Check:
         f"{widest:.1e} in all"
     )
     text += "" if reach <= _CARRIER else f"; the representation synced finds offsets up to {_CARRIER:.1e}"
-    return _check("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
+    return judged("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
 
 
 def _snr_labels(data: RadioMLFile) -> Check:
     """Compare Z with the SNR that the noise out of band gives."""
-    estimates: dict[int, float] = {}
-    for level in np.unique(data.snr_db_N[data.snr_db_N >= _LOWEST_MEASURED_DB]).tolist():
-        frames_BTC = _sample(data, data.snr_db_N == level, _FRAMES_PER_LEVEL)
+    estimates = {}
+    for level in np.unique(data.snr_db_N[data.snr_db_N >= LOWEST_MEASURED_DB]).tolist():
+        frames_BTC = _sample(data, data.snr_db_N == level, FRAMES_PER_LEVEL)
         if len(frames_BTC):
-            estimates[level] = float(np.median(estimate_snr_db(frames_BTC)))
-    if not estimates:
-        return Check("SNR labels", Verdict.SKIP, f"no usable frame at {_LOWEST_MEASURED_DB} dB or more")
-    differences = {level: estimate - level for level, estimate in estimates.items()}
-    worst = max(differences, key=lambda level: abs(differences[level]))
-    median = float(np.median(list(differences.values())))
-    text = (
-        f"SNR measured out of band differs from the label by at most {abs(differences[worst]):.1f} dB (at {worst} dB)"
-    )
-    passed = abs(differences[worst]) <= _SNR_TOLERANCE_DB
-    if not passed and max(abs(value - median) for value in differences.values()) <= _SNR_TOLERANCE_DB:
-        symbol_db = 10 * math.log10(SAMPLES_PER_SYMBOL)
-        text += f"; all levels are shifted by {median:+.1f} dB (labels of Es/N0 would be shifted by {-symbol_db:+.1f})"
-    elif not passed:
-        text += "; the labels are not the SNR per sample over the full band"
-    measured = {"measured_db": {str(level): round(value, 3) for level, value in estimates.items()}}
-    return _check("SNR labels", passed, text, measured)
+            estimates[int(level)] = estimate_snr_db(frames_BTC)
+    return snr_labels(estimates)
 
 
 def _synced(checks: Sequence[Check]) -> Check:
@@ -361,7 +252,7 @@ def _synced(checks: Sequence[Check]) -> Check:
     text = f"the file fits the representation synced: {', '.join(assumptions.values())}"
     if broken:
         text = f"the representation synced assumes {', '.join(broken)}, which does not hold here"
-    return _check("synced", not broken, text, {"broken": broken})
+    return judged("synced", not broken, text, {"broken": broken})
 
 
 def _sample(data: RadioMLFile, mask_N: npt.NDArray[np.bool_], n_frames: int) -> _Frames:

@@ -6,6 +6,7 @@ In names: B frames, T = 1024 samples, F frequencies, S symbols.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -52,11 +53,12 @@ _LINE_OF: Mapping[str, tuple[int, float, float]] = {
     "QPSK": (4, 0.45, 0.06),
 }
 
+_FLAT_PARTS = (0.004, 0.013, 0.022, 0.031)  # cycles per sample, to either side: a carrier is left out
 _SIGNAL_BAND = 0.15  # cycles per sample, wide enough for every class
 
 
-def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
-    """Return which of TRAITS the frames of one class show, by the median over the frames; needs at least 16 dB."""
+def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Return the share of the frames of one class that show each of TRAITS; needs at least 16 dB."""
     signal_BT = _complex(iq_BTC)
     frequency_F = np.fft.fftfreq(signal_BT.shape[1])
     spectrum_BF = np.fft.fft(signal_BT, axis=1)
@@ -77,7 +79,7 @@ def traits(iq_BTC: npt.NDArray[np.float32]) -> dict[str, bool]:
         "symbols at eight angles": (_line(direction_BS**8 * modulus_BS, reach=0.16)[1], 0.6),
         "one sideband": (np.abs(upper_B - lower_B) / power_BF.sum(axis=1), 0.4),
     }
-    return {name: bool(np.median(value_B) > threshold) for name, (value_B, threshold) in statistic.items()}
+    return {name: float((value_B > threshold).mean()) for name, (value_B, threshold) in statistic.items()}
 
 
 def carrier_offset(iq_BTC: npt.NDArray[np.float32], modulation: str) -> npt.NDArray[np.float64]:
@@ -126,6 +128,25 @@ def mean_spectrum(iq_BTC: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
     power_F = np.fft.fftshift(power_F)
     power_F -= np.median(power_F[np.abs(frequency_F) > 0.25])
     return frequency_F, power_F / power_F.sum()
+
+
+def band_ripple_db(iq_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return how much the power varies over the flat part of the band in single frames, in dB: (B,).
+
+    It is the standard deviation over six parts of the band that every roll-off up to 0.5 leaves flat. The symbols
+    themselves make some of it. A channel shorter than a part of a symbol adds little; a longer one has notches there.
+    """
+    signal_BT = _complex(iq_BTC)
+    n_samples = signal_BT.shape[1]
+    power_BF = np.abs(np.fft.fft(signal_BT * np.hanning(n_samples), axis=1)) ** 2
+    frequency_F = np.fft.fftfreq(n_samples)
+    parts = [
+        power_BF[:, (sign * frequency_F > low) & (sign * frequency_F <= high)].mean(axis=1)
+        for sign in (-1, 1)
+        for low, high in pairwise(_FLAT_PARTS)
+    ]
+    ripple_B: npt.NDArray[np.float64] = (10 * np.log10(np.maximum(parts, 1e-30))).std(axis=0)
+    return ripple_B
 
 
 def _line(signal_BT: Complex, *, reach: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

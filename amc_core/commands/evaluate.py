@@ -35,6 +35,11 @@ _LEAST = 0.005  # share of a class that is listed
     type=click.Choice(["test", "val", "train", "all"]),
     help="Part of the checkpoint's own split. Default: test of its own file, all of another file.",
 )
+@click.option(
+    "--without-training-frames",
+    is_flag=True,
+    help="Leave out frames that the checkpoint was trained on, and copies of them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, with both confusion matrices, as JSON.")
 @click.option(
     "--csv",
@@ -51,6 +56,7 @@ def evaluate_command(
     checkpoint_path: Path,
     file: Path | None,
     part: str | None,
+    without_training_frames: bool,
     as_json: bool,
     csv_path: Path | None,
     pictures: Path | None,
@@ -59,7 +65,8 @@ def evaluate_command(
 
     CHECKPOINT is a file that a trial wrote, or the folder of a run, which stands for its best.pt. Representation,
     network, classes and SNR levels are those of the checkpoint. Frames of other classes and levels are left out, and
-    counted. The scores of frames that the checkpoint was trained on are too high, so those are counted, too.
+    counted. The scores of frames that the checkpoint was trained on are too high, so those are counted, too;
+    --without-training-frames leaves them out.
 
     \b
     Exit codes: 0 done; 1 the checkpoint or the file cannot be used; 2 the arguments cannot be used.
@@ -83,7 +90,9 @@ def evaluate_command(
                     advance = stack.enter_context(progress_bar("classifying", "frames", n_frames))
                 advance(by)
 
-            scores = evaluate_checkpoint(checkpoint, data, part, advance=show)
+            scores = evaluate_checkpoint(
+                checkpoint, data, part, without_training_frames=without_training_frames, advance=show
+            )
             path = data.path
     except PartError as error:
         raise click.UsageError(f"--part {part}: {error}") from error
@@ -166,8 +175,9 @@ def _lines(checkpoint: LoadedCheckpoint, file: Path, scores: CheckpointScores) -
     levels = [f"{level} dB" for level in content["snr_levels_db"]]
     kinds = (("modulation", content["modulations"]), ("SNR", levels))
     for (title, names), confusion in zip(kinds, ("modulation_confusion", "snr_confusion"), strict=True):
-        lines += ["", f"{title:>12}  {'frames':>9}  {'right':>7}  most often mistaken for"]
-        lines += _mistakes(names, content[confusion])
+        width = max(12, *map(len, names))
+        lines += ["", f"{title:>{width}}  {'frames':>9}  {'right':>7}  most often mistaken for"]
+        lines += _mistakes(names, content[confusion], width)
     return lines
 
 
@@ -178,12 +188,15 @@ def _notes(scores: CheckpointScores) -> list[str]:
         notes.append("whether it has copies of training frames is unknown: the file of its training is not here")
     elif scores.n_trained_on:
         share = f"{scores.n_trained_on:,} of {counted(n_frames, 'frame')}"
-        notes.append(f"{share} were in its training part: the scores are too high")
+        way = "leave them out with --without-training-frames"
+        notes.append(f"{share} were in its training part, so the scores are too high: {way}")
+    if scores.n_without:
+        notes.append(f"left out: {counted(scores.n_without, 'frame')} that it was trained on")
     if scores.n_left_out:
         notes.append(f"left out: {counted(scores.n_left_out, 'frame')} of classes or SNR levels that it does not know")
     missing = [*scores.missing_classes, *(f"{level} dB" for level in scores.missing_levels_db)]
     if missing:
-        notes.append(f"the file has no frame of {listed(missing, most=24)}: the scores say nothing about these")
+        notes.append(f"no frame here is of {listed(missing, most=24)}: the scores say nothing about these")
     if scores.n_bad_frames:
         notes.append(f"{counted(scores.n_bad_frames, 'frame')} with NaN or infinite samples; the model sees zeros")
     return [f"  {note}" for note in notes]
@@ -196,7 +209,7 @@ def _accuracies(name: str, scores: Mapping[str, Any], snr_acc: float) -> str:
     )
 
 
-def _mistakes(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
+def _mistakes(names: Sequence[str], confusion: Sequence[Sequence[int]], width: int) -> list[str]:
     """Return a line per true class that has frames, with the classes that it is taken for."""
     lines = []
     for place, (name, counts) in enumerate(zip(names, confusion, strict=True)):
@@ -205,5 +218,5 @@ def _mistakes(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[
             continue
         guesses = sorted(((count / n_frames, names[guess]) for guess, count in enumerate(counts) if guess != place))
         wrong = [f"{guess} {percent(share)}" for share, guess in guesses[: -_MOST_MISTAKES - 1 : -1] if share >= _LEAST]
-        lines.append(f"{name:>12}  {n_frames:>9,}  {percent(counts[place] / n_frames, 2):>7}  {', '.join(wrong)}")
+        lines.append(f"{name:>{width}}  {n_frames:>9,}  {percent(counts[place] / n_frames, 2):>7}  {', '.join(wrong)}")
     return [line.rstrip() for line in lines]

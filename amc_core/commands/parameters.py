@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from amc_core.config import FIELDS, check_value, parse_flag
-from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.modulations import CLASSES, LABEL_SETS, checked_names, class_names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _RINGS_HELP = (
@@ -48,8 +48,8 @@ def _levels(text: str) -> tuple[int, ...]:
 
 def _classes(text: str) -> tuple[str, ...]:
     """Read a label set or a comma-separated list of modulations; return names in the order of the columns."""
-    names = {CLASSES[column] for column in LABEL_SETS[text]} if text in LABEL_SETS else set(text.split(","))
-    if unknown := sorted(names - set(CLASSES)):
+    names = class_names(text) if text in LABEL_SETS else checked_names([part.strip() for part in text.split(",")])
+    if unknown := sorted(set(names) - set(CLASSES)):
         raise ValueError(f"unknown: {', '.join(unknown)}; known: {', '.join((*LABEL_SETS, *CLASSES))}")
     return tuple(name for name in CLASSES if name in names)
 
@@ -108,8 +108,11 @@ def trial_option(field: str) -> Callable[[_Command], _Command]:
         return value
 
     default = ",".join(map(str, spec.default)) if spec.kind == "fractions" else str(spec.default)
+    other = [f"--{spec.other_flag}"] if spec.other_flag else []
     return click.option(
+        field,
         f"--{field.replace('_', '-')}",
+        *other,
         type=ReadBy(field, read),
         default=default,
         show_default=True,

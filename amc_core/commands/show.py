@@ -9,7 +9,6 @@ import click
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import FIELDS
-from amc_core.modulations import CLASSES
 from amc_sweeps.number_formats import counted
 
 
@@ -19,7 +18,7 @@ from amc_sweeps.number_formats import counted
 @click.option(
     "--row", type=click.IntRange(0), default=None, help="Row of the file. Default: the first of that class and SNR."
 )
-@click.option("--modulation", type=click.Choice(CLASSES), default=None, help="Class of the frame.")
+@click.option("--modulation", default=None, metavar="CLASS", help="Class of the frame, such as QPSK.")
 @click.option("--snr-db", type=int, default=None, help="SNR of the frame.")
 @trial_option("image_size")
 @trial_option("histogram_range")
@@ -42,9 +41,10 @@ def show_command(
     from amc_core.inputs.representations import Representation
 
     with open_file(file) as data:
+        class_N = np.array(data.classes)[data.column_N]
         matches_N = np.ones(data.n_frames, dtype=bool)
         if modulation is not None:
-            matches_N &= data.column_N == CLASSES.index(modulation)
+            matches_N &= class_N == modulation
         if snr_db is not None:
             matches_N &= data.snr_db_N == snr_db
         if row is not None:
@@ -52,14 +52,13 @@ def show_command(
         if not matches_N.any():
             filters = {"row": row, "modulation": modulation, "snr-db": snr_db}
             flags = " ".join(f"--{name} {value}" for name, value in filters.items() if value is not None)
-            classes = ", ".join(CLASSES[column] for column in np.unique(data.column_N))
             raise click.ClickException(
                 f"{file}: no frame with {flags}; the file has {counted(data.n_frames, 'row')}, SNR levels "
-                f"{np.unique(data.snr_db_N).tolist()} dB, classes {classes}"
+                f"{np.unique(data.snr_db_N).tolist()} dB, classes {', '.join(data.present)}"
             )
         row = int(np.flatnonzero(matches_N)[0])
         frame_BTC = data.frames(np.array([row]))
-        label = f"{CLASSES[data.column_N[row]]} at {data.snr_db_N[row]} dB"
+        label = f"{class_N[row]} at {data.snr_db_N[row]} dB"
     images = []
     for name in FIELDS["representation"].choices:
         if name in SIGNAL_REPRESENTATIONS:  # the trace shows these samples

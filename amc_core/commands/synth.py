@@ -8,7 +8,7 @@ import click
 
 from amc_core.commands.parameters import classes_option, levels_option, rings_option, span
 from amc_core.commands.terminal import progress_bar
-from amc_core.modulations import LABEL_SETS, complete_label_sets
+from amc_core.modulations import complete_label_sets
 from amc_sweeps.number_formats import counted
 
 
@@ -112,9 +112,7 @@ def synth_command(
         f"{out}: {counted(n_frames, 'frame')}, {counted(len(modulations), 'class', 'classes')} x "
         f"{counted(len(levels_db), 'SNR level')}, {out.stat().st_size / 2**20:.0f} MiB"
     )
-    if not complete_label_sets(modulations):
-        click.echo(
-            f"no trial can train on these classes: it needs all classes of a label_set ({', '.join(LABEL_SETS)}). Use "
-            "--classes digital17 for a file to train on",
-            err=True,
-        )
+    if len(modulations) == 1:
+        click.echo("no trial can train on 1 class: there is nothing to tell apart", err=True)
+    elif not complete_label_sets(modulations):
+        click.echo(f"to train on these classes: amc-train --data={out} --label_set={','.join(modulations)}", err=True)

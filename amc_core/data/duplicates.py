@@ -6,6 +6,7 @@ In names: M rows that are looked for, R rows that they are looked for in.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def _keys(data: RadioMLFile, rows_M: Rows) -> npt.NDArray[np.uint64] | None:
         if head_BTC is None:
             return None
         word_BX = head_BTC.reshape(len(rows_B), -1).view(np.uint64)  # one sample a word
-        label_B = (data.column_N[rows_B].astype(np.uint64) << np.uint64(32)) ^ data.snr_db_N[rows_B].astype(np.uint64)
+        label_B = (_class_codes(data, rows_B).astype(np.uint64) << np.uint64(32)) ^ data.snr_db_N[rows_B].astype(
+            np.uint64
+        )
         factor_X = np.random.default_rng(0).integers(0, 2**63, size=word_BX.shape[1] + 1, dtype=np.uint64) * 2 + 1
         key_M[start : start + _CHUNK] = word_BX @ factor_X[1:] + label_B * factor_X[0]  # modulo 2**64
     return key_M
@@ -82,5 +85,10 @@ def _digests(data: RadioMLFile, rows_M: Rows) -> list[bytes]:
     ]
 
 
-def _labelled(data: RadioMLFile, rows_B: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
-    return data.frames(rows_B), np.stack([data.column_N[rows_B], data.snr_db_N[rows_B]], axis=1)
+def _labelled(data: RadioMLFile, rows_B: Rows) -> tuple[npt.NDArray[np.float32], Rows]:
+    return data.frames(rows_B), np.stack([_class_codes(data, rows_B), data.snr_db_N[rows_B]], axis=1)
+
+
+def _class_codes(data: RadioMLFile, rows_B: Rows) -> Rows:
+    """Return a number for every row's class that is the same in a file with other columns."""
+    return np.array([zlib.crc32(name.encode()) for name in data.classes], dtype=np.int64)[data.column_N[rows_B]]

@@ -3,13 +3,19 @@
 Layout: ``X`` float32 (N, 1024, 2) holding I and Q, ``Y`` one-hot integers (N, 24), ``Z`` integers (N, 1), SNR in dB.
 Rows are found by Y and Z, because files have different orders.
 
-In names: N all rows of the file, B the rows asked for, K = 24 columns of Y.
+A file of other classes has as many columns of Y as it has classes, and names them in its attribute ``classes``. The
+names are in the file, because a list of names beside it gets lost or is taken for another file's: ``classes.txt`` of
+RadioML's archive names the columns wrongly, and nobody sees it in the scores.
+
+In names: N all rows of the file, B the rows asked for, K columns of Y: 24 where the file does not name them.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,18 +25,28 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.data.storage import HeldInRam, HeldOnDevice, Tell, choose_storage, find_room, silent
-from amc_core.modulations import CLASSES, LABEL_SETS, complete_label_sets
+from amc_core.config import ConfigError
+from amc_core.data.storage import HeldInRam, HeldOnDevice, NoRoomError, Tell, choose_storage, find_room, silent
+from amc_core.modulations import (
+    CLASSES,
+    FILE_CLASSES,
+    checked_names,
+    class_names,
+    complete_label_sets,
+    label_set_of,
+)
 from amc_sweeps.number_formats import listed
 
 if TYPE_CHECKING:
     import torch
 
 FRAME_LENGTH = 1024
+_NAMES = "classes"  # attribute of the file
 _LAYOUT = (
     f"X float32 (N, {FRAME_LENGTH}, 2), Y one-hot integer (N, {len(CLASSES)}) and Z integer (N, 1): "
     "the layout of RadioML 2018.01A"
 )
+_WRITE_NAMES = f"""python -c "import h5py; h5py.File('FILE', 'r+').attrs['{_NAMES}'] = ['NAME', 'NAME']\""""
 _REMEDY = "give the path of a RadioML 2018.01A file, or write one with: amc-data synth FILE"
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
@@ -64,7 +80,8 @@ class RadioMLFile:
         self._device: HeldOnDevice | None = None
         self._file = _open(self.path)
         try:
-            x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file)
+            self.classes = _class_names(self.path, self._file)  # of every column of Y
+            x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file, len(self.classes))
             self.n_frames = int(x_dataset.shape[0])
             self.column_N = _columns(self.path, y_dataset)
             self.snr_db_N = _snr_levels(self.path, z_dataset)
@@ -107,9 +124,13 @@ class RadioMLFile:
             ConfigError: no room there, or no GPU.
             DataError: reading failed.
         """
-        storage = choose_storage(
-            self._storage, n_frames=len(rows_M), is_contiguous=self.is_memory_mapped, room=find_room(device)
-        )
+        room = find_room(device)
+        try:
+            storage = choose_storage(
+                self._storage, n_frames=len(rows_M), is_contiguous=self.is_memory_mapped, room=room
+            )
+        except NoRoomError as error:
+            raise ConfigError([str(error)]) from error
         if storage == "device":
             assert device is not None  # without a device there is no room on it
             self._device = HeldOnDevice(self._gather, rows_M, self.n_frames, device, tell)
@@ -117,6 +138,31 @@ class RadioMLFile:
             dtype = np.float32 if storage == "ram" else np.float16
             self._ram = HeldInRam(self._gather, rows_M, self.n_frames, dtype, tell)
         return storage
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The classes that have frames, in the order of the columns."""
+        return tuple(self.classes[column] for column in np.unique(self.column_N))
+
+    def label_set(self, label_set: str) -> str:
+        """Return a label set whose classes do not depend on the file: for ``file`` those that have frames here.
+
+        Raises:
+            DataError: the file has frames of one class only, or lacks a class of the label set.
+        """
+        if label_set == FILE_CLASSES:
+            try:
+                return label_set_of(self.present)
+            except ValueError as error:
+                raise DataError(f"{self.path}: label_set {label_set}: {error}; {_use(self)}") from error
+        if unknown := [name for name in class_names(label_set) if name not in self.classes]:
+            near = difflib.get_close_matches(unknown[0], self.classes, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise DataError(
+                f"{self.path}: label_set {label_set} has classes that the file does not have: {listed(unknown)}{hint}; "
+                f"{_use(self)}"
+            )
+        return label_set
 
     @property
     def is_on_device(self) -> bool:
@@ -151,13 +197,15 @@ class RadioMLFile:
         self.close()
 
     def _fingerprint(self) -> str:
-        """Return 16 hex digits that depend on the number of rows, every label and a fixed sample of frames.
+        """Return 16 hex digits that depend on the number of rows, every label, own names of classes, and a few frames.
 
         They do not depend on the path, and are quick to compute for 20 GB.
         """
         digest = hashlib.sha256(f"radioml:{self.n_frames}x{FRAME_LENGTH}x2".encode())
         digest.update(self.column_N.astype("<i2").tobytes())
         digest.update(self.snr_db_N.astype("<i2").tobytes())
+        if self.classes != CLASSES:
+            digest.update(json.dumps(self.classes).encode())
         sample_B = np.unique(np.linspace(0, self.n_frames - 1, _SAMPLED_ROWS).astype(np.int64))
         digest.update(self.frames(sample_B).astype("<f4").tobytes())
         return digest.hexdigest()[:16]
@@ -167,11 +215,11 @@ class RadioMLFile:
 class Selection:
     """The M rows of a label set and an SNR range, with the targets that a model learns."""
 
-    label_set: str
-    columns: tuple[int, ...]  # column of Y of every modulation class
+    label_set: str  # not ``file``: the classes that it stands for
+    modulations: tuple[str, ...]  # name of every modulation class
     levels_db: tuple[int, ...]  # SNR of every SNR class, increasing
     rows: npt.NDArray[np.int64]  # row in the file
-    modulation: npt.NDArray[np.int64]  # index into columns
+    modulation: npt.NDArray[np.int64]  # index into modulations
     snr: npt.NDArray[np.int64]  # index into levels_db
 
 
@@ -179,16 +227,16 @@ def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) 
     """Choose rows by label; the SNR classes are the levels that occur in the range.
 
     Raises:
-        DataError: the range is empty in this file, or a class has no frame at one of its levels.
+        DataError: the file lacks a class, the range is empty in it, or a class has no frame at one of its levels.
     """
-    columns = LABEL_SETS[label_set]
+    label_set = data.label_set(label_set)
     in_range_N = (data.snr_db_N >= snr_min_db) & (data.snr_db_N <= snr_max_db)
-    found_db = np.unique(data.snr_db_N[in_range_N & np.isin(data.column_N, columns)])
+    found_db = np.unique(data.snr_db_N[in_range_N & (_class_of_rows(data, class_names(label_set)) >= 0)])
     if not len(found_db):
         present = sorted({int(level) for level in np.unique(data.snr_db_N)})
         raise DataError(
             f"{data.path}: no frame of label_set {label_set} between {snr_min_db} and {snr_max_db} dB; "
-            f"the file holds the SNR levels {present} dB and {_names(np.unique(data.column_N))}"
+            f"the file holds the SNR levels {present} dB; {_use(data)}"
         )
     selection = select_labels(data, label_set, tuple(int(level) for level in found_db))
     if (cells_KL := cell_counts(selection)).min() == 0:
@@ -198,23 +246,32 @@ def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) 
 
 def select_labels(data: RadioMLFile, label_set: str, levels_db: tuple[int, ...]) -> Selection:
     """Choose the rows of a label set at these levels; a class or a level may have no frame."""
-    columns = LABEL_SETS[label_set]
-    rows_M = np.flatnonzero(np.isin(data.snr_db_N, levels_db) & np.isin(data.column_N, columns))
+    names = class_names(label_set)
+    class_N = _class_of_rows(data, names)
+    rows_M = np.flatnonzero(np.isin(data.snr_db_N, levels_db) & (class_N >= 0))
     return Selection(
         label_set=label_set,
-        columns=columns,
+        modulations=names,
         levels_db=levels_db,
         rows=rows_M.astype(np.int64),
-        modulation=np.searchsorted(columns, data.column_N[rows_M]).astype(np.int64),
+        modulation=class_N[rows_M],
         snr=np.searchsorted(levels_db, data.snr_db_N[rows_M]).astype(np.int64),
     )
 
 
-def cell_counts(selection: Selection) -> npt.NDArray[np.int64]:
-    """Return the number of frames (K, L) of every class at every level."""
-    n_levels = len(selection.levels_db)
-    counts = np.bincount(selection.modulation * n_levels + selection.snr, minlength=len(selection.columns) * n_levels)
-    return counts.reshape(len(selection.columns), n_levels)
+def _class_of_rows(data: RadioMLFile, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the place of every row's class in these names, -1 for another class: (N,)."""
+    place_K = np.array([names.index(name) if name in names else -1 for name in data.classes], dtype=np.int64)
+    place_N: npt.NDArray[np.int64] = place_K[data.column_N]
+    return place_N
+
+
+def cell_counts(selection: Selection, positions_B: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """Return the number of frames (K, L) of every class at every level, of all frames or of those at some positions."""
+    part = slice(None) if positions_B is None else positions_B
+    n_modulations, n_levels = len(selection.modulations), len(selection.levels_db)
+    cell_B = selection.modulation[part] * n_levels + selection.snr[part]
+    return np.bincount(cell_B, minlength=n_modulations * n_levels).reshape(n_modulations, n_levels)
 
 
 def missing_levels_db(data: RadioMLFile, snr_min_db: int, snr_max_db: int) -> tuple[int, ...]:
@@ -227,18 +284,13 @@ def missing_levels_db(data: RadioMLFile, snr_min_db: int, snr_max_db: int) -> tu
 
 def _incomplete(data: RadioMLFile, selection: Selection, cells_KL: npt.NDArray[np.int64]) -> str:
     """Say which frames a selection lacks, and what to do."""
-    label_set, columns = selection.label_set, np.asarray(selection.columns)
+    label_set, names = selection.label_set, selection.modulations
     rule = f"a trial needs every class of its label_set at every SNR level, and label_set {label_set} is not complete"
-    if len(absent := columns[cells_KL.sum(axis=1) == 0]):
-        present = sorted(set(data.column_N.tolist()))
-        complete = complete_label_sets(CLASSES[column] for column in present)
-        way = f"use label_set {' or '.join(complete)}, or" if complete else "no label_set is complete in it: use"
-        return (
-            f"{rule}: the file has no frame of {_names(absent)}; its classes are {_names(present)}; {way} a file with "
-            f"all of them; amc-data synth FILE --classes {label_set} writes one"
-        )
+    if absent := [names[place] for place in np.flatnonzero(cells_KL.sum(axis=1) == 0)]:
+        synth = f"; amc-data synth FILE --classes {label_set} writes one" if set(names) <= set(CLASSES) else ""
+        return f"{rule}: the file has no frame of {', '.join(absent)}; {_use(data)}, or a file with all of them{synth}"
     gaps = [
-        f"{CLASSES[columns[place]]} at {_levels(np.asarray(selection.levels_db)[cells_KL[place] == 0])} dB"
+        f"{names[place]} at {_levels(np.asarray(selection.levels_db)[cells_KL[place] == 0])} dB"
         for place in np.flatnonzero(cells_KL.min(axis=1) == 0)
     ]
     return (
@@ -247,12 +299,18 @@ def _incomplete(data: RadioMLFile, selection: Selection, cells_KL: npt.NDArray[n
     )
 
 
+def _use(data: RadioMLFile) -> str:
+    """Say which classes have frames, and which label sets they make."""
+    present = data.present
+    ways = [f"label_set {word}" for word in complete_label_sets(present)]
+    if len(present) > 1:
+        ways.append(f"label_set {FILE_CLASSES} for all of these, or some of them such as {','.join(present[:2])}")
+    way = f"use {' or '.join(ways)}" if ways else "use a file of 2 classes or more"
+    return f"it has frames of {', '.join(present)}: {way}"
+
+
 def _levels(levels_db: npt.NDArray[Any]) -> str:
     return listed([str(level) for level in levels_db.tolist()], most=6)
-
-
-def _names(columns: Iterable[Any]) -> str:
-    return ", ".join(CLASSES[int(column)] for column in columns)
 
 
 def _open(path: Path) -> Any:
@@ -276,10 +334,23 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: {size} bytes that are not a readable HDF5 file ({error}); {_REMEDY}") from error
 
 
-def _checked_datasets(path: Path, file: Any) -> tuple[Any, Any, Any]:
+def _class_names(path: Path, file: Any) -> tuple[str, ...]:
+    """Return the names of Y's columns: the attribute ``classes``, or RadioML's."""
+    if _NAMES not in file.attrs:
+        return CLASSES
+    expected = f"its attribute {_NAMES} must name every column of Y"
+    try:
+        values = np.asarray(file.attrs[_NAMES]).reshape(-1).tolist()
+        names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
+        return checked_names([name.strip() for name in names])
+    except (ValueError, OSError, TypeError) as error:
+        raise DataError(f"{path}: {expected}: {error}; write it again: {_WRITE_NAMES}") from error
+
+
+def _checked_datasets(path: Path, file: Any, n_columns: int) -> tuple[Any, Any, Any]:
     problems = []
     datasets = {}
-    for name, shape in (("X", (FRAME_LENGTH, 2)), ("Y", (len(CLASSES),)), ("Z", (1,))):
+    for name, shape in (("X", (FRAME_LENGTH, 2)), ("Y", (n_columns,)), ("Z", (1,))):
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
             problems.append(f"no dataset {name}")
@@ -287,6 +358,8 @@ def _checked_datasets(path: Path, file: Any) -> tuple[Any, Any, Any]:
         datasets[name] = dataset
         if dataset.shape[1:] != shape or (dataset.dtype != "f4" if name == "X" else dataset.dtype.kind not in "iu"):
             problems.append(f"{name} is {dataset.dtype} {dataset.shape}")
+            if name == "Y":
+                problems.append(_wrong_columns(file, n_columns))
     if len(datasets) == 3 and len({dataset.shape[0] for dataset in datasets.values()}) != 1:
         lengths = ", ".join(f"{name} {dataset.shape[0]}" for name, dataset in datasets.items())
         problems.append(f"different numbers of rows: {lengths}")
@@ -295,6 +368,13 @@ def _checked_datasets(path: Path, file: Any) -> tuple[Any, Any, Any]:
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}; expected {_LAYOUT}; {_REMEDY}")
     return datasets["X"], datasets["Y"], datasets["Z"]
+
+
+def _wrong_columns(file: Any, n_columns: int) -> str:
+    """Say what to do about Y with another number of columns than there are names."""
+    if _NAMES in file.attrs:
+        return f"the attribute {_NAMES} names {n_columns} classes, so Y must be an integer (N, {n_columns})"
+    return f"a file of other classes than RadioML's must name the columns of Y: {_WRITE_NAMES}"
 
 
 def _columns(path: Path, dataset: Any) -> npt.NDArray[np.int16]:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.data.radioml import DataError, Selection
-from amc_core.modulations import CLASSES
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def manifest(
         "split_fingerprint": split_fingerprint(data_fingerprint, selection, fractions, seed),
         "data_fingerprint": data_fingerprint,
         "label_set": selection.label_set,
-        "modulations": [CLASSES[column] for column in selection.columns],
+        "modulations": list(selection.modulations),
         "levels_db": list(selection.levels_db),
         "split": list(fractions),
         "split_seed": seed,

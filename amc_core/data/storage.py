@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.config import ConfigError
 from amc_core.machine.memory import free_memory, memory_groups
 from amc_sweeps.number_formats import duration, percent
 
@@ -35,6 +34,10 @@ def silent(_line: str) -> None:
     """Print nothing."""
 
 
+class NoRoomError(ValueError):
+    """The storage that the user named has no room, or needs a GPU that is not there."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Free memory in bytes; ``device`` is None where no GPU is used."""
@@ -51,7 +54,7 @@ def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Ro
     than a chunked or compressed file.
 
     Raises:
-        ConfigError: the named storage has no room, or there is no GPU.
+        NoRoomError: the named storage has no room, or there is no GPU.
     """
     half, full = 2 * _FRAME_VALUES * n_frames, 4 * _FRAME_VALUES * n_frames  # bytes in float16 and float32
     if storage == "auto":
@@ -65,8 +68,8 @@ def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Ro
         return "memmap" if is_contiguous else "file"
     if storage == "device":
         if room.device is None:
-            raise ConfigError(
-                ["storage: device needs an NVIDIA GPU that torch can use, and there is none here; use auto"]
+            raise NoRoomError(
+                "storage: device needs an NVIDIA GPU that torch can use, and there is none here; use auto"
             )
         _require(storage, half, room.device, "on the GPU; use auto, or a narrower SNR range")
     elif storage == "ram":
@@ -138,7 +141,7 @@ class HeldOnDevice:
 
 def _require(storage: str, n_bytes: int, free: int, advice: str) -> None:
     if n_bytes > free * _NAMED_SHARE:
-        raise ConfigError([f"storage: {storage} needs {n_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free {advice}"])
+        raise NoRoomError(f"storage: {storage} needs {n_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free {advice}")
 
 
 def _in_half(frames_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

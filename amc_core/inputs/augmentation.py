@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from amc_core.modulations import CLASSES
+
 N_DRAWS = 4  # per frame: phase, carrier, start, mirror
 LARGEST_OFFSET = 1e-4  # of the carrier, cycles per sample: a tenth of a turn over a frame
 _ONE_SIDED = frozenset({"AM-SSB-WC", "AM-SSB-SC"})  # their mirrored spectrum is that of the other sideband
@@ -30,7 +32,7 @@ class Augmentation(nn.Module):
     - Phase: any, uniform.
     - Carrier: an offset within +-``LARGEST_OFFSET``, uniform.
     - Start: the samples are shifted in a circle by any number, uniform. So a frame has one seam.
-    - Mirror: every second frame is conjugated, but never one of a one-sided modulation.
+    - Mirror: every second frame is conjugated, but never one of a one-sided modulation, nor of a class besides the 24.
 
     The gain stays, because every representation scales frames to unit power.
 
@@ -42,7 +44,7 @@ class Augmentation(nn.Module):
 
     def __init__(self, modulations: Sequence[str]) -> None:
         super().__init__()
-        two_sided = [name not in _ONE_SIDED for name in modulations]
+        two_sided = [name in CLASSES and name not in _ONE_SIDED for name in modulations]
         self.register_buffer("_two_sided", torch.tensor(two_sided), persistent=False)
 
     @torch.no_grad()

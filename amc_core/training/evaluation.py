@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from amc_core.modulations import FAMILIES
+from amc_core.modulations import FAMILIES, OTHER_FAMILY, families_of
 
 Counts = npt.NDArray[np.int64]
+
+_FAMILY_ORDER = (*FAMILIES, OTHER_FAMILY)
 
 # Levels confused with a neighbour fail the first test of an attractor, a model that guesses at random the second.
 _MIN_SWALLOWED = 2  # other levels for which it is the most frequent guess
@@ -118,8 +120,10 @@ class Evaluation:
     @property
     def family_scores(self) -> tuple[Score, ...]:
         """Scores of families; a guess is right when it is of the same family."""
-        names = [name for name, members in FAMILIES.items() if set(members) & set(self.modulations)]
-        family_of = {member: name for name, members in FAMILIES.items() for member in members}
+        family_of = families_of(self.modulations)
+        if not family_of:
+            return ()
+        names = sorted(set(family_of.values()), key=_FAMILY_ORDER.index)
         member_KF = np.array([[family_of[modulation] == name for name in names] for modulation in self.modulations])
         return scores(member_KF.T.astype(np.int64) @ self.modulation @ member_KF, names)
 

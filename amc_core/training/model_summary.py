@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amc_core.config import TrialConfig
 from amc_core.data.feed import laid_out
-from amc_core.data.radioml import FRAME_LENGTH
+from amc_core.data.radioml import FRAME_LENGTH, RadioMLFile
 from amc_core.inputs.representations import Representation, input_shape
 from amc_core.models.classifier import build_model
-from amc_core.modulations import LABEL_SETS
+from amc_core.modulations import FILE_CLASSES, class_names
 from amc_core.training.precision import Precision
 from amc_sweeps.number_formats import counted
 
@@ -76,9 +76,10 @@ def summarise(config: TrialConfig) -> Summary:
 
     Raises:
         ConfigError: the model cannot be built.
+        DataError: label_set is ``file``, and the file cannot be read.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    n_modulations = len(LABEL_SETS[config.label_set])
+    n_modulations = _count_modulations(config)
     n_levels = (config.snr_max_db - config.snr_min_db) // _LEVEL_STEP_DB + 1
     model = build_model(config, n_modulations=n_modulations, n_levels=n_levels).eval()
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,6 +105,13 @@ def summarise(config: TrialConfig) -> Summary:
             input_frames_per_s=_FRAMES / _seconds(lambda: representation(iq_BTC), device),
             model_frames_per_s=_FRAMES / _seconds(forward, device),
         )
+
+
+def _count_modulations(config: TrialConfig) -> int:
+    if config.label_set != FILE_CLASSES:
+        return len(class_names(config.label_set))
+    with RadioMLFile(config.data) as data:
+        return len(class_names(data.label_set(config.label_set)))
 
 
 def count_macs(model: nn.Module, input_BX: Tensor) -> dict[str, int]:

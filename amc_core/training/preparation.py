@@ -21,7 +21,6 @@ from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
 from amc_core.models.classifier import Classifier, build_model
-from amc_core.modulations import CLASSES
 from amc_core.training.checkpoint import Checkpoint
 from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
@@ -60,7 +59,7 @@ def prepare(
     frames_in = data.hold(selection.rows, device, tell)
     too_many = frames_in == "memmap" and len(selection.rows) > _MOST_COMPARED
     torch.manual_seed(config.seed)  # before the first weight is drawn
-    model = build_model(config, n_modulations=len(selection.columns), n_levels=len(selection.levels_db))
+    model = build_model(config, n_modulations=len(selection.modulations), n_levels=len(selection.levels_db))
     if parent:
         load_weights(model, parent[1], parent[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
@@ -80,6 +79,7 @@ def prepare(
         lineage=lineage,
         frames_in=frames_in,
         file_facts={
+            "classes": list(selection.modulations),
             "levels_db": list(selection.levels_db),
             "missing_levels_db": list(missing_levels_db(data, config.snr_min_db, config.snr_max_db)),
             "duplicates_across_parts": None if too_many else duplicates_across_parts(data, selection, split),
@@ -123,7 +123,7 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
     facts = SplitFacts(
         split_fingerprint=split_fingerprint(data.fingerprint, selection, config.split, config.split_seed),
         data_fingerprint=data.fingerprint,
-        label_set=config.label_set,
+        label_set=selection.label_set,
         snr_min_db=config.snr_min_db,
         snr_max_db=config.snr_max_db,
         levels_db=selection.levels_db,
@@ -134,7 +134,7 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
 
 
 def _augmentation(config: TrialConfig, selection: Selection, device: torch.device) -> Augmentation | None:
-    return Augmentation([CLASSES[column] for column in selection.columns]).to(device) if config.augment else None
+    return Augmentation(selection.modulations).to(device) if config.augment else None
 
 
 def _compiled(model: Classifier, config: TrialConfig) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -20,7 +20,6 @@ from amc_core.data.radioml import Selection
 from amc_core.data.splits import Split
 from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
-from amc_core.modulations import CLASSES
 from amc_core.training.averaged_weights import AveragedWeights
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import Lineage, SplitFacts
@@ -44,7 +43,7 @@ class TrainingContext:
     split_facts: SplitFacts
     lineage: Lineage
     frames_in: str  # see RadioMLFile.hold
-    file_facts: Mapping[str, Any]  # levels that are used, levels that the file lacks, frames in two parts
+    file_facts: Mapping[str, Any]  # classes, levels that are used and that the file lacks, frames in two parts
     augmentation: Augmentation | None  # of training frames
     representation: Representation
     feed: Feed
@@ -61,7 +60,7 @@ class EpochTally:
     """
 
     def __init__(self, selection: Selection, device: torch.device) -> None:
-        self._modulations = tuple(CLASSES[column] for column in selection.columns)
+        self._modulations = selection.modulations
         self._levels_db = selection.levels_db
         self.steps_done = 0
         self.seconds = 0.0

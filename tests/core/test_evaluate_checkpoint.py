@@ -67,8 +67,34 @@ def test_the_default_is_the_test_that_the_trial_logged(trained: Trained) -> None
 def test_frames_that_were_trained_on_are_counted(trained: Trained) -> None:
     assert scores(trained.run_dir, "--part", "train")["n_trained_on"] == 272
     everything = evaluate(trained.run_dir, "--part", "all")
-    assert "272 of 340 frames were in its training part: the scores are too high" in everything.stdout
+    assert "272 of 340 frames were in its training part, so the scores are too high" in everything.stdout
     assert "training part" not in evaluate(trained.run_dir).stdout
+
+
+def test_frames_that_were_trained_on_can_be_left_out(trained: Trained, tmp_path: Path) -> None:
+    content = scores(trained.run_dir, "--part", "all", "--without-training-frames")
+    assert (content["n_frames"], content["n_trained_on"], content["n_without"]) == (68, 0, 272)
+    parts = [scores(trained.run_dir, "--part", part) for part in ("val", "test")]
+    right = sum(part["combined_acc"] * part["n_frames"] for part in parts)
+    assert content["combined_acc"] * 68 == pytest.approx(right)
+    assert (
+        "left out: 272 frames that it was trained on"
+        in evaluate(trained.run_dir, "--part", "all", "--without-training-frames").stdout
+    )
+    copies = tmp_path / "copies.hdf5"
+    with h5py.File(trained.data) as source, h5py.File(copies, "w") as target:
+        for name in ("X", "Y", "Z"):
+            target[name] = source[name][:200]
+    assert scores(trained.run_dir, "--data", copies, "--without-training-frames")["n_frames"] < 100
+    refused = evaluate(trained.run_dir, "--part", "train", "--without-training-frames")
+    assert refused.exit_code == 1
+    assert "no frame is left" in refused.stderr
+    written = load_checkpoint(trained.run_dir / "best.pt")
+    moved = dataclasses.replace(written, config={**written.config, "data": "gone.hdf5"})
+    save_checkpoint(tmp_path / "moved.pt", moved)
+    unknown = evaluate(tmp_path / "moved.pt", "--data", copies, "--without-training-frames")
+    assert unknown.exit_code == 1
+    assert "gone.hdf5, is not on this machine" in unknown.stderr
 
 
 def test_a_copy_of_the_file_is_the_same_file_and_its_test_is_scored(trained: Trained, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _HOME = re.compile(r"(?:^|(?<==))~(?=/|$)")
 _COMMAND_IN_COMMAND = re.compile(r"\$\(|`")
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
+_OTHER_FLAGS = {spec.other_flag: name for name, spec in FIELDS.items() if spec.other_flag}
 _OPTIONS = frozenset(
     {"no_wandb", "runs_dir", "checkpoint_artifact", "repeat_of", VARIANT}
 )  # of amc-train, besides FIELDS
@@ -156,7 +157,8 @@ def _flags(items: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
     for item in items[start + 1 :]:
         name, equals, value = item.removeprefix("--").partition("=")
         if item.startswith("--") and name:
-            yield name.replace("-", "_"), value if equals else None, item
+            name = name.replace("-", "_")
+            yield _OTHER_FLAGS.get(name, name), value if equals else None, item
 
 
 def _flag_problems(items: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from amc_core.metric_names import (
     level_of,
 )
 from amc_core.models.model_names import is_model, similar_models, timm_names
-from amc_core.modulations import CLASSES, LABEL_SETS
+from amc_core.modulations import CLASSES, FILE_CLASSES, class_names
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.sweep_config import Leaf, Nested
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
@@ -120,7 +120,7 @@ def metric_problems(sweep: FlatSweep) -> Iterator[str]:
     if sweep.config.metric is None:
         return
     name = sweep.config.metric.name
-    if is_epoch_metric(name):
+    if is_epoch_metric(name) or _is_of_own_class(name, sweep):
         yield from _not_logged_by_all(name, sweep)
     elif name in OCCASIONAL_METRICS:
         yield f"metric.name: {name} is not logged in every epoch, so a search cannot use it"
@@ -135,6 +135,14 @@ def metric_problems(sweep: FlatSweep) -> Iterator[str]:
         yield f"metric.name: no trial logs {name!r}; logged every epoch: {names}{hint}"
 
 
+def _is_of_own_class(name: str, sweep: FlatSweep) -> bool:
+    """Whether a metric may be of a class besides RadioML's."""
+    label_sets = set(sweep.values["label_set"])
+    if FILE_CLASSES in label_sets:
+        return name.startswith(("f1/mod/", "f1/family/"))
+    return any(name in detail_metrics(class_names(label_set), ()) for label_set in label_sets)
+
+
 def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
     """Find a metric of one class, family or SNR level that some trials of this sweep do not have."""
     if (level := level_of(name)) is not None:
@@ -143,8 +151,7 @@ def _not_logged_by_all(name: str, sweep: FlatSweep) -> Iterator[str]:
             yield f"metric.name: {name} needs a level that every trial has: from {lowest:g} to {highest:g} dB"
         return
     for label_set in sweep.values["label_set"]:
-        classes = [CLASSES[column] for column in LABEL_SETS[label_set]]
-        if name not in EPOCH_METRICS | detail_metrics(classes, ()):
+        if label_set != FILE_CLASSES and name not in EPOCH_METRICS | detail_metrics(class_names(label_set), ()):
             yield f"metric.name: {name} is not logged with label_set {label_set}"
 
 

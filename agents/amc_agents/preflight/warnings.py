@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from amc_agents.preflight.command import other_command_warnings, shell_text
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
 from amc_agents.preflight.memory import memory_warnings
 from amc_core.config import FIELDS, RECURRENT_NETWORKS
+from amc_core.modulations import CLASSES, FILE_CLASSES, class_names
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.grammar.strict_yaml import number_in_text
@@ -180,6 +182,20 @@ def idle_field_warnings(sweep: FlatSweep) -> Iterator[str]:
             yield f"{name}: has no effect: {other} is {' or '.join(map(str, values))} in every run"
 
 
+def class_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find names of classes that only a file with such classes has."""
+    own = {name for text in sweep.values["label_set"] if text != FILE_CLASSES for name in class_names(text)} - {
+        *CLASSES
+    }
+    for name in sorted(own):
+        near = difflib.get_close_matches(name, CLASSES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield (
+            f"label_set: {name} is none of RadioML's classes, so a run with it trains only where the data file "
+            f"names such a class{hint}"
+        )
+
+
 def schedule_warnings(sweep: FlatSweep) -> Iterator[str]:
     """Find trials that end before their learning-rate schedule has done its work."""
     patience = min(sweep.numbers("patience"), default=math.inf)
@@ -236,6 +252,7 @@ WARNINGS: tuple[Check, ...] = (
 SEARCH_WARNINGS: tuple[Check, ...] = (idle_field_warnings,)  # of a sweep of trials; the next ones are of each variant
 TRIAL_WARNINGS: tuple[Check, ...] = (
     objective_warnings,
+    class_warnings,
     schedule_warnings,
     unbounded_warnings,
     band_warnings,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from amc_agents.trial.end_reason import train_to_end
+from amc_agents.trial.end_reason import reason_of, train_to_end
 from amc_agents.trial.relaunch import RelaunchError
 from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
@@ -134,8 +134,9 @@ def _read_bool(text: str) -> bool:
 def _option(spec: FieldSpec) -> click.Option:
     # Values stay text here: they are checked after wandb.init, so that a refusal leaves a run behind.
     default = "null" if spec.default is None else str(spec.default)
+    other = [f"--{spec.other_flag}"] if spec.other_flag else []
     return click.Option(
-        [f"--{spec.name}"],
+        [spec.name, f"--{spec.name}", *other],
         metavar=spec.kind.upper(),
         help=f"{spec.help}; {spec.allowed()}  [default: {default}]",
     )
@@ -145,15 +146,17 @@ main.params += map(_option, FIELDS.values())
 
 
 def _summarise(settings: Mapping[str, Any]) -> int:
-    """Print what the configuration would build; needs neither data nor W&B."""
+    """Print what the configuration would build; needs no W&B, and data only where the file decides the classes."""
     try:
         config = TrialConfig.from_mapping(settings)
         from amc_core.training.model_summary import summarise  # imports torch: after the checks of the config
 
         click.echo(summarise(config).as_text())
-    except ConfigError as error:
-        click.echo(f"amc-train: {EndReason.CONFIG_REFUSED}: {error}", err=True)
-        return EXIT_CODES[EndReason.CONFIG_REFUSED]
+    except ValueError as error:
+        if (reason := reason_of(error)) not in {EndReason.CONFIG_REFUSED, EndReason.DATA_ERROR}:
+            raise
+        click.echo(f"amc-train: {reason}: {error}", err=True)
+        return EXIT_CODES[reason]
     return 0
 
 

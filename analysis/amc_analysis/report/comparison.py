@@ -13,7 +13,7 @@ from typing import Any
 from amc_analysis.report.blocks import Table
 from amc_analysis.report.wording import runs_on_record
 from amc_analysis.results.analysed_sweep import AnalysedSweep
-from amc_analysis.rules.lookups import classes_of, validated_with
+from amc_analysis.rules.lookups import classes_of, label_set_in, validated_with
 from amc_sweeps.number_formats import listed, percent
 from amc_sweeps.runs.evidence import epochs_planned
 from amc_sweeps.runs.metric_scale import MetricScale, interval_text
@@ -87,7 +87,7 @@ def _side(analysed: AnalysedSweep) -> Side:
         gems=len(analysed.gems),
         median_epochs=median(epochs) if epochs else None,
         epochs_planned=tuple(sorted({planned for config in configs if (planned := epochs_planned(config))})),
-        label_sets=_texts(configs, lambda config: config.get("label_set")),
+        label_sets=_texts(configs, label_set_in),
         snr_ranges_db=_texts(configs, _snr_range),
         classes=tuple(sorted({count for config in configs if (count := classes_of(config)) is not None})),
         held_out=tuple(sorted({count for config in configs if isinstance(count := config.get("n_val"), int)})),

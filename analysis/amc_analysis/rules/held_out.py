@@ -9,8 +9,17 @@ from typing import Any
 
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.finding import Finding, Rule, Severity
-from amc_analysis.rules.lookups import classes_of, number_in, runs_by_name, text_in, validated_with, value_at
+from amc_analysis.rules.lookups import (
+    classes_of,
+    label_set_in,
+    number_in,
+    runs_by_name,
+    text_in,
+    validated_with,
+    value_at,
+)
 from amc_analysis.runs.outcomes import is_gapless
+from amc_core.modulations import LABEL_SETS
 from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.claims import ClaimKind
 from amc_sweeps.runs.ranked_run import RankedRun, is_better
@@ -176,11 +185,13 @@ def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) ->
 
 
 def _task(config: Mapping[str, Any]) -> str | None:
-    """Return the number of classes, else the label set or the number of frames; None where all are unknown."""
+    """Return the classes, else the label set or the number of frames; None where all are unknown."""
+    labels = label_set_in(config)
     if (n_classes := classes_of(config)) is not None:
-        return f"{n_classes} classes"
+        own = "" if labels is None or labels in LABEL_SETS else f" ({labels} by SNR)"
+        return f"{n_classes} classes{own}"
     counts = _counts(config)
-    return text_in(config, "label_set") or (None if counts is None else f"{sum(counts):,.0f} frames")
+    return labels or (None if counts is None else f"{sum(counts):,.0f} frames")
 
 
 def _counts(config: Mapping[str, Any]) -> list[float] | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_core.modulations import LABEL_SETS
+from amc_core.modulations import LABEL_SETS, class_names
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import as_finite
 
@@ -38,11 +38,28 @@ def classes_of(config: Mapping[str, Any]) -> int | None:
     n_classes = number_in(config, "n_classes", "num_classes")
     if n_classes is not None:
         return int(n_classes)
-    labels = text_in(config, "label_set")
+    names = modulations_of(config)
     low, high = number_in(config, "snr_min_db"), number_in(config, "snr_max_db")
-    if labels not in LABEL_SETS or low is None or high is None:
+    if names is None or low is None or high is None:
         return None
-    return len(LABEL_SETS[str(labels)]) * (int(high - low) // SNR_STEP_DB + 1)
+    return len(names) * (int(high - low) // SNR_STEP_DB + 1)
+
+
+def modulations_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of a run's modulation classes: those that its trial found in the file, else its label set's."""
+    found, labels = config.get("classes"), text_in(config, "label_set")
+    if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
+        return tuple(found)
+    is_known = labels is not None and (labels in LABEL_SETS or "," in labels)
+    return class_names(str(labels)) if is_known else None
+
+
+def label_set_in(config: Mapping[str, Any]) -> str | None:
+    """Return a run's label set; for that of its data file the classes that the file has."""
+    labels, names = text_in(config, "label_set"), modulations_of(config)
+    if labels in LABEL_SETS or names is None:
+        return labels
+    return next((word for word in LABEL_SETS if class_names(word) == names), ",".join(names))
 
 
 def validated_with(config: Mapping[str, Any]) -> str:

@@ -186,6 +186,34 @@ def test_a_search_may_use_the_metric_of_a_class_family_or_level(name: str) -> No
     assert checked(metric={"name": name, "goal": "maximize"}).problems == []
 
 
+@pytest.mark.parametrize(
+    ("label_set", "name", "expected"),
+    [
+        ("BPSK,QPSK", "f1/mod/QPSK", None),
+        ("BPSK,QPSK", "f1/mod/OOK", "f1/mod/OOK is not logged with label_set BPSK,QPSK"),
+        ("BPSK,LoRa 7", "f1/mod/LoRa 7", None),
+        ("file", "f1/mod/LoRa 7", None),
+    ],
+)
+def test_a_metric_of_a_class_is_checked_against_the_label_set(label_set: str, name: str, expected: str | None) -> None:
+    result = checked(
+        metric={"name": name, "goal": "maximize", "impute": "best"}, parameters={"label_set": {"value": label_set}}
+    )
+    assert [expected in problem for problem in result.problems if expected] == ([True] if expected else [])
+    assert expected or not result.problems
+
+
+def test_a_label_set_is_checked_before_a_run_begins() -> None:
+    typo = checked(parameters={"label_set": {"values": ["BPSK,QPKS", "digital17"]}})
+    assert typo.problems == []
+    assert any("label_set: QPKS is none of RadioML's classes" in text and "QPSK?" in text for text in typo.warnings)
+    (problem,) = checked(parameters={"label_set": {"value": "digital"}}).problems
+    assert "2 classes or more" in problem
+    assert "did you mean digital17?" in problem
+    assert "did you mean label_set?" in checked(parameters={"classes": {"value": "BPSK,QPSK"}}).problems[0]
+    assert checked(command=["${env}", "${program}", "--classes=BPSK,QPSK", "${args}"]).problems == []
+
+
 def test_a_command_that_would_not_start_the_trial_is_a_problem() -> None:
     assert "the agent runs 'python amc-train'" in checked(command=None).problems[0]
     assert "'python amc-train'" in checked(command=["${env}", "${interpreter}", "${program}", "${args}"]).problems[0]

@@ -37,6 +37,15 @@ def test_different_label_sets_are_a_caveat() -> None:
     assert "The label sets differ" in text
 
 
+def test_label_sets_of_ones_own_are_compared_by_their_classes() -> None:
+    text = caveats(analysed(label_set="BPSK,QPSK"), analysed(label_set="BPSK,8PSK"))
+    assert "The label sets differ (94fqx0gz: BPSK,QPSK; 94fqx0gz: BPSK,8PSK)" in text
+    assert "numbers of classes" not in text
+    of_file = analysed(label_set="file", classes=["BPSK", "QPSK"])
+    assert caveats(analysed(label_set="BPSK,QPSK"), of_file) == ""
+    assert "The label sets differ" in caveats(of_file, analysed(label_set="file", classes=["LoRa", "Wi-Fi"]))
+
+
 def test_different_snr_ranges_are_a_caveat() -> None:
     text = caveats(analysed(), analysed(snr_min_db=-20))
     assert "The SNR ranges in dB differ (94fqx0gz: 0..30; 94fqx0gz: -20..30)" in text

@@ -111,12 +111,31 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
     assert recipe["radii"]["32APSK"] == [1.0, 2.84, 5.27]
 
 
-def test_classes_that_no_trial_takes_are_said_when_they_are_written(tmp_path: Path) -> None:
-    few = synth(str(tmp_path / "few.hdf5"), "--frames-per-cell", "1", "--snr", "10", "--classes", "BPSK,QPSK")
-    assert few.exit_code == 0
-    assert "no trial can train on these classes: it needs all classes of a label_set (digital17, all24)" in few.stderr
-    all24 = synth(str(tmp_path / "all.hdf5"), "--frames-per-cell", "1", "--snr", "10", "--classes", "all24")
-    assert "no trial" not in all24.stderr
+def test_how_to_train_on_few_classes_is_said_when_they_are_written(tmp_path: Path) -> None:
+    def written(name: str, classes: str) -> str:
+        result = synth(str(tmp_path / name), "--frames-per-cell", "1", "--snr", "10", "--classes", classes)
+        assert result.exit_code == 0
+        return result.stderr
+
+    few = written("few.hdf5", "QPSK,BPSK")
+    assert f"to train on these classes: amc-train --data={tmp_path / 'few.hdf5'} --label_set=BPSK,QPSK" in few
+    assert "no trial can train on 1 class" in written("one.hdf5", "BPSK")
+    assert "to train" not in written("all.hdf5", "all24")
+
+
+def test_split_takes_a_list_of_classes_and_check_takes_them_from_the_manifest(frames: Path, tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    assert data("split", str(frames), str(path), "--classes", "8PSK,BPSK").exit_code == 0
+    facts = json.loads(path.read_text())
+    assert (facts["label_set"], facts["modulations"]) == ("BPSK,8PSK", ["BPSK", "8PSK"])
+    assert data("split", str(frames), str(path), "--label-set", "BPSK, 8PSK").exit_code == 0  # the same split
+    assert data("split", str(frames), str(path), "--check").exit_code == 0
+    assert data("split", str(frames), str(path), "--classes", "BPSK,QPSK").exit_code == 2
+    everything = [data("split", str(frames), str(tmp_path / name), "--classes", name) for name in ("file", "all24")]
+    assert everything[0].stdout == everything[1].stdout
+    unknown = data("split", str(frames), str(tmp_path / "no.json"), "--classes", "BPSK,QPKS")
+    assert unknown.exit_code == 1
+    assert "QPKS (did you mean QPSK?)" in unknown.stderr
 
 
 def test_split_says_which_heldout_frames_are_training_frames(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tiny_files import raw_file
 
 from amc_core.data.feed import Feed, RandomChange
 from amc_core.data.radioml import DataError, RadioMLFile, Selection
+from amc_core.modulations import CLASSES
 
 CPU = torch.device("cpu")
 
@@ -44,7 +45,7 @@ def data(tmp_path: Path) -> Iterator[Counting]:
 
 def selection(data: RadioMLFile) -> Selection:
     rows = np.arange(39, -1, -1)  # a position is not a row
-    return Selection("all", tuple(range(24)), tuple(range(40)), rows, data.column_N[rows].astype(np.int64), rows.copy())
+    return Selection("all24", CLASSES, tuple(range(40)), rows, data.column_N[rows].astype(np.int64), rows.copy())
 
 
 def chunks(order: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:

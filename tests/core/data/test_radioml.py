@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -15,8 +16,8 @@ from tiny_files import raw_file, synthetic_file
 
 from amc_core.config import ConfigError
 from amc_core.data import storage as storage_module
-from amc_core.data.radioml import DataError, RadioMLFile, missing_levels_db, select
-from amc_core.data.storage import HeldOnDevice, Room, choose_storage, find_room, told_parts
+from amc_core.data.radioml import DataError, RadioMLFile, missing_levels_db, select, select_labels
+from amc_core.data.storage import HeldOnDevice, NoRoomError, Room, choose_storage, find_room, told_parts
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
 
@@ -124,10 +125,13 @@ def test_a_file_without_a_complete_label_set_is_refused_with_what_to_do(tmp_path
     message = str(caught.value)
     assert "needs every class of its label_set at every SNR level" in message
     assert "no frame of 4ASK, 8ASK, 16PSK" in message
-    assert "its classes are BPSK, QPSK, 8PSK; no label_set is complete in it" in message
+    assert (
+        "has frames of BPSK, QPSK, 8PSK: use label_set file for all of these, or some of them such as BPSK,QPSK"
+        in message
+    )
     assert "amc-data synth FILE --classes digital17" in message
     digital = synthetic_file(tmp_path, levels_db=(0, 10), frames_per_cell=2)
-    with RadioMLFile(digital) as data, pytest.raises(DataError, match="use label_set digital17, or a file"):
+    with RadioMLFile(digital) as data, pytest.raises(DataError, match="use label_set digital17 or label_set file"):
         select(data, "all24", 0, 30)
 
 
@@ -164,6 +168,85 @@ def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path
             select(data, "digital17", 0, 2)
 
 
+def own_file(path: Path, names: object, **replacements: object) -> Path:
+    """Write four rows of three classes, with the attribute that names them."""
+    raw_file(path, **{"Y": np.eye(3, dtype=np.int64)[[0, 1, 1, 2]], **replacements})
+    with h5py.File(path, "r+") as file:
+        file.attrs["classes"] = names
+    return path
+
+
+@pytest.mark.parametrize("kind", [list, lambda names: np.array(names, dtype="S12")])
+def test_a_file_may_name_its_own_classes(tmp_path: Path, kind: Callable[[list[str]], object]) -> None:
+    with RadioMLFile(own_file(tmp_path / "a.hdf5", kind(["Wi-Fi 6", "bpsk", "LoRa"]))) as data:
+        assert data.classes == data.present == ("Wi-Fi 6", "BPSK", "LoRa")
+        everything = select_labels(data, data.label_set("file"), (0, 2))
+        assert everything.label_set == "BPSK,LoRa,Wi-Fi 6"
+        assert everything.modulation.tolist() == [2, 0, 0, 1]
+        two = select_labels(data, "LoRa,Wi-Fi 6", (0, 2))
+        assert (two.rows.tolist(), two.modulation.tolist()) == ([0, 3], [1, 0])
+        with pytest.raises(DataError, match=r"digital17 has classes that the file does not have: 4ASK.*label_set file"):
+            select(data, "digital17", 0, 2)
+        with pytest.raises(DataError, match=r"not have: Lora \(did you mean LoRa\?\)"):
+            select(data, "BPSK,Lora", 0, 2)
+
+
+def test_names_of_classes_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    prints = {}
+    for names in ("A,B,C", "A,C,B"):
+        with RadioMLFile(own_file(tmp_path / f"{names}.hdf5", names.split(","))) as data:
+            prints[names] = data.fingerprint
+    plain = raw_file(tmp_path / "plain.hdf5")
+    with RadioMLFile(plain) as data:
+        prints["plain"] = data.fingerprint
+    with h5py.File(plain, "r+") as file:
+        file.attrs["classes"] = list(CLASSES)
+    with RadioMLFile(plain) as data:
+        assert data.fingerprint == prints["plain"]
+    assert len(set(prints.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["A", "B"], r"Y is int64 \(4, 3\); the attribute classes names 2 classes, so Y must be an integer \(N, 2\)"),
+        (["A", "B", "a"], "'a' is given twice"),
+        (["A", "B", "C,D"], "'C,D' is not allowed: a name has 1 to 40 letters"),
+        (["A", "B", ""], "'' is not allowed"),
+        (["A", "B", "x\x1b[31m"], r"'x\\x1b\[31m' is not allowed"),
+        (["A", "B", "x" * 41], "is not allowed"),
+        (["A", "B", "f1.mod"], "is not allowed"),
+        (["A", "B", "file"], "file is a label set, not a class"),
+        ([str(number) for number in range(101)], "101 classes are too many: at most 100"),
+        (b"\xff", "can't decode"),
+        (3, "names 1 classes"),
+        (h5py.Empty("f4"), "not allowed"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(tmp_path: Path, names: object, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        RadioMLFile(own_file(tmp_path / "a.hdf5", names))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_other_columns_without_names_are_refused_with_the_line_that_names_them(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "a.hdf5", Y=np.eye(3, dtype=np.int64)[[0, 1, 1, 2]])
+    with pytest.raises(DataError, match=r"must name the columns of Y: python -c") as caught:
+        RadioMLFile(path)
+    line = str(caught.value).partition("python -c ")[2].partition("; expected")[0]
+    program = line.strip('"').replace("FILE", str(path)).replace("['NAME', 'NAME']", "['A', 'B', 'C']")
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with RadioMLFile(path) as data:
+        assert data.present == ("A", "B", "C")
+
+
+def test_one_class_makes_no_label_set(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "a.hdf5", Y=np.eye(24, dtype=np.int64)[[3, 3, 3, 3]])
+    message = r"2 classes or more.*has frames of BPSK: use a file of 2 classes or more"
+    with RadioMLFile(path) as data, pytest.raises(DataError, match=message):
+        select(data, "file", 0, 2)
+
+
 GIB = 1 << 30
 
 
@@ -195,7 +278,7 @@ def test_auto_takes_the_fastest_place_that_fits(ram: int, device: int | None, is
     ],
 )
 def test_a_named_place_without_room_is_refused_with_what_to_do(storage: str, room: Room, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(NoRoomError, match=message):
         choose_storage(storage, n_frames=1_114_112, is_contiguous=True, room=room)
     assert choose_storage(storage, n_frames=10, is_contiguous=True, room=Room(ram=GIB, device=GIB)) == storage
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from amc_core.data.radioml import DataError, Selection
 from amc_core.data.splits import manifest, manifest_differences, split_fingerprint, stratified_split
+from amc_core.modulations import CLASSES
 
 
 def cells(n_modulations: int, n_levels: int, n_frames: int, first_row: int = 0) -> Selection:
     count = n_modulations * n_levels * n_frames
     return Selection(
         label_set="some",
-        columns=tuple(range(n_modulations)),
+        modulations=CLASSES[:n_modulations],
         levels_db=tuple(range(0, 2 * n_levels, 2)),
         rows=np.arange(first_row, first_row + count),
         modulation=np.repeat(np.arange(n_modulations), n_levels * n_frames),

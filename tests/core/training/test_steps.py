@@ -33,7 +33,9 @@ def test_a_batch_is_divided_evenly_without_a_chunk_of_one_frame(
 
 def test_a_pass_counts_every_frame_in_its_cell_and_survives_its_state() -> None:
     rows = np.arange(4)
-    selection = Selection("digital17", (3, 4, 5), (0, 10), rows, np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0]))
+    selection = Selection(
+        "BPSK,QPSK,8PSK", ("BPSK", "QPSK", "8PSK"), (0, 10), rows, np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])
+    )
     done = EpochTally(selection, torch.device("cpu"))
     modulation, snr = torch.from_numpy(selection.modulation), torch.from_numpy(selection.snr)
     guess = (torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 0]))
