@@ -24,8 +24,8 @@ PUBLISHED_ORDER: tuple[str, ...] = (
 )
 
 _AGREEMENT = 0.9  # least share of traits that agree with the labels: another modulator may differ in some
-_CHANNEL_RIPPLE_DB = 2.4  # of the power within the band; 1.9 where no channel is as long as a part of a symbol
-_LOST = 0.75  # a trait is lost where fewer frames show it than this share of those that should
+_CHANNEL_RIPPLE_DB = 2.1  # of the power within the band; up to 1.9 where no channel is as long as a part of a symbol
+_LOST = 0.75  # a trait is blurred where fewer frames show it than this share of those that should, or likewise more
 
 Frames = npt.NDArray[np.float32]
 
@@ -60,15 +60,15 @@ def label_order(by_column: Mapping[int, Frames], names: Sequence[str], *, throug
     Args:
         by_column: frames of every column.
         names: the class of every column.
-        through_channel: the signals went through a channel. It takes traits away, but the labels do not: exchanged or
-            shuffled labels leave as many frames with a trait as there were. So a trait that many frames have lost is
-            not used.
+        through_channel: the signals went through a channel. It takes traits away or adds them, but labels do not:
+            exchanged or shuffled labels leave as many frames with a trait as there were. So a trait that many frames
+            have lost, or many have got, is not used.
     """
     shares = {column: traits(frames_BTC) for column, frames_BTC in by_column.items()}
     n_frames = {column: len(frames_BTC) for column, frames_BTC in by_column.items()}
-    lost = _lost_traits(shares, n_frames, names) if through_channel else set()
+    blurred = _blurred_traits(shares, n_frames, names) if through_channel else set()
     shown = {
-        column: {trait: share > 0.5 for trait, share in measured.items() if trait not in lost}
+        column: {trait: share > 0.5 for trait, share in measured.items() if trait not in blurred}
         for column, measured in shares.items()
     }
     orders = [names, PUBLISHED_ORDER] if tuple(names) == CLASSES else [names]
@@ -87,13 +87,13 @@ def label_order(by_column: Mapping[int, Frames], names: Sequence[str], *, throug
         "published": agreements[-1] if len(orders) > 1 else None,
         "contradicted": contradicted,
         "exchanged": exchanged,
-        "lost_in_channel": sorted(lost),
+        "blurred_by_channel": sorted(blurred),
     }
     details = exchanged or contradicted
     verdict, text = _verdict(agreements, known=_count_checks(shown, names) > 0, exchanged=bool(exchanged))
     if verdict is not Verdict.FAIL:
         details = contradicted
-    more = [f"not used, because a channel blurs it: {', '.join(sorted(lost))}"] if lost else []
+    more = [f"not used, because a channel blurs it: {', '.join(sorted(blurred))}"] if blurred else []
     return Check("label order", verdict, "; ".join([text, *_first(details), *more]), measured)
 
 
@@ -124,18 +124,19 @@ def _verdict(agreements: Sequence[float], *, known: bool, exchanged: bool) -> tu
     return Verdict.FAIL, f"Y's columns follow neither the corrected class order nor classes.txt {agreement}"
 
 
-def _lost_traits(
+def _blurred_traits(
     shares: Mapping[int, Mapping[str, float]], n_frames: Mapping[int, int], names: Sequence[str]
 ) -> set[str]:
-    """Return the traits that fewer frames show than there are frames of classes with it, whatever their labels are."""
-    lost = set()
+    """Return the traits that clearly fewer or more frames show than any labels of these frames could explain."""
+    blurred = set()
     for trait in TRAITS:
         opinion = {column: _class_traits(names[column]).get(trait) for column in shares}
-        expected = sum(n_frames[column] for column in shares if opinion[column])
+        with_it = sum(n_frames[column] for column in shares if opinion[column])
+        unknown = sum(n_frames[column] for column in shares if opinion[column] is None)
         shown = sum(shares[column][trait] * n_frames[column] for column in shares if opinion[column] is not None)
-        if shown < _LOST * expected:
-            lost.add(trait)
-    return lost
+        if shown < _LOST * with_it or _LOST * shown > with_it + unknown:
+            blurred.add(trait)
+    return blurred
 
 
 def _agreement(shown: Mapping[int, Mapping[str, bool]], order: Sequence[str]) -> float:

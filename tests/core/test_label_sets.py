@@ -100,7 +100,7 @@ def test_another_label_set_is_refused_on_resume_and_init(psk: Path, tmp_path: Pa
         trained(tmp_path / "new", psk, "BPSK,QPSK", init_from=str(tmp_path / "run"))
     record = trained(tmp_path / "new", psk, "BPSK,QPSK", init_from=str(tmp_path / "run"), allow_split_change=True)
     assert record.facts["split_override"]
-    assert load_checkpoint(tmp_path / "new" / "last.pt").model["modulation_head.1.weight"].shape[0] == 2
+    assert load_checkpoint(tmp_path / "new" / "last.pt").model["modulation_head.weight"].shape[0] == 2
 
 
 def test_a_file_of_other_classes_is_refused_by_evaluate_with_both(psk: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_right_labels_behind_a_channel_are_not_called_wrong(faded: dict[int, Fra
     order = judged(faded)
     assert order.verdict in {"pass", "skip"}, order.text
     assert "neither" not in order.text
-    assert order.measured["lost_in_channel"] != []
+    assert order.measured["blurred_by_channel"] != []
 
 
 def test_wrong_labels_behind_a_channel_are_still_found(faded: dict[int, Frames]) -> None:

@@ -152,7 +152,7 @@ def test_split_says_which_heldout_frames_are_training_frames(tmp_path: Path) -> 
 def test_audit_gives_a_verdict_a_line_and_fails_by_exit_code(frames: Path, tmp_path: Path) -> None:
     good = data("audit", str(frames))
     assert good.exit_code == 0, good.output
-    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 11
+    assert [line.split()[0] for line in good.stdout.splitlines()] == ["pass"] * 12
     assert "reading frames.hdf5" in good.stderr
     bad = data("audit", str(tmp_path / "nowhere.hdf5"), "--json")
     assert bad.exit_code == 1

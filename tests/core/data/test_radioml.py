@@ -218,7 +218,7 @@ def test_names_of_classes_are_part_of_the_fingerprint(tmp_path: Path) -> None:
         (["A", "B", "f1.mod"], "is not allowed"),
         (["A", "B", "file"], "file is a label set, not a class"),
         ([str(number) for number in range(101)], "101 classes are too many: at most 100"),
-        (b"\xff", "can't decode"),
+        (b"\xff", "is not allowed"),
         (3, "names 1 classes"),
         (h5py.Empty("f4"), "not allowed"),
     ],
