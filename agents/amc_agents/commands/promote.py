@@ -93,7 +93,8 @@ def promote_command(
     if as_json:
         click.echo(json.dumps(_document(target, into, finalists, started, agent), indent=2))
     elif missing and not dry_run:
-        click.echo(f"{where_to_run(target.backend)} Agents that run already get the runs by themselves.", err=True)
+        click.echo(f"Once they have ended, amc-analyze {into} ranks the finalists by their means.", err=True)
+        click.echo(where_to_run(target.backend), err=True)
         click.echo(agent)
 
 
