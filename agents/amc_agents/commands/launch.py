@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def launch_command(
         time=time_limit,
         folder=folder,
         working_folder=Path.cwd(),
-        amc_sweep=Path(sys.executable).with_name("amc-sweep"),
+        amc_sweep=_own_command(),
         base_url=backend.base_url,
         key_file=folder / "key" if backend.api_key is not None else None,
         gres=gres,
@@ -140,6 +141,15 @@ def launch_command(
         raise click.ClickException(str(error)) from error
     click.echo(f"Slurm job {job_id}: an array of {counted(agents, 'agent')} for {target.path}")
     click.echo(f"  {script}; logs beside it\n  amc-sweep status {job.sweep}", err=True)
+
+
+def _own_command() -> Path:
+    """Return amc-sweep of this environment, which the nodes see."""
+    own = Path(sys.executable).with_name("amc-sweep")
+    other = shutil.which("amc-sweep")
+    if not own.exists() and other is None:
+        raise Refusal(f"{own} does not exist, and PATH has no amc-sweep: a job could not start it. Install the package")
+    return own if own.exists() or other is None else Path(other)
 
 
 def _as_nodes_see_it(backend: Backend, node_url: str | None, *, dry_run: bool) -> Backend:

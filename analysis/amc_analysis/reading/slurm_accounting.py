@@ -55,9 +55,13 @@ def with_jobs(sweep: SweepRecord, files: FileSource) -> SweepRecord:
 
 
 def _may_need_its_job(run: RunRecord) -> bool:
+    """Return whether the end of a job may explain the run's; each such run costs a request."""
     if run.state in {RunState.FINISHED, RunState.PENDING, RunState.KILLED}:
         return False
-    return run.summary.get("end_reason") in {None, EndReason.PREEMPTED}
+    reason = run.summary.get("end_reason")
+    if reason is None and run.state == RunState.FAILED:  # its trial ended by itself, unless by a signal
+        return run.exit_code is not None and run.exit_code > 128
+    return reason in {None, EndReason.PREEMPTED}
 
 
 def _job_number(files: FileSource, project: str, run_id: str) -> str | None:

@@ -90,11 +90,11 @@ def a_killed_fleet_leaves_no_process_and_its_trial_has_saved(person: Person) -> 
 
 def no_trial_begins_that_would_not_end_in_time(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=9)
-    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "10s", "--late-exit-code", "75")
+    fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "25s", "--late-exit-code", "75")
     assert fleet.wait() == 75, fleet.stderr
     assert "no trial would end in time" in fleet.of("done")[0]["text"]
     states = [run["state"] for run in person.sweep(sweep)["runs"].values()]
-    assert 1 <= len(states) <= 2
+    assert 1 <= len(states) <= 5  # of 9
     assert set(states) == {"finished"}, "a running trial continues"
 
 

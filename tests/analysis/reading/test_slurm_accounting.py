@@ -60,7 +60,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> P
 def lost(run_id: str, **more: str) -> SweepRecord:
     """Return a sweep with one run that fell silent at the end of its job, and one that completed."""
     crashed = run(run_id, [0.4], state="crashed", heartbeat_at=ENDED, **more)
-    return sweep(crashed, completed("good", [0.5]), read_at=ENDED)
+    failed = run("failed", [0.3], state="failed", exit_code=1)
+    return sweep(crashed, completed("good", [0.5]), failed, read_at=ENDED)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,8 @@ def test_the_analysis_takes_the_end_of_a_job_as_the_cause(
     calls = install(tmp_path / "bin", monkeypatch, sacct=SACCT)
     files = Metadata({"cut": number})
     ranked = rank_runs(with_jobs(lost("cut"), files)).ranked
-    assert {entry.run.run_id: entry.cause for entry in ranked} == {"cut": cause, "good": Cause.COMPLETED}
+    causes = {entry.run.run_id: entry.cause for entry in ranked}
+    assert causes == {"cut": cause, "good": Cause.COMPLETED, "failed": Cause.ERROR}
     assert files.asked == ["cut"], "only runs whose end is unclear cost a request"
     assert f"sacct %s --jobs {number} " in calls.read_text()
 
