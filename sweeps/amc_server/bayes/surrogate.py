@@ -111,9 +111,9 @@ class Surrogate:
     def expected_improvement(self, places: Array, results: Array) -> Array:
         """Return (N,) by how much a run at each place (N, P) is expected to beat the best of the results (R, P).
 
-        The best result is the highest mean at a place that has one: the values themselves have noise. Places that are
-        known to within the noise already count less. Source: Huang, Allen, Notz & Zeng, J. Global Optimization 34
-        (2006).
+        The best result is the highest mean at a place that has one: the values themselves have noise. The chance of a
+        surprise counts less where the surface is known to within the noise already. Source: Huang, Allen, Notz & Zeng,
+        J. Global Optimization 34 (2006). A higher mean counts in full: a crash may have kept runs there from a result.
         """
         from scipy.special import ndtr  # loaded by the first sweep that needs it
 
@@ -124,7 +124,8 @@ class Surrogate:
             z = (mean - best) / sd
             noise = math.exp(hypothesis[0])
             informative = 1 - noise / np.sqrt(noise**2 + sd**2)
-            total += weight * informative * sd * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
+            sure = np.maximum(mean - best, 0.0)
+            total += weight * (sure + informative * (sd * (z * ndtr(z) + _density(z)) - sure))
         return total
 
     def _moments(self, places: Array) -> list[tuple[Array, Array]]:
@@ -137,6 +138,10 @@ class Surrogate:
             variance = similarity.own_variance(hypothesis) - (explained**2).sum(axis=1)
             moments.append((explained @ white, np.sqrt(np.maximum(variance, 1e-12))))
         return moments
+
+
+def _density(z: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), np.float64)
 
 
 def _solved(data: Data, hypotheses: list[Array], values: list[Array]) -> list[tuple[Array, Array]]:
