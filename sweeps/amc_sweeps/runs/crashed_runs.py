@@ -13,12 +13,13 @@ A policy is an option of ``amc-sweep create`` and not a key of the sweep file, w
 The first three are the words of W&B's ``metric.impute``. ``auto`` asks how far the configuration is to blame:
 
     blame                  treatment
-    70% and more           constraint: its peak, and the failure counts against configurations like it
-    30% and less           extrapolated: the machine ended it, so the curve shows how good the configuration is
-    between                weighted: a mixture of both, by the blame
+    70% and more           constraint: the failure counts against configurations like it
+    30% and less           extrapolated: the machine ended it, so no failure counts
+    between                weighted: the failure counts by the blame
 
-A run that logged no value of the metric has no peak and no curve. It then counts by its failure alone (constraint,
-weighted), or not at all.
+In all three the search is told the run's curve, extrapolated to full length and discounted by its uncertainty: how good
+a configuration is and how likely it fails are learned apart. A run that logged no value of the metric counts by its
+failure alone, or not at all.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ MEANINGS: Mapping[Treatment, str] = {
     Treatment.LATEST: "its last value",
     Treatment.WORST: "the worst value of any ended run",
     Treatment.PRUNED: "its curve, extrapolated to full length: Hyperband stopped it",
-    Treatment.CONSTRAINT: "its best value, and that its configuration made it fail",
+    Treatment.CONSTRAINT: "its curve, extrapolated to full length, and that its configuration made it fail",
     Treatment.EXTRAPOLATED: "its curve, extrapolated to full length: the machine ended it",
-    Treatment.WEIGHTED: "a mixture of constraint and extrapolated, because the cause is not certain",
+    Treatment.WEIGHTED: "its curve, extrapolated to full length, and that its configuration may have made it fail",
     Treatment.IGNORED: "nothing",
 }
 # How far the configuration is to blame for an end with this cause, if the cause is certain.

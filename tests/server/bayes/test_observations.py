@@ -50,28 +50,13 @@ def test_impute_while_running_gives_a_living_run_a_value() -> None:
     assert silent is None
 
 
-def test_a_machines_crash_is_extrapolated_and_the_configurations_own_counts_with_its_peak() -> None:
-    machine, configuration = told(ended(Cause.NODE_FAILURE, 2.0, 3.0), ended(Cause.DIVERGED, 2.0, 3.0))
-    assert machine is not None
-    assert configuration is not None
-    assert (machine.treatment, configuration.treatment) == ("extrapolated", "constraint")
-    assert machine.value == pytest.approx(6.0)
-    assert configuration.value == pytest.approx(3.0 + WRONG * 3.0)
-    assert (machine.failure, configuration.failure) == (0.0, 1 - WRONG)
-    assert not machine.attained
-
-
-def test_an_uncertain_cause_is_between_both_and_less_certain_than_either() -> None:
-    machine, unknown, configuration = told(
-        ended(Cause.NODE_FAILURE, 2.0, 3.0), ended(Cause.ERROR, 2.0, 3.0), ended(Cause.DIVERGED, 2.0, 3.0)
-    )
-    assert machine is not None
-    assert unknown is not None
-    assert configuration is not None
-    assert unknown.treatment == "weighted"
-    assert configuration.value < unknown.value < machine.value  # type: ignore[operator]
-    assert unknown.sd > max(machine.sd, configuration.sd)
-    assert unknown.failure == 0.5
+def test_crashed_runs_are_told_what_they_had_become_and_their_failure_by_its_cause() -> None:
+    causes = (Cause.NODE_FAILURE, Cause.ERROR, Cause.DIVERGED)
+    all_told = [each for each in told(*(ended(cause, 2.0, 3.0) for cause in causes)) if each is not None]
+    assert [each.treatment for each in all_told] == ["extrapolated", "weighted", "constraint"]
+    assert [each.value for each in all_told] == [pytest.approx(6.0)] * 3
+    assert [each.failure for each in all_told] == [0.0, 0.5, 1 - WRONG]
+    assert not any(each.attained for each in all_told)
 
 
 def test_a_run_that_hyperband_stopped_counts_with_its_curve_and_is_no_failure() -> None:
