@@ -17,7 +17,6 @@ from amc_sweeps.runs.causes import Diagnosis
 from amc_sweeps.runs.crashed_runs import Policy, Treatment, blame, treatment_of
 
 STARTUP_RUNS = 8  # runs with a value before the surrogate is asked; the draws before are random
-WRONG = 0.1  # how often the cause on record is not the true one: an end is never certain to be the configuration's
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _ended(treatment: Treatment, run: Observation, finished: FinishedCurves, sca
         return Told(treatment, scale.best_of(run.curve), attained=run.state == "finished")
     share = 0.0
     if treatment in (Treatment.CONSTRAINT, Treatment.WEIGHTED):
-        share = WRONG + (1 - 2 * WRONG) * (blame(run.diagnosis) if run.diagnosis else 0.5)
+        share = blame(run.diagnosis) if run.diagnosis else 0.5
     if not len(run.curve):
         return Told(treatment, None, failure=share)
     # How good a configuration is and whether it fails are learned apart. A peak told as a result would make good

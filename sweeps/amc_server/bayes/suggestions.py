@@ -1,7 +1,7 @@
 """Suggestions of the Bayesian search: places where a run is expected to beat the best result, and to end well.
 
-Expected improvement is multiplied by the probability that the configuration lets a run end well, which is learned from
-the runs that failed because of their configuration. Source: Gardner et al., "Bayesian Optimization with Inequality
+Expected improvement is multiplied by a chance that the configuration lets a run end well, which is learned from the
+runs that failed because of their configuration. It is squared, because no result corrects a place that only fails. Source: Gardner et al., "Bayesian Optimization with Inequality
 Constraints", ICML 2014.
 """
 
@@ -26,7 +26,8 @@ ALL = 600  # configurations of a finite space that are all candidates
 REACH = 0.15  # of a failure to other configurations, along an ordered axis
 OTHER_VALUE = 0.5  # how far a failure counts for another value of an unordered parameter
 MOST_NEAR = 300  # runs that are looked at for failures, the newest
-USUAL_FAILURES = 2.0  # runs' worth of the sweep's own failure rate, where no run is near
+HOPELESS = 0.8  # share of failures from which on a place is left, however good its runs looked before they failed
+USUAL_FAILURES = 1.0  # runs' worth of the sweep's own failure rate, where no run is near
 
 
 def suggestions(
@@ -52,7 +53,8 @@ def suggestions(
 
     def score(candidates: Array) -> Array:
         candidates = candidates[:, columns]
-        return expected.expected_improvement(candidates, results) * (1 - failures.probability(candidates))
+        ends_well = np.maximum(1 - failures.probability(candidates) / HOPELESS, 0.0)
+        return expected.expected_improvement(candidates, results) * ends_well**2
 
     candidates = space.all_places(ALL)
     if candidates is None:
