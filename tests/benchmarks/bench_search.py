@@ -34,7 +34,7 @@ from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, judge, threshol
 TRIALS = (12, 30, 60)
 EPOCHS = (1500, 3000)
 HYPERBAND = HyperbandConfig(min_iter=5, eta=3, strict=True)
-SLOW = {"Optuna GP": 10, "W&B sweeps: default": 4, "W&B sweeps: best": 4}  # times fewer seeds
+SLOW = {"Optuna GP": 20, "W&B sweeps: default": 20, "W&B sweeps: best": 20}  # times fewer seeds
 FEWER_WITH_STOPS = 8  # times fewer seeds
 OURS = "ours (auto)"
 BEATEN = ("TPE: ignoring", "ours: ignore", "W&B sweeps: default")

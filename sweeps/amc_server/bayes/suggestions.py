@@ -1,8 +1,8 @@
 """Suggestions of the Bayesian search: places where a run is expected to beat the best result, and to end well.
 
 Expected improvement is multiplied by a chance that the configuration lets a run end well, which is learned from the
-runs that failed because of their configuration. It is squared, because no result corrects a place that only fails. Source: Gardner et al., "Bayesian Optimization with Inequality
-Constraints", ICML 2014.
+runs that failed because of their configuration. It is squared, because no result corrects a place that only fails.
+Source: Gardner et al., "Bayesian Optimization with Inequality Constraints", ICML 2014.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def suggestions(
     def score(candidates: Array) -> Array:
         candidates = candidates[:, columns]
         ends_well = np.maximum(1 - failures.probability(candidates) / HOPELESS, 0.0)
-        return expected.expected_improvement(candidates, results) * ends_well**2
+        return np.asarray(expected.expected_improvement(candidates, results) * ends_well**2, np.float64)
 
     candidates = space.all_places(ALL)
     if candidates is None:
