@@ -152,9 +152,8 @@ def main(
         if reading.metric is not None and not sweep.has_metric:
             logged = ", ".join(sweep.logged_metrics) or "nothing"
             refuse(f"no run of {sweep.title} has logged {reading.metric}; logged: {logged}")
-    if len(ranked) > 1 and (html_file is not None or next_file is not None):
-        use = "--html shows" if html_file is not None else "--next follows"
-        refuse(f"{use} one sweep: give one, or --markdown FILE for the comparison")
+    if len(ranked) > 1 and next_file is not None:
+        refuse("--next follows one sweep: give one, or --html FILE for the comparison")
     if statements:
         _judge(ranked, statements, as_json)
     sweeps = [add_findings(sweep) for sweep in ranked]
@@ -263,6 +262,10 @@ def _html(sweeps: Sequence[AnalysedSweep], evaluations: Path, fetch: FetchConfus
     from amc_analysis.report.page import to_html
     from amc_analysis.runs.confusion import read_confusions
 
+    if len(sweeps) > 1:
+        from amc_analysis.report.comparison_page import comparison_html
+
+        return comparison_html(sweeps)
     (sweep,) = sweeps
     confusions = read_confusions(evaluations, sweep.record, sweep.ranked, fetch)
     return to_html(replace(sweep, confusions=confusions))

@@ -25,8 +25,7 @@ def chart_data(analysed: AnalysedSweep) -> Json:
     """Return the data of table and charts; values of the metric as they were logged."""
     record = analysed.record
     names = list(dict.fromkeys([*(each.name for each in analysed.parameters), *analysed.parameter_names]))
-    started = sorted(analysed.ranked, key=lambda entry: (str(entry.run.created_at or ""), entry.run.run_id))
-    order = {entry.run.run_id: number for number, entry in enumerate(started, start=1)}
+    order = start_order(analysed)
     has_epochs = all(point.epoch is not None for entry in analysed.ranked for point in entry.run.points)
     facts = sweep_facts(record.config, analysed.metric)
     return {
@@ -50,6 +49,12 @@ def chart_data(analysed: AnalysedSweep) -> Json:
         "levels": _by_level(analysed),
         "confusions": [_confusion(confusion, analysed) for confusion in analysed.confusions],
     }
+
+
+def start_order(analysed: AnalysedSweep) -> dict[str, int]:
+    """Return run id -> the run's place in the order of the runs' starts, from 1."""
+    started = sorted(analysed.ranked, key=lambda entry: (str(entry.run.created_at or ""), entry.run.run_id))
+    return {entry.run.run_id: number for number, entry in enumerate(started, start=1)}
 
 
 def _slice(effect: Effect, analysed: AnalysedSweep) -> Json:

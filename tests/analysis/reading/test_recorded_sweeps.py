@@ -258,9 +258,8 @@ def test_two_sweeps_are_compared_with_a_warning_for_incomplete_records() -> None
     lines = CliRunner().invoke(amc_analyze, ["94fqx0gz", "bapdavm5", "--csv", "-"]).stdout.splitlines()
     assert lines[0].startswith("sweep,rank,run_id")
     assert len(lines) == 1 + 3 + 4
-    assert (
-        "--html shows one sweep" in CliRunner().invoke(amc_analyze, ["94fqx0gz", "o7pjrbw1", "--html", "x.html"]).output
-    )
+    refusal = CliRunner().invoke(amc_analyze, ["94fqx0gz", "o7pjrbw1", "--next", "x.yaml"]).output
+    assert "--next follows one sweep: give one, or --html FILE for the comparison" in refusal
 
 
 @pytest.mark.usefixtures("imported_files")

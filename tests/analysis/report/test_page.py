@@ -18,6 +18,7 @@ from playwright.sync_api import Browser
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
 from amc_analysis.analyse import add_conclusions, analyse, rank_runs
+from amc_analysis.report.comparison_page import comparison_html
 from amc_analysis.report.page import to_html
 from amc_analysis.report.page_data import chart_data
 from amc_analysis.runs.confusion import read_confusions
@@ -196,9 +197,29 @@ def test_the_chart_library_has_the_documented_checksum() -> None:
     assert "</script" not in assets.text(assets.LIBRARY)
 
 
+@pytest.mark.client
+def test_several_sweeps_stand_side_by_side(browser: Browser, tmp_path: Path) -> None:
+    first = story()
+    second = replace(sweep(completed("b", [0.2, 0.9], name=EVIL), config=STORY_CONFIG), sweep_id="another1")
+    sweeps = [analyse(first), analyse(second)]
+    page = shown(browser, comparison_html(sweeps), tmp_path, bypass_csp=True)
+    assert page.page.locator("h2").all_inner_texts() == ["Best so far", "94fqx0gz", "another1"]
+    (best,) = [row for row in page.texts("table tr") if row.startswith("best peak")]
+    assert "50.00% gem" in best
+    assert "90.00% b" in best
+    assert page.page.locator("#chart-compared canvas").count() == 1
+    assert page.page.locator("img").count() == 0
+    assert violations(page.page) == []
+    page.assert_clean()
+
+
 def test_the_modules_of_one_script_declare_no_name_twice() -> None:
-    script = assets.script("report.js")
+    for entry in ("report.js", "comparison.js"):
+        check_names(assets.script(entry))
+
+
+def check_names(script: str) -> None:
     names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", script, re.MULTILINE)
-    assert len(names) > 40
+    assert len(names) > 20
     assert sorted(names) == sorted(set(names))
     assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
