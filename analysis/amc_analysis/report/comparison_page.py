@@ -11,9 +11,9 @@ from markupsafe import Markup
 from amc_analysis.report import wording
 from amc_analysis.report.blocks import Section, Table
 from amc_analysis.report.comparison import compare, comparison_table
-from amc_analysis.report.page import block_kind, templates
 from amc_analysis.report.page_data import start_order
 from amc_analysis.report.sections import sections
+from amc_analysis.report.templates import block_kind, templates
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_sweeps.browser import assets
 from amc_sweeps.browser.run_rows import as_script, short

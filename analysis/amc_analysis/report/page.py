@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from amc_analysis.report import wording
-from amc_analysis.report.blocks import Block, Command, Table, Warned
 from amc_analysis.report.page_data import chart_data
 from amc_analysis.report.sections import sections
+from amc_analysis.report.templates import block_kind, templates
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.runs.parameters import text_of
 from amc_analysis.runs.records import history_of
@@ -20,22 +19,6 @@ from amc_sweeps.values import look_up
 
 MOST_PARAMETERS = 8  # columns of the ranking
 SHORT = dict(zip(GROUPS, ("well", "cut", "failed", "open"), strict=True))  # class names of the style sheet
-
-
-def templates() -> Environment:
-    """Return the templates of pages; what they show is escaped."""
-    return Environment(
-        loader=PackageLoader("amc_analysis.report", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def block_kind(block: Block) -> str:
-    """Return the word by which a template knows a block."""
-    return {Table: "table", Command: "command", Warned: "warned"}.get(type(block), "text")
 
 
 def to_html(analysed: AnalysedSweep) -> str:
