@@ -80,6 +80,7 @@ class FieldSpec:
     read: Callable[[str], str] | None = None  # returns the normal form of other text; ValueError: what is wrong with it
     other_text: str = ""  # what ``read`` accepts, in a few words
     other_flag: str = ""  # a second name of the flag
+    formerly: Any = None  # what trials did before the field existed, where that is not the default
 
     def allowed(self) -> str:
         """Return the accepted values in a few words."""
@@ -175,6 +176,13 @@ class TrialConfig:
         choices=("unit", "levels"),
         aliases={"runlog": "levels"},
     )
+    snr_target_spread: float = _field(
+        0.0,
+        "standard deviation of a soft SNR target over neighbouring levels, in steps between levels; for cross_entropy, "
+        "d2 and inverse_d2; 0: the true level alone",
+        minimum=0,
+        maximum=10,
+    )
     task_weighting: str = _field("kendall", "how the two losses are weighted", choices=("kendall", "fixed"))
     task_weight_mod: float = _field(0.5, "fixed weight of the modulation loss; SNR has the rest", minimum=0, maximum=1)
 
@@ -224,6 +232,7 @@ class TrialConfig:
         8192,
         "training frames that renew batch norm's statistics before each validation; 0: they lag behind the weights",
         minimum=0,
+        formerly=0,
     )
     ema_decay: float = _field(
         0.0,
@@ -494,6 +503,11 @@ def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
         problems.append(
             f"snr_loss: {config.snr_loss} needs a class per level, snr_layer regression has none; allowed: {allowed}"
         )
+    if config.snr_target_spread and config.snr_loss in REGRESSION_LOSSES:
+        problems.append(
+            f"snr_target_spread: {config.snr_loss} trains a value, which has no soft target; use snr_loss "
+            "cross_entropy, d2 or inverse_d2, or snr_target_spread: 0"
+        )
     for name in ("histogram_range", "histogram_norm"):
         if (
             config.representation in {"synced", *SIGNAL_REPRESENTATIONS}
@@ -540,3 +554,5 @@ _HINTS = get_type_hints(TrialConfig)
 FIELDS: Mapping[str, FieldSpec] = {
     item.name: _spec(item.name, _HINTS[item.name], item.default, item.metadata) for item in fields(TrialConfig)
 }
+# The settings of a trial from before these fields existed. Those of other missing fields are the defaults.
+FORMER_SETTINGS: Mapping[str, Any] = {name: spec.formerly for name, spec in FIELDS.items() if spec.formerly is not None}

@@ -16,19 +16,27 @@ EPOCH_METRICS: frozenset[str] = frozenset(
     {
         "epoch",  # 1 is the first
         "lr",  # of the epoch's last optimiser step
-        "train/loss",
+        "train/loss",  # sum of the two below; kendall's learned variances are not in it
+        "train/loss_mod",
+        "train/loss_snr",
         "val/loss",
+        "val/loss_mod",
+        "val/loss_snr",
         "train/combined_acc",
         "train/mod_acc",
         "train/snr_acc",
         "val/combined_acc",
         "val/mod_acc",
         "val/snr_acc",
+        "val/mod_acc_mean",  # over SNR levels, each with the same weight, as publications give it
+        "val/mod_acc_peak",  # of the best SNR level
         "val/snr_mae_db",
         "gap/combined_acc",  # train minus val: above 0 where the network overfits
         "attractor/share",  # of other levels' frames mistaken for the strongest attractor; 0 without one
         "weight/mod",  # normalised task weights: the two sum to 1
         "weight/snr",
+        "grad_norm/mean",  # over the epoch's steps, before clipping
+        "grad_norm/max",
         "throughput/frames_per_s",  # of the training phase
         "best/combined_acc",  # running maximum of val/combined_acc
     }
@@ -38,6 +46,8 @@ EPOCH_METRICS: frozenset[str] = frozenset(
 OCCASIONAL_METRICS: frozenset[str] = frozenset(
     {
         "attractor/snr_db",  # the strongest attractor; absent without one
+        "sigma2/mod",  # learned variances of the tasks; task_weighting kendall only
+        "sigma2/snr",
         "train/bad_frames",  # frames with NaN or infinite samples; absent where there are none
         "val/bad_frames",
         "throughput/compile_s",  # with compile=True: of the steps that compiled the network, which the speed leaves out
@@ -45,7 +55,12 @@ OCCASIONAL_METRICS: frozenset[str] = frozenset(
 )
 
 # Written to the summary once, after the test evaluation of the best checkpoint.
-FINAL_METRICS: frozenset[str] = frozenset({"test/combined_acc", "test/mod_acc", "test/snr_acc", "test/snr_mae_db"})
+FINAL_METRICS: frozenset[str] = frozenset(
+    {
+        *("test/combined_acc", "test/mod_acc", "test/mod_acc_mean", "test/mod_acc_peak", "test/snr_acc"),
+        "test/snr_mae_db",
+    }
+)
 
 _OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
 

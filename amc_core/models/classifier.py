@@ -41,9 +41,14 @@ class Classifier(nn.Module):
         self.snr_head = _snr_head(snr_layer, n_features, n_levels)
 
     def forward(self, input_BX: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (modulation logits, SNR output)."""
+        """Return (modulation logits, SNR output), both in float32 also under autocast.
+
+        bfloat16 has steps of 1/32 near a logit of 8. Equal logits of two levels would always be read as the lower one.
+        """
         features_BD = self.dropout(self.backbone(input_BX))
-        return self.modulation_head(features_BD), self.snr_head(features_BD)
+        with torch.autocast(input_BX.device.type, enabled=False):
+            features_BD = features_BD.float()
+            return self.modulation_head(features_BD), self.snr_head(features_BD)
 
 
 def build_model(config: TrialConfig, *, n_modulations: int, n_levels: int) -> Classifier:

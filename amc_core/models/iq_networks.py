@@ -103,6 +103,10 @@ class IqTransformer(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that an optimiser must not decay, as timm's backbones do."""
+        return {"position_1PD"}
+
     def forward(self, iq_BCT: Tensor) -> Tensor:
         """Return the features (B, D)."""
         token_BPD = self.patches(iq_BCT).transpose(1, 2) + self.position_1PD

@@ -53,7 +53,9 @@ class Evaluation:
     modulations: tuple[str, ...]
     levels_db: tuple[int, ...]
     joint: Counts  # (K, L, K, L): true modulation and level, guessed modulation and level
-    loss: float
+    loss: float  # sum of both tasks' losses with weights that never change: MultiTaskLoss.measured
+    loss_mod: float
+    loss_snr: float
 
     @cached_property
     def modulation(self) -> Counts:
@@ -86,6 +88,21 @@ class Evaluation:
     @property
     def snr_acc(self) -> float:
         return _share(np.trace(self.snr), self.n_frames)
+
+    @property
+    def mod_acc_mean(self) -> float:
+        """Mean over SNR levels of ``mod_acc_by_snr``, each level with the same weight: the literature's accuracy."""
+        return float(self._mod_acc_of_levels.mean()) if len(self._mod_acc_of_levels) else 0.0
+
+    @property
+    def mod_acc_peak(self) -> float:
+        """The highest modulation accuracy of any SNR level."""
+        return float(self._mod_acc_of_levels.max()) if len(self._mod_acc_of_levels) else 0.0
+
+    @property
+    def _mod_acc_of_levels(self) -> npt.NDArray[np.float64]:
+        """``mod_acc_by_snr`` of the levels that have frames."""
+        return self.mod_acc_by_snr[self.snr.sum(axis=1) > 0]
 
     @property
     def snr_mae_db(self) -> float:
@@ -137,14 +154,9 @@ class Evaluation:
         return attractors(self.snr, self.levels_db)
 
     def summary(self) -> dict[str, float]:
-        """Return loss, accuracies and SNR error."""
-        return {
-            "loss": self.loss,
-            "combined_acc": self.combined_acc,
-            "mod_acc": self.mod_acc,
-            "snr_acc": self.snr_acc,
-            "snr_mae_db": self.snr_mae_db,
-        }
+        """Return losses, accuracies and SNR error."""
+        names = ("loss", "loss_mod", "loss_snr", "combined_acc", "mod_acc", "snr_acc")
+        return {name: getattr(self, name) for name in (*names, "mod_acc_mean", "mod_acc_peak", "snr_mae_db")}
 
     def detail(self) -> dict[str, float]:
         """Return scores by class, family and level, and the strongest attractor, under the names of metric_names."""

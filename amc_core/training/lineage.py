@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from amc_core.config import SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value
+from amc_core.config import FORMER_SETTINGS, SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
@@ -143,8 +143,8 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: Split
         may_differ -= {"epochs"}  # every learning rate depends on it
     own_settings = config.to_mapping()
     problems = [
-        f"resume_from: {name} was {value!r} and is {own_settings[name]!r}; use the old value, or start a new trial "
-        "from the weights with init_from"
+        f"resume_from: {name} was {value!r}{'' if name in parent.config else ' (the checkpoint is older than it)'} and "
+        f"is {own_settings[name]!r}; use the old value, or start a new trial from the weights with init_from"
         for name, value in _settings(parent).items()
         if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, value)
     ]
@@ -202,12 +202,8 @@ def trained_rows(splits: Iterable[SplitFacts], data: RadioMLFile) -> npt.NDArray
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return a checkpoint's settings; one from before a field existed was trained with what is its default now.
-
-    The exception is a curriculum from before ``curriculum_mode``: it was a strict one.
-    """
-    mode = {"curriculum_mode": "strict"} if checkpoint.config.get("curriculum") else {}
-    return {**TrialConfig().to_mapping(), **mode, **checkpoint.config}
+    """Return a checkpoint's settings; for fields younger than it, what trials did before: mostly the default."""
+    return {**TrialConfig().to_mapping(), **FORMER_SETTINGS, **checkpoint.config}
 
 
 def _other_input(config: TrialConfig, parent: Checkpoint) -> str:

@@ -21,6 +21,7 @@ from amc_core.config import TrialConfig
 from amc_core.data.duplicates import duplicates_warning
 from amc_core.data.radioml import RadioMLFile
 from amc_core.files import remove_partial_files
+from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS
 from amc_core.training.checkpoint import BEST, LAST, best_by, keep_as, load_checkpoint, set_aside
 from amc_core.training.epoch_lines import epoch_line, start_line, test_line
 from amc_core.training.evaluation import Evaluation
@@ -210,16 +211,21 @@ def _require_finite_validation(state: TrainingState, validation: Evaluation) -> 
 
 
 def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evaluation) -> dict[str, float]:
-    weight_mod, weight_snr = state.context.criterion.weights().tolist()
+    criterion = state.context.criterion
+    weight_mod, weight_snr = criterion.weights().tolist()
+    variances = criterion.variances()
+    sigma2 = {} if variances is None else dict(zip(("sigma2/mod", "sigma2/snr"), variances.tolist(), strict=True))
     return {
         "epoch": state.progress.epoch,
         "lr": state.optimiser.param_groups[0]["lr"],
-        **{f"train/{name}": value for name, value in training.summary().items() if name != "snr_mae_db"},
+        **{name: value for part, value in training.summary().items() if (name := f"train/{part}") in EPOCH_METRICS},
         **{f"val/{name}": value for name, value in validation.summary().items()},
         **validation.detail(),
         "gap/combined_acc": training.combined_acc - validation.combined_acc,
         "weight/mod": weight_mod,
         "weight/snr": weight_snr,
+        **sigma2,
+        **state.tally.gradient_norms(),
         "throughput/frames_per_s": state.tally.frames_per_s(training.n_frames),
         **({"throughput/compile_s": state.tally.compile_s} if state.tally.compile_s else {}),
         "best/combined_acc": state.progress.combined_acc.value or 0.0,
@@ -268,7 +274,9 @@ def _finish(state: TrainingState, outputs: _Outputs, end: str, test: Evaluation 
     test_metrics: dict[str, float] | None = None
     if test is not None:
         outputs.pictures = draw_pictures(outputs.run_dir / EVALUATION, test, title="test")
-        test_metrics = {f"test/{name}": value for name, value in test.summary().items() if name != "loss"}
+        test_metrics = {
+            name: value for part, value in test.summary().items() if (name := f"test/{part}") in FINAL_METRICS
+        }
         facts |= {"test_checkpoint": BEST, "test_checkpoint_epoch": selected.epoch, **test_metrics}
         outputs.tell(test_line(test_metrics, selected.epoch))
     outputs.record.summary(facts)

@@ -30,6 +30,11 @@ class SnrLoss(nn.Module):
     - ``inverse_d2``: ``-log p_t + alpha sum_{k != t} p_k / d(k, t)^2``: a near guess costs more; the 2025
       research log used it by mistake
 
+    ``target_spread`` w > 0 (cross_entropy, d2, inverse_d2) replaces ``-log p_t`` by ``sum_k q_k log(q_k / p_k)`` with
+    the soft target ``q_k = exp(-d(k, t)^2 / (2 w^2)) / sum_j exp(-d(j, t)^2 / (2 w^2))``. It is 0 at its best value, as
+    ``-log p_t`` is, so the task weights see no constant. Source: R. Diaz, A. Marathe, "Soft Labels for Ordinal
+    Regression", CVPR 2019, with phi = d^2 / (2 w^2).
+
     These are the losses of scale ``levels``. There a distance term is up to 225 (16 levels), which hides the other task
     and moves the guesses to the posterior mean. Scale ``unit`` divides every distance term by the largest value that it
     can have between two levels, so that alpha means the same for each loss. Cross-entropy is never scaled.
@@ -42,16 +47,28 @@ class SnrLoss(nn.Module):
         scale: ``unit`` or ``levels``.
         levels_db: SNR of the levels, dB, increasing.
         regression: whether the head outputs one number instead of logits.
+        target_spread: standard deviation of the soft target in steps of the grid; 0: the true level alone.
     """
 
     _ranks: Tensor  # (K,)
     _penalties: Tensor  # (K, K): of a guess, by the true level
+    _targets: Tensor  # (K, K): share of a level, by the true level
 
-    def __init__(self, kind: str, *, alpha: float, scale: str, levels_db: Sequence[int], regression: bool) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        alpha: float,
+        scale: str,
+        levels_db: Sequence[int],
+        regression: bool,
+        target_spread: float = 0.0,
+    ) -> None:
         super().__init__()
         if regression and kind not in REGRESSION_LOSSES:
             raise ValueError(f"{kind} needs a class for every level, a regression head outputs one number")
         self._kind, self._alpha, self._regression = kind, alpha, regression
+        self._is_soft = target_spread > 0
         rank_K = _ranks(levels_db)
         distance_KK = (rank_K[:, None] - rank_K[None, :]).abs()
         penalty_KK = _penalty(kind, distance_KK)
@@ -64,14 +81,16 @@ class SnrLoss(nn.Module):
             penalty_KK = penalty_KK / penalty_KK.max()
         self.register_buffer("_ranks", rank_K, persistent=False)
         self.register_buffer("_penalties", penalty_KK, persistent=False)
+        spread = target_spread or 1.0
+        self.register_buffer("_targets", torch.softmax(-(distance_KK / spread).square() / 2, dim=1), persistent=False)
 
     def forward(self, snr_output_BK: Tensor, snr_B: Tensor) -> Tensor:
         """Return the scalar loss of logits (B, K), or of values (B, 1) of a regression head, in float32."""
         output_BK = snr_output_BK.float()
         if self._kind == "cross_entropy":
-            return functional.cross_entropy(output_BK, snr_B)
+            return self._log_loss(output_BK, snr_B)
         if self._kind in {"d2", "inverse_d2"}:
-            return functional.cross_entropy(output_BK, snr_B) + self._alpha * self._expected_penalty(output_BK, snr_B)
+            return self._log_loss(output_BK, snr_B) + self._alpha * self._expected_penalty(output_BK, snr_B)
         if self._kind == "l1" and not self._regression:
             return self._expected_penalty(output_BK, snr_B)
         rank_B, true_B = self._value(output_BK), self._ranks[snr_B]
@@ -98,6 +117,11 @@ class SnrLoss(nn.Module):
             return output_BK[:, 0] * self._rank_max
         return torch.softmax(output_BK, dim=1) @ self._ranks
 
+    def _log_loss(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
+        if not self._is_soft:
+            return functional.cross_entropy(logits_BK, snr_B)
+        return functional.kl_div(functional.log_softmax(logits_BK, dim=1), self._targets[snr_B], reduction="batchmean")
+
     def _expected_penalty(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
         return (torch.softmax(logits_BK, dim=1) * self._penalties[snr_B]).sum(dim=1).mean()
 
@@ -113,6 +137,7 @@ class MultiTaskLoss(nn.Module):
     """
 
     _fixed_weights: Tensor
+    _plain_weights: Tensor
 
     def __init__(self, config: TrialConfig, levels_db: Sequence[int]) -> None:
         super().__init__()
@@ -122,30 +147,50 @@ class MultiTaskLoss(nn.Module):
             scale=config.snr_loss_scale,
             levels_db=levels_db,
             regression=config.snr_layer == "regression",
+            target_spread=config.snr_target_spread,
         )
         weights = torch.tensor([config.task_weight_mod, 1.0 - config.task_weight_mod])
         self.register_buffer("_fixed_weights", weights, persistent=False)
         is_learned = config.task_weighting == "kendall"
+        self.register_buffer("_plain_weights", torch.ones(2) if is_learned else weights, persistent=False)
         self.log_variance = nn.Parameter(torch.zeros(2)) if is_learned else None  # modulation, SNR
 
     def forward(
         self, modulation_logits_BK: Tensor, snr_output_BK: Tensor, modulation_B: Tensor, snr_B: Tensor
     ) -> Tensor:
-        """Return the scalar loss, in float32 also under autocast."""
-        task_losses = torch.stack(
-            [
-                functional.cross_entropy(modulation_logits_BK.float(), modulation_B),
-                self.snr_loss(snr_output_BK, snr_B),
-            ]
-        )
+        """Return the scalar that training minimises, in float32 also under autocast."""
+        return self.weighted(self.task_losses(modulation_logits_BK, snr_output_BK, modulation_B, snr_B))
+
+    def task_losses(
+        self, modulation_logits_BK: Tensor, snr_output_BK: Tensor, modulation_B: Tensor, snr_B: Tensor
+    ) -> Tensor:
+        """Return the losses (2,) of modulation and SNR, in float32 also under autocast."""
+        modulation_loss = functional.cross_entropy(modulation_logits_BK.float(), modulation_B)
+        return torch.stack([modulation_loss, self.snr_loss(snr_output_BK, snr_B)])
+
+    def weighted(self, task_losses: Tensor) -> Tensor:
+        """Return the scalar that training minimises, of the losses (2,) of both tasks."""
         if self.log_variance is None:
             return (self._fixed_weights * task_losses).sum()
         return (torch.exp(-self.log_variance) * task_losses + self.log_variance / 2).sum()
+
+    def measured(self, task_losses: Tensor) -> Tensor:
+        """Return (3,): the loss by which epochs and runs are compared, then the losses of modulation and SNR.
+
+        The first is a sum whose weights never change: 1 and 1 for ``kendall``, which is the minimised loss at unit
+        variances, and the given weights for ``fixed``. The minimised loss of ``kendall`` also falls by learning the
+        variances, so it says nothing about which epoch is better.
+        """
+        return torch.cat([(self._plain_weights * task_losses).sum()[None], task_losses])
 
     @torch.no_grad()
     def guess(self, modulation_logits_BK: Tensor, snr_output_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices (B,) of the guessed modulation and SNR level."""
         return modulation_logits_BK.argmax(dim=1), self.snr_loss.guess(snr_output_BK)
+
+    def variances(self) -> Tensor | None:
+        """Return the learned variances (modulation, SNR) of ``kendall`` on the device; None for ``fixed``."""
+        return None if self.log_variance is None else self.log_variance.detach().exp()
 
     def weights(self) -> Tensor:
         """Return the tasks' weights (modulation, SNR) as shares that sum to 1, on the device."""

@@ -52,6 +52,12 @@ class Progress:
         plateau = replace(self.plateau, best=None, bad_epochs=0)
         return replace(self, combined_acc=BestEpoch(), loss=BestEpoch(), plateau=plateau)
 
+    def without_loss(self, config: TrialConfig) -> Progress:
+        """Return the progress of a trial whose losses so far mean something else than those that follow."""
+        by_loss = config.select_by == "loss"
+        plateau = replace(self.plateau, best=None, bad_epochs=0) if by_loss else self.plateau
+        return replace(self, loss=BestEpoch(), plateau=plateau)
+
     def improved(self) -> tuple[str, ...]:
         """Return the criteria by which the last epoch is the best one."""
         return tuple(name for name in ("combined_acc", "loss") if getattr(self, name).epoch == self.epoch > 0)

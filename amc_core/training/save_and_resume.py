@@ -33,9 +33,15 @@ def resume(state: TrainingState, run_dir: Path, path: Path, checkpoint: Checkpoi
     """Restore the state that was written to ``path`` as ``checkpoint``.
 
     Raises:
-        CheckpointError: the best checkpoint by ``select_by`` is not beside it.
+        CheckpointError: the best checkpoint by ``select_by`` is not beside it, or its optimiser has other groups.
     """
-    state.load_state_dict(vars(checkpoint))
+    try:
+        state.load_state_dict(vars(checkpoint))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: the optimiser's state does not fit ({error}): an older version decayed other weights, such as "
+            "position embeddings; start a new trial from the weights with init_from"
+        ) from error
     if checkpoint.split_fingerprint == state.context.split_facts.split_fingerprint:
         _copy_best(state, run_dir, path, checkpoint)
         return

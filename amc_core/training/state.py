@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class TrainingContext:
 
 
 class EpochTally:
-    """Counts of one pass over frames: steps, time, sum of losses and joint confusion, kept on the device.
+    """Counts of one pass over frames: steps, time, losses, gradient norms and joint confusion, kept on the device.
 
     Only ``is_finite``, ``evaluation`` and reading a state wait for the device.
     """
@@ -65,7 +66,9 @@ class EpochTally:
         self.steps_done = 0
         self.seconds = 0.0
         self.compile_s, self._compile_frames = 0.0, 0  # of the steps that compiled the network
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        # Over frames: the minimised loss, MultiTaskLoss.measured (3), the frames.
+        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum, number and largest of gradient norms
         n_cells = (len(self._modulations) * len(self._levels_db)) ** 2
         self._joint = torch.zeros(n_cells, dtype=torch.int64, device=device)
         self._ones = torch.ones(0, dtype=torch.int64, device=device)
@@ -85,8 +88,10 @@ class EpochTally:
         return rest / (self.seconds - self.compile_s) if rest > 0 else n_frames / self.seconds
 
     @torch.no_grad()
-    def add(self, loss: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor) -> None:
-        """Count one batch: its mean loss, and the guessed against the true classes."""
+    def add(
+        self, loss: Tensor, measured: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor
+    ) -> None:
+        """Count one batch: its minimised loss, ``MultiTaskLoss.measured``, and the guessed against the true classes."""
         n_modulations, n_levels = len(self._modulations), len(self._levels_db)
         true_B = snr_B.add(modulation_B, alpha=n_levels)
         guess_B = guess[1].add(guess[0], alpha=n_levels)
@@ -94,7 +99,19 @@ class EpochTally:
             self._ones = torch.ones_like(snr_B)
         # Whole numbers, so that the order in which a GPU adds them does not matter.
         self._joint.scatter_add_(0, guess_B.add(true_B, alpha=n_modulations * n_levels), self._ones)
-        self._loss_sum.add_(loss, alpha=len(snr_B))  # in float64, as the sum is
+        losses = torch.cat([loss[None], measured, measured.new_ones(1)])
+        self._sums.add_(losses, alpha=len(snr_B))  # in float64, as the sums are
+
+    @torch.no_grad()
+    def add_gradient(self, norm: Tensor) -> None:
+        """Count the gradient norm of one optimiser step; one that is not finite is left out.
+
+        float16 with a scaled loss skips steps whose gradient overflowed.
+        """
+        is_finite = torch.isfinite(norm)
+        kept = torch.where(is_finite, norm, 0.0)
+        self._norms[:2] += torch.stack([kept, is_finite.to(kept.dtype)])
+        self._norms[2] = torch.maximum(self._norms[2], kept)
 
     @torch.no_grad()
     def classify(
@@ -113,23 +130,32 @@ class EpochTally:
                     return reason
                 with precision.autocast():
                     output = forward(batch.input)
-                loss = criterion(*output, batch.modulation, batch.snr)
-                self.add(loss, criterion.guess(*output), batch.modulation, batch.snr)
+                measured = criterion.measured(criterion.task_losses(*output, batch.modulation, batch.snr))
+                self.add(measured[0], measured, criterion.guess(*output), batch.modulation, batch.snr)
         return None
 
     def is_finite(self) -> bool:
-        """Whether every loss so far was finite: a sum keeps NaN and infinity."""
-        return math.isfinite(float(self._loss_sum))
+        """Whether every minimised loss so far was finite: a sum keeps NaN and infinity."""
+        return math.isfinite(float(self._sums[0]))
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the mean and the largest gradient norm of the steps so far, before clipping."""
+        total, number, largest = self._norms.tolist()
+        return {"grad_norm/mean": total / max(number, 1.0), "grad_norm/max": largest}
 
     def evaluation(self) -> Evaluation:
         """Return the evaluation of the frames that were counted so far."""
         shape = (len(self._modulations), len(self._levels_db)) * 2
         joint_KLKL = self._joint.cpu().numpy().reshape(shape)
+        _, *losses, n_frames = self._sums.tolist()
+        loss, loss_mod, loss_snr = (value / max(n_frames, 1.0) for value in losses)
         return Evaluation(
             modulations=self._modulations,
             levels_db=self._levels_db,
             joint=joint_KLKL.copy(),  # the tensor may change after this
-            loss=float(self._loss_sum) / max(int(joint_KLKL.sum()), 1),
+            loss=loss,
+            loss_mod=loss_mod,
+            loss_snr=loss_snr,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,7 +164,8 @@ class EpochTally:
             "steps_done": self.steps_done,
             "seconds": self.seconds,
             "compilation": (self.compile_s, self._compile_frames),
-            "loss_sum": self._loss_sum,
+            "sums": self._sums,
+            "norms": self._norms,
             "joint": self._joint,
         }
 
@@ -146,8 +173,10 @@ class EpochTally:
         """Continue where ``state_dict`` was taken."""
         self.steps_done, self.seconds = int(state["steps_done"]), float(state["seconds"])
         self.compile_s, self._compile_frames = state.get("compilation", (0.0, 0))  # older checkpoints lack it
-        self._loss_sum.copy_(state["loss_sum"])
         self._joint.copy_(state["joint"])
+        if "sums" in state:  # an older checkpoint has another sum; the losses are then those of the rest of the epoch
+            self._sums.copy_(state["sums"])
+            self._norms.copy_(state["norms"])
 
 
 class BadFrames:
@@ -269,6 +298,9 @@ class TrainingState:
         self.optimiser.load_state_dict(training["optimiser"])
         self.precision.scaler.load_state_dict(training["scaler"])
         self.progress = Progress.from_mapping(training["standing"])
+        if self.metrics and "val/loss_mod" not in self.metrics and context.criterion.log_variance is not None:
+            # The loss of an older version had the learned variances in it.
+            self.progress = self.progress.without_loss(context.config)
         self.tally.load_state_dict(training["pass"])
         self.bad_frames.load_state_dict(training["bad_frames"])
         torch.set_rng_state(training["random"]["cpu"])
@@ -296,14 +328,21 @@ class TrainingState:
 
 
 def _adamw(context: TrainingContext) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices and kernels only: biases, norms and log-variances need no decay."""
-    parameters = [*context.model.parameters(), *context.criterion.parameters()]
+    """Return AdamW that decays matrices and kernels only.
+
+    Biases, norms and log-variances need no decay, nor does what a backbone names in ``no_weight_decay()``: position
+    embeddings, class tokens, Swin's tables of relative positions.
+    """
+    named = [*context.model.named_parameters(), *context.criterion.named_parameters()]
+    backbone = getattr(context.model, "backbone", None)
+    patterns = [f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", tuple)()]
+    decayed, others = list[Tensor](), list[Tensor]()
+    for name, parameter in named:
+        is_exempt = parameter.ndim < 2 or any(fnmatchcase(name, pattern) for pattern in patterns)
+        (others if is_exempt else decayed).append(parameter)
     groups = [
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
-            "weight_decay": context.config.weight_decay,
-        },
-        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": context.config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=context.config.base_lr, fused=True)
 

@@ -156,16 +156,23 @@ def _accumulate_gradients(state: TrainingState, batches: Iterator[Batch], chunks
                 if refusal := too_few_frames(error, context.config, len(chunk)):
                     raise refusal from error
                 raise
-        loss = context.criterion(*output, batch.modulation, batch.snr)
+        criterion = context.criterion
+        task_losses = criterion.task_losses(*output, batch.modulation, batch.snr)
+        loss = criterion.weighted(task_losses)
         scaler.scale(loss * (len(chunk) / n_frames)).backward()
-        state.tally.add(loss.detach(), context.criterion.guess(*output), batch.modulation, batch.snr)
+        measured = criterion.measured(task_losses.detach())
+        state.tally.add(loss.detach(), measured, criterion.guess(*output), batch.modulation, batch.snr)
 
 
 def _step_optimiser(state: TrainingState) -> None:
     scaler, largest_norm = state.precision.scaler, state.context.config.grad_clip_norm
-    if largest_norm is not None:
-        scaler.unscale_(state.optimiser)
-        nn.utils.clip_grad_norm_(state.context.model.parameters(), largest_norm)
+    scaler.unscale_(state.optimiser)
+    parameters = [parameter for parameter in state.context.model.parameters() if parameter.grad is not None]
+    if largest_norm is None:
+        norms = torch._foreach_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
+        state.tally.add_gradient(torch.linalg.vector_norm(torch.stack(norms)))
+    else:
+        state.tally.add_gradient(nn.utils.clip_grad_norm_(parameters, largest_norm))
     scaler.step(state.optimiser)
     scaler.update()
     if state.average is not None:

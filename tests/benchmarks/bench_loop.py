@@ -186,7 +186,7 @@ def profile(
 
     batch = ready[0]
     output = tuple(part.detach() for part in context.model(batch.input))
-    tally, loss = EpochTally(context.selection, context.device), torch.tensor(1.0)
+    tally, loss, measured = EpochTally(context.selection, context.device), torch.tensor(1.0), torch.ones(3)
     together = [(seconds(loop), seconds(bare)) for _ in range(options.rounds)]
     difference = statistics.median(one - other for one, other in together) / options.steps * 1e3
     return {
@@ -195,7 +195,7 @@ def profile(
         "  its representation, right after a model step, whose data have filled the caches": 1e3
         * statistics.median(after_a_step() for _ in range(15)),
         "  counting a step's guesses, alone": best_ms(
-            lambda: tally.add(loss, context.criterion.guess(*output), batch.modulation, batch.snr)
+            lambda: tally.add(loss, measured, context.criterion.guess(*output), batch.modulation, batch.snr)
         ),
         "  counting, guards, learning rate: median of the loop on ready tensors minus the bare step": difference,
     }

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amc_core.config import FIELDS
+from amc_core.config import FIELDS, FORMER_SETTINGS
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
+
+# Settings that every trial records, with all others of its version.
+_RECORDED = {"model_type", "representation", "batch_size", "seed"}
 
 # Variables of one trial's process, which must not reach another trial.
 TRIAL_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -52,15 +55,15 @@ class TrialCommand:
 
 
 def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trial's settings among everything in its run's config.
+    """Return the trial's settings among everything in its run's config, with those from before a field existed.
 
     Raises:
         RelaunchError: the run is not one of amc-train.
     """
     settings = {name: value for name, value in config.items() if name in FIELDS}
-    if not {"model_type", "representation", "batch_size", "seed"} <= settings.keys():
+    if not settings.keys() >= _RECORDED:
         raise RelaunchError("the run's config lacks settings that amc-train records: it is not a run of amc-train")
-    return settings
+    return {**FORMER_SETTINGS, **settings}
 
 
 def continued_values(
@@ -76,7 +79,8 @@ def continued_values(
         flags: those of the command line, from an agent or from a person.
     """
     settings = {name: value for name, value in recorded.items() if name in FIELDS}
-    return {**settings, **machine, **flags}
+    former = FORMER_SETTINGS if settings.keys() >= _RECORDED else {}  # no trial has recorded its settings yet
+    return {**former, **settings, **machine, **flags}
 
 
 def as_flags(settings: Mapping[str, Any]) -> tuple[str, ...]:

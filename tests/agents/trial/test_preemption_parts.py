@@ -93,6 +93,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, trained: Callabl
 def test_machine_and_flags_override_the_recorded_settings_of_a_continued_run() -> None:
     recorded = {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3, "split_fingerprint": "x", "repeat_of": "y"}
     assert continued_values(recorded, {}, {}) == {"data": "/there.hdf5", "epochs": 5, "max_lr": 1e-3}
+    older = {**recorded, "model_type": "resnet18", "representation": "synced", "batch_size": 8, "seed": 0}
+    assert continued_values(older, {}, {})["batch_norm_frames"] == 0  # older than this field
+    assert continued_values({**older, "batch_norm_frames": 4096}, {}, {})["batch_norm_frames"] == 4096
     assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9})["data"] == "/here.hdf5"
     assert continued_values(recorded, {"data": "/here.hdf5"}, {"epochs": 9, "data": "/f"})["data"] == "/f"
 

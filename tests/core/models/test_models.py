@@ -94,6 +94,23 @@ def test_a_regression_head_gives_one_number_and_starts_in_the_middle_of_the_leve
     assert model.snr_head.bias.tolist() == [0.5]
 
 
+@pytest.mark.parametrize("snr_layer", ["standard", "bottleneck_64", "regression"])
+def test_the_heads_compute_in_float32_under_autocast(snr_layer: str) -> None:
+    loss = "l1" if snr_layer == "regression" else "cross_entropy"
+    config = TrialConfig.from_mapping({"model_type": "amc_convnet", "snr_layer": snr_layer, "snr_loss": loss})
+    model = build_model(config, n_modulations=17, n_levels=16).eval()
+    images = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        features = model.backbone(images)
+        outputs = model(images)
+    assert features.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = model.modulation_head(features.float()), model.snr_head(features.float())
+    for output, exact in zip(outputs, expected, strict=True):
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, exact, rtol=0, atol=0)
+
+
 def test_the_two_small_networks_have_no_imagenet_weights() -> None:
     with pytest.raises(ConfigError, match="amc_convnet has no ImageNet weights"):
         build_model(config(model_type="amc_convnet", pretrained=True), n_modulations=2, n_levels=2)

@@ -68,6 +68,29 @@ def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
     assert {"log_variance", "modulation_head.bias", "backbone.blocks.1.weight"} <= named.keys()  # left alone
 
 
+@pytest.mark.parametrize(
+    ("changes", "left_alone"),
+    [
+        ({"model_type": "test_vit"}, {"pos_embed", "cls_token"}),
+        (
+            {"model_type": "swin_t", "image_size": 32},
+            {"layers.0.blocks.0.attn.relative_position_bias_table"},
+        ),
+        ({"model_type": "iq_transformer", "representation": "iq"}, {"position_1PD"}),
+    ],
+)
+def test_what_a_backbone_names_is_not_decayed(data: Path, changes: dict[str, Any], left_alone: set[str]) -> None:
+    with prepared(tiny_trial(data, weight_decay=0.25, **changes)) as state:
+        names = {id(parameter): name for name, parameter in state.context.model.named_parameters()}
+        decayed, others = (
+            {names[id(parameter)] for parameter in group["params"] if id(parameter) in names}
+            for group in state.optimiser.param_groups
+        )
+    assert {f"backbone.{name}" for name in left_alone} <= others
+    assert "modulation_head.weight" in decayed
+    assert len(decayed) + len(others) == len(names)
+
+
 @pytest.mark.parametrize("kind", [Precision, Scaled])
 @pytest.mark.parametrize("largest", [None, 0.01])
 def test_gradients_are_clipped_to_the_given_norm(data: Path, kind: type[Precision], largest: float | None) -> None:
@@ -84,10 +107,14 @@ def test_gradients_are_clipped_to_the_given_norm(data: Path, kind: type[Precisio
         state.optimiser.register_step_pre_hook(note)
         train_first_epoch(state)
     assert len(norms) == 5
+    logged = state.tally.gradient_norms()
     if largest is None:
         assert min(norms) > 0.1
+        expected = {"grad_norm/mean": sum(norms) / 5, "grad_norm/max": max(norms)}
+        assert logged == pytest.approx(expected, rel=1e-4)
     else:
         assert norms == pytest.approx([largest] * 5, rel=1e-3)
+        assert logged["grad_norm/mean"] > 10 * largest  # before clipping
 
 
 def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(

@@ -107,7 +107,9 @@ def small() -> Evaluation:
     joint[1, 1, 2, 1] = 10  # 8ASK at 10 dB: all read as BPSK
     joint[2, 0, 2, 0] = 10
     joint[2, 1, 2, 1] = 10
-    return Evaluation(modulations=("4ASK", "8ASK", "BPSK"), levels_db=(0, 10), joint=joint, loss=0.5)
+    return Evaluation(
+        modulations=("4ASK", "8ASK", "BPSK"), levels_db=(0, 10), joint=joint, loss=0.5, loss_mod=0.0, loss_snr=0.0
+    )
 
 
 def test_accuracies_come_from_one_joint_confusion() -> None:
@@ -119,6 +121,18 @@ def test_accuracies_come_from_one_joint_confusion() -> None:
     assert result.snr_mae_db == pytest.approx(10 / 60)
     assert result.combined_acc_by_snr.tolist() == pytest.approx([26 / 30, 19 / 30])
     assert result.mod_acc_by_snr.tolist() == pytest.approx([26 / 30, 20 / 30])
+
+
+def test_the_accuracy_of_publications_is_the_mean_over_the_levels_that_have_frames() -> None:
+    joint = np.zeros((2, 3, 2, 3), dtype=np.int64)
+    joint[0, 0, 0, 0] = joint[1, 0, 0, 0] = 90  # 0 dB: half of 180 frames
+    joint[1, 1, 1, 0] = 10  # 10 dB: all of 10 frames; 20 dB has none
+    result = Evaluation(
+        modulations=("4ASK", "BPSK"), levels_db=(0, 10, 20), joint=joint, loss=0.0, loss_mod=0.0, loss_snr=0.0
+    )
+    assert result.mod_acc == pytest.approx(100 / 190)
+    assert (result.mod_acc_mean, result.mod_acc_peak) == (0.75, 1.0)
+    assert (result.summary()["mod_acc_mean"], result.to_mapping()["mod_acc_peak"]) == (0.75, 1.0)
 
 
 def test_a_wrong_modulation_of_the_same_family_is_right_for_the_family() -> None:
@@ -135,7 +149,9 @@ def test_the_detail_has_exactly_the_names_that_are_declared() -> None:
     assert "attractor/share" in EPOCH_METRICS
     swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
     swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
-    metrics = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0).detail()
+    metrics = Evaluation(
+        modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.0, loss_mod=0.0, loss_snr=0.0
+    ).detail()
     assert metrics["attractor/snr_db"] == 26
     assert metrics["attractor/share"] > 0.1
     assert "attractor/snr_db" in OCCASIONAL_METRICS
@@ -151,7 +167,9 @@ def test_everything_can_be_written_as_json() -> None:
 def test_attractors_and_single_values_are_tables_too(tmp_path: Path) -> None:
     swallowing = np.zeros((1, 16, 1, 16), dtype=np.int64)
     swallowing[0, :, 0, :] = planted(26, {24: 0.7, 28: 0.7, 30: 0.7})
-    result = Evaluation(modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.25)
+    result = Evaluation(
+        modulations=("BPSK",), levels_db=LEVELS_DB, joint=swallowing, loss=0.25, loss_mod=0.0, loss_snr=0.0
+    )
     folder = write_evaluation(
         tmp_path, "epoch_0003", result, facts={"gap/combined_acc": 0.125, "checkpoint": "best.pt"}
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from amc_core.config import REGRESSION_LOSSES, TrialConfig
+from amc_core.config import REGRESSION_LOSSES, ConfigError, TrialConfig
 from amc_core.training.losses import MultiTaskLoss, SnrLoss
 
 LEVELS_DB = (0, 2, 4, 6)  # ranks 0, 1, 2, 3
@@ -21,8 +21,10 @@ TRUE = torch.tensor([0, 2])
 CROSS_ENTROPY = (math.log(2) + math.log(4)) / 2
 
 
-def snr_loss(kind: str, *, scale: str = "unit", alpha: float = 0.5, regression: bool = False) -> SnrLoss:
-    return SnrLoss(kind, alpha=alpha, scale=scale, levels_db=LEVELS_DB, regression=regression)
+def snr_loss(
+    kind: str, *, scale: str = "unit", alpha: float = 0.5, regression: bool = False, spread: float = 0.0
+) -> SnrLoss:
+    return SnrLoss(kind, alpha=alpha, scale=scale, levels_db=LEVELS_DB, regression=regression, target_spread=spread)
 
 
 # fmt: off
@@ -98,6 +100,33 @@ def test_alpha_weighs_the_penalty_and_zero_leaves_cross_entropy() -> None:
         torch.testing.assert_close(2 * half, whole)
 
 
+def test_a_soft_target_gives_neighbours_the_shares_of_its_formula() -> None:
+    # w = 1/sqrt(2 ln 2) halves the share at a distance of 1: 1, 1/2, 1/16 at distances 0, 1, 2 and 1/512 at 3.
+    spread = 1 / math.sqrt(2 * math.log(2))
+    first = [512 / 801, 256 / 801, 32 / 801, 1 / 801]  # true level 0: distances 0, 1, 2, 3
+    third = [1 / 33, 8 / 33, 16 / 33, 8 / 33]  # true level 2: distances 2, 1, 0, 1
+    by_hand = 0.0
+    for target, logits in zip((first, third), LOGITS.tolist(), strict=True):
+        by_hand += sum(share * (math.log(share) - logit) for share, logit in zip(target, logits, strict=True)) / 2
+    assert snr_loss("cross_entropy", spread=spread)(LOGITS, TRUE).item() == pytest.approx(by_hand, rel=1e-5)
+    for kind in ("d2", "inverse_d2"):
+        penalty = snr_loss(kind)(LOGITS, TRUE).item() - CROSS_ENTROPY
+        assert snr_loss(kind, spread=spread)(LOGITS, TRUE).item() == pytest.approx(by_hand + penalty, rel=1e-5)
+    best = torch.log(torch.tensor([first, third]))
+    assert snr_loss("cross_entropy", spread=spread)(best, TRUE).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_narrow_target_is_the_true_level_alone() -> None:
+    narrow = snr_loss("cross_entropy", spread=0.05)(LOGITS, TRUE)
+    torch.testing.assert_close(narrow, snr_loss("cross_entropy")(LOGITS, TRUE))
+
+
+@pytest.mark.parametrize("kind", sorted(REGRESSION_LOSSES))
+def test_a_loss_of_a_value_has_no_soft_target(kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"snr_target_spread: {kind} trains a value"):
+        TrialConfig.from_mapping({"snr_loss": kind, "snr_target_spread": 1.0})
+
+
 def test_the_guess_is_the_most_probable_level_or_the_nearest_to_the_value() -> None:
     two_sided = torch.log(torch.tensor([[0.45, 0.03, 0.07, 0.45 + 1e-3]]))  # expected rank 1.52
     assert snr_loss("cross_entropy").guess(two_sided).tolist() == [3]
@@ -160,6 +189,26 @@ def test_the_log_variance_weighs_as_in_kendall_2018() -> None:
     share = math.exp(-0.4) / (math.exp(-0.4) + math.exp(1.0))
     assert math.isclose(criterion.weights()[0].item(), share, rel_tol=1e-5)
     assert math.isclose(criterion.weights().sum().item(), 1.0, rel_tol=1e-6)
+
+
+def test_the_loss_that_epochs_are_compared_by_does_not_change_with_the_learned_variances() -> None:
+    output = batch()
+    criterion = criterion_of()
+    assert criterion.log_variance is not None
+    task_losses = criterion.task_losses(*output)
+    loss, loss_mod, loss_snr = criterion.measured(task_losses).tolist()
+    assert [loss_mod, loss_snr] == task_losses.tolist()
+    assert loss == pytest.approx(loss_mod + loss_snr)
+    assert criterion.variances().tolist() == [1.0, 1.0]  # type: ignore[union-attr]
+    with torch.no_grad():
+        criterion.log_variance.copy_(torch.tensor([-3.0, -3.0]))
+    assert criterion(*output).item() > 10 * loss
+    assert criterion.measured(task_losses)[0].item() == loss
+    assert criterion.variances().tolist() == pytest.approx([math.exp(-3)] * 2)  # type: ignore[union-attr]
+
+    fixed = criterion_of(task_weighting="fixed", task_weight_mod=0.7)
+    assert fixed.measured(task_losses)[0].item() == pytest.approx(0.7 * loss_mod + 0.3 * loss_snr)
+    assert fixed.variances() is None
 
 
 def test_the_harder_task_learns_the_smaller_weight() -> None:

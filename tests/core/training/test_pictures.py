@@ -17,7 +17,7 @@ def perfect(n_classes: int) -> Evaluation:
         for level in range(3):
             joint[modulation, level, modulation, level] = 5
     names = ("BPSK", "QPSK", "8PSK", "16PSK")[:n_classes]
-    return Evaluation(modulations=names, levels_db=(-20, 0, 30), joint=joint, loss=0.0)
+    return Evaluation(modulations=names, levels_db=(-20, 0, 30), joint=joint, loss=0.0, loss_mod=0.0, loss_snr=0.0)
 
 
 def blue(picture: Image.Image) -> int:
@@ -44,5 +44,7 @@ def test_more_confusion_gives_fewer_dark_pixels() -> None:
 def test_one_level_and_a_class_without_frames_are_drawn_too(tmp_path: Path) -> None:
     joint = np.zeros((2, 1, 2, 1), dtype=np.int64)
     joint[0, 0, 0, 0] = 3
-    result = Evaluation(modulations=("BPSK", "128APSK"), levels_db=(10,), joint=joint, loss=0.0)
+    result = Evaluation(
+        modulations=("BPSK", "128APSK"), levels_db=(10,), joint=joint, loss=0.0, loss_mod=0.0, loss_snr=0.0
+    )
     assert len(draw_pictures(tmp_path, result, title="val")) == 3

@@ -224,6 +224,53 @@ def test_a_curriculum_older_than_its_modes_was_a_strict_one(data: Path, tmp_path
     assert result.end == "completed"
 
 
+def test_a_checkpoint_older_than_the_renewal_of_batch_norm_was_trained_without_it(data: Path, tmp_path: Path) -> None:
+    config = {"model_type": "amc_convnet", "batch_norm_frames": 0}
+    run(tiny_trial(data, epochs=1, **config), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    settings = {name: value for name, value in written.config.items() if name != "batch_norm_frames"}
+    for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
+        save_checkpoint(tmp_path / "a" / name, dataclasses.replace(written, config=settings))
+    resumed = {"epochs": 2, "model_type": "amc_convnet", "resume_from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError) as caught:
+        run(tiny_trial(data, **resumed), tmp_path / "b")
+    assert caught.value.problems == [
+        "resume_from: batch_norm_frames was 0 (the checkpoint is older than it) and is 8192; use the old value, or "
+        "start a new trial from the weights with init_from"
+    ]
+    result, _ = run(tiny_trial(data, **resumed, batch_norm_frames=0), tmp_path / "b")
+    assert result.end == "completed"
+
+
+@pytest.mark.parametrize("task_weighting", ["kendall", "fixed"])
+def test_losses_of_an_older_version_are_not_compared_with_those_of_this_one(
+    data: Path, tmp_path: Path, task_weighting: str
+) -> None:
+    config = {"task_weighting": task_weighting}
+    run(tiny_trial(data, epochs=1, **config), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    metrics = {name: value for name, value in written.metrics.items() if "/loss_" not in name}
+    best = {"epoch": 1, "value": -9.0}  # learned variances can make a loss negative
+    training = {**written.training, "standing": {**written.training["standing"], "loss": best}}
+    old = dataclasses.replace(written, metrics=metrics, training=training)
+    for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
+        save_checkpoint(tmp_path / "a" / name, old)
+    _, record = run(tiny_trial(data, epochs=2, **config, resume_from=str(tmp_path / "a")), tmp_path / "b")
+    assert record.last["best_loss_epoch"] == (2 if task_weighting == "kendall" else 1)
+
+
+def test_a_checkpoint_that_decayed_other_weights_is_refused(data: Path, tmp_path: Path) -> None:
+    run(tiny_trial(data, epochs=1), tmp_path / "a")
+    written = load_checkpoint(tmp_path / "a" / "last.pt")
+    first, second = written.training["optimiser"]["param_groups"]
+    moved = [*first["params"], second["params"][0]], second["params"][1:]
+    groups = [{**group, "params": params} for group, params in zip((first, second), moved, strict=True)]
+    training = {**written.training, "optimiser": {**written.training["optimiser"], "param_groups": groups}}
+    save_checkpoint(tmp_path / "a" / "last.pt", dataclasses.replace(written, training=training))
+    with pytest.raises(CheckpointError, match=r"an older version decayed other weights.*init_from"):
+        run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
+
+
 def test_a_last_checkpoint_without_its_best_one_is_refused(data: Path, tmp_path: Path) -> None:
     # With a learning rate of almost 0 the first epoch stays the best, and the test needs it.
     still = {"base_lr": 1e-12, "max_lr": 1e-12, "epochs": 2}
