@@ -28,7 +28,7 @@ from amc_core.training.evaluation import Evaluation
 from amc_core.training.evaluation_files import EVALUATION, epoch_stem, keep_epochs, write_evaluation
 from amc_core.training.pictures import draw_pictures
 from amc_core.training.preparation import prepare, run_facts
-from amc_core.training.save_and_resume import resume, save_last
+from amc_core.training.save_and_resume import EpochWriter, epoch_writer, resume, save_last
 from amc_core.training.schedules import epoch_positions, level_draws
 from amc_core.training.state import Diverged, TrainingState
 from amc_core.training.steps import evaluate, renew_batch_statistics, train_epoch
@@ -122,7 +122,8 @@ def train(
         if warning := duplicates_warning(facts["duplicates_across_parts"], n_heldout, config.data):
             sys.stderr.write(f"{warning}\n")
         with _progress_bar(config.epochs, enabled=progress) as show:
-            end = _run_epochs(state, outputs, should_stop, show)
+            with epoch_writer(run_dir) as writer:
+                end = _run_epochs(state, outputs, writer, should_stop, show)
             if end in _NATURAL_ENDS:
                 outcome = _test(state, outputs, should_stop)
                 end, test = (outcome, None) if isinstance(outcome, str) else (end, outcome)
@@ -132,22 +133,30 @@ def train(
 def _run_epochs(
     state: TrainingState,
     outputs: _Outputs,
+    writer: EpochWriter,
     should_stop: Callable[[], str | None],
     show: Callable[[float], None],
 ) -> str:
     """Train and validate epoch by epoch; return the end reason."""
     config = state.context.config
     warned = False
+
+    def asked_to_stop() -> str | None:
+        writer.proceed()  # the epoch before this one is logged as soon as it is on the disk
+        return should_stop()
+
     begin_s, begin_epoch = time.monotonic(), state.progress.epoch
     while (end := state.progress.natural_end(config)) is None:
         positions_M = _training_positions(state)
-        if reason := train_epoch(state, positions_M, should_stop=should_stop, show=show):
+        if reason := train_epoch(state, positions_M, should_stop=asked_to_stop, show=show):
+            writer.finish()
             save_last(state, outputs.run_dir)
             state.bad_frames.finish("train")
             return reason
         bad_train = state.bad_frames.finish("train")
-        validation = _validate(state, positions_M, should_stop)
+        validation = _validate(state, positions_M, asked_to_stop)
         if isinstance(validation, str):
+            writer.finish()
             save_last(state, outputs.run_dir)
             return validation
         bad_val = state.bad_frames.finish("val")
@@ -161,9 +170,9 @@ def _run_epochs(
             **{name: count for name, count in bad.items() if count},
         }
         state.start_epoch()
-        _save_epoch(state, outputs, validation)
         epoch_s = (time.monotonic() - begin_s) / (state.progress.epoch - begin_epoch)
-        outputs.tell(epoch_line(state.metrics, config, state.progress, epoch_s))
+        line = epoch_line(state.metrics, config, state.progress, epoch_s)
+        writer.write(state, _then_log(state, outputs, validation, line))
         if any(bad.values()) and not warned:
             warned = True
             sys.stderr.write(
@@ -232,20 +241,25 @@ def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evalu
     }
 
 
-def _save_epoch(state: TrainingState, outputs: _Outputs, validation: Evaluation) -> None:
-    """Write the checkpoints first and log last, so that a logged epoch is on disk."""
+def _then_log(state: TrainingState, outputs: _Outputs, validation: Evaluation, line: str) -> Callable[[], None]:
+    """Return what to do once the epoch's last.pt is on the disk; it logs last, so a logged epoch is on the disk."""
     run_dir, select_by = outputs.run_dir, state.context.config.select_by
-    epoch, improved = state.progress.epoch, state.progress.improved()
-    save_last(state, run_dir)
-    for criterion in improved:
-        keep_as(run_dir / LAST, best_by(criterion))
-        if criterion == select_by:
-            keep_as(run_dir / LAST, BEST)
-    write_evaluation(run_dir, epoch_stem(epoch), validation, facts=state.metrics)
-    keep_epochs(run_dir, {epoch, state.progress.combined_acc.epoch, state.progress.loss.epoch})
-    if select_by in improved:  # at once, because a trial that crashes later draws nothing at its end
-        outputs.pictures = draw_pictures(run_dir / EVALUATION, validation, title=f"val, epoch {epoch}")
-    outputs.record.log(state.metrics)
+    progress, metrics = state.progress, state.metrics
+    epoch, improved = progress.epoch, progress.improved()
+
+    def log() -> None:
+        for criterion in improved:
+            keep_as(run_dir / LAST, best_by(criterion))
+            if criterion == select_by:
+                keep_as(run_dir / LAST, BEST)
+        write_evaluation(run_dir, epoch_stem(epoch), validation, facts=metrics)
+        keep_epochs(run_dir, {epoch, progress.combined_acc.epoch, progress.loss.epoch})
+        if select_by in improved:  # at once, because a trial that crashes later draws nothing at its end
+            outputs.pictures = draw_pictures(run_dir / EVALUATION, validation, title=f"val, epoch {epoch}")
+        outputs.record.log(metrics)
+        outputs.tell(line)
+
+    return log
 
 
 def _test(state: TrainingState, outputs: _Outputs, should_stop: Callable[[], str | None]) -> Evaluation | str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +23,8 @@ from amc_core.data.splits import stratified_split
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
-from amc_core.training import steps
-from amc_core.training.checkpoint import load_checkpoint
+from amc_core.training import save_and_resume, steps
+from amc_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from amc_core.training.evaluation_files import read_epoch
 from amc_core.training.file_recorder import FileRecorder
 from amc_core.training.loop import train
@@ -253,8 +255,8 @@ def test_a_stop_never_saves_a_diverged_state(
     if spoiled == "weights":  # of the first step, whose loss was finite; the second is not checked
         changes = {"base_lr": 1e38, "max_lr": 1e38, "weight_decay": 100.0, "lr_schedule": "constant"}
     else:  # of the second step, and the weights have stayed finite
-        good = MultiTaskLoss.forward
-        monkeypatch.setattr(MultiTaskLoss, "forward", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
+        good = MultiTaskLoss.weighted
+        monkeypatch.setattr(MultiTaskLoss, "weighted", lambda *inputs: good(*inputs) * (math.nan if asked > 1 else 1.0))
         monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments: None)
     monkeypatch.setitem(steps._STEPS_PER_CHECK, "cpu", 50)  # as on a GPU: checks at the first step and at the last
     config = tiny_trial(data, model_type="amc_convnet", **changes)
@@ -279,6 +281,86 @@ def test_a_stop_saves_the_last_checkpoint_and_tests_nothing(data: Path, tmp_path
     assert load_checkpoint(tmp_path / "last.pt").metrics == record.history[0]
     assert record.last["best_epoch"] == 1
     assert not FINAL_METRICS & set(record.last)
+
+
+def test_a_large_checkpoint_is_written_while_the_next_epoch_trains(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second_epoch_trains, asked, logged = threading.Event(), 0, list[tuple[int, int]]()
+    record = Memory()
+
+    def save(path: Path, checkpoint: Checkpoint) -> None:
+        assert second_epoch_trains.wait(timeout=60)
+        save_checkpoint(path, checkpoint)
+
+    def count() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 7:  # before the second step of the second epoch: an epoch asks 4 times in training and once after
+            second_epoch_trains.set()
+
+    class Log(Memory):
+        def log(self, metrics: Mapping[str, float]) -> None:
+            """Note which epoch's weights are on the disk when an epoch is logged."""
+            logged.append((int(metrics["epoch"]), load_checkpoint(tmp_path / "a" / "last.pt").epoch))
+            super().log(metrics)
+
+    train(tiny_trial(data), run_dir=tmp_path / "at_once", record=record)
+    monkeypatch.setattr(save_and_resume, "_WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(save_and_resume, "save_checkpoint", save)
+    threaded = Log()
+    train(tiny_trial(data), run_dir=tmp_path / "a", record=threaded, should_stop=count)
+    assert logged == [(1, 1), (2, 2)]
+    assert without_time(threaded.history) == without_time(record.history)
+    # A copy was written: the weights of the end of each epoch, whatever training did meanwhile.
+    for name in ("last.pt", "best.pt", "best_loss.pt", "best_combined_acc.pt"):
+        plain, other = (load_checkpoint(tmp_path / folder / name) for folder in ("at_once", "a"))
+        assert plain.epoch == other.epoch
+        assert all(torch.equal(plain.model[key], other.model[key]) for key in plain.model)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_trial_and_its_epoch_is_not_logged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(_path: Path, _checkpoint: Checkpoint) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(save_and_resume, "_WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(save_and_resume, "save_checkpoint", disk_full)
+    record = Memory()
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny_trial(data), run_dir=tmp_path, record=record)
+    assert record.history == []
+
+
+def test_an_epoch_whose_checkpoint_is_being_written_is_logged_although_the_next_one_diverges(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, diverged = 0, threading.Event()
+    good = MultiTaskLoss.weighted
+
+    def count() -> None:
+        nonlocal asked
+        asked += 1
+
+    def weighted(self: MultiTaskLoss, task_losses: torch.Tensor) -> torch.Tensor:
+        if asked <= 5:
+            return good(self, task_losses)
+        diverged.set()
+        return good(self, task_losses) * math.nan
+
+    def save(path: Path, checkpoint: Checkpoint) -> None:
+        assert diverged.wait(timeout=60)
+        save_checkpoint(path, checkpoint)
+
+    monkeypatch.setattr(MultiTaskLoss, "weighted", weighted)
+    monkeypatch.setattr(save_and_resume, "_WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(save_and_resume, "save_checkpoint", save)
+    record = Memory()
+    with pytest.raises(Diverged):
+        train(tiny_trial(data), run_dir=tmp_path, record=record, should_stop=count)
+    assert [row["epoch"] for row in record.history] == [1]
+    assert load_checkpoint(tmp_path / "best.pt").epoch == 1
 
 
 def test_a_crashed_trial_leaves_the_pictures_of_its_best_epoch(data: Path, tmp_path: Path) -> None:
