@@ -49,9 +49,9 @@ class Room:
 def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Room) -> str:
     """Return memmap, ram, ram_float16, device, or ``file`` (through h5py) for this number of frames.
 
-    ``auto`` prefers the GPU, where a batch needs no copy. A map of a file that fits into memory is as fast as a copy,
-    and all trials of a machine share it. A float16 copy is faster than a map that does not fit, and any copy is faster
-    than a chunked or compressed file.
+    ``auto`` prefers the GPU, where a batch needs no copy. All trials of a machine share one map of a file, so that
+    eight trials need its memory once; a map that fits is as fast as a copy. A chunked or compressed file cannot be
+    mapped, and any copy is faster than reading it.
 
     Raises:
         NoRoomError: the named storage has no room, or there is no GPU.
@@ -61,11 +61,9 @@ def choose_storage(storage: str, *, n_frames: int, is_contiguous: bool, room: Ro
         ram = room.ram * _AUTO_SHARE
         if room.device is not None and half <= room.device * _AUTO_SHARE:
             return "device"
-        if full <= ram:
-            return "memmap" if is_contiguous else "ram"
-        if half <= ram:
-            return "ram_float16"
-        return "memmap" if is_contiguous else "file"
+        if is_contiguous:
+            return "memmap"
+        return "ram" if full <= ram else "ram_float16" if half <= ram else "file"
     if storage == "device":
         if room.device is None:
             raise NoRoomError(
@@ -103,7 +101,7 @@ class HeldInRam:
         self._frames_MTC = np.empty((len(rows_M), 1024, 2), dtype=dtype)
         for part in told_parts(len(rows_M), tell):
             frames_BTC = gather(rows_M[part])
-            self._frames_MTC[part] = frames_BTC if dtype == np.float32 else _in_half(frames_BTC)
+            self._frames_MTC[part] = frames_BTC if dtype == np.float32 else _in_half(frames_BTC).numpy()
 
     def frames(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Gather rows: float32 (B, 1024, 2), at unit power if they are held as float16."""
@@ -126,7 +124,7 @@ class HeldOnDevice:
         self._position_N = _positions(rows_M, n_rows)
         self._frames_MTC = torch.empty((len(rows_M), 1024, 2), dtype=torch.float16, device=device)
         for part in told_parts(len(rows_M), tell):
-            self._frames_MTC[part] = torch.from_numpy(_in_half(gather(rows_M[part]))).to(device)
+            self._frames_MTC[part] = _in_half(gather(rows_M[part]), device)
 
     def frames(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
         """Gather rows: float32 (B, 1024, 2) at unit power on the device; only the row numbers travel."""
@@ -144,17 +142,20 @@ def _require(storage: str, n_bytes: int, free: int, advice: str) -> None:
         raise NoRoomError(f"storage: {storage} needs {n_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free {advice}")
 
 
-def _in_half(frames_BTC: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+def _in_half(frames_BTC: npt.NDArray[np.float32], device: torch.device | str = "cpu") -> torch.Tensor:
     """Return frames at unit power in float16, whose largest value is 65504 and which has few digits below 6e-5.
 
     Every representation scales to unit power anyway, so only the receiver's gain is lost. Silent and bad frames keep
-    their scale.
+    their scale. The device computes; on the CPU all cores do.
     """
-    power_B = np.einsum("btc,btc->b", frames_BTC, frames_BTC, dtype=np.float64) / frames_BTC.shape[1]
-    gain_B = np.ones(len(power_B))
-    np.divide(1.0, np.sqrt(power_B), out=gain_B, where=np.isfinite(power_B) & (power_B > 0))
-    with np.errstate(over="ignore"):  # good samples of a bad frame may overflow: the frame stays bad
-        return (frames_BTC * gain_B[:, None, None]).astype(np.float16)
+    import torch
+
+    iq_BTC = torch.from_numpy(frames_BTC).to(device)
+    norm_B = torch.linalg.vector_norm(iq_BTC, dim=(1, 2), dtype=torch.float64)
+    is_scaled_B = torch.isfinite(norm_B) & (norm_B > 0)
+    gain_B = torch.where(is_scaled_B, frames_BTC.shape[1] ** 0.5 / norm_B, 1.0).clamp(max=1e38)
+    half_BTC: torch.Tensor = (iq_BTC * gain_B.float()[:, None, None]).half()
+    return half_BTC
 
 
 def _positions(rows_M: npt.NDArray[np.int64], n_rows: int) -> npt.NDArray[np.int64]:
