@@ -6,6 +6,7 @@ from amc_analysis.report.blocks import Block, Command, Section, Table, Warned
 from amc_analysis.report.dynamics_section import dynamics_section
 from amc_analysis.report.effects_section import effects_section
 from amc_analysis.report.finalists_section import finalists_section
+from amc_analysis.report.published_section import published_section
 from amc_analysis.report.wording import GEMS_SHOWN, failure_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
 from amc_analysis.results.next_sweep import NextSweep
@@ -29,6 +30,7 @@ def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
         _ends(analysed),
         effects_section(analysed),
         dynamics_section(analysed),
+        published_section(analysed),
         _next_steps(analysed),
     )
     return tuple(section for section in written if section is not None)
