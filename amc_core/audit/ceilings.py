@@ -80,7 +80,7 @@ def likelihood_bound(
     n_each: int,
     rng: np.random.Generator,
     *,
-    radii: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    radii: Mapping[str, Sequence[float] | str] = MappingProxyType({}),
 ) -> float:
     """Return the share of frames of 128 symbols whose modulation is the most likely one.
 

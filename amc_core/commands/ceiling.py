@@ -26,7 +26,7 @@ def ceiling_command(
     modulations: tuple[str, ...],
     frames: int,
     seed: int,
-    rings: tuple[tuple[str, tuple[float, ...]], ...],
+    rings: tuple[tuple[str, tuple[float, ...] | str], ...],
     as_json: bool,
 ) -> None:
     """Measure the best accuracy that synthetic frames allow.

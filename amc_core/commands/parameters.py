@@ -13,8 +13,9 @@ from amc_core.modulations import CLASSES, LABEL_SETS, checked_names, class_names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _RINGS_HELP = (
-    "Radii of APSK's outer rings over the innermost one, such as 16APSK=2.6. Default: DVB-S2 at rate 3/4 (16, 32APSK) "
-    "and liquid-dsp (64, 128APSK)."
+    "Radii of APSK's outer rings over the innermost one, such as 16APSK=2.6, or a constellation of DVB-S2X: "
+    "64APSK=16+16+16+16, 64APSK=8+16+20+20, 64APSK=4+12+20+28, 128APSK=16+16+16+16+16+48. Default: DVB-S2 at rate 3/4 "
+    "(16, 32APSK) and liquid-dsp (64, 128APSK)."
 )
 
 
@@ -54,9 +55,11 @@ def _classes(text: str) -> tuple[str, ...]:
     return tuple(name for name in CLASSES if name in names)
 
 
-def _rings(text: str) -> tuple[str, tuple[float, ...]]:
-    """Read MODULATION=RATIO,...: the radii of the outer rings over the innermost."""
+def _rings(text: str) -> tuple[str, tuple[float, ...] | str]:
+    """Read MODULATION=RATIO,...: the radii of the outer rings over the innermost, or MODULATION=N+N+...: a table."""
     modulation, _, ratios = text.partition("=")
+    if re.fullmatch(r"\d+(\+\d+)+", ratios):
+        return modulation, ratios
     try:
         return modulation, tuple(float(ratio) for ratio in ratios.split(","))
     except ValueError:

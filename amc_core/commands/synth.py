@@ -68,7 +68,7 @@ def synth_command(
     roll_off: tuple[float, float],
     half_span: tuple[int, int],
     cfo_sd: float,
-    rings: tuple[tuple[str, tuple[float, ...]], ...],
+    rings: tuple[tuple[str, tuple[float, ...] | str], ...],
     force: bool,
 ) -> None:
     """Write synthetic frames in the layout of RadioML 2018.01A."""

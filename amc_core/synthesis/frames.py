@@ -51,7 +51,8 @@ class Recipe:
     cfo_sd: float = 1e-4  # cycles per sample, normal
     fading: str = "none"  # one of FADING
     gain_db: float = 0.0  # the receiver's gain is uniform in +- this; 0: unit power, as the original's frames have
-    radii: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(APSK_RADII))  # of APSK's rings
+    # Of APSK's rings, or the name of a table of DVB_S2X.
+    radii: Mapping[str, tuple[float, ...] | str] = field(default_factory=lambda: dict(APSK_RADII))
 
     def __post_init__(self) -> None:
         problems = []
@@ -75,7 +76,8 @@ class Recipe:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain JSON types, which the file keeps."""
-        radii = {name: list(checked_radii(name, self.radii.get(name, own))) for name, own in APSK_RADII.items()}
+        given = {name: checked_radii(name, self.radii.get(name, own)) for name, own in APSK_RADII.items()}
+        radii = {name: value if isinstance(value, str) else list(value) for name, value in given.items()}
         return {**asdict(self), "radii": radii, "roll_off": list(self.roll_off), "half_span": list(self.half_span)}
 
 

@@ -97,7 +97,7 @@ def test_one_missing_folder_is_made_and_named(tmp_path: Path) -> None:
 
 def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_path: Path) -> None:
     choices = ["--fading", "rician", "--gain-db", "10", "--roll-off", "0.2:0.3", "--half-span", "6", "--cfo-sd", "0"]
-    choices += ["--rings", "16APSK=2.6"]
+    choices += ["--rings", "16APSK=2.6", "--rings", "64APSK=8+16+20+20"]
     out = tmp_path / "frames.hdf5"
     result = synth(str(out), "--classes", "all24", "--snr", "10", "--frames-per-cell", "1", "--seed", "5", *choices)
     assert result.exit_code == 0, result.output
@@ -108,6 +108,7 @@ def test_every_choice_of_the_generator_is_a_flag_and_is_kept_in_the_file(tmp_pat
     assert (recipe["gain_db"], recipe["cfo_sd"], recipe["seed"]) == (10, 0, 5)
     assert (recipe["roll_off"], recipe["half_span"]) == ([0.2, 0.3], [6, 6])
     assert recipe["radii"]["16APSK"] == [1.0, 2.6]
+    assert recipe["radii"]["64APSK"] == "8+16+20+20"
     assert recipe["radii"]["32APSK"] == [1.0, 2.84, 5.27]
 
 

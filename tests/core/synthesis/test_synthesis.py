@@ -13,7 +13,7 @@ import pytest
 from tiny_files import DIGITAL_NAMES
 
 from amc_core.modulations import CLASSES
-from amc_core.synthesis.constellations import APSK_RADII, symbol_table
+from amc_core.synthesis.constellations import APSK_RADII, DVB_S2X, symbol_table
 from amc_core.synthesis.file import write_file
 from amc_core.synthesis.frames import Recipe, synthesise_frames
 from amc_core.synthesis.pulses import gaussian_frequency_pulse, root_raised_cosine
@@ -316,6 +316,36 @@ def test_the_gain_is_uniform_in_db_and_only_scales() -> None:
     power_db = 10 * np.log10(np.mean(np.abs(gained) ** 2, axis=1))
     assert -10 <= power_db.min() < -9 < 9 < power_db.max() <= 10
     assert power_db.std() == pytest.approx(20 / 12**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("modulation", "name"), [(modulation, name) for modulation, tables in DVB_S2X.items() for name in tables]
+)
+def test_a_table_of_dvb_s2x_has_its_rings_and_the_symmetry_of_a_quarter_turn(modulation: str, name: str) -> None:
+    table = symbol_table(modulation, {modulation: name})
+    rings = DVB_S2X[modulation][name]
+    assert "+".join(map(str, rings.counts)) == name
+    assert len(table) == sum(rings.counts) == int(modulation.removesuffix("APSK"))
+    assert np.mean(np.abs(table) ** 2) == pytest.approx(1.0, rel=1e-5)
+    sizes = np.sort(np.abs(table))
+    radii = np.repeat(rings.radii, rings.counts)
+    assert sizes / sizes[0] == pytest.approx(radii, rel=1e-5)
+    distances = np.abs(table[:, None] - table[None, :]) + 2 * np.eye(len(table))
+    assert distances.min() > 0.7 * np.sqrt(2 / len(table))  # no two points lie together
+    for turned in (table * 1j, table.conj()):  # 128APSK's published angles are rounded
+        assert np.abs(turned[:, None] - table[None, :]).min(axis=1).max() < 2e-3
+
+
+def test_rings_of_dvb_s2x_are_told_from_the_ratios_of_radii() -> None:
+    assert Recipe(radii={"64APSK": "4+12+20+28"}).to_mapping()["radii"]["64APSK"] == "4+12+20+28"
+    with pytest.raises(ValueError, match=r"64APSK: 1\+63 is no table of rings; DVB-S2X has 16\+16\+16\+16, "):
+        Recipe(radii={"64APSK": "1+63"})
+    with pytest.raises(ValueError, match=r"16APSK: 4\+12 is no table of rings; or give ratios"):
+        Recipe(radii={"16APSK": "4+12"})
+    frames = synthesise_frames(
+        "128APSK", 30.0, 2, np.random.default_rng(0), Recipe(radii={"128APSK": "16+16+16+16+16+48"})
+    )
+    assert np.isfinite(frames).all()
 
 
 def test_rings_are_a_parameter_and_whole_radii_or_ratios_mean_the_same() -> None:
