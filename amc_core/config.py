@@ -554,5 +554,8 @@ _HINTS = get_type_hints(TrialConfig)
 FIELDS: Mapping[str, FieldSpec] = {
     item.name: _spec(item.name, _HINTS[item.name], item.default, item.metadata) for item in fields(TrialConfig)
 }
-# The settings of a trial from before these fields existed. Those of other missing fields are the defaults.
-FORMER_SETTINGS: Mapping[str, Any] = {name: spec.formerly for name, spec in FIELDS.items() if spec.formerly is not None}
+
+
+def former_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a trial did before fields existed that its record lacks, where that is not the default."""
+    return {name: spec.formerly for name, spec in FIELDS.items() if spec.formerly is not None and name not in recorded}

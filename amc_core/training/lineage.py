@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from amc_core.config import FORMER_SETTINGS, SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value
+from amc_core.config import SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value, former_settings
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
@@ -203,7 +203,7 @@ def trained_rows(splits: Iterable[SplitFacts], data: RadioMLFile) -> npt.NDArray
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return a checkpoint's settings; for fields younger than it, what trials did before: mostly the default."""
-    return {**TrialConfig().to_mapping(), **FORMER_SETTINGS, **checkpoint.config}
+    return {**TrialConfig().to_mapping(), **former_settings(checkpoint.config), **checkpoint.config}
 
 
 def _other_input(config: TrialConfig, parent: Checkpoint) -> str:

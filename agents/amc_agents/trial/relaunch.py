@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amc_core.config import FIELDS, FORMER_SETTINGS
+from amc_core.config import FIELDS, former_settings
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
@@ -63,7 +63,7 @@ def recorded_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in config.items() if name in FIELDS}
     if not settings.keys() >= _RECORDED:
         raise RelaunchError("the run's config lacks settings that amc-train records: it is not a run of amc-train")
-    return {**FORMER_SETTINGS, **settings}
+    return {**former_settings(settings), **settings}
 
 
 def continued_values(
@@ -79,7 +79,7 @@ def continued_values(
         flags: those of the command line, from an agent or from a person.
     """
     settings = {name: value for name, value in recorded.items() if name in FIELDS}
-    former = FORMER_SETTINGS if settings.keys() >= _RECORDED else {}  # no trial has recorded its settings yet
+    former = former_settings(settings) if settings.keys() >= _RECORDED else {}  # else no trial has recorded them yet
     return {**former, **settings, **machine, **flags}
 
 
