@@ -192,7 +192,8 @@ class TrialConfig:
     )
     micro_batch_size: int | str | None = _field(
         "auto",
-        "frames per forward pass; gradients accumulate; auto: as many as fit into the GPU, null: the whole batch",
+        "frames per forward pass, by which batch norm normalises; gradients accumulate; auto: as many as fit into the "
+        "GPU, null: the whole batch",
         minimum=1,
         words=("auto",),
     )

@@ -21,6 +21,7 @@ from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
 from amc_core.models.classifier import Classifier, build_model
+from amc_core.training.batch_statistics import keeps_statistics
 from amc_core.training.checkpoint import Checkpoint
 from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
@@ -70,6 +71,9 @@ def prepare(
     micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
     if parent and config.resume_from:
         micro_frames = _as_before(config, parent[1], micro_frames)
+    has_batch_norm = keeps_statistics(model)
+    if config.micro_batch_size == "auto" and has_batch_norm and micro_frames < config.batch_size:
+        sys.stderr.write(f"{_divided_batch_norm(config, micro_frames)}\n")
     context = TrainingContext(
         config=config,
         device=device,
@@ -91,6 +95,7 @@ def prepare(
         forward=forward,
         criterion=MultiTaskLoss(config, selection.levels_db).to(device),
         micro_batch_frames=micro_frames,
+        has_batch_norm=has_batch_norm,
     )
     return context, parent
 
@@ -107,6 +112,7 @@ def run_facts(context: TrainingContext) -> dict[str, Any]:
         "n_test": len(split.test),
         "n_parameters": sum(parameter.numel() for parameter in context.model.parameters()),
         "micro_batch_frames": context.micro_batch_frames,
+        "has_batch_norm": context.has_batch_norm,
         "frames_in": context.frames_in,
         **context.file_facts,
         "seed": config.seed,
@@ -146,6 +152,16 @@ def _compiled(model: Classifier, config: TrialConfig) -> Callable[[Tensor], tupl
         return model
     compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model)
     return compiled
+
+
+def _divided_batch_norm(config: TrialConfig, micro_frames: int) -> str:
+    """Return a warning: gradients add up over the parts of a batch, batch norm's means and variances do not."""
+    return (
+        f"micro_batch_size: {counted(micro_frames, 'frame')} of a batch of {config.batch_size} fit into this GPU's "
+        f"free memory at once. The batch norm of {config.model_type} normalises by these, so the gradient is not that "
+        "of the whole batch, and a GPU with other memory would give other results. To compare runs, use "
+        f"micro_batch_size: {micro_frames} for all of them, or a batch_size that fits"
+    )
 
 
 def _as_before(config: TrialConfig, resumed: Checkpoint, micro_frames: int) -> int:

@@ -52,6 +52,7 @@ class TrainingContext:
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # the model, or its compiled form
     criterion: MultiTaskLoss
     micro_batch_frames: int  # frames per forward pass
+    has_batch_norm: bool  # it normalises by the frames of a forward pass
 
 
 class EpochTally:

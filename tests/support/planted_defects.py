@@ -102,6 +102,15 @@ def _validations(rng: np.random.Generator) -> AnalysedSweep:
     return simulated_sweep(runs)
 
 
+def _batch_norms(rng: np.random.Generator) -> AnalysedSweep:
+    """Return a sweep on two kinds of GPU, of which one takes half a batch."""
+    runs = simulate(MIXED, rng)
+    for index, run in enumerate(runs):
+        run.config |= {"model_type": "resnet18", "batch_size": 512, "micro_batch_size": "auto", "has_batch_norm": True}
+        run.config["micro_batch_frames"] = 256 if index == 2 else 512
+    return simulated_sweep(runs)
+
+
 def _never_sampled(rng: np.random.Generator) -> AnalysedSweep:
     runs = simulate(MIXED, rng)
     for run in runs:
@@ -222,6 +231,7 @@ PLANTED: Mapping[Rule, Callable[[np.random.Generator], AnalysedSweep]] = {
     Rule.TEST_USED_FOR_RANKING: _ranked_by_test,
     Rule.LABEL_SETS_DIFFER: _label_sets,
     Rule.VALIDATIONS_DIFFER: _validations,
+    Rule.BATCH_NORMS_DIFFER: _batch_norms,
     Rule.SPACE_CHANGED: _space_changed,
     Rule.NEVER_SAMPLED_VALUE: _never_sampled,
     Rule.ZERO_VARIANCE_PARAM: _zero_variance,
@@ -251,6 +261,7 @@ SUBJECTS: Mapping[Rule, str] = {
     Rule.TEST_USED_FOR_RANKING: "simulated",
     Rule.LABEL_SETS_DIFFER: "run0002",
     Rule.VALIDATIONS_DIFFER: "run0002",
+    Rule.BATCH_NORMS_DIFFER: "run0002",
     Rule.SPACE_CHANGED: "label_smoothing",
     Rule.NEVER_SAMPLED_VALUE: "dropout=0.5",
     Rule.ZERO_VARIANCE_PARAM: "curriculum",

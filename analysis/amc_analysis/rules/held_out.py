@@ -167,6 +167,33 @@ def validations_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
     )
 
 
+def batch_norms_differ(analysed: AnalysedSweep) -> Iterator[Finding]:
+    """Report runs of one network and batch size whose batch norm had other numbers of frames, by their GPUs' memory."""
+    groups: dict[str, dict[int, list[str]]] = {}
+    for entry in analysed.ranked:
+        config = entry.run.config
+        n_frames = number_in(config, "micro_batch_frames")
+        by_memory = config.get("micro_batch_size") == "auto" and config.get("has_batch_norm") is True
+        if by_memory and n_frames is not None and entry.peak is not None:
+            group = f"{config.get('model_type')} with batch_size {config.get('batch_size')}"
+            groups.setdefault(group, {}).setdefault(int(n_frames), []).append(entry.run.run_id)
+    for group, runs_by_frames in groups.items():
+        if len(runs_by_frames) < 2:
+            continue
+        numbers = sorted(runs_by_frames)
+        ways = "; ".join(f"{counted(n, 'frame')}: {listed(runs_by_frames[n], 3)}" for n in numbers)
+        yield Finding(
+            rule=Rule.BATCH_NORMS_DIFFER,
+            severity=Severity.WARNING,
+            subjects=tuple(run for n in numbers for run in runs_by_frames[n]),
+            numbers={"ways": len(numbers), "least_frames": numbers[0], "most_frames": numbers[-1]},
+            evidence=f"In {group}, batch norm normalised by different numbers of frames, as the GPUs had memory. "
+            f"{ways}.",
+            consequence="These runs trained differently, although their settings are the same. Repeat them with one "
+            "micro_batch_size that fits into every GPU.",
+        )
+
+
 def _other_labels(subjects: tuple[str, ...], tasks: list[str], evidence: str) -> Finding:
     classes = [int(match[1]) for task in tasks if (match := re.match(r"(\d+) classes", task))]
     return Finding(

@@ -15,6 +15,7 @@ _FUNCTIONS: tuple[Callable[[AnalysedSweep], Iterator[Finding]], ...] = (
     *(lineage.split_changed_on_resume, lineage.heldout_overlap_bound, lineage.resume_jump, lineage.steps_restart),
     *(held_out.test_gt_val, held_out.peak_not_checkpointed, held_out.select_metric_mismatch),
     *(held_out.test_used_for_ranking, held_out.label_sets_differ, held_out.validations_differ),
+    held_out.batch_norms_differ,
     *(space.space_changed, space.never_sampled_value, space.zero_variance_param, space.recommendation_outside_data),
     *(groups.group_n_too_small, groups.max_of_unequal_n, groups.censored_comparison),
     *(ends.same_end_epoch, space.confounded_pair, space.duplicate_configs),

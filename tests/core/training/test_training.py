@@ -23,7 +23,7 @@ from amc_core.data.splits import stratified_split
 from amc_core.metric_names import EPOCH_METRICS, FINAL_METRICS, OCCASIONAL_METRICS, detail_metrics
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
-from amc_core.training import save_and_resume, steps
+from amc_core.training import preparation, save_and_resume, steps
 from amc_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from amc_core.training.evaluation_files import read_epoch
 from amc_core.training.file_recorder import FileRecorder
@@ -184,6 +184,31 @@ def test_micro_batches_change_memory_and_not_the_result(data: Path, tmp_path: Pa
         rows.append(record.history[-1])
     for name in ("train/loss", "val/loss", "weight/mod"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_warned"),
+    [
+        ({"model_type": "amc_convnet"}, True),
+        ({"model_type": "amc_convnet", "micro_batch_size": 32}, False),  # chosen, and the same on every machine
+        ({"model_type": "test_vit"}, False),  # has no batch norm
+        ({"model_type": "amc_convnet", "batch_size": 32}, False),  # fits
+    ],
+)
+def test_a_batch_norm_that_depends_on_the_free_memory_is_said_and_recorded(
+    data: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    is_warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(preparation, "micro_batch_frames", lambda *_: 32)  # only a GPU is probed
+    record = Memory()
+    train(tiny_trial(data, epochs=1, **changes), run_dir=tmp_path, record=record)
+    assert record.facts["has_batch_norm"] is (changes["model_type"] == "amc_convnet")
+    said = "micro_batch_size: 32 frames of a batch of 64 fit" in capsys.readouterr().err
+    assert said is is_warned
 
 
 def test_every_epoch_and_the_test_leave_their_evaluation_and_the_end_its_pictures(data: Path, tmp_path: Path) -> None:
