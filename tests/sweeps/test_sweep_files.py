@@ -103,6 +103,16 @@ def test_the_focused_sweep_is_that_of_the_research_log() -> None:
     assert {name: raw[name]["value"] for name in fixed} == fixed
 
 
+def test_a_file_that_takes_its_settings_from_a_pretrained_run_starts_pretrained() -> None:
+    recorded = yaml.safe_load((FOLDER / "recorded" / "single_runs.yaml").read_text(encoding="utf-8"))["runs"]
+    pretrained = {run["id"] for run in recorded if run.get("config", {}).get("pretrained")}
+    assert {"7h3jifit", "lmp0536i"} <= pretrained
+    quoting = {name for name in EXPECTED if any(f"as run {run}" in text_of(name) for run in pretrained)}
+    assert quoting == {"lr_sensitivity", "performance_hyperband", "resnet50_focused"}
+    for name in quoting:
+        assert yaml.safe_load(text_of(name))["parameters"]["pretrained"] == {"value": True}
+
+
 def test_the_sensitivity_grid_gives_both_learning_rates_equal_runs() -> None:
     rates = [values["max_lr"] for values in Grid(parse(text_of("lr_sensitivity")))]
     assert rates.count(7.0e-4) == rates.count(1.0e-3) == 12
