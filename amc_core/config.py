@@ -143,6 +143,13 @@ class TrialConfig:
         words=("auto",),
     )
     histogram_norm: str = _field("none", "per-image normalisation; max hides the SNR", choices=("none", "max"))
+    carrier_range: float = _field(
+        1 / 1600,
+        "largest carrier offset that representation synced removes, cycles per sample",
+        minimum=0,
+        maximum=1 / 64,
+        exclusive_minimum=True,
+    )
     augment: bool = _field(
         False, "change training frames at random: phase, start, a small carrier offset, mirrored spectrum"
     )
@@ -518,6 +525,11 @@ def _combinations(config: TrialConfig, names: Set[str]) -> list[str]:
                 f"{name}: {getattr(config, name)} has no meaning for representation {config.representation}; leave it "
                 f"at {FIELDS[name].default}"
             )
+    if config.representation != "synced" and config.carrier_range != FIELDS["carrier_range"].default:
+        problems.append(
+            f"carrier_range: {config.carrier_range:g} has no meaning for representation {config.representation}; only "
+            "synced looks for the carrier"
+        )
     # A value that does not fit the other field's default is refused, too.
     if {"representation", "model_type"} & names:
         problems.extend(_input_problems(config))

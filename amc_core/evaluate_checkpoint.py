@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from amc_core.config import ConfigError, TrialConfig
+from amc_core.config import ConfigError, TrialConfig, former_settings
 from amc_core.data.duplicates import copies
 from amc_core.data.feed import Batch, Feed
 from amc_core.data.radioml import DataError, RadioMLFile, Selection, cell_counts, select, select_labels
@@ -79,7 +79,8 @@ def open_checkpoint(path: Path) -> LoadedCheckpoint:
     content = load_checkpoint(path)
     try:
         # The weights come from the checkpoint, so none are fetched.
-        config = replace(TrialConfig.from_mapping(content.config), pretrained=False, init_from=None, resume_from=None)
+        settings = {**former_settings(content.config), **content.config}
+        config = replace(TrialConfig.from_mapping(settings), pretrained=False, init_from=None, resume_from=None)
         splits = tuple(SplitFacts.from_mapping(facts) for facts in content.trained_on)
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: settings of another version of this program: {error}") from error

@@ -5,6 +5,7 @@ In names: N rows of the file, B frames, T = 1024 samples, C = I and Q, K columns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from amc_core.audit.check import Check, judged, skipped
 from amc_core.audit.label_order import PUBLISHED_ORDER, channel, follows_published, label_order
 from amc_core.audit.signal_statistics import carrier_offset, mean_spectrum, symbol_rate
 from amc_core.audit.snr_labels import FRAMES_PER_LEVEL, LOWEST_MEASURED_DB, snr_labels
+from amc_core.config import FIELDS
 from amc_core.data.radioml import FRAME_LENGTH, DataError, RadioMLFile
 from amc_core.modulations import complete_label_sets
 from amc_core.synthesis.constellations import LINEAR
@@ -31,7 +33,7 @@ _FRAMES_PER_COLUMN = 64
 _POWER_TOLERANCE = 0.1
 _LINE_HEIGHT = 3.0  # least height of a cyclic line over its surroundings
 _WAVEFORM = ("samples per symbol", "band", "carrier", "channel")
-_CARRIER = 1 / 1600  # cycles per sample: the largest offset that synchronisation.carrier_free finds
+_CARRIER = FIELDS["carrier_range"]  # cycles per sample: the largest offset that the representation synced finds
 _CARRIER_SHARE = 0.9  # share of the frames that must have a smaller offset
 _OUT_OF_BAND = 0.02  # largest share of power beyond 0.125 cycles per sample: a pulse's sidelobes
 
@@ -223,8 +225,11 @@ def _carrier(by_name: Mapping[str, _Frames]) -> Check:
         f"offsets of {names}: at most {reach:.1e} cycles per sample in {_CARRIER_SHARE:.0%} of the frames, "
         f"{widest:.1e} in all"
     )
-    text += "" if reach <= _CARRIER else f"; the representation synced finds offsets up to {_CARRIER:.1e}"
-    return judged("carrier", reach <= _CARRIER, text, {"cycles_a_sample": reach, "widest": widest})
+    if reach > _CARRIER.default:
+        text += f"; the representation synced finds offsets up to {_CARRIER.default:.1e}"
+        needed = math.ceil(widest * 1e4) / 1e4
+        text += f": set carrier_range: {needed:.4f}" if needed <= (_CARRIER.maximum or 0) else ""
+    return judged("carrier", reach <= _CARRIER.default, text, {"cycles_a_sample": reach, "widest": widest})
 
 
 def _snr_labels(data: RadioMLFile) -> Check:
@@ -242,7 +247,7 @@ def _synced(checks: Sequence[Check]) -> Check:
     assumptions = {
         "samples per symbol": "8 samples per symbol",
         "band": "the band of a root raised cosine",
-        "carrier": "a carrier within 1/1600 cycles per sample",
+        "carrier": f"a carrier within 1/{1 / _CARRIER.default:.0f} cycles per sample",
     }
     verdicts = {check.name: check.verdict for check in checks}
     broken = [text for name, text in assumptions.items() if verdicts.get(name) == Verdict.FAIL]

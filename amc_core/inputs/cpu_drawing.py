@@ -11,6 +11,7 @@ points of an image, W = size, P = 3 size^2 numbers of an image whose channels li
 from __future__ import annotations
 
 import cmath
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from numpy.polynomial import Chebyshev
 
 from amc_core.inputs.cpu_compiler import compiled
-from amc_core.inputs.synchronisation import CONTRAST, HIGHEST_PLACE, LARGEST, N_INNER, QUADRANT, SEARCH_LENGTH
+from amc_core.inputs.synchronisation import CONTRAST, LARGEST, N_INNER, QUADRANT, SEARCH_LENGTH
 
 CHANNELS = 3
 
@@ -29,9 +30,10 @@ _Places = npt.NDArray[np.uint32]
 _Flags = npt.NDArray[np.bool_]
 
 
-def turns() -> tuple[_Floats, _Floats]:
+@functools.cache
+def turns(n_places: int) -> tuple[_Floats, _Floats]:
     """Return the rotation that removes the carrier of every place of the search: cosine and sine, (M, K)."""
-    turn_M1 = 2 * np.pi / (4 * SEARCH_LENGTH) * np.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)[:, None]
+    turn_M1 = 2 * np.pi / (4 * SEARCH_LENGTH) * (np.arange(n_places) - n_places // 2)[:, None]
     angle_MK = -turn_M1 * np.arange(N_INNER)
     return np.cos(angle_MK).astype(np.float32), np.sin(angle_MK).astype(np.float32)
 

@@ -29,7 +29,6 @@ from amc_core.inputs.synchronisation import (
     SAMPLES_PER_SYMBOL,
 )
 
-_TURNS = turns()
 _CHUNK = 64  # frames whose intermediate results fit into a core's own cache
 
 _Floats = npt.NDArray[np.float32]
@@ -75,7 +74,7 @@ def synced_images(
         _fold(torch.fft.fft(frame_BT[:n]).numpy(), response_F.numpy(), folded_BK.numpy())
         _raise(torch.fft.ifft(folded_BK[:n]).numpy(), symbol_BK[start:stop].numpy(), raised_BK[start:stop].numpy())
     draw(
-        *_TURNS,
+        *turns(search_KM.shape[1]),
         torch.view_as_real(symbol_BK).view(n_frames, -1).numpy(),
         torch.view_as_real(torch.matmul(raised_BK, search_KM)).view(n_frames, -1).numpy(),
         log_spectrum(power_BF, window, size)[:, 0].numpy(),

@@ -79,7 +79,8 @@ class Representation(nn.Module):
         self.register_buffer("bad_frames", torch.zeros((), dtype=torch.int64), persistent=False)
         self.register_buffer("_hann", torch.hann_window(WELCH_LENGTH), persistent=False)
         self.register_buffer("_filter", matched_filter().float(), persistent=False)
-        self.register_buffer("_search", carrier_search().to(torch.complex64), persistent=False)
+        search_KS = carrier_search(config.carrier_range).to(torch.complex64)
+        self.register_buffer("_search", search_KS, persistent=False)
 
     @torch.no_grad()
     def forward(self, iq_BTC: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """From samples to symbols, blindly: matched filter, symbol timing, carrier; on the device of the frames.
 
 The receiver knows the symbol rate (8 samples per symbol) and that pulses are root-raised cosines. It does not know
-their roll-off, timing, phase, carrier offset (within 1/1600 cycles per sample) or gain.
+their roll-off, timing, phase, carrier offset (within ``carrier_range``) or gain.
 
 All steps work on the spectrum of the frame. A matched-filtered signal occupies 80 of its 1024 lines to either side, so
 that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum. This treats the
@@ -24,7 +24,6 @@ EDGE = 2  # symbols dropped at either end
 N_INNER = N_SYMBOLS - 2 * EDGE  # symbols that remain
 HIGHEST_LINE = 80  # (1 + roll-off) / 2 of the symbol rate, which is line 128
 SEARCH_LENGTH = 1024  # of the transform that finds the carrier's line
-HIGHEST_PLACE = 20  # of the line there: four times an offset of 1/200 of the symbol rate
 
 # Ranges of the images of ``synced``. With unit mean power of the symbols, 256QAM's corners have a size of 1.63.
 QUADRANT = 2.0  # largest re and im
@@ -64,10 +63,15 @@ def symbols(frame_BT: Tensor, response_F: Tensor) -> Tensor:
     return unit_BK
 
 
-def carrier_search() -> Tensor:
-    """Return the part of a Fourier transform that ``carrier_free`` uses, as a complex matrix (K, S)."""
+def carrier_search(carrier_range: float) -> Tensor:
+    """Return the part of a Fourier transform that ``carrier_free`` uses, as a complex matrix (K, S).
+
+    Args:
+        carrier_range: the largest offset to find, cycles per sample. The line lies at four times the offset.
+    """
+    highest_place = int(4 * SAMPLES_PER_SYMBOL * SEARCH_LENGTH * carrier_range)
     time_K = torch.arange(N_INNER, dtype=torch.float64)
-    turn_S = 2 * math.pi / SEARCH_LENGTH * torch.arange(-HIGHEST_PLACE, HIGHEST_PLACE + 1)
+    turn_S = 2 * math.pi / SEARCH_LENGTH * torch.arange(-highest_place, highest_place + 1)
     return _phasor(-time_K[:, None] * turn_S)
 
 
@@ -82,7 +86,7 @@ def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
     raised_BK = symbol_BK.square().square() / power_BK.clamp_min(1e-30)
     line_BS = raised_BK @ search_KS
     best_B1 = torch.view_as_real(line_BS).square().sum(dim=-1).argmax(dim=1, keepdim=True)
-    turn_B1 = 2 * math.pi / SEARCH_LENGTH * (best_B1 - HIGHEST_PLACE)  # of the line, per symbol
+    turn_B1 = 2 * math.pi / SEARCH_LENGTH * (best_B1 - search_KS.shape[1] // 2)  # of the line, per symbol
     time_K = torch.arange(symbol_BK.shape[1], dtype=power_BK.dtype, device=symbol_BK.device)
     return symbol_BK * _phasor(-(turn_B1 * time_K + torch.angle(line_BS.gather(1, best_B1))) / 4)
 

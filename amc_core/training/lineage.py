@@ -211,7 +211,7 @@ def _other_input(config: TrialConfig, parent: Checkpoint) -> str:
     before, own_settings = _settings(parent), config.to_mapping()
     names = ["representation"]
     if config.representation not in SIGNAL_REPRESENTATIONS:
-        names += ["image_size", "histogram_range", "histogram_norm"]
+        names += ["image_size", "histogram_range", "histogram_norm", "carrier_range"]
     changes = [f"{name} was {before[name]!r} and is {own_settings[name]!r}" for name in names]
     changes = [change for change, name in zip(changes, names, strict=True) if before[name] != own_settings[name]]
     if not changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +168,11 @@ def test_the_carriers_limit_is_that_of_synced(tmp_path: Path, modulation: str) -
         path = tmp_path / f"{cfo_sd}"
         recipe = Recipe(cfo_sd=cfo_sd)
         write_file(path, modulations=[modulation], levels_db=[20], frames_per_cell=64, seed=0, recipe=recipe)
-        assert audited(path)["carrier"].verdict == verdict
+        carrier = audited(path)["carrier"]
+        assert carrier.verdict == verdict
+        needed = re.search(r"set carrier_range: ([\d.]+)$", carrier.text)
+        assert (needed is None) == (verdict == "pass")
+        assert needed is None or float(needed[1]) >= carrier.measured["widest"]
 
 
 @pytest.mark.parametrize("modulation", CLASSES)

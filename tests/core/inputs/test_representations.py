@@ -15,7 +15,7 @@ from torch import Tensor
 
 from amc_core.config import OWN_NETWORKS, SIGNAL_NETWORKS, ConfigError, TrialConfig
 from amc_core.inputs.representations import CHANNELS, Representation, input_shape
-from amc_core.synthesis.frames import synthesise_frames
+from amc_core.synthesis.frames import Recipe, synthesise_frames
 
 REPRESENTATIONS = ("constellation", "constellation_psd", "synced", "iq", "amplitude_phase")
 
@@ -88,14 +88,15 @@ def test_bad_frames_give_zeros_are_counted_and_leave_the_others_alone(name: str,
     assert torch.equal(images[0], clean[0])
 
 
-@pytest.mark.parametrize("size", [32, 64, 100])
-def test_compiled_code_and_torch_draw_the_same_synced_images(size: int) -> None:
+@pytest.mark.parametrize(("size", "carrier_range"), [(32, 1 / 1600), (64, 2.5e-3), (100, 1 / 64)])
+def test_compiled_code_and_torch_draw_the_same_synced_images(size: int, carrier_range: float) -> None:
     frames = np.concatenate(
         [synthesise_frames(name, 12.0, 16, np.random.default_rng(0)) for name in ("QPSK", "64QAM", "8PSK", "8ASK")]
     )
     frames = torch.from_numpy(frames) * 3.0
-    images = Representation(config("synced", image_size=size))(frames)
-    expected = Representation(config("synced", image_size=size), compiled=False)(frames)
+    settings = config("synced", image_size=size, carrier_range=carrier_range)
+    images = Representation(settings)(frames)
+    expected = Representation(settings, compiled=False)(frames)
     for channel, n_points in ((0, 124), (1, 246)):
         assert points_moved(images[:, channel] / 3, expected[:, channel] / 3, len(frames) * n_points) <= 1e-5
     torch.testing.assert_close(images[:, 2], expected[:, 2], atol=1e-5, rtol=1e-5)
@@ -182,6 +183,18 @@ def test_a_setting_that_a_representation_ignores_is_refused() -> None:
         with pytest.raises(ConfigError, match=r"has no meaning for representation synced"):
             config("synced", **given)
     assert config("synced", histogram_norm="none", histogram_range=2.5).representation == "synced"
+    with pytest.raises(ConfigError, match=r"carrier_range: 0\.002 has no meaning for representation iq"):
+        config("iq", carrier_range=2e-3)
+
+
+def test_a_wider_carrier_range_keeps_the_points_of_a_far_carrier_together() -> None:
+    recipe = Recipe(cfo_sd=1e-3)
+    frames = torch.from_numpy(synthesise_frames("QPSK", 20.0, 60, np.random.default_rng(1), recipe))
+    sharpness = {}
+    for carrier_range in (1 / 1600, 5e-3):
+        quadrant_BHW = Representation(config("synced", carrier_range=carrier_range))(frames)[:, 0].expm1()
+        sharpness[carrier_range] = (quadrant_BHW.amax(dim=(1, 2)) / quadrant_BHW.sum(dim=(1, 2))).median()
+    assert sharpness[5e-3] > 2 * sharpness[1 / 1600]
 
 
 def test_numba_is_imported_when_it_is_needed_and_not_before() -> None:

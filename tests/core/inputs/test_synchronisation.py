@@ -51,12 +51,14 @@ def test_symbols_are_recovered_at_any_timing(points: list[complex], delay: float
     assert (found_K - expected_K).abs().square().mean() < 2e-3
 
 
-@pytest.mark.parametrize("cfo", [0.0, 1e-4, -3e-4])
-def test_the_carrier_is_removed_up_to_a_quarter_turn(cfo: float) -> None:
+@pytest.mark.parametrize(
+    ("cfo", "carrier_range"), [(0.0, 1 / 1600), (1e-4, 1 / 1600), (-3e-4, 1 / 1600), (2.4e-3, 2.5e-3), (-0.015, 1 / 64)]
+)
+def test_the_carrier_is_removed_up_to_a_quarter_turn(cfo: float, carrier_range: float) -> None:
     sent_K = random_symbols(QAM16)
     time_K = torch.arange(128) * SAMPLES_PER_SYMBOL
     turned_BK = (sent_K * torch.exp(1j * (2 * math.pi * cfo * time_K + 1.0)))[None, EDGE:-EDGE]
-    found_K = carrier_free(turned_BK, carrier_search())[0]
+    found_K = carrier_free(turned_BK, carrier_search(carrier_range))[0]
     # The corners of 16QAM lie on the diagonals: to the fourth power they are negative, so that they come to the axes.
     grid_K = torch.tensor(QAM16, dtype=torch.complex128) * np.exp(1j * math.pi / 4)
     assert (found_K[:, None] - grid_K).abs().amin(dim=1).square().mean() < 2e-3

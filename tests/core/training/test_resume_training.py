@@ -317,6 +317,10 @@ def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path) -> N
             {"representation": "synced", "image_size": 48},
             "representation was 'constellation' and is 'synced'; image_size was 32 and is 48",
         ),
+        (
+            {"representation": "synced", "carrier_range": 2.5e-3},
+            "representation was 'constellation' and is 'synced'; carrier_range was 0.000625 and is 0.0025",
+        ),
     ],
 )
 def test_weights_are_not_started_on_another_input_unless_it_is_allowed(
