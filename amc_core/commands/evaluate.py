@@ -171,6 +171,8 @@ def _lines(checkpoint: LoadedCheckpoint, file: Path, scores: CheckpointScores) -
         f"{'':>12}  {'frames':>9}  {'both right':>10}  {'modulation':>10}  {'SNR':>7}  {'SNR error':>9}",
         _accuracies("all", content, content["snr_acc"]),
         *(_accuracies(f"{level['snr_db']} dB", level, level["recall"]) for level in content["by_snr"]),
+        f"modulation: {percent(content['mod_acc_mean'], 2)} in the mean over these levels, "
+        f"{percent(content['mod_acc_peak'], 2)} at the best one",
     ]
     levels = [f"{level} dB" for level in content["snr_levels_db"]]
     kinds = (("modulation", content["modulations"]), ("SNR", levels))

@@ -167,12 +167,13 @@ def _accumulate_gradients(state: TrainingState, batches: Iterator[Batch], chunks
 def _step_optimiser(state: TrainingState) -> None:
     scaler, largest_norm = state.precision.scaler, state.context.config.grad_clip_norm
     scaler.unscale_(state.optimiser)
-    parameters = [parameter for parameter in state.context.model.parameters() if parameter.grad is not None]
+    model = state.context.model
     if largest_norm is None:
-        norms = torch._foreach_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
-        state.tally.add_gradient(torch.linalg.vector_norm(torch.stack(norms)))
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     else:
-        state.tally.add_gradient(nn.utils.clip_grad_norm_(parameters, largest_norm))
+        norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
+    state.tally.add_gradient(norm)
     scaler.step(state.optimiser)
     scaler.update()
     if state.average is not None:

@@ -52,7 +52,7 @@ def scores(*arguments: object) -> dict[str, Any]:
 
 def test_the_default_is_the_test_that_the_trial_logged(trained: Trained) -> None:
     content = scores(trained.run_dir)
-    for name in ("combined_acc", "mod_acc", "snr_acc", "snr_mae_db"):
+    for name in ("combined_acc", "mod_acc", "mod_acc_mean", "mod_acc_peak", "snr_acc", "snr_mae_db"):
         assert content[name] == trained.record.last[f"test/{name}"]
     logged = json.loads((trained.run_dir / "evaluation" / "test.json").read_text())
     assert content["loss"] == pytest.approx(logged["loss"])
@@ -155,6 +155,8 @@ def test_the_table_has_every_level_and_the_mistakes(trained: Trained) -> None:
         assert line[3:7] == [f"{level[name]:.2%}" for name in ("combined_acc", "mod_acc", "recall")] + [
             f"{level['snr_mae_db']:.2f}"
         ]
+    mean, peak = (f"{content[name]:.2%}" for name in ("mod_acc_mean", "mod_acc_peak"))
+    assert f"modulation: {mean} in the mean over these levels, {peak} at the best one" in text
     assert sum(level["snr_mae_db"] * level["n_frames"] for level in content["by_snr"]) / 34 == pytest.approx(
         content["snr_mae_db"]
     )

@@ -39,7 +39,7 @@ def published_section(analysed: AnalysedSweep) -> Section | None:
 
 def published_figures() -> list[dict[str, str]]:
     """Return the rows of the table of figures; what a source does not give is empty."""
-    text = files(__package__).joinpath("published_figures.csv").read_text(encoding="utf-8")
+    text = (files("amc_analysis.report") / "published_figures.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
