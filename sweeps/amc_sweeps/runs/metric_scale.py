@@ -50,7 +50,7 @@ def metric_scale(metric: str, ranked: Sequence[RankedRun]) -> MetricScale:
 def scale_of(metric: str, peaks: Sequence[float], others: Sequence[float] = ()) -> MetricScale:
     """Return how the values of a metric are written, by the peaks of its runs and other values of them."""
     values = [*others, *peaks]
-    is_accuracy = re.search(r"(?:^|[^A-Za-z])acc(?:uracy)?$", metric, re.IGNORECASE) is not None
+    is_accuracy = re.search(r"(?:^|[^A-Za-z])acc(?:uracy)?(?:_mean|_peak)?$", metric, re.IGNORECASE) is not None
     sizes = [abs(peak) for peak in peaks if peak]
     # As many decimals as give a typical peak four digits, the same for all: columns of numbers line up.
     decimals = 3 - math.floor(math.log10(median(sizes))) if sizes else 3

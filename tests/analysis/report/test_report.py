@@ -258,6 +258,7 @@ def test_percentages_are_for_accuracies_kept_as_fractions() -> None:
 
     assert shown("val/combined_acc", 0.5)
     assert shown("accuracy", 1.0)
+    assert shown("val/mod_acc_mean", 0.5)
     assert not shown("val_acc", 47.15), "already a percentage"
     assert not shown("val/loss", 0.5)
     assert not shown("vacc", 0.5)
