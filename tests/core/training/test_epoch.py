@@ -73,7 +73,7 @@ def test_only_matrices_and_kernels_are_decayed(data: Path) -> None:
     [
         ({"model_type": "test_vit"}, {"pos_embed", "cls_token"}),
         (
-            {"model_type": "swin_t", "image_size": 32},
+            {"model_type": "swin_t", "image_size": 64},
             {"layers.0.blocks.0.attn.relative_position_bias_table"},
         ),
         ({"model_type": "iq_transformer", "representation": "iq"}, {"position_1PD"}),
