@@ -86,9 +86,11 @@ def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
     raised_BK = symbol_BK.square().square() / power_BK.clamp_min(1e-30)
     line_BS = raised_BK @ search_KS
     best_B1 = torch.view_as_real(line_BS).square().sum(dim=-1).argmax(dim=1, keepdim=True)
-    turn_B1 = 2 * math.pi / SEARCH_LENGTH * (best_B1 - search_KS.shape[1] // 2)  # of the line, per symbol
-    time_K = torch.arange(symbol_BK.shape[1], dtype=power_BK.dtype, device=symbol_BK.device)
-    return symbol_BK * _phasor(-(turn_B1 * time_K + torch.angle(line_BS.gather(1, best_B1))) / 4)
+    place_B1 = best_B1 - search_KS.shape[1] // 2  # a quarter of the line's turn per symbol is place / (4 length)
+    time_K = torch.arange(symbol_BK.shape[1], device=symbol_BK.device)
+    # In whole numbers: the phase of a far carrier has too many turns for float32.
+    turn_BK = (place_B1 * time_K % (4 * SEARCH_LENGTH)).to(power_BK.dtype) * (2 * math.pi / (4 * SEARCH_LENGTH))
+    return symbol_BK * _phasor(-(turn_BK + torch.angle(line_BS.gather(1, best_B1)) / 4))
 
 
 def first_quadrant(symbol_BK: Tensor) -> Tensor:

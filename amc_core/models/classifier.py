@@ -6,6 +6,7 @@ features, K classes of a task.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import timm
@@ -46,7 +47,11 @@ class Classifier(nn.Module):
         bfloat16 has steps of 1/32 near a logit of 8. Equal logits of two levels would always be read as the lower one.
         """
         features_BD = self.dropout(self.backbone(input_BX))
-        with torch.autocast(input_BX.device.type, enabled=False):
+        # Autocast does not know the device meta, which counts memory.
+        in_float32 = (
+            contextlib.nullcontext() if input_BX.is_meta else torch.autocast(input_BX.device.type, enabled=False)
+        )
+        with in_float32:
             features_BD = features_BD.float()
             return self.modulation_head(features_BD), self.snr_head(features_BD)
 

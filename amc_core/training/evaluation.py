@@ -102,7 +102,7 @@ class Evaluation:
     @property
     def _mod_acc_of_levels(self) -> npt.NDArray[np.float64]:
         """``mod_acc_by_snr`` of the levels that have frames."""
-        return self.mod_acc_by_snr[self.snr.sum(axis=1) > 0]
+        return np.asarray(self.mod_acc_by_snr[self.snr.sum(axis=1) > 0])
 
     @property
     def snr_mae_db(self) -> float:

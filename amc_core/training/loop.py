@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from amc_core.config import TrialConfig
 from amc_core.data.duplicates import duplicates_warning
@@ -211,10 +212,12 @@ def _validate(
 
 
 def _require_finite_validation(state: TrainingState, validation: Evaluation) -> None:
-    if not math.isfinite(validation.loss):
+    task_losses = torch.tensor([validation.loss_mod, validation.loss_snr], device=state.context.device)
+    minimised = float(state.context.criterion.weighted(task_losses))  # shows learned variances that have diverged, too
+    if not math.isfinite(minimised):
         state.require_finite()  # the name of a weight says more than a loss
         raise Diverged(
-            f"the validation loss is not finite ({validation.loss}) after epoch {state.progress.epoch + 1}, learning "
+            f"the validation loss is not finite ({minimised}) after epoch {state.progress.epoch + 1}, learning "
             f"rate up to {state.context.config.max_lr:.3g}"
         )
 

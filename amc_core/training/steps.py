@@ -159,7 +159,7 @@ def _accumulate_gradients(state: TrainingState, batches: Iterator[Batch], chunks
         criterion = context.criterion
         task_losses = criterion.task_losses(*output, batch.modulation, batch.snr)
         loss = criterion.weighted(task_losses)
-        scaler.scale(loss * (len(chunk) / n_frames)).backward()
+        scaler.scale(loss * (len(chunk) / n_frames)).backward()  # type: ignore[no-untyped-call]
         measured = criterion.measured(task_losses.detach())
         state.tally.add(loss.detach(), measured, criterion.guess(*output), batch.modulation, batch.snr)
 

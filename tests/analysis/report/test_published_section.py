@@ -30,15 +30,15 @@ PROTOCOL: dict[str, Any] = {
 }
 
 
-def tested(name: str, peak: float, mean: float | None, **changes: Any) -> RunRecord:
+def scored(name: str, peak: float, mean: float | None, **changes: Any) -> RunRecord:
     scores = {} if mean is None else {"test/mod_acc_mean": mean, "test/mod_acc_peak": 0.96}
     summary = {"end_reason": "completed", **scores}
     return run(name, [peak], exit_code=0, config={**PROTOCOL, **changes}, summary=summary)
 
 
 def test_runs_of_the_protocol_stand_above_the_published_figures_in_the_order_of_the_ranking() -> None:
-    runs = [tested("a", 0.4, 0.61), tested("b", 0.5, 0.6), tested("c", 0.6, None), tested("d", 0.1, 0.1)]
-    section = published_section(rank_runs(sweep(*runs, tested("e", 0.05, 0.2))))
+    runs = [scored("a", 0.4, 0.61), scored("b", 0.5, 0.6), scored("c", 0.6, None), scored("d", 0.1, 0.1)]
+    section = published_section(rank_runs(sweep(*runs, scored("e", 0.05, 0.2))))
     assert section is not None
     note, table = section.blocks
     assert isinstance(table, Table)
@@ -51,11 +51,11 @@ def test_runs_of_the_protocol_stand_above_the_published_figures_in_the_order_of_
 
 @pytest.mark.parametrize("changes", [{"snr_min_db": 0}, {"label_set": "digital17"}, {"snr_max_db": 18}])
 def test_runs_of_another_protocol_stand_beside_no_published_figure(changes: dict[str, Any]) -> None:
-    assert published_section(rank_runs(sweep(tested("a", 0.4, 0.61, **changes)))) is None
+    assert published_section(rank_runs(sweep(scored("a", 0.4, 0.61, **changes)))) is None
 
 
 def test_a_file_of_another_size_is_said_not_to_be_comparable() -> None:
-    section = published_section(rank_runs(sweep(tested("a", 0.4, 0.61, n_train=8000))))
+    section = published_section(rank_runs(sweep(scored("a", 0.4, 0.61, n_train=8000))))
     assert section is not None
     assert section.blocks[1] == (
         "a: its file has 10,000 frames, RadioML 2018.01A has 2,555,904, so the figures are not comparable."

@@ -205,7 +205,9 @@ def test_a_checkpoint_older_than_a_setting_was_trained_with_its_default(data: Pa
     settings = {name: value for name, value in written.config.items() if name != "augment"}
     for name in ("last.pt", "best.pt", "best_combined_acc.pt"):
         save_checkpoint(tmp_path / "a" / name, dataclasses.replace(written, config=settings))
-    with pytest.raises(ConfigError, match="resume_from: augment was False and is True"):
+    with pytest.raises(
+        ConfigError, match=r"resume_from: augment was False \(the checkpoint is older than it\) and is True"
+    ):
         run(tiny_trial(data, epochs=2, augment=True, resume_from=str(tmp_path / "a")), tmp_path / "b")
     result, _ = run(tiny_trial(data, epochs=2, resume_from=str(tmp_path / "a")), tmp_path / "b")
     assert result.end == "completed"
