@@ -213,7 +213,9 @@ def _validate(
 
 def _require_finite_validation(state: TrainingState, validation: Evaluation) -> None:
     task_losses = torch.tensor([validation.loss_mod, validation.loss_snr], device=state.context.device)
-    minimised = float(state.context.criterion.weighted(task_losses))  # shows learned variances that have diverged, too
+    minimised = float(
+        state.context.criterion.weighted(task_losses).detach()
+    )  # shows learned variances that have diverged, too
     if not math.isfinite(minimised):
         state.require_finite()  # the name of a weight says more than a loss
         raise Diverged(
