@@ -65,12 +65,12 @@ def test_the_timing_is_in_the_precision_that_training_has(monkeypatch: pytest.Mo
 
     seen = set()
 
-    def note(_module: nn.Module, _inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
-        seen.add(outputs[0].dtype)
+    def note(_module: nn.Module, _inputs: object, features: torch.Tensor) -> None:
+        seen.add(features.dtype)
 
     def built(*arguments: Any, **options: Any) -> nn.Module:
         model = build_model(*arguments, **options)
-        model.register_forward_hook(note)
+        model.backbone.register_forward_hook(note)
         return model
 
     monkeypatch.setattr(summary, "Precision", InBfloat16)
