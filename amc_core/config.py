@@ -571,4 +571,7 @@ FIELDS: Mapping[str, FieldSpec] = {
 
 def former_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a trial did before fields existed that its record lacks, where that is not the default."""
-    return {name: spec.formerly for name, spec in FIELDS.items() if spec.formerly is not None and name not in recorded}
+    former = {name: spec.formerly for name, spec in FIELDS.items() if spec.formerly is not None}
+    if recorded.get("curriculum"):
+        former["curriculum_mode"] = "strict"  # without a curriculum the mode means nothing
+    return {name: value for name, value in former.items() if name not in recorded}
