@@ -401,7 +401,7 @@ def read_variant(value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value.startswith("{"):  # how wandb's agent writes a mapping as a flag
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise problem from None
     if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
         return dict(value)
