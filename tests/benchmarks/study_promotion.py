@@ -34,7 +34,9 @@ from training_surface import BATCH_GAIN, LAYER_GAIN, OPTIMUM, SWEEP, best_log_lr
 from amc_agents.repeats.promotion import promotions  # noqa: E402
 from amc_analysis.analyse import rank_runs  # noqa: E402
 from amc_analysis.effects.finalists import finalists_of  # noqa: E402
-from amc_server.scheduling.search import Observation, Seen, suggest  # noqa: E402
+from amc_server.bayes.observations import Observation  # noqa: E402
+from amc_server.scheduling.search import suggest  # noqa: E402
+from amc_server.scheduling.seen import Seen  # noqa: E402
 from amc_sweeps.grammar.parse import parse  # noqa: E402
 from amc_sweeps.runs.records import RunRecord  # noqa: E402
 
@@ -72,6 +74,9 @@ def main() -> None:
     """Simulate, and print or keep the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=300, help="simulated sweeps of each row")
+    parser.add_argument(
+        "--bayes-sweeps", type=int, default=100, help="the same of bayes, whose suggestions take longer"
+    )
     parser.add_argument("--runs", type=int, default=45, help="runs of each sweep, the repeated ones included")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="sd between seeds, points")
     parser.add_argument("--processes", type=int, default=1)
@@ -81,7 +86,8 @@ def main() -> None:
     rows = []
     with ProcessPoolExecutor(options.processes) as pool:
         for search, noise in product(SEARCHES, options.noise):
-            tasks = [(search, noise, options.runs, seed) for seed in range(options.sweeps)]
+            count = options.bayes_sweeps if search == "bayes" else options.sweeps
+            tasks = [(search, noise, options.runs, seed) for seed in range(count)]
             rows.append(_row(search, noise, list(pool.map(_simulate, tasks, chunksize=10))))
             print(rows[-1], flush=True)
     text = "\n".join([introduction(options), "", *HEAD, *rows, "", describe_machine()])
@@ -198,7 +204,8 @@ def _row(search: str, noise: float, outcomes: Sequence[Outcome]) -> str:
 def introduction(options: argparse.Namespace) -> str:
     """Return what was done, in Markdown."""
     return (
-        f"{options.sweeps} simulated sweeps a row, of {options.runs} runs each: without promotion all of the search, "
+        f"{options.sweeps} simulated sweeps a row ({options.bayes_sweeps} of bayes), of {options.runs} runs each: "
+        "without promotion all of the search, "
         f"with promotion {options.runs - TOP * SEEDS} of the search and the {TOP} best again with {SEEDS} other seeds. "
         "In the rows of 36 configurations, each configuration runs once, and 15 more runs are repeats: of any "
         f"configuration, or of the {TOP} best. A run is the accuracy of `tests/support/training_surface.py` after all "
