@@ -146,7 +146,7 @@ def _announcement(options: ServerOptions, server: ListeningServer, state: Server
         f"  WANDB_BASE_URL={state.base_url} WANDB_API_KEY={key} wandb agent ENTITY/PROJECT/SWEEP",
     ]
     if server.key_file:
-        lines.append("In a browser: user api, and as password the key (the content of that file).")
+        lines.append("In a browser: open that address and log in with the key (the content of that file).")
     if options.tls_cert:
         lines.append("TLS: clients must use the host name of the certificate, and trust its issuer (SSL_CERT_FILE).")
     elif options.host not in LOOPBACK:

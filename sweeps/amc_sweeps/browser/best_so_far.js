@@ -20,7 +20,7 @@ export function drawBestSoFar(box, sweep, selection) {
     tooltip: tooltip((item) => (item.data.run === undefined ? "" : aboutRun(sweep, sweep.runs[item.data.run]))),
     xAxis: axis({
       type: "value", name: "runs in the order of their starts", min: 0, max: sweep.runs.length + 1, minInterval: 1,
-      splitLine: { show: false },
+      splitLine: { show: false }, axisLabel: { showMaxLabel: false },
     }),
     yAxis: metricAxis(sweep, range),
     series: [

@@ -37,9 +37,9 @@ function groups(runs, keyOf) {
   return found;
 }
 
-// Numbers and addresses differ between runs that failed in the same way.
+// Numbers, addresses and ids differ between runs that failed in the same way.
 function alike(line) {
-  return line === null ? "" : line.replace(/0x[0-9a-f]+/gi, "0x…").replace(/\d+(\.\d+)?/g, "0");
+  return line === null ? "" : line.replace(/0x[0-9a-f]+/gi, "0x…").replace(/\b(?=\w*\d)(?=\w*[a-z])\w{8,}\b/g, "…").replace(/\d+(\.\d+)?/g, "0");
 }
 
 function causeTable(failed, selection) {
