@@ -154,7 +154,7 @@ def test_a_process_that_drops_environment_and_session_is_ended_with_its_fleet() 
 
 # A small fleet: subreaper, guardian, one child, one inherited process that has ended and one that has escaped.
 FLEET = """
-import json, os, subprocess, sys, time
+import json, os, psutil, subprocess, sys, time
 from amc_agents.fleet import processes
 from amc_agents.fleet.processes import PROCESS_TAG, Guardian, become_subreaper, reap
 processes._LOOK_EVERY_S = 0.02
@@ -171,7 +171,10 @@ while code is None:
     code = reap(inherited)
     time.sleep(0.02)
 escaped = int(subprocess.run([sys.executable, "-c", sys.argv[3]], capture_output=True, text=True).stdout)
-time.sleep(0.5)  # the guardian looks 25 times, and nobody can see it look
+waits = lambda: psutil.Process(guardian.pid).num_ctx_switches().voluntary
+first = waits()
+while waits() < first + 5:  # it waits once between two looks
+    time.sleep(0.02)
 facts = {"child": child.pid, "guardian": guardian.pid, "inherited": code, "escaped": escaped}
 print(json.dumps(facts), flush=True)
 if sys.argv[2] == "dismissed":
