@@ -29,7 +29,10 @@ _CAUSES = {
     "CANCELLED": "interrupted",
 }
 # In the order in which a job goes through them.
-_ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "COMPLETING")
+_ALIVE = (
+    *("PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED"),
+    *("SIGNALING", "RESIZING", "COMPLETING"),
+)
 # How long before the end of its job a run may have reported last: a trial reports every 30 s, and a job that is warned
 # or cancelled has minutes to end. Slurm notices a dead node only after SlurmdTimeout, often 300 s.
 _SILENT_S = 300.0

@@ -42,7 +42,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_na
     assert any("sleep 600" in command for command in commands), commands
     assert not any(user.server.key in command for command in commands)
     cluster.ask("scancel", cancelled)
-    cluster.ask("scontrol", "requeue", requeued)
+    cluster.ask("scontrol", "requeuehold", requeued)  # held, so that what follows finds both jobs ended
     ended_s = time.monotonic()
     wait_until(lambda: not processes_of(numbers[cancelled]), "no process carries the id of the cancelled job", 30)
     assert time.monotonic() - ended_s <= 10
@@ -50,9 +50,9 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_na
 
     said = user.status(sweep)
     ends = {end["job"]: (end["state"], end["cause"]) for end in said["jobs"]["ended_runs"]}
-    assert ends[cancelled] == ("CANCELLED", "preempted")
-    assert ends.get(requeued, ("REQUEUED", "preempted")) == ("REQUEUED", "preempted")
+    assert ends == {cancelled: ("CANCELLED", "preempted"), requeued: ("REQUEUED", "preempted")}
 
+    cluster.ask("scontrol", "release", requeued)
     wait_until(lambda: user.sweep(sweep)["state"] == "FINISHED", "the requeued job does the rest", 120)
     assert user.states(sweep) == {0: "finished", 1: "finished"}, user.logs(sweep)
     assert user.epochs(sweep) == {a: list(range(1, EPOCHS + 1)) for a in (0, 1)}
