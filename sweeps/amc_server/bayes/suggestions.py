@@ -26,8 +26,8 @@ ALL = 600  # configurations of a finite space that are all candidates
 REACH = 0.15  # of a failure to other configurations, along an ordered axis
 OTHER_VALUE = 0.5  # how far a failure counts for another value of an unordered parameter
 MOST_NEAR = 300  # runs that are looked at for failures, the newest
-HOPELESS = 0.8  # share of failures from which on a place is left, however good its runs looked before they failed
-USUAL_FAILURES = 1.0  # runs' worth of the sweep's own failure rate, where no run is near
+HOPELESS = 0.7  # share of failures from which on a place is left, however good its runs looked before they failed
+USUAL_FAILURES = 3.0  # runs' worth of the sweep's own failure rate, where no run is near
 
 
 def suggestions(
