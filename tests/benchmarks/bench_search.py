@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
 from machine import RESULTS, add_write_options, describe_machine, keep_table, unlike_committed
-from search_engines import engines
+from search_engines import Ours, engines
 from search_surfaces import COLUMNS, Outcome, Surface, surfaces
 from training_surface import Crashes
 
@@ -43,6 +43,23 @@ FIXED = (
     *("TPE: ignoring", "TPE: told the peak", "TPE: told as pruned", "W&B sweeps: default", "W&B sweeps: best"),
 )
 LOSS = 0.05  # points
+MOST_MS = 50  # for a suggestion after 1,000 runs
+DROPPED = (
+    "Tried and dropped: mean regret after 60 trials over the first 16 seeds, for crashes by the learning rate, by "
+    "learning rate and machines, by machines only.",
+    "",
+    "| variant | regret |",
+    "|---|---|",
+    "| every crashed run told extrapolated, and its failure by the cause | 0.000 / 0.001 / 0.018 |",
+    "| a run that failed by its configuration told at its peak, and its failure | 0.045 / 0.045 / 0.529 |",
+    "| the same, its peak with an uncertainty of three times what it lacks | 0.007 / 0.002 / 0.134 |",
+    "| extrapolated values, and no failures: the policy extrapolate | 0.000 / 0.003 / 0.014 |",
+    "| expected improvement that counts what is known already in full (8 seeds) | 0.397 / 0.264 / 0.472 |",
+    "| the second, with a narrower prior of the length scales (8 seeds) | 0.235 / 0.174 / 0.312 |",
+    "",
+    "The policy extrapolate does as well here after 60 trials, because the best configurations of these surfaces fail "
+    "seldom. It does not leave a region that only fails, if its curves look good before they fail; auto does.",
+)
 SHOWN = {
     "ours (auto)": "#c00",
     "ours: ignore": "#f90",
@@ -85,9 +102,13 @@ def main() -> None:
                         if hasattr(search, "close"):
                             search.close()
     missed = missed_aims(kept)
-    text = "\n".join(
-        [describe_machine(), "", *tables(kept), *(missed or ["Every aim is met."]), "", "![regret](search.svg)"]
+    verdict = missed or ["No aim is missed against the engines in this table."]
+    timed = (
+        f"A suggestion after 1,000 finished runs of 8 parameters and 30 values each: {suggestion_ms():.0f} ms of "
+        f"processor time, aimed at is {MOST_MS}."
     )
+    head, picture_line = [describe_machine(), ""], ["", "![regret](search.svg)", ""]
+    text = "\n".join([*head, *tables(kept), timed, "", *verdict, *picture_line, *DROPPED])
     print(text)
     worse = unlike_committed(parser, options, {"seeds": 200})
     keep_table("search", text, options, worse=worse, hidden={str(options.keep): "FILE", str(options.sweeps): "PYTHON"})
@@ -95,6 +116,26 @@ def main() -> None:
         (RESULTS / "search.svg").write_text(picture(kept))
     if missed:
         raise SystemExit("\n".join(missed))
+
+
+def suggestion_ms() -> float:
+    """Return the processor time of one suggestion after 1,000 finished runs, the least of 10."""
+    rng = np.random.default_rng(1)
+    parameters: dict[str, Any] = {f"x{axis}": {"min": 0.0, "max": 1.0} for axis in range(6)}
+    parameters |= {"a": {"values": ["p", "q", "r"]}, "b": {"values": [64, 128, 256, 512]}}
+    search = Ours(Surface("many", parameters, 0.0, lambda *_: Outcome("finished", (), None, 0.0)), seed=1)
+    for _ in range(1000):
+        point: dict[str, Any] = {f"x{axis}": float(rng.random()) for axis in range(6)}
+        point |= {"a": str(rng.choice(["p", "q", "r"])), "b": int(rng.choice([64, 128, 256, 512]))}
+        value = sum(point[f"x{axis}"] for axis in range(6))
+        search.tell(point, Outcome("finished", tuple((value + rng.random(30)).tolist()), None, value))
+    search.ask()
+    times = []
+    for _ in range(10):
+        begun = time.thread_time()
+        search.ask()
+        times.append(time.thread_time() - begun)
+    return 1000 * min(times)
 
 
 class Kept:
