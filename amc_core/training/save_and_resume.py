@@ -29,8 +29,8 @@ _WRITTEN_AT_ONCE = 32 * 2**20  # bytes of tensors that take less than 0.1 s
 class EpochWriter:
     """Writes the checkpoints of complete epochs, large ones in a thread while the next epoch trains.
 
-    A checkpoint of ResNet50 took 1 s, one of ViT-B 3 s (two CPU cores). The copy of the state that a thread needs takes
-    a tenth of that, and as much memory as the checkpoint.
+    On two CPU cores a checkpoint of ResNet50 (269 MiB) took 0.8 s, one of ViT-B (982 MiB) 6 s. The copy of the state
+    that a thread needs took 0.1 s and 1.7 s, and as much memory as the checkpoint.
     """
 
     def __init__(self, run_dir: Path, threads: ThreadPoolExecutor) -> None:
