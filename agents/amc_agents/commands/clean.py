@@ -26,6 +26,12 @@ from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted, listed
 
 
+_ADVICE: dict[str, str] = {
+    Standing.RESUMABLE: "; --resumable takes these, too",
+    Standing.UNKNOWN: "; --project says where else to look for them",
+}
+
+
 @dataclass(frozen=True)
 class _Options:
     runs_dir: Path
@@ -239,8 +245,7 @@ def _show(plan: _Plan, items: Sequence[Removable], freed: int, *, is_removed: bo
             click.echo(f"  {listed([str(item.path) for item in some], most=3)}")
     for reason, kept in plan.left.items():
         n_runs = len({item.run for item in kept})
-        advice = "; --resumable removes them, too" if reason == Standing.RESUMABLE else ""
-        click.echo(f"left: {counted(n_runs, 'run')} {reason}, {_size(freed_bytes(kept))}{advice}")
+        click.echo(f"left: {counted(n_runs, 'run')} ({reason}), {_size(freed_bytes(kept))}{_ADVICE.get(reason, '')}")
     if is_removed:
         click.echo(f"removed {counted(len(items), 'file')}: {_size(freed)} are free now")
     elif items:
