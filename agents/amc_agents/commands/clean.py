@@ -25,7 +25,6 @@ from amc_sweeps.backend.options import FAILED, BackendChoice, backend_options
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted, listed
 
-
 _ADVICE: dict[str, str] = {
     Standing.RESUMABLE: "; --resumable takes these, too",
     Standing.UNKNOWN: "; --project says where else to look for them",
