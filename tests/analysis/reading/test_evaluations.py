@@ -184,10 +184,10 @@ def test_the_page_shows_the_confusion_of_a_killed_trial_of_another_machine(tmp_p
     assert "reading the evaluations of 1 run\n" in ended.stderr
     (embedded,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
     (confusion,) = json.loads(embedded)["confusions"]
-    epoch = int(confusion["title"].split()[-1])
-    local = json.loads((machine.runs / "gem" / epoch_file(epoch)).read_text())
-    rows = local["modulation_confusion"]
-    assert confusion["modulation"]["names"] == local["modulations"]
+    uploaded = json.loads(source.file("local/demo", "gem", [BEST_FILE]) or b"")
+    rows = uploaded["modulation_confusion"]
+    assert confusion["title"].split()[-1] == str(uploaded["epoch"])
+    assert confusion["modulation"]["names"] == uploaded["modulations"]
     assert confusion["modulation"]["shares"] == [[round(count / sum(row), 4) for count in row] for row in rows]
 
 
