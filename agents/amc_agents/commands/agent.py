@@ -14,7 +14,7 @@ from typing import Any
 import click
 import yaml
 
-from amc_agents.commands.durations import seconds
+from amc_agents.commands.options import seconds
 from amc_agents.fleet.agent_slot import AgentSlot, agent_environment
 from amc_agents.fleet.devices import Device, DeviceError, Driver, choose_devices, load_driver, lock_devices
 from amc_agents.fleet.display import Display, Event, NotifyingDisplay, open_display

@@ -16,7 +16,7 @@ import click
 from amc_agents.cleaning import client_cache, run_folders
 from amc_agents.cleaning.removable import Kind, Removable, freed_bytes, remove
 from amc_agents.cleaning.run_folders import RunFolder, Standing
-from amc_agents.commands.durations import seconds
+from amc_agents.commands.options import runs_dir_option, seconds
 from amc_agents.commands.serve import default_data
 from amc_core.files import unused_folder
 from amc_sweeps.backend.choose import choose_backend
@@ -52,15 +52,7 @@ class _Plan:
 
 
 @click.command("clean", short_help="Remove checkpoints and copies that nobody needs.")
-@click.option(
-    "--runs-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    envvar="AMC_RUNS_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Where the folders of runs are.",
-)
+@runs_dir_option
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from amc_agents.commands.durations import seconds
+from amc_agents.commands.options import seconds
 from amc_agents.open_target import open_target
 from amc_agents.slurm.script import ArrayOfAgents, ScriptError, script_text
 from amc_agents.slurm.submit import SubmitError, cluster_nodes, submit, unreachable, write_key

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from amc_agents.commands.durations import seconds
+from amc_agents.commands.options import seconds
 from amc_agents.open_target import open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_analysis.reading.wandb_api import translate_errors

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from amc_agents.commands.options import runs_dir_option
 from amc_agents.commands.steering import change_sweep
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import Action
@@ -27,15 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data", metavar="FILE", help="For a run: its data file here (default: AMC_DATA, else the recorded path)."
 )
-@click.option(
-    "--runs-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    envvar="AMC_RUNS_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Where the folders of runs are.",
-)
+@runs_dir_option
 @click.option("--print", "only_print", is_flag=True, help="Print the command that continues the run; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="For a sweep: print one JSON object on stdout.")
 @backend_options

@@ -1,8 +1,9 @@
-"""Durations as options: 7h30m, 45m, 90s."""
+"""Options of several commands: durations like 7h30m, and where the folders of runs are."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -18,3 +19,14 @@ def seconds(_context: click.Context, _option: click.Parameter, text: str | None)
         raise click.BadParameter(f"{text!r} is not a duration: write it like 7h30m, 45m or 90s")
     days, hours, minutes, rest = (float(part or 0) for part in parts.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    envvar="AMC_RUNS_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="Where the folders of runs are.",
+)
