@@ -36,7 +36,7 @@ class Visit:
     page: Page
     home: str  # where its requests may go: the beginning of an address
     errors: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)  # requests elsewhere
+    outside_requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.page.on("console", lambda message: self._note(message.type, message.text))
@@ -49,12 +49,12 @@ class Visit:
 
     def _check(self, request: Request) -> None:
         if not request.url.startswith((self.home, "data:", "blob:")):
-            self.strangers.append(request.url)
+            self.outside_requests.append(request.url)
 
     def assert_clean(self) -> None:
         """Check that nothing was written to the console and nothing was fetched from elsewhere."""
         assert self.errors == []
-        assert self.strangers == []
+        assert self.outside_requests == []
 
     def painted(self) -> None:
         """Wait until everything that is on the screen is drawn."""
