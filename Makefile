@@ -15,6 +15,7 @@ PIP_QUIET := --disable-pip-version-check --quiet
 
 .PHONY: demo test check wheel picture bench soak clients clean
 
+TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
@@ -43,10 +44,10 @@ picture: $(READY)
 bench: $(READY)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# The timing under load needs the whole machine. Most of the other tests wait, so three run at a time, with one thread each.
+# The timing of the server and of its pages needs the whole machine. Most of the other tests wait, so three run at a time, with one thread each.
 soak: $(READY) $(CLIENTS)
-	$(BIN)/pytest tests/soak/test_soak_load.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak --ignore=tests/soak/test_soak_load.py --numprocesses=3 --dist=worksteal --verbose
+	$(BIN)/pytest $(TIMED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(TIMED:%=--ignore=%) --numprocesses=3 --dist=worksteal --verbose
 
 clients: $(READY) $(CLIENTS)
 	$(BIN)/pytest tests/soak/test_soak_clients.py --numprocesses=2 --verbose
