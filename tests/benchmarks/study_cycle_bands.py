@@ -85,7 +85,7 @@ def simulate(rng: np.random.Generator, cycle: int) -> Sweep:
     epoch_E = np.arange(1, EPOCHS + 1)
     slowness_R = 5 * np.exp(rng.normal(0, 0.3, RUNS)) * (1 - 0.3 * (decades_R + 1))
     rise_RE = 1 - np.exp(-epoch_E / slowness_R[:, None])
-    height_E = np.array([triangular2(epoch, base_lr=0, max_lr=1, epochs_per_cycle=cycle) for epoch in epoch_E])
+    height_E = np.array([triangular2(float(epoch), base_lr=0, max_lr=1, epochs_per_cycle=cycle) for epoch in epoch_E])
     # An assumption: the dip grows with the square root of the learning rate.
     height_RE = np.sqrt(height_E * 10 ** decades_R[:, None])
     honest_RE = truth_R[:, None] * rise_RE / rise_RE[:, -1:] * (1 - HONEST_DIP * height_RE)
