@@ -6,7 +6,7 @@ max_lr is: honest validation (`batch_norm_frames`) sees the weights as they are,
 statistics, which lag behind. Eight agents train the runs, Hyperband stops some, and all ends after 1,500 epochs. So
 every choice of bands is compared at equal epochs.
 
-Run by hand:  python tests/benchmarks/study_cycle_bands.py   (about 3 CPU minutes; one thread)
+Run by hand:  python tests/benchmarks/study_cycle_bands.py   (about a CPU minute; one thread)
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from replay import AGENTS, replay
 
 from amc_core.training.schedules import triangular2
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands
+from amc_sweeps.number_formats import duration
 
 RUNS, EPOCHS, CYCLE, BUDGET = 120, 60, 15, 1500
 HIGHEST = 3e-2  # max_lr, from two decades below it; its curve dips most
@@ -72,8 +73,8 @@ def main() -> None:
         for cycle in (CYCLE, *SHIFTED)
     }
     lines = list(table(sweeps))
-    minutes = (time.process_time() - begun) / 60
-    text = "\n".join([introduction(options.sweeps), "", *lines, "", f"{minutes:.0f} CPU minutes. {describe_machine()}"])
+    cost = f"{duration(time.process_time() - begun)} of one processor core."
+    text = "\n".join([introduction(options.sweeps), "", *lines, "", f"{cost} {describe_machine()}"])
     print(text)
     keep_table("cycle_bands", text, options, worse=unlike_committed(parser, options))
 
