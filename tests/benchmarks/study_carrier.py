@@ -1,9 +1,9 @@
 """Accuracy of ``synced`` by the frames' carrier offset and by ``carrier_range``: what a wider search costs.
 
-Network, optimiser, steps and frames are those of small_network.py, AWGN. Training and test frames have the same
-offsets, normally distributed.
+The network of small_network.py takes 350 steps of fresh frames, AWGN, images of 32 px. Training and test frames have
+the same offsets, normally distributed.
 
-Run by hand:  python tests/benchmarks/study_carrier.py --folder FOLDER   (about 5 CPU minutes a seed; one thread)
+Run by hand:  python tests/benchmarks/study_carrier.py --folder FOLDER   (about a CPU minute a seed; one thread)
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from finished import add_folder_options, finished_jobs, not_done
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 from small_network import (
     BATCH,
-    FRAMES_PER_CELL,
-    STEPS,
+    LEVELS_DB,
+    NAMES,
     TEST_FRAMES_PER_CELL,
     TEST_SEED,
     Frames,
@@ -32,7 +32,9 @@ from small_network import (
 from study_input import CHANNELS
 
 OFFSETS = (1e-4, 1e-3)  # standard deviations, cycles per sample
-RANGES = (1 / 1600, 2.5e-3)
+RANGES = (1 / 3200, 1 / 1600, 2.5e-3)
+IMAGE_SIZE, STEPS = 32, 350  # smaller than in study_input.py: 12 networks are compared with each other only
+FRAMES_PER_CELL = -(-STEPS * BATCH // (len(NAMES) * len(LEVELS_DB)))
 Joint = Mapping[tuple[float, float], Sequence[float]]  # percent, by standard deviation and range
 
 
@@ -75,7 +77,8 @@ def frames_of(sd: float, frames_per_cell: int, seed: int) -> Frames:
 def train_and_test(sd: float, reach: float, seed: int) -> dict[str, float]:
     """Return the joint accuracy on other frames, percent, and the processor's seconds."""
     begun = time.process_time()
-    network = train(small_config("synced", carrier_range=reach), frames_of(sd, FRAMES_PER_CELL, seed), seed)
+    config = small_config("synced", carrier_range=reach, image_size=IMAGE_SIZE)
+    network = train(config, frames_of(sd, FRAMES_PER_CELL, seed), seed, steps=STEPS)
     test_frames = synthesise(replace(CHANNELS["AWGN"], cfo_sd=sd), TEST_FRAMES_PER_CELL, TEST_SEED + seed)
     return {"joint": test(network, test_frames).joint, "cpu_s": time.process_time() - begun}
 
@@ -83,7 +86,7 @@ def train_and_test(sd: float, reach: float, seed: int) -> dict[str, float]:
 def table(joint: Joint) -> str:
     """Return the mean over seeds of every pair, with the lowest and the highest, in Markdown."""
     lines = [
-        f"**Synthetic** frames, AWGN, 17 modulations x 16 SNR levels, {STEPS} steps of {BATCH}. Joint accuracy on test "
+        f"**Synthetic** frames, AWGN, 17 modulations x 16 SNR levels, {IMAGE_SIZE} px, {STEPS} steps of {BATCH}. Joint accuracy on test "
         "frames, mean over seeds (lowest to highest). Rows: standard deviation of the frames' carrier offsets, cycles "
         "per sample.",
         "",
