@@ -57,12 +57,12 @@ class Frames:
     modulation: Tensor  # (B,)
     snr: Tensor  # (B,)
 
-    def batches(self, seed: int) -> Iterator[Batch]:
+    def batches(self, seed: int, size: int = BATCH) -> Iterator[Batch]:
         """Yield whole batches without an end, every epoch in another order."""
         for epoch in itertools.count():
             generator = torch.Generator().manual_seed(1000 * seed + epoch)
             order_B = torch.randperm(len(self.iq), generator=generator)
-            for index_B in order_B.split(BATCH)[: len(order_B) // BATCH]:
+            for index_B in order_B.split(size)[: len(order_B) // size]:
                 yield self.iq[index_B], self.modulation[index_B], self.snr[index_B]
 
     def parts(self, size: int) -> Iterator[Batch]:

@@ -44,7 +44,7 @@ from study_input import CHANNELS
 from amc_core.config import RECURRENT_NETWORKS, SIGNAL_NETWORKS
 from amc_core.training.losses import MultiTaskLoss
 
-EASY_NAMES, EASY_LEVELS_DB = ("OOK", "4ASK", "QPSK", "FM"), (0, 30)  # told apart by size alone
+EASY_NAMES, EASY_LEVELS_DB, EASY_BATCH = ("OOK", "4ASK", "QPSK", "FM"), (0, 30), 32  # told apart by size alone
 POOL = 12_800  # frames made at once
 SAVE_S = 60.0  # of the processor between two checkpoints
 RISE = 0.15  # of the time
@@ -90,7 +90,7 @@ def show(job: str, result: Mapping[str, Any]) -> None:
 
 def train_and_test(folder: Path, name: str, minutes: float, *, easy: bool) -> dict[str, Any]:
     """Train one network for so long, on from its checkpoint; return its losses, its seconds and its accuracies."""
-    names, levels_db = (EASY_NAMES, EASY_LEVELS_DB) if easy else (NAMES, LEVELS_DB)
+    names, levels_db, size = (EASY_NAMES, EASY_LEVELS_DB, EASY_BATCH) if easy else (NAMES, LEVELS_DB, BATCH)
     config = small_config(SIGNAL_NETWORKS[name], model_type=name, max_lr=MAX_LR[name])
     network = new_network(config, 0, names, len(levels_db))
     optimiser = torch.optim.AdamW(network.model.parameters(), lr=config.max_lr, weight_decay=1e-3)
@@ -99,7 +99,7 @@ def train_and_test(folder: Path, name: str, minutes: float, *, easy: bool) -> di
     if checkpoint.exists():
         load(checkpoint, network, optimiser)
     saved_s = network.cpu_s
-    for batch in endless_batches(names, levels_db, first=len(network.losses)):
+    for batch in endless_batches(names, levels_db, size, first=len(network.losses)):
         if (share := network.cpu_s / (60 * minutes)) >= 1:
             break
         for group in optimiser.param_groups:
@@ -118,12 +118,12 @@ def train_and_test(folder: Path, name: str, minutes: float, *, easy: bool) -> di
     return {**result, "outcome": asdict(outcome)}
 
 
-def endless_batches(names: Sequence[str], levels_db: Sequence[int], *, first: int) -> Iterator[Batch]:
+def endless_batches(names: Sequence[str], levels_db: Sequence[int], size: int, *, first: int) -> Iterator[Batch]:
     """Yield batches of fresh frames; ``first`` is the number of steps done, which names the first pool."""
     per_cell = POOL // (len(names) * len(levels_db))
     for pool in itertools.count():
-        frames = synthesise(CHANNELS["AWGN"], per_cell, 1000 + first + pool * POOL // BATCH, names, levels_db)
-        yield from itertools.islice(frames.batches(seed=pool), len(frames.iq) // BATCH)
+        frames = synthesise(CHANNELS["AWGN"], per_cell, 1000 + first + pool * POOL // size, names, levels_db)
+        yield from itertools.islice(frames.batches(pool, size), len(frames.iq) // size)
 
 
 def rate(share: float) -> float:
@@ -154,12 +154,14 @@ def curve_of(losses: Sequence[float]) -> list[float]:
 
 def introduction(options: argparse.Namespace) -> str:
     """Return what was done, in Markdown."""
-    names, levels_db = (EASY_NAMES, EASY_LEVELS_DB) if options.easy else (NAMES, LEVELS_DB)
+    names, levels_db, size = (
+        (EASY_NAMES, EASY_LEVELS_DB, EASY_BATCH) if options.easy else (NAMES, LEVELS_DB, BATCH)
+    )
     chance = math.log(len(names)) + math.log(len(levels_db))
     what = f"classes {', '.join(names)}" if options.easy else f"{len(names)} linear digital modulations"
     return (
         f"**Synthetic** frames, AWGN, {what}, {len(levels_db)} SNR levels from {levels_db[0]} to {levels_db[-1]} dB. "
-        f"Each network trained for {options.minutes:g} minutes of one processor core, seed 0, in steps of {BATCH} fresh "
+        f"Each network trained for {options.minutes:g} minutes of one processor core, seed 0, in steps of {size} fresh "
         "frames. The loss is the sum of both tasks' cross-entropies, as the mean of each tenth of the steps: an untrained "
         f"network has about {chance:.2f}."
     )
