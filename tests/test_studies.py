@@ -86,7 +86,7 @@ def test_scores_are_counted_by_level_and_class(studies: dict[str, ModuleType]) -
     guesses = torch.eye(2)[torch.tensor([0, 1, 1, 1])], torch.eye(2)[torch.tensor([0, 1, 1, 1])]
     network.represent = torch.nn.Identity()
     network.model = type("Model", (torch.nn.Module,), {"forward": lambda *_: guesses})()
-    outcome = small.test(network, frames, n_classes=2, n_levels=2)
+    outcome = small.score(network, frames, n_classes=2, n_levels=2)
     assert (outcome.modulation, outcome.snr, outcome.joint) == (75.0, 75.0, 50.0)
     assert outcome.joint_by_level == (50.0, 50.0)
     assert outcome.joint_by_class == (50.0, 50.0)
@@ -122,7 +122,13 @@ def test_noise_gives_each_frame_its_own_snr_or_the_nominal_one(studies: dict[str
 
 @pytest.mark.skipif(not GNURADIO.is_dir(), reason="GNU Radio is not installed: apt-get install gnuradio")
 def test_frames_of_gnuradio_have_their_labels(tmp_path: Path) -> None:
-    command = ["/usr/bin/python3", str(BENCHMARKS / "gnuradio_frames.py"), str(tmp_path), "--classes", ",".join(CLASSES)]
+    command = [
+        "/usr/bin/python3",
+        str(BENCHMARKS / "gnuradio_frames.py"),
+        str(tmp_path),
+        "--classes",
+        ",".join(CLASSES),
+    ]
     subprocess.run([*command, "--levels", "0,20", "--frames-per-cell", "3", "--fading"], check=True, timeout=200)
     frames_NT = np.load(tmp_path / "X.npy").view(np.complex64)[..., 0]
     assert np.load(tmp_path / "Y.npy").argmax(axis=1).tolist() == np.repeat(range(24), 6).tolist()

@@ -33,7 +33,9 @@ def finished_jobs(
     """
     torch.set_num_threads(1)
     file = options.folder / FILE if options.folder else None
-    kept = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file and file.exists() else []
+    kept = (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file and file.exists() else []
+    )
     results = {job: result for job, result in kept if job in jobs}
     for job, result in results.items():
         show(job, result)

@@ -6,9 +6,9 @@ starts it:
     /usr/bin/python3 tests/benchmarks/gnuradio_frames.py FOLDER --classes BPSK,QPSK --levels 0,10 --frames-per-cell 8
 
 It writes X.npy (N, 1024, 2) float32 with unit power, Y.npy (N, classes) and Z.npy (N, 1), sorted by class and level,
-and facts.json. Linear modulations go through GNU Radio's generic modulator (root-raised cosine, roll-off 0.35, 8 samples
-per symbol). PSK, square QAM and DVB-S2X's APSK are GNU Radio's own tables. It has none for ASK, OOK, 32QAM and 128QAM:
-these are grids. The message of AM and FM is noise through a low-pass filter.
+and facts.json. Linear modulations go through GNU Radio's generic modulator: root-raised cosine, roll-off 0.35, 8
+samples per symbol. PSK, square QAM and DVB-S2X's APSK are GNU Radio's own tables. It has none for ASK, OOK, 32QAM and
+128QAM: these are grids. The message of AM and FM is noise through a low-pass filter.
 
 In names: N frames, T = 1024 samples.
 """
@@ -197,7 +197,8 @@ def _dvb_table(name: str) -> tuple[complex, ...]:
 
 def _analog(graph: Any, name: str, rng: np.random.Generator) -> Any:
     """Connect a message to an AM or FM modulator, and return its last block."""
-    from gnuradio import analog, blocks, filter as filters
+    from gnuradio import analog, blocks
+    from gnuradio import filter as filters
 
     bandwidth = rng.uniform(0.01, 0.05)  # cycles per sample
     taps = filters.firdes.low_pass(1.0, 1.0, bandwidth, 0.01)

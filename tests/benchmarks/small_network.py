@@ -113,7 +113,9 @@ def synthesise(
     return Frames(torch.from_numpy(np.concatenate(frames)), modulation, snr)
 
 
-def new_network(config: TrialConfig, seed: int, names: Sequence[str] = NAMES, n_levels: int = len(LEVELS_DB)) -> Network:
+def new_network(
+    config: TrialConfig, seed: int, names: Sequence[str] = NAMES, n_levels: int = len(LEVELS_DB)
+) -> Network:
     """Return an untrained network."""
     torch.manual_seed(seed)
     model = build_model(config, n_modulations=len(names), n_levels=n_levels)
@@ -157,7 +159,7 @@ def take_step(
 
 
 @torch.no_grad()
-def test(network: Network, frames: Frames, *, n_classes: int = len(NAMES), n_levels: int = len(LEVELS_DB)) -> Outcome:
+def score(network: Network, frames: Frames, *, n_classes: int = len(NAMES), n_levels: int = len(LEVELS_DB)) -> Outcome:
     """Return the accuracies on all frames; every class and level has some."""
     network.model.eval()
     hits = [

@@ -24,9 +24,9 @@ from small_network import (
     TEST_FRAMES_PER_CELL,
     TEST_SEED,
     Frames,
+    score,
     small_config,
     synthesise,
-    test,
     train,
 )
 from study_input import CHANNELS
@@ -80,14 +80,15 @@ def train_and_test(sd: float, reach: float, seed: int) -> dict[str, float]:
     config = small_config("synced", carrier_range=reach, image_size=IMAGE_SIZE)
     network = train(config, frames_of(sd, FRAMES_PER_CELL, seed), seed, steps=STEPS)
     test_frames = synthesise(replace(CHANNELS["AWGN"], cfo_sd=sd), TEST_FRAMES_PER_CELL, TEST_SEED + seed)
-    return {"joint": test(network, test_frames).joint, "cpu_s": time.process_time() - begun}
+    return {"joint": score(network, test_frames).joint, "cpu_s": time.process_time() - begun}
 
 
 def table(joint: Joint) -> str:
     """Return the mean over seeds of every pair, with the lowest and the highest, in Markdown."""
     lines = [
-        f"**Synthetic** frames, AWGN, 17 modulations x 16 SNR levels, {IMAGE_SIZE} px, {STEPS} steps of {BATCH}. Joint accuracy on test "
-        "frames, mean over seeds (lowest to highest). Rows: standard deviation of the frames' carrier offsets, cycles "
+        f"**Synthetic** frames, AWGN, 17 modulations x 16 SNR levels, {IMAGE_SIZE} px, "
+        f"{STEPS} steps of {BATCH}. Joint accuracy on test frames, mean over seeds (lowest to highest). "
+        "Rows: standard deviation of the frames' carrier offsets, cycles "
         "per sample.",
         "",
         f"| offsets | {' | '.join(f'`carrier_range` {reach:g}' for reach in RANGES)} |",

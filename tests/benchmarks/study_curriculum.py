@@ -151,8 +151,9 @@ def table(measured: Mapping[tuple[str, str], Sequence[Epochs]]) -> Iterator[str]
             share = _mean(own, "snr", epoch) / _mean(plain, "snr", epoch)
             values = [f"{_mean(own, what, epoch):.1%}" for what in ("joint", "snr_alike", "joint_alike")]
             yield (
-                f"| `{name}` | {kind} | {len(own)} | {epoch + 1} | {own[0].steps[epoch]} | {own[0].highest_to_lowest[epoch]:.1f} "
-                f"| {_mean(own, 'snr', epoch):.1%} | {share:.2f} | {min(ratios):.2f} | {' | '.join(values)} |"
+                f"| `{name}` | {kind} | {len(own)} | {epoch + 1} | {own[0].steps[epoch]} "
+                f"| {own[0].highest_to_lowest[epoch]:.1f} | {_mean(own, 'snr', epoch):.1%} | {share:.2f} "
+                f"| {min(ratios):.2f} | {' | '.join(values)} |"
             )
 
 

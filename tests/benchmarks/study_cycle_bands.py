@@ -161,8 +161,8 @@ def introduction(n_sweeps: int) -> str:
         f"(`batch_norm_frames`). At its highest learning rate, the run with the highest max_lr loses {HONEST_DIP:.0%} "
         f"of its score, and raw validation {LAG_DIP:.0%} of the rest on average, as "
         "[amc_convnet did](validation.md). The regret is how far the best run that was not stopped lies below the best "
-        "of all, in points, one number for each kind of validation. The last rows have cycles of other lengths, so that the "
-        "same bands lie elsewhere in them."
+        "of all, in points, one number for each kind of validation. The last rows have cycles of other lengths, so "
+        "that the same bands lie elsewhere in them."
     )
 
 

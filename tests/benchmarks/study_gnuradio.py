@@ -30,9 +30,9 @@ from small_network import (
     LEVELS_DB,
     TEST_SEED,
     Frames,
+    score,
     small_config,
     synthesise,
-    test,
     train,
 )
 from study_input import CHANNELS
@@ -111,7 +111,7 @@ def train_and_test(options: argparse.Namespace, source: str, name: str) -> dict[
     tests = {}
     for place in TESTS:
         test_frames = frames_of(options.folder, place, options.test_frames, TEST_SEED + options.seed)
-        tests[place] = asdict(test(network, test_frames, n_classes=len(CLASSES)))
+        tests[place] = asdict(score(network, test_frames, n_classes=len(CLASSES)))
     return {"tests": tests, "cpu_s": time.process_time() - begun}
 
 
@@ -128,7 +128,10 @@ def frames_of(folder: Path, source: str, frames_per_cell: int, seed: int) -> Fra
             command += ["--frames-per-cell", str(frames_per_cell), "--seed", str(seed), *FLAGS[source]]
             subprocess.run(command, check=True)
     iq = np.load(place / "X.npy", mmap_mode="c")
-    modulation, snr = np.load(place / "Y.npy").argmax(axis=1), np.searchsorted(LEVELS_DB, np.load(place / "Z.npy")[:, 0])
+    modulation, snr = (
+        np.load(place / "Y.npy").argmax(axis=1),
+        np.searchsorted(LEVELS_DB, np.load(place / "Z.npy")[:, 0]),
+    )
     return Frames(torch.from_numpy(iq), torch.from_numpy(modulation), torch.from_numpy(snr))
 
 
@@ -146,15 +149,16 @@ def introduction(options: argparse.Namespace) -> str:
     roll_off, drawn = CHANNELS["AWGN"].roll_off, f"{options.steps} steps of {BATCH} frames"
     return (
         f"Frames of GNU Radio{version}, of {len(CLASSES)} classes x {len(LEVELS_DB)} SNR levels, 0 to 30 dB. Linear "
-        "modulations come from its generic modulator (root-raised cosine, roll-off 0.35, 8 samples per symbol), GMSK, AM "
-        "and FM from its blocks, APSK's tables from its DVB-S2X modulator. It has no tables for ASK, OOK, 32QAM and "
+        "modulations come from its generic modulator (root-raised cosine, roll-off 0.35, 8 samples per symbol), GMSK, "
+        "AM and FM from its blocks, APSK's tables from its DVB-S2X modulator. It has no tables for ASK, OOK, 32QAM and "
         "128QAM: these are the usual grids. AWGN has a random phase and a carrier offset with a standard deviation of "
         "1e-4 cycles per sample. Fading adds its dynamic channel model with the settings of RadioML 2016: Rician paths "
         f"(K = 4) at delays of 0, 0.9 and 1.7 samples. Our own frames have AWGN, roll-offs of {roll_off[0]} to "
         f"{roll_off[1]}, and DVB-S2X's tables.\n\n"
         "A label is each frame's own SNR behind the channel: the power of its signal over that of its noise. With "
-        f"*nominal SNR* the noise is the same for all frames, and a frame's own SNR differs from its label{scatter}.\n\n"
-        f"Images have {options.image_size} px. Each network took {drawn}, seed {options.seed}, with one head of {len(CLASSES)} classes, and was tested on "
+        f"*nominal SNR* the noise is the same for all frames, so a frame's own SNR differs from the label{scatter}.\n\n"
+        f"Images have {options.image_size} px. Each network took {drawn}, seed {options.seed}, "
+        f"with one head of {len(CLASSES)} classes, and was tested on "
         f"{options.test_frames * len(CLASSES) * len(LEVELS_DB):,} other frames. A cell: joint accuracy (modulation, "
         "SNR), %. In the second table only frames of the 17 linear digital modulations count; the network still knows "
         "all classes."
@@ -171,7 +175,13 @@ def table(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]
             for outcome in (result["tests"][place] for place in TESTS)
         ]
         yield f"| `{name}` | {source} | {' | '.join(cells)} |"
-    yield from ("", "17 linear digital modulations, joint accuracy, %:", "", head, "|---|---" + "|---:" * len(TESTS) + "|")
+    yield from (
+        "",
+        "17 linear digital modulations, joint accuracy, %:",
+        "",
+        head,
+        "|---|---" + "|---:" * len(TESTS) + "|",
+    )
     for (source, name), result in results.items():
         digital = [[result["tests"][place]["joint_by_class"][column] for column in DIGITAL17] for place in TESTS]
         yield f"| `{name}` | {source} | {' | '.join(f'{np.mean(values):.1f}' for values in digital)} |"

@@ -32,9 +32,9 @@ from small_network import (
     TEST_FRAMES_PER_CELL,
     TEST_SEED,
     Frames,
+    score,
     small_config,
     synthesise,
-    test,
     train,
 )
 
@@ -140,7 +140,7 @@ def train_and_test(row: Row, seed: int) -> dict[str, Any]:
     begun = time.process_time()
     frames = training_frames(row.channel, row.frames_per_cell, seed)
     network = train(row.config, frames, seed)
-    outcome = test(network, synthesise(CHANNELS[row.channel], TEST_FRAMES_PER_CELL, TEST_SEED + seed))
+    outcome = score(network, synthesise(CHANNELS[row.channel], TEST_FRAMES_PER_CELL, TEST_SEED + seed))
     return {**asdict(outcome), "cpu_s": time.process_time() - begun}
 
 

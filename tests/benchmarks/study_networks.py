@@ -34,10 +34,10 @@ from small_network import (
     Batch,
     Network,
     new_network,
+    score,
     small_config,
     synthesise,
     take_step,
-    test,
 )
 from study_input import CHANNELS
 
@@ -112,7 +112,7 @@ def train_and_test(folder: Path, name: str, minutes: float, *, easy: bool) -> di
             save(checkpoint, network, optimiser)
     save(checkpoint, network, optimiser)
     frames = synthesise(CHANNELS["AWGN"], 50 if easy else 10, TEST_SEED, names, levels_db)
-    outcome = test(network, frames, n_classes=len(names), n_levels=len(levels_db))
+    outcome = score(network, frames, n_classes=len(names), n_levels=len(levels_db))
     n_parameters = sum(parameter.numel() for parameter in network.model.parameters())
     result = {"losses": network.losses, "cpu_s": network.cpu_s, "n_parameters": n_parameters}
     return {**result, "outcome": asdict(outcome)}
@@ -154,16 +154,14 @@ def curve_of(losses: Sequence[float]) -> list[float]:
 
 def introduction(options: argparse.Namespace) -> str:
     """Return what was done, in Markdown."""
-    names, levels_db, size = (
-        (EASY_NAMES, EASY_LEVELS_DB, EASY_BATCH) if options.easy else (NAMES, LEVELS_DB, BATCH)
-    )
+    names, levels_db, size = (EASY_NAMES, EASY_LEVELS_DB, EASY_BATCH) if options.easy else (NAMES, LEVELS_DB, BATCH)
     chance = math.log(len(names)) + math.log(len(levels_db))
     what = f"classes {', '.join(names)}" if options.easy else f"{len(names)} linear digital modulations"
     return (
         f"**Synthetic** frames, AWGN, {what}, {len(levels_db)} SNR levels from {levels_db[0]} to {levels_db[-1]} dB. "
         f"Each network trained for {options.minutes:g} minutes of one processor core, seed 0, in steps of {size} fresh "
-        "frames. The loss is the sum of both tasks' cross-entropies, as the mean of each tenth of the steps: an untrained "
-        f"network has about {chance:.2f}."
+        "frames. The loss is the sum of both tasks' cross-entropies, as the mean of each tenth of the steps: an "
+        f"untrained network has about {chance:.2f}."
     )
 
 

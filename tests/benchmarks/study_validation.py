@@ -125,7 +125,9 @@ def cycle_of(result: Mapping[str, Any]) -> Cycle:
     """Return a cycle from its fields as JSON, in which all keys are text."""
     names = ("lagging", "reference", "averaged", "averaged_reference")
     curves = {name: {int(epoch): value for epoch, value in result[name].items()} for name in names}
-    renewed = {int(size): {int(epoch): value for epoch, value in own.items()} for size, own in result["renewed"].items()}
+    renewed = {
+        int(size): {int(epoch): value for epoch, value in own.items()} for size, own in result["renewed"].items()
+    }
     return Cycle(**{**result, **curves, "renewed": renewed})
 
 
@@ -168,7 +170,7 @@ def introduction() -> str:
     return (
         f"**Synthetic** frames, `synced` at 32 px, {len(DIGITAL17)} modulations x {len(LEVELS_DB)} SNR levels. One "
         f"cycle of {EPOCHS} epochs, each of {STEPS} steps of {BATCH} frames; the learning rate rises to {MAX_LR:g} "
-        f"after epoch {EPOCHS // 2}. {options.seeds} seeds. Joint accuracy on the validation part.\n\n"
+        f"after epoch {EPOCHS // 2}. Joint accuracy on the validation part.\n\n"
         "The error of a number of frames is the distance from the accuracy of the same weights with the statistics of "
         f"all N training frames, after epochs {', '.join(map(str, MEASURED))}. The samples are part of these N frames. "
         "Against endlessly many frames the error of n is about 1 / √(1 - n/N) times as large, which is the last column "
@@ -193,7 +195,9 @@ def tables(model: str, cycles: Sequence[Cycle], ema_decay: float) -> str:
         lines.append(f"| {size:,} | {statistics.mean(errors):.1f} | {max(errors):.1f} | {endless:.1f} | {cost:.2%} |")
     averaged = [abs(cycle.averaged[epoch] - cycle.averaged_reference[epoch]) for cycle in cycles for epoch in MEASURED]
     mean, worst, n = statistics.mean(averaged), max(averaged), f"{AVERAGED_SIZE:,}"
-    lines.append(f"| {n}, averaged weights | {mean:.1f} | {worst:.1f} | {mean / (1 - AVERAGED_SIZE / n_train) ** 0.5:.1f} | |")
+    lines.append(
+        f"| {n}, averaged weights | {mean:.1f} | {worst:.1f} | {mean / (1 - AVERAGED_SIZE / n_train) ** 0.5:.1f} | |"
+    )
     lines += ["", f"A frame of the renewal takes {ratio:.2f} times as long as a frame in training.", ""]
     lines += [f"| mean accuracy, % | {' | '.join(f'epoch {epoch}' for epoch in MEASURED)} |"]
     lines += ["|---" + "|---:" * len(MEASURED) + "|"]
