@@ -1,7 +1,8 @@
 # make demo     the whole loop in five minutes: no account, no internet, no GPU
 # make test     every test
 # make check    format, lint, types
-# make wheel    build the wheel, install it into an empty environment, run its four commands there
+# make docs     build the documentation site into build/site; a dead link is an error
+# make wheel    build wheel and source archive, install them into empty environments, with and without torch
 # make picture  draw docs/report.png, the README's picture, with Chromium
 # make bench    benchmarks, printed as tables
 # make soak     long tests, run by hand
@@ -13,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_QUIET := --disable-pip-version-check --quiet
 
-.PHONY: demo test check wheel picture bench soak clients clean
+.PHONY: demo test check docs wheel picture bench soak clients clean
 
 TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
@@ -30,13 +31,22 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# A page must not need a server elsewhere: no script, style or picture of one.
+docs: $(READY)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/site
+	@! grep --recursive --extended-regexp --include='*.html' --include='*.css' --files-with-matches \
+	    '<(script|img|iframe|link rel="(stylesheet|preload|icon)")[^>]*(src|href)="(https?:)?//|url\("?(https?:)?//|@import' build/site
+	@echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' > build/site/index.html
+	@echo "the site is in build/site/index.html"
+
+# The wheel is built from the source archive, so that one is known to be whole.
 wheel: $(READY)
-	rm -rf build dist
-	$(BIN)/python -m build --wheel --outdir dist
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
 	$(PYTHON) -m venv --clear dist/venv
 	dist/venv/bin/pip install $(PIP_QUIET) --constraint docker/constraints.txt dist/*.whl
-	cd dist && for command in amc-data amc-train amc-sweep amc-analyze; do venv/bin/$$command --help > /dev/null || exit 1; done
-	@echo "the wheel installs into an empty environment and its four commands run there"
+	cd dist && for command in amc-data amc-train amc-sweep amc-analyze; do venv/bin/$$command --version && venv/bin/$$command --help > /dev/null || exit 1; done
+	$(BIN)/pytest tests/release
 
 picture: $(READY)
 	$(BIN)/python docs/picture.py

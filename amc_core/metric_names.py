@@ -62,6 +62,14 @@ FINAL_METRICS: frozenset[str] = frozenset(
     }
 )
 
+# What the summary has beside them.
+FINAL_FACTS: frozenset[str] = frozenset(
+    {
+        *("end_reason", "best_epoch", "best_loss_epoch", "checkpoint_epoch", "bad_frames"),
+        *("test_checkpoint", "test_checkpoint_epoch"),
+    }
+)
+
 _OF_LEVEL = re.compile(r"(?:f1|acc)/snr/(-?\d+)")
 
 

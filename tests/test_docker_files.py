@@ -48,8 +48,9 @@ def _values(stage: list[tuple[str, str]], word: str) -> list[str]:
 
 
 def _requirements(name: str) -> list[str]:
-    lines = (DOCKER / name).read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    lines = [line.strip() for line in (DOCKER / name).read_text().splitlines()]
+    others = [other for line in lines if line.startswith("-r ") for other in _requirements(line[3:])]
+    return others + [line for line in lines if line and not line.startswith(("#", "-r "))]
 
 
 def _install_requires() -> dict[str, Requirement]:
@@ -128,16 +129,20 @@ def test_the_constraints_pin_every_requirement_in_an_accepted_version() -> None:
         assert accepted.contains(pin.version), f"{name}: {pin.version} is pinned, {accepted} accepted"
 
 
-# Rejects imports of libraries that the image lacks, then uses the server's libraries as a server does.
-SERVER_ALONE = """
+# Hides the libraries that an installation lacks; a program follows.
+WITHOUT = """
 import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ABSENT:
-            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
-sys.meta_path.insert(0, Absent())
+from importlib.machinery import PathFinder
+class Installed(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in ABSENT else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Installed
 for name in ABSENT & set(sys.modules):
     del sys.modules[name]  # imported when this environment started
+"""
+# Uses the server's libraries as a server does.
+SERVER_ALONE = """
 from pathlib import Path
 from amc_agents.commands import main
 import amc_server.store.backup
@@ -152,21 +157,56 @@ runs = [Observation({"x": number / 20}, "finished", [number / 20]) for number in
 assert suggest(parse(space), runs, seed=1, number=14)
 print("served")
 """
+# Uses everything that a light install has, and one command of each program that it lacks.
+LIGHT_ALONE = """
+from click.testing import CliRunner
+from amc_agents.commands import main as amc_sweep
+from amc_agents.trial.end_reason import reason_of
+from amc_agents.trial.main import main as amc_train
+from amc_analysis.cli import main as amc_analyze
+from amc_core.commands import main as amc_data
+import amc_agents.next_run, amc_agents.slurm.script, wandb
+def run(command, *arguments, code=0):
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == code, (arguments, done.output, done.exception)
+    return done.output
+run(amc_sweep, "create", "sweeps/resnet50_focused.yaml", "--dry-run")
+for group in (amc_sweep, amc_data):
+    for name in group.commands:
+        run(group, name, "--help")
+page, following = sys.argv[1] + "/report.html", sys.argv[1] + "/next.yaml"
+run(amc_analyze, "--from", "sweeps/recorded/94fqx0gz.yaml", "--html", page, "--next", following)
+for command, *arguments in ((amc_data, "synth", "x.hdf5"), (amc_data, "audit", "x.hdf5"), (amc_train, "--no_wandb")):
+    message = run(command, *arguments, code=1)
+    assert " needs " in message and "pip install amc-sweep-toolkit" in message, message
+assert reason_of(ModuleNotFoundError("No module named 'torch'", name="torch")) == "error"
+print("served")
+"""
 
 
-def test_the_server_runs_with_only_its_own_requirements(tmp_path: Path) -> None:
-    """Every other library of this environment is hidden: torch, wandb, pandas and their dependencies."""
-    listed = {canonicalize_name(name) for name in _requirements("server-requirements.txt")}
+@pytest.mark.parametrize(
+    ("name", "program", "large"),
+    [
+        ("server-requirements.txt", SERVER_ALONE, {"torch", "wandb", "pandas", "h5py", "numba", "rich"}),
+        ("light-requirements.txt", LIGHT_ALONE, {"torch", "torchvision", "timm", "h5py", "numba", "PIL"}),
+    ],
+)
+def test_an_installation_works_with_only_its_own_requirements(
+    name: str, program: str, large: set[str], tmp_path: Path
+) -> None:
+    """Every other library of this environment is hidden."""
+    listed = {canonicalize_name(requirement) for requirement in _requirements(name)}
     assert listed <= set(_install_requires())
     installed = _closure(listed) | {"amc-sweep-toolkit"}
     absent = {
-        name
-        for name, owners in packages_distributions().items()
+        module
+        for module, owners in packages_distributions().items()
         if not {canonicalize_name(owner) for owner in owners} & installed
     }
-    assert {"torch", "wandb", "pandas", "h5py", "numba", "rich"} <= absent
+    assert large <= absent
     done = subprocess.run(
-        [sys.executable, "-c", f"ABSENT = {absent!r}\n{SERVER_ALONE}", str(tmp_path)],
+        [sys.executable, "-c", f"ABSENT = {absent!r}\n{WITHOUT}{program}", str(tmp_path)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

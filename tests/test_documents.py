@@ -5,25 +5,31 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import re
-import subprocess
 from itertools import product
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from repository import repository_files
 from test_architecture import ROOMS
 
 from amc_agents.commands import main as amc_sweep
+from amc_agents.commands.next_ import LATER, SWEEP_IS_OVER
+from amc_agents.fleet.loop import FORWARDED
+from amc_agents.trial.main import NO_WANDB
 from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
+from amc_analysis.report.verdicts import CONTRADICTED, NOT_ENOUGH, SUPPORTED
 from amc_analysis.rules.registry import RULES
 from amc_core.commands import main as amc_data
-from amc_core.metric_names import EPOCH_METRICS, OCCASIONAL_METRICS, is_epoch_metric
+from amc_core.config import FIELDS
+from amc_core.metric_names import EPOCH_METRICS, FINAL_FACTS, FINAL_METRICS, OCCASIONAL_METRICS, is_epoch_metric
+from amc_sweeps.backend.options import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from amc_sweeps.runs.causes import EXIT_CODES
 
 ROOT = Path(__file__).parents[1]
-FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+FILES = repository_files()
 DOCUMENTS = sorted(name for name in FILES if name.endswith(".md") and (ROOT / name).is_file())
 TEXTS = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 COMMANDS: dict[str, click.Command] = {
@@ -51,11 +57,18 @@ def _code(text: str) -> list[str]:
     return [word for code in re.findall(r"`([^`\n]+)`", _prose(text)) for word in code.split()]
 
 
-def _table(name: str, heading: str) -> list[list[str]]:
-    """Return the rows of the first table under a heading, without its head."""
+def _table(name: str, heading: str, number: int = 0) -> list[list[str]]:
+    """Return the rows of a table under a heading, without its head."""
     section = TEXTS[name].split(f"## {heading}\n", 1)[1].split("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
-    return rows[2:]
+    table = re.findall(r"(?:^\|.*\n?)+", section, re.MULTILINE)[number]
+    return [line.strip("| ").split(" | ") for line in table.splitlines()][2:]
+
+
+def _names(rows: list[list[str]]) -> set[str]:
+    """Return the names in the first column; `a_{b,c}` stands for two."""
+    patterns = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
+    parts = [[part.split(",") for part in re.split(r"[{}]", pattern)] for pattern in patterns]
+    return {"".join(choice) for part in parts for choice in product(*part)}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -107,6 +120,66 @@ def test_every_flag_exists(name: str, command: str) -> None:
             assert flag in shown, f"{command} {words}"
 
 
+def _all_commands() -> dict[str, click.Command]:
+    """Return every command by the words that call it."""
+    found: dict[str, click.Command] = {}
+    for program, command in COMMANDS.items():
+        members = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"{program} {name}": member for name, member in members.items()} or {program: command}
+    return found
+
+
+def _section(name: str) -> str:
+    """Return what docs/commands.md says of a command."""
+    return TEXTS["docs/commands.md"].split(f"\n## {name}\n", 1)[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(("name", "command"), sorted(_all_commands().items()))
+def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
+    text = _section(name)
+    if name == "amc-train":  # a parameter's name is its flag
+        text += re.sub(r"^\| `(\w+)` \|", r"--\1 ", TEXTS["docs/parameters.md"], flags=re.MULTILINE)
+    documented = set(re.findall(r"--[\w-]+", text))
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+    assert {flag for option in options for flag in option.opts if flag.startswith("--")} <= documented
+
+
+def test_every_parameter_of_a_trial_is_documented() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/parameters.md"], re.MULTILINE)) == set(FIELDS)
+
+
+EVERYWHERE = {DONE, FAILED, USAGE_ERROR, INTERRUPTED}
+OWN_CODES = {
+    "amc-train": {*EXIT_CODES.values(), NO_WANDB, FAILED, USAGE_ERROR},
+    "amc-sweep agent": {DONE, FAILED, USAGE_ERROR, *FORWARDED.values()},
+    "amc-sweep next": {*EVERYWHERE, SWEEP_IS_OVER, LATER},
+    "amc-analyze": {*EVERYWHERE, SUPPORTED, CONTRADICTED, NOT_ENOUGH},
+}
+
+
+@pytest.mark.parametrize("name", sorted(_all_commands()))
+def test_every_exit_code_is_documented(name: str) -> None:
+    (text,) = re.findall(r"Exit codes: (.*?)\n(?:\n|```)", _section(name), re.DOTALL)
+    codes = {int(code) for code in re.findall(r"\b\d+\b", text)}
+    assert codes == OWN_CODES[name] if name in OWN_CODES else {DONE} <= codes <= EVERYWHERE
+
+
+def test_no_other_exit_code_is_in_the_code() -> None:
+    documented = set().union(EVERYWHERE, *OWN_CODES.values())
+    sources = [ROOT / name for name in FILES if name.endswith(".py") and not name.startswith(("tests/", "docs/"))]
+    found = [code for file in sources for code in re.findall(r"(?:sys\.exit|SystemExit)\((\d+)\)", file.read_text())]
+    assert found  # else this looks at nothing
+    assert {int(code) for code in found} <= documented
+
+
+def test_the_site_has_every_document() -> None:
+    index = TEXTS["docs/index.md"]
+    listed = {
+        line for block in re.findall(r"```\{toctree\}\n.*?\n\n(.*?)\n```", index, re.DOTALL) for line in block.split()
+    }
+    assert {Path(name).stem for name in DOCUMENTS if name.startswith("docs/")} - {"index"} <= listed
+
+
 def test_the_readme_names_how_to_start() -> None:
     assert {"demo", "test"} <= set(re.findall(r"^make (\w+)", TEXTS["README.md"], flags=re.MULTILINE))
 
@@ -132,13 +205,12 @@ def test_the_table_of_ends_is_the_codes_own() -> None:
 
 
 def test_the_table_of_metrics_is_the_codes_own() -> None:
-    patterns = [name for row in _table("docs/runs.md", "What a run logs") for name in re.findall(r"`([^`]+)`", row[0])]
-    parts = [[part.split(",") for part in re.split(r"[{}]", pattern)] for pattern in patterns]
-    names = {"".join(choice) for part in parts for choice in product(*part)}
+    names = _names(_table("docs/runs.md", "What a run logs"))
     assert {name for name in names if "*" not in name} == EPOCH_METRICS | OCCASIONAL_METRICS
     examples = {"f1/mod/*": "QPSK", "f1/family/*": "PSK", "f1/snr/*": "12", "acc/snr/*": "12"}
     assert {name for name in names if "*" in name} == set(examples)
     assert all(is_epoch_metric(name.replace("*", example)) for name, example in examples.items())
+    assert _names(_table("docs/runs.md", "What a run logs", 1)) == FINAL_METRICS | FINAL_FACTS
 
 
 def test_the_table_of_rules_is_the_codes_own() -> None:

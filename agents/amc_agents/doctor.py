@@ -20,13 +20,13 @@ from pathlib import Path
 from amc_agents.cleaning.client_cache import cache_folder, cache_size
 from amc_agents.disk_room import Room, read_room
 from amc_analysis.reading.wandb_api import open_api
+from amc_core.missing_packages import DISTRIBUTION
 from amc_core.verdicts import Verdict
 from amc_server.store.network_disk import network_disk, network_disk_warning
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted, duration
 from amc_sweeps.runs.causes import STALE_AFTER_S
 
-DISTRIBUTION = "amc-sweep-toolkit"
 SHOWN_VERSIONS = ("torch", "torchvision", "wandb", "h5py", "numpy")
 TIMEOUT_S = 10.0
 CLOCK_WARN_S = 30.0

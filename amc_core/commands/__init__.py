@@ -10,11 +10,18 @@ from amc_core.commands.evaluate import evaluate_command
 from amc_core.commands.show import show_command
 from amc_core.commands.split import split_command
 from amc_core.commands.synth import synth_command
+from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand
+
+
+class _Commands(ExplainingCommand, click.Group):
+    pass
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     commands=[audit_command, ceiling_command, evaluate_command, show_command, split_command, synth_command],
 )
+@click.version_option(package_name=DISTRIBUTION)
 def main() -> None:
     """Make, check, show and divide RadioML files, and score checkpoints on them."""

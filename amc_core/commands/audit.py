@@ -17,9 +17,15 @@ from amc_core.commands.terminal import progress_bar
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print verdicts and measurements as JSON.")
 def audit_command(file: Path, as_json: bool) -> None:
-    """Check a data file, with one verdict per line. The exit code is 1 if a check fails.
+    """Check a data file, with one verdict per line.
 
     Reads every frame once. The order of the classes and the SNR labels are compared with the signals.
+
+    \b
+    amc-data audit radioml.hdf5
+    amc-data audit radioml.hdf5 --json
+
+    Exit codes: 0 no check fails, 1 a check fails, 2 the arguments cannot be used.
     """
     from amc_core.audit.checks import audit_file
 

@@ -34,6 +34,12 @@ def ceiling_command(
     Modulation: likelihood test on 128 symbols with timing, phase, gain, SNR and pulse known. SNR: the level nearest to
     the SNR measured from the noise beyond 0.25 cycles per sample. Neither needs training. The number after +- is the
     standard error.
+
+    \b
+    amc-data ceiling
+    amc-data ceiling --snr 0:30:2 --classes BPSK,QPSK,8PSK
+
+    Exit codes: 0 done, 2 the arguments cannot be used.
     """
     from amc_core.audit.ceilings import ceilings, standard_error
     from amc_core.synthesis.frames import Recipe

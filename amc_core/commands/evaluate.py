@@ -69,11 +69,10 @@ def evaluate_command(
     --without-training-frames leaves them out.
 
     \b
-    Exit codes: 0 done; 1 the checkpoint or the file cannot be used; 2 the arguments cannot be used.
-
-    \b
     amc-data evaluate runs/local-1
     amc-data evaluate runs/local-1/best_loss.pt --data recorded.hdf5 --json
+
+    Exit codes: 0 done, 1 the checkpoint or the file cannot be used, 2 the arguments cannot be used.
     """
     from amc_core.config import ConfigError
     from amc_core.evaluate_checkpoint import PartError, evaluate_checkpoint, open_checkpoint

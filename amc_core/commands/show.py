@@ -31,7 +31,13 @@ def show_command(
     image_size: int,
     histogram_range: float | str,
 ) -> None:
-    """Draw one frame of FILE: its samples, and every representation as a model sees it."""
+    """Draw one frame of FILE: its samples, and every representation as a model sees it.
+
+    \b
+    amc-data show radioml.hdf5 frame.png --modulation QPSK --snr-db 10
+
+    Exit codes: 0 drawn, 1 the file cannot be used, 2 the arguments cannot be used.
+    """
     import numpy as np
     import torch
 

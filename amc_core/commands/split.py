@@ -48,6 +48,12 @@ def split_command(
     """Write how FILE is divided into train, validation and test, as a manifest.
 
     A trial with the same parameters divides the file in the same way, on every machine.
+
+    \b
+    amc-data split radioml.hdf5 split.json
+    amc-data split radioml.hdf5 split.json --check      # does this machine divide its file in the same way?
+
+    Exit codes: 0 written, or equal; 1 with --check: they differ, or the file cannot be used; 2 refused.
     """
     from amc_core.data.duplicates import duplicates_across_parts, duplicates_warning
     from amc_core.data.radioml import select

@@ -71,7 +71,14 @@ def synth_command(
     rings: tuple[tuple[str, tuple[float, ...] | str], ...],
     force: bool,
 ) -> None:
-    """Write synthetic frames in the layout of RadioML 2018.01A."""
+    """Write synthetic frames in the layout of RadioML 2018.01A.
+
+    \b
+    amc-data synth radioml.hdf5 --frames-per-cell 60
+    amc-data synth psk.hdf5 --classes BPSK,QPSK,8PSK --snr 0:30:2 --fading rayleigh
+
+    Exit codes: 0 written, 1 the file could not be written, 2 the arguments cannot be used.
+    """
     from amc_core.synthesis.file import write_file
     from amc_core.synthesis.frames import Recipe
 

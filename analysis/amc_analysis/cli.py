@@ -24,6 +24,7 @@ from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparis
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_analysis.statements.statement import FORMS, StatementError, read_statement
 from amc_core.files import write_whole
+from amc_core.missing_packages import DISTRIBUTION
 from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse, say
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
     callback=_print_schema,
     help="Print the schema of --json, for one sweep and for several.",
 )
+@click.version_option(package_name=DISTRIBUTION)
 def main(
     reading: ReadingOptions,
     top: int,

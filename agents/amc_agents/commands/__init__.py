@@ -22,6 +22,7 @@ from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
 from amc_agents.commands.update import update_command
+from amc_core.missing_packages import DISTRIBUTION
 from amc_sweeps.backend.options import InterruptibleCommand
 
 
@@ -30,7 +31,7 @@ class _Commands(InterruptibleCommand, click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="amc-sweep-toolkit")
+@click.version_option(package_name=DISTRIBUTION)
 def main() -> None:
     """Run W&B sweeps for modulation classification: in the cloud, on your own server, or without any account.
 

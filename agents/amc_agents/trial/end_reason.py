@@ -101,10 +101,12 @@ class _EndFile:
 
 def reason_of(error: BaseException) -> EndReason:
     """Return the end reason for an exception of a trial."""
-    from amc_core.data.radioml import DataError
-
     if isinstance(error, ConfigError):
         return EndReason.CONFIG_REFUSED
+    if isinstance(error, ModuleNotFoundError):  # the imports below may lack the same package
+        return EndReason.ERROR
+    from amc_core.data.radioml import DataError
+
     if isinstance(error, DataError):
         return EndReason.DATA_ERROR
     if is_out_of_memory(error):

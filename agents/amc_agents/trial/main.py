@@ -22,6 +22,7 @@ from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
 from amc_core.config import FIELDS, VARIANT, ConfigError, FieldSpec, TrialConfig, expand_variant, parse_flag
 from amc_core.files import use_folder
+from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand, require
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
@@ -34,6 +35,7 @@ NO_WANDB = 69  # exit code: no W&B answers, so nothing was trained
 
 
 @click.command(
+    cls=ExplainingCommand,
     context_settings={
         "ignore_unknown_options": True,  # they are refused by name, after wandb.init
         "allow_extra_args": True,
@@ -80,6 +82,7 @@ NO_WANDB = 69  # exit code: no W&B answers, so nothing was trained
     is_flag=True,
     help="Print the network's layers, parameters, multiply-accumulates and frames/s, and train nothing.",
 )
+@click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
 def main(
     context: click.Context,
@@ -100,8 +103,9 @@ def main(
     --runs_dir, or the one that W&B keeps.
 
     \b
-    Exit codes: 0 completed, patience or stopped by W&B; 65 data unusable; 69 no W&B answers; 70 internal error;
-    75 preempted; 78 configuration refused; 80 diverged (NaN); 81 out of memory; 130 interrupted.
+    Exit codes: 0 completed, patience or stopped by W&B; 1 a package is missing; 2 a flag cannot be read;
+    65 data unusable; 69 no W&B answers; 70 internal error; 75 preempted; 78 configuration refused;
+    80 diverged (NaN); 81 out of memory; 130 interrupted.
 
     `amc-data evaluate runs/RUN_ID --data FILE` scores its checkpoint on any file.
 
@@ -110,6 +114,8 @@ def main(
     """
     if context.args[:1] == ["evaluate"]:
         raise click.UsageError("amc-train only trains; to score a checkpoint: amc-data evaluate CHECKPOINT --data FILE")
+    if "WANDB_SWEEP_ID" not in os.environ:  # under an agent, the run tells what is missing
+        require("torch")
     settings = {name: parse_flag(name, text) for name, text in flags.items() if text is not None}
     settings.update(_unknown_flags(context.args), **({} if variant is None else {VARIANT: variant}))
     if summary:

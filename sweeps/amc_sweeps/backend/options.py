@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from amc_core.missing_packages import ExplainingCommand
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
 
@@ -29,7 +30,7 @@ class Refusal(click.ClickException):
     exit_code = USAGE_ERROR
 
 
-class InterruptibleCommand(click.Command):
+class InterruptibleCommand(ExplainingCommand):
     """A command or a group that ends with 130 at Ctrl-C, and with 0 where the reader of its output has read enough.
 
     click and rich would end with 1 in both cases.

@@ -5,6 +5,7 @@ After a change of a command: ``python tests/agents/commands/test_commands_docume
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import subprocess
@@ -16,6 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from amc_agents.commands import main
+from amc_agents.trial.main import main as amc_train
+from amc_analysis.cli import main as amc_analyze
+from amc_core.commands import main as amc_data
+from amc_core.config import FIELDS
 from amc_sweeps.backend import options
 
 FILE = Path(__file__).parents[3] / "docs" / "commands.md"
@@ -23,11 +28,12 @@ WIDTH = 110
 INTRODUCTION = """\
 # The commands
 
-`amc-sweep` creates, watches and steers sweeps. This page is what `amc-sweep COMMAND --help` prints.
+`amc-sweep` creates, watches and steers sweeps. `amc-data` makes and checks data files. `amc-train` trains one trial.
+`amc-analyze` reads what the runs show. This page is what `--help` prints.
 `python tests/agents/commands/test_commands_document.py` writes it, and a test compares the two.
 
 A SWEEP is an id, `PROJECT/ID`, `ENTITY/PROJECT/ID` or the URL of the sweep's page. With `--json`,
-stdout holds nothing else. Every command says on stderr which W&B it uses.
+stdout holds nothing else. Every command that talks to W&B says on stderr which one it uses.
 
 ## Exit codes
 
@@ -42,18 +48,45 @@ A command that runs a trial in this terminal ends as the trial does, with one of
 [amc-train's codes](runs.md#how-a-trial-ends). `amc-analyze` uses the same four. With `--supports` it
 also ends with 3 (a statement is contradicted) or 4 (there is not enough evidence).
 """
+TRIAL_FLAGS = "Every field of `TrialConfig` is a flag of `amc-train`, too: [parameters of a trial](parameters.md).\n"
+
+
+def _without_fields() -> click.Command:
+    """Return amc-train without the flags of TrialConfig, which have a page of their own."""
+    command = copy.copy(amc_train)
+    command.params = [parameter for parameter in amc_train.params if parameter.name not in FIELDS]
+    return command
+
+
+PROGRAMS: dict[str, click.Command] = {
+    "amc-sweep": main,
+    "amc-data": amc_data,
+    "amc-train": _without_fields(),
+    "amc-analyze": amc_analyze,
+}
+COMMANDS = [
+    (program, name, command)
+    for program, group in PROGRAMS.items()
+    if isinstance(group, click.Group)
+    for name, command in sorted(group.commands.items())
+]
 
 
 def document() -> str:
     """Return the page."""
-    names = sorted(name for name, command in main.commands.items() if not command.hidden)
-    listed = " · ".join(f"[{name}](#amc-sweep-{name})" for name in names)
-    sections = [f"## amc-sweep {name}\n\n```text\n{_help(name)}```\n" for name in names]
-    return "\n".join([INTRODUCTION, f"{listed}\n", *sections])
+    text = [INTRODUCTION]
+    for program, command in PROGRAMS.items():
+        names = [name for group, name, each in COMMANDS if group == program and not each.hidden]
+        titles = [f"{program} {name}" for name in names] or [program]
+        if names:
+            text.append(" · ".join(f"[{name}](#{program}-{name})" for name in names) + "\n")
+        for title in titles:
+            text.append(f"## {title}\n\n```text\n{_help(command, *title.split())}```\n")
+    return "\n".join([*text, TRIAL_FLAGS])
 
 
-def _help(name: str) -> str:
-    shown = CliRunner().invoke(main, [name, "--help"], prog_name="amc-sweep", terminal_width=WIDTH)
+def _help(command: click.Command, program: str, *names: str) -> str:
+    shown = CliRunner().invoke(command, [*names, "--help"], prog_name=program, terminal_width=WIDTH)
     assert shown.exit_code == 0, shown.output
     return "".join(f"{line.rstrip()}\n" for line in shown.stdout.splitlines())
 
@@ -80,13 +113,12 @@ def test_the_page_is_the_help_of_the_commands_and_imports_nothing_heavy() -> Non
     assert FILE.read_text() == printed.stdout, "run: python tests/agents/commands/test_commands_document.py"
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
-def test_a_commands_help_has_a_valid_example_and_exit_codes(name: str) -> None:
-    command = main.commands[name]
+@pytest.mark.parametrize(("program", "name", "command"), COMMANDS)
+def test_a_commands_help_has_a_valid_example_and_exit_codes(program: str, name: str, command: click.Command) -> None:
     text = inspect.cleandoc(command.help or "")
-    examples = re.findall(rf"^amc-sweep {name}\b.*$", text, re.MULTILINE)
-    assert examples, f"amc-sweep {name} --help has no example"
-    assert re.search(r"Exit codes: (of a \w+ )?0 ", text), f"amc-sweep {name} --help has no exit codes"
+    examples = re.findall(rf"^{program} {name}\b.*$", text, re.MULTILINE)
+    assert examples, f"{program} {name} --help has no example"
+    assert re.search(r"Exit codes: (of a \w+ )?0 ", text), f"{program} {name} --help has no exit codes"
     known = {option for parameter in command.params for option in parameter.opts if isinstance(parameter, click.Option)}
     for example in examples:
         own = re.split(r"\s&&\s|\s\|\s|\s{2,}", example)[0]

@@ -19,6 +19,7 @@ from amc_agents.trial.end_reason import reason_of
 from amc_agents.trial.main import NO_WANDB, main
 from amc_core.config import FIELDS, ConfigError
 from amc_core.data.radioml import DataError
+from amc_core.metric_names import FINAL_FACTS, FINAL_METRICS
 from amc_core.training.state import Diverged
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 
@@ -83,6 +84,7 @@ def test_a_completed_trial_writes_history_summary_and_checkpoint_and_exits_with_
     rows = [json.loads(line) for line in (tmp_path / "local-1" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[-1]["best/combined_acc"] == max(row["val/combined_acc"] for row in rows)
+    assert summary.keys() - set().union(*rows) == FINAL_METRICS | FINAL_FACTS
     assert summary["end_reason"] == "completed"
     assert summary["test_checkpoint_epoch"] == summary["best_epoch"]
     config = _read_json(tmp_path, "config.json")
