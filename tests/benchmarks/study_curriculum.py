@@ -4,25 +4,25 @@
 the strict one (shorter epochs). After each epoch the validation part, which has all levels alike, is scored twice: with
 batch norm's statistics renewed on frames in the curriculum's shares, and on frames of all levels alike.
 
-Run by hand:  python tests/benchmarks/study_curriculum.py   (about 5 CPU minutes; one thread a process)
+Run by hand:  python tests/benchmarks/study_curriculum.py --folder FOLDER   (about 5 CPU minutes; one thread a process)
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from finished import add_folder_options, finished_jobs, not_done
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
@@ -61,30 +61,36 @@ def main() -> None:
     """Print the tables; with the default arguments write them to results/curriculum.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2)
+    add_folder_options(parser)
     add_write_options(parser, "curriculum")
     options = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    jobs = [(name, kind, seed) for name in REPRESENTATIONS for kind in CURRICULA for seed in range(options.seeds)]
-    measured: dict[tuple[str, str], list[Epochs]] = {}
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.processes) as pool:
+    names, measured = [CLASSES[column] for column in DIGITAL17], dict[tuple[str, str], list[Epochs]]()
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.hdf5"
-        names = [CLASSES[column] for column in DIGITAL17]
-        write_file(path, modulations=names, levels_db=LEVELS_DB, frames_per_cell=FRAMES_PER_CELL, seed=0)
-        futures = [pool.submit(train, path, *job) for job in jobs]
-        for (name, kind, seed), future in zip(jobs, futures, strict=True):
-            measured.setdefault((name, kind), []).append(future.result())
-            print(f"{name}, {kind}, seed {seed}: {measured[name, kind][-1]}", flush=True)
-    minutes = sum(epochs.cpu_s for own in measured.values() for epochs in own) / 60
-    parts = [introduction(options.seeds), "\n".join(table(measured))]
-    text = "\n\n".join([*parts, f"{minutes:.0f} CPU minutes. {describe_machine()}"])
+        if not options.finished_only:
+            write_file(path, modulations=names, levels_db=LEVELS_DB, frames_per_cell=FRAMES_PER_CELL, seed=0)
+        jobs = {
+            f"{name}, {kind}, seed {seed}": functools.partial(train, path, name, kind, seed)
+            for seed in range(options.seeds)
+            for name in REPRESENTATIONS
+            for kind in CURRICULA
+        }
+        results = finished_jobs(options, jobs, lambda job, result: print(f"{job}: {result}", flush=True))
+    for job, result in results.items():
+        _, name, kind, seed = jobs[job].args
+        if all(f"{name}, {other}, seed {seed}" in results for other in CURRICULA):  # to compare the same seeds
+            measured.setdefault((name, kind), []).append(Epochs(**result))
+    minutes = sum(result["cpu_s"] for result in results.values()) / 60
+    parts = [introduction(), "\n".join(table(measured))]
+    text = "\n\n".join([*parts, f"{minutes:.0f} CPU minutes. {describe_machine()}{not_done(jobs, results)}"])
     print(text)
-    keep_table("curriculum", text, options, worse=unlike_committed(parser, options))
+    worse = unlike_committed(parser, options, {"folder": options.folder}) + not_done(jobs, results)
+    keep_table("curriculum", text, options, worse=worse, hidden={str(options.folder): "FOLDER"})
 
 
-def train(path: Path, representation: str, kind: str, seed: int) -> Epochs:
-    """Train one network and validate it after every epoch."""
-    torch.set_num_threads(1)
+def train(path: Path, representation: str, kind: str, seed: int) -> dict[str, Any]:
+    """Train one network and validate it after every epoch; return the fields of Epochs."""
     result, begun = Epochs(), time.process_time()
     given: dict[str, Any] = {"data": str(path), "representation": representation, "image_size": 32, "seed": seed}
     given |= {"model_type": "amc_convnet", "batch_size": BATCH, "dropout": 0.0, "storage": "ram"}
@@ -110,7 +116,7 @@ def train(path: Path, representation: str, kind: str, seed: int) -> Epochs:
             state.progress = state.progress.after_epoch(config, combined_acc=0.0, loss=0.0)
             state.start_epoch()
     result.cpu_s = time.process_time() - begun
-    return result
+    return asdict(result)
 
 
 def accuracies(state: TrainingState, renewed_M: npt.NDArray[np.int64]) -> tuple[float, float]:
@@ -121,11 +127,11 @@ def accuracies(state: TrainingState, renewed_M: npt.NDArray[np.int64]) -> tuple[
     return evaluation.snr_acc, evaluation.combined_acc
 
 
-def introduction(n_seeds: int) -> str:
+def introduction() -> str:
     """Return what was done, in Markdown."""
     return (
         f"**Synthetic** frames, 32 px, {len(DIGITAL17)} modulations x {len(LEVELS_DB)} SNR levels, `amc_convnet`, "
-        f"steps of {BATCH} frames, mean of {n_seeds} seeds. The share is that of the SNR accuracy without a curriculum "
+        f"steps of {BATCH} frames, mean over seeds. The share is that of the SNR accuracy without a curriculum "
         "after the same epoch. Validation has all levels alike. Before it, batch norm's statistics are renewed on "
         f"{RENEWED:,} training frames: in the curriculum's shares of levels, and with all levels alike."
     )
@@ -134,10 +140,10 @@ def introduction(n_seeds: int) -> str:
 def table(measured: Mapping[tuple[str, str], Sequence[Epochs]]) -> Iterator[str]:
     """Yield the lines of the table, in Markdown."""
     yield (
-        "| input | curriculum | epoch | steps | 30 dB : 0 dB | SNR accuracy | share | lowest share of a seed "
+        "| input | curriculum | seeds | epoch | steps | 30 dB : 0 dB | SNR accuracy | share | lowest share of a seed "
         "| joint accuracy | SNR, levels alike | joint, levels alike |"
     )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for (name, kind), own in measured.items():
         plain = measured[name, "none"]
         for epoch in range(EPOCHS):
@@ -145,8 +151,9 @@ def table(measured: Mapping[tuple[str, str], Sequence[Epochs]]) -> Iterator[str]
             share = _mean(own, "snr", epoch) / _mean(plain, "snr", epoch)
             values = [f"{_mean(own, what, epoch):.1%}" for what in ("joint", "snr_alike", "joint_alike")]
             yield (
-                f"| `{name}` | {kind} | {epoch + 1} | {own[0].steps[epoch]} | {own[0].highest_to_lowest[epoch]:.1f} "
-                f"| {_mean(own, 'snr', epoch):.1%} | {share:.2f} | {min(ratios):.2f} | {' | '.join(values)} |"
+                f"| `{name}` | {kind} | {len(own)} | {epoch + 1} | {own[0].steps[epoch]} "
+                f"| {own[0].highest_to_lowest[epoch]:.1f} | {_mean(own, 'snr', epoch):.1%} | {share:.2f} "
+                f"| {min(ratios):.2f} | {' | '.join(values)} |"
             )
 
 

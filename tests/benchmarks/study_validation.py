@@ -4,23 +4,24 @@ A network trains over one whole cycle (triangular2). After some epochs the same 
 with the running statistics as training left them, and with statistics renewed on samples of training frames. The
 reference is the statistics of all training frames. The averaged weights (`ema_decay`) are validated beside them.
 
-Run by hand:  python tests/benchmarks/study_validation.py   (about 8 CPU minutes; one thread a process)
+Run by hand:  python tests/benchmarks/study_validation.py --folder FOLDER   (about 8 CPU minutes; one thread a process)
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from finished import add_folder_options, finished_jobs, not_done
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
 
 from amc_core.config import TrialConfig
@@ -49,6 +50,7 @@ class Cycle:
     lagging: dict[int, float] = field(default_factory=dict)
     reference: dict[int, float] = field(default_factory=dict)
     averaged: dict[int, float] = field(default_factory=dict)
+    averaged_reference: dict[int, float] = field(default_factory=dict)  # with statistics of all training frames
     renewed: dict[int, dict[int, float]] = field(default_factory=lambda: {size: {} for size in SIZES})
     training_s: float = 0.0  # all steps
     renewal_s: float = 0.0  # all renewals with all training frames
@@ -69,31 +71,33 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(FRAMES_PER_CELL), choices=list(FRAMES_PER_CELL))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ema-decay", type=float, default=0.98, help="an average over about 50 steps")
-    parser.add_argument("--processes", type=int, default=2)
+    add_folder_options(parser)
     add_write_options(parser, "validation")
     options = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    jobs = [(model, seed) for model in options.models for seed in range(options.seeds)]
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.processes) as pool:
-        names = [CLASSES[column] for column in DIGITAL17]
+    names, cycles = [CLASSES[column] for column in DIGITAL17], dict[str, list[Cycle]]()
+    with tempfile.TemporaryDirectory() as folder:
         paths = {model: Path(folder) / f"{model}.hdf5" for model in options.models}
-        for model, path in paths.items():
+        for model, path in paths.items() if not options.finished_only else ():
             write_file(path, modulations=names, levels_db=LEVELS_DB, frames_per_cell=FRAMES_PER_CELL[model], seed=0)
-        futures = [pool.submit(one_cycle, paths[model], model, seed, options.ema_decay) for model, seed in jobs]
-        cycles: dict[str, list[Cycle]] = {}
-        for (model, seed), future in zip(jobs, futures, strict=True):
-            cycles.setdefault(model, []).append(future.result())
-            print(f"{model}, seed {seed}: {cycles[model][-1]}", flush=True)
-    minutes = sum(cycle.total_s for own in cycles.values() for cycle in own) / 60
-    parts = [introduction(options), *(tables(model, own, options.ema_decay) for model, own in cycles.items())]
-    text = "\n\n".join([*parts, f"{minutes:.0f} CPU minutes. {describe_machine()}"])
+        jobs = {
+            f"{model}, seed {seed}": functools.partial(one_cycle, paths[model], model, seed, options.ema_decay)
+            for seed in range(options.seeds)
+            for model in options.models
+        }
+        results = finished_jobs(options, jobs, lambda job, result: print(f"{job}: {result}", flush=True))
+    for job, result in results.items():
+        cycles.setdefault(jobs[job].args[1], []).append(cycle_of(result))
+    minutes = sum(result["total_s"] for result in results.values()) / 60
+    parts = [introduction(), *(tables(model, own, options.ema_decay) for model, own in cycles.items())]
+    text = "\n\n".join([*parts, f"{minutes:.0f} CPU minutes. {describe_machine()}{not_done(jobs, results)}"])
     print(text)
-    keep_table("validation", text, options, worse=unlike_committed(parser, options))
+    worse = unlike_committed(parser, options, {"folder": options.folder}) + not_done(jobs, results)
+    keep_table("validation", text, options, worse=worse, hidden={str(options.folder): "FOLDER"})
 
 
-def one_cycle(path: Path, model: str, seed: int, ema_decay: float) -> Cycle:
-    """Train one network over a cycle and validate it after the measured epochs."""
-    torch.set_num_threads(1)
+def one_cycle(path: Path, model: str, seed: int, ema_decay: float) -> dict[str, Any]:
+    """Train one network over a cycle and validate it after the measured epochs; return the fields of Cycle."""
     begun = time.process_time()
     given = {"data": str(path), "representation": "synced", "image_size": 32, "model_type": model, "seed": seed}
     given |= {"batch_size": BATCH, "max_lr": MAX_LR, "epochs": EPOCHS, "epochs_per_cycle": EPOCHS}
@@ -114,7 +118,17 @@ def one_cycle(path: Path, model: str, seed: int, ema_decay: float) -> Cycle:
             state.progress = state.progress.after_epoch(config, combined_acc=0.0, loss=0.0)
             state.start_epoch()
     cycle.total_s = time.process_time() - begun
-    return cycle
+    return asdict(cycle)
+
+
+def cycle_of(result: Mapping[str, Any]) -> Cycle:
+    """Return a cycle from its fields as JSON, in which all keys are text."""
+    names = ("lagging", "reference", "averaged", "averaged_reference")
+    curves = {name: {int(epoch): value for epoch, value in result[name].items()} for name in names}
+    renewed = {
+        int(size): {int(epoch): value for epoch, value in own.items()} for size, own in result["renewed"].items()
+    }
+    return Cycle(**{**result, **curves, "renewed": renewed})
 
 
 def measure(
@@ -139,6 +153,8 @@ def measure(
     with average.in_model():
         renew_batch_statistics(state, order_M[:AVERAGED_SIZE], should_stop=lambda: None)
         cycle.averaged[epoch] = accuracy(state)
+        renew_batch_statistics(state, order_M, should_stop=lambda: None)
+        cycle.averaged_reference[epoch] = accuracy(state)
     network.load_state_dict(lagging, strict=False)
 
 
@@ -149,12 +165,12 @@ def accuracy(state: TrainingState) -> float:
     return 100 * evaluation.combined_acc
 
 
-def introduction(options: argparse.Namespace) -> str:
+def introduction() -> str:
     """Return what was done, in Markdown."""
     return (
         f"**Synthetic** frames, `synced` at 32 px, {len(DIGITAL17)} modulations x {len(LEVELS_DB)} SNR levels. One "
         f"cycle of {EPOCHS} epochs, each of {STEPS} steps of {BATCH} frames; the learning rate rises to {MAX_LR:g} "
-        f"after epoch {EPOCHS // 2}. {options.seeds} seeds. Joint accuracy on the validation part.\n\n"
+        f"after epoch {EPOCHS // 2}. Joint accuracy on the validation part.\n\n"
         "The error of a number of frames is the distance from the accuracy of the same weights with the statistics of "
         f"all N training frames, after epochs {', '.join(map(str, MEASURED))}. The samples are part of these N frames. "
         "Against endlessly many frames the error of n is about 1 / √(1 - n/N) times as large, which is the last column "
@@ -167,7 +183,7 @@ def tables(model: str, cycles: Sequence[Cycle], ema_decay: float) -> str:
     """Return one network's tables, in Markdown."""
     ratio = statistics.mean(cycle.cost_ratio for cycle in cycles)
     n_train, n_val = cycles[0].n_train, cycles[0].n_val
-    lines = [f"## {model}, {n_train:,} training frames, {n_val:,} validation frames", ""]
+    lines = [f"## {model}, {n_train:,} training frames, {n_val:,} validation frames, {len(cycles)} seeds", ""]
     lines += [
         "| `batch_norm_frames` | mean error, points | largest error, points | mean error, endless frames | cost |"
     ]
@@ -177,6 +193,11 @@ def tables(model: str, cycles: Sequence[Cycle], ema_decay: float) -> str:
         endless = statistics.mean(errors) / (1 - size / n_train) ** 0.5
         cost = ratio * size / (REAL_STEPS * REAL_BATCH)
         lines.append(f"| {size:,} | {statistics.mean(errors):.1f} | {max(errors):.1f} | {endless:.1f} | {cost:.2%} |")
+    averaged = [abs(cycle.averaged[epoch] - cycle.averaged_reference[epoch]) for cycle in cycles for epoch in MEASURED]
+    mean, worst, n = statistics.mean(averaged), max(averaged), f"{AVERAGED_SIZE:,}"
+    lines.append(
+        f"| {n}, averaged weights | {mean:.1f} | {worst:.1f} | {mean / (1 - AVERAGED_SIZE / n_train) ** 0.5:.1f} | |"
+    )
     lines += ["", f"A frame of the renewal takes {ratio:.2f} times as long as a frame in training.", ""]
     lines += [f"| mean accuracy, % | {' | '.join(f'epoch {epoch}' for epoch in MEASURED)} |"]
     lines += ["|---" + "|---:" * len(MEASURED) + "|"]
