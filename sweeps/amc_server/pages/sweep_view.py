@@ -1,11 +1,12 @@
 """Sweeps as their pages show them, kept in memory while somebody looks.
 
-A page asks every second or two. Where nothing was committed since, the answer costs no query. Otherwise the runs whose
-cheap columns have changed are read and ranked again, once for all pages of a sweep, and only their rows are sent.
+A page asks every second or two. Where nothing was committed since, the answer costs no query. Otherwise the runs that
+have changed are read and ranked again, once for all pages of a sweep, and only their rows are sent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import threading
@@ -73,7 +74,6 @@ class SweepView:
         self._version = 0
         self._settings: Any = None
         self._facts: Json = {}
-        self._marks: dict[int, tuple[Any, ...]] = {}
         self._rows: dict[int, _Row] = {}  # by key, in the order of creation
         self._head: Json = {}
 
@@ -82,8 +82,11 @@ class SweepView:
         """The word by which a page says what it has."""
         return f"{self._name}-{self._version}"
 
-    def look(self, store: Reader, now: float) -> None:
+    def look(self, store: Reader, now: float, run_changes: Mapping[int, int]) -> None:
         """Bring the view up to date.
+
+        Args:
+            run_changes: by key of a run, the number of the commit that changed it last.
 
         Raises:
             Refused: the sweep is gone.
@@ -91,25 +94,26 @@ class SweepView:
         sweep = store.sweep_by_key(self._sweep)
         if sweep is None:
             raise Refused("the sweep does not exist any more", status=404)
-        marks = store.run_marks(sweep.pk)
-        settings = (sweep.config, sweep.state is SweepState.CANCELED)
-        if not self._marks.keys() <= marks.keys():
+        keys = store.run_keys(sweep.pk)
+        settings = (sweep.config, sweep.display_name, sweep.description, sweep.state is SweepState.CANCELED)
+        if not self._rows.keys() <= set(keys):
             self._begin()  # a run was deleted, and the places of the others change
-        changed = [key for key, mark in marks.items() if self._marks.get(key) != mark]
+        changed = [key for key in keys if key not in self._rows or run_changes.get(key, 0) > self.commits]
         if settings != self._settings:
             self._facts = sweep_facts(_raw(sweep), metric_of(sweep) or NO_METRIC)
-            changed = list(marks)
-        if len(changed) == len(marks):
+            self._facts["file"] = hashlib.sha256(repr(settings[:3]).encode()).hexdigest()[:12]
+            changed = keys
+        if len(changed) == len(keys):
             runs = store.runs_of_sweep(sweep.pk)
         else:
             runs = [run for key in changed if (run := store.run_by_key(key)) is not None]
         agents = {agent.pk: agent for agent in store.agents(sweep.pk)}
         version = self._version + 1
         if changed:
-            self._take(store, sweep, runs, agents, version, now, all_runs=len(marks))
-        self._marks, self._settings = marks, settings
+            self._take(store, sweep, runs, agents, version, now, all_runs=len(keys))
+        self._settings = settings
         head = self._describe(store, sweep, agents, now)
-        if changed or head != self._head:
+        if head != self._head or any(row.version == version for row in self._rows.values()):
             self._version, self._head = version, head
 
     def _take(
@@ -232,7 +236,7 @@ class SweepViews:
             if now - view.looked_at >= LEAST_S:
                 commits = self._storage.commits
                 with self._storage.read() as store:
-                    view.look(store, self._clock.wall())
+                    view.look(store, self._clock.wall(), self._storage.run_changes)
                 view.commits, view.looked_at = commits, now
             return view.changes(since, self._clock.wall())
 

@@ -131,6 +131,10 @@ class Reader:
         """Return the project's runs, oldest first."""
         return self._records(Run, "WHERE project = ? ORDER BY pk", project)
 
+    def runs_of_no_sweep(self, project: int, limit: int) -> list[Run]:
+        """Return the project's runs that belong to no sweep, newest first."""
+        return self._records(Run, "WHERE project = ? AND sweep IS NULL ORDER BY pk DESC LIMIT ?", project, limit)
+
     def runs_of_sweep(self, sweep: int) -> list[Run]:
         """Return the sweep's runs, oldest first."""
         return self._records(Run, "WHERE sweep = ? ORDER BY pk", sweep)
@@ -168,13 +172,9 @@ class Reader:
         )
         return {row[0]: row[1] for row in self._rows(sql, run, stream, writer, first, last)}
 
-    def run_marks(self, sweep: int) -> dict[int, tuple[Any, ...]]:
-        """Return by key, oldest first, values of each run that change when anything else of it does."""
-        sql = (
-            "SELECT pk, state, heartbeat_at, history_lines, stop_reason, exit_code, agent, hand_outs, display_name,"
-            " ended_at, length(summary) FROM runs WHERE sweep = ? ORDER BY pk"
-        )
-        return {row[0]: tuple(row)[1:] for row in self._rows(sql, sweep)}
+    def run_keys(self, sweep: int) -> list[int]:
+        """Return the keys of the sweep's runs, oldest first."""
+        return [row[0] for row in self._rows("SELECT pk FROM runs WHERE sweep = ? ORDER BY pk", sweep)]
 
     def prior_runs(self, sweep: int) -> list[Run]:
         """Return the runs that were made outside of the sweep and that its search learns from, oldest first."""

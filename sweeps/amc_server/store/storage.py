@@ -230,6 +230,7 @@ class Storage:
         self._checkpointer = self._connect()
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self.commits = 0  # so far, so that a reader knows whether anything may have changed
+        self.run_changes: dict[int, int] = {}  # by key of a run: the number of the commit that changed it last
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -268,9 +269,12 @@ class Storage:
         """
         with self._lock.take(urgent=urgent):
             self._connection.execute("BEGIN IMMEDIATE")
+            self._writer.changed_runs.clear()
             try:
                 yield self._writer
                 self._connection.execute("COMMIT")
+                # In this order a reader that knows a number misses no change before it.
+                self.run_changes.update(dict.fromkeys(self._writer.changed_runs, self.commits + 1))
                 self.commits += 1
             except BaseException:
                 self._writer.invalidate_copies()

@@ -26,6 +26,7 @@ class Writer(Reader):
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
         self._cache = CurveCache()
+        self.changed_runs: set[int] = set()  # of this transaction
         self.generation = 0  # a copy of runs that was made in an earlier generation is no longer valid
 
     def invalidate_copies(self) -> None:
@@ -49,13 +50,18 @@ class Writer(Reader):
             values["pk"] = 1 + max(int(deleted), self._value(f"SELECT max(pk) FROM {table}") or 0)
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
-        return int(cursor.lastrowid or 0)
+        key = int(cursor.lastrowid or 0)
+        if table == "runs":
+            self.changed_runs.add(key)
+        return key
 
     def update(self, table: str, pk: int, **values: Any) -> None:
         if values:
             values = storable(table, values)
             changes = ", ".join(f"{name} = ?" for name in values)
             self._connection.execute(f"UPDATE {table} SET {changes} WHERE pk = ?", (*values.values(), pk))
+            if table == "runs":
+                self.changed_runs.add(pk)
 
     def delete(self, table: str, pk: int) -> None:
         """Remove the row with that key and everything that belongs to it.

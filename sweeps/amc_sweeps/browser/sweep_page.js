@@ -1,6 +1,7 @@
 // The live page of a sweep: asks the server what has changed, and shows it.
 
 import { addAgents } from "./agents.js";
+import { watchCopyButtons } from "./copy.js";
 import { byId, element, setText } from "./dom.js";
 import { counted } from "./format.js";
 import { SweepView } from "./sweep_view.js";
@@ -44,7 +45,7 @@ function trouble(text) {
 }
 
 function take({ version: newest, is_whole: isWhole, rows, ranks, gems, ...facts }) {
-  const isNew = !view || (isWhole && JSON.stringify(facts.parameters) !== JSON.stringify(sweep.parameters));
+  if (view && facts.file !== sweep.file) location.reload(); // another name or sweep file: other columns and axes
   version = newest;
   Object.assign(sweep, facts);
   if (isWhole) sweep.runs = [];
@@ -52,7 +53,7 @@ function take({ version: newest, is_whole: isWhole, rows, ranks, gems, ...facts 
   const isGem = new Set(gems);
   sweep.runs.forEach((run, place) => Object.assign(run, { place, order: place + 1, rank: ranks[place], gem: isGem.has(place) }));
   sweep.clockAhead = facts.now - Date.now() / 1000;
-  if (isNew) begin();
+  if (!view) begin();
   byId("metric-charts").hidden = !sweep.metric;
   byId("parameter-charts").hidden = !sweep.parameters.length || !sweep.metric;
   const policy = facts.crashedRuns ? `Search by bayes, crashed runs: ${facts.crashedRuns}.` : "";
@@ -60,12 +61,12 @@ function take({ version: newest, is_whole: isWhole, rows, ranks, gems, ...facts 
   setText(byId("state"), facts.state);
   document.title = `${facts.state} ${Object.values(facts.counts).reduce((sum, count) => sum + count, 0)}${facts.expected ? `/${facts.expected}` : ""} · ${byId("state").parentElement.firstChild.textContent.trim()}`;
   byId("state").className = `badge ${facts.state}`;
+  byId("one-more-agent").hidden = ["finished", "cancelled"].includes(facts.state);
   showActions(facts.actions);
   view.changed();
 }
 
 function begin() {
-  if (view) location.reload(); // another sweep file: other columns and axes
   view = new SweepView(sweep, {
     address: (run) => runsAddress + encodeURIComponent(run.id),
     mayPress: () => Boolean(token),
@@ -119,6 +120,7 @@ function confirmed(question, yes) {
   });
 }
 
+watchCopyButtons();
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) ask();
 });

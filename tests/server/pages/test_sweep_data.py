@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from stored_sweeps import CONFIG, StoredRun, many_runs, store_sweep
 
 from amc_server.auth import COOKIE, Gate
 from amc_server.pages.sweep_view import KEEP_S, SweepViews
+from amc_server.store.reader import Reader
+from amc_server.store.records import ENTITY
 
 GRID = "method: grid\nmetric: {name: acc, goal: maximize}\nparameters: {a: {values: [1, 2, 3]}}\n"
 
@@ -80,6 +85,79 @@ def test_a_deleted_run_makes_the_page_begin_again(server: InProcessServer) -> No
     assert page.ask() == [0]
     assert page.facts["is_whole"]
     assert page.runs[0]["id"] == runs[1]
+
+
+def test_a_change_by_the_api_alone_is_sent_even_if_its_length_is_the_same(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    run = server.draw(server.create_agent(sweep))["run_id"]
+    server.begin(run, {"a": 1})
+    server.finish(run)
+    key = server.sweep(sweep)["runs"][run]["id"]
+    page = Page(server, sweep)
+
+    def change(**values: str) -> None:
+        document = """mutation U($id: ID!, $config: JSONString, $summary: JSONString, $name: String) {
+            upsertBucket(input: {id: $id, config: $config, summaryMetrics: $summary, displayName: $name}) {
+            bucket { id } } }"""
+        server.graphql(document, id=key, **values)
+
+    change(summary='{"acc": 0.25}')
+    assert page.ask() == [0]
+    assert page.runs[0]["peak"] == 0.25
+    change(summary='{"acc": 0.75}')
+    assert page.ask() == [0]
+    assert page.runs[0]["peak"] == 0.75
+    change(config='{"a": {"value": 3}}')
+    assert page.ask() == [0]
+    assert page.runs[0]["values"] == [3]
+    change(name="another")
+    assert page.ask() == [0]
+    assert page.runs[0]["name"] == "another"
+    assert page.ask() is None
+
+
+def test_another_sweep_file_makes_the_page_load_again(server: InProcessServer) -> None:
+    sweep = server.create_sweep(GRID)
+    page = Page(server, sweep)
+    file = page.facts["file"]
+    server.set_state(sweep, "PAUSED")
+    page.ask()
+    assert page.facts["file"] == file
+    document = "mutation U($id: ID!, $config: String) { upsertSweep(input: {id: $id, config: $config}) { sweep { name } } }"
+    server.graphql(document, id=server.sweep(sweep)["id"], config=f"{GRID}description: about it\n")
+    page.ask()
+    assert page.facts["file"] != file
+
+
+@pytest.mark.parametrize("page", ["", "/sweeps/{sweep}/data", "/runs/{run}", "/runs/{run}/data"])
+def test_a_page_that_is_being_read_blocks_no_write(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    sweep = server.create_sweep(GRID)
+    agent = server.create_agent(sweep)
+    run = server.draw(agent)["run_id"]
+    server.begin(run, {"a": 1})
+    read, is_reading, is_written = server.storage.read, threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def slow_read() -> Iterator[Reader]:
+        monkeypatch.setattr(server.storage, "read", read)  # the first reading is the page's
+        with read() as store:
+            assert len(store.projects(ENTITY)) == 1  # SQLite takes its snapshot with the first query
+            is_reading.set()
+            assert is_written.wait(60)
+            yield store
+
+    monkeypatch.setattr(server.storage, "read", slow_read)
+    with ThreadPoolExecutor() as pool:
+        shown = pool.submit(server.request, "GET", "/local/p" + page.format(sweep=sweep, run=run))
+        try:
+            assert is_reading.wait(30)
+            pool.submit(server.log, run, 0.5).result(timeout=30)
+            assert pool.submit(server.heartbeat, agent, [run]).result(timeout=30) == []
+        finally:
+            is_written.set()
+        assert shown.result(timeout=30).status == 200
 
 
 def test_nothing_is_read_where_nothing_was_committed(server: InProcessServer, monkeypatch: pytest.MonkeyPatch) -> None:
