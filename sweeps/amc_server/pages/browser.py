@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from amc_server.clock import Clock
 from amc_server.errors import Refused
 from amc_server.pages.run_data import run_data
 from amc_server.pages.run_facts import run_facts
-from amc_server.pages.sweep_rows import sweep_row
+from amc_server.pages.sweep_rows import SweepRow, SweepRows
 from amc_server.pages.templates import render
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, Project, Run, Sweep
@@ -20,6 +20,7 @@ from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import state_word
 
 SWEEPS_A_PROJECT = 10  # on the first page
+MOST_LOOSE_RUNS = 500  # without a sweep, on a project's page
 MOST_ROWS = 5000  # of a run, that are looked at for unreadable ones
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
@@ -30,25 +31,35 @@ class Pages:
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
+        self._rows = SweepRows(storage.run_changes)
 
     def projects(self, request: Request) -> str:
         """Return the list of projects."""
+        commits = self._storage.commits
         with self._storage.read() as store:
             rows = []
             for project in store.projects(ENTITY):
                 sweeps, counts = store.sweeps(project.pk), store.run_states(project.pk)
-                shown = [sweep_row(store, sweep, counts.get(sweep.pk, {})) for sweep in sweeps[:SWEEPS_A_PROJECT]]
-                rows.append((project, shown, len(sweeps) - len(shown)))
+                shown = self._sweep_rows(store, sweeps[:SWEEPS_A_PROJECT], counts, commits)
+                loose = sum(counts.get(None, {}).values())
+                rows.append((project, shown, len(sweeps) - len(shown), counted(loose, "run") if loose else ""))
         return render("projects.html", title="Projects", rows=rows)
 
     def project(self, request: Request) -> str:
         """Return a project's sweeps, and its runs without a sweep."""
+        commits = self._storage.commits
         with self._storage.read() as store:
             project = _project(store, request)
             counts = store.run_states(project.pk)
-            sweeps = [sweep_row(store, sweep, counts.get(sweep.pk, {})) for sweep in store.sweeps(project.pk)]
-            runs = [run for run in store.runs(project.pk) if run.sweep is None]
-        return render("project.html", title=project.name, project=project, sweeps=sweeps, runs=runs)
+            sweeps = self._sweep_rows(store, store.sweeps(project.pk), counts, commits)
+            runs = store.runs_of_no_sweep(project.pk, MOST_LOOSE_RUNS)
+            more = sum(counts.get(None, {}).values()) - len(runs)
+        return render("project.html", title=project.name, project=project, sweeps=sweeps, runs=runs, more=more)
+
+    def _sweep_rows(
+        self, store: Reader, sweeps: Sequence[Sweep], counts: Mapping[int | None, Mapping[str, int]], commits: int
+    ) -> list[SweepRow]:
+        return [self._rows.row(store, sweep, counts.get(sweep.pk, {}), commits) for sweep in sweeps]
 
     def sweep(self, request: Request) -> str:
         """Return the frame of a sweep's page; its script asks for the runs."""

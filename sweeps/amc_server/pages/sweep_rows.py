@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from amc_server.store.reader import Reader
 from amc_server.store.records import Run, Sweep
@@ -28,30 +29,60 @@ class SweepRow:
     states: str  # such as "3 running, 12 finished"
 
 
-def sweep_row(store: Reader, sweep: Sweep, counts: Mapping[str, int]) -> SweepRow:
-    """Return a sweep's row.
+@dataclass(frozen=True)
+class _Best:
+    """What the logged values of a sweep's runs say."""
 
-    Args:
-        counts: its runs by state.
-    """
-    config = sweep.readable_config
-    metric = config.metric if config else None
-    goal = metric.goal if metric else "minimize"
-    values = store.best_values(sweep.pk, goal) if metric else []
-    better = max if goal == "maximize" else min
-    best = better(values, key=lambda value: value[1]) if values else None
-    order = [state.value for state in RunState]
-    known = sorted(counts.items(), key=lambda count: order.index(count[0]) if count[0] in order else len(order))
-    return SweepRow(
-        sweep=sweep,
-        state=state_word(sweep.state),
-        metric=metric.name if metric else None,
-        best=scale_of(metric.name, [value for _, value in values]).text(best[1]) if metric and best else None,
-        best_run=store.run_by_key(best[0]) if best else None,
-        spark=sparkline(list(accumulate((value for _, value in values), better))),
-        runs=sum(counts.values()),
-        states=", ".join(f"{count:,} {state}" for state, count in known),
-    )
+    text: str | None = None
+    run: int = 0  # its key
+    spark: str = ""
+
+
+class SweepRows:
+    """The rows of sweeps. The best values are read again only where a run has changed since."""
+
+    def __init__(self, run_changes: Mapping[int, int]) -> None:
+        self._run_changes = run_changes  # by key of a run, the number of the commit that changed it last
+        self._known: dict[int, tuple[Any, _Best]] = {}  # by key of the sweep: the values, and what they were read after
+
+    def row(self, store: Reader, sweep: Sweep, counts: Mapping[str, int], commits: int) -> SweepRow:
+        """Return a sweep's row.
+
+        Args:
+            counts: its runs by state.
+            commits: how many there had been before ``store`` took its snapshot.
+        """
+        keys = store.run_keys(sweep.pk)
+        newest = max((self._run_changes.get(key, 0) for key in keys), default=0)
+        mark = (sweep.config, len(keys), min(newest, commits))
+        known, best = self._known.get(sweep.pk, (None, _Best()))
+        if known != mark:
+            best = _best(store, sweep)
+            self._known[sweep.pk] = mark, best
+        config = sweep.readable_config
+        order = [state.value for state in RunState]
+        states = sorted(counts.items(), key=lambda count: order.index(count[0]) if count[0] in order else len(order))
+        return SweepRow(
+            sweep=sweep,
+            state=state_word(sweep.state),
+            metric=config.metric.name if config and config.metric else None,
+            best=best.text,
+            best_run=store.run_by_key(best.run) if best.run else None,
+            spark=best.spark,
+            runs=sum(counts.values()),
+            states=", ".join(f"{count:,} {state}" for state, count in states),
+        )
+
+
+def _best(store: Reader, sweep: Sweep) -> _Best:
+    metric = sweep.readable_config.metric if sweep.readable_config else None
+    values = store.best_values(sweep.pk, metric.goal) if metric else []
+    if not metric or not values:
+        return _Best()
+    better = max if metric.goal == "maximize" else min
+    run, value = better(values, key=lambda value: value[1])
+    text = scale_of(metric.name, [value for _, value in values]).text(value)
+    return _Best(text, run, sparkline(list(accumulate((value for _, value in values), better))))
 
 
 def sparkline(values: Sequence[float]) -> str:
