@@ -21,3 +21,13 @@ export function element(tag, properties = {}, ...children) {
 export function setText(node, text) {
   if (node && node.textContent !== text) node.textContent = text;
 }
+
+// What the browser remembers under a name, null for nothing; a value is stored first. A browser may refuse to.
+export function remembered(name, value = null) {
+  try {
+    if (value !== null) localStorage.setItem(name, value);
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}

@@ -81,8 +81,9 @@ function shareTable(name, found, selection) {
 }
 
 function show(runs, selection) {
+  const places = new Set(runs.map((run) => run.place));
   return element("button", {
-    type: "button", class: "small", onclick: () => selection.brush("failures", runs.map((run) => run.place)),
+    type: "button", class: "small", onclick: () => selection.brush("failures", () => places),
   }, "show");
 }
 

@@ -2,7 +2,7 @@
 
 import { watchTheme } from "./theme.js";
 
-const AGAIN_MS = 3000;
+const AGAIN_MS = 2000; // with the time of the answer, news is there within 3 s
 let tag = null;
 
 async function askAgain() {

@@ -18,7 +18,8 @@ export class Painter {
 
   add(box, draw) {
     if (!box) return;
-    this.#parts.set(box, { draw, isInView: false, isOld: true });
+    // The observer reports a box again only when it comes or goes.
+    this.#parts.set(box, { draw, isInView: this.#parts.get(box)?.isInView ?? false, isOld: true });
     this.observer.observe(box);
   }
 

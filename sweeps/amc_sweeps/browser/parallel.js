@@ -16,15 +16,18 @@ export class Parallel {
     selection.addEventListener("clear", () => {
       this.brushed = null;
     });
+    box.addEventListener("pointerdown", () => {
+      this.isHeld = true;
+    });
+    // After the chart has heard of it, too.
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => setTimeout(() => this.#release()));
   }
 
   draw() {
     const { sweep, box } = this;
     const chart = chartOf(box);
-    if (this.isDrawn) { // by the brush itself
-      this.isDrawn = false;
-      return;
-    }
+    this.isOld = this.isHeld; // a chart that is drawn anew forgets the drag
+    if (this.isHeld) return;
     chart.echarts.off("axisareaselected");
     const most = Math.max(2, Math.min(MOST_AXES, Math.floor(box.clientWidth / LEAST_WIDTH) - 1));
     const axes = sweep.parameters.slice(0, most).map((parameter, index) => ({
@@ -66,7 +69,7 @@ export class Parallel {
       const { id } = chart.echarts.getModel().getComponent("parallelAxis", index);
       chart.echarts.dispatchAction({ type: "axisAreaSelect", parallelAxisId: id, intervals });
     }
-    chart.echarts.on("axisareaselected", () => this.#brush(chart.echarts.getModel(), axes.length));
+    chart.echarts.on("axisareaselected", () => this.#brush(chart.echarts.getModel(), axes, range));
   }
 
   #style(run, isMany) {
@@ -80,18 +83,33 @@ export class Parallel {
     };
   }
 
-  #brush(model, axes) {
+  #release() {
+    this.isHeld = false;
+    if (this.isOld) this.draw();
+  }
+
+  #brush(model, axes, range) {
     const areas = [];
-    for (let index = 0; index < axes; index += 1) {
+    axes.forEach((_, index) => {
       const intervals = model.getComponent("parallelAxis", index).activeIntervals;
       if (intervals.length) areas.push([index, intervals.map((interval) => [...interval])]);
-    }
+    });
     this.brushed = areas.length ? areas : null;
-    const places = model.getSeries().flatMap((series) =>
-      series.getRawIndicesByActiveState("active").map((index) => series.option.data[index].run));
-    this.isDrawn = true;
+    const isInside = (run) => areas.every(([index, intervals]) => {
+      const at = placeOn(axes[index], run, index, range);
+      return intervals.some(([low, high]) => low <= at && at <= high);
+    });
+    const places = () => new Set(this.sweep.runs.filter(isInside).map((run) => run.place));
     this.selection.brush("parallel", areas.length ? places : null);
   }
+}
+
+// Where a run's line meets an axis; NaN where it does not.
+function placeOn(axis, run, index, range) {
+  if (axis.isMetric) return run.peak === null ? NaN : clamped(run.peak, range);
+  const value = run.values[index];
+  if (value === null) return NaN;
+  return axis.kind === "category" ? axis.levels.map(settingText).indexOf(settingText(value)) : value;
 }
 
 function lineValue(axis, value) {

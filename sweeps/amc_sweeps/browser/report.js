@@ -1,6 +1,7 @@
 // The page of a report: its data is in the page.
 
 import { drawConfusion } from "./confusion.js";
+import { watchCopyButtons } from "./copy.js";
 import { byId } from "./dom.js";
 import { drawLevels, levelLines } from "./levels.js";
 import { SweepView } from "./sweep_view.js";
@@ -10,8 +11,9 @@ report.runs.forEach((run, place) => {
   run.place = place;
 });
 document.documentElement.classList.add("scripted");
+watchCopyButtons();
 const view = new SweepView(report, {});
-if (byId("levels")) view.painter.add(byId("levels"), () => drawLevels(byId("levels"), levelLines(report)));
+if (byId("levels")) view.painter.add(byId("levels"), () => drawLevels(byId("levels"), levelLines(report), report.confusions?.[0]?.modulation.names));
 const picker = byId("confused");
 if (picker) {
   report.confusions.forEach((pair, index) => picker.add(new Option(pair.title, index)));

@@ -1,8 +1,10 @@
 // The charts and the log of a run's page. The rest of the page is the server's: live.js keeps it up to date.
 
+import { ceilingPoints } from "./ceilings.js";
 import { GRID, axis, chartOf, tooltip } from "./chart.js";
 import { drawConfusion } from "./confusion.js";
-import { byId, element } from "./dom.js";
+import { watchCopyButtons } from "./copy.js";
+import { byId, element, setText } from "./dom.js";
 import { shortNumber } from "./format.js";
 import { drawLevels } from "./levels.js";
 import { Painter } from "./painter.js";
@@ -13,6 +15,7 @@ const MOST_LOG_LINES = 5000;
 const COLOURS = ["--well", "--failed", "--open", "--cut", "--ink", "--faint"];
 const SPLITS = new Set(["train", "val", "test", "best", "gap", "valid", "eval"]);
 const ENDED = new Set(["finished", "failed", "crashed", "killed", "preempted"]);
+const CEILING = "Ceiling: no receiver does better in white noise without fading, even if it knows timing, phase, gain, noise and pulse.";
 
 const { address: runAddress, files: filesAddress } = document.body.dataset;
 const metrics = { rows: new Map(), box: byId("metric-grid"), groupOf: metricGroup, x: "epoch" };
@@ -53,6 +56,8 @@ function takeRun(data) {
   byId("no-metrics").hidden = metrics.rows.size > 0;
   byId("system-section").hidden = system.rows.size === 0;
   addLog(data.console);
+  setText(byId("state"), data.state);
+  byId("state").className = `badge ${data.state}`;
   if (data.evaluation && data.evaluation !== evaluated) showEvaluation(data.evaluation);
   return ENDED.has(data.state);
 }
@@ -135,16 +140,18 @@ async function showEvaluation(checksum) {
   });
   byId("evaluation-section").hidden = false;
   byId("evaluation-note").textContent = content.epoch ? `Epoch ${content.epoch}, validation part.` : "";
+  byId("ceiling-note").textContent = ceilingPoints(content.modulations, content.snr_levels_db) ? CEILING : "";
   const modulation = shares(content.modulations, content.modulation_confusion);
   const snr = shares(content.snr_levels_db, content.snr_confusion);
   const line = (name, key) => ({ name, points: (content.by_snr ?? []).map((score) => [score.snr_db, score[key]]) });
   const lines = [line("modulation and SNR", "combined_acc"), line("modulation", "mod_acc")];
-  runPainter.add(byId("levels"), () => drawLevels(byId("levels"), lines));
+  runPainter.add(byId("levels"), () => drawLevels(byId("levels"), lines, content.modulations));
   runPainter.add(byId("confusion-modulation"), () => drawConfusion(byId("confusion-modulation"), modulation, ""));
   runPainter.add(byId("confusion-snr"), () => drawConfusion(byId("confusion-snr"), snr, " dB"));
   runPainter.redraw();
 }
 
+watchCopyButtons();
 watchTheme(null, () => runPainter.redraw());
 byId("theme").addEventListener("click", () => runPainter.redraw());
 askForRun();

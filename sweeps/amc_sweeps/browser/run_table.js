@@ -1,18 +1,20 @@
 // The table of runs: sorted, filtered with the charts, and with the columns that the reader wants.
 // Only the rows on the screen are elements, so that a thousand runs scroll like ten.
 
-import { element, setText } from "./dom.js";
+import { element, remembered, setText } from "./dom.js";
 import { counted, durationText, epochText, metricText, progressText, settingText, shortNumber } from "./format.js";
 import { GROUP_CLASSES } from "./theme.js";
 
 const ROW_PX = 32;
 const MOST_ROWS = 60; // of which all are elements
 const SPARE = 12; // rows above and below the screen
+const COLUMNS_KEPT = `amc-columns ${location.pathname}`; // where the browser keeps the hidden columns of a page
 
 export class RunTable {
   constructor(box, sweep, selection, actions = {}) {
     [this.box, this.sweep, this.selection, this.actions] = [box, sweep, selection, actions];
     this.columns = columnsOf(sweep, actions);
+    this.#chooseColumns(remembered(COLUMNS_KEPT));
     this.sorted = { key: "rank", isRising: true };
     this.head = element("tr");
     this.body = element("tbody");
@@ -21,6 +23,7 @@ export class RunTable {
     this.count = element("span", { class: "faint", id: "shown-count", "aria-live": "polite" });
     box.append(this.#tools(), this.scroll);
     this.scroll.addEventListener("scroll", () => this.#fill(), { passive: true });
+    this.scroll.addEventListener("keydown", (event) => this.#walk(event));
     addEventListener("resize", () => this.#fill());
     addEventListener("beforeprint", () => this.#fill(true));
     addEventListener("afterprint", () => this.#fill());
@@ -44,6 +47,7 @@ export class RunTable {
         type: "checkbox", checked: !column.isHidden,
         onchange: (event) => {
           column.isHidden = !event.target.checked;
+          remembered(COLUMNS_KEPT, this.columns.filter((each) => each.isHidden).map((each) => each.key).join("\n"));
           this.#heads();
           this.draw();
         },
@@ -51,6 +55,12 @@ export class RunTable {
     const columns = element("details", { class: "columns" }, element("summary", {}, "Columns"), element("div", {}, ...boxes));
     this.clear = element("button", { type: "button", hidden: true, onclick: () => this.selection.clear() }, "Show all runs");
     return element("div", { class: "tools scripted-only" }, search, columns, this.clear, this.count);
+  }
+
+  #chooseColumns(kept) {
+    if (kept === null) return;
+    const hidden = new Set(kept.split("\n"));
+    for (const column of this.columns) column.isHidden = hidden.has(column.key);
   }
 
   #heads() {
@@ -95,18 +105,41 @@ export class RunTable {
       end = Math.min(count, first + Math.ceil(this.scroll.clientHeight / ROW_PX) + 2 * SPARE);
     }
     const rows = this.rows.slice(first, end).map((run) => this.#row(run));
+    const focus = this.#focus();
     this.body.replaceChildren(...spacer(first, this.shown.length), ...rows, ...spacer(count - end, this.shown.length));
+    focus?.();
     if (!count) {
       const text = this.sweep.runs.length ? "No run matches." : "No runs yet.";
       this.body.replaceChildren(element("tr", {}, element("td", { colSpan: this.shown.length, class: "faint" }, text)));
     }
   }
 
+  // The rows are made anew: return what gives the focus back to a link or button in one.
+  #focus() {
+    const row = document.activeElement.closest?.("tr[data-run]");
+    if (!row || row.parentElement !== this.body) return null;
+    const [id, place] = [row.dataset.run, [...row.querySelectorAll("a, button")].indexOf(document.activeElement)];
+    return () => this.body.querySelector(`[data-run="${CSS.escape(id)}"]`)?.querySelectorAll("a, button")[place]?.focus({ preventScroll: true });
+  }
+
+  // Arrow keys pick the run below or above, Home and End the first and the last; Enter opens it, Escape lets it go.
+  #walk(event) {
+    if (event.target !== this.scroll || !this.rows.length || event.ctrlKey || event.altKey || event.metaKey) return;
+    const now = this.rows.findIndex((run) => run.id === this.selection.picked);
+    const last = this.rows.length - 1;
+    const next = { ArrowDown: Math.min(now + 1, last), ArrowUp: Math.max(now - 1, 0), Home: 0, End: last }[event.key];
+    if (next !== undefined) this.selection.pick(this.rows[next].id);
+    else if (event.key === "Escape") this.selection.pick(null);
+    else if (event.key === "Enter" && now >= 0 && this.actions.address) location.assign(this.actions.address(this.rows[now]));
+    else return;
+    event.preventDefault();
+  }
+
   #row(run) {
     const isPicked = run.id === this.selection.picked;
     const names = [run.gem ? "gem" : "", isPicked ? "picked" : ""].filter(Boolean).join(" ");
     return element("tr", {
-      class: names || null, "data-run": run.id,
+      class: names || null, "data-run": run.id, "aria-current": isPicked ? "true" : null,
       onclick: (event) => {
         if (!event.target.closest("a, button")) this.selection.pick(isPicked ? null : run.id);
       },
@@ -116,7 +149,7 @@ export class RunTable {
   // After another run was picked, wherever.
   picked() {
     const place = this.rows?.findIndex((run) => run.id === this.selection.picked) ?? -1;
-    if (place >= 0 && this.rows.length > MOST_ROWS) {
+    if (place >= 0) {
       const top = place * ROW_PX;
       const isSeen = top >= this.scroll.scrollTop && top < this.scroll.scrollTop + this.scroll.clientHeight - 2 * ROW_PX;
       if (!isSeen) this.scroll.scrollTop = Math.max(0, top - this.scroll.clientHeight / 2);
@@ -208,17 +241,8 @@ function nameCell(run, actions) {
 }
 
 function idCell(run) {
-  const copy = element("button", {
-    type: "button", class: "copy", title: `Copy ${run.id}`, "aria-label": `Copy the id ${run.id}`,
-    onclick: async () => {
-      await navigator.clipboard?.writeText(run.id);
-      copy.textContent = "copied";
-      setTimeout(() => {
-        copy.textContent = "copy";
-      }, 1500);
-    },
-  }, "copy");
-  return [element("code", {}, run.id), " ", copy];
+  const copy = { type: "button", class: "copy", "data-copy": run.id, title: `Copy ${run.id}`, "aria-label": `Copy the id ${run.id}` };
+  return [element("code", {}, run.id), " ", element("button", copy, "copy")];
 }
 
 function stopCell(run, actions) {

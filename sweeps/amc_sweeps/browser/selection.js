@@ -5,7 +5,7 @@ import { progressText, settingText } from "./format.js";
 const COMPARISON = /^(.+?)(<=|>=|!=|=|<|>)(.+)$/;
 
 export class Selection extends EventTarget {
-  #places = new Map(); // by source of a brush: the places of the runs in it
+  #brushes = new Map(); // by source: a function that returns the places of the runs in it
 
   constructor(sweep) {
     super();
@@ -20,7 +20,7 @@ export class Selection extends EventTarget {
   update() {
     const runs = this.sweep.runs;
     const tests = this.words.map((word) => wordTest(this.sweep, word));
-    const brushes = [...this.#places.values()];
+    const brushes = [...this.#brushes.values()].map((placesNow) => placesNow());
     this.visible = runs.map((run, place) =>
       !this.hiddenGroups.has(run.group) && brushes.every((places) => places.has(place)) && tests.every((test) => test(run)));
     this.count = this.visible.reduce((sum, isVisible) => sum + isVisible, 0);
@@ -38,20 +38,20 @@ export class Selection extends EventTarget {
     this.update();
   }
 
-  // Show only the runs at some places; null ends the brush of that source.
+  // Show only the runs at the places that a function returns, now and after new data; null ends the brush of that source.
   brush(source, places) {
-    if (places === null && !this.#places.has(source)) return;
-    if (places === null) this.#places.delete(source);
-    else this.#places.set(source, new Set(places));
+    if (places === null && !this.#brushes.has(source)) return;
+    if (places === null) this.#brushes.delete(source);
+    else this.#brushes.set(source, places);
     this.update();
   }
 
   get isBrushed() {
-    return this.#places.size > 0;
+    return this.#brushes.size > 0;
   }
 
   clear() {
-    this.#places.clear();
+    this.#brushes.clear();
     this.hiddenGroups.clear();
     this.words = [];
     this.dispatchEvent(new Event("clear"));

@@ -1,51 +1,67 @@
 // The outcome of every run by one parameter's value, a chart for each parameter; a report adds the means.
 
 import { clamped, niceRange, parameterAxis } from "./axes.js";
+import { Brush } from "./brush.js";
 import { GRID, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
 import { element } from "./dom.js";
 import { counted, escaped, metricText, settingText, shortNumber } from "./format.js";
 import { GROUP_COLOURS, SYMBOLS, css } from "./theme.js";
 
 const MOST_SLICES = 12;
+const SLICE_GRID = { ...GRID, top: 42, bottom: 40 };
 
-// The slices of runs by their peaks, where no analysis has chosen another outcome.
-export function slicesOf(sweep) {
-  return sweep.parameters.slice(0, MOST_SLICES).map((parameter, index) => {
-    const { kind, levels } = parameterAxis(parameter, sweep.runs.map((run) => run.values[index]));
-    const keys = levels.map((level) => JSON.stringify(level));
-    const points = sweep.runs.flatMap((run) => {
-      const value = run.values[index];
-      if (value === null || run.peak === null) return [];
-      return [[kind === "category" ? keys.indexOf(JSON.stringify(value)) : value, run.peak, run.place]];
-    });
-    return { name: parameter.name, labels: kind === "category" ? levels.map(settingText) : [], log: kind === "log", points, values: [] };
+// Runs by one parameter and their peaks, where no analysis has chosen another outcome.
+function sliceOf(sweep, index) {
+  const parameter = sweep.parameters[index];
+  const { kind, levels } = parameterAxis(parameter, sweep.runs.map((run) => run.values[index]));
+  const keys = levels.map((level) => JSON.stringify(level));
+  const points = sweep.runs.flatMap((run) => {
+    const value = run.values[index];
+    if (value === null || run.peak === null) return [];
+    return [[kind === "category" ? keys.indexOf(JSON.stringify(value)) : value, run.peak, run.place]];
   });
+  return { name: parameter.name, labels: kind === "category" ? levels.map(settingText) : [], log: kind === "log", points, values: [] };
 }
 
 // Make a box for each slice, and tell the painter.
-export function addSlices(grid, painter, sweep, selection, slices) {
-  const count = slices().length;
+export function addSlices(grid, painter, sweep, selection) {
+  const count = sweep.slices?.length ?? Math.min(sweep.parameters.length, MOST_SLICES);
   for (let number = 0; number < count; number += 1) {
-    const label = `${sweep.metric} by ${slices()[number].name}`;
+    const slice = () => sweep.slices?.[number] ?? sliceOf(sweep, number);
+    const label = `${sweep.metric} by ${slice().name}`;
     const box = element("div", { class: "chart low", role: "img", "aria-label": label, id: `slice-${number}` });
     grid.append(box);
-    painter.add(box, () => drawSlice(box, sweep, selection, slices()[number]));
+    let brush = null;
+    painter.add(box, () => {
+      drawSlice(box, sweep, selection, slice());
+      brush ??= new Brush(box, SLICE_GRID, selection, `slice ${number}`, () => pointsOf(sweep, slice()));
+      brush.draw();
+    });
   }
+}
+
+function rangeOf(sweep, slice) {
+  return niceRange(slice.points.map((point) => point[1]), sweep.maximize);
+}
+
+// Where the chart shows each run. Points of one listed value are spread out a little, always in the same way.
+function pointsOf(sweep, slice) {
+  const range = rangeOf(sweep, slice);
+  const spread = (run) => (slice.labels.length ? (((run * 0.618034) % 1) - 0.5) * 0.4 : 0);
+  return slice.points.map(([place, value, run]) => ({ x: place + spread(run), y: clamped(value, range), run }));
 }
 
 function drawSlice(box, sweep, selection, slice) {
   const isListed = slice.labels.length > 0;
-  // Points of one value are spread out a little, always in the same way.
-  const spread = (place, run) => (isListed ? place + (((run * 0.618034) % 1) - 0.5) * 0.4 : place);
   const first = slice.epochs ? `, first ${counted(slice.epochs, "epoch")}` : "";
   const title = `${slice.name}${first}${slice.clear === false ? " (no clear effect)" : ""}`;
   const places = slice.points.map((point) => point[0]);
   const most = Math.max(4, Math.floor((box.clientWidth - 90) / (slice.labels.length || 1) / 7.5));
-  const range = niceRange(slice.points.map((point) => point[1]), sweep.maximize);
+  const [range, points] = [rangeOf(sweep, slice), pointsOf(sweep, slice)];
   const chart = chartOf(box);
   chart.draw({
     title: { text: title, textStyle: { color: css("--ink"), fontSize: 13, width: box.clientWidth - 20, overflow: "truncate" } },
-    grid: { ...GRID, top: 42, bottom: 40 },
+    grid: SLICE_GRID,
     tooltip: tooltip((item) => (item.data.run !== undefined ? aboutRun(sweep, sweep.runs[item.data.run]) : aboutMean(sweep, item.data))),
     xAxis: isListed
       ? axis({
@@ -63,8 +79,8 @@ function drawSlice(box, sweep, selection, slice) {
       ...sweep.groups.map((name, group) => ({
         type: "scatter", name, symbol: SYMBOLS[group], symbolSize: sweep.runs.length > 300 ? 5 : 7, clip: true,
         itemStyle: { color: css(GROUP_COLOURS[group]) },
-        data: slice.points.filter((point) => sweep.runs[point[2]].group === group).map(([place, value, run]) => ({
-          value: [spread(place, run), clamped(value, range)], run,
+        data: points.filter(({ run }) => sweep.runs[run].group === group).map(({ x, y, run }) => ({
+          value: [x, y], run,
           itemStyle: { opacity: selection.visible[run] ? 0.75 : 0.08, ...pickedBorder(selection, sweep.runs[run]) },
         })),
       })),

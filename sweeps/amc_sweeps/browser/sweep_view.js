@@ -8,7 +8,7 @@ import { Painter } from "./painter.js";
 import { Parallel } from "./parallel.js";
 import { RunTable } from "./run_table.js";
 import { Selection } from "./selection.js";
-import { addSlices, slicesOf } from "./slices.js";
+import { addSlices } from "./slices.js";
 import { GROUP_CLASSES, watchTheme } from "./theme.js";
 
 export class SweepView {
@@ -28,9 +28,10 @@ export class SweepView {
       const parallel = new Parallel(byId("parallel"), sweep, selection);
       painter.add(byId("parallel"), () => parallel.draw());
     }
-    if (byId("slices")) addSlices(byId("slices"), painter, sweep, selection, () => sweep.slices ?? slicesOf(sweep));
+    if (byId("slices")) addSlices(byId("slices"), painter, sweep, selection);
     if (byId("failure-tables")) painter.add(byId("failure-tables"), () => drawFailures(byId("failure-tables"), sweep, selection));
     selection.addEventListener("change", () => this.#show());
+    selection.addEventListener("clear", () => this.#legend(true));
     selection.addEventListener("pick", () => {
       this.table?.picked();
       this.curves?.picked();
@@ -50,13 +51,13 @@ export class SweepView {
     this.painter.redraw();
   }
 
-  #legend() {
+  #legend(isNew = false) {
     const legend = byId("legend");
     if (!legend) return;
     const counts = this.sweep.groups.map((_, group) => this.sweep.runs.filter((run) => run.group === group).length);
-    if (legend.dataset.counts === counts.join()) return;
-    legend.dataset.counts = counts.join();
     const { selection } = this;
+    if (legend.dataset.counts === counts.join() && !isNew) return;
+    legend.dataset.counts = counts.join();
     legend.replaceChildren(...this.sweep.groups.flatMap((name, group) => (counts[group] === 0 ? [] : [
       element("li", { class: GROUP_CLASSES[group] }, element("label", {},
         element("input", {

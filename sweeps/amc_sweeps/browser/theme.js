@@ -1,5 +1,7 @@
 // Colours of the style sheet for canvases, and the switch between light and dark.
 
+import { remembered } from "./dom.js";
+
 // Groups of causes differ in colour, dash and symbol, so that they can be told apart without colours.
 export const GROUP_COLOURS = ["--well", "--cut", "--failed", "--open"];
 export const GROUP_CLASSES = ["well", "cut", "failed", "open"];
@@ -16,22 +18,13 @@ const STORED = "amc-theme";
 export function watchTheme(button, changed) {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const stored = storedTheme();
+  const stored = remembered(STORED);
   if (stored) root.dataset.theme = stored;
   button?.addEventListener("click", () => {
     const isDark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
     root.dataset.theme = isDark ? "light" : "dark";
-    storedTheme(root.dataset.theme);
+    remembered(STORED, root.dataset.theme);
     changed();
   });
   system.addEventListener("change", changed);
-}
-
-function storedTheme(chosen) {
-  try {
-    if (chosen) localStorage.setItem(STORED, chosen);
-    return localStorage.getItem(STORED);
-  } catch {
-    return null; // a browser may refuse to store anything
-  }
 }

@@ -12,9 +12,12 @@ from typing import Literal
 
 import pytest
 from browser import Visit, chromium, violations, visit
+from client_scenarios import wait_until
 from embedded_server import EmbeddedServer
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 from stored_sweeps import StoredRun, many_runs, store_sweep
+
+from amc_core.modulations import class_names
 
 pytestmark = pytest.mark.client
 
@@ -45,7 +48,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 def post(server: EmbeddedServer, run: str, **files: list[str]) -> None:
     names = {"history": "wandb-history.jsonl", "events": "wandb-events.jsonl", "console": "output.log"}
-    body = {"files": {names[name]: {"offset": 0, "content": lines} for name, lines in files.items()}}
+    send(server, run, {"files": {names[name]: {"offset": 0, "content": lines} for name, lines in files.items()}})
+
+
+def send(server: EmbeddedServer, run: str, body: dict[str, object]) -> None:
     credentials = base64.b64encode(f"api:{server.key}".encode()).decode()
     address = f"{server.base_url}/files/local/p/{run}/file_stream"
     headers = {"Authorization": f"Basic {credentials}"}
@@ -72,6 +78,28 @@ def opened(browser: Browser, server: EmbeddedServer, path: str) -> Visit:
     separator = "&" if "?" in path else "?"
     size = {"width": 1280, "height": 4000}
     return visit(browser, f"{server.base_url}{path}{separator}key={server.key}", home=server.base_url, viewport=size)
+
+
+def copied(page: Page, text: str) -> str:
+    """Press the button that copies a text, and return what is then pasted."""
+    page.get_by_role("button", name=f"Copy {text}").click()
+    expect(page.get_by_text("copied", exact=True)).to_be_visible()
+    page.evaluate("document.body.appendChild(document.createElement('textarea')).focus()")
+    page.keyboard.press("Control+V")
+    return page.locator("textarea").last.input_value()
+
+
+def shown_levels(page: Visit) -> dict[str, list[list[float]]]:
+    """Return the lines of the chart by SNR level."""
+    lines: dict[str, list[list[float]]] = page.page.evaluate(
+        """async () => {
+            const script = document.querySelector("script[src*=run_page]").src;
+            const { chartOf } = await import(script.replace("run_page", "chart"));
+            const { series = [] } = chartOf(document.getElementById("levels")).echarts.getOption() ?? {};
+            return Object.fromEntries(series.map((line) => [line.name, line.data]));
+        }"""
+    )
+    return lines
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -105,8 +133,11 @@ def test_the_first_page_and_a_project_list_sweeps_with_their_best(browser: Brows
 def test_a_project_shows_a_new_run_without_a_reload(browser: Browser, server: EmbeddedServer) -> None:
     page = opened(browser, server, "/local/p")
     begin(server, "alone")
-    expect(page.page.get_by_role("link", name="alone")).to_be_visible(timeout=5000)
+    expect(page.page.get_by_role("link", name="alone")).to_be_visible(timeout=3000)
     page.assert_clean()
+    page.page.goto(server.base_url)
+    page.page.get_by_role("link", name=re.compile(r"^\d runs? without a sweep$")).click()
+    expect(page.page.get_by_role("link", name="alone")).to_be_visible()
     page.page.close()
 
 
@@ -114,6 +145,10 @@ def test_a_run_shows_how_it_ended_and_how_to_continue_it(browser: Browser, serve
     page = opened(browser, server, "/local/p/runs/lost")
     assert page.texts(".headline") == ["Lost after 2 of 12 epochs. Peak val/combined_acc: 50.00% at epoch 2."]
     assert page.texts("code.command") == ["amc-sweep repeat local/p/lost", "amc-sweep resume local/p/lost"]
+    assert copied(page.page, "amc-sweep resume local/p/lost") == "amc-sweep resume local/p/lost"
+    # A page that came over plain HTTP from another machine has no clipboard of its own.
+    page.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    assert copied(page.page, "amc-sweep repeat local/p/lost") == "amc-sweep repeat local/p/lost"
     settings = page.texts("section[aria-labelledby=config] tbody tr td:first-child")
     assert settings[0] == "max_lr searched"
     assert "epochs" in settings
@@ -147,5 +182,23 @@ def test_a_run_grows_on_its_page(browser: Browser, server: EmbeddedServer) -> No
     upload(server, "growing", "evaluation/best.json", json.dumps(EVALUATION).encode())
     expect(page.page.locator("#confusion-modulation canvas").first).to_be_visible(timeout=6000)
     expect(page.page.get_by_role("link", name="evaluation/best.json")).to_be_visible(timeout=6000)
+    first = {"modulation and SNR": [[0, 0.4], [10, 0.8]], "modulation": [[0, 0.6], [10, 0.9]]}
+    wait_until(lambda: shown_levels(page) == first, "the first evaluation is drawn", 10)
+    better = {**EVALUATION, **{"modulations": class_names("digital17"), "modulation_confusion": [[1] * 17] * 17}}
+    better["by_snr"] = [
+        {"snr_db": 0, "combined_acc": 0.5, "mod_acc": 0.61},
+        {"snr_db": 10, "combined_acc": 0.9, "mod_acc": 1.0},
+    ]
+    upload(server, "growing", "evaluation/best.json", json.dumps(better).encode())
+    expect(page.page.locator("#ceiling-note")).to_contain_text("no receiver does better", timeout=6000)
+    second = {
+        "modulation and SNR": [[0, 0.5], [10, 0.9]],
+        "modulation": [[0, 0.61], [10, 1.0]],
+        "likelihood ceiling, modulation": [[0, 0.662], [10, 1]],
+    }
+    wait_until(lambda: shown_levels(page) == second, "the better evaluation is drawn", 10)
+    send(server, "growing", {"complete": True, "exitcode": 0})
+    expect(page.page.locator("#state")).to_have_text("finished", timeout=6000)
+    expect(page.page.locator(".headline")).to_contain_text("Completed", timeout=6000)
     page.assert_clean()
     page.page.close()

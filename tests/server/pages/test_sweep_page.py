@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -135,10 +139,13 @@ def test_the_table_is_sorted_and_filtered(opened: dict[str, Visit]) -> None:
     expect(page.page.locator("#shown-count")).to_have_text("80 runs")
 
 
-def test_columns_can_be_hidden(opened: dict[str, Visit]) -> None:
+def test_hidden_columns_stay_hidden(opened: dict[str, Visit]) -> None:
     page = opened["few"].page
     page.get_by_text("Columns").click()
     page.get_by_label("host").uncheck()
+    assert "host" not in opened["few"].texts("#run-table thead th")
+    page.reload()
+    expect(page.locator("#run-table thead")).to_contain_text("duration")
     assert "host" not in opened["few"].texts("#run-table thead th")
 
 
@@ -168,6 +175,70 @@ def test_a_brush_along_an_axis_selects_runs_everywhere(opened: dict[str, Visit])
     expect(page.page.locator("#shown-count")).to_have_text("80 runs")
 
 
+def followers(page: Visit, chart: str) -> int:
+    """Return how many runs a chart shows as selected: their marks or lines are not faint."""
+    count: int = page.page.evaluate(
+        """async (id) => {
+            const script = document.querySelector("script[type=module]").src;
+            const { chartOf } = await import(script.replace("sweep_page", "chart"));
+            const series = chartOf(document.getElementById(id)).echarts.getOption().series;
+            const opacities = series.flatMap((each) => (each.data ?? []).map((item) => (item.itemStyle ?? item.lineStyle)?.opacity));
+            return opacities.filter((opacity) => opacity > 0.2).length;
+        }""",
+        chart,
+    )
+    return count
+
+
+def test_a_rectangle_over_a_slice_selects_runs_everywhere(opened: dict[str, Visit]) -> None:
+    page = opened["many"]
+    slice_ = page.page.locator("#slice-1")  # dropout
+    slice_.scroll_into_view_if_needed()
+    box = slice_.bounding_box()
+    assert box is not None
+    values = sorted(run.parameters["dropout"] for run in many_runs(80) if run.values)
+    low, high = max(pairwise(values[20:60]), key=lambda pair: pair[1] - pair[0])  # the widest gap in the middle
+    left, right = box["x"] + 76, box["x"] + box["width"] - 18
+    x = left + ((low + high) / 2 - values[0]) / (values[-1] - values[0]) * (right - left)
+    page.page.mouse.move(left + 1, box["y"] + 43)
+    page.page.mouse.down()
+    page.page.mouse.move(x, box["y"] + box["height"] - 41, steps=5)
+    page.page.mouse.up()
+    expected = sorted(run.id for run in many_runs(80) if run.values and run.parameters["dropout"] <= low)
+    expect(page.page.locator("#shown-count")).to_have_text(f"{len(expected)} of 80 runs")
+    rows = page.page.locator("#run-table tr[data-run]")
+    assert sorted(row.get_attribute("data-run") or "" for row in rows.all()) == expected
+    for chart in ("slice-0", "slice-1", "slice-3", "parallel", "chart-best"):
+        page.page.locator(f"#{chart}").scroll_into_view_if_needed()
+        wait_until(lambda chart=chart: followers(page, chart) == len(expected), f"{chart} follows", 10)
+    page.page.mouse.click(right - 2, box["y"] + 45)
+    expect(page.page.locator("#shown-count")).to_have_text("80 runs")
+
+
+def test_keys_choose_a_row_of_the_table_and_open_it(opened: dict[str, Visit]) -> None:
+    page = opened["few"].page
+    page.locator(".scroll.runs").focus()
+    for key, run in (("ArrowDown", "gem"), ("ArrowDown", "good"), ("End", "full"), ("ArrowUp", "nan"), ("Home", "gem")):
+        page.keyboard.press(key)
+        assert page.locator("tr[aria-current=true]").get_attribute("data-run") == run, key
+    expect(page.locator("#curve-note")).to_contain_text("calm-sweep-2 (gem): peak 55.00% at epoch 2, lost")
+    page.keyboard.press("Escape")
+    expect(page.locator("tr[aria-current=true]")).to_have_count(0)
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/local/p/runs/full$"))
+
+
+def test_the_focus_stays_on_a_link_when_news_come(opened: dict[str, Visit], server: EmbeddedServer) -> None:
+    page = opened["buttons"].page
+    page.locator("tr[data-run=run2-0] a").focus()
+    query = 'query R { project(name: "p", entityName: "local") { run(name: "run2-0") { id } } }'
+    document = """mutation U($id: ID!) { upsertBucket(input: {id: $id, displayName: "renamed"}) { bucket { id } } }"""
+    server.graphql(document, id=server.graphql(query)["project"]["run"]["id"])
+    expect(page.locator("tr[data-run=run2-0] a")).to_have_text("renamed", timeout=5000)
+    expect(page.locator("tr[data-run=run2-0] a")).to_be_focused()
+
+
 def test_a_click_in_the_table_picks_the_run_in_the_charts(opened: dict[str, Visit]) -> None:
     page = opened["few"].page
     page.locator("tr[data-run=good] td.cause-cell").click()
@@ -180,6 +251,9 @@ def test_a_group_of_causes_can_be_left_out(opened: dict[str, Visit]) -> None:
     page.page.get_by_label("failed").uncheck()
     expect(page.page.locator("#shown-count")).to_have_text("2 of 5 runs")
     assert "out of memory" not in page.column("cause")
+    page.page.get_by_role("button", name="Show all runs").click()
+    expect(page.page.locator("#shown-count")).to_have_text("5 runs")
+    expect(page.page.get_by_label("failed")).to_be_checked()
 
 
 def test_a_sweep_without_runs_says_so(opened: dict[str, Visit]) -> None:
@@ -239,11 +313,14 @@ def test_a_viewer_without_the_key_sees_nothing(
     context = browser.new_context()
     page = context.new_page()
     address = address_of(server.base_url, sweeps["few"])
-    reply = page.goto(address)
-    assert reply is not None
-    assert reply.status == 401
-    assert "calm-sweep" not in page.content()
-    assert context.request.get(f"{address}/data").status == 401
+    for path in ("/", "/local/p", "/local/p/runs/good", f"/local/p/sweeps/{sweeps['few']}"):
+        reply = page.goto(server.base_url + path)
+        assert reply is not None
+        assert reply.status == 401, path
+        assert not re.search(r"calm-sweep|resnet|val/combined_acc", page.content()), path
+        expect(page.locator("input[name=key]")).to_be_visible()
+    for path in (f"{address}/data", f"{server.base_url}/local/p/runs/good/data", f"{server.base_url}/files/local/p/good/x"):
+        assert context.request.get(path).status == 401, path
     page.fill("input[name=key]", "amc-wrong")
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("alert")).to_have_text("This is not the key of this server.")
@@ -254,33 +331,52 @@ def test_a_viewer_without_the_key_sees_nothing(
     context.close()
 
 
+.fixture
+def other_site(tmp_path: Path) -> Iterator[str]:
+    """A site on another port of the same host: to a browser's cookies it is the same site."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    (tmp_path / "index.html").write_text("<title>elsewhere</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{elsewhere.server_port}"
+        elsewhere.shutdown()
+
+
 def test_a_page_of_another_site_can_press_no_button(
-    browser: Browser, server: EmbeddedServer, sweeps: dict[str, str]
+    browser: Browser, server: EmbeddedServer, sweeps: dict[str, str], other_site: str
 ) -> None:
     context = browser.new_context()
     page = context.new_page()
-    address = address_of(server.base_url, sweeps["few"])
+    address = address_of(server.base_url, sweeps["many"])
     page.goto(f"{address}?key={server.key}")
     page.wait_for_selector("#action-cancel")
     token = page.locator("body").get_attribute("data-token")
-    other = context.new_page()
-    other.goto(server.base_url.replace("127.0.0.1", "localhost") + "/healthz")  # another origin
-    statuses = other.evaluate(
-        """async ([address, token]) => {
-            const press = async (options) => {
-                try {
-                    const reply = await fetch(address, { method: "POST", credentials: "include", ...options });
-                    return reply.type === "opaque" ? "opaque" : reply.status;
-                } catch {
-                    return "refused";
-                }
-            };
-            const body = JSON.stringify({ action: "cancel" });
-            return [await press({ body, mode: "no-cors" }), await press({ body, headers: { "x-amc-token": token } })];
-        }""",
-        [f"{address}/actions", token],
-    )
-    assert statuses[1] == "refused"
+    for elsewhere in (other_site, server.base_url.replace("127.0.0.1", "localhost") + "/healthz"):
+        other = context.new_page()
+        other.goto(elsewhere)
+        outcomes = other.evaluate(
+            """async ([address, token]) => {
+                const press = async (options) => {
+                    try {
+                        const reply = await fetch(address, { method: "POST", credentials: "include", ...options });
+                        return reply.type === "opaque" ? "not readable" : reply.status;
+                    } catch {
+                        return "refused";
+                    }
+                };
+                const body = JSON.stringify({ action: "cancel" });
+                return [await press({ body, mode: "no-cors" }), await press({ body, headers: { "x-amc-token": token } })];
+            }""",
+            [f"{address}/actions", token],
+        )
+        assert outcomes == ["not readable", "refused"], elsewhere
+        other.set_content(f'<form method="post" action="{address}/actions" enctype="text/plain"><button>x</button></form>')
+        with other.expect_response(f"{address}/actions") as pressed:
+            other.get_by_role("button").click()
+        assert pressed.value.status == 403, elsewhere
     page.reload()
     expect(page.locator("#state")).to_have_text("running")
+    page.click("#action-pause")  # the page itself can
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator("#state")).to_have_text("paused", timeout=3000)
     context.close()
