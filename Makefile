@@ -3,7 +3,7 @@
 # make check    format, lint, types
 # make docs     build the documentation site into build/site; a dead link is an error
 # make wheel    build wheel and source archive, install them into empty environments, with and without torch
-# make picture  draw docs/report.png, the README's picture, with Chromium
+# make screenshots  draw the pictures of README.md and docs with Chromium
 # make bench    benchmarks, printed as tables
 # make soak     long tests, run by hand
 # make clients  every supported version of the wandb client, each in an environment of its own, against the server
@@ -14,9 +14,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_QUIET := --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs wheel picture bench soak clients clean
+.PHONY: demo test check docs wheel screenshots bench soak clients clean
 
-TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py
+TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py tests/soak/test_soak_open_pages.py
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
@@ -48,8 +48,8 @@ wheel: $(READY)
 	cd dist && for command in amc-data amc-train amc-sweep amc-analyze; do venv/bin/$$command --version && venv/bin/$$command --help > /dev/null || exit 1; done
 	$(BIN)/pytest tests/release
 
-picture: $(READY)
-	$(BIN)/python docs/picture.py
+screenshots: $(READY)
+	$(BIN)/python docs/screenshots.py
 
 bench: $(READY)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -192,9 +192,12 @@ def test_the_map_has_every_room() -> None:
     assert [room for room in sorted(ours) if f"`{room}/`" not in text] == []
 
 
-def test_the_picture_loads_fast() -> None:
-    assert "](docs/report.png)" in TEXTS["README.md"]
-    assert (ROOT / "docs" / "report.png").stat().st_size <= LARGEST_PICTURE
+def test_every_picture_is_shown_and_loads_fast() -> None:
+    pictures = [ROOT / name for name in FILES if name.startswith("docs/") and name.endswith(".png")]
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= LARGEST_PICTURE, picture
+        assert any(picture.name in text for text in TEXTS.values()), f"no document shows {picture}"
 
 
 def test_the_table_of_ends_is_the_codes_own() -> None:
