@@ -9,9 +9,9 @@ export class Brush {
   #corners = null; // opposite ones, in values of the axes
   #frame = 0;
 
-  // The points are those that the chart shows, each {x, y, run}; the margins are those of its grid.
-  constructor(box, margins, selection, source, points) {
-    [this.box, this.margins, this.selection, this.source, this.points] = [box, margins, selection, source, points];
+  // The points are those that the chart shows, each {x, y, run}.
+  constructor(box, selection, source, points) {
+    [this.box, this.selection, this.source, this.points] = [box, selection, source, points];
     this.echarts = chartOf(box).echarts;
     this.mark = element("div", { class: "brush", hidden: true });
     box.append(this.mark);
@@ -38,14 +38,14 @@ export class Brush {
 
   // The nearest pixel within the axes.
   #within([x, y]) {
-    const { left, right, top, bottom } = this.margins;
-    const [width, height] = [this.echarts.getWidth(), this.echarts.getHeight()];
-    return [Math.max(left, Math.min(x, width - right)), Math.max(top, Math.min(y, height - bottom))];
+    const axes = this.echarts.getModel().getComponent("grid").coordinateSystem.getRect();
+    return [Math.max(axes.x, Math.min(x, axes.x + axes.width)), Math.max(axes.y, Math.min(y, axes.y + axes.height))];
   }
 
   #begin(event) {
     const start = this.#pixel(event);
-    if (event.button !== 0 || event.pointerType === "touch" || String(start) !== String(this.#within(start))) return; // a finger scrolls
+    const isOutside = String(start) !== String(this.#within(start));
+    if (event.button !== 0 || event.pointerType === "touch" || isOutside) return; // a finger scrolls
     let isDragged = false;
     const move = (moved) => {
       const end = this.#within(this.#pixel(moved));

@@ -8,7 +8,6 @@ import { counted, escaped, metricText, settingText, shortNumber } from "./format
 import { GROUP_COLOURS, SYMBOLS, css } from "./theme.js";
 
 const MOST_SLICES = 12;
-const SLICE_GRID = { ...GRID, top: 42, bottom: 40 };
 
 // Runs by one parameter and their peaks, where no analysis has chosen another outcome.
 function sliceOf(sweep, index) {
@@ -34,7 +33,7 @@ export function addSlices(grid, painter, sweep, selection) {
     let brush = null;
     painter.add(box, () => {
       drawSlice(box, sweep, selection, slice());
-      brush ??= new Brush(box, SLICE_GRID, selection, `slice ${number}`, () => pointsOf(sweep, slice()));
+      brush ??= new Brush(box, selection, `slice ${number}`, () => pointsOf(sweep, slice()));
       brush.draw();
     });
   }
@@ -61,7 +60,7 @@ function drawSlice(box, sweep, selection, slice) {
   const chart = chartOf(box);
   chart.draw({
     title: { text: title, textStyle: { color: css("--ink"), fontSize: 13, width: box.clientWidth - 20, overflow: "truncate" } },
-    grid: SLICE_GRID,
+    grid: { ...GRID, top: 42, bottom: 40 },
     tooltip: tooltip((item) => (item.data.run !== undefined ? aboutRun(sweep, sweep.runs[item.data.run]) : aboutMean(sweep, item.data))),
     xAxis: isListed
       ? axis({
