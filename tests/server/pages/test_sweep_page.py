@@ -175,34 +175,45 @@ def test_a_brush_along_an_axis_selects_runs_everywhere(opened: dict[str, Visit])
     expect(page.page.locator("#shown-count")).to_have_text("80 runs")
 
 
+CHART = """const script = document.querySelector("script[type=module]").src;
+    const { chartOf } = await import(script.replace("sweep_page", "chart"));
+    const chart = chartOf(document.getElementById(id)).echarts;"""
+
+
 def followers(page: Visit, chart: str) -> int:
     """Return how many runs a chart shows as selected: their marks or lines are not faint."""
     count: int = page.page.evaluate(
-        """async (id) => {
-            const script = document.querySelector("script[type=module]").src;
-            const { chartOf } = await import(script.replace("sweep_page", "chart"));
-            const series = chartOf(document.getElementById(id)).echarts.getOption().series;
-            const opacities = series.flatMap((each) => (each.data ?? []).map((item) => (item.itemStyle ?? item.lineStyle)?.opacity));
-            return opacities.filter((opacity) => opacity > 0.2).length;
-        }""",
+        f"""async (id) => {{
+            {CHART}
+            const items = chart.getOption().series.flatMap((each) => each.data ?? []);
+            return items.filter((item) => (item.itemStyle ?? item.lineStyle)?.opacity > 0.2).length;
+        }}""",
         chart,
     )
     return count
 
 
+def axes_of(page: Visit, chart: str) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of a chart's axes on the screen."""
+    box = page.page.locator(f"#{chart}").bounding_box()
+    assert box is not None
+    inside = page.page.evaluate(
+        f"async (id) => {{ {CHART} return chart.getModel().getComponent('grid').coordinateSystem.getRect(); }}", chart
+    )
+    left, top = box["x"] + inside["x"], box["y"] + inside["y"]
+    return left, top, left + inside["width"], top + inside["height"]
+
+
 def test_a_rectangle_over_a_slice_selects_runs_everywhere(opened: dict[str, Visit]) -> None:
     page = opened["many"]
-    slice_ = page.page.locator("#slice-1")  # dropout
-    slice_.scroll_into_view_if_needed()
-    box = slice_.bounding_box()
-    assert box is not None
+    page.page.locator("#slice-1").scroll_into_view_if_needed()  # dropout
+    left, top, right, bottom = axes_of(page, "slice-1")
     values = sorted(run.parameters["dropout"] for run in many_runs(80) if run.values)
     low, high = max(pairwise(values[20:60]), key=lambda pair: pair[1] - pair[0])  # the widest gap in the middle
-    left, right = box["x"] + 76, box["x"] + box["width"] - 18
     x = left + ((low + high) / 2 - values[0]) / (values[-1] - values[0]) * (right - left)
-    page.page.mouse.move(left + 1, box["y"] + 43)
+    page.page.mouse.move(left + 1, top + 1)
     page.page.mouse.down()
-    page.page.mouse.move(x, box["y"] + box["height"] - 41, steps=5)
+    page.page.mouse.move(x, bottom - 1, steps=5)
     page.page.mouse.up()
     expected = sorted(run.id for run in many_runs(80) if run.values and run.parameters["dropout"] <= low)
     expect(page.page.locator("#shown-count")).to_have_text(f"{len(expected)} of 80 runs")
@@ -211,7 +222,7 @@ def test_a_rectangle_over_a_slice_selects_runs_everywhere(opened: dict[str, Visi
     for chart in ("slice-0", "slice-1", "slice-3", "parallel", "chart-best"):
         page.page.locator(f"#{chart}").scroll_into_view_if_needed()
         wait_until(lambda chart=chart: followers(page, chart) == len(expected), f"{chart} follows", 10)
-    page.page.mouse.click(right - 2, box["y"] + 45)
+    page.page.mouse.click(right - 2, top + 2)
     expect(page.page.locator("#shown-count")).to_have_text("80 runs")
 
 
