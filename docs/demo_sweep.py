@@ -13,6 +13,7 @@ from typing import Any
 from stored_sweeps import StoredRun, store_sweep
 
 from amc_core.modulations import class_names
+from amc_server.ids import global_id
 from amc_server.store.records import Line
 from amc_server.store.storage import Storage
 
@@ -36,23 +37,28 @@ LEVELS_DB = range(-20, 31, 2)
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
-def store_demo_sweep(data: Path) -> tuple[str, StoredRun]:
-    """Write the sweep into a data folder; return its id and the run whose page is shown."""
+def store_demo_sweep(data: Path) -> tuple[str, StoredRun, dict[str, str]]:
+    """Write the sweep into a data folder; return its id, the run whose page is shown, and the living runs by agent."""
     runs = _runs()
     sweep_id = store_sweep(data, runs, CONFIG)
     best = max((run for run in runs if run.state == "finished"), key=lambda run: max(run.values))
     now = time.time()
+    at_work = {}
     storage = Storage(data)
     with storage.write() as store:
         sweep = store.sweep_by_id(sweep_id)
         assert sweep is not None
+        store.update("sweeps", sweep.pk, display_name="resnets on constellations")
         agents = [
             store.insert("agents", sweep=sweep.pk, name=f"agent-{number}", host=host, created_at=now, heartbeat_at=now)
             for number, host in enumerate(HOSTS, 1)
         ]
         for run in store.runs_of_sweep(sweep.pk):
+            agent = agents[HOSTS.index(run.host or "")]
             alive = {"heartbeat_at": now} if run.state.is_alive else {}
-            store.update("runs", run.pk, agent=agents[HOSTS.index(run.host or "")], **alive)
+            store.update("runs", run.pk, agent=agent, **alive)
+            if alive:
+                at_work[global_id("Agent", agent)] = run.id
             if run.id == best.id:
                 rows = _rows(best.values)
                 store.put_history(run.pk, [Line(step, json.dumps(row), step) for step, row in enumerate(rows)])
@@ -62,7 +68,7 @@ def store_demo_sweep(data: Path) -> tuple[str, StoredRun]:
                 store.put_lines("console", run.pk, [Line(number, line) for number, line in enumerate(lines)])
                 store.update("runs", run.pk, event_lines=len(load), console_lines=len(lines))
     storage.close()
-    return sweep_id, best
+    return sweep_id, best, at_work
 
 
 def evaluation(values: Sequence[float]) -> dict[str, Any]:
@@ -102,7 +108,9 @@ def _runs() -> list[StoredRun]:
             "model_type": random_.choice(["resnet18", "resnet50", "vit_small_patch16_224"]),
             "epochs": EPOCHS,
         }
-        top = 0.52 - 0.08 * abs(math.log10(parameters["max_lr"]) + 2.5) + 0.02 * (parameters["model_type"] == "resnet50")
+        top = (
+            0.52 - 0.08 * abs(math.log10(parameters["max_lr"]) + 2.5) + 0.02 * (parameters["model_type"] == "resnet50")
+        )
         top += random_.gauss(0, 0.012) - 0.06 * abs(parameters["dropout"] - 0.2)
         curve = [top * (1 - 0.9 * math.exp(-(epoch + 1) / 7)) + random_.gauss(0, 0.005) for epoch in range(EPOCHS)]
         common: dict[str, Any] = {"parameters": parameters, "host": HOSTS[place % len(HOSTS)]}

@@ -19,17 +19,19 @@ from typing import Literal
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "support"), *(str(ROOT / wing) for wing in (".", "sweeps", "agents", "analysis"))]
-from browser import chromium
-from demo_sweep import evaluation, store_demo_sweep
-from embedded_server import EmbeddedServer
-from playwright.sync_api import Browser, Page
-from stored_sweeps import StoredRun, address_of
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from browser import chromium  # noqa: E402 - the path is set above
+from demo_sweep import evaluation, store_demo_sweep  # noqa: E402
+from embedded_server import EmbeddedServer  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
+from stored_sweeps import StoredRun, address_of  # noqa: E402
 
 DOCS = ROOT / "docs"
 SWEEP = ROOT / "sweeps" / "recorded" / "94fqx0gz.yaml"
 COLOURS = 128
 LIMIT_BYTES = 200_000  # a README must load fast
+HEARTBEAT = """mutation H($id: ID!, $runState: JSONString) { agentHeartbeat(input: {id: $id, runState: $runState}) {
+    agent { id } } }"""
 UPLOAD = """mutation C($files: [String!]!, $run: String!) { createRunFiles(input: {entityName: "local",
     projectName: "p", runName: $run, files: $files}) { files { uploadUrl } } }"""
 
@@ -38,9 +40,11 @@ def main() -> None:
     """Write the pictures into docs."""
     with TemporaryDirectory() as folder, chromium() as browser:
         _draw_report(browser, Path(folder, "report.html"))
-        sweep, run = store_demo_sweep(Path(folder, "data"))
-        with EmbeddedServer(Path(folder, "data"), env={"AMC_STATE_DIR": str(Path(folder, "state"))}) as server:
+        sweep, run, at_work = store_demo_sweep(Path(folder, "data"))
+        with EmbeddedServer(Path(folder, "data")) as server:
             _upload_evaluation(server, run)
+            for agent, living in at_work.items():
+                server.graphql(HEARTBEAT, id=agent, runState=json.dumps({living: True}))
             for scheme in ("light", "dark"):
                 _draw_page(browser, server, address_of(server.base_url, sweep), f"sweep-{scheme}", (1400, 1260), scheme)
             _draw_page(browser, server, f"{server.base_url}/local/p/runs/{run.id}", "run", (1400, 1500), "light")
@@ -85,7 +89,9 @@ def _upload_evaluation(server: EmbeddedServer, run: StoredRun) -> None:
     content = json.dumps(evaluation(run.values)).encode()
     (file,) = server.graphql(UPLOAD, files=["evaluation/best.json"], run=run.id)["createRunFiles"]["files"]
     headers = {"Content-MD5": base64.b64encode(hashlib.md5(content).digest()).decode()}
-    urllib.request.urlopen(urllib.request.Request(file["uploadUrl"], content, headers, method="PUT"), timeout=10).close()
+    urllib.request.urlopen(
+        urllib.request.Request(file["uploadUrl"], content, headers, method="PUT"), timeout=10
+    ).close()
 
 
 if __name__ == "__main__":

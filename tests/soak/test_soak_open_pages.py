@@ -166,8 +166,9 @@ window.fetch = async (...question) => {
         const y = run.y.map((value) => (value === null ? null : value * (1 + 0.1 * Math.sin(window.asked + count))));
         rows.push([place, { ...run, y, last: y[y.length - 1] ?? null, seconds: window.asked }]);
     }
-    const facts = { ...first, is_whole: false, rows, version: `fed-${window.asked}`, sentence: `Answer ${window.asked}.` };
-    return new Response(JSON.stringify({ ...facts, now: first.now + 1.5 * window.asked }));
+    const words = { version: `fed-${window.asked}`, sentence: `Answer ${window.asked}.` };
+    const now = first.now + 1.5 * window.asked;
+    return new Response(JSON.stringify({ ...first, ...words, now, is_whole: false, rows }));
 };
 """
 # Lets a page ask the server soon after each answer.
@@ -194,7 +195,10 @@ def test_a_page_does_not_grow_in_eight_hours(tmp_path: Path) -> None:
             "run": f"{server.base_url}/local/p/runs/long",
             "project": f"{server.base_url}/local/p",
         }
-        pages = {kind: _open(browser, server, address, FEED if kind == "sweep" else HURRY) for kind, address in addresses.items()}
+        pages = {
+            kind: _open(browser, server, address, FEED if kind == "sweep" else HURRY)
+            for kind, address in addresses.items()
+        }
         sizes: dict[str, list[dict[str, float]]] = {kind: [] for kind in pages}
         begin = time.monotonic()
         for part in range(1, PARTS + 1):
@@ -231,12 +235,14 @@ class _RowsOfLongRun:
     def post(self, rows: int, *, console: int) -> None:
         """Add rows of 30 metrics, as many of system metrics, and lines of the console."""
         steps = range(self._rows, self._rows + rows)
-        history = [json.dumps({"epoch": step + 1, **{f"val/m{number}": step / 7 for number in range(30)}}) for step in steps]
-        events = [json.dumps({"_runtime": 30 * step, "system.cpu": 50.0}) for step in steps]
+        history = [
+            json.dumps({"epoch": step + 1, **{f"val/m{number}": step / 7 for number in range(30)}}) for step in steps
+        ]
+        events = [{"_runtime": 30 * step, "system.cpu": 50.0} for step in steps]
         lines = [f"2026-01-01T00:00:00.0 line {number}" for number in range(self._lines, self._lines + console)]
         content = {
-            "wandb-history.jsonl": (self._rows, history),
-            "wandb-events.jsonl": (self._rows, events),
+            "wandb-history.jsonl": (self._rows, list(map(json.dumps, history))),
+            "wandb-events.jsonl": (self._rows, list(map(json.dumps, events))),
             "output.log": (self._lines, lines),
         }
         files = {name: {"offset": offset, "content": new} for name, (offset, new) in content.items()}

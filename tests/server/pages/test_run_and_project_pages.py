@@ -82,8 +82,9 @@ def opened(browser: Browser, server: EmbeddedServer, path: str) -> Visit:
 
 def copied(page: Page, text: str) -> str:
     """Press the button that copies a text, and return what is then pasted."""
-    page.get_by_role("button", name=f"Copy {text}").click()
-    expect(page.get_by_text("copied", exact=True)).to_be_visible()
+    button = page.get_by_role("button", name=f"Copy {text}")
+    button.click()
+    expect(button).to_have_text("copied")
     page.evaluate("document.body.appendChild(document.createElement('textarea')).focus()")
     page.keyboard.press("Control+V")
     return page.locator("textarea").last.input_value()

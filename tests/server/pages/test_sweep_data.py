@@ -123,7 +123,9 @@ def test_another_sweep_file_makes_the_page_load_again(server: InProcessServer) -
     server.set_state(sweep, "PAUSED")
     page.ask()
     assert page.facts["file"] == file
-    document = "mutation U($id: ID!, $config: String) { upsertSweep(input: {id: $id, config: $config}) { sweep { name } } }"
+    document = (
+        "mutation U($id: ID!, $config: String) { upsertSweep(input: {id: $id, config: $config}) { sweep { name } } }"
+    )
     server.graphql(document, id=server.sweep(sweep)["id"], config=f"{GRID}description: about it\n")
     page.ask()
     assert page.facts["file"] != file

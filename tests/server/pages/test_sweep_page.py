@@ -211,7 +211,7 @@ def test_a_rectangle_over_a_slice_selects_runs_everywhere(opened: dict[str, Visi
     values = sorted(run.parameters["dropout"] for run in many_runs(80) if run.values)
     low, high = max(pairwise(values[20:60]), key=lambda pair: pair[1] - pair[0])  # the widest gap in the middle
     x = left + ((low + high) / 2 - values[0]) / (values[-1] - values[0]) * (right - left)
-    page.page.mouse.move(left + 1, top + 1)
+    page.page.mouse.move(left + 0.5, top + 1)  # the smallest value lies on the left edge
     page.page.mouse.down()
     page.page.mouse.move(x, bottom - 1, steps=5)
     page.page.mouse.up()
@@ -330,8 +330,8 @@ def test_a_viewer_without_the_key_sees_nothing(
         assert reply.status == 401, path
         assert not re.search(r"calm-sweep|resnet|val/combined_acc", page.content()), path
         expect(page.locator("input[name=key]")).to_be_visible()
-    for path in (f"{address}/data", f"{server.base_url}/local/p/runs/good/data", f"{server.base_url}/files/local/p/good/x"):
-        assert context.request.get(path).status == 401, path
+    for path in (f"/local/p/sweeps/{sweeps['few']}/data", "/local/p/runs/good/data", "/files/local/p/good/x"):
+        assert context.request.get(server.base_url + path).status == 401, path
     page.fill("input[name=key]", "amc-wrong")
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("alert")).to_have_text("This is not the key of this server.")
@@ -342,7 +342,7 @@ def test_a_viewer_without_the_key_sees_nothing(
     context.close()
 
 
-.fixture
+@pytest.fixture
 def other_site(tmp_path: Path) -> Iterator[str]:
     """A site on another port of the same host: to a browser's cookies it is the same site."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
@@ -376,12 +376,14 @@ def test_a_page_of_another_site_can_press_no_button(
                     }
                 };
                 const body = JSON.stringify({ action: "cancel" });
-                return [await press({ body, mode: "no-cors" }), await press({ body, headers: { "x-amc-token": token } })];
+                const headers = { "x-amc-token": token };
+                return [await press({ body, mode: "no-cors" }), await press({ body, headers })];
             }""",
             [f"{address}/actions", token],
         )
         assert outcomes == ["not readable", "refused"], elsewhere
-        other.set_content(f'<form method="post" action="{address}/actions" enctype="text/plain"><button>x</button></form>')
+        form = f'method="post" action="{address}/actions" enctype="text/plain"'
+        other.set_content(f"<form {form}><button>x</button></form>")
         with other.expect_response(f"{address}/actions") as pressed:
             other.get_by_role("button").click()
         assert pressed.value.status == 403, elsewhere

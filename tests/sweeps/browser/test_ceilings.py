@@ -17,7 +17,9 @@ def test_the_ceilings_of_pages_are_the_measured_ones() -> None:
     names = re.search(r"BOUND_OF = \[.*?\];", script, flags=re.DOTALL)
     shares = re.search(r"BOUND = \[(.*?)\];", script, flags=re.DOTALL)
     steps = re.search(r"\[BOUND_FROM_DB, BOUND_STEP_DB\] = \[(-?\d+), (\d+)\]", script)
-    assert names and shares and steps
+    assert names
+    assert shares
+    assert steps
     assert sorted(re.findall(r'"(.*?)"', names[0])) == sorted(class_names("digital17"))
     first, step = int(steps[1]), int(steps[2])
     drawn = [float(share) for share in re.findall(r"[\d.]+", shares[1])]
