@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
 from amc_core.modulations import FILE_CLASSES, LABEL_SETS, read_label_set
+from amc_sweeps.number_formats import quoted, shortened
 
 # Names of torchvision and of the 2025 research log (sweeps/recorded); any other name must be timm's own.
 MODEL_ALIASES: Mapping[str, str] = {
@@ -310,6 +311,7 @@ class TrialConfig:
 
 def unknown_field(name: str) -> str:
     """Return a message that no field has this name, with the nearest name."""
+    name = shortened(name)
     other_flags = {spec.other_flag: [spec.name] for spec in FIELDS.values() if spec.other_flag}
     matches = other_flags.get(name) or difflib.get_close_matches(name, FIELDS, n=1)
     hint = f"; did you mean {matches[0]}?" if matches else f"; known: {', '.join(FIELDS)}"
@@ -319,7 +321,7 @@ def unknown_field(name: str) -> str:
 def check_value(name: str, value: Any) -> tuple[Any, str | None]:
     """Return (normalised value, None), or (None, the problem in one sentence)."""
     spec, value = FIELDS[name], current_value(name, value)
-    refusal = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    refusal = f"{name}: {quoted(value)} is not allowed; allowed: {spec.allowed()}"
     if value is None:
         return (None, None) if spec.optional else (None, refusal)
     if isinstance(value, str) and value in spec.words:
@@ -441,17 +443,17 @@ def expand_variant(values: Mapping[str, Any]) -> dict[str, Any]:
     others = {name: value for name, value in values.items() if name != VARIANT}
     fields_of_variant = read_variant(values[VARIANT])
     problems = [
-        f"{name}: the variant sets {value!r}, but {others[name]!r} is given beside it; leave one of them out"
+        f"{name}: the variant sets {quoted(value)}, but {quoted(others[name])} is given beside it; leave one out"
         for name, value in fields_of_variant.items()
-        if name in others and not _is_same(name, value, others[name])
+        if name in others and not is_same(name, value, others[name])
     ]
     if problems:
         raise ConfigError(problems)
     return {**others, **fields_of_variant}
 
 
-def _is_same(name: str, value: Any, other: Any) -> bool:
-    """Return whether a field's two values mean the same, such as 1 and 1.0."""
+def is_same(name: str, value: Any, other: Any) -> bool:
+    """Return whether a field's two values mean the same, such as 1 and 1.0, or one list of classes in two orders."""
     return name in FIELDS and check_value(name, value) == check_value(name, other)
 
 
@@ -478,7 +480,7 @@ def _number_in_text(name: str, value: str) -> str:
 
 
 def _fractions(name: str, value: Any, spec: FieldSpec) -> tuple[tuple[float, ...] | None, str | None]:
-    refusal = f"{name}: {value!r} is not allowed; allowed: {spec.allowed()}"
+    refusal = f"{name}: {quoted(value)} is not allowed; allowed: {spec.allowed()}"
     if not isinstance(value, list | tuple) or len(value) != 3:
         return None, refusal
     if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part < 1 for part in value):

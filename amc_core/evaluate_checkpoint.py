@@ -20,8 +20,10 @@ from amc_core.data.duplicates import copies
 from amc_core.data.feed import Batch, Feed
 from amc_core.data.radioml import DataError, RadioMLFile, Selection, cell_counts, select, select_labels
 from amc_core.data.splits import stratified_split
+from amc_core.files import is_folder
 from amc_core.inputs.representations import Representation
 from amc_core.models.classifier import Classifier, build_model
+from amc_core.modulations import label_set_text
 from amc_core.training.checkpoint import BEST, Checkpoint, CheckpointError, load_checkpoint
 from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import SplitFacts, load_weights, trained_rows
@@ -29,6 +31,7 @@ from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import divide_batch
 from amc_core.training.precision import Precision
 from amc_core.training.state import EpochTally
+from amc_sweeps.number_formats import listed
 
 _MOST_FRAMES = 1024  # of a forward pass: a trial on a larger GPU may have had more
 
@@ -75,7 +78,7 @@ def open_checkpoint(path: Path) -> LoadedCheckpoint:
     Raises:
         CheckpointError: it is missing, damaged, or its settings are not of this version.
     """
-    path = path / BEST if path.is_dir() else path
+    path = path / BEST if is_folder(path) else path
     content = load_checkpoint(path)
     try:
         # The weights come from the checkpoint, so none are fetched.
@@ -126,8 +129,8 @@ def evaluate_checkpoint(
         positions_M = getattr(stratified_split(selection, own.split, own.split_seed), part)
     elif not len(positions_M):
         raise DataError(
-            f"{data.path}: no frame that the checkpoint knows: it knows label_set {own.label_set} at "
-            f"{', '.join(map(str, own.levels_db))} dB; the file holds {', '.join(data.present)} at "
+            f"{data.path}: no frame that the checkpoint knows: it knows label_set {label_set_text(own.label_set)} at "
+            f"{', '.join(map(str, own.levels_db))} dB; the file holds {listed(data.present, 24)} at "
             f"{', '.join(map(str, np.unique(data.snr_db_N).tolist()))} dB"
         )
     trained_M, n_without = _trained_on(checkpoint, data, selection.rows[positions_M]), 0

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and locks that a process holds while it lives.
+"""Files that are written whole or not at all, locks that a process holds while it lives, and what is at a path.
 
 Every wing uses this module, so it imports the standard library only.
 """
@@ -13,6 +13,21 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path; pathlib raises where a name has more bytes than any file's."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file, see ``exists``."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, see ``exists``."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 class LockedError(RuntimeError):

@@ -42,6 +42,7 @@ LABEL_SETS: Mapping[str, tuple[int, ...]] = {
 
 FILE_CLASSES = "file"  # the label set of all classes that have frames in the data file
 MOST_CLASSES = 100  # a joint confusion of 100 classes and 26 levels takes 54 MB
+_MOST_SHOWN = 24  # classes of a list in a message
 NAME_RULE = "a name has 1 to 40 letters, digits, spaces, _, + or -, and begins with a letter or digit"
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _+-]{0,38}[A-Za-z0-9_+-])?")
@@ -60,6 +61,16 @@ def class_names(label_set: str) -> tuple[str, ...]:
     if label_set in LABEL_SETS:
         return tuple(CLASSES[column] for column in LABEL_SETS[label_set])
     return tuple(label_set.split(","))
+
+
+def label_set_text(label_set: str) -> str:
+    """Write a label set for a message: a long list by its first classes.
+
+    >>> label_set_text("A,B,C"), label_set_text(",".join(map(str, range(30))))
+    ('A,B,C', '0,1,2,3,4,5 and 24 more')
+    """
+    names = label_set.split(",")
+    return label_set if len(names) <= _MOST_SHOWN else f"{','.join(names[:6])} and {len(names) - 6} more"
 
 
 def read_label_set(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.audit.check import Check, judged
+from amc_core.data.radioml import FRAME_LENGTH
 from amc_core.synthesis.pulses import SAMPLES_PER_SYMBOL
 from amc_core.verdicts import Verdict
 from amc_sweeps.number_formats import percent
@@ -98,17 +99,21 @@ def _spread(estimate_B: Estimates) -> float:
 def exact_spread_db(level_db: float) -> float:
     """Return the spread of the SNR measured in single frames whose labels are exact, in dB.
 
-    The noise is estimated from the bins out of band, the power from all samples. With a ratio rho of signal to noise,
-    the estimate is ``P / N - 1``, whose variance is that of N (times (1 + rho)^2) plus that of P (1 + 2 rho), over
-    rho^2.
+    The estimate is ``P / N - 1``: N, the noise, from the bins out of band, and P, the power, from all T samples. With
+    a ratio rho of signal to noise, and in units of the noise, P has the variance (1 + 2 rho) / T. Its covariance with N
+    is 1 / T, because both see the same noise. To first order the estimate has the variance
+    (1 + rho)^2 var(N) + (1 + 2 rho) / T - 2 (1 + rho) / T, and so has the ratio over rho^2.
     """
     rho = 10 ** (level_db / 10)
-    variance = ((1 + rho) ** 2 * _NOISE_VARIANCE + (1 + 2 * rho) * _POWER_VARIANCE) / rho**2
+    variance = ((1 + rho) ** 2 * NOISE_VARIANCE - 1 / FRAME_LENGTH) / rho**2
     return 10 / math.log(10) * math.sqrt(variance)
 
 
-_NOISE_VARIANCE = 1.8 / 512  # of the mean of 512 bins under a Blackman window
-_POWER_VARIANCE = 1 / 1024
+# Of the mean power of the 511 bins beyond 0.25 cycles per sample, in units of the noise. Neighbouring bins are
+# correlated by the Blackman window, so 511 of them are worth 511 / 2.347 independent ones: of Gaussian values, the
+# covariance of two powers is the squared covariance of the values (L. Isserlis, Biometrika 12, 1918). The test derives
+# the number from the window, and compares the spread with that of simulated frames.
+NOISE_VARIANCE = 2.347 / 511
 
 
 def _accuracies(

@@ -11,6 +11,7 @@ from amc_core.commands.show import show_command
 from amc_core.commands.split import split_command
 from amc_core.commands.synth import synth_command
 from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand
+from amc_core.unread_output import drop_unread_output
 
 
 class _Commands(ExplainingCommand, click.Group):
@@ -25,3 +26,4 @@ class _Commands(ExplainingCommand, click.Group):
 @click.version_option(package_name=DISTRIBUTION)
 def main() -> None:
     """Make, check, show and divide RadioML files, and score checkpoints on them."""
+    drop_unread_output()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amc_core.commands.terminal import open_file, progress_bar
+from amc_core.modulations import label_set_text
 from amc_sweeps.number_formats import counted, listed, percent
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ def _lines(checkpoint: LoadedCheckpoint, file: Path, scores: CheckpointScores) -
     content, config, own = _content(scores), checkpoint.config, checkpoint.own_split
     lines = [
         f"{checkpoint.path}: epoch {checkpoint.content.epoch} of run {checkpoint.content.run}, {config.model_type} on "
-        f"{config.representation}, label_set {own.label_set}, {counted(len(own.levels_db), 'SNR level')}, "
+        f"{config.representation}, label_set {label_set_text(own.label_set)}, "
+        f"{counted(len(own.levels_db), 'SNR level')}, "
         f"{own.levels_db[0]}..{own.levels_db[-1]} dB",
         f"{file}, part {scores.part}: {counted(content['n_frames'], 'frame')}",
         *_notes(scores),

@@ -10,6 +10,7 @@ import click
 
 from amc_core.config import FIELDS, check_value, parse_flag
 from amc_core.modulations import CLASSES, LABEL_SETS, checked_names, class_names
+from amc_sweeps.number_formats import quoted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _RINGS_HELP = (
@@ -41,9 +42,11 @@ def _levels(text: str) -> tuple[int, ...]:
     elif re.fullmatch(r"-?\d+(,-?\d+)*", text):
         levels = sorted({int(level) for level in text.split(",")})
     if not levels:
-        raise ValueError(f"{text!r} has no level; write FIRST:LAST:STEP such as 0:30:2, or a list such as 0,10,20")
+        raise ValueError(
+            f"{quoted(text)} has no level; write FIRST:LAST:STEP such as 0:30:2, or a list such as 0,10,20"
+        )
     if levels[0] < -20 or levels[-1] > 30:
-        raise ValueError(f"{text!r} has levels outside the layout's range of -20..30 dB")
+        raise ValueError(f"{quoted(text)} has levels outside the layout's range of -20..30 dB")
     return tuple(levels)
 
 
@@ -64,7 +67,7 @@ def _rings(text: str) -> tuple[str, tuple[float, ...] | str]:
         return modulation, tuple(float(ratio) for ratio in ratios.split(","))
     except ValueError:
         raise ValueError(
-            f"{text!r} has no radii of rings; write, for example, 16APSK=2.6 or 32APSK=2.54,4.33"
+            f"{quoted(text)} has no radii of rings; write, for example, 16APSK=2.6 or 32APSK=2.54,4.33"
         ) from None
 
 
@@ -76,7 +79,7 @@ def span(number: Callable[[str], float]) -> ReadBy:
         try:
             return number(low), number(high or low)
         except ValueError:
-            raise ValueError(f"{text!r} is not a range; write LOW:HIGH") from None
+            raise ValueError(f"{quoted(text)} is not a range; write LOW:HIGH") from None
 
     return ReadBy("low:high", read)
 

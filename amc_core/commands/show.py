@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import FIELDS
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, listed, quoted, shortened
+
+if TYPE_CHECKING:
+    from amc_core.data.radioml import RadioMLFile
 
 
 @click.command("show")
@@ -47,24 +51,18 @@ def show_command(
     from amc_core.inputs.representations import Representation
 
     with open_file(file) as data:
-        class_N = np.array(data.classes)[data.column_N]
-        matches_N = np.ones(data.n_frames, dtype=bool)
-        if modulation is not None:
-            matches_N &= class_N == modulation
-        if snr_db is not None:
-            matches_N &= data.snr_db_N == snr_db
-        if row is not None:
-            matches_N &= np.arange(data.n_frames) == row
-        if not matches_N.any():
+        found = first_row(data, row, modulation, snr_db)
+        if found is None:
             filters = {"row": row, "modulation": modulation, "snr-db": snr_db}
-            flags = " ".join(f"--{name} {value}" for name, value in filters.items() if value is not None)
+            flags = " ".join(
+                f"--{name} {shortened(str(value))}" for name, value in filters.items() if value is not None
+            )
             raise click.ClickException(
                 f"{file}: no frame with {flags}; the file has {counted(data.n_frames, 'row')}, SNR levels "
-                f"{np.unique(data.snr_db_N).tolist()} dB, classes {', '.join(data.present)}"
+                f"{quoted(np.unique(data.snr_db_N).tolist())} dB, classes {listed(data.present, 24)}"
             )
-        row = int(np.flatnonzero(matches_N)[0])
-        frame_BTC = data.frames(np.array([row]))
-        label = f"{class_N[row]} at {data.snr_db_N[row]} dB"
+        frame_BTC = data.frames(np.array([found]))
+        label = f"{data.classes[data.column_N[found]]} at {data.snr_db_N[found]} dB"
     images = []
     for name in FIELDS["representation"].choices:
         if name in SIGNAL_REPRESENTATIONS:  # the trace shows these samples
@@ -72,10 +70,25 @@ def show_command(
         config = TrialConfig(representation=name, image_size=image_size, histogram_range=histogram_range)
         image_CHW = Representation(config)(torch.from_numpy(frame_BTC))[0].numpy()
         images += [(f"{name}, channel {number}", image_HW) for number, image_HW in enumerate(image_CHW)]
-    subtitle = f"row {row} of {file.name}; SNR measured out of band: {estimate_snr_db(frame_BTC)[0]:.1f} dB"
+    subtitle = f"row {found} of {file.name}; SNR measured out of band: {estimate_snr_db(frame_BTC)[0]:.1f} dB"
     picture = frame_picture(frame_BTC[0], images, title=label, subtitle=subtitle)
     try:
         picture.save(out)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{out}: {error}") from error
-    click.echo(f"{out}: {label}, row {row}, {len(images)} channels")
+    click.echo(f"{out}: {label}, row {found}, {len(images)} channels")
+
+
+def first_row(data: RadioMLFile, row: int | None, modulation: str | None, snr_db: int | None) -> int | None:
+    """Return the first row with a class and an SNR, or the given row where it has them; None without one."""
+    import numpy as np
+
+    part = slice(None) if row is None else slice(row, row + 1)
+    matches_R = np.ones(len(data.column_N[part]), dtype=bool)
+    if modulation is not None:
+        names = [name.lower() for name in data.classes]
+        name = modulation.strip().lower()
+        matches_R &= data.column_N[part] == (names.index(name) if name in names else -1)
+    if snr_db is not None:
+        matches_R &= data.snr_db_N[part] == snr_db
+    return (row or 0) + int(matches_R.argmax()) if matches_R.any() else None

@@ -13,7 +13,8 @@ from click.core import ParameterSource
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import check_value
-from amc_core.files import write_whole
+from amc_core.files import exists, write_whole
+from amc_sweeps.number_formats import quoted
 
 
 @click.command("split")
@@ -98,7 +99,7 @@ def _refuse_own_values(context: click.Context) -> None:
 
 def _keep_other_manifest(path: Path, facts: Mapping[str, Any]) -> None:
     """Refuse to replace a file that is no manifest of this split."""
-    if not path.exists():
+    if not exists(path):
         return
     try:
         is_same = _read_manifest(path)["split_fingerprint"] == facts["split_fingerprint"]
@@ -135,7 +136,7 @@ def _manifest_problems(content: Any) -> list[str]:
     problems = [problem for name, value in values if (problem := check_value(name, value)[1]) is not None]
     levels_db = content["levels_db"]
     if not isinstance(levels_db, list) or not levels_db or any(check_value("snr_min_db", db)[1] for db in levels_db):
-        problems.append(f"levels_db: {levels_db!r} is not a list of SNR levels in dB")
+        problems.append(f"levels_db: {quoted(levels_db)} is not a list of SNR levels in dB")
     parts = content["parts"]
     if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
         problems.append("parts: not an object of objects")

@@ -8,6 +8,7 @@ import click
 
 from amc_core.commands.parameters import classes_option, levels_option, rings_option, span
 from amc_core.commands.terminal import progress_bar
+from amc_core.files import exists, is_folder
 from amc_core.modulations import complete_label_sets
 from amc_sweeps.number_formats import counted
 
@@ -93,13 +94,13 @@ def synth_command(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if out.exists() and not force:
+    if exists(out) and not force:
         raise click.UsageError(f"{out} exists; use --force to replace it, or another name")
-    if not out.parent.is_dir() and not out.parent.parent.is_dir():
+    if not is_folder(out.parent) and not is_folder(out.parent.parent):
         raise click.UsageError(f"{out.parent.parent} is no folder, so nothing was written; only one folder is made")
     n_frames = len(modulations) * len(levels_db) * frames_per_cell
     try:
-        if not out.parent.is_dir():
+        if not is_folder(out.parent):
             out.parent.mkdir()
             click.echo(f"made the folder {out.parent}", err=True)
         with progress_bar(f"writing {out.name}", "frames", n_frames) as advance:

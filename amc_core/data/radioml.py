@@ -12,10 +12,11 @@ In names: N all rows of the file, B the rows asked for, K columns of Y: 24 where
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from amc_core.config import ConfigError
 from amc_core.data.storage import HeldInRam, HeldOnDevice, NoRoomError, Tell, choose_storage, find_room, silent
+from amc_core.files import exists, is_file
 from amc_core.modulations import (
     CLASSES,
     FILE_CLASSES,
@@ -34,8 +36,9 @@ from amc_core.modulations import (
     class_names,
     complete_label_sets,
     label_set_of,
+    label_set_text,
 )
-from amc_sweeps.number_formats import listed
+from amc_sweeps.number_formats import listed, quoted, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +54,16 @@ _REMEDY = "give the path of a RadioML 2018.01A file, or write one with: amc-data
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
 _HEAD = 32  # samples
+_DAMAGED = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)  # of h5py
 _SAMPLED_ROWS = 16  # rows of X that enter the fingerprint
 
 
 class DataError(ValueError):
     """A data file that cannot be used; the message says what was given, what is expected and what to do next."""
+
+
+class UnknownClassError(DataError):
+    """A label set names a class that the file does not have: the configuration is wrong, or the file."""
 
 
 class RadioMLFile:
@@ -80,15 +88,16 @@ class RadioMLFile:
         self._device: HeldOnDevice | None = None
         self._file = _open(self.path)
         try:
-            self.classes = _class_names(self.path, self._file)  # of every column of Y
-            x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file, len(self.classes))
-            self.n_frames = int(x_dataset.shape[0])
-            self.column_N = _columns(self.path, y_dataset)
-            self.snr_db_N = _snr_levels(self.path, z_dataset)
-            memory_map = _memory_map(self.path, x_dataset, required=storage == "memmap")
-            self.is_memory_mapped = memory_map is not None
-            self._frames: Any = x_dataset if memory_map is None else memory_map
-            self.fingerprint = self._fingerprint()
+            with _named_damage(self.path):
+                self.classes = _class_names(self.path, self._file)  # of every column of Y
+                x_dataset, y_dataset, z_dataset = _checked_datasets(self.path, self._file, len(self.classes))
+                self.n_frames = int(x_dataset.shape[0])
+                self.column_N = _columns(self.path, y_dataset)
+                self.snr_db_N = _snr_levels(self.path, z_dataset)
+                memory_map = _memory_map(self.path, x_dataset, required=storage == "memmap")
+                self.is_memory_mapped = memory_map is not None
+                self._frames: Any = x_dataset if memory_map is None else memory_map
+                self.fingerprint = self._fingerprint()
         except BaseException:
             self._file.close()
             raise
@@ -148,20 +157,16 @@ class RadioMLFile:
         """Return a label set whose classes do not depend on the file: for ``file`` those that have frames here.
 
         Raises:
-            DataError: the file has frames of one class only, or lacks a class of the label set.
+            UnknownClassError: the file lacks a class of the label set.
+            DataError: the file has frames of one class only.
         """
         if label_set == FILE_CLASSES:
             try:
                 return label_set_of(self.present)
             except ValueError as error:
                 raise DataError(f"{self.path}: label_set {label_set}: {error}; {_use(self)}") from error
-        if unknown := [name for name in class_names(label_set) if name not in self.classes]:
-            near = difflib.get_close_matches(unknown[0], self.classes, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise DataError(
-                f"{self.path}: label_set {label_set} has classes that the file does not have: {listed(unknown)}{hint}; "
-                f"{_use(self)}"
-            )
+        if problem := _unknown_classes(label_set, self.classes):
+            raise UnknownClassError(f"{self.path}: {problem}; {_use(self)}")
         return label_set
 
     @property
@@ -181,7 +186,7 @@ class RadioMLFile:
                 return np.ascontiguousarray(self._frames[rows_B], dtype=np.float32)
             different_U, place_B = np.unique(rows_B, return_inverse=True)  # h5py wants increasing indices
             return np.asarray(self._frames[different_U], dtype=np.float32)[place_B]
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(f"{self.path}: reading frames failed ({error}); check the disk and the file") from error
 
     def close(self) -> None:
@@ -211,6 +216,30 @@ class RadioMLFile:
         return digest.hexdigest()[:16]
 
 
+def require_classes(path: Path, label_set: str) -> None:
+    """Refuse a file that cannot train a label set, as far as that is known without reading its labels.
+
+    Raises:
+        UnknownClassError: the file lacks a class of the label set.
+        DataError: the file is missing, truncated, or not HDF5.
+    """
+    with _open(path) as file:
+        classes = _class_names(path, file)
+    if label_set != FILE_CLASSES and (problem := _unknown_classes(label_set, classes)):
+        raise UnknownClassError(f"{path}: {problem}; it has {listed(classes, 24)}")
+
+
+def _unknown_classes(label_set: str, classes: Sequence[str]) -> str:
+    """Say which classes of a label set a file lacks; empty: none."""
+    unknown = [name for name in class_names(label_set) if name not in classes]
+    if not unknown:
+        return ""
+    near = difflib.get_close_matches(unknown[0], classes, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    named = label_set_text(label_set)
+    return f"label_set {named} has classes that the file does not have: {listed(unknown)}{hint}"
+
+
 @dataclass(frozen=True)
 class Selection:
     """The M rows of a label set and an SNR range, with the targets that a model learns."""
@@ -235,8 +264,8 @@ def select(data: RadioMLFile, label_set: str, snr_min_db: int, snr_max_db: int) 
     if not len(found_db):
         present = sorted({int(level) for level in np.unique(data.snr_db_N)})
         raise DataError(
-            f"{data.path}: no frame of label_set {label_set} between {snr_min_db} and {snr_max_db} dB; "
-            f"the file holds the SNR levels {present} dB; {_use(data)}"
+            f"{data.path}: no frame of label_set {label_set_text(label_set)} between {snr_min_db} and {snr_max_db} dB; "
+            f"the file holds the SNR levels {quoted(present, 200)} dB; {_use(data)}"
         )
     selection = select_labels(data, label_set, tuple(int(level) for level in found_db))
     if (cells_KL := cell_counts(selection)).min() == 0:
@@ -285,10 +314,11 @@ def missing_levels_db(data: RadioMLFile, snr_min_db: int, snr_max_db: int) -> tu
 def _incomplete(data: RadioMLFile, selection: Selection, cells_KL: npt.NDArray[np.int64]) -> str:
     """Say which frames a selection lacks, and what to do."""
     label_set, names = selection.label_set, selection.modulations
-    rule = f"a trial needs every class of its label_set at every SNR level, and label_set {label_set} is not complete"
+    named = f"label_set {label_set_text(label_set)}"
+    rule = f"a trial needs every class of its label_set at every SNR level, and {named} is not complete"
     if absent := [names[place] for place in np.flatnonzero(cells_KL.sum(axis=1) == 0)]:
         synth = f"; amc-data synth FILE --classes {label_set} writes one" if set(names) <= set(CLASSES) else ""
-        return f"{rule}: the file has no frame of {', '.join(absent)}; {_use(data)}, or a file with all of them{synth}"
+        return f"{rule}: the file has no frame of {listed(absent, 24)}; {_use(data)}, or a file with all of them{synth}"
     gaps = [
         f"{names[place]} at {_levels(np.asarray(selection.levels_db)[cells_KL[place] == 0])} dB"
         for place in np.flatnonzero(cells_KL.min(axis=1) == 0)
@@ -306,7 +336,7 @@ def _use(data: RadioMLFile) -> str:
     if len(present) > 1:
         ways.append(f"label_set {FILE_CLASSES} for all of these, or some of them such as {','.join(present[:2])}")
     way = f"use {' or '.join(ways)}" if ways else "use a file of 2 classes or more"
-    return f"it has frames of {', '.join(present)}: {way}"
+    return f"it has frames of {listed(present, 24)}: {way}"
 
 
 def _levels(levels_db: npt.NDArray[Any]) -> str:
@@ -314,15 +344,15 @@ def _levels(levels_db: npt.NDArray[Any]) -> str:
 
 
 def _open(path: Path) -> Any:
-    if not path.exists():
-        raise DataError(f"{path}: no such file (working folder: {Path.cwd()}); {_REMEDY}")
-    if not path.is_file():
+    if not exists(path):
+        raise DataError(f"{shortened(str(path), 4096)}: no such file (working folder: {Path.cwd()}); {_REMEDY}")
+    if not is_file(path):
         raise DataError(f"{path}: not a file; {_REMEDY}")
     try:
         return h5py.File(path, "r")
     except PermissionError as error:
         raise DataError(f"{path}: not readable for this user; check its permissions") from error
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         size = path.stat().st_size
         if "unable to lock file" in str(error):
             raise DataError(
@@ -334,16 +364,29 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: {size} bytes that are not a readable HDF5 file ({error}); {_REMEDY}") from error
 
 
+@contextlib.contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """Say that a file is damaged, whatever h5py raises while its structure is read."""
+    try:
+        yield
+    except DataError:
+        raise
+    except _DAMAGED as error:
+        raise DataError(
+            f"{path}: damaged, or not in the layout ({type(error).__name__}: {str(error)[:300]}); copy it again"
+        ) from error
+
+
 def _class_names(path: Path, file: Any) -> tuple[str, ...]:
     """Return the names of Y's columns: the attribute ``classes``, or RadioML's."""
-    if _NAMES not in file.attrs:
-        return CLASSES
     expected = f"its attribute {_NAMES} must name every column of Y"
     try:
+        if _NAMES not in file.attrs:
+            return CLASSES
         values = np.asarray(file.attrs[_NAMES]).reshape(-1).tolist()
         names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
         return checked_names([name.strip() for name in names])
-    except (ValueError, OSError, TypeError) as error:
+    except (*_DAMAGED, MemoryError) as error:
         raise DataError(f"{path}: {expected}: {error}; write it again: {_WRITE_NAMES}") from error
 
 
@@ -403,7 +446,7 @@ def _snr_levels(path: Path, dataset: Any) -> npt.NDArray[np.int16]:
 def _read(path: Path, dataset: Any, rows: slice) -> npt.NDArray[Any]:
     try:
         return np.asarray(dataset[rows])
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: reading {dataset.name} failed ({error}); copy or write the file again") from error
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amc_core.data.radioml import DataError, Selection
+from amc_sweeps.number_formats import quoted
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def manifest_differences(reference: Mapping[str, Any], computed: Mapping[str, An
     for part, facts in computed["parts"].items():
         reference_facts = reference.get("parts", {}).get(part, {})
         pairs += [(f"{part}, {name}", reference_facts.get(name), facts[name]) for name in ("frames", "sha256")]
-    return [f"{name}: {old!r} in the manifest, {new!r} here" for name, old, new in pairs if old != new]
+    return [f"{name}: {quoted(old)} in the manifest, {quoted(new)} here" for name, old, new in pairs if old != new]
 
 
 def _quota(n_frames: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:

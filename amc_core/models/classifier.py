@@ -20,6 +20,7 @@ from amc_core.models.iq_networks import IqResNet, IqTransformer
 from amc_core.models.model_names import similar_models
 from amc_core.models.own_networks import AmcConvNet, IqConvNet
 from amc_core.models.recurrent_networks import Gru2, Lstm2, Mcldnn, PetCgdnn
+from amc_sweeps.number_formats import quoted
 
 _BOTTLENECKS = {"bottleneck_64": 64, "bottleneck_128": 128}
 
@@ -167,4 +168,4 @@ def _count_features(backbone: nn.Module, name: str, shape: tuple[int, ...]) -> i
 def _unknown_backbone(name: str) -> str:
     matches = similar_models(name, timm.list_models())
     hint = f"similar names: {', '.join(matches)}" if matches else "timm.list_models() lists the names"
-    return f"model_type: timm has no backbone {name!r}; {hint}"
+    return f"model_type: timm has no backbone {quoted(name)}; {hint}"

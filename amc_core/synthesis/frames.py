@@ -31,6 +31,7 @@ from amc_core.synthesis.pulses import (
     root_raised_cosine_bank,
     shape,
 )
+from amc_sweeps.number_formats import quoted
 
 _BATCH = 64  # frames computed at once, so that they stay in the processor's cache
 _LEAD = SAMPLES_PER_SYMBOL  # samples before the frame, for a channel's longest delay
@@ -63,7 +64,7 @@ class Recipe:
         if not 0 <= self.cfo_sd <= 0.1:
             problems.append(f"cfo_sd: {self.cfo_sd} lies outside 0..0.1 cycles per sample")
         if self.fading not in FADING:
-            problems.append(f"fading: {self.fading!r} is unknown; known: {', '.join(FADING)}")
+            problems.append(f"fading: {quoted(self.fading)} is unknown; known: {', '.join(FADING)}")
         if not 0 <= self.gain_db <= 60:
             problems.append(f"gain_db: {self.gain_db} lies outside 0..60 dB")
         for modulation, radii in self.radii.items():

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amc_core.files import link_whole, whole_file
+from amc_core.files import is_file, link_whole, whole_file
 
 BEST, LAST = "best.pt", "last.pt"
 _FORMAT = 3
@@ -64,6 +64,9 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_PROBE_BYTES = 1 << 20
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace ``path`` in one step: a reader finds the old checkpoint or the new one, also after a power cut.
 
@@ -71,7 +74,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         OSError: the folder cannot be written or the disk is full; the old checkpoint stays.
     """
     with whole_file(path, durable=True) as partial:
-        torch.save({"format": _FORMAT, **vars(checkpoint)}, partial)
+        try:
+            torch.save({"format": _FORMAT, **vars(checkpoint)}, partial)
+        except RuntimeError:  # torch does not say why a write failed; where the disk is full, the next one fails, too
+            with partial.open("ab") as file:
+                file.write(bytes(_PROBE_BYTES))
+            raise
 
 
 def keep_as(path: Path, name: str) -> None:
@@ -98,7 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, truncated, damaged, or not a checkpoint of this program.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such checkpoint; a trial writes {BEST} and {LAST} into its run folder")
     try:
         _check_sums(path)

@@ -19,7 +19,10 @@ from torch import nn
 from amc_core.config import SIGNAL_REPRESENTATIONS, ConfigError, TrialConfig, current_value, former_settings
 from amc_core.data.radioml import RadioMLFile, Selection, select
 from amc_core.data.splits import Split, stratified_split
+from amc_core.files import is_folder
+from amc_core.modulations import label_set_text
 from amc_core.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint
+from amc_sweeps.number_formats import quoted, shortened
 
 # Settings that a continued trial may change: places of files, and when to end.
 _MAY_DIFFER = {
@@ -52,7 +55,8 @@ class SplitFacts:
     def __str__(self) -> str:
         ratios = "/".join(f"{fraction:.0%}" for fraction in self.split).replace("%", "")
         return (
-            f"{self.split_fingerprint} ({self.label_set}, {self.snr_min_db}..{self.snr_max_db} dB, {ratios}, "
+            f"{self.split_fingerprint} ({label_set_text(self.label_set)}, {self.snr_min_db}..{self.snr_max_db} dB, "
+            f"{ratios}, "
             f"seed {self.split_seed})"
         )
 
@@ -85,7 +89,7 @@ def find_parent(config: TrialConfig) -> tuple[Path, Checkpoint] | None:
     if start is None:
         return None
     path = Path(start)
-    if path.is_dir():
+    if is_folder(path):
         path /= LAST if config.resume_from else BEST
     return path, load_checkpoint(path)
 
@@ -143,15 +147,16 @@ def require_same_trial(config: TrialConfig, parent: Checkpoint, own_split: Split
         may_differ -= {"epochs"}  # every learning rate depends on it
     own_settings = config.to_mapping()
     problems = [
-        f"resume_from: {name} was {value!r}{'' if name in parent.config else ' (the checkpoint is older than it)'} and "
-        f"is {own_settings[name]!r}; use the old value, or start a new trial from the weights with init_from"
+        f"resume_from: {name} was {quoted(value)}"
+        f"{'' if name in parent.config else ' (the checkpoint is older than it)'} and is "
+        f"{quoted(own_settings[name])}; use the old value, or start a new trial from the weights with init_from"
         for name, value in _settings(parent).items()
         if name in own_settings and name not in may_differ and own_settings[name] != current_value(name, value)
     ]
     parent_classes, classes = _classes(SplitFacts.from_mapping(parent.trained_on[-1])), _classes(own_split)
     problems += [
-        f"resume_from: the classes of the {head} were {parent_classes[head]} and are {classes[head]}; resume_from "
-        "cannot change the classes; init_from starts fresh heads"
+        f"resume_from: the classes of the {head} were {shortened(parent_classes[head])} and are "
+        f"{shortened(classes[head])}; resume_from cannot change the classes; init_from starts fresh heads"
         for head in classes
         if classes[head] != parent_classes[head]
     ]
@@ -212,7 +217,7 @@ def _other_input(config: TrialConfig, parent: Checkpoint) -> str:
     names = ["representation"]
     if config.representation not in SIGNAL_REPRESENTATIONS:
         names += ["image_size", "histogram_range", "histogram_norm", "carrier_range"]
-    changes = [f"{name} was {before[name]!r} and is {own_settings[name]!r}" for name in names]
+    changes = [f"{name} was {quoted(before[name])} and is {quoted(own_settings[name])}" for name in names]
     changes = [change for change, name in zip(changes, names, strict=True) if before[name] != own_settings[name]]
     if not changes:
         return ""

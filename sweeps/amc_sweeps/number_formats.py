@@ -1,9 +1,10 @@
-"""Formats of numbers for people, the same in every command, report and page."""
+"""Formats of numbers and given values for people, the same in every command, report and page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def percent(fraction: float, decimals: int = 0) -> str:
@@ -59,6 +60,20 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     """
     text = ", ".join(words[:most])
     return text if len(words) <= most else f"{text} and {len(words) - most} more"
+
+
+def quoted(value: Any, most: int = 100) -> str:
+    """Write a given value for a message as Python does; of a long one the beginning, and how long it is.
+
+    >>> quoted("adam"), quoted("x" * 1000, most=5)
+    ("'adam'", "'xxxx... (1,002 characters)")
+    """
+    return shortened(repr(value), most)
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """Return a text; one of more than twice ``most`` characters is cut, and its length is given."""
+    return text if len(text) <= 2 * most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def at_most(lines: Sequence[str], most: int = 50) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from amc_core.config import ConfigError, TrialConfig
 from amc_core.modulations import CLASSES, FAMILIES, LABEL_SETS, class_names, families_of, label_set_of, read_label_set
 
 
@@ -71,6 +72,13 @@ def test_what_is_no_label_set_is_refused_in_few_words(text: str, message: str) -
     with pytest.raises(ValueError, match=message) as caught:
         read_label_set(text)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["label_set", "storage", "variant", "max_lr", "split", "x" * 100_000])
+def test_a_long_value_is_not_repeated_whole(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig.from_mapping({name: "y" * 100_000})
+    assert len(str(caught.value)) < 1500
 
 
 def test_classes_besides_the_24_are_a_family_unless_they_are_alone() -> None:

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from amc_core.audit.ceilings import estimate_snr_db
+from amc_core.audit.ceilings import NOISE_BAND, estimate_snr_db
 from amc_core.audit.check import Check
 from amc_core.audit.checks import audit_file
-from amc_core.audit.snr_labels import exact_spread_db, snr_labels
+from amc_core.audit.snr_labels import NOISE_VARIANCE, exact_spread_db, snr_labels
 from amc_core.synthesis.file import write_file
 from amc_core.synthesis.frames import synthesise_frames
 
@@ -43,6 +43,23 @@ def test_exact_labels_pass_and_allow_nearly_everything() -> None:
     assert check.measured["accuracy_allowed"] > 0.97
     for level, spread_db in check.measured["spread_db"].items():
         assert spread_db < 1.5 * exact_spread_db(int(level)) + 0.1
+
+
+def test_the_variance_of_the_noise_follows_from_the_window() -> None:
+    square_T = np.blackman(1024) ** 2
+    n_bins = int((np.abs(np.fft.fftfreq(1024)) > NOISE_BAND).sum())
+    correlation_F = np.abs(np.fft.fft(square_T) / square_T.sum()) ** 2  # of the powers of two bins, by their distance
+    lags = np.arange(1 - n_bins, n_bins)
+    mean = float(((1 - np.abs(lags) / n_bins) * correlation_F[lags]).sum()) / n_bins
+    assert pytest.approx(mean, rel=1e-3) == NOISE_VARIANCE
+
+
+@pytest.mark.parametrize("level_db", [0, 6, 20])
+def test_frames_with_exact_labels_spread_as_the_audit_expects(level_db: int) -> None:
+    rng = np.random.default_rng(level_db)
+    measured = estimate_snr_db(synthesise_frames("QPSK", level_db, 3000, rng))
+    # The standard error of the ratio is 0.013.
+    assert measured.std() / exact_spread_db(level_db) == pytest.approx(1.0, abs=0.045)
 
 
 @pytest.mark.parametrize(

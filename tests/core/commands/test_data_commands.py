@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from amc_core.commands import main
+from amc_core.commands.show import first_row
 from amc_core.data.radioml import RadioMLFile
 from amc_core.modulations import CLASSES
 from amc_core.synthesis.file import write_file
@@ -181,6 +186,39 @@ def test_show_draws_the_chosen_frame(frames: Path, tmp_path: Path) -> None:
     assert none.exit_code == 1
     assert "no frame with --modulation 8PSK --snr-db 10; the file has 576 rows, SNR levels [0, 20] dB" in none.stderr
     assert data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3").exit_code == 1
+    assert "QPSK at 20 dB" in data("show", str(frames), str(out), "--modulation", " qpsk", "--snr-db", "20").stdout
+    assert data("show", str(frames), str(out), "--row", "576").exit_code == 1
+
+
+def test_a_frame_is_found_among_millions_without_a_text_for_each() -> None:
+    n_frames = 2_000_000
+    large: Any = SimpleNamespace(
+        classes=CLASSES, column_N=np.arange(n_frames, dtype=np.int32) // 100_000, snr_db_N=np.zeros(n_frames, np.int16)
+    )
+    tracemalloc.start()
+    assert first_row(large, None, CLASSES[7], 0) == 700_000
+    assert first_row(large, 1_900_001, CLASSES[19], None) == 1_900_001
+    assert first_row(large, 5, CLASSES[19], None) is None
+    assert first_row(large, None, "no class", None) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * n_frames
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(frames: Path, tmp_path: Path) -> None:
+    long = str(tmp_path / ("x" * 300))
+    for arguments in (
+        ("show", long, str(tmp_path / "a.png")),
+        ("split", long, str(tmp_path / "a.json")),
+        ("split", str(frames), long),
+        ("audit", long),
+        ("evaluate", long),
+        ("synth", long, "--frames-per-cell", "1"),
+        ("synth", f"{long}/a.hdf5", "--frames-per-cell", "1"),
+    ):
+        ended = data(*arguments)
+        assert ended.exit_code in {1, 2}, arguments
+        assert isinstance(ended.exception, SystemExit), arguments
 
 
 def test_split_writes_a_manifest_that_another_machine_can_check(frames: Path, tmp_path: Path) -> None:

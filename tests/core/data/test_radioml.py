@@ -16,7 +16,15 @@ from tiny_files import raw_file, synthetic_file
 
 from amc_core.config import ConfigError
 from amc_core.data import storage as storage_module
-from amc_core.data.radioml import DataError, RadioMLFile, missing_levels_db, select, select_labels
+from amc_core.data.radioml import (
+    DataError,
+    RadioMLFile,
+    UnknownClassError,
+    missing_levels_db,
+    require_classes,
+    select,
+    select_labels,
+)
 from amc_core.data.storage import HeldOnDevice, NoRoomError, Room, choose_storage, find_room, told_parts
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
@@ -227,6 +235,50 @@ def test_names_that_cannot_be_used_are_refused(tmp_path: Path, names: object, me
     with pytest.raises(DataError, match=message) as caught:
         RadioMLFile(own_file(tmp_path / "a.hdf5", names))
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_damaged_attribute_or_header_is_called_damaged(tmp_path: Path) -> None:
+    # Names of a fixed length: a damaged heap of names of any length makes the HDF5 library crash.
+    content = own_file(tmp_path / "a.hdf5", np.array(["A", "B", "C"], dtype="S12")).read_bytes()
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        begin = file["X"].id.get_offset()
+        end = begin + file["X"].nbytes
+    path, refused = tmp_path / "damaged.hdf5", 0
+    for position in [*range(0, begin, 7), *range(end, len(content), 7)]:
+        for change in (0x01, 0xFF):
+            damaged = bytes([content[position] ^ change])
+            path.write_bytes(content[:position] + damaged + content[position + 1 :])
+            try:
+                with RadioMLFile(path) as data:
+                    data.label_set("file")
+            except DataError:
+                refused += 1
+    assert refused > 100
+
+
+def test_a_class_that_the_file_lacks_is_told_apart_from_a_bad_file(tmp_path: Path) -> None:
+    path = own_file(tmp_path / "a.hdf5", ["A", "B", "C"])
+    with RadioMLFile(path) as data, pytest.raises(UnknownClassError, match="does not have: D"):
+        select(data, "A,D", 0, 2)
+    with pytest.raises(UnknownClassError, match="does not have: D; it has A, B, C"):
+        require_classes(path, "A,D")
+    require_classes(path, "A,C")
+    require_classes(path, "file")
+    with pytest.raises(DataError, match="no such file"):
+        require_classes(tmp_path / ("x" * 300), "file")
+
+
+def test_a_long_label_set_is_not_repeated_whole(tmp_path: Path) -> None:
+    many = ",".join(f"class {number:02}" for number in range(100))
+    with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data, pytest.raises(DataError) as caught:
+        select(data, many, 0, 2)
+    assert "class 00,class 01,class 02,class 03,class 04,class 05 and 94 more" in str(caught.value)
+    assert len(str(caught.value)) < 600
+    names = [f"class {number:02}" for number in range(100)]
+    path = own_file(tmp_path / "b.hdf5", names, Y=np.eye(100, dtype=np.int64)[[0, 1, 1, 2]])
+    with RadioMLFile(path) as data, pytest.raises(DataError) as caught:
+        select(data, many, 0, 2)
+    assert len(str(caught.value)) < 900
 
 
 def test_other_columns_without_names_are_refused_with_the_line_that_names_them(tmp_path: Path) -> None:

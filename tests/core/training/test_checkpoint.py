@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,33 @@ def test_an_earlier_trials_checkpoints_are_set_aside_and_never_overwritten(tmp_p
         assert set_aside(tmp_path) == tmp_path / f"before_{epoch}"
     assert not list(tmp_path.glob("*.pt"))
     assert [load_checkpoint(tmp_path / f"before_{number}" / "best.pt").epoch for number in (1, 2)] == [1, 2]
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_is_an_os_error(tmp_path: Path) -> None:
+    # A limit of the process replaces the full disk: both make a write fail.
+    code = """
+import pathlib, resource, signal, sys
+import torch
+from test_checkpoint import checkpoint
+from amc_core.training.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+large = checkpoint()
+large.model["weight"] = torch.zeros(1_000_000)
+try:
+    save_checkpoint(pathlib.Path(sys.argv[1]), large)
+except OSError as error:
+    print(error)
+"""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folders = [str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {folders!r}\n{code}", str(folder / "last.pt")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+    assert list(folder.iterdir()) == []

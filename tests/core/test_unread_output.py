@@ -1,0 +1,50 @@
+"""Commands of which nobody reads the output go on, and end with their own exit code, as after ``2>&1 | head``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from amc_core.data.radioml import RadioMLFile
+
+PROGRAM = "from amc_core.commands import main; main()"
+
+
+def unread(*arguments: str, program: str = PROGRAM) -> int:
+    """Run a command whose standard output and standard error nobody reads; return its exit code."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, stdout=writer, stderr=writer, check=False, timeout=120).returncode
+    finally:
+        os.close(writer)
+
+
+def test_a_file_is_written_whole_and_a_failed_check_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "frames.hdf5"  # "made the folder" comes first
+    assert unread("synth", str(path), "--frames-per-cell", "1", "--snr", "0,10", "--classes", "BPSK,QPSK") == 0
+    with RadioMLFile(path) as data:
+        assert data.n_frames == 4
+    assert unread("audit", str(tmp_path / "nowhere.hdf5")) == 1
+
+
+def test_what_is_written_after_the_reader_has_gone_is_dropped_and_noticed() -> None:
+    program = (
+        "import sys; from amc_core.unread_output import drop_unread_output, is_unread\n"
+        "drop_unread_output(); assert not is_unread()\n"
+        "for stream in (sys.stdout, sys.stderr):\n    print('x' * 100_000, file=stream, flush=True)\n"
+        "assert is_unread(); print('later'); sys.exit(7)"
+    )
+    assert unread(program=program) == 7
+
+
+def test_output_that_is_read_is_the_same() -> None:
+    program = (
+        "import sys; from amc_core.unread_output import drop_unread_output, is_unread\n"
+        "print('one'); drop_unread_output(); print('two'); print('three', file=sys.stderr); assert not is_unread()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("one\ntwo\n", "three\n")
