@@ -29,6 +29,7 @@ from amc_sweeps.runs.records import RunRecord
 
 VERSION = 3  # of the tables and their content; a file of another version is emptied
 BUSY_TIMEOUT_S = 30.0
+NOT_WHOLE = ""  # the token of a history that was not read to its end: it is read again
 NEVER_READ = 0.0  # `read_at` of a selection that was never read to its end
 
 _TABLES = """
@@ -137,7 +138,8 @@ class Cache:
 
     def positions(self, project: str) -> dict[str, HistoryPosition]:
         """Return for every cached run of ENTITY/PROJECT how far its history was read."""
-        rows = self._connection.execute("SELECT id, token, lines, last_step FROM runs WHERE project = ?", (project,))
+        sql = "SELECT id, token, lines, last_step FROM runs WHERE project = ? AND token != ?"
+        rows = self._connection.execute(sql, (project, NOT_WHOLE))
         return {run_id: HistoryPosition(token, lines, last_step) for run_id, token, lines, last_step in rows}
 
     def history(self, project: str, run_id: str, position: HistoryPosition) -> History | None:
@@ -149,7 +151,10 @@ class Cache:
         return None if row is None else unpack_history(row[0])
 
     def selection(self, project: str, selection: Selection) -> tuple[SweepMetadata, list[RunRecord], datetime] | None:
-        """Return a selection as it was last read, with histories; None where no reading was complete."""
+        """Return a selection as it was last read, with histories; None where no reading was complete.
+
+        A run without a usable history is marked as unread.
+        """
         sql = "SELECT head, runs, read_at FROM selections WHERE project = ? AND key = ?"
         row = self._connection.execute(sql, (project, selection.key)).fetchone()
         if row is None or row[2] == NEVER_READ:
@@ -159,8 +164,10 @@ class Cache:
             sql = "SELECT head, history FROM runs WHERE project = ? AND id = ?"
             run = self._connection.execute(sql, (project, run_id)).fetchone()
             history = None if run is None else unpack_history(run[1])
-            if history is not None:
-                runs.append(run_from_json(json.loads(run[0]), history))
+            head = {"run_id": run_id, "name": run_id, "state": "unknown"} if run is None else json.loads(run[0])
+            if history is None:
+                head["unread"] = "the cache does not have its history"
+            runs.append(run_from_json(head, history or History()))
         return sweep_from_json(json.loads(row[0])), runs, datetime.fromtimestamp(row[2], UTC)
 
     def evaluation(self, project: str, run_id: str) -> bytes | None:
@@ -182,10 +189,15 @@ class Cache:
         )
 
     def put(self, project: str, update: RunUpdate, history: History) -> None:
-        """Store a run with its whole history; a run that could not be read is left as it was."""
-        if update.run.unread is not None:
-            return
+        """Store a run with its whole history; one that could not be read now replaces no whole history."""
         key, run, position = (project, update.run.run_id), _to_text(run_to_json(update.run)), update.position
+        if update.run.unread is not None:
+            self._connection.execute(
+                "INSERT INTO runs (project, id, head, token, lines, history) VALUES (?, ?, ?, ?, 0, ?)"
+                " ON CONFLICT DO UPDATE SET head = excluded.head, history = excluded.history WHERE token = ?",
+                (*key, run, NOT_WHOLE, pack_history(history), NOT_WHOLE),
+            )
+            return
         row = self._connection.execute("SELECT head FROM runs WHERE project = ? AND id = ?", key).fetchone()
         if row is not None and not update.is_whole and update.rows.length == 0:
             if row[0] != run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -54,5 +53,5 @@ def records_of(
 
 
 def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
-    record = replace(run_record(run, project), alive_when_exported=export_file.was_alive(run) or None)
+    record = run_record(run, project, alive_when_exported=export_file.was_alive(run) or None)
     return with_history(record, History.from_rows(run.get("history", ())))

@@ -121,8 +121,11 @@ def band_decision(band: int | None, value: float | None, threshold: float | None
     return BandDecision(int(band), float(value), float(threshold))
 
 
-def run_record(content: Mapping[str, Any], project: str) -> RunRecord:
-    """Return a run of a bulk reply or an export file, which have the same names; absent fields are unknown."""
+def run_record(content: Mapping[str, Any], project: str, **more: Any) -> RunRecord:
+    """Return a run of a bulk reply or an export file, which have the same names; absent fields are unknown.
+
+    ``more`` are fields that have another form there.
+    """
     return RunRecord(
         run_id=content["id"],
         name=content.get("name") or content["id"],
@@ -140,4 +143,5 @@ def run_record(content: Mapping[str, Any], project: str) -> RunRecord:
         project=project,
         sweep_id=content.get("sweep"),
         notes=content.get("notes") or "",
+        **more,
     )

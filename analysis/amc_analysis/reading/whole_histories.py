@@ -187,8 +187,9 @@ def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
 
 
 def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:
-    return replace(
-        run_record(run, project),
+    return run_record(
+        run,
+        project,
         log_tail=None if run["log"] is None else "\n".join(map(str.rstrip, run["log"])),
         alive_when_exported=run["state_when_exported"] is not None or None,
     )

@@ -11,6 +11,7 @@ from importlib.resources import files
 
 from amc_analysis.report.blocks import Section, Table
 from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
+from amc_analysis.rules.lookups import label_set_in
 from amc_sweeps.number_formats import percent
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.runs.records import summary_number
@@ -46,7 +47,7 @@ def published_figures() -> list[dict[str, str]]:
 def _follows(entry: RankedRun) -> bool:
     config = entry.run.config
     is_tested = summary_number(entry.run.summary, MEAN, "maximize") is not None
-    return is_tested and all(config.get(name) == value for name, value in PROTOCOL.items())
+    return is_tested and {name: config.get(name) for name in PROTOCOL} | {"label_set": label_set_in(config)} == PROTOCOL
 
 
 def _other_frames(entry: RankedRun) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amc_core.modulations import LABEL_SETS, class_names
+from amc_core.modulations import LABEL_SETS, class_names, label_set_of
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import as_finite
 
@@ -48,18 +48,28 @@ def classes_of(config: Mapping[str, Any]) -> int | None:
 def modulations_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the names of a run's modulation classes: those that its trial found in the file, else its label set's."""
     found, labels = config.get("classes"), text_in(config, "label_set")
+    if isinstance(found, str) and "," in found:
+        found = found.split(",")
     if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
-        return tuple(found)
-    is_known = labels is not None and (labels in LABEL_SETS or "," in labels)
-    return class_names(str(labels)) if is_known else None
+        return class_names(_label_set_of(found))
+    if labels is None or not (labels in LABEL_SETS or "," in labels):
+        return None
+    return class_names(labels if labels in LABEL_SETS else _label_set_of(labels.split(",")))
 
 
 def label_set_in(config: Mapping[str, Any]) -> str | None:
     """Return a run's label set; for that of its data file the classes that the file has."""
     labels, names = text_in(config, "label_set"), modulations_of(config)
-    if labels in LABEL_SETS or names is None:
-        return labels
-    return next((word for word in LABEL_SETS if class_names(word) == names), ",".join(names))
+    return labels if labels in LABEL_SETS or names is None else _label_set_of(names)
+
+
+def _label_set_of(names: Sequence[str]) -> str:
+    """Return one text for the same classes; that of names that no trial of ours takes keeps their order."""
+    stripped = [name.strip() for name in names]
+    try:
+        return label_set_of(stripped)
+    except ValueError:
+        return ",".join(stripped)
 
 
 def validated_with(config: Mapping[str, Any]) -> str:

@@ -118,6 +118,11 @@ class Outcomes:
             return rank_score_N
         peak_K, length_K = self.sign * self.peak[valued], self.lengths[valued]
         lengths_U = np.unique(length_K[length_K > 0])
+        if length_K.min() == length_K.max():  # every pair is compared at the same epoch: by the peaks
+            ordered_K = np.sort(peak_K)
+            below_K, upto_K = (np.searchsorted(ordered_K, peak_K, side) for side in ("left", "right"))
+            rank_score_N[valued] = (below_K + 0.5 * (upto_K - below_K - 1)) / (len(valued) - 1)
+            return rank_score_N
         # Best so far of every run at every length that some run has: pairs are compared at these only.
         so_far_KU = np.full((len(valued), max(len(lengths_U), 1)), np.nan)
         for row, run in enumerate(valued):

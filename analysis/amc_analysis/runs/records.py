@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def points_of(history: History, metric: str) -> tuple[Point, ...]:
     column = history.column(metric)
     epochs, steps, times = (_values_at(history, name, column) for name in ("epoch", "_step", "_timestamp"))
     whole = [None if step is None or not math.isfinite(step) else int(step) for step in steps]
-    return tuple(map(Point._make, zip(column.values.tolist(), epochs, whole, times, strict=True)))
+    # As Point._make does, in half the time: there are a hundred thousand of them.
+    return tuple(map(partial(tuple.__new__, Point), zip(column.values.tolist(), epochs, whole, times, strict=True)))
 
 
 def _values_at(history: History, name: str, column: Column) -> Sequence[float | None]:

@@ -12,7 +12,7 @@ import yaml
 from amc_analysis.runs.parameters import Parameter, text_of
 from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.grammar.configurations import value_key
-from amc_sweeps.number_formats import listed
+from amc_sweeps.number_formats import listed, quoted, shortened
 from amc_sweeps.runs.ranked_run import RankedRun
 from amc_sweeps.values import is_number
 
@@ -22,9 +22,10 @@ FORMS = (
     "best is RUN",
 )
 _COMPARISON = re.compile(
-    r"(?P<failure>failure\s+of\s+)?(?P<first>\S.*?)\s+(?P<verb>beats|above)\s+(?P<second>\S.*)", re.S
+    r"(?P<failure>failure\s+of\s+)?(?P<first>\S.*?)\s+(?P<verb>beats|above)\s+(?P<second>\S.*)", re.S | re.I
 )
-_BEST = re.compile(r"best\s+is\s+(?P<run>\S.*)", re.S)
+_BEST = re.compile(r"best\s+is\s+(?P<run>\S.*)", re.S | re.I)
+_QUOTES = ('""', "''", "“”")  # around a whole statement, where a shell or an editor left them
 
 
 class StatementError(ValueError):
@@ -62,21 +63,27 @@ def read_statement(text: str, ranked: Sequence[RankedRun], parameters: Sequence[
         StatementError: the form, a parameter, a value or a run is unknown.
     """
     stripped = text.strip()
+    if len(stripped) > 1 and stripped[0] + stripped[-1] in _QUOTES:
+        stripped = stripped[1:-1].strip()
     if best := _BEST.fullmatch(stripped):
         return BestRun(stripped, _run(best["run"], ranked))
     match = _COMPARISON.fullmatch(stripped)
-    if match is None or (match["failure"] is None) != (match["verb"] == "beats"):
-        raise StatementError(f"{text!r} is no statement that can be checked: write {', or '.join(map(repr, FORMS))}")
+    if match is None or (match["failure"] is None) != (match["verb"].lower() == "beats"):
+        raise StatementError(
+            f"{quoted(text)} is no statement that can be checked: write {', or '.join(map(repr, FORMS))}"
+        )
     (name, first), (other, second) = (_sides(match[side], text) for side in ("first", "second"))
     if name != other:
-        raise StatementError(f"{text!r} compares {name} with {other}: both sides need the same parameter")
+        raise StatementError(
+            f"{quoted(text)} compares {shortened(name)} with {shortened(other)}: both sides need the same parameter"
+        )
     parameter = next((parameter for parameter in parameters if parameter.name == name), None)
     if parameter is None:
         names = listed([parameter.name for parameter in parameters], most=12) or "none"
-        raise StatementError(f"{name} is no searched parameter of this sweep: {names}")
+        raise StatementError(f"{shortened(name)} is no searched parameter of this sweep: {names}")
     runs = (_runs(parameter, first), _runs(parameter, second))
     if set(runs[0]) & set(runs[1]):
-        raise StatementError(f"{text!r}: some runs are on both sides; give values that exclude each other")
+        raise StatementError(f"{quoted(text)}: some runs are on both sides; give values that exclude each other")
     return Comparison(stripped, "failures" if match["failure"] else "performance", parameter, (first, second), runs)
 
 
@@ -86,10 +93,10 @@ def _run(name: str, ranked: Sequence[RankedRun]) -> RankedRun:
     ]
     if not entries:
         ids = listed([entry.run.run_id for entry in ranked], most=8) or "none"
-        raise StatementError(f"no run of this sweep has the id or the name {name!r}; its runs: {ids}")
+        raise StatementError(f"no run of this sweep has the id or the name {quoted(name)}; its runs: {ids}")
     if len(entries) > 1:
         raise StatementError(
-            f"{len(entries)} runs have the name {name!r}: give the id, such as {entries[0].run.run_id}"
+            f"{len(entries)} runs have the name {quoted(name)}: give the id, such as {entries[0].run.run_id}"
         )
     return entries[0]
 
@@ -97,7 +104,7 @@ def _run(name: str, ranked: Sequence[RankedRun]) -> RankedRun:
 def _sides(side: str, text: str) -> tuple[str, str]:
     name, equals, value = side.partition("=")
     if not (name.strip() and equals and value.strip()):
-        raise StatementError(f"{text!r}: {side!r} must be PARAMETER=VALUE")
+        raise StatementError(f"{quoted(text)}: {quoted(side)} must be PARAMETER=VALUE")
     return name.strip(), value.strip()
 
 
@@ -107,7 +114,7 @@ def _runs(parameter: Parameter, value: str) -> tuple[int, ...]:
     if dots and parameter.kind == "ordered":
         ends = [_value(end) for end in (low, high)]
         if not (is_number(ends[0]) and is_number(ends[1]) and ends[0] <= ends[1]):
-            raise StatementError(f"{parameter.name}={value}: a range is LOW..HIGH, two numbers")
+            raise StatementError(f"{parameter.name}={shortened(value)}: a range is LOW..HIGH, two numbers")
         levels = [index for index, level in enumerate(parameter.levels) if ends[0] <= level <= ends[1]]
     else:
         key = value_key(_value(value))
@@ -116,7 +123,7 @@ def _runs(parameter: Parameter, value: str) -> tuple[int, ...]:
         levels = levels or [index for index, level in enumerate(parameter.levels) if _is_same(level, value)]
     if not levels:
         values = listed([text_of(level) for level in parameter.levels], most=8) or "none"
-        raise StatementError(f"no run has {parameter.name}={value}; its values: {values}")
+        raise StatementError(f"no run has {parameter.name}={shortened(value)}; its values: {values}")
     return tuple(position for position, level in enumerate(parameter.index.tolist()) if level in levels)
 
 

@@ -109,7 +109,7 @@ def reply(storage: Storage, request: Mapping[str, Any]) -> Generator[bytes]:
         chunk, size = [], 0
         for run, entry in zip(runs, records, strict=True):
             first, end = entry["history"]["first"], entry["history"]["lines"]
-            while found := store.history_as_array(run.pk, first, end, ROWS_AN_ARRAY):
+            while first < end and (found := store.history_as_array(run.pk, first, end, ROWS_AN_ARRAY)):
                 rows, first = found[0], found[1] + 1
                 chunk += [b"%d\n" % len(rows), rows]
                 size += len(rows)
@@ -194,16 +194,17 @@ class _Entries:
         return [log_line(line)["line"] for line in self._store.console_tail(run.pk, LOG_LINES)]
 
     def _history(self, run: Run, mark: Sequence[Any] | None) -> dict[str, Any]:
-        first = 0
-        if mark is not None and 0 < mark[1] <= run.history_lines and mark[0] == self._token(run, mark[1]):
-            first = mark[1]
-        rows = self._store.count_history(run.pk, first, run.history_lines)
+        first, token = 0, self._token(run, run.history_lines)
+        if mark is not None and 0 < mark[1] <= run.history_lines:
+            is_same = mark[0] == (token if mark[1] == run.history_lines else self._token(run, mark[1]))
+            first = mark[1] if is_same else 0
+        rows = self._store.count_history(run.pk, first, run.history_lines) if first < run.history_lines else 0
         return {
             "first": first,
             "lines": run.history_lines,
             "rows": rows,
             "arrays": math.ceil(rows / ROWS_AN_ARRAY),
-            "token": self._token(run, run.history_lines),
+            "token": token,
         }
 
     def _token(self, run: Run, lines: int) -> str:

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from test_history import ROWS, same
 
+from amc_analysis.analyse import rank_runs
 from amc_analysis.reading.cache import Cache, cache_folder, cache_path, pack_history, unpack_history
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import read, read_offline
 from amc_analysis.reading.serialisation import run_from_json, run_to_json
 from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SourceReply, SweepMetadata
+from amc_analysis.report.wording import warnings
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.grammar.hyperband import BandDecision
@@ -37,6 +39,7 @@ class MemorySource:
     tokens: dict[str, str] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     breaks_after: int | None = None
+    unread: dict[str, str] = field(default_factory=dict)
 
     def read(self, selection: Selection, positions: Mapping[str, HistoryPosition]) -> SourceReply:
         self.sent = {}
@@ -53,6 +56,9 @@ class MemorySource:
             self.sent[run_id] = len(rows) - first
             new = History.from_rows(rows[first:])
             run = RunRecord(run_id, run_id, "finished", config={"a": count}, summary={"n": len(rows)})
+            if run_id in self.unread:
+                yield RunUpdate(replace(run, unread=self.unread[run_id]), HistoryPosition("", 0), History())
+                continue
             yield RunUpdate(run, HistoryPosition(token, len(rows)), new, is_whole=first == 0)
 
 
@@ -137,6 +143,32 @@ def test_a_damaged_history_is_read_again(cache: Cache) -> None:
     connection.close()
     assert curves(read(source, SELECTION, cache=cache)) == {"a": [0.1, 0.2]}
     assert curves(read_offline([cache], SELECTION)) == {"a": [0.1, 0.2]}
+
+
+def test_offline_says_which_runs_have_no_history_in_the_cache(cache: Cache) -> None:
+    source = MemorySource({"a": rows(0.1), "b": rows(0.2), "c": rows(0.3)})
+    source.unread["c"] = "TimeoutError: later"
+    read(source, SELECTION, cache=cache)
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE runs SET history = substr(history, 9) WHERE id = 'b'")
+    connection.close()
+    offline = read_offline([cache], SELECTION)
+    unread = {"b": "the cache does not have its history", "c": "TimeoutError: later"}
+    assert {run.run_id: run.unread for run in offline.runs} == {"a": None, **unread}
+    assert offline.runs[1].state == offline.runs[2].state == "finished"
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("DELETE FROM runs WHERE id = 'b'")
+    connection.close()
+    assert [run.run_id for run in read_offline([cache], SELECTION).runs] == ["a", "b", "c"]
+    assert "The history of 2 runs could not be read completely, first b" in " ".join(
+        warnings(rank_runs(read_offline([cache], SELECTION)))
+    )
+    assert "c" not in cache.positions("e/p")
+    source.unread.clear()
+    assert curves(read(source, SELECTION, cache=cache)) == {"a": [0.1], "b": [0.2], "c": [0.3]}
+    source.unread["c"] = "TimeoutError: later"
+    read(source, SELECTION, cache=cache)
+    assert curves(read_offline([cache], SELECTION))["c"] == [0.3], "a whole history stays"
 
 
 def test_a_history_that_another_process_extended_is_not_extended_twice(cache: Cache) -> None:

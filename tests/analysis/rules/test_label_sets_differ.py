@@ -9,6 +9,7 @@ from sweep_records import completed, sweep
 
 from amc_analysis.analyse import rank_runs
 from amc_analysis.rules.held_out import label_sets_differ
+from amc_core.modulations import CLASSES
 
 RANGE = {"snr_min_db": 0, "snr_max_db": 30}
 
@@ -20,6 +21,11 @@ RANGE = {"snr_min_db": 0, "snr_max_db": 30}
         ({"label_set": "file", "classes": ["BPSK", "QPSK"]}, {"label_set": "BPSK,QPSK"}, None),
         ({"label_set": "file", "classes": ["A", "B"]}, {"label_set": "file", "classes": ["A", "C"]}, "A,C by SNR"),
         ({"label_set": "digital17"}, {"label_set": "digital17"}, None),
+        ({"label_set": "QPSK, BPSK"}, {"label_set": "BPSK,QPSK"}, None),
+        ({"label_set": "file", "classes": ["QPSK ", "BPSK"]}, {"label_set": "bpsk , QPSK"}, None),
+        ({"classes": "QPSK, BPSK"}, {"label_set": "BPSK,QPSK"}, None),
+        ({"label_set": "a b, c/d"}, {"label_set": "a b,c/d"}, None),
+        ({"label_set": ", ".join(CLASSES)}, {"label_set": "all24"}, None),
         ({"label_set": "digital17"}, {"label_set": "BPSK,QPSK"}, "272 classes: r0; 32 classes (BPSK,QPSK by SNR): r1"),
     ],
 )
