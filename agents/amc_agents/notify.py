@@ -18,6 +18,8 @@ from typing import Any
 
 import click
 
+from amc_sweeps.backend.addresses import split_address
+
 TIMEOUT_S = 10.0
 TRIES_AFTER_S = (0.0, 2.0, 10.0)
 LAST_MESSAGES_S = 15.0  # for the messages of the end
@@ -65,7 +67,7 @@ class Notifier:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S):
                 return None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             return str(error) or type(error).__name__
 
 
@@ -105,9 +107,11 @@ class FreeSpace:
 
 def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
     if url is not None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise click.BadParameter("give the http or https address of a webhook")
+        parts = split_address(url)
+        if parts is None or parts.username is not None:  # the URL is a secret, so it is not repeated
+            raise click.BadParameter("give the http or https address of a webhook, without a user's name")
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise click.BadParameter("write blanks and characters besides ASCII in the address percent-encoded")
     return url
 
 

@@ -134,8 +134,33 @@ def test_status_sends_best_idle_and_end(webhook: Webhook) -> None:
     assert webhook.messages[-1]["text"].startswith("e/p/s: finished: 1 of 4")
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "hooks.slack.com/x", "http://"])
-def test_an_address_that_is_no_webhook_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/x", "http or https address"),
+        ("hooks.slack.com/x", "http or https address"),
+        ("http://", "http or https address"),
+        ("http://[/secret", "http or https address"),
+        ("http://host:99999/secret", "http or https address"),
+        ("http://host:port/secret", "http or https address"),
+        ("https://me:secret@host/", "without a user's name"),
+        ("https://host/a secret", "percent-encoded"),
+        ("https://host/s\u00e9cret", "percent-encoded"),
+        ("https://host/secret\n", "percent-encoded"),
+    ],
+)
+def test_an_address_that_is_no_webhook_is_refused_and_not_repeated(url: str, words: str) -> None:
     ended = CliRunner().invoke(main, ["status", "s", "--watch", "--notify", url])
     assert ended.exit_code == 2
-    assert "http or https address" in ended.stderr
+    assert words in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_an_address_that_the_client_refuses_ends_no_thread(
+    webhook: Webhook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notifier = Notifier("http://" + "x" * 70 + "\u00e9/secret", "s")  # no label of a host's name is so long
+    notifier.send("done", "one")
+    notifier.send("done", "two")
+    notifier.close()
+    assert capsys.readouterr().err.count("did not take a message") == 2

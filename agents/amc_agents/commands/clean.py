@@ -12,16 +12,17 @@ from time import time
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from amc_agents.cleaning import client_cache, run_folders
 from amc_agents.cleaning.removable import Kind, Removable, freed_bytes, remove
 from amc_agents.cleaning.run_folders import RunFolder, Standing
 from amc_agents.commands.options import runs_dir_option, seconds
 from amc_agents.commands.serve import default_data
-from amc_core.files import unused_folder
+from amc_core.files import is_folder, unused_folder
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import FAILED, BackendChoice, backend_options
+from amc_sweeps.backend.options import FAILED, BackendChoice, backend_options, refuse
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted, listed
 
@@ -105,6 +106,9 @@ def clean_command(
 
     Exit codes: 0 shown or removed, 1 something could not be read or removed, 2 refused.
     """
+    source = click.get_current_context().get_parameter_source("runs_dir")
+    if source is not ParameterSource.DEFAULT and not is_folder(runs_dir):
+        refuse(f"{runs_dir}: there is no such folder, so nothing was removed")
     options = _Options(runs_dir, data, older_than, resumable, keep_best, choice)
     plan = _plan(options)
     problems = list(plan.warnings)

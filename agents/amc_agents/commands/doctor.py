@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from amc_agents.commands.options import runs_dir_option
 from amc_agents.commands.serve import default_data
 from amc_agents.doctor import Check, examine
 from amc_core.verdicts import Verdict
@@ -23,13 +24,7 @@ _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar="AMC_DATA", help="The data file to check.  [default: AMC_DATA]"
 )
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    envvar="AMC_RUNS_DIR",
-    default=Path("runs"),
-    help="Folder of the checkpoints.  [default: AMC_RUNS_DIR, else runs]",
-)
+@runs_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @backend_options
 def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: BackendChoice) -> None:

@@ -15,6 +15,7 @@ from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
 from amc_sweeps.grammar.sweep_config import UNREADABLE
+from amc_sweeps.number_formats import quoted
 from amc_sweeps.runs.run_states import state_word
 from amc_sweeps.values import as_number, printable
 
@@ -50,7 +51,7 @@ def list_command(project_name: str | None, as_json: bool, choice: BackendChoice)
         refuse("give the project once: as PROJECT or with --project")
     owner, _, name = (project_name or choice.project or os.environ.get("WANDB_PROJECT") or "").rpartition("/")
     if "/" in owner:
-        refuse(f"{project_name!r} names no project: write PROJECT or ENTITY/PROJECT")
+        refuse(f"{quoted(project_name)} names no project: write PROJECT or ENTITY/PROJECT")
     backend, api = open_client(choice)
     with translate_errors(backend):
         owner = owner or choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from amc_sweeps.number_formats import quoted
+
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -16,7 +18,7 @@ def seconds(_context: click.Context, _option: click.Parameter, text: str | None)
         return None
     parts = _DURATION.fullmatch(text.strip().lower())
     if parts is None or not any(parts.groups()):
-        raise click.BadParameter(f"{text!r} is not a duration: write it like 7h30m, 45m or 90s")
+        raise click.BadParameter(f"{quoted(text)} is not a duration: write it like 7h30m, 45m or 90s")
     days, hours, minutes, rest = (float(part or 0) for part in parts.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 

@@ -15,9 +15,10 @@ from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
 from amc_analysis.reading.wandb_api import translate_errors
+from amc_core.unread_output import is_unread
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import INTERRUPTED, BackendChoice, Refusal, backend_options
-from amc_sweeps.number_formats import counted, duration, listed
+from amc_sweeps.number_formats import counted, duration, listed, quoted
 from amc_sweeps.runs.run_states import state_word
 from amc_sweeps.runs.slurm_jobs import state_counts
 
@@ -68,7 +69,7 @@ def status_command(
             status = _read(target, _show_progress if sys.stderr.isatty() else _no_progress)
             click.echo(json.dumps(status.to_mapping(), indent=2) if as_json else "\n".join(as_lines(status)))
         elif as_json or not sys.stdout.isatty():
-            _watch_in_log(statuses, as_json=as_json)
+            _watch_in_log(statuses, as_json=as_json, also_unread=notifier is not None)
         else:
             _watch_on_terminal(statuses)
     except KeyboardInterrupt:
@@ -127,12 +128,15 @@ def notified(statuses: Iterator[Status], notifier: Notifier) -> Iterator[Status]
         yield status
 
 
-def _watch_in_log(statuses: Iterator[Status], *, as_json: bool) -> None:
+def _watch_in_log(statuses: Iterator[Status], *, as_json: bool, also_unread: bool) -> None:
+    """Print a line for every change; end where nobody reads them any more, unless a webhook gets messages."""
     previous = None
     for status in statuses:
         line = json.dumps(status.to_mapping()) if as_json else as_line(status)
         if as_json or line != previous:  # a log needs no repeated lines
             click.echo(line if as_json else f"{status.read_at.astimezone():%H:%M:%S} {line}")
+        if is_unread() and not also_unread:
+            return
         previous = line
 
 
@@ -208,7 +212,7 @@ def _best(status: Status) -> str:
         if not status.by_cause:
             return f"no run has logged {status.metric} yet"
         names = listed([repr(name) for name in status.logged_metrics]) or "nothing"
-        return f"no run has logged {status.metric!r}, which the sweep's file names; logged: {names}"
+        return f"no run has logged {quoted(status.metric)}, which the sweep's file names; logged: {names}"
     epoch = "" if status.best.peak_epoch is None else f" at epoch {status.best.peak_epoch:g}"
     cause = status.best.cause.replace("_", " ")
     return f"{status.best.peak_text} peak{epoch} of {status.best.name} ({status.best.run_id}), {cause}"

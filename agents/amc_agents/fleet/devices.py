@@ -16,7 +16,7 @@ from typing import Any
 
 from amc_core.files import LockedError, lock_file
 from amc_sweeps.backend.running_servers import state_folder
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, quoted
 
 GIB = 2**30
 # XIDs of faulty hardware: uncorrectable memory (48, 63, 64, 94, 95), NVLink (74), fallen off the bus (79), the
@@ -186,7 +186,9 @@ def _named(name: str, devices: list[Device]) -> Device:
         indices = ", ".join(device.visible for device in devices)
         raise DeviceError(f"this machine has no GPU {name}, only {indices}")
     if not (name.isdigit() or name.startswith(("GPU-", "MIG-"))):
-        raise DeviceError(f"{name!r} is not a GPU: write an index like 0, or a UUID like GPU-8f2c... (nvidia-smi -L)")
+        raise DeviceError(
+            f"{quoted(name)} is not a GPU: write an index like 0, or a UUID like GPU-8f2c... (nvidia-smi -L)"
+        )
     return Device(f"gpu{name}" if name.isdigit() else name, name, name)
 
 

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from amc_agents.preflight.flat_sweep import FlatSweep
 from amc_core.config import FIELDS, VARIANT, check_value, parse_flag, unknown_field
 from amc_sweeps.grammar.trial_program import is_trial_program
+from amc_sweeps.number_formats import quoted
 
 TRIAL_COMMAND = '["${env}", "${program}", "${args}"]'
 
@@ -109,12 +110,12 @@ def _item_messages(item: str) -> Iterator[str]:
     known = [name for name in names if name in _MACROS]
     if known and rest != f"${{{known[0]}}}":
         parts = json.dumps([part for part in re.split(r"[\s=]+", item) if part])
-        yield f"command: {item!r}: the agent replaces ${{{known[0]}}} only as an item of its own; write {parts}"
+        yield f"command: {quoted(item)}: the agent replaces ${{{known[0]}}} only as an item of its own; write {parts}"
     elif (found := shell_text(item)) is not None:
         instead = with_envvars(item)
         line = "export a variable in capitals before `wandb agent` starts, and write ${envvar:NAME}"
         line = line if instead is None else f"write {json.dumps(instead)}"
-        yield f"command: {item!r}: the agent starts no shell, so {found} is passed on as it stands; {line}"
+        yield f"command: {quoted(item)}: the agent starts no shell, so {found} is passed on as it stands; {line}"
     elif unknown := [name for name in names if name not in _MACROS]:
         if unknown[0].startswith("envvar:"):
             name = unknown[0].removeprefix("envvar:").upper()

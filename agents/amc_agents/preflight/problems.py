@@ -22,6 +22,7 @@ from amc_core.modulations import CLASSES, FILE_CLASSES, class_names
 from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.sweep_config import Leaf, Nested
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
+from amc_sweeps.number_formats import quoted
 
 
 def parameter_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -58,7 +59,7 @@ def _shell_problem(name: str, text: str, found: str) -> str:
     else:
         line = f'leave {name} out, and write command: ["${{env}}", "${{program}}", "--{name}={instead}", "${{args}}"]'
     own = f"; or export AMC_DATA={text} before `wandb agent` starts" if name == "data" else ""
-    return f"{name}: {text!r}: W&B passes {found} on as it stands, because no shell reads it; {line}{own}"
+    return f"{name}: {quoted(text)}: W&B passes {found} on as it stands, because no shell reads it; {line}{own}"
 
 
 def variant_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -86,7 +87,8 @@ def model_problems(sweep: FlatSweep) -> Iterator[str]:
         if not is_model(name):
             near = similar_models(name, timm_names())
             line = f"write {' or '.join(near)}" if near else "timm.list_models() lists the names"
-            yield f"model_type: timm has no network {name!r}, so a run with it ends before its first epoch; {line}"
+            network = quoted(name)
+            yield f"model_type: timm has no network {network}, so a run with it ends before its first epoch; {line}"
 
 
 def _draws_whole_numbers(leaf: Range) -> bool:
@@ -132,7 +134,7 @@ def metric_problems(sweep: FlatSweep) -> Iterator[str]:
         matches = difflib.get_close_matches(name, EPOCH_METRICS | detail_metrics(CLASSES, ()), n=1)
         hint = f"; did you mean {matches[0]}?" if matches else "; write name: val/combined_acc"
         names = ", ".join([*sorted(EPOCH_METRICS), "f1/mod/CLASS", "f1/family/FAMILY", "f1/snr/DB", "acc/snr/DB"])
-        yield f"metric.name: no trial logs {name!r}; logged every epoch: {names}{hint}"
+        yield f"metric.name: no trial logs {quoted(name)}; logged every epoch: {names}{hint}"
 
 
 def _is_of_own_class(name: str, sweep: FlatSweep) -> bool:

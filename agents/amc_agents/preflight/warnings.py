@@ -19,7 +19,7 @@ from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.grammar.strict_yaml import number_in_text
 from amc_sweeps.grammar.sweep_config import Choice
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, quoted
 
 _LOWER_IS_BETTER = ("loss", "error", "mae", "mse")
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "precision", "recall")
@@ -155,7 +155,8 @@ def other_program_warnings(sweep: FlatSweep) -> Iterator[str]:
         for text in (value for value in values if isinstance(value, str)):
             if (found := shell_text(text)) is not None:
                 yield (
-                    f"{name}: {text!r}: W&B passes {found} on as it stands; write its value, or let {program} expand it"
+                    f"{name}: {quoted(text)}: W&B passes {found} on as it stands; write its value, or let {program} "
+                    "expand it"
                 )
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from shlex import quote
 
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, quoted
 from amc_sweeps.runs.slurm_jobs import job_name
 
 WARNING_S = 120  # before its time limit a job is asked to end, so that its trials can save
@@ -60,7 +60,7 @@ def time_limit_s(text: str) -> int:
     """
     match = _TIME.fullmatch(text.strip())
     if match is None:
-        raise ScriptError(f"--time {text!r} is no time limit of sbatch: write it like 08:00:00 or 1-12:00:00")
+        raise ScriptError(f"--time {quoted(text)} is no time limit of sbatch: write it like 08:00:00 or 1-12:00:00")
     numbers = [int(number) for number in match["rest"].split(":")]
     if match["days"] is not None:
         hours, minutes, seconds = [*numbers, 0, 0][:3]
@@ -71,7 +71,9 @@ def time_limit_s(text: str) -> int:
         hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     total = (hours * 60 + minutes) * 60 + seconds
     if total < 60:
-        raise ScriptError(f"--time {text!r}: Slurm's limits are minutes, and the least is 1: write it like 08:00:00")
+        raise ScriptError(
+            f"--time {quoted(text)}: Slurm's limits are minutes, and the least is 1: write it like 08:00:00"
+        )
     return total
 
 
@@ -131,7 +133,7 @@ def _options(job: ArrayOfAgents, warn_s: int) -> list[str]:
     for option in options:
         if not _OPTION.fullmatch(option):
             raise ScriptError(
-                f"{option!r} cannot be an option in a batch script: write it in one line like --mem=32G, without "
+                f"{quoted(option)} cannot be an option in a batch script: write it in one line like --mem=32G, without "
                 "quotes and backslashes"
             )
     return [f'"{option}"' if " " in option else option for option in options]

@@ -105,8 +105,10 @@ def reason_of(error: BaseException) -> EndReason:
         return EndReason.CONFIG_REFUSED
     if isinstance(error, ModuleNotFoundError):  # the imports below may lack the same package
         return EndReason.ERROR
-    from amc_core.data.radioml import DataError
+    from amc_core.data.radioml import DataError, UnknownClassError
 
+    if isinstance(error, UnknownClassError):
+        return EndReason.CONFIG_REFUSED
     if isinstance(error, DataError):
         return EndReason.DATA_ERROR
     if is_out_of_memory(error):

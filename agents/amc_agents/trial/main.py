@@ -21,8 +21,9 @@ from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
 from amc_core.config import FIELDS, VARIANT, ConfigError, FieldSpec, TrialConfig, expand_variant, parse_flag
-from amc_core.files import use_folder
+from amc_core.files import exists, use_folder
 from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand, require
+from amc_core.unread_output import drop_unread_output
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
@@ -112,6 +113,7 @@ def main(
     \b
     amc-train --no_wandb --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
     """
+    drop_unread_output()  # a training goes on where nobody reads its lines
     if context.args[:1] == ["evaluate"]:
         raise click.UsageError("amc-train only trains; to score a checkpoint: amc-data evaluate CHECKPOINT --data FILE")
     if "WANDB_SWEEP_ID" not in os.environ:  # under an agent, the run tells what is missing
@@ -173,8 +175,8 @@ def _unknown_flags(arguments: list[str]) -> dict[str, str]:
 def _train_with_wandb(
     settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests, upload: UploadWhen, notes: Mapping[str, Any]
 ) -> int:
-    if (refusal := _refuse_by_hand(settings, os.environ)) is not None:
-        return _refused(refusal)
+    if (problem := _problem_by_hand(settings, os.environ)) is not None:
+        return _refused(str(problem), reason_of(problem))
     try:
         run = _start_run(stop)
     except RelaunchError as error:
@@ -192,19 +194,28 @@ def _train_with_wandb(
     return EXIT_CODES[reason]
 
 
-def _refused(message: str) -> int:
-    click.echo(f"amc-train: {EndReason.CONFIG_REFUSED}: {message}", err=True)
-    return EXIT_CODES[EndReason.CONFIG_REFUSED]
+def _refused(message: str, reason: EndReason = EndReason.CONFIG_REFUSED) -> int:
+    click.echo(f"amc-train: {reason}: {message}", err=True)
+    return EXIT_CODES[reason]
 
 
-def _refuse_by_hand(settings: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the flags of a new run that no agent started; such a typo leaves no run at W&B."""
+def _problem_by_hand(settings: Mapping[str, Any], environ: Mapping[str, str]) -> ValueError | None:
+    """Return what is wrong with the flags of a new run that no agent started; such a typo leaves no run at W&B.
+
+    What needs torch, or the labels of the whole file, is checked after W&B has the run.
+    """
     if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"}.isdisjoint(environ):
         return None
+    from amc_core.data.radioml import DataError, require_classes
+
     try:
-        TrialConfig.from_mapping({**data_of_machine(), **expand_variant(settings)})
-    except ConfigError as error:
-        return str(error)
+        config = TrialConfig.from_mapping({**data_of_machine(), **expand_variant(settings)})
+        require_classes(Path(config.data), config.label_set)
+    except (ConfigError, DataError) as error:
+        return error
+    start = config.init_from or config.resume_from
+    if start is not None and not exists(Path(start)):
+        return ConfigError([f"{start}: no such checkpoint, nor a run's folder"])
     return None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from amc_core.config import FIELDS, former_settings
+from amc_core.files import exists
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
@@ -111,7 +112,7 @@ def require_same_frames(path: str, config: Mapping[str, Any]) -> None:
     from amc_core.data.radioml import DataError, RadioMLFile
 
     remedy = "name the run's file with --data or AMC_DATA"
-    if not Path(path).exists():
+    if not exists(Path(path)):
         raise RelaunchError(f"{path}: no such data file on this machine; {remedy}")
     try:
         with RadioMLFile(path) as data:

@@ -12,6 +12,7 @@ from typing import Any
 
 from amc_agents.trial.end_and_history import Row, append_row, truncate_rows, write_rows
 from amc_agents.trial.evaluations import BestEvaluation
+from amc_core.config import is_same
 
 _PARENT_FIELDS = ("parent_run", "parent_split_fingerprint")
 
@@ -64,7 +65,9 @@ class RunRecorder:
         is_own_parent = facts.get("parent_run") == self._run.id
         own_facts = {name: value for name, value in facts.items() if not (is_own_parent and name in _PARENT_FIELDS)}
         with detect_lost_client():
-            self._run.config.update(own_facts, allow_val_change=True)
+            config = self._run.config
+            new = {name: fact for name, fact in own_facts.items() if not is_same(name, config.get(name), fact)}
+            config.update(new, allow_val_change=True)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record an epoch. W&B may have it already: an earlier attempt may have logged epochs after the checkpoint."""

@@ -17,11 +17,10 @@ from amc_agents.trial.evaluations import upload_evaluations
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.resume_checkpoint import UploadWhen, find_artifact, find_resume_point, upload_checkpoint
 from amc_agents.trial.wandb_recorder import ClientLostError, RunRecorder, detect_lost_client
-from amc_core.config import TrialConfig, current_value, expand_variant
+from amc_core.config import TrialConfig, expand_variant, is_same
 from amc_core.files import use_folder
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
-from amc_sweeps.values import MISSING
 
 if TYPE_CHECKING:
     import wandb
@@ -53,10 +52,11 @@ class WandbTrial:
             values = {**machine, **flags, **expand_variant(recorded)}
         config = TrialConfig.from_mapping(values)
         with detect_lost_client():
+            # An equal value in other words stays as it is: a sweep has locked its own, and the client would warn.
             changes = {
                 name: value
                 for name, value in config.to_mapping().items()
-                if current_value(name, recorded.get(name, MISSING)) != value
+                if name not in recorded or not is_same(name, recorded[name], value)
             }
             run.config.update({**changes, **notes}, allow_val_change=run.resumed)
         point = find_resume_point(str(run.id), self.folder, self._find_artifact)

@@ -12,6 +12,7 @@ from amc_server.graphql.run_lists import RunLists
 from amc_server.ids import global_id
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, Artifact, Project, Run
+from amc_sweeps.number_formats import quoted
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def check_entity(input: Mapping[str, Any]) -> None:  # noqa: A002 - the schema's
     name = input.get("entityName")
     if name not in (None, "", ENTITY):
         raise Refused(
-            f"there is no entity {name!r} here: this server has one, {ENTITY!r}. Leave the entity out "
+            f"there is no entity {quoted(name)} here: this server has one, {ENTITY!r}. Leave the entity out "
             "(unset WANDB_ENTITY), or name another W&B with WANDB_BASE_URL.",
             status=400,
         )

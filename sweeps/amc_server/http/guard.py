@@ -16,6 +16,7 @@ from amc_server.auth import COOKIE, COOKIE_LIFETIME_S, Gate
 from amc_server.errors import Refused
 from amc_server.http.messages import forwarded_scheme, read_body
 from amc_server.pages.templates import login_page
+from amc_sweeps.number_formats import quoted
 
 TOKEN_HEADER = "x-amc-token"
 MOST_LOGIN_BYTES = 10_000
@@ -57,7 +58,9 @@ def _refuse_other_sites(request: Request, gate: Gate) -> None:
     if origin is not None and _split(origin).netloc != host:
         raise Refused("a page of another site may not ask for this", status=403)
     if gate.is_open and _split(f"//{host}").hostname not in LOOPBACK:
-        raise Refused(f"without a key this server answers to {', '.join(LOOPBACK)} only, not to {host!r}", status=403)
+        raise Refused(
+            f"without a key this server answers to {', '.join(LOOPBACK)} only, not to {quoted(host)}", status=403
+        )
 
 
 def _split(url: str) -> urllib.parse.SplitResult:

@@ -33,7 +33,7 @@ from amc_server.store.writer import Writer
 from amc_sweeps.grammar.config_changes import same_config
 from amc_sweeps.grammar.parse import parse
 from amc_sweeps.grammar.sweep_config import SweepConfig, SweepConfigError
-from amc_sweeps.number_formats import counted, listed
+from amc_sweeps.number_formats import counted, listed, quoted
 from amc_sweeps.runs.crashed_runs import option_problem
 from amc_sweeps.runs.run_states import RunState, SweepState
 
@@ -160,7 +160,7 @@ class Coordinator:
             state = SweepState(text.upper())
         except ValueError:
             allowed = ", ".join(SweepState)
-            raise Refused(f"a sweep cannot be {text!r}; its states are {allowed}") from None
+            raise Refused(f"a sweep cannot be {quoted(text)}; its states are {allowed}") from None
         if state is SweepState.RUNNING and not store.agents(sweep.pk):
             state = SweepState.PENDING
         search_end = None if state.hands_out_runs else sweep.search_end

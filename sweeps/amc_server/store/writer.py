@@ -17,6 +17,7 @@ from amc_server.store.curves import CurveCache
 from amc_server.store.incoming import storable, storable_json
 from amc_server.store.reader import Reader
 from amc_server.store.records import ENTITY, LATEST, Artifact, Line, Project
+from amc_sweeps.number_formats import quoted
 from amc_sweeps.values import printable
 
 
@@ -136,7 +137,7 @@ class Writer(Reader):
         if project is not None:
             return project
         if not is_plain_name(name):
-            raise Refused(f"{name!r} cannot be a project: 1 to 128 printable characters without a slash")
+            raise Refused(f"{quoted(name)} cannot be a project: 1 to 128 printable characters without a slash")
         return self.project_by_key(self.insert("projects", entity=ENTITY, name=name, created_at=now))
 
     def delete_artifact(self, artifact: Artifact) -> list[str]:

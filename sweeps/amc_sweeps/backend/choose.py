@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from amc_sweeps.backend.addresses import split_address
 from amc_sweeps.backend.errors import WAYS, BackendError
 from amc_sweeps.backend.keys import (
     CLOUD_URL,
@@ -29,6 +30,7 @@ from amc_sweeps.backend.keys import (
     login_url,
 )
 from amc_sweeps.backend.running_servers import ServerState, is_running, probe, running_servers, server_states
+from amc_sweeps.number_formats import quoted
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,8 @@ def choose_backend(
 
 def _at(url: str, source: str, environ: Mapping[str, str]) -> Backend:
     base_url = url.rstrip("/")
-    parts = urllib.parse.urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise BackendError(f"{url!r} is not an address; write it like http://127.0.0.1:8418")
+    if split_address(base_url) is None:
+        raise BackendError(f"{quoted(url)} is not an address; write it like http://127.0.0.1:8418")
     if is_cloud(base_url):
         return _hosted(base_url, source, environ)
     health = probe(base_url)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import functools
 import os
-import select
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
@@ -14,8 +12,10 @@ from typing import Any, NoReturn
 import click
 
 from amc_core.missing_packages import ExplainingCommand
+from amc_core.unread_output import drop_unread_output
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.number_formats import shortened
 
 # docs/commands.md says what they mean for each command.
 DONE = 0
@@ -31,49 +31,25 @@ class Refusal(click.ClickException):
 
 
 class InterruptibleCommand(ExplainingCommand):
-    """A command or a group that ends with 130 at Ctrl-C, and with 0 where the reader of its output has read enough.
-
-    click and rich would end with 1 in both cases.
-    """
+    """A command or a group that ends with 130 at Ctrl-C, and with one line where a file cannot be used."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        drop_unread_output()
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise SystemExit(INTERRUPTED) from None
-        except BrokenPipeError:
-            if not _is_stdout_closed():
-                raise  # another pipe than standard output
-            raise SystemExit(DONE) from None
-        except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # from rich, which has redirected standard output
-                raise SystemExit(DONE) from None
-            raise
-        return result
-
-
-def _is_stdout_closed() -> bool:
-    """Return whether nobody reads standard output any more; then what is still to be written is dropped."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a test's stream
-        return False
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return False
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-    return True
+        except OSError as error:
+            if error.filename is None:
+                raise
+            kind = Refusal if error.errno == errno.ENAMETOOLONG else click.ClickException
+            raise kind(f"{shortened(str(error.filename))}: {error.strerror}") from error
 
 
 def say(message: str) -> None:
-    """Print a line on standard error. The command goes on where nobody reads it any more, as after ``2>&1 | head``."""
-    with contextlib.suppress(BrokenPipeError):
-        click.echo(message, err=True)
+    """Print a line on standard error."""
+    click.echo(message, err=True)
 
 
 def refuse(message: str) -> NoReturn:

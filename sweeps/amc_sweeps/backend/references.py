@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from amc_sweeps.backend.addresses import split_address
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_PAGES, CLOUD_URL
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, quoted
 
 Kind = Literal["run", "sweep"]
 
@@ -65,9 +66,9 @@ def parse_reference(text: str, kinds: tuple[Kind, ...] = ("sweep",)) -> Referenc
     pieces = path.split("/")
     if len(pieces) > 3 or not all(_NAME.fullmatch(piece) and piece.isprintable() for piece in pieces):
         forms = "write ID, PROJECT/ID, ENTITY/PROJECT/ID or the URL of its page"
-        raise BackendError(f"{text!r} does not name a {' or a '.join(kinds)}: {forms}")
+        raise BackendError(f"{quoted(text)} does not name a {' or a '.join(kinds)}: {forms}")
     if kind is not None and kind not in kinds:
-        raise BackendError(f"{text!r} is the page of a {kind}; a {' or a '.join(kinds)} is needed")
+        raise BackendError(f"{quoted(text)} is the page of a {kind}; a {' or a '.join(kinds)} is needed")
     *owner, target_id = pieces
     entity, project = [None] * (2 - len(owner)) + owner
     return Reference(target_id, project, entity, base_url, kinds if kind is None else (kind,))
@@ -75,14 +76,16 @@ def parse_reference(text: str, kinds: tuple[Kind, ...] = ("sweep",)) -> Referenc
 
 def _read_url(url: str) -> tuple[str, str, Kind | None]:
     """Return the server, ENTITY/PROJECT/ID and the kind of a page; "" and None for a page of anything else."""
-    parts = urllib.parse.urlsplit(url)
+    parts = split_address(url)
+    if parts is None:
+        return "", "", None
     pieces = [urllib.parse.unquote(piece) for piece in parts.path.split("/") if piece]
     if pieces[:1] == ["wandb"] and (
         parts.hostname == "forge.coreweave.com" or pieces[2:3] not in [["runs"], ["sweeps"]]
     ):
         del pieces[0]  # .../wandb/ENTITY/PROJECT/sweeps/ID, unless the entity itself is called wandb
     base_url = CLOUD_URL if parts.hostname in CLOUD_PAGES else f"{parts.scheme}://{parts.netloc}"
-    if len(pieces) < 4 or pieces[2] not in _PAGES or not parts.netloc:
+    if len(pieces) < 4 or pieces[2] not in _PAGES:
         return base_url, "", None
     return base_url, "/".join([pieces[0], pieces[1], pieces[3]]), _PAGES[pieces[2]]
 

@@ -39,7 +39,7 @@ import yaml
 
 from amc_sweeps.bounded_texts import TextError, check_size, read_json, read_yaml
 from amc_sweeps.grammar.sweep_config import SEEDS, is_seed
-from amc_sweeps.number_formats import at_most
+from amc_sweeps.number_formats import at_most, quoted
 from amc_sweeps.runs.crashed_runs import Policy
 from amc_sweeps.runs.records import LATEST_TIME, parse_time
 from amc_sweeps.runs.run_states import RunState, SweepState
@@ -233,7 +233,7 @@ def read(text: str) -> Export:
             hint = f": write 'version: {VERSION}' in its place, the fields of version 1 mean the same"
         elif is_whole(version) and version > VERSION:
             hint = ": the file was written by a newer amc-sweep, install that one"
-        raise ExportFileError([f"version {version!r} of the format is not read, only version {VERSION}{hint}"])
+        raise ExportFileError([f"version {quoted(version)} of the format is not read, only version {VERSION}{hint}"])
     problems = [
         f"unknown: {str(key)[:60]}" for key in document if key not in ("format", "version", "project", "sweeps", "runs")
     ]

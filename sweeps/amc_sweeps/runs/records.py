@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from amc_sweeps.grammar.hyperband import BandDecision
+from amc_sweeps.number_formats import quoted
 from amc_sweeps.runs.claims import Claim
 from amc_sweeps.runs.slurm_jobs import SlurmJob
 from amc_sweeps.values import as_finite, as_number, look_up, printable
@@ -147,7 +148,7 @@ def choose_metric(config: Mapping[str, Any], name: str | None = None, goal: str 
         raise MetricError(f"{name} is not the sweep's own metric: give its --goal, maximize or minimize")
     goal = goal or str(section.get("goal") or "minimize")  # W&B's default
     if goal not in {"minimize", "maximize"}:
-        raise MetricError(f"goal {goal!r} is not allowed; allowed: maximize, minimize")
+        raise MetricError(f"goal {quoted(goal)} is not allowed; allowed: maximize, minimize")
     return Metric(name or str(section["name"]), "maximize" if goal == "maximize" else "minimize")
 
 

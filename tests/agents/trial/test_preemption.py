@@ -114,6 +114,7 @@ def test_a_fleet_reports_a_preemption_and_its_next_trial_continues_the_run(
     assert f"{run}: its rows and its preemption were reported to W&B" in machine.output("amc-sweep")
     _assert_equal(uninterrupted, machine.runs / run, server, run)
     assert [path.name for path in machine.runs.iterdir()] == [run], "handed out once"
+    assert "\nepoch 2/" in next((machine.folder / "agent-logs").rglob("*.log")).read_text(), "what one tails for"
 
 
 def test_a_lost_client_is_reported_and_a_run_without_checkpoint_starts_over(

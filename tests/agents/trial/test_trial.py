@@ -113,6 +113,15 @@ def test_no_wandb_may_be_bare_and_is_never_guessed(tmp_path: Path, flags: list[s
     assert (ended.exit_code, message in ended.stderr) == (code, True)
 
 
+def test_a_training_goes_on_where_nobody_reads_its_lines(tmp_path: Path, frames: Path) -> None:
+    process = _start(tmp_path, {**SMALL, "data": frames})
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    assert process.wait(timeout=120) == 0
+    assert _read_json(tmp_path, "end.json")["end_reason"] == "completed"
+
+
 def test_sigterm_stops_a_trial_with_a_checkpoint(tmp_path: Path, frames: Path) -> None:
     process = _start(tmp_path, {**SMALL, "data": frames, "epochs": 500, "patience": "null"})
     _wait_for_an_epoch(tmp_path)
@@ -140,17 +149,22 @@ def test_a_trial_that_was_started_with_sigint_ignored_still_ends_by_it(tmp_path:
     [
         ({"max_lr": "-1", "modeltype": "resnet18"}, EndReason.CONFIG_REFUSED, "did you mean model_type"),
         ({"data": "nowhere.hdf5"}, EndReason.DATA_ERROR, "nowhere.hdf5"),
+        ({"data": "x" * 300}, EndReason.DATA_ERROR, "no such file"),
+        ({"label_set": "BPSK,QPKS"}, EndReason.CONFIG_REFUSED, "QPKS (did you mean QPSK?)"),
+        ({"init_from": "x" * 300}, EndReason.CONFIG_REFUSED, "no such checkpoint"),
     ],
 )
-def test_a_refused_trial_says_why(tmp_path: Path, flags: dict[str, Any], reason: EndReason, message: str) -> None:
-    code, err = _finish(_start(tmp_path, flags))
+def test_a_refused_trial_says_why(
+    tmp_path: Path, frames: Path, flags: dict[str, Any], reason: EndReason, message: str
+) -> None:
+    code, err = _finish(_start(tmp_path, {"data": frames, **flags}))
     assert (code, _read_json(tmp_path, "end.json")["end_reason"]) == (EXIT_CODES[reason], str(reason))
     assert message in err
     assert "Traceback" not in err
 
 
-def test_without_any_wandb_the_error_names_the_options_and_nothing_is_trained(tmp_path: Path) -> None:
-    code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False, "data": "x.hdf5"}))
+def test_without_any_wandb_the_error_names_the_options_and_nothing_is_trained(tmp_path: Path, frames: Path) -> None:
+    code, err = _finish(_start(tmp_path / "runs", {"no_wandb": False, "data": frames}))
     assert code == NO_WANDB == 69
     for option in ("amc-sweep serve", "wandb login", "--base-url", "--no_wandb "):
         assert option in err

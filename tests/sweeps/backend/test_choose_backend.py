@@ -212,8 +212,9 @@ def test_an_embedded_server_elsewhere_takes_its_key_from_the_environment(
 def test_an_address_without_a_server_is_named_in_the_error(environ: dict[str, str]) -> None:
     with pytest.raises(BackendError, match=r"no server answers at http://127\.0\.0\.1:9 "):
         choose_backend(base_url="http://127.0.0.1:9", environ=environ)
-    with pytest.raises(BackendError, match="is not an address"):
-        choose_backend(base_url="localhost:8418", environ=environ)
+    for url in ("localhost:8418", "http://[", "http://host:99999", "ftp://host"):
+        with pytest.raises(BackendError, match="is not an address"):
+            choose_backend(base_url=url, environ=environ)
 
 
 def test_settings_and_netrc_are_only_read(tmp_path: Path, environ: dict[str, str]) -> None:

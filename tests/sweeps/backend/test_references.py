@@ -49,7 +49,18 @@ def test_a_server_under_a_path_has_pages_of_runs_and_sweeps(prefix: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a/b/c/d", "https://wandb.ai/me/amc/reports/x", "me//x", "$(rm)", "a;b", "a\u202eb", "a\tb"]
+    "text",
+    [
+        "",
+        "a/b/c/d",
+        "https://wandb.ai/me/amc/reports/x",
+        "me//x",
+        "$(rm)",
+        "a;b",
+        "a\u202eb",
+        "a\tb",
+        "https://[x/e/p/runs/i",
+    ],
 )
 def test_a_text_that_names_no_sweep_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(BackendError, match="ENTITY/PROJECT/ID"):
