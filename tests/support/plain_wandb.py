@@ -1,7 +1,8 @@
 """A stand-in for another W&B server than ours: the embedded server without its extras.
 
-Fields that W&B's schema lacks are refused as W&B refuses them. /healthz and everything outside the protocol is not
-found. The key looks like any W&B key. Tests cannot reach the real cloud.
+What the schema marks with ``@embedded`` does not exist here: a document that asks for it is refused as W&B refuses it,
+and introspection does not show it. /healthz and everything outside the protocol is not found. The key looks like any
+W&B key. Tests cannot reach the real cloud. ``LimitingProxy`` in front of it limits requests as the cloud does.
 """
 
 from __future__ import annotations
@@ -12,15 +13,69 @@ import json
 import re
 import threading
 import urllib.parse
+from functools import cache, lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from embedded_server import EmbeddedServer
+from graphql import (
+    REMOVE,
+    DirectiveDefinitionNode,
+    GraphQLError,
+    GraphQLSchema,
+    Node,
+    OperationDefinitionNode,
+    Visitor,
+    build_ast_schema,
+    graphql_sync,
+    parse,
+    validate,
+    visit,
+)
+from graphql.execution.values import get_variable_values
+
+from amc_server.graphql.execution import RULES
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # 40 hex digits
-EXTRAS = re.compile(r"\b(stopReason|stopBand|stopValue|stopThreshold|seed shuffle|leaseRun|giveBackRun)\b")
-PROTOCOL = ("/graphql", "/files/", "/storage/")
+PROTOCOL = ("/graphql", "/files/", "/storage/", "/artifactsV2/")
+OWN = "embedded"  # the directive of what only our server has
+
+
+class _WithoutOwn(Visitor):
+    def enter(self, node: Node, *_: Any) -> Any:
+        marks = {directive.name.value for directive in getattr(node, "directives", None) or ()}
+        is_mark = isinstance(node, DirectiveDefinitionNode) and node.name.value == OWN
+        return REMOVE if OWN in marks or is_mark else None
+
+
+@cache
+def plain_schema() -> GraphQLSchema:
+    """Return the schema without what only our server has."""
+    text = files("amc_server.graphql").joinpath("schema.graphql").read_text()
+    return build_ast_schema(visit(parse(text), _WithoutOwn()))
+
+
+def _in_words_of_wandb(error: GraphQLError) -> str:
+    return error.message.replace("'", '"')
+
+
+@lru_cache(maxsize=256)
+def _problems_of_document(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(_in_words_of_wandb(error) for error in validate(plain_schema(), parse(text), RULES))
+    except GraphQLError as error:
+        return (_in_words_of_wandb(error),)
+
+
+def problems(text: str, variables: dict[str, Any]) -> tuple[str, ...]:
+    """Return why W&B's own servers would refuse a document or its variables."""
+    if found := _problems_of_document(text):
+        return found
+    operation = next(node for node in parse(text).definitions if isinstance(node, OperationDefinitionNode))
+    values = get_variable_values(plain_schema(), operation.variable_definitions or (), variables)
+    return tuple(map(_in_words_of_wandb, values)) if isinstance(values, list) else ()
 
 
 class PlainWandb:
@@ -68,12 +123,23 @@ class PlainWandb:
         if not request.path.startswith(PROTOCOL):
             self.refused.append(request.path)
             _reply(request, 404, b"404 page not found")
-        elif extra := EXTRAS.search(body.decode(errors="replace")):
-            self.refused.append(extra[0])
-            message = f'Cannot query field "{extra[0]}" on type "Run".'
-            _reply(request, 400, json.dumps({"errors": [{"message": message}], "data": None}).encode())
+        elif request.path == "/graphql" and (answer := self._own_answer(json.loads(body))) is not None:
+            _reply(request, *answer)
         else:
             _reply(request, *self._ask(request, body))
+
+    def _own_answer(self, content: dict[str, Any]) -> tuple[int, bytes] | None:
+        """Refuse a document that asks for more than W&B has, and answer what asks for the schema."""
+        text, variables = content["query"], content.get("variables") or {}
+        if messages := problems(text, variables):
+            self.refused += [name for message in messages for name in re.findall(r'"(\w+)"', message)[:1]]
+            answer = {"errors": [{"message": message} for message in messages], "data": None}
+            return 400, json.dumps(answer).encode()
+        if "__schema" in text or "__type(" in text:
+            return 200, json.dumps(
+                {"data": graphql_sync(plain_schema(), text, variable_values=variables).data}
+            ).encode()
+        return None
 
     def _ask(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes]:
         # Keep the host header, so that addresses from the server lead here.

@@ -56,7 +56,7 @@ MAX_QUERY_S = 20.0  # a mutation is not ended: it changes little, and it is sent
 SCHEMA = build_schema(files("amc_server.graphql").joinpath("schema.graphql").read_text())
 
 # The client declares one variable as String in one document and as ID in another, and sends unused variables.
-_RULES = tuple(
+RULES = tuple(
     rule
     for rule in specified_rules
     if rule not in (VariablesInAllowedPositionRule, NoUnusedVariablesRule, NoUnusedFragmentsRule)
@@ -77,7 +77,7 @@ def _checked(text: str) -> tuple[DocumentNode, tuple[str, ...]]:
 
 def _check(text: str) -> tuple[DocumentNode, tuple[str, ...]]:
     document = parse(text, max_tokens=MAX_TOKENS, no_location=True)
-    problems = _excesses(document) or tuple(error.message for error in validate(SCHEMA, document, _RULES))
+    problems = _excesses(document) or tuple(error.message for error in validate(SCHEMA, document, RULES))
     return document, problems
 
 
