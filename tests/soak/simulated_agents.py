@@ -103,6 +103,9 @@ class Work:
     rows_a_run: int = 150
     rows_a_batch: int = 10
     pause_s: float = 0.0  # between batches
+    with_machine: bool = (
+        False  # also a line of system metrics and three of the console in each batch, as the client sends
+    )
     project: str = "soak"
 
 
@@ -111,6 +114,17 @@ def row(step: int) -> str:
     """Return one history line as the client writes it."""
     values = {f"val/metric_{index}": step + index / 1000 for index in range(METRICS)}
     return json.dumps({"acc": step / 1000, **values, "_step": step, "_runtime": step, "_timestamp": 1.7e9 + step})
+
+
+def _machine_lines(number: int) -> dict[str, dict[str, Any]]:
+    """Return what a post has besides rows: system metrics of a machine with a GPU, and lines of the console."""
+    values = {f"system.gpu.0.metric_{index}": 40.0 + index for index in range(20)}
+    event = json.dumps({**values, "_runtime": 15.0 * number, "_timestamp": 1.7e9 + 15 * number, "_wandb": True})
+    console = [f"2026-11-28T12:00:00.000000 epoch {number} of 100, part {part}: loss 0.5123" for part in range(3)]
+    return {
+        "wandb-events.jsonl": {"offset": number, "content": [event]},
+        "output.log": {"offset": 3 * number, "content": console},
+    }
 
 
 class Agent(threading.Thread):
@@ -187,6 +201,8 @@ class Agent(threading.Thread):
             lines = [row(step) for step in range(first, min(first + work.rows_a_batch, work.rows_a_run))]
             chunk = {"offset": first, "content": lines}
             files = {"wandb-history.jsonl": chunk, "wandb-summary.json": {"offset": 0, "content": [lines[-1]]}}
+            if work.with_machine:
+                files |= _machine_lines(first // work.rows_a_batch)
             connection.post(path, {"files": files})
             with self._tally.lock:
                 self._tally.acknowledged[run] = first + len(lines)
