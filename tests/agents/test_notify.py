@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from webhook import Webhook
 
 from amc_agents import notify
 from amc_agents.commands import main
@@ -23,39 +19,12 @@ from amc_agents.notify import BEST_EVERY_S, BestSoFar, FreeSpace, Notifier
 from amc_agents.sweep_status import BestRun, Status, SweepAgent, TimeLeft
 
 
-class Webhook:
-    """An address that keeps what is posted to it; it answers with ``codes`` first, then with 200."""
-
-    def __init__(self) -> None:
-        self.codes: deque[int] = deque()
-        self.messages: list[dict[str, Any]] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                code = hook.codes.popleft() if hook.codes else 200
-                if code == 200:
-                    hook.messages.append(body)
-                self.send_response(code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/secret-token"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     monkeypatch.setattr(notify, "TRIES_AFTER_S", (0.0, 0.01, 0.01))
     hook = Webhook()
     yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
+    hook.close()
 
 
 def test_messages_arrive_in_order_with_their_facts(webhook: Webhook) -> None:

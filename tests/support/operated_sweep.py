@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+from click.testing import CliRunner
 from embedded_server import EmbeddedServer
 from plain_wandb import KEY, PlainWandb
 
+from amc_agents.commands import main
 from amc_sweeps.runs import export_file
 
 SWEEP_ID, PROJECT, METRIC = "94fqx0gz", "operated", "val/combined_acc"
@@ -90,6 +95,16 @@ def _stopped_early() -> dict[str, Any]:
     return {"exit_code": 0, "stop_recorded": True, **decision}
 
 
+_used: list[str] = []  # the address of the server that the client in this process was set up for
+
+
+def _use_server(base_url: str) -> None:
+    """Let the client read its settings anew if it has read those of another server."""
+    if "wandb" in sys.modules and _used != [base_url]:
+        sys.modules["wandb"].teardown()
+    _used[:] = [base_url]
+
+
 @dataclass
 class OperatedSweep:
     """A server with the sweep, and amc-sweep as a user runs it, at the embedded or a plain W&B."""
@@ -108,18 +123,40 @@ class OperatedSweep:
             own |= {"WANDB_BASE_URL": self.plain.base_url, "WANDB_API_KEY": KEY}
         return {**self.server.process_environment(), **self.server.environment(), **own}
 
-    def call(self, *arguments: str, plain: bool = False, typed: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run amc-sweep and return how it ended."""
-        entry = "from amc_agents.commands import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", entry, *arguments],
-            env=self.environment(plain=plain),
+    def call(
+        self, *arguments: str, plain: bool = False, typed: str | None = None, program: click.Command = main
+    ) -> subprocess.CompletedProcess[str]:
+        """Run amc-sweep, or another command, in this process, and return how it ended; wandb is imported only once."""
+        whole = self.environment(plain=plain)
+        names = {name for name in whole if name.startswith("WANDB_")} | {"HOME", "NETRC", "AMC_STATE_DIR"}
+        wanted = {name: whole.get(name) for name in names}
+        # The client puts them into the environment of this process.
+        wanted |= {
+            "WANDB_ENTITY": None,
+            "WANDB_PROJECT": None,
+            "WANDB_SERVICE": None,
+            "AMC_STATE_DIR": str(self.folder / "state"),
+        }
+        _use_server(whole["WANDB_BASE_URL"])
+        with contextlib.chdir(self.folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in a process of its own
+            result = CliRunner().invoke(program, arguments, input=typed, env=wanted)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+    def start(self, *command: str, base_url: str = "", plain: bool = True) -> subprocess.Popen[str]:
+        """Start a command in a process of its own; amc-sweep need not be installed."""
+        if command[0] == "amc-sweep":
+            command = (sys.executable, "-c", "from amc_agents.commands import main; main()", *command[1:])
+        environment = self.environment(plain=plain)
+        return subprocess.Popen(
+            command,
+            env=environment | ({"WANDB_BASE_URL": base_url} if base_url else {}),
             cwd=self.folder,
-            input=typed,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=90,
-            check=False,
         )
 
     def json(self, *arguments: str, plain: bool = False) -> Any:
