@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib.util
 import re
@@ -233,3 +234,24 @@ def test_numbers_have_one_format() -> None:
 def test_no_document_names_one_that_is_not_shipped() -> None:
     own = [name for name in DOCUMENTS if name != "CHANGELOG.md"]
     assert [name for name in own if "runlog" in TEXTS[name].lower()] == []
+
+
+def test_every_line_of_the_compatibility_sheet_has_a_test_and_every_such_test_a_line() -> None:
+    backed = {
+        argument.value
+        for file in FILES
+        if file.startswith("tests/") and file.endswith(".py")
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "compatibility"
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    }
+    lines = [row[0] for row in _table("docs/compatibility.md", "The sheet")]
+    assert sorted(lines) == sorted(set(lines))
+    assert set(lines) - backed == set(), "a line that no test backs"
+    assert backed - set(lines) == set(), "a test of a line that the sheet lacks"
+
+
+def test_the_compatibility_sheet_names_every_command_but_those_that_are_no_users_of_a_server() -> None:
+    named = {word for row in _table("docs/compatibility.md", "The sheet") for word in re.findall(r"[\w-]+", row[0])}
+    assert set(amc_sweep.commands) - named == {"demo", "serve"}

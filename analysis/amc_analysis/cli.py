@@ -25,7 +25,8 @@ from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VE
 from amc_analysis.statements.statement import FORMS, StatementError, read_statement
 from amc_core.files import write_whole
 from amc_core.missing_packages import DISTRIBUTION
-from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse, say
+from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse
+from amc_sweeps.backend.stderr import say
 
 if TYPE_CHECKING:
     from amc_analysis.results.analysed_sweep import AnalysedSweep

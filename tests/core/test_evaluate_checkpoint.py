@@ -50,6 +50,7 @@ def scores(*arguments: object) -> dict[str, Any]:
     return dict(json.loads(result.stdout))
 
 
+@pytest.mark.compatibility("evaluate")
 def test_the_default_is_the_test_that_the_trial_logged(trained: Trained) -> None:
     content = scores(trained.run_dir)
     for name in ("combined_acc", "mod_acc", "mod_acc_mean", "mod_acc_peak", "snr_acc", "snr_mae_db"):

@@ -1,4 +1,4 @@
-"""An HTTP proxy: it answers with 429 and Retry-After, as W&B's cloud does, loses a reply, or shortens it."""
+"""An HTTP proxy: it answers with 429 and Retry-After, as W&B's cloud does, or 5xx, loses a reply, or shortens it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Self
 
 
 class LimitingProxy:
-    """Forwards requests, but refuses a request once if ``refuses(path, body)`` is true.
+    """Forwards requests, but refuses one once, or ``always``, with a ``status`` if ``refuses(path, body)`` is true.
 
     With ``loses_replies`` it forwards such a request, too, and cuts the connection instead of answering.
     ``changes_reply`` gets the path, the body and the reply of a request that is passed, and returns what is answered.
@@ -28,6 +28,8 @@ class LimitingProxy:
         refuses: Callable[[str, bytes], bool],
         retry_after: str = "1",
         *,
+        status: int = 429,
+        always: bool = False,
         loses_replies: bool = False,
         changes_reply: Callable[[str, bytes, bytes], bytes] = lambda _path, _body, reply: reply,
     ) -> None:
@@ -43,19 +45,19 @@ class LimitingProxy:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with lock:
-                    first = refuses(self.path, body) and (self.path, body) not in seen
+                    first = refuses(self.path, body) and (always or (self.path, body) not in seen)
                     seen.add((self.path, body))
                 if first:
                     proxy.refused.append((time.monotonic(), self.path, body))
                     if loses_replies:
                         self._pass(body, is_lost=True)
                         return
-                    self._answer(429, b'{"error": "rate limit exceeded"}', {"Retry-After": retry_after})
+                    self._answer(status, b'{"error": "rate limit exceeded"}', {"Retry-After": retry_after})
                     return
                 proxy.passed.append((time.monotonic(), self.path, body))
                 self._pass(body)
 
-            do_GET = do_PUT = do_POST  # noqa: N815 - names that http.server looks for
+            do_GET = do_PUT = do_HEAD = do_POST  # noqa: N815 - names that http.server looks for
 
             def _pass(self, body: bytes, *, is_lost: bool = False) -> None:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}

@@ -26,13 +26,15 @@ from amc_agents.notify import Notifier, notify_option
 from amc_agents.open_target import open_target
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
-from amc_analysis.reading.wandb_api import translate_errors
+from amc_analysis.reading.wandb_api import open_api, translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
+from amc_sweeps.backend.patience import be_patient
 from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import SweepState
 
 LAST_GRACE_S = 3.0  # for the processes that are left after agents and trials have ended
+WATCH_TIMEOUT_S = 19.0  # the next poll asks again, and the display says that no answer comes
 
 
 @click.command("agent")
@@ -173,14 +175,17 @@ def agent_command(
 
 def _find(sweep: str, choice: BackendChoice) -> tuple[str, Watcher]:
     target = open_target(sweep, choice, "sweep")
-    reader = SweepReader(target.api, target.path)
     with translate_errors(target.backend):
-        facts = reader.sweep()
+        facts = SweepReader(target.api, target.path).sweep()
+        watching = open_api(target.backend, timeout_s=WATCH_TIMEOUT_S, tell=lambda _line: None)
+    if target.backend.kind != "embedded":
+        be_patient(os.environ)  # of agents and trials: W&B limits requests
     if facts is None:
         raise Refusal(f"{target.backend.base_url} has no sweep {target.path}")
     click.echo(f"Sweep {target.path}: {facts['state'].lower()}", err=True)
     metric = _metric(facts)
-    watcher = Watcher(reader, metric.get("name"), minimise=metric.get("goal", "minimize") == "minimize")
+    minimise = metric.get("goal", "minimize") == "minimize"
+    watcher = Watcher(SweepReader(watching, target.path), metric.get("name"), minimise=minimise)
     watcher.is_paused = facts["state"] == SweepState.PAUSED
     return target.path, watcher
 

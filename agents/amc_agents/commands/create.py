@@ -17,6 +17,7 @@ from amc_agents.preflight.check_sweep import Preflight, check_sweep
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.patience import Silence, be_patient
 from amc_sweeps.backend.references import find_sweep, parse_reference
 from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
 from amc_sweeps.grammar.sweep_config import MOST_SEED, SweepConfig
@@ -224,24 +225,29 @@ def register_sweep(
         search: seed, shuffle, crashedRuns and priorSweeps, each None if it was not given. wandb.sweep has no such
             arguments.
     """
+    from amc_analysis.reading.wandb_api import failure, open_api, translate_errors
+
+    be_patient(os.environ)  # for wandb.sweep
+    with translate_errors(backend):
+        api = open_api(backend)
     import wandb
 
-    from amc_analysis.reading.wandb_api import open_api
-    from amc_analysis.reading.wandb_private import page_address
+    from amc_analysis.reading.wandb_private import has_no_answer, page_address
 
     try:
-        # wandb.sweep prints its own lines on stdout, which is for the agent command alone.
-        with contextlib.redirect_stdout(io.StringIO()):
-            api = open_api(backend)
-            user = api.default_entity  # before the sweep: else the server may take it for a repeated request
-            if any(value is not None for value in search.values()):
-                priors = [_prior_id(prior, api, entity) for prior in search["priorSweeps"] or ()]
-                search = {**search, "priorSweeps": priors or None}
-                sweep_id = _register_with(search, sweep, api, entity, project)
-            else:
+        user = api.default_entity  # before the sweep: else the server may take it for a repeated request
+        if any(value is not None for value in search.values()):
+            priors = [_prior_id(prior, api, entity) for prior in search["priorSweeps"] or ()]
+            search = {**search, "priorSweeps": priors or None}
+            sweep_id = _register_with(search, sweep, api, entity, project)
+        else:
+            # wandb.sweep prints its own lines on stdout, which is for the agent command alone.
+            with contextlib.redirect_stdout(io.StringIO()), Silence(backend.base_url).request():
                 sweep_id = wandb.sweep(sweep, entity=entity, project=project)
-            owner = entity or user
+        owner = entity or user
     except (wandb.Error, ValueError) as error:
+        if has_no_answer(error):
+            raise click.ClickException(failure(backend, error)) from error
         raise Refusal(f"{backend.base_url} refused the sweep: {error}") from error
     return {
         "sweep_id": sweep_id,

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from amc_analysis.reading.wandb_api import open_api
-from amc_analysis.reading.wandb_private import attributes, send_query
+from amc_analysis.reading.wandb_api import failure, open_api
+from amc_analysis.reading.wandb_private import attributes, has_no_answer, send_query
 from amc_core.files import write_whole
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
@@ -72,7 +72,7 @@ def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     amc-sweep export ab12cd34 sweep.yaml
     amc-sweep export --cloud my-team/radioml project.yaml
 
-    Exit codes: 0 saved, 2 refused.
+    Exit codes: 0 saved, 1 the server does not answer, 2 refused.
     """
     refusal = f"{file} exists and is not overwritten: choose another name"
     if file.exists():
@@ -87,6 +87,8 @@ def export_command(target: str, file: Path, choice: BackendChoice) -> None:
         entity, project, sweep_id = _find(api, target, choice)
         export = read_export(api, entity, project, sweep_id)
     except (wandb.Error, ValueError, BackendError) as error:
+        if has_no_answer(error):
+            raise click.ClickException(failure(backend, error)) from error
         raise Refusal(f"{target} cannot be read: {error}") from error
     try:
         write_whole(file, export_file.write(export), replace=False, durable=True)
@@ -169,8 +171,10 @@ def _facts_of_sweep(api: Any, entity: str, project: str, sweep_id: str) -> dict[
     try:
         answer = send_query(api, _SWEEP_FACTS_QUERY, entity=entity, project=project, sweep=sweep_id)
         return dict(answer["project"]["sweep"])
-    except Exception:  # noqa: BLE001 - W&B's cloud rejects the fields
-        return {}
+    except Exception as error:
+        if has_no_answer(error):
+            raise
+        return {}  # W&B's cloud rejects the fields
 
 
 def _run(run: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,8 +213,10 @@ def _facts(api: Any, entity: str, project: str, filters: Mapping[str, Any]) -> d
                 answer = send_query(api, _FACTS_QUERY % fields, **variables, after=after)
                 runs = answer["project"]["runs"]
                 after, has_more = runs["pageInfo"]["endCursor"], runs["pageInfo"]["hasNextPage"]
-            except Exception:  # noqa: BLE001 - these facts stay unknown, and the export goes on
-                break
+            except Exception as error:
+                if has_no_answer(error):
+                    raise
+                break  # these facts stay unknown, and the export goes on
             for edge in runs["edges"]:
                 facts.setdefault(edge["node"]["name"], {}).update(edge["node"])
     return facts

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_sweeps.backend.patience import GaveUpError, open_patiently
 from amc_sweeps.bounded_texts import TextError, read_file
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs import export_file
@@ -46,8 +47,8 @@ def import_command(file: Path, choice: BackendChoice) -> None:
     backend = connect(choice)
     if backend.kind != "embedded":
         refuse(
-            f"{backend.base_url} is not an embedded server, and other W&B servers import no histories. "
-            "amc-sweep serve starts an embedded server"
+            f"{backend.base_url} is not an embedded server, and other W&B servers import no histories, so nothing "
+            "was imported. amc-sweep serve starts an embedded server; amc-analyze --from reads the file without any"
         )
     if choice.project is not None:
         text = export_file.write(export_file.Export(choice.project, export.sweeps, export.runs))
@@ -63,7 +64,7 @@ def _send(url: str, key: str, body: bytes) -> dict[str, int]:
     credentials = base64.b64encode(f"api:{key}".encode()).decode()
     request = urllib.request.Request(url, body, {"Authorization": f"Basic {credentials}"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with open_patiently(request, timeout_s=TIMEOUT_S) as response:
             return dict(json.loads(response.read()))
     except urllib.error.HTTPError as error:
         try:
@@ -71,5 +72,7 @@ def _send(url: str, key: str, body: bytes) -> dict[str, int]:
         except (ValueError, KeyError, IndexError, TypeError):
             message = f"HTTP {error.code}"
         raise Refusal(str(message)) from error
+    except GaveUpError as error:
+        raise Refusal(str(error)) from error
     except OSError as error:
         raise Refusal(f"{url} does not answer: {error}") from error

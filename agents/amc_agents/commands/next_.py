@@ -13,7 +13,8 @@ from amc_agents.commands.options import seconds
 from amc_agents.open_target import open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse, say
+from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
+from amc_sweeps.backend.stderr import say
 from amc_sweeps.number_formats import duration
 
 SWEEP_IS_OVER = 3
@@ -61,7 +62,10 @@ def next_command(sweep: str, lease: float | None, folder: Path, as_json: bool, c
     target = open_target(sweep, choice, "sweep")
     has_leases = target.backend.kind == "embedded"
     if lease is not None and not has_leases:
-        refuse(f"--lease needs our embedded server, and {target.backend.base_url} is another W&B: leave it out")
+        refuse(
+            f"--lease needs our embedded server, and {target.backend.base_url} is another W&B: leave it out. That "
+            "W&B decides how long it waits for the trial"
+        )
     lease_s = (lease or DEFAULT_LEASE_S) if has_leases else None
     with translate_errors(target.backend):
         try:
@@ -100,7 +104,10 @@ def give_back_command(run: str, choice: BackendChoice) -> None:
 
     target = open_target(run, choice, "run")
     if target.backend.kind != "embedded":
-        refuse(f"{target.backend.base_url} is another W&B than our embedded server, and takes no run back")
+        refuse(
+            f"{target.backend.base_url} is another W&B than our embedded server, and takes no run back. Start "
+            "its trial, or wait until that W&B hands the run out again"
+        )
     if target.api_object.state != RunState.PENDING:
         refuse(f"run {target.path} is {target.api_object.state}: only a run that has not begun can be given back")
     with translate_errors(target.backend):

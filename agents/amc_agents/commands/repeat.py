@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -79,6 +79,8 @@ def repeat_command(
     Exit codes: 0 done, 2 refused, otherwise that of the first trial that failed.
     """
     original = open_target(run, choice, "run")
+    if in_sweep and original.backend.kind != "embedded":
+        _refuse_queueing(original, seed, count)
     trials = _prepare_trials(original, seed, count, data, check_data=not in_sweep)
     if in_sweep:
         _queue(original, list(trials), only_print=only_print)
@@ -120,6 +122,21 @@ def seeds(recorded: int, choice: int | None, count: int | None) -> list[int]:
         return [recorded if choice is None else choice]
     first = recorded + 1 if choice is None else choice
     return list(range(first, first + count))
+
+
+def _refuse_queueing(original: OpenTarget, seed: int | None, count: int | None) -> NoReturn:
+    project, _, run_id = original.path.rpartition("/")
+    options = "".join(f" --{name} {value}" for name, value in (("seed", seed), ("count", count)) if value is not None)
+    promotion = ""
+    if (sweep := original.api_object.sweep_name) is not None:
+        promotion = (
+            "\nThis makes a new sweep of it, for agents:\n"
+            f"  amc-sweep promote {project}/{sweep} --run {run_id} --seeds {count or 1}"
+        )
+    refuse(
+        f"--in-sweep: {original.backend.base_url} queues no runs in a sweep, so nothing was queued. This trains the "
+        f"configuration here, outside of the sweep:\n  amc-sweep repeat {original.path}{options}{promotion}"
+    )
 
 
 def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from amc_agents.fleet.trial_evidence import NO_RECORD, WandbRecord
-from amc_analysis.reading.wandb_private import send_query
+from amc_analysis.reading.wandb_private import has_no_answer, send_query
 from amc_sweeps.runs.run_states import SweepState
 from amc_sweeps.values import as_finite
 
@@ -50,8 +50,8 @@ class SweepReader:
         variables = {"filters": json.dumps({"name": {"$in": sorted(runs)}}), "first": len(runs)}
         try:
             answer = self._query(_RUNS % self._fields, **variables)
-        except Exception:
-            if not self._fields:
+        except Exception as error:
+            if not self._fields or has_no_answer(error):
                 raise
             self._fields = ""
             answer = self._query(_RUNS % self._fields, **variables)

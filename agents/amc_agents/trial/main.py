@@ -26,6 +26,7 @@ from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand, require
 from amc_core.unread_output import drop_unread_output
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.patience import be_patient
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
 from amc_sweeps.runs.run_states import RunState
 
@@ -230,6 +231,7 @@ def _start_run(stop: StopRequests) -> wandb.Run | None:
     except BackendError as error:
         click.echo(f"amc-train: {error}\n  --no_wandb                        train without any", err=True)
         return None
+    be_patient(os.environ)
     import wandb
 
     try:

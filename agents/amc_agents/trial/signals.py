@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from amc_sweeps.backend.patience import PATIENCE_S
 from amc_sweeps.runs.causes import EndReason
 
 if TYPE_CHECKING:
@@ -73,11 +74,13 @@ class StopRequests:
         """Return settings for ``wandb.init`` with which W&B's own stop comes here."""
         import wandb
 
-        if "stop_fn" in wandb.Settings.model_fields:
-            return wandb.Settings(stop_fn=self.by_wandb)
-        if self._is_in_sweep:
+        has_stop = "stop_fn" in wandb.Settings.model_fields
+        if not has_stop and self._is_in_sweep:
             self._sigint = EndReason.STOPPED
-        return wandb.Settings()
+        settings = wandb.Settings(stop_fn=self.by_wandb) if has_stop else wandb.Settings()
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            settings.init_timeout = PATIENCE_S  # W&B may limit requests for longer than the client's 90 s
+        return settings
 
     def by_wandb(self) -> None:
         """Record W&B's own stop; the client calls this from its own thread."""

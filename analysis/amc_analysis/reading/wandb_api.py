@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from amc_analysis.reading.wandb_private import ClientVersionError
+from amc_analysis.reading.wandb_private import ClientVersionError, has_no_answer, watch_requests
+from amc_sweeps.backend import patience
 from amc_sweeps.backend.choose import Backend
+from amc_sweeps.backend.stderr import say
+from amc_sweeps.number_formats import duration
 
 
-def open_api(backend: Backend) -> Any:
+def open_api(backend: Backend, *, timeout_s: float | None = None, tell: Callable[[str], None] = say) -> Any:
     """Return a ``wandb.Api`` for this W&B, silent on both streams.
+
+    Its requests wait for a server that is busy or limits them: the client repeats them and obeys ``Retry-After``.
+
+    Args:
+        backend: the W&B.
+        timeout_s: how long each request waits in all; None: PATIENCE_S.
+        tell: gets a line now and then meanwhile.
 
     Raises:
         wandb.Error: the server does not answer as it should.
@@ -23,7 +33,12 @@ def open_api(backend: Backend) -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")  # no "Loaded credentials" between our lines
     import wandb
 
-    return wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key)
+    silence = patience.Silence(backend.base_url, tell)
+    with silence.request():
+        timeout = int(timeout_s or patience.PATIENCE_S)
+        api = wandb.Api(overrides={"base_url": backend.base_url}, api_key=backend.api_key, timeout=timeout)
+    watch_requests(api, silence.request)
+    return api
 
 
 @contextmanager
@@ -40,4 +55,14 @@ def translate_errors(backend: Backend) -> Iterator[None]:
         wandb = sys.modules.get("wandb")  # without the client nothing raises its errors, and the import takes a second
         if wandb is None or not isinstance(error, wandb.Error):
             raise
-        raise click.ClickException(f"{backend.base_url} does not answer as it should: {error}") from error
+        raise click.ClickException(failure(backend, error)) from error
+
+
+def failure(backend: Backend, error: Exception) -> str:
+    """Return what a user is told of an error of the wandb client."""
+    if has_no_answer(error):
+        return (
+            f"{backend.base_url} has not answered for {duration(patience.PATIENCE_S)}, although the request was "
+            "repeated. It is busy, limits requests (HTTP 429) or cannot be reached. Repeat the command later"
+        )
+    return f"{backend.base_url} does not answer as it should: {error}"

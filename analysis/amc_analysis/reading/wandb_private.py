@@ -6,7 +6,9 @@ amc_agents uses this file, too: it may import amc_analysis, and amc_analysis may
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,40 @@ def _executor(api: Any) -> Any:
     return lambda document, variables: api.client.execute(gql(document), variable_values=variables)
 
 
+def watch_requests(api: Any, around: Callable[[], AbstractContextManager[None]]) -> None:
+    """Enter a context manager around every request of a ``wandb.Api``, and make every failure a ``wandb.Error``.
+
+    The client raises its WandbApiFailedError in many places, which is not one. What is raised here is both, because the
+    client itself catches the one, and our commands the other.
+    """
+    service = getattr(api, "_service_api", None)
+    if service is None:
+        return  # wandb before 0.28: its requests raise wandb.Error
+    from wandb.errors import CommError
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+    class RequestFailedError(CommError, WandbApiFailedError):  # type: ignore[misc, unused-ignore]
+        def __init__(self, error: WandbApiFailedError) -> None:
+            CommError.__init__(self, str(error), error)
+            self.response = error.response
+
+    send, itself = type(service).send_api_request, weakref.ref(service)  # a cycle would keep it beyond its last user
+
+    def watched(request: Any, timeout: float | None = None) -> Any:
+        with around():
+            try:
+                return send(itself(), request, timeout=timeout)
+            except WandbApiFailedError as error:
+                raise RequestFailedError(error) from error
+
+    service.send_api_request = watched
+
+
+def has_no_answer(error: Exception) -> bool:
+    """Return whether an error of the client means that no answer came within the timeout of its ``Api``."""
+    return "did not respond in time" in str(error)
+
+
 def attributes(item: Any) -> Mapping[str, Any]:
     """Return every field that the server sent of a run or a sweep, under W&B's name; empty where the client has none.
 
@@ -80,9 +116,9 @@ def page_address(base_url: str) -> str:
     import wandb
 
     try:
-        return str(wandb.util.api_to_app_url(base_url))
+        return str(wandb.Settings(base_url=base_url).app_url)
     except AttributeError as error:
-        raise ClientVersionError("util.api_to_app_url") from error
+        raise ClientVersionError("Settings.app_url") from error
 
 
 def agent_command(sweep_command: Any, command: Mapping[str, Any], parameter_file: Path) -> list[str]:

@@ -15,7 +15,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import yaml
@@ -33,14 +32,12 @@ from amc_analysis.reading.sources import (
 )
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
+from amc_sweeps.backend.patience import GaveUpError, open_patiently
 from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.runs.records import RunRecord, parse_time
 
 FORMAT, VERSION = "amc-bulk", 1
 TIMEOUT_S = 120.0  # without a byte from the server
-TRIES = 6
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-BUSY = frozenset({429, 502, 503, 504})  # status codes after which the request is sent again
 
 
 class NoBulkError(RuntimeError):
@@ -148,42 +145,18 @@ class BulkSource:
         """Return the reply to a request, repeated while the server is busy; None where the path does not exist."""
         headers = {"Authorization": f"Basic {self._credentials}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base_url}{path}", body, headers)
-        for attempt in range(TRIES):
-            try:
-                reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-            except urllib.error.HTTPError as error:
-                with error:
-                    if error.code in {404, 405}:
-                        return None
-                    if error.code not in BUSY or attempt == TRIES - 1:
-                        text = error.read(2000).decode(errors="replace")
-                        raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {text}") from error
-                    self._sleep(wait_s(error.headers.get("Retry-After"), attempt, time.time()))
-            except OSError as error:
-                raise SweepUnreadableError(f"{self._base_url} does not answer: {error}") from error
-            else:
-                return reply
-        raise AssertionError("the last try returns or raises")
-
-
-def wait_s(retry_after: str | None, attempt: int, now: float) -> float:
-    """Return the wait before the next try, in seconds.
-
-    Args:
-        retry_after: the header of that name: seconds, or a date (RFC 9110, 10.2.3). Without it, the wait doubles with
-            every attempt, up to LONGEST_WAIT_S.
-        attempt: how many earlier tries were refused.
-        now: Unix time.
-    """
-    doubling = float(min(FIRST_WAIT_S * 2.0**attempt, LONGEST_WAIT_S))
-    if retry_after is None:
-        return doubling
-    try:
-        if retry_after.strip().isdecimal():
-            return float(retry_after)
-        return max(float(parsedate_to_datetime(retry_after).timestamp()) - now, 0.0)
-    except ValueError:
-        return doubling
+        try:
+            return open_patiently(request, timeout_s=TIMEOUT_S, sleep=self._sleep)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in {404, 405}:
+                    return None
+                text = error.read(2000).decode(errors="replace")
+                raise SweepUnreadableError(f"{self._base_url} answers {error.code}: {text}") from error
+        except GaveUpError as error:
+            raise SweepUnreadableError(str(error)) from error
+        except OSError as error:
+            raise SweepUnreadableError(f"{self._base_url} does not answer: {error}") from error
 
 
 def _run_record(run: Mapping[str, Any], project: str) -> RunRecord:

@@ -45,7 +45,10 @@ def back_up(data: Path, target: Path) -> Backup:
     """
     database = data / DATABASE
     if not database.is_file():
-        raise BackupError(f"{data} is not the data folder of a server: it has no {DATABASE}. Name one with --data.")
+        raise BackupError(
+            f"{data} is not the data folder of a server: it has no {DATABASE}. Name one with --data. "
+            "A project on a W&B server of another kind is saved by amc-sweep export."
+        )
     refusal = f"{target} exists already and is not overwritten: choose another name"
     if target.exists():
         raise BackupError(refusal)

@@ -15,6 +15,7 @@ from amc_core.missing_packages import ExplainingCommand
 from amc_core.unread_output import drop_unread_output
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
+from amc_sweeps.backend.stderr import say
 from amc_sweeps.number_formats import shortened
 
 # docs/commands.md says what they mean for each command.
@@ -45,11 +46,6 @@ class InterruptibleCommand(ExplainingCommand):
                 raise
             kind = Refusal if error.errno == errno.ENAMETOOLONG else click.ClickException
             raise kind(f"{shortened(str(error.filename))}: {error.strerror}") from error
-
-
-def say(message: str) -> None:
-    """Print a line on standard error."""
-    click.echo(message, err=True)
 
 
 def refuse(message: str) -> NoReturn:

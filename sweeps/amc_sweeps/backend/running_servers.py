@@ -22,6 +22,7 @@ import platformdirs
 
 from amc_core.files import write_whole
 from amc_sweeps.backend.errors import WAYS, BackendError, UntrustedError
+from amc_sweeps.backend.patience import TOO_MANY, open_patiently
 
 SERVICE_NAME = "amc-sweep"  # what /healthz of an embedded server calls itself
 HEALTH_TIMEOUT_S = 3.0
@@ -96,10 +97,11 @@ def probe(base_url: str) -> dict[str, Any] | None:
 
     Raises:
         UntrustedError: this machine does not trust the server's certificate.
-        BackendError: no server answers at the address.
+        BackendError: no server answers at the address, or it limits requests for too long.
     """
     try:
-        with urllib.request.urlopen(f"{base_url}/healthz", timeout=HEALTH_TIMEOUT_S) as response:
+        request = urllib.request.Request(f"{base_url}/healthz")
+        with open_patiently(request, timeout_s=HEALTH_TIMEOUT_S, busy={TOO_MANY}) as response:
             health = json.loads(response.read(65536))
     except urllib.error.HTTPError:
         return None  # a server, but not an embedded one

@@ -110,6 +110,7 @@ def test_a_lost_reply_leaves_one_sweep_with_its_seed(user: OperatedSweep) -> Non
     assert [edge["node"] for edge in sweeps] == [{"name": sweep["sweep_id"], "seed": 7}]
 
 
+@pytest.mark.compatibility("create --seed, --shuffle, --crashed-runs, --prior")
 @pytest.mark.parametrize("options", [["--seed", "7"], ["--shuffle"], ["--prior", "ab12cd34"]])
 def test_another_server_refuses_the_options_before_anything_is_registered(
     user: OperatedSweep, options: list[str]

@@ -233,6 +233,7 @@ def test_without_any_wandb_the_ways_are_named_and_the_rest_is_looked_at(monkeypa
     assert "clock" not in verdicts
 
 
+@pytest.mark.compatibility("doctor")
 @pytest.mark.client
 def test_a_real_server_says_who_i_am_and_what_time_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb

@@ -112,6 +112,7 @@ def test_a_launcher_runs_a_whole_sweep_and_gives_a_run_back(launcher: Launcher) 
     assert {run["a"]: run["state"] for run in ended["runs"].values()} == {1: "finished", 2: "finished"}
 
 
+@pytest.mark.compatibility("next", "next --lease", "give-back")
 def test_another_wandb_hands_out_runs_and_has_no_leases(launcher: Launcher) -> None:
     with PlainWandb(launcher.server) as plain:
         env = {"WANDB_BASE_URL": plain.base_url, "WANDB_API_KEY": KEY}

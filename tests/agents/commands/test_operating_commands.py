@@ -29,6 +29,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedSweep
             agents.communicate("leave\n", timeout=60)
 
 
+@pytest.mark.compatibility("status")
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
 def test_status_shows_the_state_of_a_sweep(operated: OperatedSweep, plain: bool) -> None:
     status = operated.json("status", SWEEP_ID, plain=plain)
@@ -74,6 +75,7 @@ def test_status_accepts_a_sweep_in_every_form(operated: OperatedSweep, form: str
     assert any(line.startswith("Agents    2 alive, 0 silent") for line in lines)
 
 
+@pytest.mark.compatibility("list")
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
 def test_list_shows_every_sweep_with_its_runs_by_state(operated: OperatedSweep, plain: bool) -> None:
     (row,) = [row for row in operated.json("list", plain=plain) if row["sweep_id"] == SWEEP_ID]
@@ -99,6 +101,7 @@ def test_an_unknown_sweep_is_refused_with_code_2(operated: OperatedSweep) -> Non
         assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.compatibility("pause, stop, cancel, resume SWEEP")
 @pytest.mark.parametrize("plain", [False, True], ids=["embedded", "plain"])
 def test_a_sweep_is_paused_resumed_stopped_and_cancelled(operated: OperatedSweep, plain: bool) -> None:
     """Runs after the tests above: it ends the sweep, and resumes it for the next test."""

@@ -174,6 +174,7 @@ def test_the_embedded_server_queues_the_finalists_and_a_second_promotion_adds_no
     assert "no run is missing" in again.stderr
 
 
+@pytest.mark.compatibility("promote")
 @pytest.mark.client
 def test_another_wandb_gets_a_sweep_of_its_own_and_only_once(served: OperatedSweep) -> None:
     import_sweep(served, TRIALS, [settings(number) for number in (1, 2, 3)])

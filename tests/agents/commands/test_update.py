@@ -65,6 +65,7 @@ def stored(operated: OperatedSweep) -> dict[str, Any]:
     return dict(operated.server.graphql(UPDATES, sweep=SWEEP_ID)["project"]["sweep"])
 
 
+@pytest.mark.compatibility("update")
 def test_nothing_is_changed_before_yes_nor_by_a_file_that_cannot_be_used(operated: OperatedSweep) -> None:
     before = stored(operated)
     file = write(operated, NARROWER)

@@ -146,6 +146,7 @@ def test_a_request_to_the_busy_embedded_server_is_repeated(run_files: RunFiles) 
     assert waits_s == [7.0] * 3
 
 
+@pytest.mark.compatibility("confusion matrices")
 @pytest.mark.client
 def test_files_of_a_plain_wandb_come_through_the_clients_own_api(run_files: RunFiles) -> None:
     import wandb

@@ -21,10 +21,11 @@ from amc_analysis.reading.cache import Cache
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import assemble, common_metric, read
 from amc_analysis.reading.sources import NotFoundError, Selection, SweepMetadata
-from amc_analysis.reading.whole_histories import BulkSource, NoBulkError, wait_s
+from amc_analysis.reading.whole_histories import BulkSource, NoBulkError
 from amc_analysis.report.wording import warnings
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import RunWithHistory, SweepUnreadableError, history_of
+from amc_sweeps.backend.patience import wait_s
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.export_file import Export, write
 from amc_sweeps.runs.records import MetricError, RunRecord, SweepRecord

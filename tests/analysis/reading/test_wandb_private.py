@@ -14,8 +14,8 @@ from amc_analysis.reading.wandb_private import ClientVersionError, attributes, p
 def test_a_client_without_a_needed_part_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClientVersionError, match=rf"wandb {wandb.__version__} has no .*execute_graphql.*setup.cfg"):
         send_query(SimpleNamespace(), "{ viewer { id } }")
-    monkeypatch.delattr(wandb.util, "api_to_app_url")
-    with pytest.raises(ClientVersionError, match=r"has no util.api_to_app_url"):
+    monkeypatch.setattr(wandb, "Settings", SimpleNamespace)
+    with pytest.raises(ClientVersionError, match=r"has no Settings.app_url"):
         page_address("https://api.wandb.ai")
 
 
