@@ -81,10 +81,22 @@ class Light:
         return done
 
 
+def _find_python(name: str) -> str | None:
+    """Return a Python that can make environments: on the path, or one of pyenv's."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    places = [shutil.which(name), *map(str, versions.glob(f"*/bin/{name}"))]
+    works = (place for place in places if place and _succeeds(place, "-c", "import ensurepip, venv"))
+    return next(works, None)
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture(scope="module", params=PYTHONS)
 def light(request: pytest.FixtureRequest, unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Light:
-    """Make a light install with a Python of the system."""
-    python = shutil.which(request.param)
+    """Make a light install with a Python of this machine."""
+    python = _find_python(request.param)
     if python is None:
         pytest.skip(f"no {request.param} on this machine")
     return Light(python, unpacked, tmp_path_factory.mktemp("light") / "toolkit")
