@@ -264,7 +264,10 @@ class TrialConfig:
     # machine
     seed: int = _field(0, "seed of weights, shuffling and dropout", minimum=0, maximum=_LARGEST_SEED)
     amp: bool = _field(True, "mixed precision on CUDA")
-    compile: bool = _field(False, "torch.compile the model; recurrent networks run uncompiled, and say so")
+    compile: bool = _field(
+        False,
+        "torch.compile a step, from frames to losses; on CUDA with CUDA graphs; recurrent networks stay uncompiled",
+    )
 
     # start
     init_from: str | None = _field(None, "checkpoint, or run folder, whose weights start a new trial")

@@ -22,7 +22,7 @@ from amc_core.data.radioml import DataError, RadioMLFile, Selection, cell_counts
 from amc_core.data.splits import stratified_split
 from amc_core.files import is_folder
 from amc_core.inputs.representations import Representation
-from amc_core.models.classifier import Classifier, build_model
+from amc_core.models.classifier import build_model
 from amc_core.modulations import label_set_text
 from amc_core.training.checkpoint import BEST, Checkpoint, CheckpointError, load_checkpoint
 from amc_core.training.evaluation import Evaluation
@@ -30,7 +30,7 @@ from amc_core.training.lineage import SplitFacts, load_weights, trained_rows
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import divide_batch
 from amc_core.training.precision import Precision
-from amc_core.training.state import EpochTally
+from amc_core.training.step.frame_step import FrameStep
 from amc_sweeps.number_formats import listed
 
 _MOST_FRAMES = 1024  # of a forward pass: a trial on a larger GPU may have had more
@@ -196,21 +196,17 @@ def _classify(
     advance: Callable[[int, int], None],
 ) -> tuple[Evaluation, int]:
     """Return the evaluation, and the number of bad frames."""
-    config = checkpoint.config
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, criterion = _network(checkpoint, selection, device)
-    representation = Representation(config).to(device)
-    tally = EpochTally(selection, device)
+    step = _step(checkpoint, selection, device)
     size = min(int(checkpoint.content.training.get("micro_batch_frames", _MOST_FRAMES)), _MOST_FRAMES)
-    batches = Feed(data, selection, representation, device).batches(divide_batch(positions_M, size))
+    batches = Feed(data, selection, device).batches(divide_batch(positions_M, size))
     shown = _shown(batches, len(positions_M), advance)
-    tally.classify(shown, model, criterion, Precision(config, device), should_stop=lambda: None)
-    return tally.evaluation(), int(representation.bad_frames)
+    evaluation = step.classify(shown, should_stop=lambda: None)
+    assert isinstance(evaluation, Evaluation)  # nobody asked it to stop
+    return evaluation, int(step.representation.bad_frames)
 
 
-def _network(
-    checkpoint: LoadedCheckpoint, selection: Selection, device: torch.device
-) -> tuple[Classifier, MultiTaskLoss]:
+def _step(checkpoint: LoadedCheckpoint, selection: Selection, device: torch.device) -> FrameStep:
     config, content = checkpoint.config, checkpoint.content
     model = build_model(config, n_modulations=len(selection.modulations), n_levels=len(selection.levels_db))
     load_weights(model, content, checkpoint.path)
@@ -219,8 +215,15 @@ def _network(
         criterion.load_state_dict(content.criterion)
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path}: weights of another loss: {error}; use another checkpoint") from error
-    model = model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return model, criterion.to(device)
+    step = FrameStep(
+        augmentation=None,
+        representation=Representation(config),
+        model=model.to(memory_format=torch.channels_last),
+        criterion=criterion,
+        precision=Precision(config, device),
+        selection=selection,
+    )
+    return step.to(device)
 
 
 def _shown(

@@ -50,7 +50,7 @@ OCCASIONAL_METRICS: frozenset[str] = frozenset(
         "sigma2/snr",
         "train/bad_frames",  # frames with NaN or infinite samples; absent where there are none
         "val/bad_frames",
-        "throughput/compile_s",  # with compile=True: of the steps that compiled the network, which the speed leaves out
+        "throughput/compile_s",  # with compile=True: before the first step, which the speed leaves out
     }
 )
 

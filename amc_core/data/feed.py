@@ -1,15 +1,16 @@
-"""Batches of model input, read from the file in the background while the model computes.
+"""Batches of frames and targets on the device, read from the file in the background while the model computes.
 
-In names: B frames of a batch, T = 1024 samples, C = I and Q, X the shape of one frame's model input, M frames of the
-selection.
+In names: B frames of a batch, T = 1024 samples, C = I and Q, X numbers a frame, M frames of the selection.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,96 +21,95 @@ from amc_core.data.radioml import RadioMLFile, Selection
 
 _READS_AHEAD = 2  # batches, so that one slow read (a cold disk) does not stop the model
 
+Positions = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs and targets on the device."""
+    """Frames and targets on the device."""
 
-    input: Tensor  # (B, *X), the model's input
+    frames: Tensor  # (B, T, 2) float32
     modulation: Tensor  # (B,) index of the class
     snr: Tensor  # (B,) index of the level
-
-
-@dataclass(frozen=True)
-class RandomChange:
-    """A random change of every frame before it becomes model input."""
-
-    draws: npt.NDArray[np.float32]  # (M, X) random numbers, X for every frame of the selection
-    apply: Callable[[Tensor, Tensor, Tensor], Tensor]  # of (B, T, 2), (B, X) and (B,) classes, on the device
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    rows: npt.NDArray[np.int64]
-    frames: Tensor | None  # (B, T, 2), pinned for a GPU; None where the GPU holds the frames
-    draws: Tensor | None
-    modulation: Tensor
-    snr: Tensor
+    draws: Tensor | None = None  # (B, X) random numbers, X for every frame
+    is_counted: Tensor | None = None  # (B,) false for frames that only fill the batch; None: every frame counts
 
 
 class Feed:
-    """Frames of a selection as model input, in batches.
+    """Frames of a selection in batches.
 
-    A thread reads ahead into pinned memory, which a GPU copies without waiting. The representation is computed between
-    two steps of the model, on the CPU too: there the model uses every core, and a second thread would only slow it
-    down. No random number is drawn here, so reading ahead changes none.
+    A thread reads ahead into pinned memory, which a GPU copies without waiting. Frames that the GPU holds need no
+    thread. Positions, targets and random numbers travel once, before the first batch. No random number is drawn here,
+    so reading ahead changes none.
 
     Args:
         data: the open file.
         selection: which rows, and their targets.
-        represent: (B, T, 2) float32 on the device to the model's input on the device.
         device: where the model is.
     """
 
-    def __init__(
-        self, data: RadioMLFile, selection: Selection, represent: Callable[[Tensor], Tensor], device: torch.device
-    ) -> None:
+    def __init__(self, data: RadioMLFile, selection: Selection, device: torch.device) -> None:
         self._data = data
-        self._rows_M = selection.rows
-        self._modulation_M = torch.from_numpy(selection.modulation)
-        self._snr_M = torch.from_numpy(selection.snr)
-        self._represent = represent
         self._device = device
+        self._rows_M = selection.rows
+        self._modulation_M = self._to_device(selection.modulation)
+        self._snr_M = self._to_device(selection.snr)
+        self._held_M = data.positions_on_device(selection.rows) if data.is_on_device else None
 
     def batches(
-        self, chunks: Sequence[npt.NDArray[np.int64]], change: RandomChange | None = None
+        self, chunks: Sequence[Positions], *, draws_MX: npt.NDArray[np.float32] | None = None, size: int | None = None
     ) -> Generator[Batch, None, None]:
-        """Yield a batch for every chunk of positions in the selection, of changed frames where a change is given."""
+        """Yield a batch for every chunk of positions in the selection.
+
+        Args:
+            chunks: positions of each batch.
+            draws_MX: random numbers for every frame of the selection, which go with the frames.
+            size: fill each batch up to this number of frames, by its last one again and again. These do not count. So
+                all batches have one size.
+        """
+        if not chunks:
+            return
+        filled = [np.pad(chunk, (0, size - len(chunk)), mode="edge") if size else chunk for chunk in chunks]
+        sizes = [len(chunk) for chunk in filled]
+        # One copy for the whole pass. A GPU then gathers the targets of a batch by itself.
+        index_B = torch.split(self._to_device(np.concatenate(filled)), sizes)
+        counted_B: Sequence[Tensor | None] = [None] * len(chunks)
+        if size:
+            counted = [np.arange(size) < len(chunk) for chunk in chunks]
+            counted_B = torch.split(self._to_device(np.concatenate(counted)), sizes)
+        draws = None if draws_MX is None else self._to_device(draws_MX)
+        with contextlib.closing(self._frames(filled, index_B)) as frames:
+            for frames_BTC, index, is_counted in zip(frames, index_B, counted_B, strict=True):
+                yield Batch(
+                    frames_BTC,
+                    self._modulation_M.index_select(0, index),
+                    self._snr_M.index_select(0, index),
+                    None if draws is None else draws.index_select(0, index),
+                    is_counted,
+                )
+
+    def _frames(self, chunks: Sequence[Positions], index_B: Sequence[Tensor]) -> Generator[Tensor, None, None]:
+        if self._held_M is not None:
+            for index in index_B:
+                yield self._data.frames_on_device(self._held_M.index_select(0, index))
+            return
         queue = deque(chunks)
-        reads: deque[Future[_Loaded]] = deque()
+        reads: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             try:
                 while queue or reads:
                     while queue and len(reads) <= _READS_AHEAD:
-                        reads.append(reader.submit(self._load, queue.popleft(), change))
-                    yield self._finish(reads.popleft().result(), change)
+                        reads.append(reader.submit(self._read, queue.popleft()))
+                    yield reads.popleft().result().to(self._device, non_blocking=True)
             finally:
                 for read in reads:
                     read.cancel()
 
-    def _load(self, positions_B: npt.NDArray[np.int64], change: RandomChange | None) -> _Loaded:
-        """Read a batch; this runs in the thread."""
-        index_B, rows_B = torch.from_numpy(positions_B), self._rows_M[positions_B]
-        modulation_B, snr_B = self._modulation_M[index_B], self._snr_M[index_B]
-        iq_BTC = None if self._data.is_on_device else torch.from_numpy(self._data.frames(rows_B))
-        draw_BX = None if change is None else torch.from_numpy(change.draws[positions_B])
-        if self._device.type == "cuda":
-            draw_BX = None if draw_BX is None else draw_BX.pin_memory()
-            modulation_B, snr_B = modulation_B.pin_memory(), snr_B.pin_memory()
-            iq_BTC = None if iq_BTC is None else iq_BTC.pin_memory()
-        return _Loaded(rows_B, iq_BTC, draw_BX, modulation_B, snr_B)
+    def _read(self, positions_B: Positions) -> Tensor:
+        """Read the frames of a batch; this runs in the thread."""
+        iq_BTC = torch.from_numpy(self._data.frames(self._rows_M[positions_B]))
+        return iq_BTC.pin_memory() if self._device.type == "cuda" else iq_BTC
 
-    def _finish(self, loaded: _Loaded, change: RandomChange | None) -> Batch:
-        modulation_B, snr_B = (part.to(self._device, non_blocking=True) for part in (loaded.modulation, loaded.snr))
-        if loaded.frames is None:
-            iq_BTC = self._data.frames_on_device(loaded.rows)
-        else:
-            iq_BTC = loaded.frames.to(self._device, non_blocking=True)
-        if change is not None and loaded.draws is not None:
-            iq_BTC = change.apply(iq_BTC, loaded.draws.to(self._device, non_blocking=True), modulation_B)
-        return Batch(laid_out(self._represent(iq_BTC)), modulation_B, snr_B)
-
-
-def laid_out(input_BX: Tensor) -> Tensor:
-    """Return images with the channels last, which convolutions on tensor cores and in oneDNN want."""
-    return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX
+    def _to_device(self, values: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor

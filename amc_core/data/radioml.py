@@ -171,14 +171,21 @@ class RadioMLFile:
 
     @property
     def is_on_device(self) -> bool:
-        """Whether ``frames_on_device`` may be called."""
+        """Whether a GPU holds the frames."""
         return self._device is not None
 
-    def frames_on_device(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Gather rows in the given order where ``hold`` put them: float32 (B, 1024, 2) on the GPU."""
+    def positions_on_device(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return where ``hold`` put rows: (B,) on the GPU. This waits for the GPU."""
+        return self._held_on_device().positions(rows_B)
+
+    def frames_on_device(self, position_B: torch.Tensor) -> torch.Tensor:
+        """Gather positions of ``positions_on_device`` in the given order: float32 (B, 1024, 2) on the GPU."""
+        return self._held_on_device().frames(position_B)
+
+    def _held_on_device(self) -> HeldOnDevice:
         if self._device is None:
             raise ValueError("the frames are not on a device: hold() puts them there")
-        return self._device.frames(rows_B)
+        return self._device
 
     def _gather(self, rows_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         try:

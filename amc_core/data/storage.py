@@ -126,13 +126,14 @@ class HeldOnDevice:
         for part in told_parts(len(rows_M), tell):
             self._frames_MTC[part] = _in_half(gather(rows_M[part]), device)
 
-    def frames(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Gather rows: float32 (B, 1024, 2) at unit power on the device; only the row numbers travel."""
+    def positions(self, rows_B: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return where rows are held: (B,) on the device."""
         import torch
 
-        position_B = torch.from_numpy(_held_positions(self._position_N, rows_B))
-        if self._device.type == "cuda":
-            position_B = position_B.pin_memory().to(self._device, non_blocking=True)
+        return torch.from_numpy(_held_positions(self._position_N, rows_B)).to(self._device)
+
+    def frames(self, position_B: torch.Tensor) -> torch.Tensor:
+        """Gather held positions: float32 (B, 1024, 2) at unit power; nothing travels."""
         frames: torch.Tensor = self._frames_MTC.index_select(0, position_B).float()
         return frames
 

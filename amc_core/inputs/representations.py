@@ -83,15 +83,20 @@ class Representation(nn.Module):
         self.register_buffer("_search", search_KS, persistent=False)
 
     @torch.no_grad()
-    def forward(self, iq_BTC: Tensor) -> Tensor:
-        """Return the model's input, without waiting for the device."""
+    def forward(self, iq_BTC: Tensor, is_counted_B: Tensor | None = None) -> Tensor:
+        """Return the model's input, without waiting for the device.
+
+        Args:
+            iq_BTC: frames.
+            is_counted_B: which frames may count as bad ones; None: all.
+        """
         if self._compiled and iq_BTC.device.type == "cpu" and iq_BTC.dtype == torch.float32:
-            input_BX = self._by_numba(iq_BTC.contiguous())
+            input_BX = self._by_numba(iq_BTC.contiguous(), is_counted_B)
             if input_BX is not None:
                 return input_BX
         power_B = power(iq_BTC)
         finite_B = torch.isfinite(power_B)  # one bad sample makes the power bad
-        self.bad_frames += (~finite_B).sum()
+        self._count(~finite_B, is_counted_B)
         # Bad frames become silent ones, which every later step accepts.
         iq_BTC = torch.where(finite_B[:, None, None], scaled(iq_BTC, power_B), 0.0)
         if self._config.representation == "iq":
@@ -125,7 +130,10 @@ class Representation(nn.Module):
     def _spectrum(self, iq_BTC: Tensor) -> Tensor:
         return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)
 
-    def _by_numba(self, iq_BTC: Tensor) -> Tensor | None:
+    def _count(self, bad_B: Tensor, is_counted_B: Tensor | None) -> None:
+        self.bad_frames.add_((bad_B if is_counted_B is None else bad_B & is_counted_B).sum())
+
+    def _by_numba(self, iq_BTC: Tensor, is_counted_B: Tensor | None) -> Tensor | None:
         """Return the model's input, or None for a representation that only torch computes."""
         config = self._config
         if config.representation == "synced":
@@ -150,8 +158,13 @@ class Representation(nn.Module):
             amplitudes_and_phases(iq_BTC.flatten(1).numpy(), input_BX.flatten(1).numpy(), bad_B.numpy())
         else:
             return None
-        self.bad_frames += bad_B.sum()
+        self._count(bad_B, is_counted_B)
         return input_BX
+
+
+def laid_out(input_BX: Tensor) -> Tensor:
+    """Return images with the channels last, which convolutions on tensor cores and in oneDNN want."""
+    return input_BX.contiguous(memory_format=torch.channels_last) if input_BX.ndim == 4 else input_BX
 
 
 @functools.cache

@@ -163,7 +163,7 @@ def _run_epochs(
         bad_val = state.bad_frames.finish("val")
         _require_finite_validation(state, validation)
 
-        training = state.tally.evaluation()
+        training = state.tally.counts.evaluation()
         state.progress = state.progress.after_epoch(config, combined_acc=validation.combined_acc, loss=validation.loss)
         bad = {"train/bad_frames": bad_train, "val/bad_frames": bad_val}
         state.metrics = {
@@ -240,7 +240,7 @@ def _epoch_metrics(state: TrainingState, training: Evaluation, validation: Evalu
         "weight/snr": weight_snr,
         **sigma2,
         **state.tally.gradient_norms(),
-        "throughput/frames_per_s": state.tally.frames_per_s(training.n_frames),
+        "throughput/frames_per_s": training.n_frames / state.tally.seconds,
         **({"throughput/compile_s": state.tally.compile_s} if state.tally.compile_s else {}),
         "best/combined_acc": state.progress.combined_acc.value or 0.0,
     }

@@ -19,7 +19,7 @@ class SnrLoss(nn.Module):
     """The loss of the SNR task.
 
     With p the softmax over levels, t the true level, d(k, t) the distance of two levels in steps of the grid, v the
-    predicted and r the true rank, every loss is the mean over the batch of
+    predicted and r the true rank, the loss of a frame is
 
     - ``cross_entropy``: ``-log p_t``
     - ``ordinal``: ``(v - r)^2`` with ``v = sum_k p_k rank_k``
@@ -85,7 +85,7 @@ class SnrLoss(nn.Module):
         self.register_buffer("_targets", torch.softmax(-(distance_KK / spread).square() / 2, dim=1), persistent=False)
 
     def forward(self, snr_output_BK: Tensor, snr_B: Tensor) -> Tensor:
-        """Return the scalar loss of logits (B, K), or of values (B, 1) of a regression head, in float32."""
+        """Return each frame's loss (B,) of logits (B, K), or of values (B, 1) of a regression head, in float32."""
         output_BK = snr_output_BK.float()
         if self._kind == "cross_entropy":
             return self._log_loss(output_BK, snr_B)
@@ -95,10 +95,10 @@ class SnrLoss(nn.Module):
             return self._expected_penalty(output_BK, snr_B)
         rank_B, true_B = self._value(output_BK), self._ranks[snr_B]
         if self._kind == "ordinal":
-            return functional.mse_loss(rank_B, true_B) / self._divisor
+            return functional.mse_loss(rank_B, true_B, reduction="none") / self._divisor
         if self._kind == "smooth_l1":
-            return functional.smooth_l1_loss(rank_B, true_B) / self._divisor
-        return functional.l1_loss(rank_B, true_B) / self._divisor
+            return functional.smooth_l1_loss(rank_B, true_B, reduction="none") / self._divisor
+        return functional.l1_loss(rank_B, true_B, reduction="none") / self._divisor
 
     @torch.no_grad()
     def guess(self, snr_output_BK: Tensor) -> Tensor:
@@ -119,11 +119,12 @@ class SnrLoss(nn.Module):
 
     def _log_loss(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
         if not self._is_soft:
-            return functional.cross_entropy(logits_BK, snr_B)
-        return functional.kl_div(functional.log_softmax(logits_BK, dim=1), self._targets[snr_B], reduction="batchmean")
+            return functional.cross_entropy(logits_BK, snr_B, reduction="none")
+        log_share_BK = functional.log_softmax(logits_BK, dim=1)
+        return functional.kl_div(log_share_BK, self._targets[snr_B], reduction="none").sum(dim=1)
 
     def _expected_penalty(self, logits_BK: Tensor, snr_B: Tensor) -> Tensor:
-        return (torch.softmax(logits_BK, dim=1) * self._penalties[snr_B]).sum(dim=1).mean()
+        return (torch.softmax(logits_BK, dim=1) * self._penalties[snr_B]).sum(dim=1)
 
 
 class MultiTaskLoss(nn.Module):
@@ -162,11 +163,19 @@ class MultiTaskLoss(nn.Module):
         return self.weighted(self.task_losses(modulation_logits_BK, snr_output_BK, modulation_B, snr_B))
 
     def task_losses(
-        self, modulation_logits_BK: Tensor, snr_output_BK: Tensor, modulation_B: Tensor, snr_B: Tensor
+        self,
+        modulation_logits_BK: Tensor,
+        snr_output_BK: Tensor,
+        modulation_B: Tensor,
+        snr_B: Tensor,
+        is_counted_B: Tensor | None = None,
     ) -> Tensor:
-        """Return the losses (2,) of modulation and SNR, in float32 also under autocast."""
-        modulation_loss = functional.cross_entropy(modulation_logits_BK.float(), modulation_B)
-        return torch.stack([modulation_loss, self.snr_loss(snr_output_BK, snr_B)])
+        """Return the losses (2,) of modulation and SNR, means over the frames that count, in float32."""
+        modulation_loss_B = functional.cross_entropy(modulation_logits_BK.float(), modulation_B, reduction="none")
+        losses_2B = torch.stack([modulation_loss_B, self.snr_loss(snr_output_BK, snr_B)])
+        if is_counted_B is None:
+            return losses_2B.mean(dim=1)
+        return torch.where(is_counted_B, losses_2B, 0.0).sum(dim=1) / is_counted_B.sum()
 
     def weighted(self, task_losses: Tensor) -> Tensor:
         """Return the scalar that training minimises, of the losses (2,) of both tasks."""

@@ -5,8 +5,9 @@ In names: B frames of a batch, X the shape of one frame's model input.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import ConfigError, TrialConfig
-from amc_core.data.feed import laid_out
+from amc_core.inputs.representations import laid_out
 from amc_core.machine.memory import is_out_of_memory
 from amc_core.training.precision import Precision
 from amc_sweeps.number_formats import counted
@@ -44,13 +45,7 @@ def largest_that_fits(batch_size: int, attempt: Callable[[int], None], release: 
         size = math.ceil(size / 2)
 
 
-def micro_batch_frames(
-    config: TrialConfig,
-    device: torch.device,
-    model: nn.Module,
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-    input_1X: Tensor,
-) -> int:
+def micro_batch_frames(config: TrialConfig, device: torch.device, model: nn.Module, input_1X: Tensor) -> int:
     """Return the frames of a forward pass: the configuration's number, or, for ``auto``, what fits into the GPU.
 
     For ``auto`` it tries a forward and a backward pass beside the two moments of AdamW and the averaged weights, and
@@ -73,14 +68,10 @@ def micro_batch_frames(
         n_copies = 3 if config.ema_decay else 2
         copies = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(n_copies)]
         try:
-            with precision.autocast():
-                output = forward(laid_out(input_1X.expand(size, *input_1X.shape[1:]).contiguous()))
-            sum(part.float().sum() for part in output).backward()  # type: ignore[union-attr]
+            with explained_few_frames(config, size), precision.autocast():
+                output = model(laid_out(input_1X.expand(size, *input_1X.shape[1:]).contiguous()))
+            sum(part.float().sum() for part in output).backward()
             bytes_of_pass = torch.cuda.max_memory_allocated(device) - bytes_before
-        except ValueError as error:
-            if refusal := too_few_frames(error, config, size):
-                raise refusal from error
-            raise
         finally:
             model.zero_grad(set_to_none=True)
             copies.clear()
@@ -112,17 +103,21 @@ def divide_batch(positions_B: npt.NDArray[np.int64], micro_frames: int) -> list[
     return np.array_split(positions_B, n_chunks)
 
 
-def too_few_frames(error: ValueError, config: TrialConfig, n_frames: int) -> ConfigError | None:
-    """Return a ConfigError for torch's refusal to normalise one value, None for any other error."""
-    if "more than 1 value per channel" not in str(error):
-        return None
-    return ConfigError(
-        [
-            f"batch_size: batch norm needs more than one value per channel, and {config.model_type} at image_size "
-            f"{config.image_size} has only one in a forward pass of {counted(n_frames, 'frame')}; use batch_size >= 2 "
-            "with micro_batch_size auto, null or >= 2, or a larger image_size"
-        ]
-    )
+@contextlib.contextmanager
+def explained_few_frames(config: TrialConfig, n_frames: int) -> Iterator[None]:
+    """Raise a ConfigError in place of torch's refusal to normalise one value."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # the latter while torch.compile reads the step
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            [
+                f"batch_size: batch norm needs more than one value per channel, and {config.model_type} at image_size "
+                f"{config.image_size} has only one in a forward pass of {counted(n_frames, 'frame')}; use batch_size "
+                ">= 2 with micro_batch_size auto, null or >= 2, or a larger image_size"
+            ]
+        ) from error
 
 
 def _is_ambiguous(error: RuntimeError) -> bool:

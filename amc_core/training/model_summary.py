@@ -13,9 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from amc_core.config import TrialConfig
-from amc_core.data.feed import laid_out
 from amc_core.data.radioml import FRAME_LENGTH, RadioMLFile
-from amc_core.inputs.representations import Representation, input_shape
+from amc_core.inputs.representations import Representation, input_shape, laid_out
 from amc_core.models.classifier import build_model
 from amc_core.modulations import FILE_CLASSES, class_names
 from amc_core.training.precision import Precision

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from amc_core.config import RECURRENT_NETWORKS, TrialConfig
+from amc_core.config import TrialConfig
 from amc_core.data.duplicates import duplicates_across_parts
 from amc_core.data.feed import Feed
 from amc_core.data.radioml import RadioMLFile, Selection, missing_levels_db, select
@@ -20,13 +20,16 @@ from amc_core.inputs.augmentation import Augmentation
 from amc_core.inputs.representations import Representation
 from amc_core.machine.memory import keep_freed_memory
 from amc_core.machine.provenance import device_name, git_commit
-from amc_core.models.classifier import Classifier, build_model
+from amc_core.models.classifier import build_model
 from amc_core.training.batch_statistics import keeps_statistics
 from amc_core.training.checkpoint import Checkpoint
 from amc_core.training.lineage import SplitFacts, find_parent, load_weights, require_same_trial, trace_lineage
 from amc_core.training.losses import MultiTaskLoss
 from amc_core.training.micro_batches import micro_batch_frames
+from amc_core.training.precision import Precision, use_fast_kernels
 from amc_core.training.state import TrainingContext
+from amc_core.training.step.compilation import compile_steps, is_compiled
+from amc_core.training.step.frame_step import FrameStep
 from amc_sweeps.number_formats import counted
 
 # Frames in which a start looks for duplicates without having read them: 100,000 cost 0.065 s of a start of 9.4 s.
@@ -57,6 +60,7 @@ def prepare(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_freed_memory()
+    use_fast_kernels(config, device)
     frames_in = data.hold(selection.rows, device, tell)
     too_many = frames_in == "memmap" and len(selection.rows) > _MOST_COMPARED
     torch.manual_seed(config.seed)  # before the first weight is drawn
@@ -65,15 +69,19 @@ def prepare(
         load_weights(model, parent[1], parent[0], fresh_heads=lineage.fresh_heads)
     # Convolutions on tensor cores and in oneDNN want channels last.
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = _compiled(model, config)
-    representation = Representation(config).to(device)
+    compiled = is_compiled(config)
+    # numba's machine code is no part of a graph.
+    representation = Representation(config, compiled=not compiled)
+    steps = _steps(config, selection, representation, model, device)
     example_1X = representation(torch.zeros(1, 1024, 2, device=device))
-    micro_frames = micro_batch_frames(config, device, model, forward, example_1X)
+    micro_frames = micro_batch_frames(config, device, model, example_1X)
     if parent and config.resume_from:
         micro_frames = _as_before(config, parent[1], micro_frames)
     has_batch_norm = keeps_statistics(model)
     if config.micro_batch_size == "auto" and has_batch_norm and micro_frames < config.batch_size:
         sys.stderr.write(f"{_divided_batch_norm(config, micro_frames)}\n")
+    if compiled:
+        compile_steps(steps, device)
     context = TrainingContext(
         config=config,
         device=device,
@@ -88,13 +96,12 @@ def prepare(
             "missing_levels_db": list(missing_levels_db(data, config.snr_min_db, config.snr_max_db)),
             "duplicates_across_parts": None if too_many else duplicates_across_parts(data, selection, split),
         },
-        augmentation=_augmentation(config, selection, device),
-        representation=representation,
-        feed=Feed(data, selection, representation, device),
-        model=model,
-        forward=forward,
-        criterion=MultiTaskLoss(config, selection.levels_db).to(device),
+        feed=Feed(data, selection, device),
+        training_step=steps[0],
+        evaluation_step=steps[1],
+        is_compiled=compiled,
         micro_batch_frames=micro_frames,
+        evaluation_frames=_evaluation_frames(len(split.val), micro_frames),
         has_batch_norm=has_batch_norm,
     )
     return context, parent
@@ -139,19 +146,28 @@ def _divide(config: TrialConfig, data: RadioMLFile) -> tuple[Selection, Split, S
     return selection, split, facts
 
 
-def _augmentation(config: TrialConfig, selection: Selection, device: torch.device) -> Augmentation | None:
-    return Augmentation(selection.modulations).to(device) if config.augment else None
+def _steps(
+    config: TrialConfig, selection: Selection, representation: Representation, model: nn.Module, device: torch.device
+) -> tuple[FrameStep, FrameStep]:
+    """Return the steps of training and of evaluation, which share everything but their counts."""
+    parts: dict[str, Any] = {
+        "augmentation": Augmentation(selection.modulations) if config.augment else None,
+        "representation": representation,
+        "model": model,
+        "criterion": MultiTaskLoss(config, selection.levels_db),
+        "precision": Precision(config, device),
+        "selection": selection,
+    }
+    training, evaluation = FrameStep(**parts), FrameStep(**parts)
+    return training.to(device), evaluation.to(device)
 
 
-def _compiled(model: Classifier, config: TrialConfig) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return the model, or its compiled form where the configuration asks for it and it can be compiled."""
-    if not config.compile:
-        return model
-    if config.model_type in RECURRENT_NETWORKS:
-        sys.stderr.write(f"compile: {config.model_type} runs uncompiled: torch.compile leaves recurrent layers out\n")
-        return model
-    compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(model)
-    return compiled
+def _evaluation_frames(n_frames: int, most_frames: int) -> int:
+    """Return the frames of a forward pass that divides the validation frames as evenly as it can.
+
+    The last batch of an evaluation is filled up to this size, so that no batch has a size of its own.
+    """
+    return math.ceil(n_frames / math.ceil(n_frames / most_frames)) if n_frames else most_frames
 
 
 def _divided_batch_norm(config: TrialConfig, micro_frames: int) -> str:

@@ -1,13 +1,9 @@
-"""The parts of a trial that stay the same while it runs (TrainingContext), and those that change (TrainingState).
-
-In names: B frames of a batch.
-"""
+"""The parts of a trial that stay the same while it runs (TrainingContext), and those that change (TrainingState)."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,17 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from amc_core.config import TrialConfig
-from amc_core.data.feed import Batch, Feed
+from amc_core.data.feed import Feed
 from amc_core.data.radioml import Selection
 from amc_core.data.splits import Split
-from amc_core.inputs.augmentation import Augmentation
-from amc_core.inputs.representations import Representation
 from amc_core.training.averaged_weights import AveragedWeights
-from amc_core.training.evaluation import Evaluation
 from amc_core.training.lineage import Lineage, SplitFacts
 from amc_core.training.losses import MultiTaskLoss
-from amc_core.training.precision import Precision
 from amc_core.training.progress import Progress
+from amc_core.training.step.counts import Counts
+from amc_core.training.step.frame_step import FrameStep
 
 
 class Diverged(RuntimeError):  # noqa: N818 - what happened, not what was done wrong
@@ -45,63 +39,38 @@ class TrainingContext:
     lineage: Lineage
     frames_in: str  # see RadioMLFile.hold
     file_facts: Mapping[str, Any]  # classes, levels that are used and that the file lacks, frames in two parts
-    augmentation: Augmentation | None  # of training frames
-    representation: Representation
     feed: Feed
-    model: nn.Module  # owns the weights
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # the model, or its compiled form
-    criterion: MultiTaskLoss
-    micro_batch_frames: int  # frames per forward pass
+    training_step: FrameStep
+    evaluation_step: FrameStep  # the same network and loss with counts of its own
+    is_compiled: bool  # both steps
+    micro_batch_frames: int  # frames per forward pass of the training
+    evaluation_frames: int  # frames per forward pass of an evaluation
     has_batch_norm: bool  # it normalises by the frames of a forward pass
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, which owns the weights."""
+        return self.training_step.model
+
+    @property
+    def criterion(self) -> MultiTaskLoss:
+        return self.training_step.criterion
 
 
 class EpochTally:
-    """Counts of one pass over frames: steps, time, losses, gradient norms and joint confusion, kept on the device.
+    """Steps, time, gradient norms, losses and guesses of one epoch's training; tensors are on the device.
 
-    Only ``is_finite``, ``evaluation`` and reading a state wait for the device.
+    Only ``gradient_norms`` and reading a state wait for the device.
     """
 
-    def __init__(self, selection: Selection, device: torch.device) -> None:
-        self._modulations = selection.modulations
-        self._levels_db = selection.levels_db
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        counts.reset()
         self.steps_done = 0
-        self.seconds = 0.0
-        self.compile_s, self._compile_frames = 0.0, 0  # of the steps that compiled the network
-        # Over frames: the minimised loss, MultiTaskLoss.measured (3), the frames.
-        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
-        self._norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum, number and largest of gradient norms
-        n_cells = (len(self._modulations) * len(self._levels_db)) ** 2
-        self._joint = torch.zeros(n_cells, dtype=torch.int64, device=device)
-        self._ones = torch.ones(0, dtype=torch.int64, device=device)
-
-    def add_compilation(self, seconds: float, n_frames: int) -> None:
-        """Count a step as one that compiled the network: minutes, and it says nothing about the speed."""
-        self.compile_s += seconds
-        self._compile_frames += n_frames
-
-    def frames_per_s(self, n_frames: int) -> float:
-        """Return the speed of the steps so far, without those that compiled, unless there are no others.
-
-        Args:
-            n_frames: of all steps.
-        """
-        rest = n_frames - self._compile_frames
-        return rest / (self.seconds - self.compile_s) if rest > 0 else n_frames / self.seconds
-
-    @torch.no_grad()
-    def add(
-        self, loss: Tensor, measured: Tensor, guess: tuple[Tensor, Tensor], modulation_B: Tensor, snr_B: Tensor
-    ) -> None:
-        """Count one batch: its minimised loss, ``MultiTaskLoss.measured``, and the guessed against the true classes."""
-        n_modulations, n_levels = len(self._modulations), len(self._levels_db)
-        true_B = snr_B.add(modulation_B, alpha=n_levels)
-        guess_B = guess[1].add(guess[0], alpha=n_levels)
-        if len(self._ones) != len(snr_B):
-            self._ones = torch.ones_like(snr_B)
-        # Whole numbers, so that the order in which a GPU adds them does not matter.
-        self._joint.scatter_add_(0, guess_B.add(true_B, alpha=n_modulations * n_levels), self._ones)
-        losses = torch.cat([loss[None], measured, measured.new_ones(1)])
-        self._sums.add_(losses, alpha=len(snr_B))  # in float64, as the sums are
+        self.seconds = 0.0  # of the steps, without compiling
+        self.compile_s = 0.0  # in this process, before the first step
+        # Sum, number and largest of gradient norms.
+        self._norms = torch.zeros(3, dtype=torch.float64, device=counts.sums.device)
 
     @torch.no_grad()
     def add_gradient(self, norm: Tensor) -> None:
@@ -114,69 +83,27 @@ class EpochTally:
         self._norms[:2] += torch.stack([kept, is_finite.to(kept.dtype)])
         self._norms[2] = torch.maximum(self._norms[2], kept)
 
-    @torch.no_grad()
-    def classify(
-        self,
-        batches: Generator[Batch, None, None],
-        forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-        criterion: MultiTaskLoss,
-        precision: Precision,
-        *,
-        should_stop: Callable[[], str | None],
-    ) -> str | None:
-        """Classify every batch and count it; return a reason to stop, or None."""
-        with contextlib.closing(batches):
-            for batch in batches:
-                if reason := should_stop():
-                    return reason
-                with precision.autocast():
-                    output = forward(batch.input)
-                measured = criterion.measured(criterion.task_losses(*output, batch.modulation, batch.snr))
-                self.add(measured[0], measured, criterion.guess(*output), batch.modulation, batch.snr)
-        return None
-
-    def is_finite(self) -> bool:
-        """Whether every minimised loss so far was finite: a sum keeps NaN and infinity."""
-        return math.isfinite(float(self._sums[0]))
-
     def gradient_norms(self) -> dict[str, float]:
         """Return the mean and the largest gradient norm of the steps so far, before clipping."""
         total, number, largest = self._norms.tolist()
         return {"grad_norm/mean": total / max(number, 1.0), "grad_norm/max": largest}
-
-    def evaluation(self) -> Evaluation:
-        """Return the evaluation of the frames that were counted so far."""
-        shape = (len(self._modulations), len(self._levels_db)) * 2
-        joint_KLKL = self._joint.cpu().numpy().reshape(shape)
-        _, *losses, n_frames = self._sums.tolist()
-        loss, loss_mod, loss_snr = (value / max(n_frames, 1.0) for value in losses)
-        return Evaluation(
-            modulations=self._modulations,
-            levels_db=self._levels_db,
-            joint=joint_KLKL.copy(),  # the tensor may change after this
-            loss=loss,
-            loss_mod=loss_mod,
-            loss_snr=loss_snr,
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint in the middle of the pass needs."""
         return {
             "steps_done": self.steps_done,
             "seconds": self.seconds,
-            "compilation": (self.compile_s, self._compile_frames),
-            "sums": self._sums,
+            "sums": self.counts.sums,
             "norms": self._norms,
-            "joint": self._joint,
+            "joint": self.counts.joint,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.steps_done, self.seconds = int(state["steps_done"]), float(state["seconds"])
-        self.compile_s, self._compile_frames = state.get("compilation", (0.0, 0))  # older checkpoints lack it
-        self._joint.copy_(state["joint"])
+        self.counts.joint.copy_(state["joint"])
         if "sums" in state:  # an older checkpoint has another sum; the losses are then those of the rest of the epoch
-            self._sums.copy_(state["sums"])
+            self.counts.sums.copy_(state["sums"])
             self._norms.copy_(state["norms"])
 
 
@@ -235,14 +162,14 @@ class TrainingState:
         tally: counts of the epoch that is being trained.
         average: of the weights, which validation, checkpoints and test use; None where ``ema_decay`` is 0.
         metrics: those of the last complete epoch; empty before the first one.
-        compiled_for: numbers of frames of training passes that this process has compiled the network for.
+        compiled_for: numbers of frames of training passes that this process has compiled the step for.
     """
 
     def __init__(self, context: TrainingContext) -> None:
         self.context = context
         self.compiled_for: set[int] = set()
         self.optimiser = _adamw(context)
-        self.precision = Precision(context.config, context.device)
+        self.precision = context.training_step.precision
         self.progress = Progress()
         decay = context.config.ema_decay
         self.average = AveragedWeights(context.model, decay) if decay else None
@@ -252,11 +179,11 @@ class TrainingState:
     def start_counting(self) -> None:
         """Forget the counts of a part of an epoch."""
         self.start_epoch()
-        self.bad_frames = BadFrames(self.context.representation.bad_frames)
+        self.bad_frames = BadFrames(self.context.training_step.representation.bad_frames)
 
     def start_epoch(self) -> None:
         """Count the next epoch from its first step."""
-        self.tally = EpochTally(self.context.selection, self.context.device)
+        self.tally = EpochTally(self.context.training_step.counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fields of a ``Checkpoint``, except the name of the run.

@@ -14,15 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from amc_core.data.feed import Batch, RandomChange
+from amc_core.data.feed import Batch, Positions
 from amc_core.inputs.augmentation import epoch_draws
 from amc_core.training.batch_statistics import keeps_statistics, measured_moments, replace_statistics
 from amc_core.training.evaluation import Evaluation
-from amc_core.training.micro_batches import divide_batch, too_few_frames
+from amc_core.training.micro_batches import divide_batch, explained_few_frames
 from amc_core.training.schedules import learning_rate
-from amc_core.training.state import Diverged, EpochTally, TrainingState
-
-Positions = npt.NDArray[np.int64]
+from amc_core.training.state import Diverged, TrainingState
+from amc_core.training.step.compilation import warm_up
 
 # Steps between two checks for NaN. A check waits for the GPU, so it is rare there; on the CPU it is free.
 _STEPS_PER_CHECK = {"cuda": 50, "cpu": 1}
@@ -55,17 +54,18 @@ def train_epoch(
     steps_per_check = _STEPS_PER_CHECK[context.device.type]
     steps_checked = tally.steps_done
 
+    chunks = [chunk for step in micro_steps[tally.steps_done :] for chunk in step]
+    draws_MX = _random_draws(state)
+    tally.compile_s += _compile(state, chunks, draws_MX)
+
     context.model.train()
     start = time.perf_counter() - tally.seconds
-    batches = context.feed.batches(
-        [chunk for chunks in micro_steps[tally.steps_done :] for chunk in chunks], _random_change(state)
-    )
+    batches = context.feed.batches(chunks, draws_MX=draws_MX)
     with contextlib.closing(batches):
         for step in range(tally.steps_done, len(steps)):
             if reason := should_stop():
                 _require_finite_loss(state, steps_checked, step, len(steps))  # the last check may be long ago
                 return reason
-            step_began_s = time.perf_counter()
             _set_learning_rate(state, step / len(steps))
             _accumulate_gradients(state, batches, micro_steps[step])
             # Check before the step, so that on the CPU no diverged step reaches the weights.
@@ -75,8 +75,6 @@ def train_epoch(
             _step_optimiser(state)
             tally.steps_done = step + 1
             tally.seconds = time.perf_counter() - start
-            if _compiled(state, micro_steps[step]):
-                tally.add_compilation(time.perf_counter() - step_began_s, len(steps[step]))
             show(state.progress.epoch + (step + 1) / len(steps))
     return None
 
@@ -101,8 +99,9 @@ def renew_batch_statistics(
         for batch in batches:
             if reason := should_stop():
                 return reason
+            input_BX = context.evaluation_step.model_input(batch)
             with state.precision.autocast():
-                context.model(batch.input)  # not its compiled form, which would be compiled once more
+                context.model(input_BX)  # a compiled step would be compiled once more for this
     replace_statistics(moments)
     return None
 
@@ -111,28 +110,36 @@ def evaluate(
     state: TrainingState, positions_M: Positions, *, should_stop: Callable[[], str | None]
 ) -> Evaluation | str:
     """Classify every position once; return the evaluation, or a reason to stop."""
-    context = state.context
-    context.model.eval()
-    tally = EpochTally(context.selection, context.device)
-    batches = context.feed.batches(_batches(positions_M, context.micro_batch_frames))
-    reason = tally.classify(batches, context.forward, context.criterion, state.precision, should_stop=should_stop)
-    return reason or tally.evaluation()
+    context, size = state.context, state.context.evaluation_frames
+    batches = context.feed.batches(_batches(positions_M, size), size=size)
+    return context.evaluation_step.classify(batches, should_stop=should_stop)
 
 
-def _random_change(state: TrainingState) -> RandomChange | None:
-    """Return the change of training frames in this epoch."""
+def _random_draws(state: TrainingState) -> npt.NDArray[np.float32] | None:
+    """Return the random numbers that change training frames in this epoch."""
     context = state.context
-    if context.augmentation is None:
+    if not context.config.augment:
         return None
-    draws_MX = epoch_draws(len(context.selection.rows), seed=context.config.seed, epoch=state.progress.epoch + 1)
-    return RandomChange(draws_MX, context.augmentation)
+    return epoch_draws(len(context.selection.rows), seed=context.config.seed, epoch=state.progress.epoch + 1)
 
 
-def _compiled(state: TrainingState, chunks: list[Positions]) -> bool:
-    """Return whether a step compiled the network: torch.compile does it in the first pass of each size."""
-    new_sizes = {len(chunk) for chunk in chunks} - state.compiled_for
-    state.compiled_for.update(new_sizes)
-    return state.context.forward is not state.context.model and bool(new_sizes)
+def _compile(state: TrainingState, chunks: list[Positions], draws_MX: npt.NDArray[np.float32] | None) -> float:
+    """Compile the steps for sizes of training chunks that are new, and once for evaluations; return the seconds."""
+    context = state.context
+    chunk_of = {len(chunk): chunk for chunk in chunks if len(chunk) not in state.compiled_for}
+    if not context.is_compiled or not chunk_of:
+        return 0.0
+    began_s = time.perf_counter()
+    for size, chunk in chunk_of.items():
+        batches = context.feed.batches([chunk], draws_MX=draws_MX)
+        with contextlib.closing(batches), explained_few_frames(context.config, size):
+            warm_up(context.training_step, next(batches), trains=True)
+    if not state.compiled_for:
+        size = context.evaluation_frames
+        with contextlib.closing(context.feed.batches([chunks[0][:size]], size=size)) as batches:
+            warm_up(context.evaluation_step, next(batches), trains=False)
+    state.compiled_for.update(chunk_of)
+    return time.perf_counter() - began_s
 
 
 def _set_learning_rate(state: TrainingState, part_of_epoch: float) -> None:
@@ -147,21 +154,14 @@ def _accumulate_gradients(state: TrainingState, batches: Iterator[Batch], chunks
     context, scaler = state.context, state.precision.scaler
     n_frames = sum(len(chunk) for chunk in chunks)
     state.optimiser.zero_grad(set_to_none=True)
+    context.training_step.begin()
     for chunk in chunks:
         batch = next(batches)
-        with state.precision.autocast():
-            try:
-                output = context.forward(batch.input)
-            except ValueError as error:
-                if refusal := too_few_frames(error, context.config, len(chunk)):
-                    raise refusal from error
-                raise
-        criterion = context.criterion
-        task_losses = criterion.task_losses(*output, batch.modulation, batch.snr)
-        loss = criterion.weighted(task_losses)
-        scaler.scale(loss * (len(chunk) / n_frames)).backward()  # type: ignore[no-untyped-call]
-        measured = criterion.measured(task_losses.detach())
-        state.tally.add(loss.detach(), measured, criterion.guess(*output), batch.modulation, batch.snr)
+        with explained_few_frames(context.config, len(chunk)):
+            loss = context.training_step(batch)
+        if len(chunks) > 1:
+            loss = loss * (len(chunk) / n_frames)
+        scaler.scale(loss).backward()
 
 
 def _step_optimiser(state: TrainingState) -> None:
@@ -182,7 +182,7 @@ def _step_optimiser(state: TrainingState) -> None:
 
 def _require_finite_loss(state: TrainingState, steps_checked: int, step: int, n_steps: int) -> None:
     """Raise Diverged where the loss of a step after ``steps_checked``, up to ``step``, is not finite."""
-    if not state.tally.is_finite():
+    if not state.tally.counts.is_finite():
         first = steps_checked + 1
         place = f"step {step}" if first >= step else f"one of the steps {first} to {step}"
         raise Diverged(

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
+from ready_input import ready, with_ready_input
 
 from amc_core.config import TrialConfig
 from amc_core.data.feed import Batch, Feed
@@ -30,7 +31,8 @@ from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
 from amc_core.training import preparation
 from amc_core.training.preparation import prepare
-from amc_core.training.state import EpochTally, TrainingContext, TrainingState
+from amc_core.training.state import TrainingContext, TrainingState
+from amc_core.training.step.counts import Counts
 from amc_core.training.steps import train_epoch
 
 LEVELS_DB = tuple(range(0, 32, 2))
@@ -87,13 +89,14 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     context = state.context
     rng = np.random.default_rng(0)
     positions_M = rng.permutation(len(context.selection.rows))[:n_frames]
-    ready = list(context.feed.batches([positions_M[k * options.batch : (k + 1) * options.batch] for k in range(READY)]))
+    chunks = [positions_M[k * options.batch : (k + 1) * options.batch] for k in range(READY)]
+    batches = [ready(context, batch) for batch in context.feed.batches(chunks)]
 
     def epoch() -> None:
         train_first_epoch(state, positions_M)
 
     def bare() -> None:
-        bare_steps(context, state.optimiser, ready, options.steps)
+        bare_steps(context, state.optimiser, batches, options.steps)
 
     if options.plain:
         bare()
@@ -105,7 +108,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     whole, model_only = in_turns()
-    parts = profile(state, positions_M, ready, options)
+    parts = profile(state, positions_M, batches, options)
     plain = float(subprocess.check_output([sys.executable, __file__, *sys.argv[1:], "--plain"]))
     ms = 1e3 / options.steps
     n_parameters = sum(parameter.numel() for parameter in context.model.parameters())
@@ -143,13 +146,13 @@ def train_first_epoch(state: TrainingState, positions_M: np.ndarray[tuple[int], 
     train_epoch(state, positions_M, should_stop=lambda: None, show=lambda _: None)
 
 
-def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, ready: list[Batch], n_steps: int) -> None:
+def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, batches: list[Batch], n_steps: int) -> None:
     """Step the model on ready tensors, without anything else."""
     context.model.train()
     for step in range(n_steps):
-        batch = ready[step % len(ready)]
+        batch = batches[step % len(batches)]
         optimiser.zero_grad(set_to_none=True)
-        output = context.model(batch.input)
+        output = context.model(batch.frames)
         context.criterion(*output, batch.modulation, batch.snr).backward()
         optimiser.step()
 
@@ -157,45 +160,44 @@ def bare_steps(context: TrainingContext, optimiser: torch.optim.Optimizer, ready
 def profile(
     state: TrainingState,
     positions_M: np.ndarray[tuple[int], np.dtype[np.int64]],
-    ready: list[Batch],
+    batches: list[Batch],
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Return ms a step of each part alone, and of the loop on ready tensors."""
     chunk_B = np.sort(positions_M[: options.batch])
     context = state.context
     rows_B = context.selection.rows[chunk_B]
-    data, represent = context.feed._data, context.feed._represent
-    iq_BTC = torch.from_numpy(data.frames(rows_B))
+    data, step = context.feed._data, context.training_step
+    frames = Batch(torch.from_numpy(data.frames(rows_B)), batches[0].modulation, batches[0].snr)
 
     class Ready(Feed):
-        def batches(self, chunks, change=None):  # type: ignore[no-untyped-def]
-            yield from (ready[step % len(ready)] for step in range(len(chunks)))
+        def batches(self, chunks, **_):  # type: ignore[no-untyped-def]
+            yield from (batches[number % len(batches)] for number in range(len(chunks)))
 
-    ready_feed = Ready(data, context.selection, represent, context.device)
-    in_memory = TrainingState(TrainingContext(**{**vars(context), "feed": ready_feed}))
+    in_memory = TrainingState(with_ready_input(context, Ready(data, context.selection, context.device)))
 
     def loop() -> None:
         train_first_epoch(in_memory, positions_M)
 
     def bare() -> None:
-        bare_steps(context, state.optimiser, ready, options.steps)
+        bare_steps(context, state.optimiser, batches, options.steps)
 
     def after_a_step() -> float:
-        bare_steps(context, state.optimiser, ready, 1)
-        return seconds(lambda: represent(iq_BTC))
+        bare_steps(context, state.optimiser, batches, 1)
+        return seconds(lambda: step.model_input(frames))
 
-    batch = ready[0]
-    output = tuple(part.detach() for part in context.model(batch.input))
-    tally, loss, measured = EpochTally(context.selection, context.device), torch.tensor(1.0), torch.ones(3)
+    batch = batches[0]
+    output = tuple(part.detach() for part in context.model(batch.frames))
+    counts, loss, measured = Counts(context.selection), torch.tensor(1.0), torch.ones(3)
     together = [(seconds(loop), seconds(bare)) for _ in range(options.rounds)]
     difference = statistics.median(one - other for one, other in together) / options.steps * 1e3
     return {
         "  reading a batch, alone (a thread does it meanwhile)": best_ms(lambda: data.frames(rows_B)),
-        "  its representation, again and again": best_ms(lambda: represent(iq_BTC)),
+        "  its representation, again and again": best_ms(lambda: step.model_input(frames)),
         "  its representation, right after a model step, whose data have filled the caches": 1e3
         * statistics.median(after_a_step() for _ in range(15)),
         "  counting a step's guesses, alone": best_ms(
-            lambda: tally.add(loss, measured, context.criterion.guess(*output), batch.modulation, batch.snr)
+            lambda: counts.add(loss, measured, context.criterion.guess(*output), batch.modulation, batch.snr)
         ),
         "  counting, guards, learning rate: median of the loop on ready tensors minus the bare step": difference,
     }

@@ -18,7 +18,6 @@ import statistics
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from machine import add_write_options, describe_machine, keep_table, unlike_committed
+from ready_input import ready, with_ready_input
 from replay import AGENTS, replay
 from torch import Tensor
 
 from amc_core.config import TrialConfig
-from amc_core.data.feed import Batch, Feed, laid_out
+from amc_core.data.feed import Batch, Feed
 from amc_core.data.radioml import RadioMLFile
+from amc_core.inputs.representations import laid_out
 from amc_core.modulations import CLASSES, DIGITAL17
 from amc_core.synthesis.file import write_file
 from amc_core.training.preparation import prepare
@@ -64,9 +65,8 @@ class CachedFeed(Feed):
     def __init__(self, inputs: Tensor, modulation: Tensor, snr: Tensor) -> None:
         self._inputs, self._modulation, self._snr = inputs, modulation, snr
 
-    def batches(self, chunks: Sequence[npt.NDArray[np.int64]], change: Any = None) -> Generator[Batch, None, None]:
+    def batches(self, chunks: Sequence[npt.NDArray[np.int64]], **_: Any) -> Generator[Batch, None, None]:
         """Yield a batch for every chunk."""
-        assert change is None
         for positions_B in chunks:
             index_B = torch.from_numpy(positions_B)
             yield Batch(laid_out(self._inputs[index_B]), self._modulation[index_B], self._snr[index_B])
@@ -140,8 +140,8 @@ def feed_of(path: Path) -> Iterator[CachedFeed]:
     with RadioMLFile(path, storage=config.storage) as data:
         context = prepare(config, data)[0]
         every = np.arange(len(context.selection.rows))
-        parts = list(context.feed.batches(np.array_split(every, 20)))
-    inputs = torch.cat([part.input.contiguous() for part in parts])
+        parts = [ready(context, batch) for batch in context.feed.batches(np.array_split(every, 20))]
+    inputs = torch.cat([part.frames.contiguous() for part in parts])
     yield CachedFeed(inputs, torch.cat([part.modulation for part in parts]), torch.cat([part.snr for part in parts]))
 
 
@@ -155,7 +155,7 @@ def train(path: Path, number: int, feed: CachedFeed) -> dict[str, Any]:
     config = trial_config(path, changes)
     result: dict[str, Any] = {"number": number, "changes": changes, "raw": [], "honest": [], "snr": [], "truth": 0.0}
     with RadioMLFile(path, storage=config.storage) as data:
-        state = TrainingState(changed(prepare(config, data)[0], feed=feed))
+        state = TrainingState(with_ready_input(prepare(config, data)[0], feed))
         selection, split = state.context.selection, state.context.split
         level_M = selection.snr[split.train]
         for epoch in range(1, EPOCHS + 1):

@@ -77,5 +77,5 @@ class Memory:
 
 
 def without_time(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Return the rows without the throughput, which differs between any two runs."""
-    return [{name: value for name, value in row.items() if name != "throughput/frames_per_s"} for row in history]
+    """Return the rows without times, which differ between any two runs."""
+    return [{name: value for name, value in row.items() if not name.startswith("throughput/")} for row in history]

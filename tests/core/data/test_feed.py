@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_files import raw_file
 
-from amc_core.data.feed import Feed, RandomChange
+from amc_core.data.feed import Feed
 from amc_core.data.radioml import DataError, RadioMLFile, Selection
+from amc_core.data.storage import HeldOnDevice
 from amc_core.modulations import CLASSES
 
 CPU = torch.device("cpu")
@@ -55,32 +56,56 @@ def chunks(order: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64
 def test_batches_come_in_the_given_order_with_their_own_targets(data: Counting) -> None:
     chosen = selection(data)
     order = np.random.default_rng(1).permutation(40)
-    feed = Feed(data, chosen, lambda iq_BTC: iq_BTC * 2, CPU)
+    feed = Feed(data, chosen, CPU)
     for positions, batch in zip(chunks(order, 7), feed.batches(chunks(order, 7)), strict=True):
         rows = chosen.rows[positions]
-        assert np.array_equal(batch.input.numpy(), 2 * RadioMLFile.frames(data, rows))
+        assert np.array_equal(batch.frames.numpy(), RadioMLFile.frames(data, rows))
         assert batch.snr.tolist() == rows.tolist()
         assert batch.modulation.tolist() == (rows % 24).tolist()
+        assert batch.draws is None is batch.is_counted
 
 
-@pytest.mark.parametrize("size", [7, 40])
-def test_a_random_change_gets_the_numbers_and_the_class_of_each_frame(data: Counting, size: int) -> None:
-    chosen = selection(data)
+def test_random_numbers_go_with_their_frames(data: Counting) -> None:
     order = np.random.default_rng(1).permutation(40)
-    draws = np.random.default_rng(2).random((40, 1), dtype=np.float32)
-    change = RandomChange(draws, lambda iq, draw, modulation: iq * draw[:, :, None] + modulation[:, None, None])
-    feed = Feed(data, chosen, lambda iq_BTC: iq_BTC, CPU)
-    for positions, batch in zip(chunks(order, size), feed.batches(chunks(order, size), change), strict=True):
+    draws = np.random.default_rng(2).random((40, 3), dtype=np.float32)
+    feed = Feed(data, selection(data), CPU)
+    for positions, batch in zip(chunks(order, 7), feed.batches(chunks(order, 7), draws_MX=draws), strict=True):
+        assert batch.draws is not None
+        assert np.array_equal(batch.draws.numpy(), draws[positions])
+
+
+def test_a_batch_is_filled_up_by_its_last_frame_which_then_does_not_count(data: Counting) -> None:
+    chosen = selection(data)
+    parts = list(Feed(data, chosen, CPU).batches(chunks(np.arange(12), 8), size=8))
+    assert [len(batch.frames) for batch in parts] == [8, 8]
+    assert [batch.is_counted.tolist() for batch in parts if batch.is_counted is not None] == [
+        [True] * 8,
+        [True] * 4 + [False] * 4,
+    ]
+    assert parts[1].snr.tolist() == [*chosen.rows[8:12].tolist(), *[chosen.rows[11]] * 4]
+    assert np.array_equal(parts[1].frames[3:].numpy(), RadioMLFile.frames(data, chosen.rows[[11] * 5]))
+
+
+def test_frames_that_a_device_holds_come_in_the_order_of_the_positions_without_reading(
+    data: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = selection(data)
+    held = np.sort(chosen.rows)  # in another order than the selection
+    # The CPU is a device as good as another for what is gathered.
+    monkeypatch.setattr(data, "_device", HeldOnDevice(data.frames, held, data.n_frames, CPU))
+    data.reads = 0
+    order = np.random.default_rng(1).permutation(40)
+    for positions, batch in zip(chunks(order, 7), Feed(data, chosen, CPU).batches(chunks(order, 7)), strict=True):
         rows = chosen.rows[positions]
-        expected = RadioMLFile.frames(data, rows) * draws[positions, :, None] + (rows % 24)[:, None, None]
-        np.testing.assert_allclose(batch.input.numpy(), expected, rtol=1e-6)
+        frames = RadioMLFile.frames(data, rows)
+        frames /= np.sqrt(np.mean(np.sum(frames**2, axis=2), axis=1))[:, None, None]  # held at unit power
+        np.testing.assert_allclose(batch.frames.numpy(), frames, atol=2e-3)
+        assert batch.snr.tolist() == rows.tolist()
+    assert data.reads == 0
 
 
-def test_images_have_their_channels_last_and_samples_stay_as_they_are(data: Counting) -> None:
-    image = next(Feed(data, selection(data), lambda iq: iq.reshape(-1, 2, 32, 32), CPU).batches([np.arange(3)])).input
-    assert image.is_contiguous(memory_format=torch.channels_last)
-    samples = next(Feed(data, selection(data), lambda iq: iq.transpose(1, 2).contiguous(), CPU).batches([np.arange(3)]))
-    assert samples.input.is_contiguous()
+def test_no_chunk_gives_no_batch(data: Counting) -> None:
+    assert list(Feed(data, selection(data), CPU).batches([], size=4)) == []
 
 
 def test_a_stop_in_the_middle_cancels_waiting_reads_and_leaves_no_thread(
@@ -102,7 +127,7 @@ def test_a_stop_in_the_middle_cancels_waiting_reads_and_leaves_no_thread(
 
     monkeypatch.setattr(data, "frames", slow_from_the_second_on)
     monkeypatch.setattr(Future, "cancel", tell)
-    batches = Feed(data, selection(data), lambda iq_BTC: iq_BTC, CPU).batches(chunks(np.arange(40), 1))
+    batches = Feed(data, selection(data), CPU).batches(chunks(np.arange(40), 1))
     next(batches)
     assert reading.wait(timeout=5)
     batches.close()
@@ -112,7 +137,7 @@ def test_a_stop_in_the_middle_cancels_waiting_reads_and_leaves_no_thread(
 
 def test_a_failed_read_raises_at_its_own_batch(data: Counting) -> None:
     data.bad_row = int(selection(data).rows[2])
-    batches = Feed(data, selection(data), lambda iq_BTC: iq_BTC, CPU).batches(chunks(np.arange(40), 1))
+    batches = Feed(data, selection(data), CPU).batches(chunks(np.arange(40), 1))
     next(batches)
     next(batches)
     with pytest.raises(DataError, match="the disk is gone"):
@@ -127,11 +152,11 @@ def test_a_gpu_gets_frames_that_it_holds_and_frames_from_the_file(data: Counting
     chosen = selection(data)
     with RadioMLFile(data.path, storage=storage) as held:
         assert held.hold(chosen.rows, device) == storage
-        feed = Feed(held, chosen, lambda iq_BTC: iq_BTC, device)
+        feed = Feed(held, chosen, device)
         for positions, batch in zip(chunks(np.arange(40), 7), feed.batches(chunks(np.arange(40), 7)), strict=True):
             frames = data.frames(chosen.rows[positions])
             if storage == "device":  # held at unit power
                 frames /= np.sqrt(np.mean(np.sum(frames**2, axis=2), axis=1))[:, None, None]
-            assert batch.input.device.type == batch.snr.device.type == "cuda"
-            np.testing.assert_allclose(batch.input.cpu().numpy(), frames, atol=2e-3)
+            assert batch.frames.device.type == batch.snr.device.type == "cuda"
+            np.testing.assert_allclose(batch.frames.cpu().numpy(), frames, atol=2e-3)
             assert batch.snr.tolist() == chosen.rows[positions].tolist()

@@ -374,7 +374,7 @@ def test_float16_keeps_a_frame_of_any_scale_and_leaves_silent_and_bad_ones_alone
     with RadioMLFile(path, storage="ram_float16") as data:
         held_on_device = HeldOnDevice(data.frames, np.arange(4), 4, torch.device("cpu"))
         data.hold(np.arange(4))
-        for held in (data.frames(np.arange(4)), held_on_device.frames(np.arange(4)).numpy()):
+        for held in (data.frames(np.arange(4)), held_on_device.frames(torch.arange(4)).numpy()):
             np.testing.assert_allclose(held[[0, 3]], expected, atol=2e-3)
             assert not held[1].any()
             assert np.isnan(held[2, 5, 1])
@@ -421,18 +421,18 @@ def test_device_without_a_gpu_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
             data.hold(np.arange(4), torch.device("cpu"))
         with pytest.raises(ValueError, match="not on a device"):
-            data.frames_on_device(np.arange(4))
+            data.positions_on_device(np.arange(4))
 
 
 def test_frames_held_by_a_device_come_back_in_the_given_order(tmp_path: Path) -> None:
     # The CPU is a device as good as another for what is copied and gathered.
     with RadioMLFile(raw_file(tmp_path / "a.hdf5")) as data:
         held = HeldOnDevice(data.frames, np.array([0, 2, 3]), data.n_frames, torch.device("cpu"))
-        frames = held.frames(np.array([3, 0]))
+        frames = held.frames(held.positions(np.array([3, 0])))
         assert (frames.dtype, frames.shape) == (torch.float32, (2, 1024, 2))
         np.testing.assert_allclose(frames.numpy(), at_unit_power(data.frames(np.array([3, 0]))), atol=2e-3)
         with pytest.raises(ValueError, match="row 1 is not held"):
-            held.frames(np.array([0, 1]))
+            held.positions(np.array([0, 1]))
 
 
 @pytest.mark.cuda
@@ -440,7 +440,7 @@ def test_frames_held_by_a_device_come_back_in_the_given_order(tmp_path: Path) ->
 def test_a_gpu_holds_frames_and_gives_them_back(tmp_path: Path) -> None:
     with RadioMLFile(raw_file(tmp_path / "a.hdf5"), storage="device") as data:
         assert data.hold(np.array([1, 2, 3]), torch.device("cuda")) == "device"
-        frames = data.frames_on_device(np.array([3, 1]))
+        frames = data.frames_on_device(data.positions_on_device(np.array([3, 1])))
         assert frames.device.type == "cuda"
         np.testing.assert_allclose(frames.cpu().numpy(), at_unit_power(data.frames(np.array([3, 1]))), atol=2e-3)
 

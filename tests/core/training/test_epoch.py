@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,38 +118,15 @@ def test_gradients_are_clipped_to_the_given_norm(data: Path, kind: type[Precisio
         assert logged["grad_norm/mean"] > 10 * largest  # before clipping
 
 
-def test_a_compiled_trial_gives_the_numbers_and_the_checkpoints_of_a_plain_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled = []
-    compile_ = torch.compile
-
-    def without_a_compiler(model: torch.nn.Module) -> Any:  # the graph is captured, and run as it is
-        compiled.append(model)
-        return compile_(model, backend="eager")
-
-    monkeypatch.setattr(torch, "compile", without_a_compiler)
-    rows = {}
-    for use_compile in (False, True):
-        record = Memory()
-        config = tiny_trial(data, model_type="amc_convnet", compile=use_compile, epochs=1)
-        train(config, run_dir=tmp_path / str(use_compile), record=record)
-        rows[use_compile] = record.history[0]
-    assert len(compiled) == 1
-    for name in ("train/loss", "val/loss", "val/combined_acc"):
-        assert rows[True][name] == pytest.approx(rows[False][name], rel=1e-4)
-    plain, other = (load_checkpoint(tmp_path / str(use_compile) / "last.pt").model for use_compile in (False, True))
-    assert plain.keys() == other.keys()
-
-
 @pytest.mark.cuda
 @needs_gpu
 @pytest.mark.parametrize("storage", ["device", "memmap"])
 @pytest.mark.parametrize("representation", ["constellation", "synced"])
+@pytest.mark.parametrize("compiled", [False, True])
 def test_no_step_on_cuda_waits_for_the_gpu_between_two_checks_for_nan(
-    data: Path, storage: str, representation: str
+    data: Path, storage: str, representation: str, compiled: bool
 ) -> None:
-    changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34}
+    changes = {"model_type": "amc_convnet", "grad_clip_norm": 1.0, "batch_size": 34, "compile": compiled}
     config = tiny_trial(data, storage=storage, representation=representation, **changes)  # 340 frames: 10 steps
     with prepared(config) as state:
         train_first_epoch(state)  # plans, handles and moments are made in the first one
@@ -160,6 +138,22 @@ def test_no_step_on_cuda_waits_for_the_gpu_between_two_checks_for_nan(
             train_first_epoch(state, forbid)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_a_compiled_step_on_cuda_is_started_as_graphs(data: Path) -> None:
+    started = dict[bool, Counter[str]]()
+    for compiled in (False, True):
+        config = tiny_trial(data, model_type="amc_convnet", batch_size=34, compile=compiled)
+        with prepared(config) as state:
+            train_first_epoch(state)  # compiles, records, and chooses kernels
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+                train_first_epoch(state)
+                torch.cuda.synchronize()
+        started[compiled] = Counter(event.name for event in profiled.events())
+    assert started[True]["cudaGraphLaunch"] >= 2 * 10  # forward and backward pass of 10 steps
+    assert started[True]["cudaLaunchKernel"] < started[False]["cudaLaunchKernel"] / 2
 
 
 @pytest.mark.cuda

@@ -52,7 +52,7 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("kind", "scale", "expected"), BY_HAND)
 def test_each_loss_of_a_classifier_equals_a_hand_computed_value(kind: str, scale: str, expected: float) -> None:
-    assert snr_loss(kind, scale=scale)(LOGITS, TRUE).item() == pytest.approx(expected, rel=1e-6)
+    assert snr_loss(kind, scale=scale)(LOGITS, TRUE).mean().item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_each_loss_of_a_classifier_equals_a_hand_computed_value(kind: str, scale
 )
 def test_each_loss_of_a_regression_head_equals_a_hand_computed_value(kind: str, scale: str, expected: float) -> None:
     values = torch.tensor([[0.5], [1.0]])
-    assert snr_loss(kind, scale=scale, regression=True)(values, TRUE).item() == pytest.approx(expected, rel=1e-6)
+    loss_B = snr_loss(kind, scale=scale, regression=True)(values, TRUE)
+    assert loss_B.mean().item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "smooth_l1", "l1", "d2", "inverse_d2"])
@@ -93,7 +94,7 @@ def test_the_scale_levels_of_d2_reaches_225_over_16_levels() -> None:
 
 
 def test_alpha_weighs_the_penalty_and_zero_leaves_cross_entropy() -> None:
-    plain = functional.cross_entropy(LOGITS, TRUE)
+    plain = functional.cross_entropy(LOGITS, TRUE, reduction="none")
     for kind in ("d2", "inverse_d2"):
         torch.testing.assert_close(snr_loss(kind, alpha=0.0)(LOGITS, TRUE), plain)
         half, whole = (snr_loss(kind, alpha=alpha)(LOGITS, TRUE) - plain for alpha in (0.5, 1.0))
@@ -108,12 +109,12 @@ def test_a_soft_target_gives_neighbours_the_shares_of_its_formula() -> None:
     by_hand = 0.0
     for target, logits in zip((first, third), LOGITS.tolist(), strict=True):
         by_hand += sum(share * (math.log(share) - logit) for share, logit in zip(target, logits, strict=True)) / 2
-    assert snr_loss("cross_entropy", spread=spread)(LOGITS, TRUE).item() == pytest.approx(by_hand, rel=1e-5)
+    assert snr_loss("cross_entropy", spread=spread)(LOGITS, TRUE).mean().item() == pytest.approx(by_hand, rel=1e-5)
     for kind in ("d2", "inverse_d2"):
-        penalty = snr_loss(kind)(LOGITS, TRUE).item() - CROSS_ENTROPY
-        assert snr_loss(kind, spread=spread)(LOGITS, TRUE).item() == pytest.approx(by_hand + penalty, rel=1e-5)
+        penalty = snr_loss(kind)(LOGITS, TRUE).mean().item() - CROSS_ENTROPY
+        assert snr_loss(kind, spread=spread)(LOGITS, TRUE).mean().item() == pytest.approx(by_hand + penalty, rel=1e-5)
     best = torch.log(torch.tensor([first, third]))
-    assert snr_loss("cross_entropy", spread=spread)(best, TRUE).item() == pytest.approx(0.0, abs=1e-6)
+    assert snr_loss("cross_entropy", spread=spread)(best, TRUE).mean().item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_narrow_target_is_the_true_level_alone() -> None:
@@ -174,6 +175,16 @@ def test_equal_uncertainty_is_the_plain_sum_with_equal_weights() -> None:
     expected = functional.cross_entropy(modulation_logits, modulation) + functional.cross_entropy(snr_logits, snr)
     torch.testing.assert_close(criterion(modulation_logits, snr_logits, modulation, snr), expected)
     assert criterion.weights().tolist() == [0.5, 0.5]
+
+
+def test_frames_that_do_not_count_change_no_loss() -> None:
+    modulation_logits, snr_logits, modulation, snr = batch()
+    is_counted = torch.tensor([True, True, False, True, False, True, True, False])
+    for snr_loss_name in ("cross_entropy", "ordinal", "smooth_l1", "l1", "d2", "inverse_d2"):
+        criterion = criterion_of(snr_loss=snr_loss_name)
+        some = (modulation_logits[is_counted], snr_logits[is_counted], modulation[is_counted], snr[is_counted])
+        masked = criterion.task_losses(modulation_logits, snr_logits, modulation, snr, is_counted)
+        torch.testing.assert_close(masked, criterion.task_losses(*some))
 
 
 def test_the_log_variance_weighs_as_in_kendall_2018() -> None:

@@ -94,7 +94,7 @@ def test_the_probe_on_cuda_finds_a_batch_that_fits_and_leaves_the_model_as_it_wa
     limit = torch.cuda.memory_allocated(device) + room_gib * 2**30
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(device).total_memory)
     try:
-        frames = micro_batch_frames(config, device, model, model, torch.zeros(1, 1, 32, 32, device=device))
+        frames = micro_batch_frames(config, device, model, torch.zeros(1, 1, 32, 32, device=device))
         taken = torch.cuda.max_memory_allocated(device)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from captured_graphs import capture_graphs
 from tiny_files import Memory, synthetic_file, tiny_trial, without_time
 
 from amc_core.config import ConfigError, TrialConfig
@@ -76,11 +77,22 @@ EVERYTHING: dict[str, Any] = {
             {"lr_schedule": "triangular2", "curriculum": False, "ema_decay": 0.9},
             2 * ASKED + 3,
         ),  # while batch norm is renewed for it
+        (
+            {
+                "lr_schedule": "cosine",
+                "curriculum": False,
+                "augment": True,
+                "compile": True,
+                "model_type": "amc_convnet",
+            },
+            2 * ASKED + 2,
+        ),  # compiled again by the process that continues
     ],
 )
 def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(
-    data: Path, tmp_path: Path, changes: dict[str, Any], stop_at: int
+    data: Path, tmp_path: Path, changes: dict[str, Any], stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    capture_graphs(monkeypatch)  # a compiler's own random numbers are another matter
     config = EVERYTHING | changes
     whole_result, whole = run(tiny_trial(data, **config), tmp_path / "whole")
 
