@@ -33,7 +33,7 @@ check: $(READY)
 
 # A page must not need a server elsewhere: no script, style or picture of one.
 docs: $(READY)
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/site
 	@! grep --recursive --extended-regexp --include='*.html' --include='*.css' --files-with-matches \
 	    '<(script|img|iframe|link rel="(stylesheet|preload|icon)")[^>]*(src|href)="(https?:)?//|url\("?(https?:)?//|@import' build/site
 	@echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' > build/site/index.html
