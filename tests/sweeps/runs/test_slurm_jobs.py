@@ -35,6 +35,11 @@ RECORDED = """\
 40933003|40933003|amc-94fqx0gz|TIMEOUT|0:0|vm|1795869838|1795869911
 40933006|40933006|amc-94fqx0gz|RUNNING|0:0|vm|1795869930|Unknown
 """
+# What sacct 22.05 printed of two tasks of an array whose Python asked for 600 MB of 60, with memory cgroups.
+RECORDED_OUT_OF_MEMORY = """\
+1_0|2|amc-94fqx0gz|OUT_OF_MEMORY|0:125|vm|1795881679|1795881679
+1_1|1|amc-94fqx0gz|OUT_OF_MEMORY|0:125|vm|1795881679|1795881679
+"""
 SCONTROL = """\
 JobId=4814 ArrayJobId=4812 ArrayTaskId=1 JobName=amc-94fqx0gz UserId=me(1000) GroupId=me(1000) Priority=1 \
 Nice=0 Account=(null) QOS=(null) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 \
@@ -80,6 +85,13 @@ def test_what_a_real_sacct_printed_says_how_each_start_of_a_job_ended(
 ) -> None:
     job = job_of_run(parse_sacct(RECORDED), number, datetime.fromtimestamp(heard_at, UTC))
     assert (None if job is None else job.state) == state
+
+
+def test_a_run_whose_job_took_too_much_memory_is_named_from_what_a_real_sacct_printed() -> None:
+    job = job_of_run(parse_sacct(RECORDED_OUT_OF_MEMORY), "2", datetime.fromtimestamp(1795881679, UTC))
+    diagnosis = classify(Evidence("crashed", job=job))
+    assert diagnosis.cause is Cause.OUT_OF_MEMORY
+    assert diagnosis.because == "Slurm job 1_0 on vm: OUT_OF_MEMORY"
 
 
 def test_every_record_of_scontrol_is_read() -> None:
