@@ -34,6 +34,12 @@ export function clamped(value, [low, high]) {
   return Math.max(low, Math.min(value, high));
 }
 
+// How far a run's mark lies from its listed value, so that runs of one value do not cover each other: up to 0.2 of the
+// distance between two values, always the same.
+export function spread(place) {
+  return (((place * 0.618034) % 1) - 0.5) * 0.4;
+}
+
 function quantile(sorted, share) {
   const place = share * (sorted.length - 1);
   const below = Math.floor(place);

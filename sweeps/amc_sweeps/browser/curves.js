@@ -49,13 +49,15 @@ export class Curves {
     }
     const hasX = sweep.runs.some((run) => run.x);
     const bands = hasX ? [] : sweep.bands.filter((band) => band <= last);
+    const width = this.chart.echarts.getWidth() - 94; // of the axes
     // A label needs room beside the one before it.
     let labelled = -Infinity;
     const isRoomy = (band) => {
-      const isFar = ((band - labelled) / last) * (this.chart.echarts.getWidth() - 94) > 56;
+      const isFar = ((band - labelled) / last) * width > 56;
       if (isFar) labelled = band;
       return isFar;
     };
+    const isLeft = (band) => (band / last) * width < 26; // its label would touch the highest tick
     const first = hasX ? Math.min(...sweep.runs.flatMap((run) => (run.x ? [run.x[0]] : []))) : 1;
     this.chart.draw({
       grid: { ...GRID, top: bands.length ? 26 : 12 },
@@ -67,7 +69,7 @@ export class Curves {
           symbol: "none", silent: true, animation: false,
           lineStyle: { color: css("--faint"), type: "dashed", width: 1 },
           label: { color: css("--faint"), formatter: (line) => `band ${line.value}`, fontSize: 11 },
-          data: bands.map((band) => ({ xAxis: band, label: { show: isRoomy(band) } })),
+          data: bands.map((band) => ({ xAxis: band, label: { show: isRoomy(band), align: isLeft(band) ? "left" : "center" } })),
         },
       }],
     });

@@ -26,7 +26,7 @@ export function drawLevels(box, lines, names = []) {
         itemStyle: { color: css(PALETTE[index % 6]) },
       })),
       ...(ceiling ? [{
-        type: "line", name: "likelihood ceiling, modulation", data: ceiling, showSymbol: false,
+        type: "line", name: "ceiling", data: ceiling, showSymbol: false,
         lineStyle: { color: css("--faint"), type: "dashed", width: 1.5 }, itemStyle: { color: css("--faint") },
       }] : []),
     ],

@@ -1,12 +1,13 @@
 // All parameters at once: each run is a line. A brush along an axis selects runs everywhere.
 
-import { clamped, niceRange, parameterAxis } from "./axes.js";
+import { clamped, niceRange, parameterAxis, spread } from "./axes.js";
 import { aboutRun, chartOf, tooltip } from "./chart.js";
 import { settingText, shortNumber, tickText } from "./format.js";
 import { DASHES, GROUP_COLOURS, css } from "./theme.js";
 
 const MOST_AXES = 10;
 const LEAST_WIDTH = 78; // px of an axis
+const MARGIN = 56; // px left of the first axis, over which the name of that axis is centred
 const MANY_LINES = 200; // lines, from which on each is drawn thin
 
 export class Parallel {
@@ -42,17 +43,18 @@ export class Parallel {
     chart.draw({
       tooltip: tooltip((item) => (item.data?.run === undefined ? "" : aboutRun(sweep, sweep.runs[item.data.run]))),
       parallel: {
-        left: 56, right: 84, top: 40, bottom: 24,
+        left: MARGIN, right: 84, top: 40, bottom: 24,
         parallelAxisDefault: { nameTextStyle: { color: css("--ink") }, nameGap: 14, nameTruncate: { maxWidth: short * 8 } },
       },
       parallelAxis: axes.map((each, index) => ({
-        dim: index, name: each.name, type: each.kind, scale: true, z: 10,
-        ...(each.kind === "category" ? { data: each.levels.map(settingText) } : {}),
-        ...(each.isMetric ? { min: range[0], max: range[1] } : each.kind !== "category" ? { min: "dataMin", max: "dataMax" } : {}),
+        dim: index, name: each.name, type: each.kind === "log" ? "log" : "value", scale: true, z: 10,
+        ...(index ? {} : { nameTruncate: { maxWidth: Math.min(short * 8, 2 * MARGIN - 8) } }),
+        ...(each.kind === "category" ? { min: -0.5, max: each.levels.length - 0.5, interval: 0.5, axisTick: { show: false } }
+          : each.isMetric ? { min: range[0], max: range[1] } : { min: "dataMin", max: "dataMax" }),
         axisLine: { lineStyle: { color: css("--faint") } },
         axisLabel: {
           color: css("--ink"), backgroundColor: css("--paper"), padding: [1, 3], hideOverlap: true,
-          formatter: each.kind === "category" ? (text) => cut(text, short) : each.isMetric
+          formatter: each.kind === "category" ? (value) => cut(settingText(each.levels[value] ?? ""), short) : each.isMetric
             ? (value) => tickText(sweep, value) : (value) => shortNumber(value),
         },
         areaSelectStyle: { color: css("--focus"), opacity: 0.25, borderColor: css("--focus"), width: 18 },
@@ -60,7 +62,7 @@ export class Parallel {
       series: sweep.groups.map((name, group) => ({
         type: "parallel", name, inactiveOpacity: 0.03, activeOpacity: 0.9,
         data: members.filter((run) => run.group === group).map((run) => ({
-          value: [...axes.slice(0, -1).map((each, index) => lineValue(each, run.values[index])), clamped(run.peak, range)],
+          value: axes.map((each, index) => placeOn(each, run, index, range)),
           run: run.place, lineStyle: this.#style(run, isMany),
         })),
       })),
@@ -104,17 +106,15 @@ export class Parallel {
   }
 }
 
-// Where a run's line meets an axis; NaN where it does not.
+// Where a run's line meets an axis; NaN where it does not. Lines of one listed value are spread out a little, always in
+// the same way: else one group would cover the others.
 function placeOn(axis, run, index, range) {
   if (axis.isMetric) return run.peak === null ? NaN : clamped(run.peak, range);
   const value = run.values[index];
   if (value === null) return NaN;
-  return axis.kind === "category" ? axis.levels.map(settingText).indexOf(settingText(value)) : value;
-}
-
-function lineValue(axis, value) {
-  if (value === null) return NaN;
-  return axis.kind === "category" ? settingText(value) : value;
+  if (axis.kind !== "category") return value;
+  const level = axis.levels.findIndex((each) => JSON.stringify(each) === JSON.stringify(value));
+  return level < 0 ? NaN : level + spread(run.place);
 }
 
 function cut(text, most) {

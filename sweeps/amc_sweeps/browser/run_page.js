@@ -15,7 +15,7 @@ const MOST_LOG_LINES = 5000;
 const COLOURS = ["--well", "--failed", "--open", "--cut", "--ink", "--faint"];
 const SPLITS = new Set(["train", "val", "test", "best", "gap", "valid", "eval"]);
 const ENDED = new Set(["finished", "failed", "crashed", "killed", "preempted"]);
-const CEILING = "Ceiling: no receiver does better in white noise without fading, even if it knows timing, phase, gain, noise and pulse.";
+const CEILING = "Likelihood ceiling of the modulation: no receiver does better in white noise without fading, even if it knows timing, phase, gain, noise and pulse.";
 
 const { address: runAddress, files: filesAddress } = document.body.dataset;
 const metrics = { rows: new Map(), box: byId("metric-grid"), groupOf: metricGroup, x: "epoch" };

@@ -1,6 +1,6 @@
 // The outcome of every run by one parameter's value, a chart for each parameter; a report adds the means.
 
-import { clamped, niceRange, parameterAxis } from "./axes.js";
+import { clamped, niceRange, parameterAxis, spread } from "./axes.js";
 import { Brush } from "./brush.js";
 import { GRID, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
 import { element } from "./dom.js";
@@ -43,11 +43,11 @@ function rangeOf(sweep, slice) {
   return niceRange(slice.points.map((point) => point[1]), sweep.maximize);
 }
 
-// Where the chart shows each run. Points of one listed value are spread out a little, always in the same way.
+// Where the chart shows each run.
 function pointsOf(sweep, slice) {
   const range = rangeOf(sweep, slice);
-  const spread = (run) => (slice.labels.length ? (((run * 0.618034) % 1) - 0.5) * 0.4 : 0);
-  return slice.points.map(([place, value, run]) => ({ x: place + spread(run), y: clamped(value, range), run }));
+  const isListed = slice.labels.length > 0;
+  return slice.points.map(([place, value, run]) => ({ x: place + (isListed ? spread(run) : 0), y: clamped(value, range), run }));
 }
 
 function drawSlice(box, sweep, selection, slice) {

@@ -54,8 +54,9 @@ function take({ version: newest, is_whole: isWhole, rows, ranks, gems, ...facts 
   sweep.runs.forEach((run, place) => Object.assign(run, { place, order: place + 1, rank: ranks[place], gem: isGem.has(place) }));
   sweep.clockAhead = facts.now - Date.now() / 1000;
   if (!view) begin();
-  byId("metric-charts").hidden = !sweep.metric;
-  byId("parameter-charts").hidden = !sweep.parameters.length || !sweep.metric;
+  const isLogged = sweep.runs.some((run) => run.y.length || run.peak !== null); // before that the charts are empty
+  byId("metric-charts").hidden = !sweep.metric || !isLogged;
+  byId("parameter-charts").hidden = !sweep.parameters.length || !sweep.metric || !isLogged;
   const policy = facts.crashedRuns ? `Search by bayes, crashed runs: ${facts.crashedRuns}.` : "";
   setText(byId("sentence"), [facts.problem, facts.sentence, policy].filter(Boolean).join(" "));
   setText(byId("state"), facts.state);

@@ -195,7 +195,7 @@ def test_a_run_grows_on_its_page(browser: Browser, server: EmbeddedServer) -> No
     second = {
         "modulation and SNR": [[0, 0.5], [10, 0.9]],
         "modulation": [[0, 0.61], [10, 1.0]],
-        "likelihood ceiling, modulation": [[0, 0.662], [10, 1]],
+        "ceiling": [[0, 0.662], [10, 1]],
     }
     wait_until(lambda: shown_levels(page) == second, "the better evaluation is drawn", 10)
     send(server, "growing", {"complete": True, "exitcode": 0})
