@@ -128,7 +128,7 @@ def notified(statuses: Iterator[Status], notifier: Notifier) -> Iterator[Status]
         yield status
 
 
-def _watch_in_log(statuses: Iterator[Status], *, as_json: bool, also_unread: bool) -> None:
+def _watch_in_log(statuses: Iterator[Status], *, as_json: bool, also_unread: bool = False) -> None:
     """Print a line for every change; end where nobody reads them any more, unless a webhook gets messages."""
     previous = None
     for status in statuses:

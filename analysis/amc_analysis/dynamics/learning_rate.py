@@ -51,8 +51,8 @@ def cycle_summary(analysed: AnalysedSweep) -> CycleSummary | None:
 
 
 def _name_of_lr(analysed: AnalysedSweep) -> str | None:
-    columns = (name for entry in analysed.ranked for name in history_of(entry.run).columns)
-    names = Counter(name for name in columns if _NAMED_LR.search(name))
+    columns = Counter(name for entry in analysed.ranked for name in history_of(entry.run).columns)
+    names = {name: count for name, count in columns.items() if _NAMED_LR.search(name)}
     return min(names, key=lambda name: (-names[name], len(name), name)) if names else None
 
 

@@ -58,6 +58,8 @@ def attractors(analysed: AnalysedSweep) -> tuple[RunAttractor, ...]:
 def class_summary(analysed: AnalysedSweep) -> ClassSummary | None:
     """Return F1 by modulation, family and SNR level of the best run that logged it."""
     for entry in analysed.ranked:
+        if not any(name.startswith((_MOD, _LEVEL)) for name in history_of(entry.run).columns):
+            continue
         row = row_of_value(entry.run, analysed.metric.name, entry.peak)
         modulations, families, levels = (_scores(entry, prefix, row) for prefix in (_MOD, _FAMILY, _LEVEL))
         if modulations or levels:

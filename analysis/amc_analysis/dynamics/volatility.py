@@ -21,8 +21,9 @@ def volatility(analysed: AnalysedSweep) -> tuple[RunVolatility, ...]:
 def _volatility(entry: RankedRun, sign: float) -> RunVolatility | None:
     if entry.noise_sd is None:
         return None
-    finite = [point for point in entry.run.points if math.isfinite(point.value)]
-    falls_E = -np.diff(sign * np.array(entry.run.curve))
+    points, curve = entry.run.points, entry.run.curve
+    finite = points if len(points) == len(curve) else [point for point in points if math.isfinite(point.value)]
+    falls_E = -np.diff(sign * np.array(curve))
     deepest = int(falls_E.argmax())
     epoch = finite[deepest + 1].epoch
     return RunVolatility(

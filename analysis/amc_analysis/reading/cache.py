@@ -29,6 +29,7 @@ from amc_sweeps.runs.records import RunRecord
 
 VERSION = 3  # of the tables and their content; a file of another version is emptied
 BUSY_TIMEOUT_S = 30.0
+PAGE_BYTES = 65536  # a history is 50 kB: with SQLite's 4 kB it is read in thirteen pieces
 NOT_WHOLE = ""  # the token of a history that was not read to its end: it is read again
 NEVER_READ = 0.0  # `read_at` of a selection that was never read to its end
 
@@ -95,6 +96,7 @@ class Cache:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             self.path.chmod(0o600)
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
             connection.execute("PRAGMA synchronous = OFF")  # after a power cut the runs are read again
             if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                 self._create_tables(connection)

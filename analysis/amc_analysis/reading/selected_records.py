@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import click
 
@@ -71,6 +73,8 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
     backend = connect(options.choice.or_at(server_url(options)))
     cache_file = None if options.no_cache else cache_path(backend.base_url, cache_folder())
     server = ServerSource(backend, public_api=options.public_api)
+    # The tests of the effects need it. Its import takes 0.1 s, which pass while the server collects the runs.
+    Thread(target=import_module, args=("scipy.special",)).start()
     records = []
     with ExitStack() as stack:
         cache = None

@@ -15,6 +15,7 @@ from amc_sweeps.runs.records import RunRecord, SweepUpdate, parse_time
 from amc_sweeps.runs.slurm_jobs import SlurmJob
 
 _FROM_HISTORY = {"points", "history", "not_finite"}  # computed again from the history
+_NAMES = tuple(item.name for item in fields(RunRecord) if item.name not in _FROM_HISTORY)
 _TIMES = {"created_at", "heartbeat_at", "updated_at"}
 _TIMES_OF_JOB = ("began_at", "ended_at")
 
@@ -22,15 +23,15 @@ _TIMES_OF_JOB = ("began_at", "ended_at")
 def run_to_json(run: RunRecord) -> dict[str, Any]:
     """Return a run's fields; unknown and empty ones are left out."""
     content = {}
-    for field in fields(RunRecord):
-        value = getattr(run, field.name)
-        if field.name in _FROM_HISTORY or value is None or value in ("", {}, ()):
+    for name in _NAMES:
+        value = getattr(run, name)
+        if value is None or value in ("", {}, ()):
             continue
-        if field.name in _TIMES:
+        if name in _TIMES:
             value = value.isoformat()
         if isinstance(value, SlurmJob):
-            value = {**asdict(value), **{name: _iso(getattr(value, name)) for name in _TIMES_OF_JOB}}
-        content[field.name] = asdict(value) if isinstance(value, BandDecision) else value
+            value = {**asdict(value), **{part: _iso(getattr(value, part)) for part in _TIMES_OF_JOB}}
+        content[name] = asdict(value) if isinstance(value, BandDecision) else value
     return content
 
 

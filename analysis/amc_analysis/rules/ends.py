@@ -119,6 +119,8 @@ def nan_never_stopped(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run that logged values that are not finite and went on."""
     early = hyperband_of(analysed.config)
     for entry in analysed.ranked:
+        if len(entry.run.points) - len(entry.run.curve) < NAN_LEAST:
+            continue
         finite = [math.isfinite(point.value) for point in entry.run.points]
         longest = max((len(list(run)) for is_finite, run in groupby(finite) if not is_finite), default=0)
         if longest < NAN_LEAST:

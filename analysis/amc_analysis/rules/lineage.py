@@ -124,9 +124,9 @@ def steps_restart(analysed: AnalysedSweep) -> Iterator[Finding]:
     """Report a run whose `_step` goes back: its script called `wandb.init` twice, and two trainings share the run."""
     for entry in analysed.ranked:
         steps = [point.step for point in entry.run.points if point.step is not None]
-        row = next((row for row, (step, after) in enumerate(pairwise(steps), start=2) if after < step), None)
-        if row is None:
+        if steps == sorted(steps):
             continue
+        row = next(row for row, (step, after) in enumerate(pairwise(steps), start=2) if after < step)
         yield Finding(
             rule=Rule.STEPS_RESTART,
             severity=Severity.ERROR,

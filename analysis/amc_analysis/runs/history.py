@@ -81,6 +81,8 @@ class History:
     def aligned(self, *names: str) -> tuple[NDArray[np.float64], ...]:
         """Return the values of several metrics in the rows that hold all of them, each (N,)."""
         columns = [self.column(name) for name in names]
+        if not all(map(len, columns)):
+            return tuple(EMPTY.values for _ in names)
         shared = columns[0].rows
         for column in columns[1:]:
             shared = np.intersect1d(shared, column.rows, assume_unique=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,9 @@ class RunWithHistory(RunRecord):
     history: History = field(default_factory=History)
 
 
+_FIELDS = tuple(item.name for item in fields(RunRecord))
+
+
 def history_of(run: RunRecord) -> History:
     """Return every number that a run logged; an empty history where only its record was read."""
     return run.history if isinstance(run, RunWithHistory) else History()
@@ -33,8 +36,14 @@ def history_of(run: RunRecord) -> History:
 def points_of(history: History, metric: str) -> tuple[Point, ...]:
     """Return the metric's points in the order of logging, with epoch, step and time of their rows."""
     column = history.column(metric)
-    epochs, steps, times = (_values_at(history, name, column) for name in ("epoch", "_step", "_timestamp"))
-    whole = [None if step is None or not math.isfinite(step) else int(step) for step in steps]
+    epochs, times = (_values_at(history, name, column) for name in ("epoch", "_timestamp"))
+    steps = history.column("_step")
+    whole: Sequence[int | None]
+    if np.array_equal(steps.rows, column.rows) and np.isfinite(steps.values).all():
+        whole = steps.values.astype(np.int64).tolist()
+    else:
+        known = _values_at(history, "_step", column)
+        whole = [None if step is None or not math.isfinite(step) else int(step) for step in known]
     # As Point._make does, in half the time: there are a hundred thousand of them.
     return tuple(map(partial(tuple.__new__, Point), zip(column.values.tolist(), epochs, whole, times, strict=True)))
 
@@ -66,11 +75,18 @@ def not_finite_of(history: History) -> tuple[str, ...]:
 
 def with_history(run: RunRecord, history: History) -> RunWithHistory:
     """Return a run with its history; ``with_metric`` then sets its points."""
-    known = {item.name: getattr(run, item.name) for item in fields(RunRecord)}
-    return RunWithHistory(**known, history=history)
+    return _changed(run, history=history)
 
 
-def with_metric(run: RunRecord, metric: str, **changes: Any) -> RunRecord:
+def with_metric(run: RunRecord, metric: str, **changes: Any) -> RunWithHistory:
     """Return a run with the points of a metric, taken from its history, and with other changed fields."""
     history = history_of(run)
-    return replace(run, points=points_of(history, metric), not_finite=not_finite_of(history), **changes)
+    points = points_of(history, metric)
+    return _changed(run, history=history, points=points, not_finite=not_finite_of(history), **changes)
+
+
+def _changed(run: RunRecord, **changes: Any) -> RunWithHistory:
+    """Return a run with other fields, like ``replace``, without escaping its texts again: in a tenth of the time."""
+    changed = object.__new__(RunWithHistory)
+    vars(changed).update({name: getattr(run, name) for name in _FIELDS} | changes)
+    return changed

@@ -113,8 +113,8 @@ def allows(parameter: Leaf, value: Any) -> bool:
 
 def value_key(value: Any) -> str:
     """Return a text that is the same for values that W&B takes as the same: 1 and 1.0, but not 1 and true."""
-    if type(value) is float and math.isfinite(value) and not value.is_integer():
-        return repr(value)  # as JSON has it, in a tenth of the time
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(int(value) if value == int(value) else value)  # as JSON has it, in a tenth of the time
 
     def whole(item: Any) -> Any:
         if isinstance(item, float) and item.is_integer():

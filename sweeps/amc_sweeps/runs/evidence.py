@@ -110,10 +110,9 @@ def _epochs_since_best(run: RunRecord, goal: Goal) -> int | None:
     best = max(curve) if goal == "maximize" else min(curve)
     points = len(curve) - 1 - curve.index(best)
     epoch = next((point.epoch for point in run.points if point.value == best), None)
-    last = max((point.epoch for point in run.points if point.epoch is not None), default=None)
-    if epoch is None or last is None or not math.isfinite(last - epoch):
+    if epoch is None or not math.isfinite(epoch):
         return points
-    return max(points, int(last - epoch))
+    return max(points, int(max(run.finite_epochs) - epoch))
 
 
 def _heartbeat_age_s(run: RunRecord, now: datetime) -> float | None:

@@ -34,4 +34,5 @@ def mark_gems(ranked: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
         beats_best = best is not None and best.peak is not None and is_better(entry.peak, best.peak, goal)
         return beats_best or entry.rank - bisect_left(excluded_ranks, entry.rank) <= top
 
-    return tuple(replace(entry, is_gem=is_gem(entry)) for entry in ranked)
+    marked = ((entry, is_gem(entry)) for entry in ranked)
+    return tuple(entry if entry.is_gem == mark else replace(entry, is_gem=mark) for entry, mark in marked)

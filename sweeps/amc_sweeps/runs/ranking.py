@@ -44,7 +44,10 @@ def in_order(entries: Sequence[RankedRun], goal: Goal) -> tuple[RankedRun, ...]:
 
 def exclude(ranked: Sequence[RankedRun], rules: Mapping[str, str], goal: Goal) -> tuple[RankedRun, ...]:
     """Return the runs in their order, those in ``rules`` (run id -> rule) excluded; gems are found among the others."""
-    return mark_gems([replace(entry, excluded_by=rules.get(entry.run.run_id)) for entry in ranked], goal)
+    excluded_by = ((entry, rules.get(entry.run.run_id)) for entry in ranked)
+    return mark_gems(
+        [entry if entry.excluded_by == rule else replace(entry, excluded_by=rule) for entry, rule in excluded_by], goal
+    )
 
 
 def matching_test_metric(name: str) -> str | None:

@@ -298,3 +298,14 @@ def test_failed_runs_that_are_no_failures_are_named() -> None:
     stopped = run("a", [0.5], state="failed", exit_code=130, summary={"end_reason": "interrupted"})
     status = summarise("local/amc/s", rank_runs(sweep(stopped)), (), expected=None)
     assert "Failures  none (1 interrupted not counted)" in command.as_lines(status)
+
+
+def test_watching_ends_where_nobody_reads_it_unless_a_webhook_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    going = _status(completed("one", [0.5]))
+    monkeypatch.setattr(command, "is_unread", lambda: True)
+    for also_unread, left in ((False, 2), (True, 0)):
+        statuses = iter([going] * 3)
+        command._watch_in_log(statuses, as_json=False, also_unread=also_unread)
+        assert len(list(statuses)) == left
