@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from amc_server.store.storage import Storage, StorageError, describe_failure
 DEFAULT_PORT = 8418
 GRACE_S = 5  # for running requests when the server ends
 YOUNG_OBJECTS = 50_000  # made between two searches for cycles
+SWITCH_S = 0.001  # after which a thread that computes gives way to another
 
 
 class ServerError(RuntimeError):
@@ -184,6 +186,10 @@ def _serve(app: ASGIApp, listener: socket.socket, options: ServerOptions) -> Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
+    # A thread that comes back from SQLite or a socket waits this long for Python's lock, and a heartbeat often does.
+    # With 64 agents and 20 open pages on a busy machine the p99 of heartbeats was 0.66 s with Python's own 5 ms, and
+    # 0.40 s with 1 ms. Rows a second stayed the same.
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         app,
         log_config=None,
