@@ -16,7 +16,7 @@ import pytest
 from browser import Visit, chromium, visit
 from client_scenarios import GRID, Researcher, wait_until
 from embedded_server import EmbeddedServer
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 from stored_sweeps import StoredRun, address_of, many_runs, store_sweep
 
 pytestmark = pytest.mark.client
@@ -149,28 +149,36 @@ def test_hidden_columns_stay_hidden(opened: dict[str, Visit]) -> None:
     assert "host" not in opened["few"].texts("#run-table thead th")
 
 
+def drag(page: Page, x: float, begin: float, end: float) -> None:
+    page.mouse.move(x, begin)
+    page.mouse.down()
+    page.mouse.move(x, end, steps=5)
+    page.mouse.up()
+
+
 def test_a_brush_along_an_axis_selects_runs_everywhere(opened: dict[str, Visit]) -> None:
     page = opened["many"]
     box = page.page.locator("#parallel").bounding_box()
     assert box is not None
-    x = page.page.evaluate(
+    places = page.page.evaluate(
         """async () => {
             const script = document.querySelector("script[type=module]").src;
             const { chartOf } = await import(script.replace("sweep_page", "chart"));
             const model = chartOf(document.getElementById("parallel")).echarts.getModel();
             const axes = model.getComponent("parallel", 0).coordinateSystem;
-            return axes.getAxisLayout(axes.dimensions[0]).position[0];
+            return axes.dimensions.map((dimension) => axes.getAxisLayout(dimension).position[0]);
         }"""
     )
     middle = box["y"] + box["height"] / 2
-    page.page.mouse.move(box["x"] + x, middle)
-    page.page.mouse.down()
-    page.page.mouse.move(box["x"] + x, box["y"] + 60, steps=5)
-    page.page.mouse.up()
+    drag(page.page, box["x"] + places[0], middle, box["y"] + 60)
     expect(page.page.locator("#shown-count")).to_have_text(re.compile(r"^\d+ of 80 runs$"))
     values = [float(text) for text in page.column("max_lr")]
     assert 0 < len(values) < 80
     assert min(values) > 0.002, "the upper half of a logarithmic axis"
+    top, height = box["y"] + 40, box["height"] - 64
+    drag(page.page, box["x"] + places[2], top + 1, top + height / 3 - 1)
+    wait_until(lambda: set(page.column("batch_size")) == {"512"}, "the upper one of three listed values", 10)
+    assert set(map(float, page.column("max_lr"))) < set(values), "both brushes select"
     page.page.get_by_role("button", name="Show all runs").click()
     expect(page.page.locator("#shown-count")).to_have_text("80 runs")
 
