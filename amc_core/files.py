@@ -63,8 +63,11 @@ def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode:
         else:
             os.link(partial, path)  # a rename would replace what is there
             partial.unlink()
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) == str(partial):
+            error.filename = str(path)  # what the user named
         raise
     if durable:
         _flush(path.parent)

@@ -41,6 +41,13 @@ def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert _files(tmp_path) == [path]
 
 
+def test_an_error_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere" / "a.csv", tmp_path / ("x" * 254), Path("/proc/a.csv")):
+        with pytest.raises(OSError, match="Errno") as caught:
+            write_whole(path, "text")
+        assert str(caught.value.filename) == str(path)
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_text_and_bytes_replace_what_was_there(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "a.txt"

@@ -393,3 +393,10 @@ def test_states_come_from_a_real_server(tmp_path: Path, runs: Path, monkeypatch:
         "can be continued": ["b"],
         "unknown to this W&B": ["unknown"],
     }
+
+
+@pytest.mark.parametrize(("folder", "words"), [("nowhere", "no such folder"), ("x" * 300, "no such folder")])
+def test_a_mistyped_folder_is_refused_and_not_called_clean(tmp_path: Path, folder: str, words: str) -> None:
+    result = CliRunner().invoke(main, ["clean", "--runs-dir", str(tmp_path / folder), "--yes"])
+    assert result.exit_code == 2
+    assert words in result.stderr
