@@ -5,7 +5,7 @@ frame at once and become vector instructions. ``math.log`` and ``math.atan2`` wo
 Only the points' shares are added one by one; an empty pixel costs one store.
 
 In names: B frames, K = 124 symbols, X = 2 K numbers (real and imaginary in turn), M places of the carrier search, N
-points of an image, W = size, P = 3 size^2 numbers of an image whose channels lie side by side.
+points of an image, W = size, O planes of one number each, P numbers of an image, whose channels lie side by side.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy.typing as npt
 from numpy.polynomial import Chebyshev
 
 from amc_core.inputs.cpu_compiler import compiled
-from amc_core.inputs.synchronisation import CONTRAST, LARGEST, N_INNER, QUADRANT, SEARCH_LENGTH
+from amc_core.inputs.synchronisation import CONTRAST, LARGEST, N_INNER, PHASE_ORDERS, QUADRANT, SEARCH_LENGTH
 
-CHANNELS = 3
+CHANNELS = 3 + len(PHASE_ORDERS)
 
 _Floats = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.uint32]
@@ -97,10 +97,11 @@ def draw(
     symbol_BX: _Floats,
     line_BX: _Floats,
     spectrum_BW: _Floats,
+    plane_BO: _Floats,
     bad_B: _Flags,
     image_BP: _Floats,
 ) -> None:
-    """Draw three channels of every frame: quadrant, sizes against phase steps, spectrum; zeros for a bad frame."""
+    """Draw the channels of a frame: quadrant, sizes against phase steps, spectrum, planes; zeros for a bad frame."""
     size = spectrum_BW.shape[1]
     n_polar = 2 * (N_INNER - 1)
     row_N, column_N = np.empty(n_polar, dtype=np.float32), np.empty(n_polar, dtype=np.float32)
@@ -117,6 +118,8 @@ def draw(
             continue
         for w in range(size):
             line_P[CHANNELS * w + 2] = (spectrum_BW[b, w] + np.float32(1.0)) * np.float32(0.5)
+            for o in range(plane_BO.shape[1]):
+                line_P[CHANNELS * w + 3 + o] = plane_BO[b, o]
         for h in range(size):
             for p in range(len(line_P)):  # twice as fast as assigning a slice
                 image_P[h * len(line_P) + p] = line_P[p]

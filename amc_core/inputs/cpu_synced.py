@@ -5,7 +5,7 @@ the Fourier transforms and the carrier search; the code between them is compiled
 interpreter's lock.
 
 In names: B frames, T = 1024 samples, N = 2048 numbers of a frame (I and Q in turn), F = 1024 lines, K = 124 symbols,
-M = places of the carrier search, S Welch segments of W numbers, X any number.
+M = places of a search, O orders of phase lines, S Welch segments of W numbers, X any number.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from amc_core.inputs.spectrum import WELCH_HOP, log_spectrum
 from amc_core.inputs.synchronisation import (
     EDGE,
     HIGHEST_LINE,
+    LINE_SCALE,
     N_INNER,
     N_SYMBOLS,
     SAMPLES_PER_SYMBOL,
+    line_strengths,
 )
 
 _CHUNK = 64  # frames whose intermediate results fit into a core's own cache
@@ -37,14 +39,15 @@ _Flags = npt.NDArray[np.bool_]
 
 
 def synced_images(
-    iq_BTC: Tensor, *, response_F: Tensor, search_KM: Tensor, window: Tensor, size: int
+    iq_BTC: Tensor, *, response_F: Tensor, search_KM: Tensor, line_OKM: Tensor, window: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the images (B, 3, size, size) of frames (B, 1024, 2) at any power, and whether each frame is bad (B,).
+    """Return the images (B, C, size, size) of frames (B, 1024, 2) at any power, and whether each frame is bad (B,).
 
     Args:
         iq_BTC: float32 frames on the CPU.
         response_F: the matched filter.
         search_KM: the carrier search as a matrix.
+        line_OKM: the search for the lines of the phases.
         window: of the Welch segments.
         size: pixels a side.
     """
@@ -57,6 +60,7 @@ def synced_images(
     segment_BSW = torch.empty(_CHUNK, n_segments, len(window), dtype=torch.complex64)
     folded_BK = torch.empty(_CHUNK, N_SYMBOLS, dtype=torch.complex64)
     symbol_BK, raised_BK = torch.empty(2, n_frames, N_INNER, dtype=torch.complex64)
+    phase_BOK = torch.empty(n_frames, len(line_OKM), N_INNER, dtype=torch.complex64)
     power_BF = torch.empty(n_frames, len(window))
     window_W = window.repeat_interleave(2).numpy()
     for start in range(0, n_frames, _CHUNK):
@@ -72,12 +76,14 @@ def synced_images(
         segments = torch.view_as_real(torch.fft.fft(segment_BSW[:n])).view(n, n_segments, -1)
         _mean_power(segments.numpy(), power_BF[start:stop].numpy())
         _fold(torch.fft.fft(frame_BT[:n]).numpy(), response_F.numpy(), folded_BK.numpy())
-        _raise(torch.fft.ifft(folded_BK[:n]).numpy(), symbol_BK[start:stop].numpy(), raised_BK[start:stop].numpy())
+        parts = (symbol_BK[start:stop], raised_BK[start:stop], phase_BOK[start:stop])
+        _raise(torch.fft.ifft(folded_BK[:n]).numpy(), *(part.numpy() for part in parts))
     draw(
         *turns(search_KM.shape[1]),
         torch.view_as_real(symbol_BK).view(n_frames, -1).numpy(),
         torch.view_as_real(torch.matmul(raised_BK, search_KM)).view(n_frames, -1).numpy(),
         log_spectrum(power_BF, window, size)[:, 0].numpy(),
+        (LINE_SCALE * line_strengths(phase_BOK, line_OKM)).contiguous().numpy(),
         bad_B.numpy(),
         image_BHWC.view(n_frames, -1).numpy(),
     )
@@ -143,8 +149,8 @@ def _fold(spectrum_BF: _Complex, response_F: _Floats, folded_BK: _Complex) -> No
 
 
 @compiled
-def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
-    """Drop the edges, scale to unit power, and compute ``|z|^2 (z / |z|)^4``."""
+def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex, phase_BOK: _Complex) -> None:
+    """Drop the edges, scale to unit power, compute ``|z|^2 (z / |z|)^4``, and ``(z / |z|)^n`` for n = 8, 16 ..."""
     for b in range(len(all_BK)):
         inner_K, symbol_K, raised_K = all_BK[b, EDGE : N_SYMBOLS - EDGE], symbol_BK[b], raised_BK[b]
         energy = np.float32(0.0)
@@ -157,4 +163,9 @@ def _raise(all_BK: _Complex, symbol_BK: _Complex, raised_BK: _Complex) -> None:
             squared_re, squared_im = re * re - im * im, np.float32(2.0) * re * im
             size = max(re * re + im * im, np.float32(1e-30))
             raised_re = (squared_re * squared_re - squared_im * squared_im) / size
-            raised_K[k] = complex(raised_re, np.float32(2.0) * squared_re * squared_im / size)
+            raised_im = np.float32(2.0) * squared_re * squared_im / size
+            raised_K[k] = complex(raised_re, raised_im)
+            phase_re, phase_im = raised_re / size, raised_im / size
+            for o in range(phase_BOK.shape[1]):
+                phase_re, phase_im = phase_re * phase_re - phase_im * phase_im, np.float32(2.0) * phase_re * phase_im
+                phase_BOK[b, o, k] = complex(phase_re, phase_im)

@@ -23,16 +23,21 @@ from amc_core.inputs.spectrum import WELCH_LENGTH, log_spectrum, welch
 from amc_core.inputs.synchronisation import (
     CONTRAST,
     LARGEST,
+    LINE_SCALE,
+    PHASE_ORDERS,
     QUADRANT,
     carrier_free,
     carrier_search,
     first_quadrant,
+    line_search,
+    line_strengths,
     matched_filter,
     neighbours,
+    phase_powers,
     symbols,
 )
 
-CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3, "iq": 2, "amplitude_phase": 2}
+CHANNELS = {"constellation": 1, "constellation_psd": 2, "synced": 3 + len(PHASE_ORDERS), "iq": 2, "amplitude_phase": 2}
 
 
 def input_shape(config: TrialConfig) -> tuple[int, ...]:
@@ -53,9 +58,10 @@ class Representation(nn.Module):
     - ``constellation_psd``: the same, and the log power spectrum repeated over the rows.
     - ``synced``: (0) the symbols after synchronisation, turned into one quadrant: re (rows) and im over 0..2; (1) their
       size (rows, 0..2.2) against their phase difference to each neighbour (columns, -pi..pi), which no carrier offset
-      blurs; (2) the log power spectrum repeated over the rows, shifted and halved. (0) and (1) are three times log1p of
-      points that are shared among the four nearest pixels. It assumes 8 samples per symbol and root-raised-cosine
-      pulses; tests/benchmarks/results/input_study.md measures it on such synthetic frames.
+      blurs; (2) the log power spectrum repeated over the rows, shifted and halved; (3, 4) how strongly the symbols
+      come in 8 and in 16 phases, one number in every pixel. (0) and (1) are three times log1p of points that are shared
+      among the four nearest pixels. It assumes 8 samples per symbol and root-raised-cosine pulses;
+      tests/benchmarks/results/input_study.md measures it on such synthetic frames.
     - ``iq``: I and Q.
     - ``amplitude_phase``: amplitudes of norm 1, and phases divided by pi; see amplitude_phase.py.
 
@@ -71,6 +77,7 @@ class Representation(nn.Module):
     _hann: Tensor
     _filter: Tensor
     _search: Tensor
+    _lines: Tensor
 
     def __init__(self, config: TrialConfig, *, compiled: bool = True) -> None:
         super().__init__()
@@ -81,6 +88,7 @@ class Representation(nn.Module):
         self.register_buffer("_filter", matched_filter().float(), persistent=False)
         search_KS = carrier_search(config.carrier_range).to(torch.complex64)
         self.register_buffer("_search", search_KS, persistent=False)
+        self.register_buffer("_lines", line_search(config.carrier_range).to(torch.complex64), persistent=False)
 
     @torch.no_grad()
     def forward(self, iq_BTC: Tensor, is_counted_B: Tensor | None = None) -> Tensor:
@@ -125,7 +133,9 @@ class Representation(nn.Module):
         polar_BHW = spread_points(length_BN * (size / LARGEST), turn_BN, size, periodic=True)
         points_BCHW = CONTRAST * torch.stack([quadrant_BHW, polar_BHW], dim=1).log1p()
         rows_BHW = ((self._spectrum(iq_BTC) + 1) / 2).expand_as(quadrant_BHW)
-        return torch.cat([points_BCHW, rows_BHW[:, None]], dim=1)
+        strength_BO = LINE_SCALE * line_strengths(phase_powers(symbol_BK), self._lines)
+        planes_BOHW = strength_BO[:, :, None, None].expand(-1, -1, size, size)
+        return torch.cat([points_BCHW, rows_BHW[:, None], planes_BOHW], dim=1)
 
     def _spectrum(self, iq_BTC: Tensor) -> Tensor:
         return log_spectrum(welch(iq_BTC, self._hann), self._hann, self._config.image_size)
@@ -140,7 +150,12 @@ class Representation(nn.Module):
             from amc_core.inputs.cpu_synced import synced_images
 
             input_BX, bad_B = synced_images(
-                iq_BTC, response_F=self._filter, search_KM=self._search, window=self._hann, size=config.image_size
+                iq_BTC,
+                response_F=self._filter,
+                search_KM=self._search,
+                line_OKM=self._lines,
+                window=self._hann,
+                size=config.image_size,
             )
         elif config.representation == "constellation" and not isinstance(config.histogram_range, str):
             from amc_core.inputs.cpu_histogram import log_histogram

@@ -7,7 +7,7 @@ All steps work on the spectrum of the frame. A matched-filtered signal occupies 
 that a delay is exact there, and keeping one sample in eight is a sum of eight parts of the spectrum. This treats the
 frame as periodic, which makes the symbols at its edges wrong: they are dropped.
 
-In names: B frames, T = 1024 samples, F = 1024 lines of the spectrum, K symbols, S frequencies of the carrier search.
+In names: B frames, T = 1024 samples, F = 1024 lines of the spectrum, K symbols, S frequencies of a search, O orders.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ SEARCH_LENGTH = 1024  # of the transform that finds the carrier's line
 # Ranges of the images of ``synced``. With unit mean power of the symbols, 256QAM's corners have a size of 1.63.
 QUADRANT = 2.0  # largest re and im
 LARGEST = 2.2  # largest size of a symbol
+# Of the lines that show in how many phases symbols come: 8PSK has the first, 16PSK the second.
+PHASE_ORDERS = (8, 16)
+LINE_STEP = 1 / 256  # cycles per symbol between two places of their search: two places for each line of 128 symbols
+
+LINE_SCALE = 0.3  # of the strengths: then they have about the spread of the spectrum, too
+
 CONTRAST = 3.0  # most pixels hold less than one point; log1p times this has about the spread of the spectrum
 
 
@@ -91,6 +97,36 @@ def carrier_free(symbol_BK: Tensor, search_KS: Tensor) -> Tensor:
     # In whole numbers: the phase of a far carrier has too many turns for float32.
     turn_BK = (place_B1 * time_K % (4 * SEARCH_LENGTH)).to(power_BK.dtype) * (2 * math.pi / (4 * SEARCH_LENGTH))
     return symbol_BK * _phasor(-(turn_BK + torch.angle(line_BS.gather(1, best_B1)) / 4))
+
+
+def line_search(carrier_range: float) -> Tensor:
+    """Return the parts of Fourier transforms that ``line_strengths`` uses, as complex matrices (O, K, S)."""
+    reach_O = [min(order * SAMPLES_PER_SYMBOL * carrier_range, 0.5) for order in PHASE_ORDERS]  # cycles per symbol
+    place_S = torch.linspace(-1, 1, 2 * math.ceil(max(reach_O) / LINE_STEP) + 1, dtype=torch.float64)
+    time_K1 = torch.arange(N_INNER, dtype=torch.float64)[:, None]
+    return torch.stack([_phasor(-2 * math.pi * reach * time_K1 * place_S) for reach in reach_O])
+
+
+def phase_powers(symbol_BK: Tensor) -> Tensor:
+    """Return ``(z / |z|)^n`` of symbols for every n of PHASE_ORDERS, (B, O, K)."""
+    raised_BK = (symbol_BK / symbol_BK.abs().clamp_min(1e-15)).square().square()
+    raised = []
+    for _ in PHASE_ORDERS:
+        raised_BK = raised_BK.square()
+        raised.append(raised_BK)
+    return torch.stack(raised, dim=1)
+
+
+def line_strengths(raised_BOK: Tensor, search_OKS: Tensor) -> Tensor:
+    """Return how strong the strongest line near n times the carrier is for every n of PHASE_ORDERS, (B, O).
+
+    A line shows that symbols come in n phases: noise alone gives about 2, symbols without noise sqrt(K) = 11. A line
+    adds up all symbols, while a phase difference has the noise of two. So lines show 8PSK and 16PSK at lower SNR:
+    A. Viterbi, A. Viterbi, as above.
+    """
+    line_OBS = torch.view_as_real(raised_BOK.transpose(0, 1) @ search_OKS).square().sum(dim=-1)
+    strength_BO: Tensor = (line_OBS.amax(dim=2).T / N_INNER).sqrt()
+    return strength_BO
 
 
 def first_quadrant(symbol_BK: Tensor) -> Tensor:

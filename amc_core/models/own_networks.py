@@ -27,7 +27,7 @@ def _blocks(
 
 
 class AmcConvNet(nn.Module):
-    """Images (B, C, H, W) to 192 features; 117 thousand parameters, 123 thousand with two linear heads (C = 3).
+    """Images (B, C, H, W) to 192 features; 118 thousand parameters, 124 thousand with two linear heads (C = 5).
 
     Five blocks of convolution, batch norm and ReLU, then each channel's mean and maximum. The maximum shows whether a
     pattern occurs, the mean how much of the image it covers.

@@ -79,6 +79,7 @@ class Row:
 TENTH = FRAMES_PER_CELL // 10
 ROWS = (
     Row("synced", "AWGN", 3),
+    Row("synced", "AWGN", 1, {"image_size": 32}),
     Row("synced", "3-tap Rayleigh", 3),
     Row("constellation", "AWGN", 1, frames_per_cell=TENTH),
     Row("constellation", "AWGN", 1, {"augment": True}, frames_per_cell=TENTH),

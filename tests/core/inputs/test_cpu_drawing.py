@@ -39,7 +39,7 @@ def test_the_angle_equals_numpys_up_to_rounding() -> None:
 def test_images_have_their_channels_last_so_that_nothing_is_copied_before_the_network() -> None:
     frames = torch.randn(5, 1024, 2, generator=torch.Generator().manual_seed(0))
     images = Representation(TrialConfig(representation="synced", model_type="amc_convnet", image_size=48))(frames)
-    assert images.shape == (5, 3, 48, 48)
+    assert images.shape == (5, 5, 48, 48)
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 

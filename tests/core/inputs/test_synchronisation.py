@@ -16,8 +16,11 @@ from amc_core.inputs.synchronisation import (
     carrier_free,
     carrier_search,
     first_quadrant,
+    line_search,
+    line_strengths,
     matched_filter,
     neighbours,
+    phase_powers,
     symbols,
 )
 
@@ -62,6 +65,19 @@ def test_the_carrier_is_removed_up_to_a_quarter_turn(cfo: float, carrier_range: 
     # The corners of 16QAM lie on the diagonals: to the fourth power they are negative, so that they come to the axes.
     grid_K = torch.tensor(QAM16, dtype=torch.complex128) * np.exp(1j * math.pi / 4)
     assert (found_K[:, None] - grid_K).abs().amin(dim=1).square().mean() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("n_phases", "shown"), [(4, [True, True]), (8, [True, True]), (16, [False, True]), (32, [False, False])]
+)
+@pytest.mark.parametrize("cfo", [0.0, 3e-4])
+def test_a_line_shows_in_how_many_phases_symbols_come(n_phases: int, shown: list[bool], cfo: float) -> None:
+    points = [complex(np.exp(2j * math.pi * k / n_phases)) for k in range(n_phases)]
+    turn_K = torch.exp(1j * (2 * math.pi * cfo * SAMPLES_PER_SYMBOL * torch.arange(128, dtype=torch.float64) + 1.0))
+    noise_K = 0.05 * torch.randn(128, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    symbol_BK = (random_symbols(points) * turn_K + noise_K)[None, EDGE:-EDGE]
+    strength_BO = line_strengths(phase_powers(symbol_BK), line_search(1 / 1600))
+    assert (strength_BO[0] > 5).tolist() == shown  # of at most 11; noise alone has about 2
 
 
 def test_a_quarter_turn_does_not_change_the_first_quadrant() -> None:

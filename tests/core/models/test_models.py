@@ -75,10 +75,10 @@ def test_the_backbones_of_the_sweeps_take_small_images(model_type: str, size: in
     assert (modulation_logits.shape, snr_logits.shape) == ((2, 17), (2, 16))
 
 
-def test_the_reference_network_has_123_thousand_parameters() -> None:
+def test_the_reference_network_has_124_thousand_parameters() -> None:
     model = build_model(config(model_type="amc_convnet", representation="synced"), n_modulations=17, n_levels=16)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 123_313
-    assert model(torch.zeros(2, 3, 64, 64))[0].shape == (2, 17)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_113
+    assert model(torch.zeros(2, 5, 64, 64))[0].shape == (2, 17)
 
 
 def test_the_network_for_iq_takes_samples() -> None:

@@ -50,8 +50,8 @@ def test_recurrent_layers_are_counted(model_type: str, n_gates: int) -> None:
 def test_summary_shows_layers_and_totals_without_data_or_wandb() -> None:
     result = CliRunner().invoke(main, ["--summary", "--representation=synced", "--model_type=amc_convnet"])
     assert result.exit_code == 0
-    assert "input 3 x 64 x 64; 17 modulations, 16 SNR levels" in result.output
-    assert "123,313  10.38" in result.output
+    assert "input 5 x 64 x 64; 17 modulations, 16 SNR levels" in result.output
+    assert "124,113  11.20" in result.output
     assert "modulation_head" in result.output
     assert "frames/s" in result.output
 
