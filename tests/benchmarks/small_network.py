@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from amc_core.config import SIGNAL_NETWORKS, TrialConfig
-from amc_core.data.feed import laid_out
 from amc_core.inputs.augmentation import N_DRAWS, Augmentation
-from amc_core.inputs.representations import Representation
+from amc_core.inputs.representations import Representation, laid_out
 from amc_core.models.classifier import Classifier, build_model
 from amc_core.modulations import CLASSES, DIGITAL17
 from amc_core.synthesis.frames import Recipe, synthesise_frames
