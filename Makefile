@@ -16,7 +16,7 @@ PIP_QUIET := --disable-pip-version-check --quiet
 
 .PHONY: demo test check docs wheel screenshots bench soak clients clean
 
-TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py tests/soak/test_soak_open_pages.py
+TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_cluster.py tests/soak/test_soak_pages.py tests/soak/test_soak_open_pages.py
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
