@@ -33,7 +33,7 @@ from amc_sweeps.runs.ranked_run import RankedRun, with_treatment
 from amc_sweeps.runs.ranking import in_order, measure
 from amc_sweeps.runs.records import Metric, Point, RunRecord, SweepRecord
 from amc_sweeps.runs.run_states import RunState, SweepState, state_word
-from amc_sweeps.values import printable
+from amc_sweeps.values import as_finite, printable
 
 LEAST_S = 0.9  # between two looks at the database for one sweep
 MOST_S = 15.0  # after which a view looks although nothing was committed: agents may have fallen silent
@@ -159,7 +159,7 @@ class SweepView:
             {
                 "name": agent.name,
                 "host": printable(agent.host),
-                "heard": agent.heartbeat_at,
+                "heard": as_finite(agent.heartbeat_at),
                 "alive": self._agent_is_alive(agent.pk),
                 "runs": hand_outs[agent.pk],
                 "run": at_work.get(agent.pk),
