@@ -16,7 +16,8 @@ PIP_QUIET := --disable-pip-version-check --quiet
 
 .PHONY: demo test check docs wheel screenshots bench soak clients clean
 
-TIMED := tests/soak/test_soak_load.py tests/soak/test_soak_cluster.py tests/soak/test_soak_pages.py tests/soak/test_soak_open_pages.py
+ALONE := tests/soak/test_soak_load.py tests/soak/test_soak_cluster.py tests/soak/test_soak_pages.py \
+	tests/soak/test_soak_open_pages.py tests/soak/test_soak_slurm.py::test_forty_tasks_that_start_at_once_all_get_their_run
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
@@ -54,10 +55,11 @@ screenshots: $(READY)
 bench: $(READY)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# The timing of the server and of its pages needs the whole machine. Most of the other tests wait, so three run at a time, with one thread each.
+# What is timed, and forty clients at once, need the whole machine. Most of the other tests wait, so three run at a time,
+# with one thread each.
 soak: $(READY) $(CLIENTS)
-	$(BIN)/pytest $(TIMED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(TIMED:%=--ignore=%) --numprocesses=3 --dist=worksteal --verbose
+	$(BIN)/pytest $(ALONE) --verbose
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) --numprocesses=3 --dist=worksteal --verbose
 
 clients: $(READY) $(CLIENTS)
 	$(BIN)/pytest tests/soak/test_soak_clients.py --numprocesses=2 --verbose

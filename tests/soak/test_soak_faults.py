@@ -34,7 +34,7 @@ RUNS = """query S($sweep: String!) { project(name: "soak", entityName: "local") 
 def test_a_repeatedly_killed_server_loses_and_doubles_no_row_and_starts_each_configuration_once(
     tmp_path: Path,
 ) -> None:
-    size = max(20, KILLS * 8)  # configurations: more than the agents get through before the last kill
+    size = max(20, KILLS * 12)  # configurations: more than the agents get through before the last kill
     rng = random.Random(1)
     begin = time.monotonic()
     with EmbeddedServer(tmp_path / "data") as server:
