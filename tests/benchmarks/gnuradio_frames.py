@@ -31,7 +31,7 @@ LEAD = 512  # samples in which filters fill
 FRAMES_PER_LEVEL = 4  # of one flow graph, which has one channel
 RATE_HZ = 200e3
 
-PSK = {"BPSK": 2, "QPSK": 4, "OQPSK": 4, "8PSK": 8, "16PSK": 16, "32PSK": 32}
+PSK = {"BPSK": 2, "QPSK": 4, "8PSK": 8, "16PSK": 16, "32PSK": 32}
 SQUARE_QAM = {"16QAM": 16, "64QAM": 64, "256QAM": 256}
 # Code rates of DVB-S2 and DVB-S2X, as GNU Radio names them.
 APSK = {"16APSK": "C3_4", "32APSK": "C3_4", "64APSK": "C128_180", "128APSK": "C135_180"}
@@ -167,6 +167,8 @@ def _table(name: str) -> tuple[complex, ...]:
     """Return the points of a constellation."""
     from gnuradio.digital import psk, qam
 
+    if name == "OQPSK":  # psk_constellation has points on the axes, of which half a symbol of delay makes no OQPSK
+        return (1 + 1j, 1 - 1j, -1 + 1j, -1 - 1j)
     if name in PSK:
         return tuple(psk.psk_constellation(PSK[name], differential=False).points())
     if name in SQUARE_QAM:
