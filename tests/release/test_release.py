@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # installing takes a minute alone, and five on a busy machine
+
 ROOT = Path(__file__).parents[2]
 VERSION = "0.1.0"
 FAST_TESTS = ("tests/sweeps", "tests/core/test_config.py", "tests/test_architecture.py", "tests/test_documents.py")
