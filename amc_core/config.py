@@ -398,17 +398,17 @@ def read_variant(value: Any) -> dict[str, Any]:
         value: a mapping of fields to values, or text: NAME=VALUE several times, a value with blanks in quotes.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is something else, or names a variant itself.
     """
     problem = ConfigError(
-        [f"{VARIANT}: {value!r:.200} is not allowed; allowed: text such as {VARIANT_EXAMPLE!r}, or a mapping"]
+        [f"{VARIANT}: {value!r:.200} is not allowed; allowed: text such as {VARIANT_EXAMPLE!r}, or a mapping of fields"]
     )
     if isinstance(value, str) and value.startswith("{"):  # how wandb's agent writes a mapping as a flag
         try:
             value = ast.literal_eval(value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise problem from None
-    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+    if isinstance(value, Mapping) and value and all(isinstance(name, str) and name != VARIANT for name in value):
         return dict(value)
     if not isinstance(value, str):
         raise problem
@@ -417,7 +417,8 @@ def read_variant(value: Any) -> dict[str, Any]:
     except ValueError:  # a quote that nobody closes
         raise problem from None
     names = [name for name, _, _ in pairs]
-    if not pairs or not all(equals and name for name, equals, _ in pairs) or len(set(names)) < len(names):
+    is_whole = bool(pairs) and all(equals and name for name, equals, _ in pairs)
+    if not is_whole or VARIANT in names or len(set(names)) < len(names):
         raise problem
     return {name: parse_flag(name, text) if name in FIELDS else text for name, _, text in pairs}
 

@@ -8,12 +8,15 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig
+from amc_sweeps.runs import export_file
 
 ROOT = Path(__file__).parents[1]
+NAMES = ("machine", "bench_images", "replay", "bench_search", "search_engines", "replay_search")
 FAST = {
     "np.histogram2d": 8_000.0,
     "fast-histogram": 80_000.0,
@@ -26,7 +29,7 @@ FAST = {
 def benchmarks() -> dict[str, ModuleType]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     try:
-        return {name: importlib.import_module(name) for name in ("machine", "bench_images", "replay")}
+        return {name: importlib.import_module(name) for name in NAMES}
     finally:
         sys.path.pop(0)
 
@@ -139,3 +142,107 @@ def test_the_compared_libraries_are_pinned() -> None:
     for name in ("fast-histogram", "boost-histogram"):
         assert f"{name}>=" in developers
         assert f"{name}==" in pins
+
+
+def searched(benchmarks: dict[str, ModuleType], **regrets: list[float]) -> Any:
+    """Return what bench_search keeps: in every column the regrets of these engines, one a seed."""
+    bench, kept = benchmarks["bench_search"], benchmarks["bench_search"].Kept()
+    for column in bench.COLUMNS:
+        for name, values in regrets.items():
+            for seed, value in enumerate(values):
+                engine = {"ours": bench.OURS, "tpe": bench.IGNORING, "best": "ours: best"}[name]
+                kept.add((column, engine, False, seed), [value] * bench.TRIALS[-1])
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("regrets", "columns", "missed"),
+    [
+        ({"ours": [0.0, 0.1, 0.0, 0.1], "tpe": [0.5, 0.6, 0.5, 0.5]}, 3, None),
+        ({"ours": [0.5, 0.0, 0.5, 0.0], "tpe": [0.5, 0.1, 0.5, 0.1]}, 3, "wanted is better by 2 SE"),
+        ({"ours": [0.5, 0.6, 0.5, 0.6], "tpe": [1.5, 1.6, 1.6, 1.5], "best": [0.3] * 4}, 3, "at the 95% bound"),
+        ({"ours": [0.1, 0.1, 0.1, 0.1], "tpe": [0.1, 0.0, 0.0, 0.0]}, 4, "at the 95% bound"),
+    ],
+)
+def test_the_policy_of_the_search_is_held_against_its_aims(
+    benchmarks: dict[str, ModuleType], regrets: dict[str, list[float]], columns: int, missed: str | None
+) -> None:
+    bench, kept = benchmarks["bench_search"], searched(benchmarks, **regrets)
+    found = [sentence for sentence in bench.missed_aims(kept) if missed and sentence.endswith(missed)]
+    assert len(found) == (columns if missed else 0), bench.missed_aims(kept)
+    assert bool(bench.missed_aims(kept)) == bool(missed)
+    lines = bench.verdict(kept)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[4:-1]] == list(bench.COLUMNS)
+    assert ("ours: best" in lines[5]) == ("best" in regrets)
+
+
+def test_the_plan_of_the_search_has_every_engine_and_pairs_of_seeds(benchmarks: dict[str, ModuleType]) -> None:
+    bench = benchmarks["bench_search"]
+    planned = [(surface.name, *search) for surface, *search in bench.searches(bench.SEEDS)]
+    assert len(planned) == len(set(planned))
+    assert {engine for _, engine, _, _ in planned} == benchmarks["search_engines"].engines("python").keys()
+    assert min(seed for *_, seed in planned) == bench.FIRST_SEED
+    ours = {(surface, stops, seed) for surface, engine, stops, seed in planned if engine == bench.OURS}
+    assert {(surface, stops, seed) for surface, _, stops, seed in planned} == ours
+
+
+def test_a_search_is_kept_and_goes_on_where_it_ended(benchmarks: dict[str, ModuleType], tmp_path: Path) -> None:
+    bench = benchmarks["bench_search"]
+    (surface,) = (surface for surface in bench.surfaces(1) if surface.name == "machines only")
+    engines = benchmarks["search_engines"].engines(None)
+    regrets = bench.by_trials(surface, engines["random"](surface, 1), 1)
+    assert len(regrets) == 60
+    assert regrets == sorted(regrets, reverse=True)
+    assert min(regrets) > 0
+    assert regrets == bench.by_trials(surface, engines["random"](surface, 1), 1)
+    kept = bench.Kept(tmp_path / "kept.jsonl")
+    kept.add((surface.name, "random", False, 1), regrets)
+    again = bench.Kept(tmp_path / "kept.jsonl")
+    assert again.has((surface.name, "random", False, 1))
+    assert again.regrets == kept.regrets
+    early, late = bench.by_epochs(surface, engines["random"](surface, 1), 1)
+    assert early >= late > 0
+
+
+def test_a_replay_says_what_engines_propose_after_a_recorded_sweep(
+    benchmarks: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lowest loss is in the middle, and a third of the runs failed."""
+    runs = [
+        {
+            "id": f"r{number:02}",
+            "sweep": "ab12cd34",
+            "state": "failed" if x > 0.6 else "finished",
+            "exit_code": 80 if x > 0.6 else 0,
+            "summary": {"end_reason": "diverged" if x > 0.6 else "completed"},
+            "config": {"x": x, "depth": {"layers": 2 + number % 2}, "epochs": 3},
+            "history": [{"_step": step, "loss": early + (x - 0.5) ** 2} for step, early in enumerate((2, 1, 0))],
+        }
+        for number, x in enumerate(place / 20 for place in range(20))
+    ]
+    runs.append({**runs[0], "id": "elsewhere", "config": {"y": 1}})
+    config = {
+        "method": "random",
+        "metric": {"name": "loss", "goal": "minimize"},
+        "parameters": {
+            "x": {"min": 0.0, "max": 1.0},
+            "depth": {"parameters": {"layers": {"values": [2, 3]}}},
+            "epochs": {"value": 3},
+        },
+    }
+    file = tmp_path / "sweep.yaml"
+    sweep = {"id": "ab12cd34", "state": "FINISHED", "config": config}
+    file.write_text(export_file.write(export_file.Export("p", (sweep,), tuple(runs))))
+    benchmarks["replay_search"].main(
+        [str(file), "--seeds", "2", "--engines", "ours (auto),TPE: ignoring", "--no-write"]
+    )
+    said, _, head, _, ours, tpe, *_ = capsys.readouterr().out.splitlines()
+    assert said == "What each engine proposes next, with 2 seeds, after 20 runs of which 7 did not finish."
+    assert head == "| engine | x | depth.layers |"
+    places = [float(text) for text in ours.split(" | ")[1].split(", ")]
+    assert ours.startswith("| ours (auto) | ")
+    assert tpe.startswith("| TPE: ignoring | ")
+    assert all(0.4 < x < 0.6 for x in places), places
+    assert {ours.split(" | ")[2].rstrip(" |")} <= {"2, 2", "2, 3", "3, 2", "3, 3"}
+    with pytest.raises(SystemExit, match="choose one with --sweep: none"):
+        benchmarks["replay_search"].main([str(file), "--sweep", "nosuch00"])

@@ -1,10 +1,10 @@
 """Compare search engines on surfaces with a known best value: what is left to it after so many trials, or epochs.
 
-    python tests/benchmarks/bench_search.py --seeds 200 --keep runs.jsonl [--sweeps PYTHON] [--engines NAME,NAME]
+    python tests/benchmarks/bench_search.py --seeds 200 --sweeps PYTHON [--keep FILE] [--engines NAME,NAME]
 
 Every engine gets the same seeds, and the noise and the crashes of a trial follow from its seed and number, so that
 engines are compared in pairs. An engine sees what a server has of a run; of 15% of the crashes the evidence points to
-the wrong cause. --keep stores every search, and a second run continues where the first one ended.
+the wrong cause. A kept file has a line for every search, and a second run with it continues where the first one ended.
 
 PYTHON is that of an environment with W&B's engine: python -m venv ENV && ENV/bin/pip install sweeps==0.3.0 "numpy<2"
 """
@@ -15,12 +15,15 @@ import argparse
 import html
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: of matrices as small as these, threads only wait
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
@@ -31,21 +34,57 @@ from training_surface import Crashes
 
 from amc_sweeps.grammar.hyperband import HyperbandConfig, bands, judge, thresholds
 
+FIRST_SEED = 1000  # our engine was chosen on lower ones
+SEEDS = 200  # of the committed table
 TRIALS = (12, 30, 60)
 EPOCHS = (1500, 3000)
 HYPERBAND = HyperbandConfig(min_iter=5, eta=3, strict=True)
-SLOW = {"Optuna GP": 20, "W&B sweeps: default": 20, "W&B sweeps: best": 20}  # times fewer seeds
-FEWER_WITH_STOPS = 8  # times fewer seeds
-OURS = "ours (auto)"
-BEATEN = ("TPE: ignoring", "ours: ignore", "W&B sweeps: default")
+OURS, IGNORING, WANDB = "ours (auto)", "TPE: ignoring", "W&B sweeps: default"
+BEATEN = (IGNORING, "ours: ignore", WANDB)
 FIXED = (
     *("ours: worst", "ours: best", "ours: latest", "ours: ignore", "ours: extrapolate"),
-    *("TPE: ignoring", "TPE: told the peak", "TPE: told as pruned", "W&B sweeps: default", "W&B sweeps: best"),
+    *(IGNORING, "TPE: told the peak", "TPE: told as pruned", WANDB, "W&B sweeps: best"),
 )
 LOSS = 0.05  # points
 MOST_MS = 50  # for a suggestion after 1,000 runs
+CRASHING = tuple(name for name, crashes in COLUMNS.items() if crashes != Crashes(0.0, 0.0))
+(CALM,) = COLUMNS.keys() - CRASHING
+FUNCTIONS = ("smooth 4-d", "Hartmann6", "Branin", "12 configurations")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Engines that are compared on surfaces, with every ``nth`` seed."""
+
+    surfaces: Sequence[str]
+    engines: Sequence[str]
+    nth: int = 1
+    has_stops: bool = False
+
+
+# Parts of a stage go on side by side, seed by seed: a run that is cut short has pairs of all of them.
+STAGES: tuple[tuple[Part, ...], ...] = (
+    (
+        Part((CALM, *CRASHING), (OURS, IGNORING)),
+        Part(CRASHING, ("ours: extrapolate",)),
+        Part(CRASHING, ("ours: ignore",), nth=4),
+        Part((CALM, *CRASHING), (WANDB,), nth=5),
+    ),
+    (
+        Part(CRASHING, ("TPE: told the peak", "TPE: told as pruned", "random")),
+        Part(CRASHING, ("ours: true causes", "ours: worst", "ours: best", "ours: latest"), nth=8),
+        Part(CRASHING, ("W&B sweeps: best",), nth=10),
+        Part((CALM,), ("random",)),
+        Part(FUNCTIONS, (OURS, IGNORING, "random"), nth=5),
+        Part(FUNCTIONS, (WANDB,), nth=20),
+        Part(tuple(COLUMNS), (OURS, "ours: extrapolate", IGNORING, "random"), nth=10, has_stops=True),
+        Part(tuple(COLUMNS), (WANDB,), nth=40, has_stops=True),
+    ),
+    (Part((*COLUMNS, *FUNCTIONS), ("Optuna GP",), nth=100),),
+)
 DROPPED = (
-    "Our engine was chosen among these variants on the same seeds, so its figures are optimistic.",
+    "Our engine was chosen among these variants on seeds from 0 on; the tables above are of seeds from "
+    f"{FIRST_SEED:,} on.",
     "",
     "Tried and dropped: mean regret after 60 trials over the first 16 seeds, for crashes by the learning rate, by "
     "learning rate and machines, by machines only.",
@@ -58,16 +97,13 @@ DROPPED = (
     "| extrapolated values, and no failures: the policy extrapolate | 0.000 / 0.003 / 0.014 |",
     "| expected improvement that counts what is known already in full (8 seeds) | 0.397 / 0.264 / 0.472 |",
     "| the second, with a narrower prior of the length scales (8 seeds) | 0.235 / 0.174 / 0.312 |",
-    "",
-    "The policy extrapolate does as well here after 60 trials, because the best configurations of these surfaces fail "
-    "seldom. It does not leave a region that only fails, if its curves look good before they fail; auto does.",
 )
 SHOWN = {
-    "ours (auto)": "#c00",
+    OURS: "#c00",
     "ours: ignore": "#f90",
-    "TPE: ignoring": "#06c",
+    IGNORING: "#06c",
     "TPE: told the peak": "#0aa",
-    "W&B sweeps: default": "#808",
+    WANDB: "#808",
     "random": "#888",
 }
 
@@ -75,49 +111,59 @@ SHOWN = {
 def main() -> None:
     """Print the tables, keep them, and fail where an engine that should be beaten is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="a file of JSON lines")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sweeps", metavar="PYTHON")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON lines")
     parser.add_argument("--engines", help="names, separated by commas; default all")
     parser.add_argument("--surfaces", help="the same")
+    parser.add_argument("--stages", type=int, default=len(STAGES), help="of the plan, the first so many")
     add_write_options(parser, "search")
     options = parser.parse_args()
     kept = Kept(options.keep)
-    chosen = {
-        name: engine
-        for name, engine in engines(options.sweeps).items()
-        if options.engines is None or name in options.engines.split(",")
-    }
-    for has_stops in (False, True):
-        for seed in range(math.ceil(options.seeds / (FEWER_WITH_STOPS if has_stops else 1))):
-            for surface in surfaces(seed):
-                if options.surfaces is not None and surface.name not in options.surfaces.split(","):
-                    continue
-                for name, engine in chosen.items():
-                    key = (surface.name, name, has_stops, seed)
-                    is_due = seed < math.ceil(options.seeds / SLOW.get(name, 1))
-                    if is_due and not kept.has(key) and (not has_stops or surface.name in COLUMNS):
-                        begun = time.perf_counter()
-                        search = engine(surface, seed)
-                        regrets = by_epochs(surface, search, seed) if has_stops else by_trials(surface, search, seed)
-                        kept.add(key, regrets, time.perf_counter() - begun)
-                        if hasattr(search, "close"):
-                            search.close()
+    known = engines(options.sweeps)
+    for surface, name, has_stops, seed in searches(options.seeds, options.stages):
+        is_wanted = _names(options.engines, name) and _names(options.surfaces, surface.name) and name in known
+        if is_wanted and not kept.has((surface.name, name, has_stops, seed)):
+            search = known[name](surface, seed)
+            regrets = by_epochs(surface, search, seed) if has_stops else by_trials(surface, search, seed)
+            kept.add((surface.name, name, has_stops, seed), regrets)
+            if hasattr(search, "close"):
+                search.close()
     missed = missed_aims(kept)
-    verdict = missed or ["No aim is missed against the engines in this table."]
     timed = (
         f"A suggestion after 1,000 finished runs of 8 parameters and 30 values each: {suggestion_ms():.0f} ms of "
         f"processor time, aimed at is {MOST_MS}."
     )
-    head, picture_line = [describe_machine(), ""], ["", "![regret](search.svg)", ""]
-    text = "\n".join([*head, *tables(kept), timed, "", *verdict, *picture_line, *DROPPED])
+    found = missed or ["No aim is missed against the engines in this table."]
+    text = "\n".join(
+        [
+            *(describe_machine(), "", *verdict(kept), *found, "", "![regret](search.svg)", ""),
+            *(*tables(kept), timed, "", *DROPPED),
+        ]
+    )
     print(text)
-    worse = unlike_committed(parser, options, {"seeds": 200})
+    committed = {"seeds": SEEDS, "keep": options.keep, "sweeps": options.sweeps or "PYTHON"}
+    worse = unlike_committed(parser, options, committed)
     keep_table("search", text, options, worse=worse, hidden={str(options.keep): "FILE", str(options.sweeps): "PYTHON"})
     if options.write or not (worse or options.no_write):
         (RESULTS / "search.svg").write_text(picture(kept))
     if missed:
         raise SystemExit("\n".join(missed))
+
+
+def searches(seeds: int, stages: int | None = None) -> Iterator[tuple[Surface, str, bool, int]]:
+    """Yield surface, engine, whether Hyperband stops runs, and seed of every search, the most important first."""
+    for stage in STAGES[:stages]:
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+            of_seed = {surface.name: surface for surface in surfaces(seed)}
+            for part in stage:
+                for surface in part.surfaces if seed % part.nth == 0 else ():
+                    for engine in part.engines:
+                        yield of_seed[surface], engine, part.has_stops, seed
+
+
+def _names(wanted: str | None, name: str) -> bool:
+    return wanted is None or name in wanted.split(",")
 
 
 def suggestion_ms() -> float:
@@ -143,28 +189,24 @@ def suggestion_ms() -> float:
 class Kept:
     """The regrets of every search, in memory and in a file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self.regrets: dict[tuple[str, str, bool], dict[int, list[float]]] = {}
-        self.seconds: dict[str, list[float]] = {}
         for line in path.read_text().splitlines() if path is not None and path.exists() else []:
             entry = json.loads(line)
-            self._store(tuple(entry["key"]), entry["regrets"], entry["seconds"])
+            self._store(tuple(entry["key"]), entry["regrets"])
 
-    def _store(self, key: Any, regrets: list[float], seconds: float) -> None:
-        surface, engine, has_stops, seed = key
-        self.regrets.setdefault((surface, engine, has_stops), {})[seed] = regrets
-        if not has_stops:
-            self.seconds.setdefault(engine, []).append(seconds)
+    def _store(self, key: tuple[str, str, bool, int], regrets: list[float]) -> None:
+        self.regrets.setdefault(key[:3], {})[key[3]] = regrets
 
     def has(self, key: tuple[str, str, bool, int]) -> bool:
         return key[3] in self.regrets.get(key[:3], {})
 
-    def add(self, key: tuple[str, str, bool, int], regrets: list[float], seconds: float) -> None:
-        self._store(key, regrets, seconds)
+    def add(self, key: tuple[str, str, bool, int], regrets: list[float]) -> None:
+        self._store(key, regrets)
         if self._path is not None:
             with self._path.open("a") as file:
-                file.write(json.dumps({"key": key, "regrets": regrets, "seconds": seconds}) + "\n")
+                file.write(json.dumps({"key": key, "regrets": regrets}) + "\n")
 
 
 def by_trials(surface: Surface, search: Any, seed: int) -> list[float]:
@@ -192,7 +234,7 @@ def by_epochs(surface: Surface, search: Any, seed: int) -> list[float]:
         number += 1
         spent += len(outcome.curve)
         while len(regrets) < len(EPOCHS) and spent >= EPOCHS[len(regrets)]:
-            regrets.append(surface.best - best)  # of the runs that ended within them
+            regrets.append(round(surface.best - best, 5))  # of the runs that ended within them
         best = max(best, outcome.attained)
     return regrets
 
@@ -209,9 +251,57 @@ def stopped(outcome: Outcome, curves: Sequence[Sequence[float]]) -> Outcome:
     return outcome
 
 
+def verdict(kept: Kept) -> list[str]:
+    """Return what the default policy is to show after the last trial, a line for each column."""
+    fixed = "best fixed treatment"
+    lines = [
+        f"{OURS} minus another one, mean regret in points after {TRIALS[-1]} trials. It is to be better by two "
+        f"standard errors than those that ignore crashed runs and than W&B's default, and to lose at most {LOSS:g} "
+        f"points, at the 95% bound, against the {fixed} of each column (the one that is nearest to it, or ahead), and "
+        "against TPE where nothing crashes.",
+        "",
+        f"| column | {' | '.join(f'minus {engine}' for engine in BEATEN)} | {fixed} | minus that | 95% bound |",
+        "|---" * (len(BEATEN) + 4) + "|",
+    ]
+    for column in COLUMNS:
+        cells = [_difference(kept, column, engine, has_stops=False, place=TRIALS[-1] - 1) for engine in BEATEN]
+        best = best_fixed(kept, column)
+        if best is None:
+            continue
+        engine, mean, error = best
+        cells += [engine, f"{mean:+.3f} ± {error:.3f}", f"{mean + 1.96 * error:+.3f}"]
+        lines.append(f"| {column} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def best_fixed(kept: Kept, column: str) -> tuple[str, float, float] | None:
+    """Return the fixed treatment that does best in a column, and our difference to it; without crashes only TPE."""
+    allowed = FIXED if column in CRASHING else (IGNORING,)
+    pairs = {engine: paired(kept, column, engine, has_stops=False, place=TRIALS[-1] - 1) for engine in allowed}
+    found = [(engine, *pair) for engine, pair in pairs.items() if pair is not None]
+    return max(found, key=lambda each: each[1], default=None)
+
+
+def missed_aims(kept: Kept) -> list[str]:
+    """Return which aims of ``verdict`` the default policy misses."""
+    found = []
+    for column in COLUMNS:
+        for engine in BEATEN if column in CRASHING else ():
+            pair = paired(kept, column, engine, has_stops=False, place=TRIALS[-1] - 1)
+            if pair is not None and pair[0] + 2 * pair[1] >= 0:
+                found.append(f"{column}: {pair[0]:+.3f} ± {pair[1]:.3f} against {engine}, wanted is better by 2 SE")
+        best = best_fixed(kept, column)
+        if best is not None and best[1] + 1.96 * best[2] > LOSS:
+            found.append(
+                f"{column}: {best[1]:+.3f} ± {best[2]:.3f} against {best[0]}, wanted is a loss of at most {LOSS:g} "
+                "at the 95% bound"
+            )
+    return found
+
+
 def tables(kept: Kept) -> list[str]:
     """Return the tables of regrets and of paired differences."""
-    lines = ["Mean regret with its standard error; n seeds.", ""]
+    lines = ["Mean regret with its standard error; the number of seeds in parentheses, fewer of slow engines.", ""]
     for has_stops, budgets, unit in ((False, TRIALS, "trials"), (True, EPOCHS, "epochs, with Hyperband")):
         names = list(dict.fromkeys(surface for surface, _, stops in kept.regrets if stops is has_stops))
         found = list(dict.fromkeys(engine for _, engine, stops in kept.regrets if stops is has_stops))
@@ -224,43 +314,14 @@ def tables(kept: Kept) -> list[str]:
             for engine in found:
                 cells = [_cell(kept.regrets.get((name, engine, has_stops), {}), place) for name in names]
                 lines.append(f"| {engine} | {' | '.join(cells)} |")
+            lines += ["", f"{OURS} minus the other engine, paired by seed, after {budget:,} {unit}:", ""]
+            lines += [f"| engine | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+            for engine in found:
+                if engine != OURS:
+                    cells = [_difference(kept, name, engine, has_stops=has_stops, place=place) for name in names]
+                    lines.append(f"| {engine} | {' | '.join(cells)} |")
             lines.append("")
-            if OURS in found:
-                lines += [f"{OURS} minus the other engine, paired by seed, after {budget:,} {unit}:", ""]
-                lines += [f"| engine | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-                for engine in found:
-                    if engine != OURS:
-                        cells = [_difference(kept, name, engine, has_stops, place) for name in names]
-                        lines.append(f"| {engine} | {' | '.join(cells)} |")
-                lines.append("")
     return lines
-
-
-def missed_aims(kept: Kept) -> list[str]:
-    """Return which aims the default policy misses after the last trial.
-
-    In every column with crashes it should be better, by 2 standard errors, than ignoring them and than W&B's default.
-    It should lose at most LOSS points, at the 95% bound, against the best fixed treatment of a column, and against TPE
-    where nothing crashes.
-    """
-    found = []
-    for column, crashes in COLUMNS.items():
-        engines_here = [engine for surface, engine, stops in kept.regrets if surface == column and not stops]
-        for engine in engines_here:
-            difference = paired(kept, column, engine, has_stops=False, place=TRIALS[-1] - 1)
-            if difference is None:
-                continue
-            mean, error = difference
-            has_crashes = crashes != Crashes(0.0, 0.0)
-            if has_crashes and engine in BEATEN and mean + 2 * error >= 0:
-                found.append(f"{column}: {mean:+.3f} ± {error:.3f} against {engine}, wanted is better by 2 SE")
-            is_fixed = engine in FIXED if has_crashes else engine == "TPE: ignoring"
-            if is_fixed and mean + 1.96 * error > LOSS:
-                found.append(
-                    f"{column}: {mean:+.3f} ± {error:.3f} against {engine}, wanted is a loss of at most {LOSS:g} "
-                    "at the 95% bound"
-                )
-    return found
 
 
 def picture(kept: Kept) -> str:
@@ -322,7 +383,7 @@ def _cell(regrets: Mapping[int, Sequence[float]], place: int) -> str:
     return f"{values.mean():.3f} ± {error:.3f} ({len(values)})"
 
 
-def _difference(kept: Kept, surface: str, engine: str, has_stops: bool, place: int) -> str:
+def _difference(kept: Kept, surface: str, engine: str, *, has_stops: bool, place: int) -> str:
     difference = paired(kept, surface, engine, has_stops=has_stops, place=place)
     return "" if difference is None else f"{difference[0]:+.3f} ± {difference[1]:.3f}"
 

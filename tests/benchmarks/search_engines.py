@@ -97,7 +97,7 @@ class Optuna:
                 params={name: axis.places.tolist().index(at) if axis.is_listed else at for (name, axis), at in values},
                 distributions=self._distributions,
                 value=max(outcome.curve) if state is optuna.trial.TrialState.COMPLETE else None,
-                intermediate_values=dict(enumerate(outcome.curve)),
+                intermediate_values=dict(enumerate(outcome.curve if state is optuna.trial.TrialState.PRUNED else ())),
             )
         )
 

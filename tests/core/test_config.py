@@ -188,7 +188,11 @@ def test_settings_come_back_from_the_text_of_a_variant() -> None:
 
 
 @pytest.mark.parametrize(
-    "variant", ["lstm2", 3, None, {}, "epochs=1 epochs=2", "model_type='lstm2", "{1: 2}", "{[]: 1}", "{", "=3"]
+    "variant",
+    [
+        *("lstm2", 3, None, {}, "epochs=1 epochs=2", "model_type='lstm2", "{1: 2}", "{[]: 1}", "{", "=3"),
+        *("variant=epochs=5", {"variant": "epochs=5"}, {"epochs": 5, "variant": {"max_lr": 0.1}}),
+    ],
 )
 def test_a_variant_that_names_no_fields_is_refused(variant: Any) -> None:
     with pytest.raises(ConfigError, match=r"variant: .* is not allowed; allowed: text such as"):

@@ -11,6 +11,7 @@ import pytest
 from in_process_server import GraphqlRefused, InProcessServer
 
 from amc_server.scheduling.prior_runs import fit, named_runs
+from amc_server.scheduling.run_ends import RunEnds
 from amc_sweeps.grammar.parse import parse
 
 GRID = """
@@ -258,3 +259,65 @@ def test_an_unknown_prior_sweep_registers_nothing(server: InProcessServer) -> No
     with pytest.raises(GraphqlRefused, match="prior sweep nosuch00: there is no such sweep on this server"):
         start_from(server, BAYES, "nosuch00")
     assert server.graphql('{ project(name: "p") { sweeps { edges { node { name } } } } }')["project"] is None
+
+
+def test_a_minimised_metric_of_an_earlier_sweep_is_learned_from(server: InProcessServer) -> None:
+    loss = BAYES.replace("acc, goal: maximize", "loss")
+    first = server.create_sweep(loss)
+    for number in range(20):
+        server.begin(f"r{number}", {"x": number / 20}, sweep=first)
+        server.log(f"r{number}", 1 + number / 20, number / 20, metric="loss")
+        server.finish(f"r{number}")
+    second, said = start_from(server, loss, first)
+    assert said == [f"prior sweep {first}: the search uses 20 of 20 runs."]
+    assert max(drawn(server, second, 4)) < 0.3
+
+
+def test_an_earlier_sweep_counts_once_and_one_without_runs_is_said(server: InProcessServer) -> None:
+    first, empty = server.create_sweep(BAYES), server.create_sweep(BAYES)
+    train(server, "r", {"x": 0.5}, 0.5, sweep=first)
+    second, said = start_from(server, BAYES, first, empty, first)
+    assert said == [
+        f"prior sweep {first}: the search uses 1 of 1 run.",
+        f"prior sweep {empty}: it has no runs, so the search learns nothing from it.",
+    ]
+    assert prior_runs(server, second) == ["r"]
+
+
+def test_a_sweep_cannot_start_from_itself(server: InProcessServer) -> None:
+    sweep = server.create_sweep(BAYES)
+    train(server, "r", {"x": 0.5}, 0.5, sweep=sweep)
+    change = "mutation U($id: ID, $p: [String!]) { upsertSweep(input: {id: $id, priorSweeps: $p}) { sweep { name } } }"
+    with pytest.raises(GraphqlRefused, match="a sweep cannot start from itself"):
+        server.graphql(change, id=server.sweep(sweep)["id"], p=[sweep])
+    assert prior_runs(server, sweep) == []
+
+
+def test_a_run_that_still_trains_in_the_earlier_sweep_counts_with_its_end(server: InProcessServer) -> None:
+    first = server.create_sweep(BAYES)
+    for number in range(20):
+        server.begin(f"r{number}", {"x": number / 20}, sweep=first)
+        server.log(f"r{number}", 0.1)
+    second, _ = start_from(server, BAYES, first)
+    for number in range(20):
+        server.log(f"r{number}", 0.1 + number / 20, offset=1)
+        server.finish(f"r{number}")
+    assert min(drawn(server, second, 4)) > 0.7
+
+
+def test_runs_are_lost_together_within_their_own_sweep(server: InProcessServer) -> None:
+    """A run of the earlier sweep that was lost alone does not hide that a node took the runs of the new one."""
+    first = server.create_sweep(BAYES)
+    server.begin("alone", {"x": 0.5}, sweep=first)
+    server.log("alone", 0.5)
+    server.advance(3600)
+    second, _ = start_from(server, BAYES, first)
+    for number in range(3):
+        server.begin(f"r{number}", {"x": number / 3}, sweep=second)
+        server.log(f"r{number}", 0.5)
+    server.advance(3600)
+    with server.storage.read() as store:
+        runs = [run for sweep in (first, second) for run in store.members(store.sweep_by_id(sweep).pk)]
+        ends = RunEnds().diagnoses(store, runs, {})
+    causes = {run.id: ends[run.pk].cause for run in runs}
+    assert causes == {"alone": "lost", "r0": "node_failure", "r1": "node_failure", "r2": "node_failure"}

@@ -101,7 +101,7 @@ def create_command(
 
     Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
-    preflight = check_sweep(read_sweep_file(file), source=str(file))
+    preflight = check_sweep(read_sweep_file(file), source=str(file), crashed_runs=crashed_runs)
     if preflight.sweep is None or preflight.problems:
         report(preflight, file)
         refuse(f"{file}: {counted(len(preflight.problems), 'problem')}; nothing was registered")

@@ -20,7 +20,7 @@ from amc_agents.repeats.promotion import (
     promotions,
     settings_key,
 )
-from amc_agents.repeats.queue_runs import queue_run, queued_name, trial_values
+from amc_agents.repeats.queue_runs import queue_delay, queue_problem, queue_run, queued_name, trial_values
 from amc_agents.sweep_control import query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.config import ConfigError, TrialConfig
@@ -78,10 +78,12 @@ def promote_command(
             raise Refusal(f"{target.path} has no finalists: {error}") from error
         if any(promotion.missing for promotion in finalists):
             _require_trials(target, analysed, finalists, queues=is_embedded)
-        for promotion in finalists:
-            click.echo(_line(promotion, analysed), err=True)
         into, started = target.path, {}
         missing = sum(len(promotion.missing) for promotion in finalists)
+        if is_embedded and missing and (problem := queue_problem(analysed.record.state, target.path)):
+            refuse(problem)
+        for promotion in finalists:
+            click.echo(_line(promotion, analysed), err=True)
         if dry_run or not missing:
             into = existing[-1][0] if existing else into
             click.echo(f"{counted(missing, 'run')} would be added" if missing else "no run is missing", err=True)
@@ -94,6 +96,8 @@ def promote_command(
         click.echo(json.dumps(_document(target, into, finalists, started, agent), indent=2))
     elif missing and not dry_run:
         click.echo(f"Once they have ended, amc-analyze {into} ranks the finalists by their means.", err=True)
+        if is_embedded and (delay := queue_delay(analysed.record.state, target.path)):
+            click.echo(delay, err=True)
         click.echo(where_to_run(target.backend), err=True)
         click.echo(agent)
 
@@ -133,11 +137,11 @@ def _require_trials(
     record = analysed.record
     if all(is_trial_run(record, promotion.entry.run) for promotion in finalists):
         return
-    names = {promotion.seed_name for promotion in finalists}
-    if queues and names <= set(record.config.get("parameters", {})):
+    names, parameters = {promotion.seed_name for promotion in finalists}, record.config.get("parameters") or {}
+    if queues and names <= set(parameters):
         return
     commands = [
-        command if promotion.seed_name in record.config["parameters"] else f"{command} --{promotion.seed_name}={seed}"
+        command if promotion.seed_name in parameters else f"{command} --{promotion.seed_name}={seed}"
         for promotion in finalists
         for seed in promotion.missing
         if (command := agent_command(record, {**promotion.entry.run.config, promotion.seed_name: seed})) is not None
@@ -155,7 +159,7 @@ def _queue(target: OpenTarget, analysed: AnalysedSweep, promotion: Promotion) ->
     """Queue the missing runs of a finalist in the sweep, and return their ids."""
     from amc_analysis.reading.wandb_private import attributes
 
-    run, parameters = promotion.entry.run, analysed.config.get("parameters", {})
+    run, parameters = promotion.entry.run, analysed.config.get("parameters") or {}
     ids = []
     for seed in promotion.missing:
         if is_trial_run(analysed.record, run):

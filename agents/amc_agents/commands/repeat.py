@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from amc_agents.open_target import OpenTarget, open_target
-from amc_agents.repeats.queue_runs import queue_run, queued_name, trial_values
+from amc_agents.repeats.queue_runs import queue_delay, queue_problem, queue_run, queued_name, trial_values
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
 from amc_sweeps.number_formats import percent, points
@@ -148,7 +148,10 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
     if sweep_id is None:
         refuse(f"{original.path} is in no sweep: leave --in-sweep out")
     with translate_errors(original.backend):
-        sweep = original.api.sweep(f"{project_path}/{sweep_id}")
+        path = f"{project_path}/{sweep_id}"
+        sweep = original.api.sweep(path)
+        if problem := queue_problem(sweep.state, path):
+            refuse(problem)
         for seed in trial_seeds:
             parameters = sweep.config.get("parameters", {})
             values = trial_values(dict(original.api_object.config), parameters, seed, run_id)
@@ -157,6 +160,8 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
                 continue
             queued = queue_run(original.api, attributes(sweep)["id"], queued_name(run_id, seed), values)
             click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
+        if not only_print and (delay := queue_delay(sweep.state, path)):
+            click.echo(delay, err=True)
 
 
 def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat]:

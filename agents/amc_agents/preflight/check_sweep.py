@@ -35,17 +35,18 @@ class Preflight:
     sweep: SweepConfig | None = None  # None where the text is not a sweep
 
 
-def check_sweep(text: str, *, source: str) -> Preflight:
+def check_sweep(text: str, *, source: str, crashed_runs: str | None = None) -> Preflight:
     """Check the YAML text of a sweep file; all problems are reported at once.
 
     Args:
         text: the content of the file.
         source: where it came from, for the report.
+        crashed_runs: what ``amc-sweep create --crashed-runs`` says, if it is given.
     """
     config, problems = parse_leniently(text)
     if config is None:
         return Preflight(source, problems, [])
-    sweep = FlatSweep(config, None if problems else count_configurations(config))
+    sweep = FlatSweep(config, None if problems else count_configurations(config), crashed_runs=crashed_runs)
     if sweep.runs_trial:
         problems += [*_messages(VARIANT_PROBLEMS, sweep), *_trial_messages(TRIAL_PROBLEMS, sweep)]
         warnings = [*_messages((*WARNINGS, *SEARCH_WARNINGS), sweep), *_trial_messages(TRIAL_WARNINGS, sweep)]

@@ -25,6 +25,7 @@ class FlatSweep:
     config: SweepConfig
     configurations: int | None  # different ones; None: infinitely many, or unknown
     variant: str | None = None  # of ``trials``: the variant whose fields are among the parameters, as text
+    crashed_runs: str | None = None  # --crashed-runs of its creation, if it is given
 
     @cached_property
     def parameters(self) -> list[tuple[Path, Leaf]]:

@@ -14,6 +14,7 @@ from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
 from amc_agents.preflight.memory import memory_warnings
 from amc_core.config import FIELDS, RECURRENT_NETWORKS
 from amc_core.modulations import CLASSES, FILE_CLASSES, class_names
+from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.grammar.distributions import EXPONENT_OF_E, Range, ends
 from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.grammar.strict_yaml import number_in_text
@@ -56,7 +57,10 @@ def metric_warnings(sweep: FlatSweep) -> Iterator[str]:
         yield f"metric.goal: not given, so {metric.name} is minimised{advice}"
     elif (higher and metric.goal == "minimize") or (lower and metric.goal == "maximize"):
         yield f"metric.goal: {metric.goal} of {metric.name} searches for the worst model"
-    if sweep.config.method == "bayes" and metric.impute == "worst":
+    option, impute = sweep.crashed_runs, metric.impute if sweep.config.method == "bayes" else None
+    if option is not None and impute not in (None, option):
+        yield f"metric.impute: {impute} has no effect on this server: --crashed-runs {option} wins"
+    elif impute == "worst":
         yield (
             "metric.impute: worst gives every crashed or stopped run the worst value, and bayes avoids configurations "
             "like it; leave impute out (amc-sweep's server then goes by the cause of each end), or write impute: best"
@@ -174,6 +178,17 @@ def objective_warnings(sweep: FlatSweep) -> Iterator[str]:
         yield f"metric.target: {metric.target:g} is never reached: accuracies are logged as fractions in 0..1"
 
 
+def variant_warnings(sweep: FlatSweep) -> Iterator[str]:
+    """Find variants that are the same trial, however they are written."""
+    first: dict[str, str | None] = {}
+    for trial in sweep.trials:
+        key = value_key(trial.values)
+        if key in first:
+            other = first[key]
+            yield f"variant: {trial.variant!r} is the same trial as {other!r}, and both are trained; leave one out"
+        first.setdefault(key, trial.variant)
+
+
 def idle_field_warnings(sweep: FlatSweep) -> Iterator[str]:
     """Find fields that have no effect in any run of the sweep."""
     sweep = sweep.merged
@@ -250,7 +265,8 @@ WARNINGS: tuple[Check, ...] = (
     controller_warnings,
     hyperband_warnings,
 )
-SEARCH_WARNINGS: tuple[Check, ...] = (idle_field_warnings,)  # of a sweep of trials; the next ones are of each variant
+# Of a sweep of trials; the next ones are of each variant.
+SEARCH_WARNINGS: tuple[Check, ...] = (idle_field_warnings, variant_warnings)
 TRIAL_WARNINGS: tuple[Check, ...] = (
     objective_warnings,
     class_warnings,

@@ -6,8 +6,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from amc_sweeps.runs.run_states import SweepState, state_word
+
 _ENQUEUE = """mutation Q($id: ID!, $config: JSONString!, $name: String) {
     enqueueSweepRun(input: {id: $id, config: $config, displayName: $name}) { id } }"""
+
+
+def queue_problem(state: str, path: str) -> str | None:
+    """Return why a sweep in this state takes no queued runs, or None."""
+    if state.upper() != SweepState.CANCELED:
+        return None
+    return (
+        f"sweep {path} is {state_word(state)}, so agents get no runs of it; nothing was queued. amc-sweep "
+        f"resume {path} lets it go on, its search too"
+    )
+
+
+def queue_delay(state: str, path: str) -> str | None:
+    """Return why agents do not get queued runs at once, or None."""
+    is_paused = state.upper() == SweepState.PAUSED
+    return f"sweep {path} is paused: agents get queued runs after amc-sweep resume {path}" if is_paused else None
 
 
 def trial_values(config: Mapping[str, Any], parameters: Mapping[str, Any], seed: int, run_id: str) -> dict[str, Any]:

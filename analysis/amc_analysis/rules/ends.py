@@ -99,10 +99,10 @@ def impute_worst(analysed: AnalysedSweep) -> Iterator[Finding]:
     cut = [entry for entry in analysed.ranked if entry.cause in FAILURES or entry.cause in CENSORED]
     if policy_of_record(config, recorded) is not Policy.WORST or not cut:
         return
-    has_impute = isinstance(config.get("metric"), Mapping) and "impute" in config["metric"]
-    setting = "impute: worst" if has_impute else "no impute, which means worst"
-    if recorded is not None and not has_impute:
-        setting = "--crashed-runs worst"
+    metric = config.get("metric")
+    setting = "no impute, which means worst" if recorded is None else "--crashed-runs worst"
+    if isinstance(metric, Mapping) and metric.get("impute") == "worst":
+        setting = "impute: worst"
     yield Finding(
         rule=Rule.IMPUTE_WORST,
         severity=Severity.WARNING,

@@ -82,17 +82,19 @@ class MutationRoot(ArtifactMutations):
             sweep = self._coordinator.create_sweep(store, project, config, **columns, **search)
             self._coordinator.created_sweeps.created(input, sweep.pk)
         warnings = self._adopt(sweep, read_filters(input.get("priorRunsFilters")))
-        warnings += [self._coordinator.adopt_sweep(store, sweep, prior) for prior in self._priors(input)]
+        warnings += [self._coordinator.adopt_sweep(store, sweep, prior) for prior in self._priors(input, sweep)]
         return {"sweep": SweepNode(self._context, sweep), "config_validation_warnings": warnings}
 
-    def _priors(self, input: Mapping[str, Any]) -> list[Sweep]:  # noqa: A002
-        priors = []
+    def _priors(self, input: Mapping[str, Any], sweep: Sweep) -> list[Sweep]:  # noqa: A002
+        priors: dict[int, Sweep] = {}
         for sweep_id in input.get("priorSweeps") or ():
             prior = self._store.sweep_by_id(sweep_id)
             if prior is None:
                 raise Refused(f"prior sweep {sweep_id:.60}: there is no such sweep on this server", status=400)
-            priors.append(prior)
-        return priors
+            if prior.pk == sweep.pk:
+                raise Refused(f"prior sweep {prior.id}: a sweep cannot start from itself", status=400)
+            priors[prior.pk] = prior  # once, however often it is named
+        return list(priors.values())
 
     def _adopt(self, sweep: Sweep, filters: Mapping[str, Any]) -> list[str]:
         """Adopt prior runs, and return what the client shows its user: the runs that do not exist or do not fit."""

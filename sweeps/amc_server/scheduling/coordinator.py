@@ -204,7 +204,7 @@ class Coordinator:
 
     def adopt_sweep(self, store: Writer, sweep: Sweep, prior: Sweep) -> str:
         """Let the sweep's search learn from the runs of another one; return how many it can use, and why not more."""
-        runs = [run for run in store.runs_of_sweep(prior.pk) if run.sweep != sweep.pk]
+        runs = store.runs_of_sweep(prior.pk)
         reasons: Counter[str] = Counter()
         for run in runs:
             problems, is_used = self._adopt(store, sweep, run)
@@ -212,6 +212,8 @@ class Coordinator:
                 reasons[" and ".join(problems)] += 1
         self._searches.pop(sweep.pk, None)
         self.check_target(store, _sweep(store, sweep.pk))
+        if not runs:
+            return f"prior sweep {prior.id}: it has no runs, so the search learns nothing from it."
         others = listed([f"{reason} ({counted(count, 'run')})" for reason, count in reasons.most_common()])
         used = len(runs) - reasons.total()
         return f"prior sweep {prior.id}: the search uses {used} of {counted(len(runs), 'run')}" + (

@@ -36,12 +36,12 @@ class RunEnds:
 
         Args:
             store: has the runs.
-            runs: of one sweep.
+            runs: of a sweep, and the prior runs of its search, which are of others.
             curves: their values of the metric, by key.
         """
         ended = [run for run in runs if run.state in ENDED_BADLY]
         crashed = sum(run.state is RunState.CRASHED for run in ended)
-        neighbours: Mapping[str, str] | None = None
+        lost: dict[int, Mapping[str, str]] = {}  # by sweep: the runs that were lost together with others
         found = {}
         for run in ended:
             points = len(curves.get(run.pk, ()))
@@ -52,9 +52,10 @@ class RunEnds:
             if known is None or known[0] != facts:
                 whole = store.run_by_key(run.pk)
                 assert whole is not None
-                if run.state is RunState.CRASHED and neighbours is None:
-                    neighbours = _lost_together(store, whole.sweep or 0)
-                known = self._known[run.pk] = facts, _diagnose(store, whole, points, (neighbours or {}).get(run.id))
+                sweep = whole.sweep or 0
+                if run.state is RunState.CRASHED and sweep not in lost:
+                    lost[sweep] = _lost_together(store, sweep)
+                known = self._known[run.pk] = facts, _diagnose(store, whole, points, lost.get(sweep, {}).get(run.id))
             found[run.pk] = known[1]
         return found
 

@@ -18,6 +18,7 @@ from sweep_records import START, completed, run, sweep
 from amc_agents.commands.promote import planned_trials
 from amc_agents.preflight.check_sweep import check_sweep
 from amc_agents.repeats.promotion import PromotionError, finalists_sweep, promotions
+from amc_agents.repeats.queue_runs import queue_delay, queue_problem
 from amc_analysis.analyse import rank_runs
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_core.config import TrialConfig
@@ -57,6 +58,7 @@ def test_the_best_configurations_get_the_seeds_after_their_own() -> None:
     runs = ranked(trial(1, 0.5), trial(2, 0.7, set={"seed": 4}), trial(3, 0.6))
     assert plan(runs) == [("r2", (), (5, 6, 7)), ("r3", (), (1, 2, 3))]
     assert plan(runs, runs=("r1",), seeds=1) == [("r1", (), (1,))]
+    assert plan(runs, top=9, seeds=1) == [("r2", (), (5,)), ("r3", (), (1,)), ("r1", (), (1,))]
     with pytest.raises(PromotionError, match="no run nowhere with a value"):
         plan(runs, runs=("nowhere",))
     with pytest.raises(PromotionError, match="no run of this sweep has both"):
@@ -200,6 +202,24 @@ def test_runs_of_another_program_are_queued_or_refused_with_their_commands(serve
     elsewhere = served.call("promote", PATH, "--top", "1", "--seeds", "2", plain=True)
     assert elsewhere.returncode == 2
     assert "queues no runs, and the sweep is not one of amc-train" in elsewhere.stderr
+
+
+@pytest.mark.client
+def test_a_cancelled_sweep_gets_no_queued_runs(served: OperatedSweep) -> None:
+    import_sweep(served, TRIALS, [settings(number) for number in (1, 2)], state="CANCELED")
+    for command in (("promote", SWEEP_ID, "--seeds", "1"), ("repeat", "r1", "--in-sweep", "--seed", "1")):
+        refused = served.call(*command)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"sweep {PATH} is cancelled, so agents get no runs of it; nothing was queued" in refused.stderr
+        assert f"amc-sweep resume {PATH} lets it go on" in refused.stderr
+
+
+def test_a_paused_sweep_gives_queued_runs_later() -> None:
+    assert [queue_problem(state, PATH) for state in ("PAUSED", "FINISHED", "RUNNING")] == [None] * 3
+    assert (
+        queue_delay("PAUSED", PATH) == f"sweep {PATH} is paused: agents get queued runs after amc-sweep resume {PATH}"
+    )
+    assert queue_delay("RUNNING", PATH) is None
 
 
 @pytest.mark.client

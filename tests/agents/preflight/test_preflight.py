@@ -333,3 +333,19 @@ def test_the_checks_import_neither_torch_nor_wandb_nor_pandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "impute", "warning"),
+    [
+        ("auto", "worst", "metric.impute: worst has no effect on this server: --crashed-runs auto wins"),
+        ("ignore", "best", "metric.impute: best has no effect on this server: --crashed-runs ignore wins"),
+        ("best", "best", None),
+        ("worst", None, None),
+        (None, "best", None),
+    ],
+)
+def test_an_option_that_wins_over_impute_is_a_warning(option: str | None, impute: str | None, warning: str) -> None:
+    metric = {**METRIC, **({"impute": impute} if impute else {})}
+    result = check_sweep(yaml.safe_dump({**GOOD, "metric": metric}), source="test", crashed_runs=option)
+    assert result.warnings == ([warning] if warning else [])

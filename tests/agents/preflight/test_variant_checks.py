@@ -46,6 +46,9 @@ def test_networks_for_images_and_for_samples_fit_into_one_sweep() -> None:
         ),
         ([IMAGES, {"model_type": "resnet5O"}], {}, "variant 'model_type=resnet5O': model_type: timm has no network"),
         ([IMAGES, "lstm2"], {}, "variant: 'lstm2' is not allowed; allowed: text such as"),
+        ([IMAGES, {"variant": IMAGES}], {}, "variant: {'variant': 'model_type=resnet18"),
+        ([IMAGES, {"model_type": {"value": "lstm2"}}], {}, "variant '\\'model_type={"),
+        ([IMAGES, {"trial": {"epochs": 5}}], {}, "variant '\\'trial={"),
         (
             [IMAGES, SAMPLES],
             {"representation": {"value": "constellation"}},
@@ -73,9 +76,9 @@ def test_a_flag_of_the_command_and_a_variant_set_one_field_only_once() -> None:
     ]
 
 
-def test_a_range_of_variants_is_refused() -> None:
-    specs = {"variant": {"min": 1, "max": 3}}
-    result = check_sweep(yaml.safe_dump({**SWEEP, "parameters": specs}), source="test")
+@pytest.mark.parametrize("spec", [{"min": 1, "max": 3}, {"parameters": {"model_type": {"value": "lstm2"}}}])
+def test_a_range_of_variants_and_a_nested_one_are_refused(spec: dict[str, Any]) -> None:
+    result = check_sweep(yaml.safe_dump({**SWEEP, "parameters": {"variant": spec}}), source="test")
     assert result.problems == [
         "variant: its values name several fields, such as model_type=lstm2 representation=amplitude_phase; list them "
         "under values"
@@ -93,6 +96,21 @@ def test_a_field_has_an_effect_if_it_has_one_in_some_variant() -> None:
     assert checked(["snr_loss=d2", "snr_loss=cross_entropy"], weight).warnings == []
     (warning,) = checked(["snr_loss=l1", "snr_loss=cross_entropy"], weight).warnings
     assert warning == "snr_loss_alpha: has no effect: snr_loss is l1 or cross_entropy in every run"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (IMAGES, "representation=constellation model_type=resnet18"),
+        ("model_type=lstm2 representation=amplitude_phase", SAMPLES),
+        ("model_type=resnet18", "model_type=resnet18 patience=25"),  # its default
+    ],
+)
+def test_two_variants_of_one_trial_are_a_warning(first: Any, second: Any) -> None:
+    assert checked([first, "model_type=resnet34"]).warnings == []
+    (warning,) = checked([first, "model_type=resnet34", second]).warnings
+    assert warning.startswith("variant: ")
+    assert warning.endswith(f"is the same trial as {first!r}, and both are trained; leave one out")
 
 
 def test_another_program_may_have_a_parameter_of_that_name() -> None:

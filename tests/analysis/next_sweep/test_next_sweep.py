@@ -313,12 +313,16 @@ def test_a_given_strict_is_kept(strict: bool) -> None:
     assert written(made(PARAMETERS, two_valued(8, 8), early_terminate=early))["early_terminate"]["strict"] is strict
 
 
-def test_bayes_gets_impute_best() -> None:
+METRIC = {"name": "val/combined_acc", "goal": "maximize"}
+
+
+def test_bayes_gets_impute_best_unless_the_embedded_server_searched() -> None:
     runs = [*two_valued(8, 8), run("gem", flat(0.9)[:15], "crashed", config={"layer": "good", "lr": 0.5})]
-    metric = {"name": "val/combined_acc", "goal": "maximize", "impute": "worst"}
-    analysed = made(PARAMETERS, runs, method="bayes", metric=metric)
+    analysed = made(PARAMETERS, runs, method="bayes", metric={**METRIC, "impute": "worst"})
     assert written(analysed)["metric"]["impute"] == "best"
     assert "Such runs of this sweep: 1." in next_sweep(analysed).text.replace("\n  # ", " ")
+    record = replace(analysed.record, crashed_runs="auto", config={**analysed.record.config, "metric": METRIC})
+    assert written(replace(analysed, record=record))["metric"] == METRIC, "the server goes by the causes"
 
 
 def test_a_grid_stays_a_grid_with_all_of_its_configurations() -> None:

@@ -81,6 +81,8 @@ def test_a_browser_draws_every_chart_and_runs_no_script_from_a_name(browser: Bro
     assert page.page.title() != "harmed"
     assert page.page.locator("img").count() == 0
     assert EVIL in page.column("run")
+    told = dict(zip(page.column("run"), page.column("told the search"), strict=True))
+    assert (told["whole"], told["gem"], told["alive"]) == ("peak", "worst value", "-"), "W&B's own search"
     page.assert_clean()
 
 

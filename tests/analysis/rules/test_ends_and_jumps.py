@@ -10,7 +10,7 @@ from sweep_records import run, sweep
 
 from amc_analysis.analyse import rank_runs
 from amc_analysis.results.finding import Finding
-from amc_analysis.rules.ends import same_end_epoch
+from amc_analysis.rules.ends import impute_worst, same_end_epoch
 from amc_analysis.rules.lineage import resume_jump
 from amc_sweeps.runs.records import RunRecord
 
@@ -67,3 +67,25 @@ def test_a_parent_that_collapsed_does_not_hide_the_jump_of_its_child(fall: float
     child = run("child", (curve[best] + 0.02 + rng.normal(0, 0.003, 8)).tolist(), config={"parent_run": "parent"})
     (finding,) = resume_jump(rank_runs(sweep(parent, child)))
     assert finding.numbers["noise_sd"] == pytest.approx(0.003, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("impute", "recorded", "setting"),
+    [
+        (None, None, "no impute, which means worst"),
+        ("worst", None, "impute: worst"),
+        ("worst", "worst", "impute: worst"),
+        ("best", "worst", "--crashed-runs worst"),
+        (None, "worst", "--crashed-runs worst"),
+        ("worst", "auto", None),
+        ("best", None, None),
+    ],
+)
+def test_a_search_that_took_crashed_runs_for_the_worst_is_reported_with_what_set_it(
+    impute: str | None, recorded: str | None, setting: str | None
+) -> None:
+    metric = {"name": "val/combined_acc", "goal": "maximize", **({"impute": impute} if impute else {})}
+    config = {"method": "bayes", "metric": metric}
+    record = sweep(run("lost", [0.1], "crashed"), config=config, crashed_runs=recorded)
+    found = [finding.evidence for finding in impute_worst(rank_runs(record))]
+    assert [text.partition(";")[0] for text in found] == ([f"The method is bayes with {setting}"] if setting else [])

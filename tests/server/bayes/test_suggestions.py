@@ -125,3 +125,18 @@ def test_a_sweep_of_seeds_alone_tries_all_of_them() -> None:
         assert point is not None
         runs.append(Observation(point, "finished", [number / 12]))
     assert sorted(run.configuration["seed"] for run in runs) == list(range(1, 13))
+
+
+def test_variants_are_searched_as_one_parameter_whether_they_are_texts_or_mappings() -> None:
+    variants = ["model_type=resnet18 representation=synced", {"model_type": "lstm2", "max_lr": 0.001}, {"epochs": 5}]
+    parameters = {"x": {"min": 0.0, "max": 1.0}, "variant": {"values": variants}}
+    metric = {"name": "acc", "goal": "maximize"}
+    config = parse({"method": "bayes", "metric": metric, "parameters": parameters})
+    for best in range(len(variants)):
+        runs = [
+            Observation({"x": x, "variant": variants[place]}, "finished", [hill(x) + (place == best)])
+            for number, x in enumerate(np.linspace(0, 1, 15).tolist())
+            for place in [number % len(variants)]
+        ]
+        points = [suggest(config, runs, seed=seed, number=len(runs)) for seed in range(6)]
+        assert sum(point is not None and point["variant"] == variants[best] for point in points) >= 5

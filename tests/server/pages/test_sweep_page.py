@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from browser import Visit, chromium, visit
 from client_scenarios import GRID, Researcher, wait_until
 from embedded_server import EmbeddedServer
 from playwright.sync_api import Browser, Page, expect
-from stored_sweeps import StoredRun, address_of, many_runs, store_sweep
+from stored_sweeps import CONFIG, StoredRun, address_of, many_runs, store_sweep
 
 pytestmark = pytest.mark.client
 
@@ -51,6 +52,9 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "many": store_sweep(folder / "data", many_runs(80)),
         "empty": store_sweep(folder / "data", []),
         "buttons": store_sweep(folder / "data", many_runs(2)),
+        "bayes": store_sweep(
+            folder / "data", [replace(run, id=f"told-{run.id}") for run in RUNS[:4]], CONFIG.replace("random", "bayes")
+        ),
     }
 
 
@@ -100,6 +104,18 @@ def test_values_on_the_screen_are_those_of_the_runs(opened: dict[str, Visit]) ->
     )
     assert "RuntimeError: CUDA out of memory" in page.texts("#failure-tables")[0]
     assert page.page.locator("canvas").count() >= 3
+
+
+def test_the_table_says_what_the_search_was_told_of_each_run(opened: dict[str, Visit]) -> None:
+    page = opened["bayes"]
+    assert "crashed runs: auto" in page.page.locator("body").inner_text()
+    assert dict(zip(page.column("run"), page.column("told the search"), strict=True)) == {
+        "calm-sweep-1": "peak",
+        "calm-sweep-2": "extrapolated",
+        "<img src=x> & co": "extrapolated",
+        "calm-sweep-4": "constraint",
+    }
+    assert "told the search" not in opened["few"].texts("#run-table thead th"), "random learns from no run"
 
 
 def test_the_axes_hold_the_best_run(opened: dict[str, Visit]) -> None:
