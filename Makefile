@@ -17,7 +17,8 @@ PIP_QUIET := --disable-pip-version-check --quiet
 .PHONY: demo test check docs wheel screenshots bench soak clients clean
 
 ALONE := tests/soak/test_soak_load.py tests/soak/test_soak_cluster.py tests/soak/test_soak_pages.py \
-	tests/soak/test_soak_open_pages.py tests/soak/test_soak_slurm.py::test_forty_tasks_that_start_at_once_all_get_their_run
+	tests/soak/test_soak_open_pages.py tests/soak/test_soak_report.py \
+	tests/soak/test_soak_slurm.py::test_forty_tasks_that_start_at_once_all_get_their_run
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +85,41 @@ def visit(context: Browser | BrowserContext, address: str, *, home: str | None =
     opened = Visit(context.new_page(**options), home or address)
     opened.page.goto(address)
     return opened
+
+
+def show(context: Browser | BrowserContext, page: str, folder: Path, **options: Any) -> Visit:
+    """Open a page that is one file."""
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    return visit(context, (folder / "page.html").as_uri(), **options)
+
+
+def overlapping_labels(page: Page) -> list[str]:
+    """Return the pairs of texts that overlap by more than a pixel in a chart of the page."""
+    pairs: list[str] = page.evaluate(
+        """() => {
+            const corners = (text) => {
+                const { x, y, width, height } = text.getBoundingRect();
+                const [a, b, c, d, e, f] = text.transform ?? [1, 0, 0, 1, 0, 0];
+                const [left, right, top, bottom] = [x + 1, x + width - 1, y + 1, y + height - 1];
+                return [[left, top], [right, top], [right, bottom], [left, bottom]]
+                    .map(([u, v]) => [a * u + c * v + e, b * u + d * v + f]);
+            };
+            // Two rectangles are apart where a line along an edge of one separates them.
+            const apart = (one, other) => [[one, other], [other, one]].some(([edges]) => edges.some(([x, y], place) => {
+                const [u, v] = edges[(place + 1) % 4];
+                const along = (points) => points.map(([p, q]) => p * (v - y) - q * (u - x));
+                const [first, second] = [along(one), along(other)];
+                return Math.max(...first) <= Math.min(...second) || Math.max(...second) <= Math.min(...first);
+            }));
+            return [...document.querySelectorAll(".chart")].flatMap((box) => {
+                const chart = echarts.getInstanceByDom(box);
+                if (!chart) return [];
+                const texts = chart.getZr().storage.getDisplayList(true)
+                    .filter(({ type, style, invisible }) => type === "tspan" && style.text.trim() && !invisible)
+                    .map((shape) => [shape.style.text, corners(shape)]);
+                return texts.flatMap(([text, place], index) => texts.slice(index + 1)
+                    .filter(([, other]) => !apart(place, other)).map(([other]) => `${box.id}: ${text} | ${other}`));
+            });
+        }"""
+    )
+    return pairs

@@ -21,6 +21,7 @@ class Table:
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    bold_rows: int = 0  # the first ones; a page sets them off
 
     def is_numeric(self, column: int) -> bool:
         """Return whether a column holds numbers, which are aligned to the right."""

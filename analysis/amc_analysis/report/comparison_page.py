@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from markupsafe import Markup
-
 from amc_analysis.report import wording
-from amc_analysis.report.blocks import Section, Table
+from amc_analysis.report.blocks import Section
 from amc_analysis.report.comparison import compare, comparison_table
 from amc_analysis.report.page_data import start_order
+from amc_analysis.report.ranking_table import ranking_table
 from amc_analysis.report.sections import sections
-from amc_analysis.report.templates import block_kind, templates
-from amc_analysis.results.analysed_sweep import AnalysedSweep, run_label
-from amc_sweeps.browser import assets
-from amc_sweeps.browser.run_rows import as_script, short
+from amc_analysis.report.templates import render
+from amc_analysis.results.analysed_sweep import AnalysedSweep
+from amc_sweeps.browser.run_rows import short
 
 ROWS = 10  # of each ranking, and every hidden gem
 
@@ -25,41 +23,21 @@ def comparison_html(sweeps: Sequence[AnalysedSweep]) -> str:
     """Return the page."""
     comparison = compare(sweeps)
     is_drawn = len({sweep.metric for sweep in sweeps}) == 1 and any(sweep.best is not None for sweep in sweeps)
-    scripts = (assets.text(assets.LIBRARY), assets.script("comparison.js")) if is_drawn else ()
-    return (
-        templates()
-        .get_template("comparison.html")
-        .render(
-            sweeps=sweeps,
-            comparison=comparison,
-            wording=wording,
-            table=Section("comparison", "Side by side", (comparison_table(comparison),)),
-            rankings=[Section("ranking", f"Ranking of {sweep.title}", (_ranking(sweep),)) for sweep in sweeps],
-            parts=[sections(sweep) for sweep in sweeps],
-            kind=block_kind,
-            data=Markup(as_script({"sweeps": list(map(_line, sweeps))})) if is_drawn else None,
-            scripts=[Markup(script) for script in scripts],
-            style=Markup(assets.text(assets.STYLE)),
-            policy=assets.inline_policy(scripts),
-        )
+    rankings = [ranking_table(sweep, wording.shown_rows(sweep, ROWS), has_evidence=False) for sweep in sweeps]
+    return render(
+        "comparison.html",
+        "comparison.js",
+        {"sweeps": list(map(_line, sweeps))} if is_drawn else None,
+        sweeps=sweeps,
+        comparison=comparison,
+        wording=wording,
+        table=Section("comparison", "Side by side", (comparison_table(comparison),)),
+        rankings=[
+            Section("ranking", f"Ranking of {sweep.title}", (table,))
+            for sweep, table in zip(sweeps, rankings, strict=True)
+        ],
+        parts=[sections(sweep) for sweep in sweeps],
     )
-
-
-def _ranking(analysed: AnalysedSweep) -> Table:
-    scale = analysed.scale
-    rows = [
-        [
-            wording.rank_text(entry) or "-",
-            run_label(entry),
-            str(entry.cause),
-            scale.text(entry.peak),
-            wording.epoch_text(entry.peak_epoch),
-            scale.text(entry.last),
-            wording.epochs_text(entry),
-        ]
-        for entry in wording.shown_rows(analysed, ROWS)
-    ]
-    return Table(("#", "run", "cause", analysed.peak_name, "at epoch", "last", "epochs"), rows)
 
 
 def _line(analysed: AnalysedSweep) -> dict[str, Any]:

@@ -7,11 +7,17 @@ from amc_analysis.report.wording import p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
 from amc_analysis.results.effects import Effect, Importance, MatchedPairs, ValueOutcome
 from amc_sweeps.grammar.configurations import value_key
-from amc_sweeps.number_formats import counted, percent
+from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 
 FEW_RUNS = 8  # in a smaller sweep, a parameter with one run a value has a line instead of a table
+UNCLEAR_NAMED = 8  # parameters without a clear effect
 
+_TEST = "permutation test, corrected for multiple comparisons"
+_COLUMNS = (
+    "In the tables, best of k is the expected best of k runs, so that groups of unequal size compare fairly; beats is "
+    "the share of the other runs beaten, at equal epochs."
+)
 _TRENDS = {
     "rises": "higher values do better",
     "falls": "lower values do better",
@@ -25,7 +31,7 @@ def effects_section(analysed: AnalysedSweep) -> Section | None:
     effects, scale = analysed.effects, analysed.scale
     if not effects:
         return None
-    blocks: list[Block] = [_overview(effects)]
+    blocks: list[Block] = [f"{overview_text(effects)} {_COLUMNS}"]
     few = len(analysed.ranked) < FEW_RUNS
     for effect in effects:
         if few and all(value.runs == 1 for value in effect.values):
@@ -53,19 +59,14 @@ def effect_text(effect: Effect) -> str:
     return "; ".join(clauses)
 
 
-def _overview(effects: tuple[Effect, ...]) -> str:
+def overview_text(effects: tuple[Effect, ...]) -> str:
+    """Name the parameters with a clear effect, and those without."""
     clear = {effect.parameter: text for effect in effects if (text := effect_text(effect))}
-    test = "permutation test, corrected for multiple comparisons"
-    if clear:
-        text = f"{'; '.join(f'{name}: {text}' for name, text in clear.items())}. p is from a {test}."
-        unclear = [effect.parameter for effect in effects if effect.parameter not in clear]
-        text += f" No clear effect: {', '.join(unclear)}." if unclear else ""
-    else:
-        text = f"No parameter has a clear effect ({test})."
-    return (
-        f"{text} In the tables, best of k is the expected best of k runs, so that groups of unequal size compare "
-        "fairly; beats is the share of the other runs beaten, at equal epochs."
-    )
+    if not clear:
+        return f"No parameter has a clear effect ({_TEST})."
+    unclear = [effect.parameter for effect in effects if effect.parameter not in clear]
+    rest = f" No clear effect: {listed(unclear, UNCLEAR_NAMED)}." if unclear else ""
+    return f"{'; '.join(f'{name}: {text}' for name, text in clear.items())}. p is from a {_TEST}.{rest}"
 
 
 def _table(effect: Effect, scale: MetricScale) -> Table:

@@ -29,7 +29,8 @@ def published_section(analysed: AnalysedSweep) -> Section | None:
     if not runs:
         return None
     titles = ("network", "input", "parameters", "mean", "best level", "split", "source")
-    table = Table(titles, [*map(_own_row, runs), *map(_published_row, published_figures())])
+    rows = [*map(_own_row, runs), *map(_published_row, published_figures())]
+    table = Table(titles, rows, bold_rows=len(runs))
     notes = [
         "Modulation accuracy on test frames, mean over the SNR levels from -20 to 30 dB, 24 modulations. These runs "
         "are the best ones of the ranking above, not the best ones by test.",

@@ -83,10 +83,10 @@ def _winner(analysed: AnalysedSweep) -> str:
     return text
 
 
-def failure_text(analysed: AnalysedSweep) -> str:
-    """Give the failure rate with its interval, the rate by W&B's states alone, and the early stops."""
+def failure_rate_text(analysed: AnalysedSweep) -> str:
+    """Give the failure rate with its interval."""
     rate = analysed.failure_rate
-    if rate.rate is None or rate.naive_rate is None:
+    if rate.rate is None:
         return "No run has ended yet."
     ended = f"{rate.failures} of {counted(rate.ended, 'ended run')}"
     runs, total = len(analysed.ranked), analysed.record.runs_total or 0
@@ -96,6 +96,14 @@ def failure_text(analysed: AnalysedSweep) -> str:
         text = f"{ended} failed: {percent(rate.rate)} (95% interval {interval_text(rate.interval)})."
         if rate.ended < SMALL_GROUP:
             text += f" {counted(rate.ended, 'run')} {'is' if rate.ended == 1 else 'are'} too few for a rate."
+    return text
+
+
+def failure_text(analysed: AnalysedSweep) -> str:
+    """Give the failure rate with its interval, the rate by W&B's states alone, and the early stops."""
+    rate, text = analysed.failure_rate, failure_rate_text(analysed)
+    if rate.naive_rate is None:
+        return text
     if rate.censored:
         causes = ", ".join(f"{count} {cause}" for cause, count in rate.censored.items())
         text += f" Ended but not counted as failures: {causes}."

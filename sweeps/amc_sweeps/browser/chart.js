@@ -18,6 +18,7 @@ export class Chart {
   }
 
   draw(option) {
+    if (this.echarts.getWidth() !== this.box.clientWidth) this.echarts.resize(); // on paper, before the observer knows
     const text = { color: css("--ink"), fontFamily: "system-ui, sans-serif" };
     this.echarts.setOption({ animation: false, textStyle: text, ...option }, { notMerge: true });
   }

@@ -3,6 +3,7 @@
 import { niceRange } from "./axes.js";
 import { GRID, axis, chartOf, metricAxis } from "./chart.js";
 import { epochText, metricText, runLabel } from "./format.js";
+import { isOnPaper } from "./paper.js";
 import { DASHES, GROUP_COLOURS, css } from "./theme.js";
 
 const MANY = 100; // curves, from which on each is drawn thin
@@ -108,7 +109,7 @@ export class Curves {
     }
     const colours = Object.fromEntries(["--ink", "--paper", ...GROUP_COLOURS].map((name) => [name, css(name)]));
     const drawSome = () => {
-      for (const [run, style] of queue.splice(0, RUNS_A_FRAME)) drawRun(pen, scale, run, style, colours);
+      for (const [run, style] of queue.splice(0, isOnPaper() ? Infinity : RUNS_A_FRAME)) drawRun(pen, scale, run, style, colours);
       if (queue.length) this.#frame = requestAnimationFrame(drawSome);
     };
     drawSome();

@@ -1,5 +1,7 @@
 // Draws what is on the screen, one part a frame, so that no task blocks the page; the rest when it is scrolled to.
 
+import { watchPaper } from "./paper.js";
+
 export class Painter {
   #parts = new Map(); // by element: its function, and whether it is out of date or in view
   #isWaiting = false;
@@ -13,7 +15,7 @@ export class Painter {
       }
       this.#wait();
     }, { rootMargin: "300px" });
-    addEventListener("beforeprint", () => this.drawAll());
+    watchPaper(() => this.drawAll(), () => this.redraw());
   }
 
   add(box, draw) {
@@ -29,7 +31,10 @@ export class Painter {
   }
 
   drawAll() {
-    for (const part of this.#parts.values()) this.#draw(part);
+    for (const part of this.#parts.values()) {
+      part.isOld = true;
+      this.#draw(part);
+    }
   }
 
   #wait() {

@@ -34,7 +34,8 @@ export class Parallel {
     const axes = sweep.parameters.slice(0, most).map((parameter, index) => ({
       name: parameter.name, ...parameterAxis(parameter, sweep.runs.map((run) => run.values[index])),
     }));
-    const short = Math.max(6, Math.floor((box.clientWidth - 120) / (axes.length || 1) / 8));
+    const gap = (box.clientWidth - 140) / (axes.length || 1); // px between two axes
+    const short = Math.max(6, Math.floor(gap / 8));
     axes.push({ name: sweep.metric, kind: "value", levels: [], isMetric: true });
     const members = sweep.runs.filter((run) => run.peak !== null);
     const range = niceRange(members.map((run) => run.peak), sweep.maximize);
@@ -44,7 +45,7 @@ export class Parallel {
       tooltip: tooltip((item) => (item.data?.run === undefined ? "" : aboutRun(sweep, sweep.runs[item.data.run]))),
       parallel: {
         left: MARGIN, right: 84, top: 40, bottom: 24,
-        parallelAxisDefault: { nameTextStyle: { color: css("--ink") }, nameGap: 14, nameTruncate: { maxWidth: short * 8 } },
+        parallelAxisDefault: { nameTextStyle: { color: css("--ink") }, nameGap: 14, nameTruncate: { maxWidth: gap - 8 } },
       },
       parallelAxis: axes.map((each, index) => ({
         dim: index, name: each.name, type: each.kind === "log" ? "log" : "value", scale: true, z: 10,

@@ -1,14 +1,16 @@
 // The table of runs: sorted, filtered with the charts, and with the columns that the reader wants.
 // Only the rows on the screen are elements, so that a thousand runs scroll like ten.
 
-import { element, remembered, setText } from "./dom.js";
+import { byId, element, remembered, setText } from "./dom.js";
 import { counted, durationText, epochText, metricText, progressText, settingText, shortNumber } from "./format.js";
+import { columnParts, watchPaper } from "./paper.js";
 import { GROUP_CLASSES } from "./theme.js";
 
 const ROW_PX = 32;
 const MOST_ROWS = 60; // of which all are elements
 const SPARE = 12; // rows above and below the screen
 const COLUMNS_KEPT = `amc-columns ${location.pathname}`; // where the browser keeps the hidden columns of a page
+const REPEATED = 2; // columns that each part of a printed table has: rank and name
 
 export class RunTable {
   constructor(box, sweep, selection, actions = {}) {
@@ -18,15 +20,16 @@ export class RunTable {
     this.sorted = { key: "rank", isRising: true };
     this.head = element("tr");
     this.body = element("tbody");
+    this.table = element("table", {}, element("thead", {}, this.head), this.body);
     this.scroll = element("div", { class: "scroll runs", tabindex: 0, role: "region", "aria-label": "Runs" },
-      element("table", {}, element("thead", {}, this.head), this.body));
+      this.table);
     this.count = element("span", { class: "faint", id: "shown-count", "aria-live": "polite" });
     box.append(this.#tools(), this.scroll);
     this.scroll.addEventListener("scroll", () => this.#fill(), { passive: true });
     this.scroll.addEventListener("keydown", (event) => this.#walk(event));
+    this.body.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("resize", () => this.#fill());
-    addEventListener("beforeprint", () => this.#fill(true));
-    addEventListener("afterprint", () => this.#fill());
+    watchPaper(() => this.#print(), () => this.#endPrint());
     this.#heads();
   }
 
@@ -114,6 +117,10 @@ export class RunTable {
     }
   }
 
+  #rowOf(id) {
+    return this.body.querySelector(`tr[data-run="${CSS.escape(id)}"]`);
+  }
+
   // The rows are made anew: return what gives the focus back to a link or button in one.
   #focus() {
     const row = document.activeElement.closest?.("tr[data-run]");
@@ -138,24 +145,81 @@ export class RunTable {
   #row(run) {
     const isPicked = run.id === this.selection.picked;
     const names = [run.gem ? "gem" : "", isPicked ? "picked" : ""].filter(Boolean).join(" ");
-    return element("tr", {
+    const row = element("tr", {
       class: names || null, "data-run": run.id, "aria-current": isPicked ? "true" : null,
       onclick: (event) => {
-        if (!event.target.closest("a, button")) this.selection.pick(isPicked ? null : run.id);
+        if (event.target.closest("a, button:not(.open)")) return;
+        this.selection.pick(isPicked ? null : run.id);
+        this.#uncover(run.id);
       },
     }, ...this.shown.map((column) => element("td", { class: column.class }, ...[column.cell(run)].flat())));
+    row.querySelector("button.open")?.setAttribute("aria-expanded", String(isPicked));
+    return row;
+  }
+
+  // Arrow keys go from name to name, and open details follow; Escape closes them.
+  #key(event) {
+    if (!event.target.matches("button.open")) return;
+    if (event.key === "Escape") this.selection.pick(null);
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const id = event.target.closest("tr").dataset.run;
+    const next = step && this.rows[this.rows.findIndex((run) => run.id === id) + step];
+    if (!next) return;
+    event.preventDefault();
+    if (this.selection.picked !== null) this.selection.pick(next.id);
+    this.focus(next.id);
+  }
+
+  // Give the focus to a run's name, and show its row.
+  focus(id) {
+    this.#reveal(id);
+    this.#fill();
+    this.#rowOf(id)?.querySelector("button.open")?.focus();
+    this.#uncover(id);
+  }
+
+  // The details lie over the end of the table while that is below the screen: the page moves up, so that the row is seen.
+  #uncover(id) {
+    const [row, details] = [this.#rowOf(id), byId("run-details")];
+    if (!row || !details || details.hidden) return;
+    const covered = row.getBoundingClientRect().bottom - details.getBoundingClientRect().top;
+    if (covered > 0) scrollBy(0, covered);
   }
 
   // After another run was picked, wherever.
   picked() {
-    const place = this.rows?.findIndex((run) => run.id === this.selection.picked) ?? -1;
-    if (place >= 0) {
-      const top = place * ROW_PX;
-      const isSeen = top >= this.scroll.scrollTop && top < this.scroll.scrollTop + this.scroll.clientHeight - 2 * ROW_PX;
-      if (!isSeen) this.scroll.scrollTop = Math.max(0, top - this.scroll.clientHeight / 2);
-    }
+    this.#reveal(this.selection.picked);
     this.#fill();
   }
+
+  #reveal(id) {
+    const place = this.rows?.findIndex((run) => run.id === id) ?? -1;
+    if (place < 0) return;
+    const top = place * ROW_PX;
+    const isSeen = top >= this.scroll.scrollTop && top < this.scroll.scrollTop + this.scroll.clientHeight - 2 * ROW_PX;
+    if (!isSeen) this.scroll.scrollTop = Math.max(0, top - this.scroll.clientHeight / 2);
+  }
+
+  // On paper every row is there, and what does not fit beside the name follows below, with rank and name again.
+  #print() {
+    this.scroll.replaceChildren(this.table);
+    this.#fill(true);
+    const widths = [...this.head.children].map((cell) => cell.getBoundingClientRect().width);
+    const parts = columnParts(widths, this.scroll.clientWidth, REPEATED);
+    if (parts.length > 1) this.scroll.replaceChildren(...parts.map((columns) => copyOf(this.table, new Set(columns))));
+  }
+
+  #endPrint() {
+    this.scroll.replaceChildren(this.table);
+    this.#fill();
+  }
+}
+
+// A copy of a table with some of its columns.
+function copyOf(table, columns) {
+  const copy = table.cloneNode(true);
+  for (const row of copy.rows) [...row.cells].forEach((cell, column) => columns.has(column) || cell.remove());
+  return copy;
 }
 
 function spacer(rows, columns) {
@@ -178,42 +242,42 @@ function columnsOf(sweep, actions) {
     key, title, class: "number", isRising: !sweep.maximize, value: (run) => (typeof run[key] === "string" ? NaN : run[key]),
     cell: (run) => metricText(sweep, run[key]),
   });
-  const columns = [
-    {
-      key: "rank", title: "#", class: "number rank", isRising: true, value: (run) => run.rank,
-      cell: (run) => [String(run.rank ?? ""), ...(run.gem ? [mark("◆", "hidden gem")] : []), ...(run.excluded ? [mark("!", run.excluded)] : [])],
-    },
-    { key: "name", title: "run", class: "name", isRising: true, value: (run) => run.name, cell: (run) => nameCell(run, actions) },
-    {
-      key: "cause", title: "cause", class: "cause-cell", isRising: true, value: (run) => run.cause,
-      cell: (run) => element("span", { class: `cause ${GROUP_CLASSES[run.group]}`, title: `${run.because} (${run.confidence})` },
-        run.cause.replaceAll("_", " "), run.confidence === "certain" ? "" : element("span", { class: "faint" }, ` ${run.confidence}`)),
-    },
-    ...(sweep.crashedRuns || sweep.runs.some((run) => run.treatment && run.treatment !== "peak") ? [{
-      key: "treatment", title: "told the search", class: "setting", isRising: true, value: (run) => run.treatment,
-      cell: (run) => run.treatment ?? "-",
-    }] : []),
-    metric("peak", sweep.maximize ? "peak" : "lowest"),
-    { key: "at", title: "at epoch", class: "number", isRising: true, value: (run) => run.at, cell: (run) => epochText(run.at) },
+  const text = (key, title, more = {}) => ({
+    key, title, class: "setting", isRising: true, value: (run) => run[key], cell: (run) => run[key] ?? "-", ...more,
+  });
+  const parameters = sweep.parameters.map((parameter, index) => ({
+    key: `parameter ${index}`, title: parameter.name, class: sweep.runs.every((run) => typeof run.values[index] !== "string") ? "number" : "setting",
+    isRising: true, value: (run) => run.values[index],
+    cell: (run) => element("span", { title: settingText(run.values[index]) }, settingText(run.values[index])),
+  }));
+  const figures = [
+    text("at", "at epoch", { class: "number", cell: (run) => epochText(run.at) }),
     metric("last", "last"),
     {
       key: "epochs", title: "progress", class: "number progress", isRising: false, value: (run) => run.epochs,
       cell: (run) => (run.epochs === null || !run.planned ? progressText(run)
         : [element("progress", { max: run.planned, value: Math.min(run.epochs, run.planned), "aria-hidden": "true" }), progressText(run)]),
     },
-    ...sweep.parameters.map((parameter, index) => ({
-      key: `parameter ${index}`, title: parameter.name, class: sweep.runs.every((run) => typeof run.values[index] !== "string") ? "number" : "setting",
-      isRising: true, value: (run) => run.values[index],
-      cell: (run) => element("span", { title: settingText(run.values[index]) }, settingText(run.values[index])),
-    })),
-    ...(sweep.hasStatistics ? statisticsOf(sweep, metric) : []),
-    { key: "host", title: "host", class: "setting", isRising: true, value: (run) => run.host, cell: (run) => run.host ?? "-" },
-    { key: "seconds", title: "duration", class: "number", isRising: false, value: (run) => run.seconds, cell: (run) => durationText(run.seconds) },
-    ...(sweep.hasStatistics ? [{
-      key: "because", title: "evidence", class: "evidence", isRising: true, value: (run) => run.because,
-      cell: (run) => element("span", { title: run.because }, run.because),
-    }] : []),
-    { key: "id", title: "run id", class: "id", isRising: true, value: (run) => run.id, cell: (run) => idCell(run) },
+  ];
+  const columns = [
+    {
+      key: "rank", title: "#", class: "number rank", isRising: true, value: (run) => run.rank,
+      cell: (run) => [String(run.rank ?? ""), ...(run.gem ? [mark("◆", "hidden gem")] : []), ...(run.excluded ? [mark("!", run.excluded)] : [])],
+    },
+    text("name", "run", { class: "name", cell: (run) => nameCell(run, actions) }),
+    text("cause", "cause", {
+      class: "cause-cell",
+      cell: (run) => element("span", { class: `cause ${GROUP_CLASSES[run.group]}`, title: `${run.because} (${run.confidence})` },
+        run.cause.replaceAll("_", " "), run.confidence === "certain" ? "" : element("span", { class: "faint" }, ` ${run.confidence}`)),
+    }),
+    ...(sweep.crashedRuns || sweep.runs.some((run) => run.treatment && run.treatment !== "peak") ? [text("treatment", "told the search")] : []),
+    metric("peak", sweep.maximize ? "peak" : "lowest"),
+    // A report compares configurations; a live page follows progress.
+    ...(sweep.hasStatistics ? [...parameters, ...figures, ...statisticsOf(sweep, metric)] : [...figures, ...parameters]),
+    text("host", "host"),
+    text("seconds", "duration", { class: "number", isRising: false, cell: (run) => durationText(run.seconds) }),
+    ...(sweep.hasStatistics ? [text("because", "evidence", { class: "evidence", cell: (run) => element("span", { title: run.because }, run.because) })] : []),
+    text("id", "run id", { class: "id", cell: (run) => idCell(run) }),
   ];
   if (actions.stop) columns.push({ key: "stop", title: "", class: "stop", cell: (run) => stopCell(run, actions) });
   return columns;
@@ -235,8 +299,10 @@ function mark(text, title) {
   return element("span", { class: "mark", title }, ` ${text}`, element("span", { class: "hidden-text" }, ` ${title}`));
 }
 
+// The name leads to the run's page; in a report, which has none, it opens the details.
 function nameCell(run, actions) {
-  const name = actions.address ? element("a", { href: actions.address(run) }, run.name) : run.name;
+  const name = actions.address ? element("a", { href: actions.address(run) }, run.name)
+    : element("button", { type: "button", class: "open", "aria-controls": "run-details" }, run.name);
   return element("span", { class: "name", title: run.name }, name);
 }
 

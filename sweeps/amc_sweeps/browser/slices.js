@@ -83,7 +83,7 @@ function drawSlice(box, sweep, selection, slice) {
           itemStyle: { opacity: selection.visible[run] ? 0.75 : 0.08, ...pickedBorder(selection, sweep.runs[run]) },
         })),
       })),
-      ...(slice.values.length ? [meanSeries(slice)] : []),
+      ...(slice.values.length ? [meanSeries(slice, range)] : []),
     ],
   });
   pickByClick(chart, sweep, selection);
@@ -93,17 +93,18 @@ function aboutMean(sweep, mean) {
   const ends = mean.interval
     ? `${metricText(sweep, mean.interval[0])} to ${metricText(sweep, mean.interval[1])}`
     : "no interval: fewer than 8 runs";
-  return `<b>${escaped(mean.label)}</b><br>n ${mean.n}, mean ${metricText(sweep, mean.value[1])}<br>${ends}`;
+  return `<b>${escaped(mean.label)}</b><br>n ${mean.n}, mean ${metricText(sweep, mean.mean)}<br>${ends}`;
 }
 
-function meanSeries(slice) {
+function meanSeries(slice, range) {
   const isListed = slice.labels.length > 0;
   const middle = (low, high) => (slice.log ? Math.sqrt(low * high) : (low + high) / 2);
   const means = slice.values.filter((outcome) => outcome.mean !== null).map((outcome) => {
     const at = isListed ? slice.labels.indexOf(outcome.label) : middle(outcome.low, outcome.high);
     const [low, high] = outcome.interval ?? [outcome.mean, outcome.mean];
     const [left, right] = isListed ? [at - 0.25, at + 0.25] : [outcome.low, outcome.high];
-    return { value: [at, outcome.mean, low, high, left, right], label: outcome.label, n: outcome.n, interval: outcome.interval };
+    const drawn = [outcome.mean, low, high].map((value) => clamped(value, range));
+    return { ...outcome, value: [at, ...drawn, left, right] };
   });
   const stroke = { stroke: css("--ink"), lineWidth: 2 };
   const line = (x1, y1, x2, y2, style = stroke) => ({ type: "line", shape: { x1, y1, x2, y2 }, style });

@@ -6,6 +6,7 @@ import { byId, element } from "./dom.js";
 import { drawFailures } from "./failures.js";
 import { Painter } from "./painter.js";
 import { Parallel } from "./parallel.js";
+import { drawDetails } from "./run_details.js";
 import { RunTable } from "./run_table.js";
 import { Selection } from "./selection.js";
 import { addSlices } from "./slices.js";
@@ -34,6 +35,7 @@ export class SweepView {
     selection.addEventListener("clear", () => this.#legend(true));
     selection.addEventListener("pick", () => {
       this.table?.picked();
+      this.#details();
       this.curves?.picked();
       painter.redraw();
     });
@@ -48,7 +50,12 @@ export class SweepView {
 
   #show() {
     this.table?.draw();
+    this.#details();
     this.painter.redraw();
+  }
+
+  #details() {
+    if (byId("run-details")) drawDetails(byId("run-details"), this.table, this.selection);
   }
 
   #legend(isNew = false) {

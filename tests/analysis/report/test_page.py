@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from browser import Visit, chromium, violations, visit
+from browser import Visit, chromium, show, violations
 from playwright.sync_api import Browser
 from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 
@@ -46,8 +46,7 @@ def browser() -> Iterator[Browser]:
 
 def shown(browser: Browser, page: str, folder: Path, **options: Any) -> Visit:
     """Return the page in a window that is tall enough for all of it."""
-    (folder / "page.html").write_text(page, encoding="utf-8")
-    opened = visit(browser, (folder / "page.html").as_uri(), viewport={"width": 1200, "height": 6000}, **options)
+    opened = show(browser, page, folder, viewport={"width": 1200, "height": 6000}, **options)
     opened.painted()
     return opened
 
@@ -108,12 +107,12 @@ def test_a_browser_draws_confusion_and_accuracy_by_snr(browser: Browser, tmp_pat
 @pytest.mark.client
 def test_peaks_without_a_history_are_drawn_without_curves(browser: Browser, tmp_path: Path) -> None:
     peaks = [
-        run(f"r{i}", summary={"val/combined_acc": 0.4 + i / 100}, config={"max_lr": 1e-3 * (1 + i)}) for i in range(4)
+        run(f"r{i}", summary={"val/combined_acc": 0.4 + i / 100}, config={"max_lr": 1e-3 * (1 + i)}) for i in range(5)
     ]
     page = shown(browser, page_of(sweep(*peaks, config=STORY_CONFIG)), tmp_path)
     assert page.page.locator(".chart canvas").count() >= 2
     assert page.page.locator("#chart-curves").count() == 0
-    assert page.column("peak") == ["43.00%", "42.00%", "41.00%", "40.00%"]
+    assert page.column("peak") == ["44.00%", "43.00%", "42.00%", "41.00%", "40.00%"]
     page.assert_clean()
 
 
@@ -178,13 +177,14 @@ def test_every_axis_holds_the_best_run_however_far_it_leads(
     record = sweep(*runs, metric=Metric("val/score", goal), config={"parameters": {"max_lr": {"min": 0, "max": 1}}})
     page = shown(browser, page_of(record), tmp_path)
     axes = page.page.evaluate(
-        """() => [...document.querySelectorAll("#chart-curves, #chart-best, #slice-0")].map((box) => {
-            const axis = echarts.getInstanceByDom(box).getOption().yAxis[0];
+        """() => [...document.querySelectorAll("#chart-curves, #chart-best, #slice-0, #parallel")].map((box) => {
+            const option = echarts.getInstanceByDom(box).getOption();
+            const axis = option.parallelAxis ? option.parallelAxis.at(-1) : option.yAxis[0];
             return [axis.min, axis.max];
         })"""
     )
-    assert len(axes) == 3
-    assert [low <= peaks[-1] <= high for low, high in axes] == [True] * 3
+    assert len(axes) == 4
+    assert [low <= peaks[-1] <= high for low, high in axes] == [True] * 4
     page.assert_clean()
 
 
@@ -210,6 +210,10 @@ def test_several_sweeps_stand_side_by_side(browser: Browser, tmp_path: Path) -> 
     assert "50.00% gem" in best
     assert "90.00% b" in best
     assert page.page.locator("#chart-compared canvas").count() == 1
+    best_value = "echarts.getInstanceByDom(document.getElementById('chart-compared')).getOption().yAxis[0].max"
+    assert page.page.evaluate(best_value) >= 0.9
+    heads = page.texts("[aria-label='Ranking of 94fqx0gz'] th")
+    assert max(map(heads.index, sweeps[0].parameter_names)) < heads.index("last"), "parameters before statistics"
     assert page.page.locator("img").count() == 0
     assert violations(page.page) == []
     page.assert_clean()
