@@ -24,9 +24,9 @@ CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 demo: $(READY)
 	@$(BIN)/amc-sweep demo
 
-# Many tests wait for servers and clients, so two files run at a time. The tests of one file run one after another.
+# Many tests wait for servers and clients, so three files run at a time on two cores. The tests of one file run one after another.
 test: $(READY)
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check
