@@ -5,7 +5,8 @@
 # make wheel    build wheel and source archive, install them into empty environments, with and without torch
 # make screenshots  draw the pictures of README.md and docs with Chromium
 # make bench    benchmarks, printed as tables
-# make soak     long tests, run by hand
+# make soak     long tests of server, clients, agents, pages and Slurm, run by hand on a machine without other work
+# make proofs   long tests that need neither: statistics on simulated sweeps, compiled graphs of every network
 # make clients  every supported version of the wandb client, each in an environment of its own, against the server
 # make clean    remove what these commands made
 
@@ -14,11 +15,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_QUIET := --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs wheel screenshots bench soak clients clean
+.PHONY: demo test check docs wheel screenshots bench soak proofs clients clean
 
-ALONE := tests/soak/test_soak_load.py tests/soak/test_soak_cluster.py tests/soak/test_soak_pages.py \
-	tests/soak/test_soak_open_pages.py tests/soak/test_soak_report.py \
+ALONE := tests/soak/test_soak_load.py tests/soak/test_soak_pages.py tests/soak/test_soak_cluster.py \
+	tests/soak/test_soak_report.py tests/soak/test_soak_open_pages.py::test_twenty_open_pages_do_not_delay_heartbeats \
 	tests/soak/test_soak_slurm.py::test_forty_tasks_that_start_at_once_all_get_their_run
+PROOFS := tests/soak/test_calibration.py tests/soak/test_next_sweep_soak.py tests/soak/test_statement_verdicts.py \
+	tests/soak/test_soak_graphs.py
 CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 
 demo: $(READY)
@@ -60,7 +63,10 @@ bench: $(READY)
 # with one thread each.
 soak: $(READY) $(CLIENTS)
 	$(BIN)/pytest $(ALONE) --verbose
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) --numprocesses=3 --dist=worksteal --verbose
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) $(PROOFS:%=--ignore=%) --numprocesses=3 --dist=worksteal --verbose
+
+proofs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PROOFS) --numprocesses=2 --dist=worksteal --verbose
 
 clients: $(READY) $(CLIENTS)
 	$(BIN)/pytest tests/soak/test_soak_clients.py --numprocesses=2 --verbose
