@@ -29,7 +29,7 @@ demo: $(READY)
 
 # Many tests wait for servers and clients, so three files run at a time on two cores. The tests of one file run one after another.
 test: $(READY)
-	$(BIN)/pytest --numprocesses=3 --dist=loadfile
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check

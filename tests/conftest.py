@@ -11,6 +11,12 @@ import pytest
 _FOREIGN = ("WANDB_", "AMC_", "SLURM_")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that drive clients first: they take longest, and none may run alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("client")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_of_another_file() -> None:
     """Forget what wandb put into this process's environment: a service that a file before this one had ended, say."""

@@ -37,7 +37,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_na
     cancelled, requeued = f"{array}_0", f"{array}_1"
     numbers = {job: wait_until(lambda job=job: cluster.number(job), f"{job} exists") for job in (cancelled, requeued)}
 
-    wait_until(lambda: user.with_metadata(sweep) == 2, "both GPUs train", 90)
+    wait_until(lambda: user.with_metadata(sweep) == 2, "both GPUs train", 200)
     commands = processes_of(numbers[cancelled])
     assert any("sleep 600" in command for command in commands), commands
     assert not any(user.server.key in command for command in commands)

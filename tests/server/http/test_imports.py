@@ -215,7 +215,7 @@ def test_the_page_of_a_finished_import_ranks_by_the_summary_and_shows_no_agent_c
     ]
     assert {run["began"] for _, run in data["rows"]} == {None}
     assert "Twelve runs on &lt;two&gt; machines." in page
-    assert "wandb agent" not in page
+    assert '<p id="one-more-agent" hidden>' in page
     imported_in = iso_time(server.clock.wall())
     assert imported_in is not None
     for address in ("/local/p/sweeps/sweep001", "/local/p/runs/run1", "/local/p"):
