@@ -7,16 +7,13 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from browser import chromium
+from browser import chromium, filter_and_scroll, longest_task_ms
 from embedded_server import EmbeddedServer
 from results_file import keep
 from stored_sweeps import address_of, many_runs, store_sweep
 
 PAINTED_MS, LONGEST_TASK_MS, IDLE_SHARE = 1500, 200, 0.01
 IDLE_S = 30
-WATCH_TASKS = """window.tasks = [];
-new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((task) => task.duration)))
-    .observe({ type: "longtask", buffered: false });"""
 
 
 def test_a_thousand_runs_are_painted_fast_and_cost_little(tmp_path: Path) -> None:
@@ -34,14 +31,8 @@ def test_a_thousand_runs_are_painted_fast_and_cost_little(tmp_path: Path) -> Non
         page.goto(address)
         page.wait_for_selector("html[data-painted-at]", state="attached")
         time.sleep(2)
-        page.evaluate(WATCH_TASKS)
-        for words in ("max_lr<0.01", "resnet50", "gpu-1", ""):
-            page.fill("#search", words)
-            page.wait_for_timeout(700)
-        for top in range(0, 30_000, 1500):
-            page.evaluate("top => { document.querySelector('.scroll.runs').scrollTop = top; }", top)
-            page.wait_for_timeout(30)
-        longest = max(page.evaluate("window.tasks"), default=0)
+        filter_and_scroll(page)
+        longest = longest_task_ms(page)
         process = psutil.Process(server.pid)
         before = sum(process.cpu_times()[:2])
         time.sleep(IDLE_S)

@@ -9,16 +9,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-from browser import chromium, show
+from browser import chromium, filter_and_scroll, longest_task_ms, show
 from embedded_server import EmbeddedServer
 from results_file import keep
 from stored_sweeps import many_runs, store_sweep
 
 LARGEST_MB, PAINTED_MS, LONGEST_TASK_MS = 15, 1500, 200
 COMMAND = [sys.executable, "-c", "from amc_analysis.cli import main; main()"]
-WATCH_TASKS = """window.tasks = [];
-new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((task) => task.duration)))
-    .observe({ type: "longtask", buffered: false });"""
 
 
 def test_the_report_of_a_thousand_runs_is_small_and_fast(tmp_path: Path) -> None:
@@ -45,16 +42,10 @@ def test_the_report_of_a_thousand_runs_is_small_and_fast(tmp_path: Path) -> None
         opened.painted()
         page = opened.page
         page.wait_for_timeout(2000)
-        page.evaluate(WATCH_TASKS)
-        for words in ("max_lr<0.01", "resnet50", "gpu-1", ""):
-            page.fill("#search", words)
-            page.wait_for_timeout(700)
-        for top in range(0, 30_000, 1500):
-            page.evaluate("top => { document.querySelector('.scroll.runs').scrollTop = top; }", top)
-            page.wait_for_timeout(30)
+        filter_and_scroll(page)
         page.locator("button.open").first.click()
         page.wait_for_timeout(700)
-        longest = max(page.evaluate("window.tasks"), default=0)
+        longest = longest_task_ms(page)
         begin = time.perf_counter()
         page.pdf(format="A4")
         printed_s = time.perf_counter() - begin

@@ -123,3 +123,24 @@ def overlapping_labels(page: Page) -> list[str]:
         }"""
     )
     return pairs
+
+
+WATCH_TASKS = """window.tasks = [];
+new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((task) => task.duration)))
+    .observe({ type: "longtask", buffered: false });"""
+
+
+def filter_and_scroll(page: Page) -> None:
+    """Filter the table of runs by some texts and scroll it, with a watch on the page's tasks (``longest_task_ms``)."""
+    page.evaluate(WATCH_TASKS)
+    for words in ("max_lr<0.01", "resnet50", "gpu-1", ""):
+        page.fill("#search", words)
+        page.wait_for_timeout(700)
+    for top in range(0, 30_000, 1500):
+        page.evaluate("top => { document.querySelector('.scroll.runs').scrollTop = top; }", top)
+        page.wait_for_timeout(30)
+
+
+def longest_task_ms(page: Page) -> float:
+    """Return how long the longest task took since the watch began; the browser names those over 50 ms only."""
+    return float(max(page.evaluate("window.tasks"), default=0))
