@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from client_scenarios import Researcher, wait_until
+from client_scenarios import Researcher
 from embedded_server import EmbeddedServer
 from in_process_server import InProcessServer
 from whole_versions import furthest_whole_version
@@ -70,7 +70,7 @@ def test_a_server_that_is_killed_while_it_deletes_loses_no_checkpoint(tmp_path: 
 
         def survive() -> None:
             for left in (2, 1, 0):
-                wait_until(lambda: server.health() is None, "the server kills itself", 60)
+                server.wait_for_end(within_s=60)
                 assert len(list(kills.iterdir())) == left
                 uploaded = int(acknowledged.read_text())
                 copy = InProcessServer(server.data)

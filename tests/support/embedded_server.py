@@ -139,6 +139,11 @@ class EmbeddedServer:
         """End the process by SIGTERM and return its exit code."""
         return self._end(signal.SIGTERM)
 
+    def wait_for_end(self, within_s: float) -> None:
+        """Wait until the process has ended by itself. A port that is closed says less: the folder may still be locked."""
+        assert self._process is not None
+        self._process.wait(within_s)
+
     def restart(self) -> Self:
         """Start again on the same folder and port, after ``kill`` or ``stop``."""
         self._end(signal.SIGKILL)
