@@ -140,7 +140,7 @@ class EmbeddedServer:
         return self._end(signal.SIGTERM)
 
     def wait_for_end(self, within_s: float) -> None:
-        """Wait until the process has ended by itself. A port that is closed says less: the folder may still be locked."""
+        """Wait until the process has ended by itself. A closed port says less: the folder may still be locked."""
         assert self._process is not None
         self._process.wait(within_s)
 

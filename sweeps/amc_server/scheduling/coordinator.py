@@ -297,7 +297,7 @@ class Coordinator:
         now = self.clock.wall()
         store.update("agents", agent.pk, heartbeat_at=now)
         store.update("sweeps", agent.sweep, heartbeat_at=now)
-        runs = store.living_runs_of_sweep(agent.sweep)
+        runs = store.living_runs_of_agent(agent, listed)
         own_runs = [run for run in runs if run.agent == agent.pk]
         self.last_heard.agent_heard(
             agent.pk,

@@ -1,4 +1,4 @@
--- Tables that came after a version of schema.sql; data folders of that version get them when they are opened.
+-- Tables and indexes that came after a version of schema.sql; data folders of that version get them when they are opened.
 
 -- Of runs that several clients write (shared mode): which line of the run a writer's own line became.
 CREATE TABLE IF NOT EXISTS shared_lines (
@@ -64,3 +64,6 @@ CREATE TABLE IF NOT EXISTS artifact_references (
     url TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS artifact_files_by_md5 ON artifact_files (md5);
+
+-- For an agent's heartbeat, which must not look at the runs of a thousand other agents.
+CREATE INDEX IF NOT EXISTS runs_of_agent ON runs (agent, state);

@@ -6,9 +6,10 @@ its transaction.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amc_server.errors import Refused
@@ -249,6 +250,16 @@ class Reader:
     def living_runs_of_sweep(self, sweep: int) -> list[Run]:
         """Return the sweep's runs whose state is not a final one, oldest first."""
         return self._records(Run, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
+
+    def living_runs_of_agent(self, agent: Agent, listed: Collection[str]) -> list[Run]:
+        """Return the living runs that were handed out to the agent or that it lists by their ids, oldest first."""
+        own = f"SELECT pk FROM runs WHERE agent = ? AND {_LIVING}"
+        named = (
+            "SELECT pk FROM runs WHERE project = (SELECT project FROM sweeps WHERE pk = ?)"
+            " AND id IN (SELECT value FROM json_each(?))"
+        )
+        rest = f"WHERE pk IN ({own} UNION {named}) AND sweep = ? AND {_LIVING} ORDER BY pk"
+        return self._records(Run, rest, agent.pk, agent.sweep, json.dumps(list(listed)), agent.sweep)
 
     def run(self, project: int, run_id: str) -> Run | None:
         return self._record(Run, "WHERE project = ? AND id = ?", project, run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -356,29 +356,41 @@ def test_the_agent_is_told_after_the_trial_has_had_time_to_end(
     assert agent_must_stop(stop_s=stop_s, delivered_s=delivered_s, limits=Limits()) is must
 
 
-def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessServer) -> None:
-    sweep = server.create_sweep("method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n")
-    agent = server.create_agent(sweep)
-    server.draw(agent)
+ENDLESS = "method: random\nparameters: {a: {min: 0.0, max: 1.0}}\n"
+
+
+def _growth(server: InProcessServer, request: Callable[[], object], state: str, agent: int) -> float:
+    """Return how many more steps of SQLite's virtual machine a request takes for every other run of that state."""
 
     def instructions() -> int:
-        """Return the number of SQLite's virtual machine steps for one draw."""
         count = 0
 
         def tick() -> None:
             nonlocal count
             count += 1
 
-        server.draw(agent)  # the search has read what is new
+        request()  # the search has read what is new
         server.storage._connection.set_progress_handler(tick, 1)
-        server.draw(agent)
+        request()
         server.storage._connection.set_progress_handler(None, 1)
         return count
 
     few = instructions()
     with server.storage.write() as store:
         for number in range(1000):
-            row = {"project": 1, "sweep": 1, "origin": "search", "state": "finished", "parameters": "{}"}
-            store.insert("runs", id=f"r{number}", number=number, created_at=1.0, agent=1, **row)
-    grown = (instructions() - few) / 1000
+            row = {"project": 1, "sweep": 1, "origin": "search", "state": state, "parameters": "{}"}
+            store.insert("runs", id=f"r{number}", number=number, created_at=1.0, agent=agent, **row)
+    return (instructions() - few) / 1000
+
+
+def test_drawing_a_run_costs_the_same_however_many_have_ended(server: InProcessServer) -> None:
+    agent = server.create_agent(server.create_sweep(ENDLESS))
+    grown = _growth(server, lambda: server.draw(agent), "finished", agent=1)
     assert grown < 8, f"{grown:.0f} steps more for every ended run: only counting them may look at all"
+
+
+def test_a_heartbeat_costs_the_same_however_many_other_agents_train(server: InProcessServer) -> None:
+    sweep = server.create_sweep(ENDLESS)
+    agent, _ = server.create_agent(sweep), server.create_agent(sweep)
+    run = server.draw(agent)["run_id"]
+    assert _growth(server, lambda: server.heartbeat(agent, [run]), "running", agent=2) < 0.1
