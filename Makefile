@@ -65,8 +65,11 @@ bench: $(READY)
 # What is timed, and forty clients at once, need the whole machine. Most of the other tests wait, so three run at a time,
 # with one thread each.
 soak: $(READY) $(CLIENTS)
-	$(BIN)/pytest $(ALONE) --verbose
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) $(PROOFS:%=--ignore=%) --numprocesses=3 --dist=worksteal --verbose
+	@failed=0; \
+	$(BIN)/pytest $(ALONE) --verbose || failed=1; \
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) $(PROOFS:%=--ignore=%) \
+	    --numprocesses=3 --dist=worksteal --verbose || failed=1; \
+	exit $$failed
 
 proofs: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PROOFS) --numprocesses=2 --dist=worksteal --verbose

@@ -27,6 +27,7 @@ POST_EVERY_S = 15.0  # as the client does; its heartbeat is in simulated_agents
 MOST_P99_S = 0.25
 SWEEP = (
     "method: random\nprogram: train.py\nmetric: {name: acc, goal: maximize}\nparameters: {a: {min: 0.0, max: 1.0}}\n"
+    "early_terminate: {type: hyperband, min_iter: 10, eta: 3}\n"
 )
 CREATE = """mutation U($config: String) { upsertSweep(input: {config: $config, projectName: "soak"}) {
     sweep { name } } }"""

@@ -503,14 +503,13 @@ class Coordinator:
         config = scheduler.config_of(sweep)
         if config.early_terminate is not None:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
-            runs = store.living_runs_of_sweep(sweep.pk)
+            runs = [run for run in store.living_members(sweep.pk) if self.last_heard.unlisted_s(run.pk) is None]
             # A queued run repeats a chosen one, so that the two can be compared: it trains to its own end.
-            by_key = {
-                run.pk: run for run in runs if self.last_heard.unlisted_s(run.pk) is None and run.origin != "queue"
-            }
-            stops = scheduler.early_stops(config, list(by_key.values()), store.curves(sweep.pk))
+            searched = [run for run in runs if run.origin != "queue"]
+            stops = scheduler.early_stops(config, searched, store.curves(sweep.pk))
             for key, stop in stops.items():
-                run = by_key[key]
+                run = store.run_by_key(key)
+                assert run is not None
                 self.runs.stop(store, run, "hyperband", band=stop.band, value=stop.value, threshold=stop.threshold)
         ends = (scheduler.SearchEnd.TARGET, scheduler.SearchEnd.ENDED)
         if scheduler.reaches_target(config, values) and sweep.search_end not in ends:

@@ -251,6 +251,10 @@ class Reader:
         """Return the sweep's runs whose state is not a final one, oldest first."""
         return self._records(Run, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
 
+    def living_members(self, sweep: int) -> list[Member]:
+        """Return what the sweep needs of its runs whose state is not a final one, oldest first."""
+        return self._records(Member, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
+
     def living_runs_of_agent(self, agent: Agent, listed: Collection[str]) -> list[Run]:
         """Return the living runs that were handed out to the agent or that it lists by their ids, oldest first."""
         own = f"SELECT pk FROM runs WHERE agent = ? AND {_LIVING}"
