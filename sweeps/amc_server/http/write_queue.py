@@ -2,7 +2,7 @@
 
 Every post is a transaction of its own. Posts that wait at the same time share one flush to disk. One thread writes them
 all, so that forty threads need not take turns at the interpreter. Posts are not urgent: any other write, such as an
-agent's heartbeat, goes first and waits for one post at most.
+agent's heartbeat, goes first; after four of them a post does.
 """
 
 from __future__ import annotations

@@ -16,13 +16,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import heapq
-import itertools
 import logging
 import os
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 DATABASE = "amc.sqlite3"
 BUSY_TIMEOUT_S = 10.0
 CACHED_STATEMENTS = 512  # compiled SQL a connection; the 128 of sqlite3 are too few
+MOST_OVERTAKING = 4  # urgent writes that go before one that came earlier
 LOG_PAGES = 16_384  # of 4 kB: from there on a commit copies the log
 LOG_BYTES = LOG_PAGES * 4096  # what is left of a log that had to grow beyond it, because a reader took long
 
@@ -81,32 +81,44 @@ def describe_failure(error: sqlite3.Error | OSError) -> str:
 
 
 class _FairLock:
-    """A lock that is given in the order of asking, to urgent callers first.
+    """A lock that is given in the order of asking: to urgent callers first, but only to a few before another one.
 
     A plain lock goes to whichever thread is awake. The thread that writes posts would take it back before the thread of
-    an agent's heartbeat had woken up.
+    an agent's heartbeat had woken up. Without the limit a server that cannot keep up with the heartbeats of very many
+    agents would never write a post.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: list[tuple[bool, int]] = []
-        self._numbers = itertools.count()
+        self._guard = threading.Lock()
         self._is_taken = False
+        self._urgent: deque[threading.Lock] = deque()  # of each waiting thread: released when it is its turn
+        self._others: deque[threading.Lock] = deque()
+        self._overtaken = 0  # urgent callers since one of the others
 
     @contextlib.contextmanager
     def take(self, *, urgent: bool) -> Iterator[None]:
-        ticket = (not urgent, next(self._numbers))
-        with self._changed:
-            heapq.heappush(self._waiting, ticket)
-            self._changed.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
-            heapq.heappop(self._waiting)
+        turn = threading.Lock()
+        with self._guard:
+            if self._is_taken:
+                turn.acquire()
+                (self._urgent if urgent else self._others).append(turn)
             self._is_taken = True
+        turn.acquire()
         try:
             yield
         finally:
-            with self._changed:
+            self._give_on()
+
+    def _give_on(self) -> None:
+        with self._guard:
+            if self._urgent and not (self._others and self._overtaken == MOST_OVERTAKING):
+                self._overtaken += bool(self._others)
+                self._urgent.popleft().release()
+            elif self._others:
+                self._overtaken = 0
+                self._others.popleft().release()
+            else:
                 self._is_taken = False
-                self._changed.notify_all()
 
 
 class _WriteAheadLog:

@@ -170,23 +170,33 @@ def test_threads_that_flush_at_the_same_time_share_one_flush(tmp_path: Path, mon
     storage.close()
 
 
-def test_urgent_writes_go_before_others_that_came_earlier(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["post 1", "post 2", "beat 1"], ["beat 1", "post 1", "post 2"]),
+        (
+            ["post 1", "post 2", *(f"beat {n}" for n in range(1, 7))],
+            ["beat 1", "beat 2", "beat 3", "beat 4", "post 1", "beat 5", "beat 6", "post 2"],
+        ),
+    ],
+)
+def test_urgent_writes_go_before_others_but_not_for_ever(tmp_path: Path, asked: list[str], expected: list[str]) -> None:
     storage = Storage(tmp_path / "data")
     order: list[str] = []
 
-    def write(name: str, urgent: bool) -> None:
-        with storage.write_unflushed(urgent=urgent):
+    def write(name: str) -> None:
+        with storage.write_unflushed(urgent=name.startswith("beat")):
             order.append(name)
 
     threads = []
     with storage.write():
-        for name in ("post 1", "post 2", "heartbeat"):
-            threads.append(threading.Thread(target=write, args=(name, name == "heartbeat")))
+        for name in asked:
+            threads.append(threading.Thread(target=write, args=(name,)))
             threads[-1].start()
-            _wait_until(lambda: len(storage._lock._waiting) == len(threads))
+            _wait_until(lambda: len(storage._lock._urgent) + len(storage._lock._others) == len(threads))
     for thread in threads:
         thread.join(30)
-    assert order == ["heartbeat", "post 1", "post 2"]
+    assert order == expected
     storage.close()
 
 
