@@ -503,10 +503,8 @@ class Coordinator:
         config = scheduler.config_of(sweep)
         if config.early_terminate is not None:
             # A run that its agent no longer lists has died. A stop recorded for it would hide the crash.
-            runs = [run for run in store.living_members(sweep.pk) if self.last_heard.unlisted_s(run.pk) is None]
-            # A queued run repeats a chosen one, so that the two can be compared: it trains to its own end.
-            searched = [run for run in runs if run.origin != "queue"]
-            stops = scheduler.early_stops(config, searched, store.curves(sweep.pk))
+            runs = {run for run in store.judged_runs(sweep.pk) if self.last_heard.unlisted_s(run) is None}
+            stops = scheduler.early_stops(config, runs, store.curves(sweep.pk))
             for key, stop in stops.items():
                 run = store.run_by_key(key)
                 assert run is not None

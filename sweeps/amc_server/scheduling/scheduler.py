@@ -5,16 +5,16 @@ The functions are pure; the coordinator carries out what they return.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from amc_server.errors import Refused
 from amc_server.scheduling.state_inference import Limits
-from amc_server.store.records import Member, Run, Sweep
+from amc_server.store.records import Run, Sweep
 from amc_sweeps.grammar.hyperband import BandDecision, runs_to_stop
 from amc_sweeps.grammar.sweep_config import SweepConfig
-from amc_sweeps.runs.run_states import RunState, SweepState
+from amc_sweeps.runs.run_states import SweepState
 
 
 class SearchEnd(StrEnum):
@@ -123,13 +123,12 @@ def update_problem(sweep: Sweep, expected: str | None) -> str | None:
 
 
 def early_stops(
-    config: SweepConfig, runs: Sequence[Member], curves: Mapping[int, Sequence[float]]
+    config: SweepConfig, runs: Collection[int], curves: Mapping[int, Sequence[float]]
 ) -> dict[int, BandDecision]:
-    """Return the keys of the running runs that Hyperband stops now, and why."""
-    if config.early_terminate is None or config.metric is None:
+    """Return which of the running runs, by their keys, Hyperband stops now, and why."""
+    if config.early_terminate is None or config.metric is None or not runs:
         return {}
-    running = {run.pk for run in runs if run.state is RunState.RUNNING and not run.stop_recorded}
-    return runs_to_stop(config.early_terminate, config.metric.goal, curves, running) if running else {}
+    return runs_to_stop(config.early_terminate, config.metric.goal, curves, runs)
 
 
 def agent_must_stop(*, stop_s: float, delivered_s: float | None, limits: Limits) -> bool:

@@ -158,7 +158,7 @@ def _hyperband_effects(
         "Hyperband: a running run is judged at the highest band that it has passed, as soon as any run logs the metric "
         "again. Runs that were told to stop stay stopped."
     ]
-    stops = scheduler.early_stops(new, runs, curves)
+    stops = scheduler.early_stops(new, {run.pk for run in runs if run.is_judged}, curves)
     if stops:
         names = listed([run.id for run in runs if run.pk in stops])
         lines.append(f"Hyperband: by what is logged now it stops {counted(len(stops), 'running run')}: {names}.")

@@ -251,9 +251,10 @@ class Reader:
         """Return the sweep's runs whose state is not a final one, oldest first."""
         return self._records(Run, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
 
-    def living_members(self, sweep: int) -> list[Member]:
-        """Return what the sweep needs of its runs whose state is not a final one, oldest first."""
-        return self._records(Member, f"{_BY_STATE} WHERE sweep = ? AND {_LIVING} ORDER BY pk", sweep)
+    def judged_runs(self, sweep: int) -> set[int]:
+        """Return the keys of the sweep's runs that Hyperband may stop (``Member.is_judged``)."""
+        judged = "state = 'running' AND origin != 'queue' AND stop_reason IS NULL"
+        return {row[0] for row in self._rows(f"SELECT pk FROM runs {_BY_STATE} WHERE sweep = ? AND {judged}", sweep)}
 
     def living_runs_of_agent(self, agent: Agent, listed: Collection[str]) -> list[Run]:
         """Return the living runs that were handed out to the agent or that it lists by their ids, oldest first."""

@@ -295,6 +295,11 @@ class Member(Record):
         return self.stop_reason is not None
 
     @property
+    def is_judged(self) -> bool:
+        """Whether Hyperband may stop the run. A queued one repeats a chosen one and trains to its own end."""
+        return self.state is RunState.RUNNING and self.origin != "queue" and not self.stop_recorded
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the run may be handed out to the next agent that asks."""
         if self.stop_recorded or self.given_up:
