@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from amc_analysis.effects.permutation import dependence, explained, others_of, permutation_test, shuffles
+from amc_analysis.effects.permutation import dependence, dependence_beside, explained, permutation_test, shuffles
 from amc_analysis.effects.statistics import expected_best, mean_of, normal_scores, t_interval
 from amc_analysis.results.effects import SIGNIFICANT, Effect, MatchedPairs, ValueOutcome
 from amc_analysis.runs.outcomes import Outcomes
@@ -22,6 +22,7 @@ from amc_analysis.runs.parameters import Floats, Parameter
 from amc_sweeps.runs.statistics import wilson_interval
 
 PERMUTATIONS = 2000
+STRONG = -math.log(0.001)  # score of a parameter from which on it may hide the effects of others
 CLEARLY_INSIDE = 0.1  # of a fitted curve's range: an optimum in the middle must beat both ends by more
 
 
@@ -87,15 +88,18 @@ def _tests(
         if not np.ptp(reading_N):
             continue
         reading_BN = reading_N[order_BN]
-        testable = [parameter for parameter in parameters if parameter.basis.shape[1]]
-        strongest = sorted(testable, key=lambda each: -float(dependence(reading_N[None], each)[0]))
-        for index, parameter in enumerate(parameters):
-            if parameter.basis.shape[1]:
-                tested.append((index, reading))
-                # Not of failures: few of them, in a model of many columns, give extreme values by chance.
-                others = others_of(parameter, [other for other in strongest if other is not parameter and not reading])
-                strengths.append(dependence(reading_BN, parameter, others=others))
-                shares.append(float(explained(reading_N[None], parameter.basis, parameter.has)[0]))
+        alone = {index: dependence(reading_BN, each) for index, each in enumerate(parameters) if each.basis.shape[1]}
+        by_strength = sorted(alone, key=lambda index: -float(alone[index][0]))
+        for index, alone_B in alone.items():
+            parameter = parameters[index]
+            beside = [other for other in by_strength if other != index]
+            # Where no other one is strong, further tests would only weaken this one. And nothing is left out of
+            # failures: few of them, in a model of many columns, give extreme values by chance.
+            is_hidden = reading == 0 and bool(beside) and alone[beside[0]][0] >= STRONG
+            others = [parameters[other] for other in beside] if is_hidden else []
+            tested.append((index, reading))
+            strengths.append(np.maximum(alone_B, dependence_beside(reading_BN, parameter, others)))
+            shares.append(float(explained(reading_N[None], parameter.basis, parameter.has)[0]))
     p_L, corrected_L = permutation_test(strengths)
     results = {
         test: _Test(share, float(p), float(p_corrected))

@@ -51,14 +51,14 @@ def explained(reading_BN: Floats, basis_ND: Floats, has_N: NDArray[np.bool_], gi
 
 
 @dataclass(frozen=True, eq=False)
-class Others:
+class _Others:
     """Columns of other parameters, which a test leaves out of the readings."""
 
     given: Floats  # (N, G) orthonormal among the runs that have the tested parameter, zero elsewhere
     strongest: Floats  # (N, E) of the strongest one, whose interaction with the tested parameter counts as well
 
 
-def others_of(parameter: Parameter, others: Sequence[Parameter]) -> Others | None:
+def _others_of(parameter: Parameter, others: Sequence[Parameter]) -> _Others | None:
     """Return the columns of as many of the other parameters, strongest first, as leave three quarters of the runs free.
 
     None where not even the strongest one does, or where it says the same as the tested parameter.
@@ -73,7 +73,7 @@ def others_of(parameter: Parameter, others: Sequence[Parameter]) -> Others | Non
     if not given_NG.shape[1]:
         return None
     strongest = others[0]
-    return Others(given_NG, strongest.basis[:, :1] if strongest.kind == "ordered" else strongest.basis)
+    return _Others(given_NG, strongest.basis[:, :1] if strongest.kind == "ordered" else strongest.basis)
 
 
 def _orthonormal(columns_ND: Floats) -> Floats:
@@ -81,7 +81,7 @@ def _orthonormal(columns_ND: Floats) -> Floats:
     return np.asarray(left[:, sizes > SAME_COLUMN])
 
 
-def _adjusted(basis_ND: Floats, has_N: NDArray[np.bool_], others: Others) -> list[Floats]:
+def _adjusted(basis_ND: Floats, has_N: NDArray[np.bool_], others: _Others) -> list[Floats]:
     """Return the basis, and the basis with its interaction, each without what the other parameters' columns hold."""
     products = (basis_ND[:, :, None] * others.strongest[:, None, :]).reshape(len(basis_ND), -1)
     products = products - np.where(has_N[:, None], products[has_N].mean(axis=0), 0.0)
@@ -105,22 +105,17 @@ def scores(shares_B: Floats, columns: int, n: int) -> Floats:
     return np.asarray(-np.log(np.maximum(tail_B, np.finfo(np.float64).tiny)))
 
 
-def dependence(
-    reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False, others: Others | None = None
-) -> Floats:
+def dependence(reading_BN: Floats, parameter: Parameter, *, of_each_value: bool = False) -> Floats:
     """Return, for every shuffle, how strongly a reading depends on a parameter; larger is stronger.
 
-    An ordered parameter is tested for a rise or fall alone, and with an optimum in the middle as well. With the columns
-    of other parameters, the test is also made with what these explain left out, so that a strong parameter hides no
-    weaker one, and with the interaction with the strongest one. The strongest result counts, in the shuffles too, so
-    that the p-value allows for testing several times.
+    An ordered parameter is tested for a rise or fall alone, and with an optimum in the middle as well. The strongest
+    result counts, in the shuffles too, so that the p-value allows for testing several times.
 
     Args:
         reading_BN: shuffled readings.
         parameter: one with a basis.
         of_each_value: also compare each value of a nominal parameter with all others. This finds one deviating value
             sooner and weakens every other test a little.
-        others: the other parameters (``others_of``).
     """
     n = int(parameter.has.sum())
     bases = [parameter.basis]
@@ -128,13 +123,31 @@ def dependence(
         bases.append(parameter.basis[:, :1])
     if of_each_value and parameter.kind == "nominal" and parameter.basis.shape[1] > 1:
         bases.extend(parameter.against_others(level) for level in range(len(parameter.levels)))
-    candidates_B = [scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases]
-    if others is not None:
-        for columns in _adjusted(parameter.basis, parameter.has, others):
-            if columns.shape[1]:
-                share_B = explained(reading_BN, columns, parameter.has, others.given)
-                candidates_B.append(scores(share_B, columns.shape[1], n - others.given.shape[1]))
-    return np.asarray(np.maximum.reduce(candidates_B))
+    return np.asarray(
+        np.maximum.reduce([scores(explained(reading_BN, basis, parameter.has), basis.shape[1], n) for basis in bases])
+    )
+
+
+def dependence_beside(reading_BN: Floats, parameter: Parameter, others: Sequence[Parameter]) -> Floats:
+    """Return what ``dependence`` does, with what other parameters explain left out, so that they hide no weaker one.
+
+    The interaction with the strongest of them is tested as well; the stronger result counts. 0 where nothing can be
+    left out.
+
+    Args:
+        reading_BN: shuffled readings.
+        parameter: one with a basis.
+        others: strongest first; none for 0.
+    """
+    strongest_B, left_out = np.zeros(len(reading_BN)), _others_of(parameter, others) if others else None
+    if left_out is None:
+        return strongest_B
+    n = int(parameter.has.sum()) - left_out.given.shape[1]
+    for columns in _adjusted(parameter.basis, parameter.has, left_out):
+        if columns.shape[1]:
+            share_B = explained(reading_BN, columns, parameter.has, left_out.given)
+            strongest_B = np.maximum(strongest_B, scores(share_B, columns.shape[1], n))
+    return strongest_B
 
 
 def permutation_test(scores_LB: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -11,9 +11,10 @@ import pytest
 from simulated_sweeps import Setting, Simulated, simulate, simulated_sweep
 
 from amc_analysis.effects.confounding import confounded_pairs
-from amc_analysis.effects.effects import Effect, effects_of
+from amc_analysis.effects.effects import STRONG, Effect, effects_of
 from amc_analysis.effects.importance import importance_of
 from amc_analysis.effects.permutation import dependence, permutation_test, shuffles
+from amc_analysis.effects.statistics import normal_scores
 from amc_analysis.next_sweep.axes import axes_of
 from amc_analysis.runs.parameters import parameter
 from amc_sweeps.grammar.parse import parse_leniently
@@ -63,6 +64,19 @@ def test_a_strong_parameter_hides_no_weaker_one() -> None:
     alone = dependence(analysed.outcomes.rank_score[shuffles(40, 2000, rng)], layer)
     assert permutation_test([alone])[0][0] > 0.05
     assert _effects(runs, space)["layer"].is_clear
+
+
+def test_parameters_that_do_nothing_weaken_no_test() -> None:
+    runs = simulate(Setting(30, shift=lambda config: 0.03 * (config["max_lr"] >= 10**-3.5)), np.random.default_rng(3))
+    analysed = simulated_sweep(runs)
+    reading_BN = normal_scores(analysed.outcomes.rank_score)[shuffles(30, 2000, np.random.default_rng(0))]
+    scores_LB = [dependence(reading_BN, parameter) for parameter in analysed.parameters]
+    assert max(score_B[0] for score_B in scores_LB) < STRONG
+    names = [parameter.name for parameter in analysed.parameters]
+    effects = _effects(runs, {})
+    # With the others left out as well, each parameter would have more tests, and this effect would not be clear.
+    assert [effects[name].p_corrected for name in names] == permutation_test(scores_LB)[1].tolist()
+    assert effects["max_lr"].is_clear
 
 
 def test_a_stopped_run_is_compared_over_its_own_epochs() -> None:
