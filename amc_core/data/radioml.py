@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from amc_core.config import ConfigError
 from amc_core.data.storage import HeldInRam, HeldOnDevice, NoRoomError, Tell, choose_storage, find_room, silent
+from amc_core.data.text_attribute import DamagedTextsError, read_texts
 from amc_core.files import exists, is_file
 from amc_core.modulations import (
     CLASSES,
@@ -49,7 +50,9 @@ _LAYOUT = (
     f"X float32 (N, {FRAME_LENGTH}, 2), Y one-hot integer (N, {len(CLASSES)}) and Z integer (N, 1): "
     "the layout of RadioML 2018.01A"
 )
-_WRITE_NAMES = f"""python -c "import h5py; h5py.File('FILE', 'r+').attrs['{_NAMES}'] = ['NAME', 'NAME']\""""
+_WRITE_NAMES = (
+    f"python -c \"import h5py, numpy; h5py.File('FILE', 'r+').attrs['{_NAMES}'] = numpy.array(['NAME', 'NAME'], 'S')\""
+)
 _REMEDY = "give the path of a RadioML 2018.01A file, or write one with: amc-data synth FILE"
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
 _LABEL_CHUNK = 1 << 18  # rows of Y read at once: 50 MB of the original file's int64
@@ -390,9 +393,9 @@ def _class_names(path: Path, file: Any) -> tuple[str, ...]:
     try:
         if _NAMES not in file.attrs:
             return CLASSES
-        values = np.asarray(file.attrs[_NAMES]).reshape(-1).tolist()
-        names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
-        return checked_names([name.strip() for name in names])
+        return checked_names([name.strip() for name in read_texts(path, file, _NAMES)])
+    except DamagedTextsError as error:
+        raise DataError(f"{path}: damaged: {error}; copy it again") from error
     except (*_DAMAGED, MemoryError) as error:
         raise DataError(f"{path}: {expected}: {error}; write it again: {_WRITE_NAMES}") from error
 

@@ -151,7 +151,7 @@ def _write_labels(path: Path, cells_N2: npt.NDArray[np.int64], facts: dict[str, 
         frames = h5py.h5d.create(file.id, b"X", h5py.h5t.IEEE_F32LE, shape, layout)
         file["Y"] = np.eye(len(CLASSES), dtype="<i8")[cells_N2[:, 0]]
         file["Z"] = cells_N2[:, 1:].astype("<i8")
-        file.attrs["synthesis"] = json.dumps(facts)
+        file.attrs["synthesis"] = np.bytes_(json.dumps(facts))  # of fixed length: damage to it crashes no reader
         return int(frames.get_offset())
 
 

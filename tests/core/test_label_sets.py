@@ -35,7 +35,7 @@ def own(source: Path, path: Path, names: list[str], columns: list[int]) -> Path:
     with h5py.File(source) as file, h5py.File(path, "w") as target:
         target["X"], target["Z"] = file["X"][:], file["Z"][:]
         target["Y"] = np.eye(3, dtype=np.int64)[np.array(columns)[file["Y"][:, 3:6].argmax(axis=1)]]
-        target.attrs["classes"] = names
+        target.attrs["classes"] = np.array(names, "S")
     return path
 
 

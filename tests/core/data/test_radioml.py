@@ -16,6 +16,7 @@ from tiny_files import raw_file, synthetic_file
 
 from amc_core.config import ConfigError
 from amc_core.data import storage as storage_module
+from amc_core.data import text_attribute
 from amc_core.data.radioml import (
     DataError,
     RadioMLFile,
@@ -28,6 +29,8 @@ from amc_core.data.radioml import (
 from amc_core.data.storage import HeldOnDevice, NoRoomError, Room, choose_storage, find_room, told_parts
 from amc_core.modulations import CLASSES, LABEL_SETS
 from amc_core.synthesis.file import write_file
+
+VARIABLE_LENGTH = h5py.string_dtype()
 
 
 def test_frames_come_by_memory_map_in_the_given_order(tmp_path: Path) -> None:
@@ -177,14 +180,14 @@ def test_a_label_set_without_frames_is_refused_with_what_the_file_holds(tmp_path
 
 
 def own_file(path: Path, names: object, **replacements: object) -> Path:
-    """Write four rows of three classes, with the attribute that names them."""
+    """Write four rows of three classes, with the attribute that names them: a list as texts of fixed length."""
     raw_file(path, **{"Y": np.eye(3, dtype=np.int64)[[0, 1, 1, 2]], **replacements})
     with h5py.File(path, "r+") as file:
-        file.attrs["classes"] = names
+        file.attrs["classes"] = np.array(names, "S") if isinstance(names, list) else names
     return path
 
 
-@pytest.mark.parametrize("kind", [list, lambda names: np.array(names, dtype="S12")])
+@pytest.mark.parametrize("kind", [list, lambda names: np.array(names, dtype=VARIABLE_LENGTH)])
 def test_a_file_may_name_its_own_classes(tmp_path: Path, kind: Callable[[list[str]], object]) -> None:
     with RadioMLFile(own_file(tmp_path / "a.hdf5", kind(["Wi-Fi 6", "bpsk", "LoRa"]))) as data:
         assert data.classes == data.present == ("Wi-Fi 6", "BPSK", "LoRa")
@@ -238,7 +241,6 @@ def test_names_that_cannot_be_used_are_refused(tmp_path: Path, names: object, me
 
 
 def test_a_damaged_attribute_or_header_is_called_damaged(tmp_path: Path) -> None:
-    # Names of a fixed length: a damaged heap of names of any length makes the HDF5 library crash.
     content = own_file(tmp_path / "a.hdf5", np.array(["A", "B", "C"], dtype="S12")).read_bytes()
     with h5py.File(tmp_path / "a.hdf5") as file:
         begin = file["X"].id.get_offset()
@@ -254,6 +256,24 @@ def test_a_damaged_attribute_or_header_is_called_damaged(tmp_path: Path) -> None
             except DataError:
                 refused += 1
     assert refused > 100
+
+
+def test_names_that_the_library_cannot_read_end_and_stop_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own_file(tmp_path / "a.hdf5", np.array(["A", "B", "C"], dtype=VARIABLE_LENGTH))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"GCOL") + 24] = 255  # the length of the first text on the heap: HDF5 never returns
+    path.write_bytes(content)
+    monkeypatch.setattr(text_attribute, "_LIMIT_S", 2.0)
+    with pytest.raises(DataError, match=r"damaged: HDF5 did not return .* attribute classes in 2 s; copy it again"):
+        RadioMLFile(path)
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(crashing))
+    with pytest.raises(DataError, match=r"damaged: HDF5 crashed \(SIGSEGV\) .* attribute classes; copy it again"):
+        require_classes(path, "file")
 
 
 def test_a_class_that_the_file_lacks_is_told_apart_from_a_bad_file(tmp_path: Path) -> None:
