@@ -42,6 +42,8 @@ class LockedError(RuntimeError):
 def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode: int = 0o666) -> Iterator[Path]:
     """Lend an empty file beside ``path``; it takes that name when the block ends, and is removed when the block raises.
 
+    Behind a link it is the linked file that is replaced. A device or a pipe is lent itself.
+
     Args:
         path: the file that a reader finds: the old one or the new one, never a part.
         replace: False refuses to overwrite a file that exists when the block ends.
@@ -52,16 +54,20 @@ def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode:
         FileExistsError: with ``replace=False``, where ``path`` exists.
         OSError: the folder cannot be written, or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if exists(path) and not is_file(path) and not is_folder(path):
+        yield path  # a device or a pipe, such as /dev/stdout: a file of that name would take its place
+        return
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
         yield partial
         if durable:
             _flush(partial)
         if replace:
-            partial.replace(path)
+            partial.replace(target)
         else:
-            os.link(partial, path)  # a rename would replace what is there
+            os.link(partial, target)  # a rename would replace what is there
             partial.unlink()
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -70,7 +76,7 @@ def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode:
             error.filename = str(path)  # what the user named
         raise
     if durable:
-        _flush(path.parent)
+        _flush(target.parent)
 
 
 def write_whole(
@@ -79,6 +85,25 @@ def write_whole(
     """Write text (UTF-8) or bytes in one step; the arguments and errors are those of ``whole_file``."""
     with whole_file(path, replace=replace, durable=durable, mode=mode) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class _OnlyAsked(Exception):
+    pass
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Return why ``whole_file`` cannot write a file, as far as that shows before its content is there; None: it can."""
+    if is_folder(path):
+        return "it is a folder"
+    if not is_folder(path.parent):
+        return "its folder is a file" if exists(path.parent) else "its folder does not exist"
+    try:
+        with whole_file(path):
+            raise _OnlyAsked
+    except _OnlyAsked:
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def append_durably(path: Path, lines: Iterable[bytes]) -> None:

@@ -1,18 +1,13 @@
 """What a command says where a package is not installed, as on a machine with the light install (no torch).
 
-Every wing uses this module, so it imports click and the standard library only.
+Every wing uses this module, so it imports the standard library only.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
-from typing import Any
-
-import click
 
 DISTRIBUTION = "amc-sweep-toolkit"
 
@@ -25,24 +20,6 @@ _PIP_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-
-
-class ExplainingCommand(click.Command):
-    """A command or a group that names a missing package and how to get it, instead of a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            package = required_package(error)
-            if package is None:
-                raise
-            command = " ".join(filter(None, [ctx.command_path, ctx.invoked_subcommand]))
-            raise click.ClickException(
-                f"{command} needs {package}, and this environment lacks it: a light install leaves out what only "
-                f"training needs. Add everything that is missing with\n"
-                f"  {shlex.quote(sys.executable)} -m pip install {DISTRIBUTION}"
-            ) from error
 
 
 def required_package(error: ModuleNotFoundError) -> str | None:

@@ -1,31 +1,34 @@
-"""Standard output and standard error whose reader may have gone, as after ``2>&1 | head``.
+"""Standard output and standard error that cannot be written, because their reader has gone or their disk is full.
 
-Python raises BrokenPipeError there, in the middle of whatever the command does. Every wing uses this module, so it
-imports the standard library only.
+Python raises there, in the middle of whatever the command does: BrokenPipeError after ``2>&1 | head``, other OSErrors for
+a terminal that was closed or a full disk. Every wing uses this module, so it imports the standard library only.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Any
 
+_READER_HAS_GONE = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
+
 
 class _Droppable(io.FileIO):
-    """A stream that drops what nobody reads any more."""
+    """A stream that drops what cannot be written."""
 
-    is_unread = False
+    error: OSError | None = None  # the last one
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            self.is_unread = True
+        except OSError as error:
+            self.error = error
             return len(data)
 
 
 def drop_unread_output() -> None:
-    """Let this process go on where nobody reads its output any more: what it writes there is dropped."""
+    """Let this process go on where its output cannot be written any more: the rest is dropped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:
@@ -41,6 +44,18 @@ def drop_unread_output() -> None:
 
 
 def is_unread() -> bool:
-    """Return whether nobody reads standard output any more, as far as this process has noticed."""
+    """Return whether standard output reaches nobody any more, as far as this process has noticed."""
+    return _error_of_stdout() is not None
+
+
+def lost_output() -> OSError | None:
+    """Return why a part of standard output is not where a reader looks for it; None where it is, or nobody reads it."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    error = _error_of_stdout()
+    return None if error is None or error.errno in _READER_HAS_GONE else error
+
+
+def _error_of_stdout() -> OSError | None:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(raw, _Droppable) and raw.is_unread
+    return raw.error if isinstance(raw, _Droppable) else None

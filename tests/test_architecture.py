@@ -31,7 +31,8 @@ BANNED: dict[str, set[str]] = {
 # The rooms of each wing, and the files beside them, lowest first: each imports only what stands before it.
 ROOMS: dict[str, list[str]] = {
     "amc_core": [
-        *("files", "missing_packages", "unread_output", "verdicts", "modulations", "metric_names", "config"),
+        *("files", "missing_packages", "unread_output", "command_line", "verdicts", "modulations", "metric_names"),
+        "config",
         *("machine", "data", "synthesis", "inputs", "audit", "models", "training", "evaluate_checkpoint", "commands"),
     ],
     "amc_sweeps": ["values", "number_formats", "bounded_texts", "grammar", "runs", "browser", "backend"],
@@ -53,7 +54,10 @@ MOST_MODULES = 20  # in one folder
 LONGEST_CHAIN = 8  # modules of one wing that import each other in a row
 LONGEST_FUNCTION = 100  # lines
 # What every wing may import: these need the standard library alone, and click.
-SHARED = {"amc_core.files", "amc_core.missing_packages", "amc_core.unread_output", "amc_sweeps.number_formats"}
+SHARED = {
+    *("amc_core.files", "amc_core.missing_packages", "amc_core.unread_output", "amc_core.command_line"),
+    "amc_sweeps.number_formats",
+}
 # What amc_analysis may take of amc_core: the modules that are free of torch.
 TORCH_FREE = {
     "amc_core",

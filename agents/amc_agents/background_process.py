@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from amc_sweeps.backend.options import Refusal
+from amc_core.command_line import Refusal
 
 Announce = Callable[[list[str]], None]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
+from amc_core.command_line import ExplainingCommand
 from amc_core.commands.audit import audit_command
 from amc_core.commands.ceiling import ceiling_command
 from amc_core.commands.evaluate import evaluate_command
 from amc_core.commands.show import show_command
 from amc_core.commands.split import split_command
 from amc_core.commands.synth import synth_command
-from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand
-from amc_core.unread_output import drop_unread_output
+from amc_core.missing_packages import DISTRIBUTION
 
 
 class _Commands(ExplainingCommand, click.Group):
@@ -25,5 +25,7 @@ class _Commands(ExplainingCommand, click.Group):
 )
 @click.version_option(package_name=DISTRIBUTION)
 def main() -> None:
-    """Make, check, show and divide RadioML files, and score checkpoints on them."""
-    drop_unread_output()
+    """Make, check, show and divide RadioML files, and score checkpoints on them.
+
+    Files are written whole or not at all. Ctrl-C ends a command with exit code 130.
+    """

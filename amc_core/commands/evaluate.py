@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from amc_core.command_line import OutputFile, OutputFolder, refuse_one_file_twice
 from amc_core.commands.terminal import open_file, progress_bar
 from amc_core.modulations import label_set_text
 from amc_sweeps.number_formats import counted, listed, percent
@@ -45,12 +46,12 @@ _LEAST = 0.005  # share of a class that is listed
 @click.option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     help="Write a row per modulation, family and SNR level: scores, and how often each class was guessed.",
 )
 @click.option(
     "--pictures",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputFolder(),
     help="Draw both confusion matrices and the accuracy by SNR into this folder, as PNG files.",
 )
 def evaluate_command(
@@ -81,7 +82,9 @@ def evaluate_command(
 
     try:
         checkpoint = open_checkpoint(checkpoint_path)
-        with open_file(file or Path(checkpoint.config.data)) as data, ExitStack() as stack:
+        file = file or Path(checkpoint.config.data)
+        refuse_one_file_twice([csv_path], read=[checkpoint.path, file])
+        with open_file(file) as data, ExitStack() as stack:
             advance: Callable[[int], None] | None = None
 
             def show(by: int, n_frames: int) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from amc_core.command_line import OutputFile
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import FIELDS
+from amc_core.files import whole_file
 from amc_sweeps.number_formats import counted, listed, quoted, shortened
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png")
+@click.argument("out", type=OutputFile(), metavar="OUT.png")
 @click.option(
     "--row", type=click.IntRange(0), default=None, help="Row of the file. Default: the first of that class and SNR."
 )
@@ -42,6 +44,8 @@ def show_command(
 
     Exit codes: 0 drawn, 1 the file cannot be used, 2 the arguments cannot be used.
     """
+    if out.suffix.lower() != ".png":
+        raise click.UsageError(f"{shortened(str(out))}: the picture is a PNG file, so its name must end in .png")
     import numpy as np
     import torch
 
@@ -72,10 +76,8 @@ def show_command(
         images += [(f"{name}, channel {number}", image_HW) for number, image_HW in enumerate(image_CHW)]
     subtitle = f"row {found} of {file.name}; SNR measured out of band: {estimate_snr_db(frame_BTC)[0]:.1f} dB"
     picture = frame_picture(frame_BTC[0], images, title=label, subtitle=subtitle)
-    try:
-        picture.save(out)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{out}: {error}") from error
+    with whole_file(out) as partial:
+        picture.save(partial, format="PNG")
     click.echo(f"{out}: {label}, row {found}, {len(images)} channels")
 
 

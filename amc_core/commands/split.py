@@ -10,11 +10,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from amc_core.command_line import refuse_one_file_twice
 from amc_core.commands.parameters import trial_option
 from amc_core.commands.terminal import open_file
 from amc_core.config import check_value
-from amc_core.files import exists, write_whole
-from amc_sweeps.number_formats import quoted
+from amc_core.files import exists, why_not_writable, write_whole
+from amc_sweeps.number_formats import quoted, shortened
 
 
 @click.command("split")
@@ -60,12 +61,15 @@ def split_command(
     from amc_core.data.radioml import select
     from amc_core.data.splits import manifest, manifest_differences, stratified_split
 
+    refuse_one_file_twice([manifest_path], read=[file])
     reference: dict[str, Any] = {}
     if check:
         _refuse_own_values(context)
         reference = _read_manifest(manifest_path)
         label_set, split, split_seed = reference["label_set"], tuple(reference["split"]), int(reference["split_seed"])
         snr_min_db, snr_max_db = min(reference["levels_db"]), max(reference["levels_db"])
+    elif (reason := why_not_writable(manifest_path)) is not None:
+        raise click.UsageError(f"{shortened(str(manifest_path))} cannot be written: {reason}")
     with open_file(file) as data:
         selection = select(data, label_set, snr_min_db, snr_max_db)
         facts = manifest(data.fingerprint, selection, split, split_seed, with_rows=with_rows)

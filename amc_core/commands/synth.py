@@ -96,8 +96,9 @@ def synth_command(
         raise click.UsageError(str(error)) from error
     if exists(out) and not force:
         raise click.UsageError(f"{out} exists; use --force to replace it, or another name")
-    if not is_folder(out.parent) and not is_folder(out.parent.parent):
-        raise click.UsageError(f"{out.parent.parent} is no folder, so nothing was written; only one folder is made")
+    place = out.parent if exists(out.parent) else out.parent.parent
+    if not is_folder(place):
+        raise click.UsageError(f"{place} is no folder, so nothing was written; only one folder is made")
     n_frames = len(modulations) * len(levels_db) * frames_per_cell
     try:
         if not is_folder(out.parent):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from amc_core.files import whole_file
 from amc_core.training.evaluation import Counts, Evaluation
 
 _CELL = 44  # pixels
@@ -37,7 +38,8 @@ def draw_pictures(folder: Path, evaluation: Evaluation, *, title: str) -> list[P
     paths = []
     for name, picture in pictures.items():
         paths.append(folder / f"{name}.png")
-        picture.save(paths[-1])
+        with whole_file(paths[-1]) as partial:
+            picture.save(partial, format="PNG")
     return paths
 
 

@@ -25,7 +25,7 @@ from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VE
 from amc_analysis.statements.statement import FORMS, StatementError, read_statement
 from amc_core.files import write_whole
 from amc_core.missing_packages import DISTRIBUTION
-from amc_sweeps.backend.options import InterruptibleCommand, Refusal, refuse
+from amc_core.command_line import STDOUT, ExplainingCommand, OutputFile, Refusal, refuse, refuse_one_file_twice
 from amc_sweeps.backend.stderr import say
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LIVING_OBJECTS = 100_000  # between two looks for garbage: nearly all of ours are needed until the end
 PIPED_WIDTH = 100  # columns of a report that goes to a file or another program
+OUTPUT = OutputFile(allow_dash=True)
 
 _FIELDS = "\n".join(f"  {name:<15}{meaning}" for name, meaning in RUN_FIELDS.items())
 
@@ -80,18 +81,22 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 
 
 @click.command(
-    cls=InterruptibleCommand,
+    cls=ExplainingCommand,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @reading_options
 @click.option("--top", default=20, show_default=True, metavar="N", help="Rows of the ranking; 0 prints all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON instead of the report.")
-@click.option("--csv", "csv_file", metavar="FILE", help="Write one row per run.")
-@click.option("--markdown", "markdown_file", metavar="FILE", help="Write the report as Markdown.")
-@click.option("--html", "html_file", metavar="FILE", help="Write the report as one page without other files.")
+@click.option("--csv", "csv_file", type=OUTPUT, metavar="FILE", help="Write one row per run.")
+@click.option("--markdown", "markdown_file", type=OUTPUT, metavar="FILE", help="Write the report as Markdown.")
+@click.option("--html", "html_file", type=OUTPUT, metavar="FILE", help="Write the report as one page without other files.")
 @click.option(
-    "--next", "next_file", metavar="FILE", help="Write the next sweep, without the values that these runs exclude."
+    "--next",
+    "next_file",
+    type=OUTPUT,
+    metavar="FILE",
+    help="Write the next sweep, without the values that these runs exclude.",
 )
 @click.option(
     "--supports",
@@ -123,10 +128,10 @@ def main(
     reading: ReadingOptions,
     top: int,
     as_json: bool,
-    csv_file: str | None,
-    markdown_file: str | None,
-    html_file: str | None,
-    next_file: str | None,
+    csv_file: Path | None,
+    markdown_file: Path | None,
+    html_file: Path | None,
+    next_file: Path | None,
     statements: tuple[str, ...],
     evaluations: Path,
 ) -> None:
@@ -139,16 +144,14 @@ def main(
     """
     gc.set_threshold(LIVING_OBJECTS)
     named = {"--csv": csv_file, "--markdown": markdown_file, "--html": html_file, "--next": next_file}
-    printed = [*(["--json"] if as_json else []), *(f"{option} -" for option, name in named.items() if name == "-")]
+    printed = [*(["--json"] if as_json else []), *(f"{option} -" for option, path in named.items() if path == STDOUT)]
     if len(printed) > 1:
         refuse(f"{' and '.join(printed)} all print to standard output: give one of them, and files for the others")
     if statements and any(named.values()):
         refuse("--supports prints its verdicts, or writes them with --json: give it without the files of a report")
     if top < 0:
         refuse(f"--top {top}: give a number of rows, or 0 for all")
-    for path in [Path(name) for name in named.values() if name and name != "-"]:
-        if path.is_dir() or not path.parent.is_dir():
-            refuse(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+    refuse_one_file_twice([*named.values(), reading.save], read=reading.from_files)
     records, fetch = read_records(reading)
     ranked = [rank_runs(record) for record in records]
     for sweep in ranked:
@@ -184,18 +187,18 @@ def main(
         del renderers["--next"]
     text, written = _json(sweeps) if as_json else None, []
     for option, render in renderers.items():
-        name = named[option]
-        if name == "-":
+        path = named[option]
+        if path == STDOUT:
             text = render(sweeps)
-        elif name:
+        elif path is not None:
             try:
-                write_whole(Path(name), render(sweeps))
-                written.append(name)
+                write_whole(path, render(sweeps))
+                written.append(path)
             except OSError as error:
-                problems.append(click.ClickException(f"{name} could not be written: {error.strerror}"))
+                problems.append(click.ClickException(f"{path} could not be written: {error.strerror}"))
     # The files come first: the reader of standard output may close it at any time, as "head" does.
-    for name in written:
-        say(f"wrote {name}")
+    for path in written:
+        say(f"wrote {path}")
     try:
         if text is not None:
             click.echo(text, nl=not text.endswith("\n"))

@@ -177,9 +177,15 @@ def test_csv_and_pictures_are_written(trained: Trained, tmp_path: Path) -> None:
     for name in ("modulation_confusion", "snr_confusion", "accuracy_by_snr"):
         with Image.open(folder / f"{name}.png") as picture:
             assert picture.format == "PNG"
-    refused = evaluate(trained.run_dir, "--csv", tmp_path / "nowhere" / "scores.csv")
-    assert refused.exit_code == 1
-    assert "No such file" in refused.stderr
+    before = (trained.run_dir / "best.pt").read_bytes()
+    for place, message in (
+        (tmp_path / "nowhere" / "scores.csv", "its folder does not exist"),
+        (trained.run_dir / "best.pt", "given twice"),
+    ):
+        refused = evaluate(trained.run_dir, "--csv", place)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+    assert (trained.run_dir / "best.pt").read_bytes() == before
 
 
 def test_bad_frames_are_counted(trained: Trained, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from amc_core.files import (
     own_file,
     unused_folder,
     use_folder,
+    why_not_writable,
     whole_file,
     write_whole,
 )
@@ -122,3 +123,36 @@ def test_a_folder_is_used_by_any_number_of_processes_and_free_when_they_have_end
     with unused_folder(tmp_path) as is_unused:
         assert is_unused
     assert use_folder(tmp_path / "missing") is None
+
+
+def test_what_keeps_a_file_from_being_written_is_known_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    assert why_not_writable(path) is None
+    assert why_not_writable(Path("/dev/null")) is None
+    for given, reason in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "no" / "a.txt", "its folder does not exist"),
+        (path / "a.txt", "its folder is a file"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (Path("/proc/a.txt"), "No such file or directory"),
+    ):
+        assert why_not_writable(given) == reason
+    assert path.read_text() == "old"
+    assert _files(tmp_path) == [path]
+
+
+def test_a_device_a_pipe_and_a_link_keep_their_names(tmp_path: Path) -> None:
+    write_whole(Path("/dev/null"), "text")
+    assert Path("/dev/null").is_char_device()
+    reader, writer = os.pipe()
+    write_whole(Path(f"/dev/fd/{writer}"), "text")
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "text"
+    link, path = tmp_path / "link", tmp_path / "elsewhere" / "a.txt"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for content in ("one", "two"):
+        write_whole(link, content)
+        assert (link.is_symlink(), path.read_text(), _files(path.parent)) == (True, content, [path])

@@ -23,10 +23,10 @@ from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
 from amc_agents.commands.update import update_command
 from amc_core.missing_packages import DISTRIBUTION
-from amc_sweeps.backend.options import InterruptibleCommand
+from amc_core.command_line import ExplainingCommand
 
 
-class _Commands(InterruptibleCommand, click.Group):
+class _Commands(ExplainingCommand, click.Group):
     pass
 
 

@@ -27,7 +27,8 @@ from amc_agents.open_target import open_target
 from amc_agents.trial.reopen import Reopened, ReopenError, reopen_preempted
 from amc_agents.trial.signals import SIGTERM_MEANING
 from amc_analysis.reading.wandb_api import open_api, translate_errors
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
+from amc_core.command_line import Refusal
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.backend.patience import be_patient
 from amc_sweeps.bounded_texts import TextError, read_yaml
 from amc_sweeps.number_formats import counted

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from amc_agents.commands.serve import default_data
-from amc_sweeps.backend.options import Refusal, refuse
+from amc_core.command_line import OutputFile, Refusal, refuse
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted
 
 
 @click.command("backup")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=OutputFile())
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

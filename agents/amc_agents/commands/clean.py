@@ -22,7 +22,8 @@ from amc_agents.commands.serve import default_data
 from amc_core.files import is_folder, unused_folder
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import FAILED, BackendChoice, backend_options, refuse
+from amc_core.command_line import FAILED, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted, listed
 
@@ -130,7 +131,8 @@ def clean_command(
         _show(plan, gone if yes else plan.items, freed, is_removed=yes)
     for problem in problems:
         click.echo(problem, err=True)
-    sys.exit(FAILED if problems else 0)
+    if problems:
+        sys.exit(FAILED)
 
 
 def _plan(options: _Options) -> _Plan:

@@ -16,7 +16,7 @@ import click
 import psutil
 
 from amc_agents.fleet.processes import PROCESS_TAG, end_all
-from amc_sweeps.backend.options import Refusal
+from amc_core.command_line import Refusal
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.grammar.trial_program import is_trial_program
 from amc_sweeps.number_formats import counted

@@ -15,7 +15,8 @@ from amc_agents.doctor import Check, examine
 from amc_core.verdicts import Verdict
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import DONE, FAILED, BackendChoice, backend_options, refuse
+from amc_core.command_line import FAILED, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
@@ -62,7 +63,8 @@ def doctor_command(data: Path | None, runs_dir: Path, as_json: bool, choice: Bac
         click.echo(json.dumps(document, indent=2))
     elif failed:
         click.echo(f"not ready: {', '.join(failed)}", err=True)
-    sys.exit(FAILED if failed else DONE)
+    if failed:
+        sys.exit(FAILED)
 
 
 def _show(check: Check) -> None:

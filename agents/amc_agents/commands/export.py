@@ -15,7 +15,8 @@ from amc_analysis.reading.wandb_api import failure, open_api
 from amc_analysis.reading.wandb_private import attributes, has_no_answer, send_query
 from amc_core.files import write_whole
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_core.command_line import OutputFile, Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
 from amc_sweeps.bounded_texts import read_yaml
 from amc_sweeps.grammar.sweep_config import UNREADABLE
@@ -60,7 +61,7 @@ _WITHOUT_NULL = {
 
 @click.command("export")
 @click.argument("target", metavar="SWEEP|PROJECT")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=OutputFile())
 @backend_options
 def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     """Save a sweep, or a project with all its sweeps and runs, to FILE (YAML), with every row of every history.
@@ -77,8 +78,6 @@ def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     refusal = f"{file} exists and is not overwritten: choose another name"
     if file.exists():
         refuse(refusal)
-    if not file.absolute().parent.is_dir():  # before everything is read
-        refuse(f"{file} cannot be written: there is no folder {file.absolute().parent}")
     backend = connect(choice)
     import wandb
 

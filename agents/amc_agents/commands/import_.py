@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, connect, refuse
+from amc_core.command_line import Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.patience import GaveUpError, open_patiently
 from amc_sweeps.bounded_texts import TextError, read_file
 from amc_sweeps.number_formats import counted

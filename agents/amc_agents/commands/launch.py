@@ -17,7 +17,8 @@ from amc_agents.sweep_control import NoSuchSweepError, query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.files import write_whole
 from amc_sweeps.backend.choose import Backend
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options
+from amc_core.command_line import Refusal
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import SweepState, state_word
 

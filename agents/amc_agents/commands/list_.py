@@ -13,7 +13,8 @@ import click
 
 from amc_agents.open_target import open_client
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import BackendChoice, backend_options, refuse
+from amc_core.command_line import refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import quoted
 from amc_sweeps.runs.run_states import state_word

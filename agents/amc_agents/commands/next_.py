@@ -13,7 +13,8 @@ from amc_agents.commands.options import seconds
 from amc_agents.open_target import open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
+from amc_core.command_line import OutputFolder, Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.backend.stderr import say
 from amc_sweeps.number_formats import duration
 
@@ -32,7 +33,7 @@ DEFAULT_LEASE_S = 3600.0
 )
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputFolder(),
     default=Path("wandb"),
     show_default=True,
     help="Where the run's parameter file goes; the trial must see it.",

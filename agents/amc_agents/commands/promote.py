@@ -25,7 +25,8 @@ from amc_agents.sweep_control import query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_core.config import ConfigError, TrialConfig
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
+from amc_core.command_line import Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import Choice, Constant
 from amc_sweeps.number_formats import counted

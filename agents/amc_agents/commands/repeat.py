@@ -18,7 +18,8 @@ import click
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.repeats.queue_runs import queue_delay, queue_problem, queue_run, queued_name, trial_values
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import BackendChoice, Refusal, backend_options, refuse
+from amc_core.command_line import Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import percent, points
 from amc_sweeps.values import as_finite
 

@@ -11,7 +11,8 @@ import click
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import Action, SweepControlError, change_state, living_runs
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options
+from amc_core.command_line import FAILED, Refusal
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import counted
 
 

@@ -16,7 +16,8 @@ from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.preflight.check_sweep import check_sweep
 from amc_agents.sweep_control import query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_sweeps.backend.options import FAILED, BackendChoice, Refusal, backend_options, refuse
+from amc_core.command_line import FAILED, Refusal, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.export_file import yaml_text
 

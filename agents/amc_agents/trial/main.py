@@ -20,10 +20,10 @@ from amc_agents.trial.relaunch import RelaunchError
 from amc_agents.trial.resume_checkpoint import UPLOAD_VARIABLE, UploadWhen
 from amc_agents.trial.signals import StopRequests
 from amc_agents.trial.wandb_trial import WandbTrial, data_of_machine
+from amc_core.command_line import ExplainingCommand
 from amc_core.config import FIELDS, VARIANT, ConfigError, FieldSpec, TrialConfig, expand_variant, parse_flag
 from amc_core.files import exists, use_folder
-from amc_core.missing_packages import DISTRIBUTION, ExplainingCommand, require
-from amc_core.unread_output import drop_unread_output
+from amc_core.missing_packages import DISTRIBUTION, require
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.patience import be_patient
@@ -114,7 +114,6 @@ def main(
     \b
     amc-train --no_wandb --data=radioml.hdf5 --model_type=resnet18 --epochs=5 --epochs_per_cycle=5
     """
-    drop_unread_output()  # a training goes on where nobody reads its lines
     if context.args[:1] == ["evaluate"]:
         raise click.UsageError("amc-train only trains; to score a checkpoint: amc-data evaluate CHECKPOINT --data FILE")
     if "WANDB_SWEEP_ID" not in os.environ:  # under an agent, the run tells what is missing

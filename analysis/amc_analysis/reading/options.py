@@ -12,7 +12,8 @@ import click
 
 from amc_analysis.reading.sources import SEVERAL_PROJECTS, Selection
 from amc_sweeps.backend.errors import BackendError
-from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options, refuse
+from amc_core.command_line import STDOUT, OutputFile, refuse
+from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options
 from amc_sweeps.backend.references import Kind, Reference, parse_reference
 
 
@@ -35,9 +36,8 @@ class ReadingOptions:
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a click command, which gets them as one argument, ``reading``."""
     wrapped = backend_options(collect_options(command, "reading", ReadingOptions))
-    file = click.Path(path_type=Path, dir_okay=False)
     for option in (
-        click.option("--save", type=file, metavar="FILE.parquet", help="Save all runs that were read in one file."),
+        click.option("--save", type=OutputFile(), metavar="FILE.parquet", help="Save all runs that were read in one file."),
         click.option(
             "--from",
             "from_files",
@@ -73,10 +73,8 @@ def check(options: ReadingOptions) -> None:
         refuse(f"nothing to read: give {remedy} or --from FILE")
     if options.offline and options.no_cache:
         refuse("--offline reads the cache, and --no-cache does not use it: give only one of them")
-    if options.save == Path("-"):
+    if options.save == STDOUT:
         refuse("--save -: a Parquet file cannot be printed; give the name of a file")
-    if options.save is not None and not options.save.parent.is_dir():
-        refuse(f"{options.save} cannot be written: its folder does not exist")
 
 
 def selections(options: ReadingOptions) -> list[Selection]:

@@ -28,7 +28,8 @@ from amc_analysis.runs.confusion import FetchConfusions
 from amc_analysis.runs.records import SweepUnreadableError
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
-from amc_sweeps.backend.options import INTERRUPTED, connect, refuse
+from amc_core.command_line import INTERRUPTED, refuse
+from amc_sweeps.backend.options import connect
 from amc_sweeps.backend.stderr import say
 from amc_sweeps.bounded_texts import read_file
 from amc_sweeps.runs import export_file

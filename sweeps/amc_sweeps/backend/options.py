@@ -1,56 +1,19 @@
-"""The options by which every command chooses its W&B, and the exit codes that commands share."""
+"""The options by which every command chooses its W&B."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from amc_core.missing_packages import ExplainingCommand
-from amc_core.unread_output import drop_unread_output
+from amc_core.command_line import Refusal
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.stderr import say
-from amc_sweeps.number_formats import shortened
-
-# docs/commands.md says what they mean for each command.
-DONE = 0
-FAILED = 1  # the server does not answer, or a check fails; also click's own code for an error
-USAGE_ERROR = 2  # the arguments cannot be used; nothing was changed
-INTERRUPTED = 130  # 128 + SIGINT, as in shells
-
-
-class Refusal(click.ClickException):
-    """The arguments cannot be used: one message, exit code 2."""
-
-    exit_code = USAGE_ERROR
-
-
-class InterruptibleCommand(ExplainingCommand):
-    """A command or a group that ends with 130 at Ctrl-C, and with one line where a file cannot be used."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        drop_unread_output()
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            raise SystemExit(INTERRUPTED) from None
-        except OSError as error:
-            if error.filename is None:
-                raise
-            kind = Refusal if error.errno == errno.ENAMETOOLONG else click.ClickException
-            raise kind(f"{shortened(str(error.filename))}: {error.strerror}") from error
-
-
-def refuse(message: str) -> NoReturn:
-    """End the command with a message and exit code 2."""
-    raise Refusal(message)
 
 
 @dataclass(frozen=True)

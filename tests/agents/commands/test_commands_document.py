@@ -21,7 +21,7 @@ from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
 from amc_core.commands import main as amc_data
 from amc_core.config import FIELDS
-from amc_sweeps.backend import options
+from amc_core import command_line
 
 FILE = Path(__file__).parents[3] / "docs" / "commands.md"
 WIDTH = 110
@@ -70,6 +70,19 @@ COMMANDS = [
     if isinstance(group, click.Group)
     for name, command in sorted(group.commands.items())
 ]
+
+# Paths that a command reads.
+READ = {
+    *("amc-data audit file", "amc-data evaluate checkpoint_path", "amc-data evaluate file", "amc-data show file"),
+    *("amc-data split file", "amc-sweep backup data", "amc-sweep clean data", "amc-sweep clean runs_dir"),
+    *("amc-sweep create file", "amc-sweep demo sweep_file", "amc-sweep doctor data", "amc-sweep doctor runs_dir"),
+    *("amc-sweep resume runs_dir", "amc-sweep update file", "amc-analyze evaluations"),
+}
+# Paths that a command makes, or checks, before its work.
+MADE_FIRST = {
+    *("amc-data split manifest_path", "amc-data synth out", "amc-sweep agent logs", "amc-sweep demo folder"),
+    *("amc-sweep launch logs", "amc-sweep serve data", "amc-sweep serve key_file", "amc-train runs_dir"),
+}
 
 
 def document() -> str:
@@ -125,11 +138,21 @@ def test_a_commands_help_has_a_valid_example_and_exit_codes(program: str, name: 
         assert set(re.findall(r"(?<=\s)--[\w-]+", own)) <= known, example
 
 
+def test_what_a_command_writes_is_checked_before_its_work() -> None:
+    plain = {
+        " ".join(filter(None, [program, name, parameter.name]))
+        for program, name, command in [*COMMANDS, ("amc-train", "", amc_train), ("amc-analyze", "", amc_analyze)]
+        for parameter in command.params
+        if type(parameter.type) is click.Path and not parameter.type.exists
+    }
+    assert plain == READ | MADE_FIRST, "name what a command writes by OutputFile or OutputFolder"
+
+
 def test_the_exit_codes_are_those_of_the_commands() -> None:
-    codes = [options.DONE, options.FAILED, options.USAGE_ERROR, options.INTERRUPTED]
+    codes = [command_line.DONE, command_line.FAILED, command_line.USAGE_ERROR, command_line.INTERRUPTED]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", INTRODUCTION, re.MULTILINE)] == codes
-    assert click.ClickException.exit_code == options.FAILED
-    assert click.UsageError.exit_code == options.USAGE_ERROR
+    assert click.ClickException.exit_code == command_line.FAILED
+    assert click.UsageError.exit_code == command_line.USAGE_ERROR
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +161,7 @@ def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(main.commands["list"], "callback", interrupted)
     ended = CliRunner().invoke(main, ["list"])
-    assert (ended.exit_code, ended.stderr) == (options.INTERRUPTED, "interrupted\n")
+    assert (ended.exit_code, ended.stderr) == (command_line.INTERRUPTED, "interrupted\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from amc_agents.sweep_status import (
     time_left,
 )
 from amc_analysis.analyse import rank_runs
-from amc_sweeps.backend.options import INTERRUPTED
+from amc_core.command_line import INTERRUPTED
 from amc_sweeps.number_formats import duration
 from amc_sweeps.runs.causes import Cause
 from amc_sweeps.runs.records import SweepUpdate

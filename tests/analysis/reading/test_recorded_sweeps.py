@@ -226,7 +226,7 @@ def test_an_export_into_a_missing_folder_is_refused_before_anything_is_read(tmp_
         amc_sweep, ["export", "nonesuch", str(tmp_path / "missing" / "x.yaml"), "--base-url", "http://127.0.0.1:9"]
     )
     assert result.exit_code == 2
-    assert "there is no folder" in result.output
+    assert "its folder does not exist" in result.output
 
 
 @pytest.mark.usefixtures("imported_files")

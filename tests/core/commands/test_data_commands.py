@@ -185,7 +185,9 @@ def test_show_draws_the_chosen_frame(frames: Path, tmp_path: Path) -> None:
     none = data("show", str(frames), str(out), "--modulation", "8PSK", "--snr-db", "10")
     assert none.exit_code == 1
     assert "no frame with --modulation 8PSK --snr-db 10; the file has 576 rows, SNR levels [0, 20] dB" in none.stderr
-    assert data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3").exit_code == 1
+    nothing = data("show", str(frames), str(tmp_path / "frame.nothing"), "--row", "3")
+    assert nothing.exit_code == 2
+    assert "its name must end in .png" in nothing.stderr
     assert "QPSK at 20 dB" in data("show", str(frames), str(out), "--modulation", " qpsk", "--snr-db", "20").stdout
     assert data("show", str(frames), str(out), "--row", "576").exit_code == 1
 
@@ -257,7 +259,15 @@ def test_a_manifest_is_replaced_only_by_one_of_the_same_split_or_with_force(fram
     assert manifest.read_text() != before
 
 
-@pytest.mark.parametrize(
+@pytestdef test_a_data_file_is_not_replaced_by_its_own_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "frames.hdf5"
+    path.write_bytes(b"frames")
+    refused = data("split", str(path), str(path), "--force")
+    assert (refused.exit_code, path.read_bytes()) == (2, b"frames")
+    assert "would destroy the other content" in refused.stderr
+
+
+.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
         (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),
