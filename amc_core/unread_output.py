@@ -37,9 +37,9 @@ def drop_unread_output() -> None:
             continue
         stream.flush()
         raw = _Droppable(descriptor, "w", closefd=False)
-        wrapper = io.TextIOWrapper(
-            io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering
-        )
+        # A file may have a name, and a run a letter, that the terminal's encoding lacks: it is written as an escape.
+        buffer = io.BufferedWriter(raw)
+        wrapper = io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
         setattr(sys, name, wrapper)
 
 

@@ -6,6 +6,7 @@ Every ``*_check`` function is pure, so tests can give it an old driver or a wron
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def mode_check(environ: Mapping[str, str]) -> Check | None:
 
 
 def server_ahead_s(base_url: str) -> float | None:
-    """Return by how much the server's clock is ahead of this one, from its Date header; None without that header."""
+    """Return by how much the server's clock is ahead of this one, from its Date header; None without that."""
     request = urllib.request.Request(base_url, method="HEAD")
     sent_at_s = time.time()
     try:
@@ -114,12 +115,13 @@ def server_ahead_s(base_url: str) -> float | None:
             date = answer.headers.get("Date")
     except urllib.error.HTTPError as error:
         date = error.headers.get("Date")  # an error page has the header too
-    except OSError:
+    except (OSError, http.client.HTTPException, ValueError):
         return None
-    if date is None:
+    try:
+        # The header has whole seconds, rounded down: on average the time is half a second later.
+        return email.utils.parsedate_to_datetime(date or "").timestamp() + 0.5 - (sent_at_s + time.time()) / 2
+    except (ValueError, OverflowError):  # no header, or not a time
         return None
-    # The header has whole seconds, rounded down: on average the time is half a second later.
-    return email.utils.parsedate_to_datetime(date).timestamp() + 0.5 - (sent_at_s + time.time()) / 2
 
 
 def clock_check(ahead_s: float | None) -> Check:

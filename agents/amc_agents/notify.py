@@ -28,6 +28,16 @@ LEAST_FREE_BYTES = 5 * 2**30
 _ENOUGH_FREE_BYTES = 2 * LEAST_FREE_BYTES  # before the next shortage is a new one
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: the library would ask for the new address without the message."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 class Notifier:
     """Posts messages in a thread of its own, in order."""
 
@@ -65,7 +75,7 @@ class Notifier:
         body = json.dumps(message).encode()
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+            with _OPENER.open(request, timeout=TIMEOUT_S):
                 return None
         except (OSError, http.client.HTTPException, ValueError) as error:
             return str(error) or type(error).__name__
@@ -99,7 +109,10 @@ class FreeSpace:
 
     def shortage(self) -> int | None:
         """Return the free bytes if the disk has become full."""
-        free = shutil.disk_usage(self._folder).free
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:  # somebody has removed the folder
+            return None
         was_low = self._is_low
         self._is_low = free < (_ENOUGH_FREE_BYTES if was_low else LEAST_FREE_BYTES)
         return free if self._is_low and not was_low else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -35,10 +35,10 @@ class ReadBy(click.ParamType[Any]):
 
 def _levels(text: str) -> tuple[int, ...]:
     """Read FIRST:LAST:STEP in dB, both ends included, or a comma-separated list; return increasing levels."""
-    levels: list[int] = []
+    levels: Sequence[int] = ()
     if match := re.fullmatch(r"(-?\d+):(-?\d+)(?::(\d+))?", text):
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 2)
-        levels = list(range(first, last + 1, step)) if step else []
+        levels = range(first, last + 1, step) if step else ()  # no list yet: it may have any length
     elif re.fullmatch(r"-?\d+(,-?\d+)*", text):
         levels = sorted({int(level) for level in text.split(",")})
     if not levels:

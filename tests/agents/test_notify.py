@@ -54,6 +54,14 @@ def test_a_failure_is_tried_again_and_then_said_without_the_secret(
     assert "secret-token" not in err
 
 
+def test_a_redirect_is_no_delivery(webhook: Webhook, capsys: pytest.CaptureFixture[str]) -> None:
+    webhook.codes.extend([301, 302, 302])
+    notifier = Notifier(webhook.url, "s")
+    notifier.send("done", "it would be asked for without the message")
+    notifier.close()
+    assert "did not take a message: HTTP Error 302" in capsys.readouterr().err
+
+
 def test_a_best_value_is_told_at_once_and_then_rarely() -> None:
     best = BestSoFar(minimise=True)
     assert best.update(None, 0.0) is None
@@ -68,6 +76,8 @@ def test_a_disk_that_runs_full_is_told_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(notify.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free) * 2**30))
     space = FreeSpace(tmp_path)
     assert [space.shortage() for _ in range(6)] == [None, 4 * 2**30, None, None, None, 4 * 2**30]
+    monkeypatch.undo()
+    assert FreeSpace(tmp_path / "removed").shortage() is None
 
 
 def test_a_fleet_sends_what_a_person_should_know(webhook: Webhook, tmp_path: Path) -> None:

@@ -48,3 +48,11 @@ def test_output_that_is_read_is_the_same() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("one\ntwo\n", "three\n")
+
+
+def test_a_letter_that_the_terminal_lacks_is_written_as_an_escape() -> None:
+    program = "from amc_core.unread_output import drop_unread_output; drop_unread_output(); print('\\xe9\\udcff')"
+    for encoding, expected in (("ascii", b"\\xe9\\udcff\n"), ("utf-8", b"\xc3\xa9\\udcff\n")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
+        assert done.stdout == expected

@@ -24,7 +24,13 @@ class Webhook:
                 if code == 200:
                     hook.messages.append(body)
                 self.send_response(code)
+                if code in (301, 302):
+                    self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:

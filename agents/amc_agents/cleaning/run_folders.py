@@ -20,6 +20,7 @@ from amc_agents.trial.evaluations import RUNNING_BEST
 from amc_core.files import unused_folder
 from amc_sweeps.runs.causes import EndReason
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import as_finite
 
 # Names of amc_core.training.checkpoint, which imports torch.
 BEST, LAST = "best.pt", "last.pt"
@@ -125,7 +126,8 @@ def best_runs(folders: Sequence[RunFolder], runs: Mapping[str, RunAtWandb], most
     by_sweep: dict[str | None, list[tuple[float, str]]] = {}
     kept = set()
     for folder in folders:
-        values = [row[RUNNING_BEST] for row in read_rows(folder.path) if RUNNING_BEST in row]
+        found = (as_finite(row.get(RUNNING_BEST)) for row in read_rows(folder.path))
+        values = [value for value in found if value is not None]
         if values and folder.run_id in runs and (sweep := runs[folder.run_id].sweep):
             by_sweep.setdefault(sweep, []).append((max(values), folder.run_id))
         else:

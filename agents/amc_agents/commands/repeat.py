@@ -92,7 +92,8 @@ def repeat_command(
         with translate_errors(original.backend):
             repeats = [replace(repeat, peak=_read_peak(original, repeat.run)) for repeat in repeats]
         _report(original, repeats, as_json=as_json)
-        sys.exit(next((repeat.exit_code for repeat in repeats if repeat.exit_code), 0))
+        if exit_code := next((repeat.exit_code for repeat in repeats if repeat.exit_code), 0):
+            sys.exit(exit_code)
 
 
 def _prepare_trials(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
+from amc_agents.commands.options import seconds
 from amc_agents.notify import BestSoFar, Notifier, notify_option
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
@@ -31,11 +32,11 @@ MOST_LINES = 8  # of a list of agents or hosts
 @click.option("--watch", is_flag=True, help="Repeat until the sweep is over.")
 @click.option(
     "--every",
-    default=15.0,
+    default="15s",
     show_default=True,
-    type=click.FloatRange(1.0),
-    metavar="SECONDS",
-    help="Pause between reads.",
+    callback=seconds,
+    metavar="15s",
+    help="Pause between reads, at least 1s.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; with --watch one a line.")
 @notify_option
@@ -62,6 +63,7 @@ def status_command(
     Exit codes: 0 shown (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
     notify_url = notify_url if watch else None
+    every = max(every, 1.0)
     target = open_target(sweep, choice, "sweep")
     notifier = None if notify_url is None else Notifier(notify_url, target.path)
     statuses = _poll(target, every) if notifier is None else notified(_poll(target, every), notifier)

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from amc_agents.fleet.devices import Device, Reading
@@ -78,9 +79,9 @@ class AgentSlot:
 
     def start_agent(self) -> None:
         """Start an agent in its own session, so that Ctrl-C at the terminal reaches only the fleet."""
-        with self.log.open("ab") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self._command)}\n".encode())
-            log.flush()
+        with self._open_log() as log:
+            with contextlib.suppress(OSError):  # the disk may be full: the agent can work without its log
+                log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(self._command)}\n".encode())
             self._log_offset = self._agent_log_offset = log.tell()
             self._agent = subprocess.Popen(
                 self._command,
@@ -92,6 +93,13 @@ class AgentSlot:
             )
         self.start_at_s = None
         self._last_trial = self._dead_agent = None
+
+    def _open_log(self) -> FileIO:
+        """Open the log at its end, or a file that drops everything where somebody has removed the log's folder."""
+        try:
+            return FileIO(self.log, "a")
+        except OSError:
+            return FileIO(os.devnull, "a")
 
     def find_trial(self, now_s: float) -> TrialProcess | None:
         """Return the agent's trial if it is new."""
@@ -133,7 +141,8 @@ class AgentSlot:
         if trial.run is None and (names := re.findall(r"(?:Running runs: \['|finished run: )(\w+)", log)):
             trial.run = names[-1]
         self.trial, self._last_trial = None, trial.pid
-        self._log_offset = self.log.stat().st_size
+        with contextlib.suppress(OSError):  # removed meanwhile
+            self._log_offset = self.log.stat().st_size
         self._dead_groups[trial.pid] = time.monotonic()
         return trial, exit_code, log
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from amc_core.files import write_whole
 from amc_sweeps.runs.causes import EXIT_CODES, EndReason
+from amc_sweeps.values import is_number
 
 END_FILE = "end.json"
 HISTORY_FILE = "history.jsonl"  # one line per epoch, as it was logged
@@ -65,9 +66,9 @@ def append_row(folder: Path, row: Row) -> None:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the folder's history without lines that a crash cut off."""
+    """Return the folder's history without lines that a crash cut off or a disk damaged."""
     try:
-        lines = (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (folder / HISTORY_FILE).read_bytes().splitlines()
     except OSError:
         return []
     rows = []
@@ -76,7 +77,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "epoch" in row:
+        if isinstance(row, dict) and is_number(row.get("epoch")):
             rows.append(row)
     return rows
 

@@ -16,6 +16,7 @@ from typing import Any
 from amc_agents.trial.end_and_history import Row
 from amc_core.files import write_whole
 from amc_core.training.evaluation_files import BEST_FILE, epoch_stem, read_epoch
+from amc_sweeps.values import as_finite, is_number
 
 RUNNING_BEST = "best/combined_acc"  # in every row: the highest val/combined_acc so far
 PICTURES = ("modulation_confusion", "snr_confusion", "accuracy_by_snr")
@@ -34,7 +35,7 @@ class BestEvaluation:
     def resume(self, rows: Sequence[Row]) -> None:
         """Continue after these rows, and upload their best evaluation again: an earlier upload may have failed."""
         if rows:
-            self._best = rows[-1].get(RUNNING_BEST)
+            self._best = as_finite(rows[-1].get(RUNNING_BEST))
         epoch = best_epoch(rows)
         if epoch is not None and read_epoch(self._folder, epoch) is not None:  # else it is on another machine
             self._upload(epoch)
@@ -61,7 +62,7 @@ def is_better(row: Row, best: float | None) -> bool:
 
 def best_epoch(rows: Sequence[Row]) -> int | None:
     """Return the best epoch of rows in their order, of equal epochs the first; None without rows."""
-    candidates = [row for row in rows if RUNNING_BEST in row]
+    candidates = [row for row in rows if is_number(row.get(RUNNING_BEST))]
     return int(max(candidates, key=lambda row: row[RUNNING_BEST])["epoch"]) if candidates else None
 
 

@@ -15,6 +15,7 @@ from amc_core.files import exists
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import RunState
+from amc_sweeps.values import as_finite
 
 # Settings that every trial records, with all others of its version.
 _RECORDED = {"model_type", "representation", "batch_size", "seed"}
@@ -149,7 +150,7 @@ def require_epochs_left(summary: Mapping[str, Any], settings: Mapping[str, Any],
     Raises:
         RelaunchError: with the flag that would move the end.
     """
-    reason, epoch = summary.get("end_reason"), int(summary.get("epoch") or 0)
+    reason, epoch = summary.get("end_reason"), int(as_finite(summary.get("epoch")) or 0)
     if reason == "completed" and int(changes.get("epochs", settings["epochs"])) <= epoch:
         raise RelaunchError(f"the run completed its {counted(epoch, 'epoch')}: give more with --epochs to continue it")
     if reason == "patience" and "patience" not in changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from dataclasses import replace
@@ -100,6 +101,21 @@ def test_the_servers_clock_is_read_from_any_answer_without_sending_the_key() -> 
     assert ahead_s is not None
     assert 100 < ahead_s < 140
     assert doctor.server_ahead_s("http://127.0.0.1:9") is None
+
+
+.mark.parametrize("answer", [b"hello\r\n\r\n", b"HTTP/1.0 200 OK\r\nDate: yesterday\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_tells_no_time_is_no_defect(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = Thread(target=reply)
+        thread.start()
+        assert doctor.server_ahead_s(f"http://127.0.0.1:{server.getsockname()[1]}") is None
+        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from amc_agents.commands import main
         (["ab12cd34", "--gpus", "first"], "nvidia-smi -L"),
         (["a/b/c/d", "--workers", "1"], "does not name a sweep"),
         (["ab12cd34", "--time-limit", "soon"], "write it like 7h30m"),
+        (["ab12cd34", "--time-limit", "9" * 400 + "h"], "too long: at most 3650 d"),
         (["ab12cd34", "--workers", "1"], "Three ways to name a W&B"),
     ],
 )

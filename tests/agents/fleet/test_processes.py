@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,3 +215,14 @@ def test_two_fleets_in_one_folder_write_logs_of_their_own(tmp_path: Path) -> Non
         until(lambda slot=slot: slot.take_agent_exit() is not None)
     assert [slot.log.name for slot in slots] == ["cpu0.log", "cpu0-2.log"]
     assert all(slot.log.read_text().count("true") == 1 for slot in slots)
+
+
+def test_an_agent_works_where_its_log_takes_nothing_any_more(tmp_path: Path) -> None:
+    device, full = Device("cpu0", "", "cpu0"), tmp_path / "full"
+    full.symlink_to("/dev/full")
+    slots = [AgentSlot("cpu0", device, path, ["true"], {}) for path in (full, tmp_path / "logs" / "cpu0.log")]
+    shutil.rmtree(tmp_path / "logs")
+    for slot in slots:
+        slot.start_agent()
+        until(lambda slot=slot: slot.take_agent_exit() == 0)
+        assert slot.agent_log() == ""

@@ -77,6 +77,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
         (("--snr", "30:0:2"), "has no level"),
         (("--snr", "loud"), "0:30:2"),
         (("--snr", "0:40:2"), "-20..30 dB"),
+        (("--snr", "0:999999999999:1"), "-20..30 dB"),
         (("--frames-per-cell", "0"), "frames-per-cell"),
     ],
 )
