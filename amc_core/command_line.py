@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,6 +75,17 @@ class ExplainingCommand(click.Command):
         if (lost := lost_output()) is not None:
             raise click.ClickException(f"a part of the output is lost: standard output: {lost.strerror}")
         return result
+
+
+def tidy_up_when_ended() -> None:
+    """Let SIGTERM and SIGHUP end this process by an exception, so that no half-written file is left behind."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, end)
 
 
 class OutputFile(click.Path):

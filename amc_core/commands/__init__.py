@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from amc_core.command_line import ExplainingCommand
+from amc_core.command_line import ExplainingCommand, tidy_up_when_ended
 from amc_core.commands.audit import audit_command
 from amc_core.commands.ceiling import ceiling_command
 from amc_core.commands.evaluate import evaluate_command
@@ -29,3 +29,4 @@ def main() -> None:
 
     Files are written whole or not at all. Ctrl-C ends a command with exit code 130.
     """
+    tidy_up_when_ended()

@@ -53,7 +53,11 @@ def read_file(path: Path, most: int) -> str:
         TextError: it is larger than ``most`` bytes, or is not UTF-8.
     """
     with path.open("rb") as file:
-        content = file.read(most + 1)
+        return text_of_file(file.read(most + 1), most)
+
+
+def text_of_file(content: bytes, most: int) -> str:
+    """Return the text of a file of which ``most + 1`` bytes were read, see ``read_file``."""
     if len(content) > most:
         raise TextError(f"the file is larger than {most:,} bytes")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from amc_agents.commands.serve import default_data
-from amc_core.command_line import OutputFile, Refusal, refuse
+from amc_core.command_line import OutputFile, Refusal, refuse, tidy_up_when_ended
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted
 
@@ -32,6 +32,7 @@ def backup_command(file: Path, data: Path | None) -> None:
     """
     from amc_server.store.backup import BackupError, back_up
 
+    tidy_up_when_ended()
     try:
         copy = back_up(data or _data_folder(), file)
     except BackupError as error:

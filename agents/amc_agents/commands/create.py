@@ -20,7 +20,7 @@ from amc_core.command_line import Refusal, refuse
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.patience import Silence, be_patient
 from amc_sweeps.backend.references import find_sweep, parse_reference
-from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, read_file
+from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, text_of_file
 from amc_sweeps.grammar.sweep_config import MOST_SEED, SweepConfig
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.crashed_runs import Policy, option_problem, policy_of
@@ -174,14 +174,14 @@ def where_to_run(backend: Backend) -> str:
 def read_sweep_file(file: Path) -> str:
     """Return the text of a sweep file, or refuse one that cannot be read."""
     try:
-        with file.open("rb") as opened:
-            beginning = opened.read(_LONGEST_BEGINNING).decode(errors="replace")
-        if is_export(beginning):
+        with file.open("rb") as opened:  # once: it may be a pipe, such as <(envsubst < sweep.yaml)
+            content = opened.read(MOST_SWEEP_BYTES + 1)
+        if is_export(content[:_LONGEST_BEGINNING].decode(errors="replace")):
             raise Refusal(
                 f"{file}: is an export of sweeps and their runs, and not a sweep file; to have them on a server, write "
                 f"amc-sweep import {shlex.quote(str(file))}"
             )
-        return read_file(file, MOST_SWEEP_BYTES)
+        return text_of_file(content, MOST_SWEEP_BYTES)
     except (OSError, TextError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise Refusal(f"{file}: cannot be read: {reason}") from error

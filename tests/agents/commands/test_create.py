@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_a_dry_run_shows_configurations_and_bands_and_needs_no_server(tmp_path: 
     assert json.loads(out)["configurations"] == 4
     assert json.loads(out)["bands_epochs"] == [2, 4]
     assert "4 configurations" in err
+
+
+def test_a_sweep_file_may_be_a_pipe() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as pipe:
+        pipe.write(GOOD)
+    result = CliRunner().invoke(main, ["create", f"/dev/fd/{reader}", "--dry-run"])
+    os.close(reader)
+    assert result.exit_code == 0, result.output
+    assert "4 configurations" in result.stderr
 
 
 def test_a_dry_run_takes_seed_and_shuffle_and_says_when_a_seed_has_no_effect(tmp_path: Path) -> None:
