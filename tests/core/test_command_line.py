@@ -96,7 +96,7 @@ def test_output_that_nobody_reads_is_no_error() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_command_that_is_ended_leaves_no_half_written_file(number: signal.Signals, tmp_path: Path) -> None:
     program = "from amc_core.commands import main; main()"
-    arguments = ["synth", str(tmp_path / "frames.hdf5"), "--frames-per-cell", "20000"]
+    arguments = ["synth", str(tmp_path / "frames.hdf5"), "--frames-per-cell", "1000", "--classes", "BPSK,QPSK"]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.iterdir()):

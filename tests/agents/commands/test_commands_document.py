@@ -47,6 +47,10 @@ stdout holds nothing else. Every command that talks to W&B says on stderr which 
 A command that runs a trial in this terminal ends as the trial does, with one of
 [amc-train's codes](runs.md#how-a-trial-ends). `amc-analyze` uses the same four. With `--supports` it
 also ends with 3 (a statement is contradicted) or 4 (there is not enough evidence).
+
+A file that cannot be written is refused before the work begins. Files are written whole or not at all.
+A command goes on where nobody reads its output any more (`| head -1`) or the disk of its log is full. One
+that prints a result ends with 1 where a full disk lost a part of it.
 """
 TRIAL_FLAGS = "Every field of `TrialConfig` is a flag of `amc-train`, too: [parameters of a trial](parameters.md).\n"
 
