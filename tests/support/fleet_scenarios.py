@@ -87,22 +87,24 @@ end("completed")
 class Fleet:
     """One ``amc-sweep agent --json`` of a researcher."""
 
-    def __init__(self, person: Researcher, sweep: str, *options: str, **env: str) -> None:
+    def __init__(self, person: Researcher, sweep: str, *options: str, unread: bool = False, **env: str) -> None:
         number = len(list(person.folder.glob("fleet*.log")))
         self._events_file = person.folder / f"fleet{number}.log"
         self._stderr_file = person.folder / f"fleet{number}.err"
         self._folder = person.folder
         code = "from amc_agents.commands import main; main()"
         own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
-        with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr:
+        reader, nobody = os.pipe()
+        os.close(reader)
+        with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr, open(nobody, "wb"):
             # As in the background of a script (nohup ... &): the shell lets it ignore SIGINT, and children inherit it.
             in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
             self.process = subprocess.Popen(
                 [*in_background, sys.executable, "-c", code, "agent", sweep, "--json", "--stagger", "0.5s", *options],
                 cwd=person.folder,
                 env={**EmbeddedServer.process_environment(), **person.server.environment(**own)},
-                stdout=events,
-                stderr=stderr,
+                stdout=nobody if unread else events,
+                stderr=nobody if unread else stderr,
                 start_new_session=True,
             )
 
@@ -168,9 +170,9 @@ class Person(Researcher):
             f"  a: {{values: {list(range(repeats))}}}\n  fault: {{values: {json.dumps(list(faults))}}}\n"
         )
 
-    def fleet(self, sweep: str, *options: str, **env: str) -> Fleet:
-        """Start a fleet."""
-        fleet = Fleet(self, sweep, *options, **env)
+    def fleet(self, sweep: str, *options: str, unread: bool = False, **env: str) -> Fleet:
+        """Start a fleet; of an unread one nobody reads stdout and stderr."""
+        fleet = Fleet(self, sweep, *options, unread=unread, **env)
         self._fleets.append(fleet)
         return fleet
 

@@ -305,7 +305,10 @@ def _train_alone(settings: Mapping[str, Any], runs_dir: Path, stop: StopRequests
         return config
 
     reason = train_to_end(resolve_config, run_dir, recorder, stop)
-    recorder.summary({"end_reason": str(reason)})
+    try:
+        recorder.summary({"end_reason": str(reason)})
+    except OSError as error:  # the disk is full: end.json has the reason, or stderr
+        click.echo(f"amc-train: summary.json could not be written into {run_dir}: {error.strerror}", err=True)
     click.echo(f"amc-train: {reason}; results in {run_dir}", err=True)
     return EXIT_CODES[reason]
 

@@ -103,7 +103,9 @@ def no_trial_begins_that_would_not_end_in_time(person: Person) -> None:
 
 def a_paused_sweep_is_named_when_the_time_is_over(person: Person) -> None:
     sweep = person.sweep_of(["nothing"], repeats=2)
-    assert person.fleet(sweep, "--workers", "1", "--count", "1").wait() == 0  # only a sweep that runs can be paused
+    first = person.fleet(sweep, "--workers", "1", "--count", "1", unread=True)  # only a sweep that runs can be paused
+    assert first.wait() == 0, "nobody reads its output, as after `| head`, and it goes on"
+    assert [run["state"] for run in person.sweep(sweep)["runs"].values()] == ["finished"]
     person.wandb("sweep", "--pause", sweep)
     fleet = person.fleet(sweep, "--workers", "1", "--time-limit", "4s")
     assert fleet.wait() == 0, fleet.stderr
