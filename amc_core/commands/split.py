@@ -17,6 +17,8 @@ from amc_core.config import check_value
 from amc_core.files import exists, why_not_writable, write_whole
 from amc_sweeps.number_formats import quoted, shortened
 
+_BEGINNING = 64  # bytes: a manifest is a JSON object
+
 
 @click.command("split")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -119,11 +121,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     Exit code 2 if it cannot be used, because 1 means that a file differs from it.
     """
     try:
-        content = json.loads(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(_BEGINNING)
+            # A data file that was named by mistake is not read whole.
+            content = json.loads(text + file.read()) if text.lstrip().startswith(b"{") else None
         problems = _manifest_problems(content)
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror or error}; amc-data split writes one") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{path}: not a manifest of amc-data split ({error})") from error
     if problems:
         raise click.UsageError(f"{path}: not a manifest of amc-data split: {'; '.join(problems)}")

@@ -96,7 +96,7 @@ class Fleet:
         own = {"WANDB_DIR": str(person.folder), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", **env}
         reader, nobody = os.pipe()
         os.close(reader)
-        with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr, open(nobody, "wb"):
+        with self._events_file.open("wb") as events, self._stderr_file.open("wb") as stderr, os.fdopen(nobody, "wb"):
             # As in the background of a script (nohup ... &): the shell lets it ignore SIGINT, and children inherit it.
             in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
             self.process = subprocess.Popen(
