@@ -12,6 +12,7 @@ from amc_sweeps.grammar.hyperband import bands
 from amc_sweeps.number_formats import counted
 
 _LEVEL_STEP_DB = 2  # of RadioML 2018.01A
+_MOST_LENGTHS = 1000  # of a range
 
 
 def band_warnings(sweep: FlatSweep) -> Iterator[str]:
@@ -74,6 +75,7 @@ def _cycle_lengths(sweep: FlatSweep) -> list[int]:
     """Return the lengths that a triangular cycle of the sweep may have, epochs; empty without such cycles.
 
     Lengths above twice the longest training are left out but for one: all of them rise to its end.
+    Of a wide range the first ones and the last one stand for all: they have no common multiple in any training.
     """
     if "triangular2" not in sweep.values["lr_schedule"]:
         return []
@@ -83,7 +85,8 @@ def _cycle_lengths(sweep: FlatSweep) -> list[int]:
     most = 2 * int(max(sweep.numbers("epochs")))
     if isinstance(leaf, Range):
         low, high = min(sweep.numbers("epochs_per_cycle")), max(sweep.numbers("epochs_per_cycle"))
-        return list(range(min(int(low), most), min(int(high), most) + 1))
+        first, last = min(int(low), most), min(int(high), most)
+        return sorted({*range(first, min(last, first + _MOST_LENGTHS) + 1), last})
     return [min(int(value), most) for value in possible_values(leaf) if isinstance(value, int | float)]
 
 

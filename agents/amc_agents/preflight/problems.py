@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from itertools import combinations, product
+from itertools import chain, combinations, islice, product
 
 from amc_agents.preflight.command import command_problems, flags_of, shell_text, with_envvars
 from amc_agents.preflight.flat_sweep import Check, FlatSweep, possible_values
@@ -23,6 +23,8 @@ from amc_sweeps.grammar.distributions import Range
 from amc_sweeps.grammar.sweep_config import Leaf, Nested
 from amc_sweeps.grammar.trial_program import TRIAL_PROGRAM
 from amc_sweeps.number_formats import quoted
+
+_MOST_CANDIDATES = 20_000  # configurations that are tried; they take a few seconds
 
 
 def parameter_problems(sweep: FlatSweep) -> Iterator[str]:
@@ -103,14 +105,18 @@ def combination_problems(sweep: FlatSweep) -> Iterator[str]:
     """Find allowed values that TrialConfig does not accept together.
 
     Every pair of values is tried with the first value of all other fields. Each of TrialConfig's rules is about two
-    fields, so this finds every bad pair. Each configuration that is tried is one that a run may get.
+    fields, so this finds every bad pair, unless there are very many pairs. Each configuration that is tried is one that a run may get.
     """
     base = {name: sweep.values[name][0] for name in sweep.fields}
     names = [name for name in sweep.fields if len(sweep.values[name]) > 1]
-    candidates = [{**base, name: value} for name in names for value in sweep.values[name]] or [base]
-    for left, right in combinations(names, 2):
-        candidates += [{**base, left: a, right: b} for a, b in product(sweep.values[left], sweep.values[right])]
-    for candidate in candidates:
+    alone = [{**base, name: value} for name in names for value in sweep.values[name]] or [base]
+    pairs = (
+        {**base, left: a, right: b}
+        for left, right in combinations(names, 2)
+        for a, b in product(sweep.values[left], sweep.values[right])
+    )
+    candidates = chain(alone, pairs)
+    for candidate in islice(candidates, _MOST_CANDIDATES):
         try:
             TrialConfig.from_mapping(candidate)
         except ConfigError as error:
