@@ -105,7 +105,8 @@ def combination_problems(sweep: FlatSweep) -> Iterator[str]:
     """Find allowed values that TrialConfig does not accept together.
 
     Every pair of values is tried with the first value of all other fields. Each of TrialConfig's rules is about two
-    fields, so this finds every bad pair, unless there are very many pairs. Each configuration that is tried is one that a run may get.
+    fields, so this finds every bad pair, unless there are very many pairs. Each configuration that is tried is one that
+    a run may get.
     """
     base = {name: sweep.values[name][0] for name in sweep.fields}
     names = [name for name in sweep.fields if len(sweep.values[name]) > 1]
@@ -115,8 +116,7 @@ def combination_problems(sweep: FlatSweep) -> Iterator[str]:
         for left, right in combinations(names, 2)
         for a, b in product(sweep.values[left], sweep.values[right])
     )
-    candidates = chain(alone, pairs)
-    for candidate in islice(candidates, _MOST_CANDIDATES):
+    for candidate in islice(chain(alone, pairs), _MOST_CANDIDATES):
         try:
             TrialConfig.from_mapping(candidate)
         except ConfigError as error:
