@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from typing import Any
 
@@ -29,11 +30,12 @@ class _Droppable(io.FileIO):
 
 def drop_unread_output() -> None:
     """Let this process go on where its output cannot be written any more: the rest is dropped."""
+    _reopen_closed_streams()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-        except (AttributeError, OSError, ValueError):  # none, closed, or a test's stream
+        except (OSError, ValueError):  # closed, or a test's stream
             continue
         stream.flush()
         raw = _Droppable(descriptor, "w", closefd=False)
@@ -41,6 +43,19 @@ def drop_unread_output() -> None:
         buffer = io.BufferedWriter(raw)
         wrapper = io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
         setattr(sys, name, wrapper)
+
+
+def _reopen_closed_streams() -> None:
+    """Give closed standard streams the null device.
+
+    Else the next file that is opened gets their number, and what a library prints goes into that file.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def is_unread() -> bool:

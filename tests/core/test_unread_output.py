@@ -56,3 +56,16 @@ def test_a_letter_that_the_terminal_lacks_is_written_as_an_escape() -> None:
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
         assert done.stdout == expected
+
+
+def test_closed_streams_are_open_for_everything_that_prints(tmp_path: Path) -> None:
+    program = (
+        "import os, subprocess, sys; from amc_core.unread_output import drop_unread_output, is_unread\n"
+        "drop_unread_output(); print('text'); print('text', file=sys.stderr)\n"
+        "assert not (sys.stdin.isatty() or sys.stdout.isatty() or sys.stderr.isatty() or is_unread())\n"
+        f"with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
+        "    sys.exit(file.fileno() > 2 and 7 + subprocess.call(['sh', '-c', 'echo text && echo text >&2']))"
+    )
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*closed, sys.executable, "-c", program], check=False, timeout=60).returncode == 7
+    assert (tmp_path / "file").read_text() == ""
