@@ -65,8 +65,7 @@ def is_unread() -> bool:
 
 def lost_output() -> OSError | None:
     """Return why a part of standard output is not where a reader looks for it; None where it is, or nobody reads it."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    sys.stdout.flush()
     error = _error_of_stdout()
     return None if error is None or error.errno in _READER_HAS_GONE else error
 
