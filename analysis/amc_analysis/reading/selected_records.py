@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,12 +87,22 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
                 say(f"nothing is cached: {error}")
         stack.enter_context(translate_errors(backend))
         for selection in selected:
-            with _progress(selection) as progress:
-                record = read(
-                    server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress
-                )
+            try:
+                record = _read_one(server, selection, cache, options)
+            except sqlite3.Error as error:
+                say(f"everything is read again, because the cache {cache_file} cannot be used: {error}")
+                if cache is not None and not isinstance(error, sqlite3.OperationalError):  # damaged, not full or busy
+                    cache.path.unlink(missing_ok=True)
+                cache, record = None, _read_one(server, selection, None, options)
             records.append(with_jobs(record, server.files()))
     return records, partial(fetch_confusions, server.files, cache_file, report=say)
+
+
+def _read_one(
+    server: ServerSource, selection: Selection, cache: Cache | None, options: ReadingOptions
+) -> SweepRecord:
+    with _progress(selection) as progress:
+        return read(server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress)
 
 
 def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfusions]:
@@ -99,12 +110,15 @@ def _read_cache(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfus
     url = CLOUD_URL if options.choice.cloud else server_url(options)
     files = sorted(folder.glob("*.sqlite3")) if url is None else [cache_path(url, folder)]
     files = [file for file in files if file.is_file()]
-    with ExitStack() as stack:
-        caches = [stack.enter_context(Cache(file)) for file in files]
-        records = [
-            read_offline(caches, selection, metric=options.metric, goal=options.goal)
-            for selection in selections(options)
-        ]
+    try:
+        with ExitStack() as stack:
+            caches = [stack.enter_context(Cache(file)) for file in files]
+            records = [
+                read_offline(caches, selection, metric=options.metric, goal=options.goal)
+                for selection in selections(options)
+            ]
+    except (OSError, sqlite3.Error) as error:
+        raise SweepUnreadableError(f"the cache in {folder} cannot be read: {error}; leave --offline out") from error
     for record in records:
         path = Selection(record.entity, record.project, record.sweep_id).path
         say(f"{path} as it was read on {record.read_at:%Y-%m-%d %H:%M} UTC")

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +17,19 @@ from hypothesis import given, settings
 from test_history import ROWS, same
 
 from amc_analysis.analyse import rank_runs
+from amc_analysis.reading import selected_records
 from amc_analysis.reading.cache import Cache, cache_folder, cache_path, pack_history, unpack_history
+from amc_analysis.reading.options import ReadingOptions
 from amc_analysis.reading.public_api import PublicApiSource
 from amc_analysis.reading.reader import read, read_offline
+from amc_analysis.reading.selected_records import read_records
 from amc_analysis.reading.serialisation import run_from_json, run_to_json
 from amc_analysis.reading.sources import HistoryPosition, RunUpdate, Selection, SourceReply, SweepMetadata
 from amc_analysis.report.wording import warnings
 from amc_analysis.runs.history import History
 from amc_analysis.runs.records import SweepUnreadableError
+from amc_core.command_line import Refusal
+from amc_sweeps.backend.options import BackendChoice
 from amc_sweeps.grammar.hyperband import BandDecision
 from amc_sweeps.runs.records import RunRecord
 
@@ -169,6 +175,38 @@ def test_offline_says_which_runs_have_no_history_in_the_cache(cache: Cache) -> N
     source.unread["c"] = "TimeoutError: later"
     read(source, SELECTION, cache=cache)
     assert curves(read_offline([cache], SELECTION))["c"] == [0.3], "a whole history stays"
+
+
+def options(*, offline: bool = False) -> ReadingOptions:
+    return ReadingOptions(("e/p/s",), False, None, None, offline, False, False, (), None, BackendChoice())
+
+
+@pytest.mark.parametrize("kind", ["full", "damaged"])
+def test_a_cache_that_fails_in_use_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source: Any = MemorySource({"a": rows(0.1, 0.2)})
+    source.files = lambda: None
+    url = "http://127.0.0.1:9"
+    monkeypatch.setattr(selected_records, "connect", lambda _: SimpleNamespace(base_url=url))
+    monkeypatch.setattr(selected_records, "ServerSource", lambda *_, **__: source)
+    monkeypatch.setattr(selected_records, "cache_folder", lambda: tmp_path)
+    read_records(options())
+    file, source.rows["a"] = cache_path(url, tmp_path), rows(0.1, 0.2, 0.9)
+    if kind == "damaged":
+        file.write_bytes(file.read_bytes()[:65536].ljust(file.stat().st_size, b"\xff"))
+        with pytest.raises(Refusal, match="cannot be read: .*leave --offline out"):
+            read_records(options(offline=True))
+    else:
+        monkeypatch.setattr(Cache, "put", _raise_full)
+    (record,), _ = read_records(options())
+    assert curves(record) == {"a": [0.1, 0.2, 0.9]}
+    assert "everything is read again, because the cache" in capsys.readouterr().err
+    assert file.exists() is (kind == "full"), "a damaged file would fail again"
+
+
+def _raise_full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_a_history_that_another_process_extended_is_not_extended_twice(cache: Cache) -> None:
