@@ -100,7 +100,7 @@ class OutputFile(click.Path):
         self.name = "file"  # in the help
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         is_stdout = self.allow_dash and path == STDOUT
         if not is_stdout and (reason := why_not_writable(path)) is not None:
             self.fail(f"{shortened(str(path))} cannot be written: {reason}", param, ctx)
@@ -114,7 +114,7 @@ class OutputFolder(click.Path):
         super().__init__(file_okay=False, readable=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         there = next(folder for folder in (path.absolute(), *path.absolute().parents) if exists(folder))
         if (reason := why_not_writable(there / "file")) is not None:
             self.fail(f"nothing can be written into {shortened(str(path))}: {reason}", param, ctx)

@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -87,21 +88,18 @@ def write_whole(
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-class _OnlyAsked(Exception):
-    pass
-
-
 def why_not_writable(path: Path) -> str | None:
     """Return why ``whole_file`` cannot write a file, as far as that shows before its content is there; None: it can."""
     if is_folder(path):
         return "it is a folder"
     if not is_folder(path.parent):
         return "its folder is a file" if exists(path.parent) else "its folder does not exist"
+    if exists(path) and not is_file(path):
+        return None  # a device or a pipe
+    target = Path(os.path.realpath(path))
     try:
-        with whole_file(path):
-            raise _OnlyAsked
-    except _OnlyAsked:
-        return None
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
+            return None
     except OSError as error:
         return error.strerror or str(error)
 

@@ -1,7 +1,7 @@
 """Standard output and standard error that cannot be written, because their reader has gone or their disk is full.
 
-Python raises there, in the middle of whatever the command does: BrokenPipeError after ``2>&1 | head``, other OSErrors for
-a terminal that was closed or a full disk. Every wing uses this module, so it imports the standard library only.
+Python raises there, in the middle of whatever the command does: BrokenPipeError after ``2>&1 | head``, other OSErrors
+for a terminal that was closed or a full disk. Every wing uses this module, so it imports the standard library only.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
 from amc_analysis.report.verdicts import CONTRADICTED, NOT_ENOUGH, SUPPORTED
 from amc_analysis.rules.registry import RULES
+from amc_core.command_line import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from amc_core.commands import main as amc_data
 from amc_core.config import FIELDS
 from amc_core.metric_names import EPOCH_METRICS, FINAL_FACTS, FINAL_METRICS, OCCASIONAL_METRICS, is_epoch_metric
-from amc_core.command_line import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from amc_sweeps.runs.causes import EXIT_CODES
 
 ROOT = Path(__file__).parents[1]

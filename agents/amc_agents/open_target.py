@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from amc_analysis.reading.wandb_api import open_api, translate_errors
+from amc_core.command_line import Refusal
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import Refusal
 from amc_sweeps.backend.options import BackendChoice, connect
 from amc_sweeps.backend.references import Kind, TargetNotFoundError, find_target, parse_reference
 

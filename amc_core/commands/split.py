@@ -132,7 +132,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise click.UsageError(f"{path}: not a manifest of amc-data split ({error})") from error
     if problems:
         raise click.UsageError(f"{path}: not a manifest of amc-data split: {'; '.join(problems)}")
-    return dict(content)
+    return dict(content or {})
 
 
 def _manifest_problems(content: Any) -> list[str]:

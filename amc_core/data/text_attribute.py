@@ -1,7 +1,7 @@
 """The texts of an attribute of an HDF5 file, read so that a damaged file neither ends nor stops this process.
 
 HDF5 stores texts of variable length in a heap of the file. Where that heap is damaged, the library (1.14) crashes or
-never returns, so another process reads such texts. Texts of fixed length are in the attribute itself, and are read here.
+never returns, so another process reads such texts. Texts of fixed length are in the attribute itself and are read here.
 """
 
 from __future__ import annotations
@@ -57,4 +57,4 @@ def _texts(value: Any) -> list[str]:
 
 if __name__ == "__main__":
     with h5py.File(sys.argv[1], "r") as opened:
-        print(json.dumps(_texts(opened.attrs[sys.argv[2]])))
+        sys.stdout.write(json.dumps(_texts(opened.attrs[sys.argv[2]])))

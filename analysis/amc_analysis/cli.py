@@ -23,9 +23,9 @@ from amc_analysis.reading.selected_records import read_records
 from amc_analysis.report.comparison import COMPARISON_VERSION, compare, comparison_csv, comparison_json
 from amc_analysis.report.json_and_csv import JSON_SCHEMAS, RUN_FIELDS, SCHEMA_VERSION, to_csv, to_json
 from amc_analysis.statements.statement import FORMS, StatementError, read_statement
+from amc_core.command_line import STDOUT, ExplainingCommand, OutputFile, Refusal, refuse, refuse_one_file_twice
 from amc_core.files import write_whole
 from amc_core.missing_packages import DISTRIBUTION
-from amc_core.command_line import STDOUT, ExplainingCommand, OutputFile, Refusal, refuse, refuse_one_file_twice
 from amc_sweeps.backend.stderr import say
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, is_given: bo
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON instead of the report.")
 @click.option("--csv", "csv_file", type=OUTPUT, metavar="FILE", help="Write one row per run.")
 @click.option("--markdown", "markdown_file", type=OUTPUT, metavar="FILE", help="Write the report as Markdown.")
-@click.option("--html", "html_file", type=OUTPUT, metavar="FILE", help="Write the report as one page without other files.")
+@click.option("--html", "html_file", type=OUTPUT, metavar="FILE", help="Write the report as a page, in one file.")
 @click.option(
     "--next",
     "next_file",

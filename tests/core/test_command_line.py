@@ -40,20 +40,22 @@ def works(out: Path | None, csv: Path | None, folder: Path | None) -> None:
 
 @pytest.mark.parametrize("option", ["--out", "--csv", "--folder"])
 def test_what_cannot_be_written_is_refused_before_the_work(option: str, tmp_path: Path) -> None:
-    file = tmp_path / "file"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "file"
     file.write_text("old")
     wrong = [file / "a", Path("/proc/a")]
-    wrong += [file] if option == "--folder" else [tmp_path, tmp_path / "no" / "a", tmp_path / ("x" * 300)]
+    wrong += [file] if option == "--folder" else [folder, folder / "no" / "a", folder / ("x" * 300)]
     for path in wrong:
         ended = CliRunner().invoke(works, [option, str(path)])
         assert (ended.exit_code, ended.stdout) == (2, ""), path
-    assert [file] == list(tmp_path.iterdir())
+    assert [file] == list(folder.iterdir())
     assert file.read_text() == "old"
-    right = [tmp_path, tmp_path / "new" / "newer"] if option == "--folder" else [file, tmp_path / "new", "/dev/null"]
+    right = [folder, folder / "new" / "newer"] if option == "--folder" else [file, folder / "new", "/dev/null"]
     for path in [*right, *(["-"] if option == "--out" else [])]:
         ended = CliRunner().invoke(works, [option, str(path)])
         assert (ended.exit_code, ended.stdout) == (0, f"worked with {path}\n")
-    assert [file] == list(tmp_path.iterdir())
+    assert [file] == list(folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -93,15 +95,16 @@ def test_output_that_nobody_reads_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"the end\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_that_is_ended_leaves_no_half_written_file(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_command_that_is_ended_leaves_no_half_written_file(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
     program = "from amc_core.commands import main; main()"
-    arguments = ["synth", str(tmp_path / "frames.hdf5"), "--frames-per-cell", "1000", "--classes", "BPSK,QPSK"]
+    arguments = ["synth", str(folder / "frames.hdf5"), "--frames-per-cell", "1000", "--classes", "BPSK,QPSK"]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.iterdir()):
+        while not list(folder.iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(number)
-        assert process.wait(30) == 128 + number
-    assert list(tmp_path.iterdir()) == []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(folder.iterdir()) == []

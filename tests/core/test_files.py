@@ -17,8 +17,8 @@ from amc_core.files import (
     own_file,
     unused_folder,
     use_folder,
-    why_not_writable,
     whole_file,
+    why_not_writable,
     write_whole,
 )
 

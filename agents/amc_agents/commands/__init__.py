@@ -22,8 +22,8 @@ from amc_agents.commands.serve import serve_command
 from amc_agents.commands.status import status_command
 from amc_agents.commands.steering import cancel_command, pause_command, stop_command
 from amc_agents.commands.update import update_command
-from amc_core.missing_packages import DISTRIBUTION
 from amc_core.command_line import ExplainingCommand
+from amc_core.missing_packages import DISTRIBUTION
 
 
 class _Commands(ExplainingCommand, click.Group):

@@ -19,10 +19,10 @@ from amc_agents.cleaning.removable import Kind, Removable, freed_bytes, remove
 from amc_agents.cleaning.run_folders import RunFolder, Standing
 from amc_agents.commands.options import runs_dir_option, seconds
 from amc_agents.commands.serve import default_data
+from amc_core.command_line import FAILED, refuse
 from amc_core.files import is_folder, unused_folder
 from amc_sweeps.backend.choose import choose_backend
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import FAILED, refuse
 from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.backend.running_servers import running_servers
 from amc_sweeps.number_formats import counted, listed

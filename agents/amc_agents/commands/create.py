@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from amc_agents.preflight.check_sweep import Preflight, check_sweep
+from amc_core.command_line import Refusal, refuse
 from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import Refusal, refuse
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.patience import Silence, be_patient
 from amc_sweeps.backend.references import find_sweep, parse_reference

@@ -12,10 +12,10 @@ import click
 from amc_agents.commands.options import runs_dir_option
 from amc_agents.commands.serve import default_data
 from amc_agents.doctor import Check, examine
+from amc_core.command_line import FAILED, refuse
 from amc_core.verdicts import Verdict
 from amc_sweeps.backend.choose import Backend, choose_backend
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import FAILED, refuse
 from amc_sweeps.backend.options import BackendChoice, backend_options
 
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}

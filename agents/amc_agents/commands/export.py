@@ -13,9 +13,9 @@ import click
 
 from amc_analysis.reading.wandb_api import failure, open_api
 from amc_analysis.reading.wandb_private import attributes, has_no_answer, send_query
+from amc_core.command_line import OutputFile, Refusal, refuse, tidy_up_when_ended
 from amc_core.files import write_whole
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import OutputFile, Refusal, refuse, tidy_up_when_ended
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
 from amc_sweeps.bounded_texts import read_yaml

@@ -15,9 +15,9 @@ from amc_agents.slurm.script import ArrayOfAgents, ScriptError, script_text
 from amc_agents.slurm.submit import SubmitError, cluster_nodes, submit, unreachable, write_key
 from amc_agents.sweep_control import NoSuchSweepError, query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
+from amc_core.command_line import Refusal
 from amc_core.files import write_whole
 from amc_sweeps.backend.choose import Backend
-from amc_core.command_line import Refusal
 from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import counted
 from amc_sweeps.runs.run_states import SweepState, state_word

@@ -23,9 +23,9 @@ from amc_agents.repeats.promotion import (
 from amc_agents.repeats.queue_runs import queue_delay, queue_problem, queue_run, queued_name, trial_values
 from amc_agents.sweep_control import query_sweep
 from amc_analysis.reading.wandb_api import translate_errors
+from amc_core.command_line import Refusal, refuse
 from amc_core.config import ConfigError, TrialConfig
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import Refusal, refuse
 from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.grammar.parse import parse_leniently
 from amc_sweeps.grammar.sweep_config import Choice, Constant

@@ -14,8 +14,8 @@ from amc_agents.commands.steering import change_sweep
 from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import Action
 from amc_analysis.reading.wandb_api import translate_errors
-from amc_core.config import check_value, parse_flag
 from amc_core.command_line import Refusal, refuse
+from amc_core.config import check_value, parse_flag
 from amc_sweeps.backend.options import BackendChoice, backend_options
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import click
 import platformdirs
 
 from amc_agents.background_process import Announce, run_in_background
-from amc_sweeps.backend.keys import NO_KEY
 from amc_core.command_line import Refusal
+from amc_sweeps.backend.keys import NO_KEY
 from amc_sweeps.backend.running_servers import ServerState, remove_server_state, write_server_state
 
 if TYPE_CHECKING:

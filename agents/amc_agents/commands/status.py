@@ -16,9 +16,9 @@ from amc_agents.open_target import OpenTarget, open_target
 from amc_agents.sweep_control import NoSuchSweepError
 from amc_agents.sweep_status import Progress, Status, SweepAgent, read_status
 from amc_analysis.reading.wandb_api import translate_errors
+from amc_core.command_line import INTERRUPTED, Refusal
 from amc_core.unread_output import is_unread
 from amc_sweeps.backend.errors import BackendError
-from amc_core.command_line import INTERRUPTED, Refusal
 from amc_sweeps.backend.options import BackendChoice, backend_options
 from amc_sweeps.number_formats import counted, duration, listed, quoted
 from amc_sweeps.runs.run_states import state_word

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from amc_analysis.reading.sources import SEVERAL_PROJECTS, Selection
-from amc_sweeps.backend.errors import BackendError
 from amc_core.command_line import STDOUT, OutputFile, refuse
+from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options
 from amc_sweeps.backend.references import Kind, Reference, parse_reference
 
@@ -37,7 +37,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a click command, which gets them as one argument, ``reading``."""
     wrapped = backend_options(collect_options(command, "reading", ReadingOptions))
     for option in (
-        click.option("--save", type=OutputFile(), metavar="FILE.parquet", help="Save all runs that were read in one file."),
+        click.option("--save", type=OutputFile(), metavar="FILE.parquet", help="Save all runs that were read."),
         click.option(
             "--from",
             "from_files",

@@ -27,9 +27,9 @@ from amc_analysis.reading.sources import Progress, Selection
 from amc_analysis.reading.wandb_api import translate_errors
 from amc_analysis.runs.confusion import FetchConfusions
 from amc_analysis.runs.records import SweepUnreadableError
+from amc_core.command_line import INTERRUPTED, refuse
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.keys import CLOUD_URL
-from amc_core.command_line import INTERRUPTED, refuse
 from amc_sweeps.backend.options import connect
 from amc_sweeps.backend.stderr import say
 from amc_sweeps.bounded_texts import read_file
@@ -98,9 +98,7 @@ def _read_server(options: ReadingOptions) -> tuple[list[SweepRecord], FetchConfu
     return records, partial(fetch_confusions, server.files, cache_file, report=say)
 
 
-def _read_one(
-    server: ServerSource, selection: Selection, cache: Cache | None, options: ReadingOptions
-) -> SweepRecord:
+def _read_one(server: ServerSource, selection: Selection, cache: Cache | None, options: ReadingOptions) -> SweepRecord:
     with _progress(selection) as progress:
         return read(server, selection, cache=cache, metric=options.metric, goal=options.goal, progress=progress)
 

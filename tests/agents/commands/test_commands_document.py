@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from amc_agents.commands import main
 from amc_agents.trial.main import main as amc_train
 from amc_analysis.cli import main as amc_analyze
+from amc_core import command_line
 from amc_core.commands import main as amc_data
 from amc_core.config import FIELDS
-from amc_core import command_line
 
 FILE = Path(__file__).parents[3] / "docs" / "commands.md"
 WIDTH = 110

@@ -13,10 +13,10 @@ import torch
 from tiny_files import Memory, synthetic_file, tiny_trial
 
 from amc_agents.trial.end_and_history import append_row, read_end, read_rows, remove_end, truncate_rows, write_end
-from amc_core.files import append_durably
 from amc_agents.trial.relaunch import continued_values
 from amc_agents.trial.reopen import Reopened, reopen_preempted
 from amc_agents.trial.resume_checkpoint import find_resume_point
+from amc_core.files import append_durably
 from amc_core.training.checkpoint import CheckpointError
 from amc_core.training.loop import train
 from amc_sweeps.runs.causes import EndReason
@@ -107,7 +107,7 @@ def test_a_folders_history_is_cut_back_to_its_checkpoint_and_keeps_its_last_row(
         append_row(tmp_path, row)
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 4, "val/lo')  # cut off by a crash
-    damaged = [b"\n\xff", b'{"epoch": null}', b'{"epoch": "5"}', b'{"epoch": NaN}', b'{"epoch": ÿ}', b"[]"]
+    damaged = [b"\n\xff", b'{"epoch": null}', b'{"epoch": "5"}', b'{"epoch": NaN}', b'{"epoch": \xff}', b"[]"]
     append_durably(tmp_path / "history.jsonl", damaged)
     assert read_rows(tmp_path) == rows
     assert truncate_rows(tmp_path, epochs=2, last=rows[1]) == rows[:2] == read_rows(tmp_path)

@@ -195,7 +195,7 @@ def test_a_cache_that_fails_in_use_costs_only_itself(
     file, source.rows["a"] = cache_path(url, tmp_path), rows(0.1, 0.2, 0.9)
     if kind == "damaged":
         file.write_bytes(file.read_bytes()[:65536].ljust(file.stat().st_size, b"\xff"))
-        with pytest.raises(Refusal, match="cannot be read: .*leave --offline out"):
+        with pytest.raises(Refusal, match=r"cannot be read: .*leave --offline out"):
             read_records(options(offline=True))
     else:
         monkeypatch.setattr(Cache, "put", _raise_full)

@@ -260,7 +260,7 @@ def test_a_manifest_is_replaced_only_by_one_of_the_same_split_or_with_force(fram
     assert manifest.read_text() != before
 
 
-@pytestdef test_a_data_file_is_not_replaced_by_its_own_manifest(tmp_path: Path) -> None:
+def test_a_data_file_is_not_replaced_by_its_own_manifest(tmp_path: Path) -> None:
     path = tmp_path / "frames.hdf5"
     path.write_bytes(b"frames")
     refused = data("split", str(path), str(path), "--force")
@@ -268,7 +268,7 @@ def test_a_manifest_is_replaced_only_by_one_of_the_same_split_or_with_force(fram
     assert "would destroy the other content" in refused.stderr
 
 
-.mark.parametrize(
+@pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
         (("--split", "0.5,0.5,0.5"), 2, "sum to 1.5"),

@@ -265,8 +265,8 @@ def test_names_that_the_library_cannot_read_end_and_stop_no_trial(
     content = bytearray(path.read_bytes())
     content[content.index(b"GCOL") + 24] = 255  # the length of the first text on the heap: HDF5 never returns
     path.write_bytes(content)
-    monkeypatch.setattr(text_attribute, "_LIMIT_S", 2.0)
-    with pytest.raises(DataError, match=r"damaged: HDF5 did not return .* attribute classes in 2 s; copy it again"):
+    monkeypatch.setattr(text_attribute, "_LIMIT_S", 1.0)
+    with pytest.raises(DataError, match=r"damaged: HDF5 did not return .* attribute classes in 1 s; copy it again"):
         RadioMLFile(path)
     crashing = tmp_path / "python"
     crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
