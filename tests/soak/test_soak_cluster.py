@@ -20,7 +20,7 @@ from embedded_server import EmbeddedServer
 from results_file import keep
 from simulated_agents import Agent, Connection, Tally, Work
 
-SECONDS = float(os.environ.get("AMC_SOAK_CLUSTER_S", "120"))
+SECONDS = float(os.environ.get("AMC_SOAK_CLUSTER_S", "60"))
 IS_FULL = "AMC_SOAK_CLUSTER_S" not in os.environ
 BEGIN_S = 30.0  # for all agents to start; they are not measured meanwhile
 POST_EVERY_S = 15.0  # as the client does; its heartbeat is in simulated_agents

@@ -54,7 +54,7 @@ def test_eight_agents_on_two_gpus_finish_a_grid_of_sixteen(
         most = max(most, len(cluster.jobs("RUNNING")))
         time.sleep(1)
     ended = user.sweep(sweep)
-    assert sorted(run["a"] for run in ended["runs"].values()) == list(range(16)), user.logs(sweep)
+    assert sorted(run["a"] for run in ended["runs"].values()) == list(range(16)), user.logs()
     assert set(user.states(sweep).values()) == {"finished"}
     assert set(map(tuple, user.epochs(sweep).values())) == {(1, 2, 3)}
     states = Counter(cluster.state(f"{array}_{task}") for task in range(8))
@@ -135,7 +135,7 @@ def test_amc_train_goes_on_after_its_job_was_cancelled(
     user.launch(sweep, *options, **env)
     wait_until(lambda: user.states(sweep)[None] == "finished", "the next job goes on", 240)
     after = user.epochs(sweep)[None]
-    assert after == list(range(1, 13)), user.logs(sweep)
+    assert after == list(range(1, 13)), user.logs()
     keep(
         "slurm_amc_train",
         full=True,
@@ -161,7 +161,7 @@ def test_forty_tasks_that_start_at_once_all_get_their_run(
         time.sleep(2)
     seconds = time.monotonic() - began_s
     ended = user.sweep(sweep)
-    assert sorted(run["a"] for run in ended["runs"].values()) == list(range(40)), user.logs(sweep)
+    assert sorted(run["a"] for run in ended["runs"].values()) == list(range(40)), user.logs()
     assert set(user.states(sweep).values()) == {"finished"}
     assert most == 40
     assert not any(processes_of(number) for number in numbers)

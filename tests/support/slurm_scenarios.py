@@ -143,8 +143,8 @@ class SlurmUser(Researcher):
         names = [{edge["node"]["name"] for edge in run["files"]["edges"]} for run in answers]
         return sum("wandb-metadata.json" in files for files in names)
 
-    def logs(self, sweep: str) -> str:
-        """Return the logs of all jobs and agents, for the message of a failed test."""
-        folder = self.folder / "slurm-logs" / sweep.rpartition("/")[2]
-        files = sorted(folder.glob("*.out")) + sorted(folder.glob("*/*/*.log"))
-        return "\n".join(f"--- {file.relative_to(folder)}\n{file.read_text()[-3000:]}" for file in files)
+    def logs(self) -> str:
+        """Return the ends of the logs of jobs, agents and daemons, for the message of a failed test."""
+        folders = (self.folder / "slurm-logs", self.cluster.folder)
+        files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in (".out", ".log")]
+        return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in files)

@@ -24,7 +24,9 @@ EPOCHS = 20
 def user(tmp_path: Path) -> Iterator[SlurmUser]:
     """Return a researcher with a server and a cluster; every job is gone at the end."""
     with EmbeddedServer(tmp_path / "data") as server, SlurmCluster(tmp_path / "slurm") as cluster:
-        yield SlurmUser(tmp_path / "work", server, cluster)
+        user = SlurmUser(tmp_path / "work", server, cluster)
+        yield user
+        print(user.logs())  # pytest shows it if the test fails
 
 
 def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_named(user: SlurmUser) -> None:
@@ -54,7 +56,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_leave_no_process_and_are_na
 
     cluster.ask("scontrol", "release", requeued)
     wait_until(lambda: user.sweep(sweep)["state"] == "FINISHED", "the requeued job does the rest", 120)
-    assert user.states(sweep) == {0: "finished", 1: "finished"}, user.logs(sweep)
+    assert user.states(sweep) == {0: "finished", 1: "finished"}, user.logs()
     assert user.epochs(sweep) == {a: list(range(1, EPOCHS + 1)) for a in (0, 1)}
     wait_until(lambda: not cluster.jobs(), "the job leaves when the sweep is over", 30)
     assert cluster.state(requeued) == "COMPLETED"
