@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -75,9 +76,10 @@ def base_url_of(request: Request) -> str:
 
 
 async def _refused(request: Request, error: Refused) -> Response:
+    status = error.status or 400
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(message_page(error.message), status_code=error.status or 400)
-    return Json({"errors": [{"message": error.message}]}, status_code=error.status or 400)
+        return HTMLResponse(message_page(HTTPStatus(status).phrase, error.message), status_code=status)
+    return Json({"errors": [{"message": error.message}]}, status_code=status)
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

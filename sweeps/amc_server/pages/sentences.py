@@ -40,7 +40,7 @@ def where_it_stands(
     alive = sum(count for state, count in counts.items() if state.is_alive)
     of = f" of {expected:,}" if expected is not None and expected >= runs else ""
     if not runs:
-        begun = "No run has begun" + (f"; {counted(expected, 'run')} will" if expected is not None else "")
+        begun = "no run has begun" + (f"; {counted(expected, 'run')} will" if expected is not None else "")
     else:
         verb = "has" if runs - alive == 1 and not of else "have"
         begun = f"{runs - alive:,}{of} {'run' if runs - alive == 1 and not of else 'runs'} {verb} ended"
@@ -70,7 +70,7 @@ def _leader(ranked: Sequence[RankedRun], metric: Metric, scale: MetricScale) -> 
         return f"No run has logged a finite value of {metric.name}."
     at = "" if best.peak_epoch is None else f" at epoch {best.peak_epoch:g}"
     of = f" of {best.epochs_planned}" if at and best.epochs_planned is not None else ""
-    gem = ", a hidden gem," if best.is_gem else ""
+    gem = ", a hidden gem" if best.is_gem else ""
     cause = str(best.cause).replace("_", " ")
     value = f"{'' if metric.goal == 'maximize' else 'the lowest '}{metric.name} {scale.text(best.peak)}"
-    return f"{best.run.name}{gem} ({cause}) leads with {value}{at}{of}."
+    return f"{best.run.name} ({cause}{gem}) leads with {value}{at}{of}."

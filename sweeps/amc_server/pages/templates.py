@@ -34,6 +34,6 @@ def login_page(target: str, *, is_wrong: bool = False) -> str:
     return render("login.html", title="Log in", target=target, is_wrong=is_wrong)
 
 
-def message_page(text: str) -> str:
+def message_page(title: str, text: str) -> str:
     """Return a page that shows one message."""
-    return render("message.html", title="amc-sweep", text=text)
+    return render("message.html", title=title, text=text)

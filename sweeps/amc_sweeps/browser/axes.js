@@ -4,9 +4,10 @@ const FAR_OUT = 3; // interquartile ranges beyond which a bad value is cut off, 
 const LISTED = 6; // distinct numbers of a parameter; more are a range
 const LOG_FROM_RATIO = 8; // of a parameter's largest number to its smallest
 
-// The range to draw: from the best value to the worst, except bad ones that lie far out, with round ends.
+// The range to draw, and the distance of its ticks: from the best value to the worst, except bad ones that lie far out,
+// with round ends.
 export function niceRange(values, maximize) {
-  if (!values.length) return [0, 1];
+  if (!values.length) return [0, 1, 0.2];
   const sorted = Float64Array.from(values).sort();
   let [low, high] = [sorted[0], sorted[sorted.length - 1]];
   if (sorted.length >= 4) {
@@ -19,12 +20,18 @@ export function niceRange(values, maximize) {
     const pad = Math.abs(low) * 0.05 || 0.5;
     [low, high] = [low - pad, high + pad];
   }
-  const step = tickStep(high - low);
-  return [+(Math.floor(low / step) * step).toPrecision(10), +(Math.ceil(high / step) * step).toPrecision(10)];
+  // The ends are multiples of the step, so that all ticks have one distance.
+  let [step, ends] = [0, [low, high]];
+  for (;;) {
+    const wider = tickStep((ends[1] - ends[0]) * 0.999);
+    if (!(wider > step)) return [...ends.map((end) => +end.toPrecision(10)), step];
+    step = wider;
+    ends = [Math.floor(low / step) * step, Math.ceil(high / step) * step];
+  }
 }
 
 // The distance of ticks: 1, 2 or 5 times a power of ten, so that there are about five.
-export function tickStep(width) {
+function tickStep(width) {
   const power = 10 ** Math.floor(Math.log10(width / 5));
   return power * [1, 2, 5, 10].find((factor) => width / (power * factor) <= 6);
 }

@@ -1,7 +1,7 @@
 // The best value of every run in the order of their starts, and the best so far.
 
 import { clamped, niceRange } from "./axes.js";
-import { GRID, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
+import { BESIDE_CURVES, aboutRun, axis, chartOf, metricAxis, pickByClick, pickedBorder, tooltip } from "./chart.js";
 import { GROUP_COLOURS, SYMBOLS, css } from "./theme.js";
 
 export function drawBestSoFar(box, sweep, selection) {
@@ -16,7 +16,7 @@ export function drawBestSoFar(box, sweep, selection) {
   const range = niceRange(sweep.runs.flatMap((run) => (run.peak === null ? [] : [run.peak])), sweep.maximize);
   const chart = chartOf(box);
   chart.draw({
-    grid: GRID,
+    grid: BESIDE_CURVES,
     tooltip: tooltip((item) => (item.data.run === undefined ? "" : aboutRun(sweep, sweep.runs[item.data.run]))),
     xAxis: axis({
       type: "value", name: "runs in the order of their starts", min: 0, max: sweep.runs.length + 1, minInterval: 1,

@@ -1,7 +1,6 @@
 // One chart in a box, by Apache ECharts, in the colours of the style sheet.
 /* global echarts */
 
-import { tickStep } from "./axes.js";
 import { epochText, escaped, metricText, runLabel, settingText, tickText } from "./format.js";
 import { css } from "./theme.js";
 
@@ -33,6 +32,7 @@ export function chartOf(box) {
 }
 
 export const GRID = { left: LEFT, right: 18, top: 12, bottom: 48 };
+export const BESIDE_CURVES = { ...GRID, top: 26 }; // with room for the names of bands, in the chart beside the curves, too
 
 export function axis(more) {
   return {
@@ -43,10 +43,11 @@ export function axis(more) {
   };
 }
 
-export function metricAxis(sweep, [min, max]) {
+// The axis of the metric, with a range of ``niceRange``.
+export function metricAxis(sweep, [min, max, interval]) {
   const name = sweep.metric.length > 40 ? `${sweep.metric.slice(0, 39)}…` : sweep.metric;
   return axis({
-    type: "value", name, nameGap: 54, min, max, interval: tickStep((max - min) * 0.999),
+    type: "value", name, nameGap: 54, min, max, interval,
     axisLabel: { formatter: (value) => tickText(sweep, value) },
   });
 }

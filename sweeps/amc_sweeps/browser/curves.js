@@ -1,7 +1,7 @@
 // The learning curves of all runs, on a canvas of their own above the axes: a thousand of them in pieces of a frame.
 
 import { niceRange } from "./axes.js";
-import { GRID, axis, chartOf, metricAxis } from "./chart.js";
+import { BESIDE_CURVES, axis, chartOf, metricAxis } from "./chart.js";
 import { epochText, metricText, runLabel } from "./format.js";
 import { isOnPaper } from "./paper.js";
 import { DASHES, GROUP_COLOURS, css } from "./theme.js";
@@ -61,7 +61,7 @@ export class Curves {
     const isLeft = (band) => (band / last) * width < 26; // its label would touch the highest tick
     const first = hasX ? Math.min(...sweep.runs.flatMap((run) => (run.x ? [run.x[0]] : []))) : 1;
     this.chart.draw({
-      grid: { ...GRID, top: bands.length ? 26 : 12 },
+      grid: BESIDE_CURVES,
       xAxis: axis({ type: "value", name: sweep.xLabel, min: Math.min(first, 1), max: Math.max(last, 2), splitLine: { show: false } }),
       yAxis: metricAxis(sweep, niceRange(values, sweep.maximize)),
       series: [{

@@ -17,7 +17,7 @@ export function drawFailures(box, sweep, selection) {
     return;
   }
   const parts = [
-    element("p", {}, `${counted(failed.length, "run")} of ${ended.length.toLocaleString("en")} that ended failed.`),
+    element("p", {}, `${failed.length.toLocaleString("en")} of ${counted(ended.length, "ended run")} failed.`),
     causeTable(failed, selection),
     element("div", { class: "failure-grid" },
       shareTable("host", groups(ended, (run) => run.host ?? "unknown"), selection),

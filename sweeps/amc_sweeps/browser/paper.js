@@ -6,13 +6,16 @@ export function isOnPaper() {
   return root.classList.contains("on-paper");
 }
 
-// Call back before the page is printed, when it has the colours and the width of paper, and after it.
+// Call back before the page is printed, when it has the colours and the width of paper and nothing is folded, and after it.
 export function watchPaper(before, after) {
+  let folded = [];
   addEventListener("beforeprint", () => {
     if (!isOnPaper()) {
       root.dataset.screenTheme = root.dataset.theme ?? "";
       root.dataset.theme = "light";
       root.classList.add("on-paper");
+      folded = [...document.querySelectorAll("details:not([open], .columns)")];
+      for (const details of folded) details.open = true;
     }
     before();
   });
@@ -21,6 +24,7 @@ export function watchPaper(before, after) {
       root.classList.remove("on-paper");
       if (root.dataset.screenTheme) root.dataset.theme = root.dataset.screenTheme;
       else delete root.dataset.theme;
+      for (const details of folded) details.open = false;
     }
     after();
   });

@@ -51,7 +51,7 @@ export class Parallel {
         dim: index, name: each.name, type: each.kind === "log" ? "log" : "value", scale: true, z: 10,
         ...(index ? {} : { nameTruncate: { maxWidth: Math.min(short * 8, 2 * MARGIN - 8) } }),
         ...(each.kind === "category" ? { min: -0.5, max: each.levels.length - 0.5, interval: 0.5, axisTick: { show: false } }
-          : each.isMetric ? { min: range[0], max: range[1] } : { min: "dataMin", max: "dataMax" }),
+          : each.isMetric ? { min: range[0], max: range[1], interval: range[2] } : { min: "dataMin", max: "dataMax" }),
         axisLine: { lineStyle: { color: css("--faint") } },
         axisLabel: {
           color: css("--ink"), backgroundColor: css("--paper"), padding: [1, 3], hideOverlap: true,

@@ -185,7 +185,7 @@ def test_a_view_is_dropped_when_no_page_is_open(server: InProcessServer) -> None
 def test_the_sentence_says_how_far_the_sweep_is(server: InProcessServer) -> None:
     sweep = server.create_sweep(GRID)
     page = Page(server, sweep)
-    assert page.facts["sentence"] == "Waiting for its first agent: No run has begun; 3 runs will."
+    assert page.facts["sentence"] == "Waiting for its first agent: no run has begun; 3 runs will."
     agent = server.create_agent(sweep)
     run = server.draw(agent)["run_id"]
     server.begin(run, {"a": 1, "epochs": 4})

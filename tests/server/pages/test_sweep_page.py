@@ -99,7 +99,7 @@ def test_values_on_the_screen_are_those_of_the_runs(opened: dict[str, Visit]) ->
     assert page.column("duration")[0] == "3 min"
     sentence = page.texts("#sentence")[0]
     assert sentence == (
-        "Running without an agent: 5 runs have ended. calm-sweep-2, a hidden gem, (lost) leads with val/combined_acc "
+        "Running without an agent: 5 runs have ended. calm-sweep-2 (lost, a hidden gem) leads with val/combined_acc "
         "55.00% at epoch 2 of 12."
     )
     assert "RuntimeError: CUDA out of memory" in page.texts("#failure-tables")[0]
@@ -126,7 +126,7 @@ def test_the_axes_hold_the_best_run(opened: dict[str, Visit]) -> None:
             const spread = [...Array(20).keys()].map((place) => place / 1000);
             return [niceRange([...spread, 0.0917], true), niceRange([...spread, 0.0917], false),
                     niceRange([...spread, -0.05], false), niceRange([...spread, -1e30], true),
-                    niceRange([0.5, 0.5], true)];
+                    niceRange([0.5, 0.5], true), niceRange([0.85, 1.1, 1.4, 2.1], false)];
         }"""
     )
     assert (best[0][0], best[0][1] >= 0.0917) == (0, True)
@@ -134,6 +134,9 @@ def test_the_axes_hold_the_best_run(opened: dict[str, Visit]) -> None:
     assert best[2][0] <= -0.05
     assert best[3][0] > -1
     assert best[4][0] < 0.5 < best[4][1]
+    for low, high, step in best:
+        ticks = (high - low) / step
+        assert ticks == pytest.approx(round(ticks)), "all ticks have one distance"
 
 
 def test_the_table_is_sorted_and_filtered(opened: dict[str, Visit]) -> None:
@@ -293,7 +296,7 @@ def test_a_group_of_causes_can_be_left_out(opened: dict[str, Visit]) -> None:
 
 def test_a_sweep_without_runs_says_so(opened: dict[str, Visit]) -> None:
     page = opened["empty"]
-    assert page.texts("#sentence") == ["Running without an agent: No run has begun."]
+    assert page.texts("#sentence") == ["Running without an agent: no run has begun."]
     assert page.texts("#run-table tbody") == ["No runs yet."]
 
 
