@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from amc_analysis.report.effects_section import overview_text
 from amc_analysis.report.wording import failure_rate_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -25,7 +27,8 @@ def answer(analysed: AnalysedSweep) -> list[tuple[str, str]]:
 
 def _findings_text(findings: tuple[Finding, ...]) -> str:
     """Say how many findings there are, and name the rules of the first ones; errors come first."""
-    names = list(dict.fromkeys(finding.rule.value for finding in findings))
+    rules = Counter(finding.rule.value for finding in findings)
+    names = [rule if count == 1 else f"{rule} ({count})" for rule, count in rules.items()]
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     severe = f", {counted(errors, 'error')}" if errors else ""
     return f"{counted(len(findings), 'integrity finding')}{severe}: {listed(names, RULES_NAMED)}."

@@ -42,6 +42,7 @@ class Warned:
     name: str
     severity: str  # error, warning or note
     text: str
+    more: Sequence[str] = ()  # other warnings of this rule; a page shows them on demand
 
 
 Block = str | Table | Command | Warned
@@ -54,3 +55,4 @@ class Section:
     key: str
     title: str
     blocks: tuple[Block, ...]
+    shown: int | None = None  # warnings that a page shows, the others on demand; None: all

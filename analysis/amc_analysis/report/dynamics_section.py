@@ -145,10 +145,12 @@ def _attractors(runs: tuple[RunAttractor, ...]) -> Table:
 def _classes(classes: ClassSummary, analysed: AnalysedSweep) -> list[Block]:
     at = "" if classes.epoch is None else f" at its {analysed.best_value_name}, epoch {epoch_text(classes.epoch)}"
     kinds = (("modulation", classes.modulations), ("family", classes.families), ("SNR level", classes.levels))
-    return [_scores(kind, scores, classes.run_id, at) for kind, scores in kinds if scores]
+    first = f"{classes.run_id}{at}; volatility is the sd from epoch to epoch"
+    named = [(kind, scores) for kind, scores in kinds if scores]
+    return [_scores(kind, scores, classes.run_id if place else first) for place, (kind, scores) in enumerate(named)]
 
 
-def _scores(kind: str, scores: tuple[ClassScore, ...], run_id: str, at: str) -> Table:
+def _scores(kind: str, scores: tuple[ClassScore, ...], of: str) -> Table:
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
@@ -158,7 +160,7 @@ def _scores(kind: str, scores: tuple[ClassScore, ...], run_id: str, at: str) -> 
         for score in scores[:MOST_CLASSES]
     ]
     titles = (kind, "F1", "best", "last", "volatility", "largest drop")
-    return Table(titles, rows, f"F1 by {kind} of {run_id}{at}; volatility is the sd from epoch to epoch.")
+    return Table(titles, rows, f"F1 by {kind} of {of}.")
 
 
 def _selection(n: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from amc_analysis.report.blocks import Block, Section, Table
 from amc_analysis.report.wording import p_text
 from amc_analysis.results.analysed_sweep import AnalysedSweep
@@ -10,7 +12,7 @@ from amc_sweeps.grammar.configurations import value_key
 from amc_sweeps.number_formats import counted, listed, percent
 from amc_sweeps.runs.metric_scale import MetricScale, interval_text
 
-FEW_RUNS = 8  # in a smaller sweep, a parameter with one run a value has a line instead of a table
+FEW_RUNS = 8  # in a smaller sweep, each parameter has a line instead of a table
 UNCLEAR_NAMED = 8  # parameters without a clear effect
 
 _TEST = "permutation test, corrected for multiple comparisons"
@@ -31,14 +33,17 @@ def effects_section(analysed: AnalysedSweep) -> Section | None:
     effects, scale = analysed.effects, analysed.scale
     if not effects:
         return None
-    blocks: list[Block] = [f"{overview_text(effects)} {_COLUMNS}"]
-    few = len(analysed.ranked) < FEW_RUNS
-    for effect in effects:
-        if few and all(value.runs == 1 for value in effect.values):
-            blocks.append(_line(effect, scale))
-            continue
-        blocks += [_table(effect, scale), *(_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1)]
-    blocks.append(_importance(analysed.importance))
+    blocks: list[Block]
+    if len(analysed.ranked) < FEW_RUNS:
+        lines = (_line(effect, scale) for effect in effects)
+        blocks = [overview_text(effects), *(line for line in lines if line is not None)]
+    else:
+        usual = Counter(map(_outcomes, effects)).most_common(1)[0][0]
+        blocks = [f"{overview_text(effects)} {_COLUMNS} {usual}"]
+        for effect in effects:
+            blocks.append(_table(effect, scale, usual))
+            blocks += [_pairs(pairs, effect, scale) for pairs in effect.pairs if pairs.n > 1]
+        blocks.append(_importance(analysed.importance))
     blocks += [
         f"{pair.first} and {pair.second} moved together ({pair.measure} {pair.strength:.2f}, n = {pair.n}): their "
         "effects cannot be separated."
@@ -69,14 +74,19 @@ def overview_text(effects: tuple[Effect, ...]) -> str:
     return f"{'; '.join(f'{name}: {text}' for name, text in clear.items())}. p is from a {_TEST}.{rest}"
 
 
-def _table(effect: Effect, scale: MetricScale) -> Table:
-    captions = []
+def _outcomes(effect: Effect) -> str:
+    """Say what the figures of a parameter's table are of."""
+    text = "Outcomes are the best of all epochs."
     if effect.equal_epochs is not None:
-        captions.append(
-            f"{effect.parameter}: outcomes are the best of the first {counted(effect.equal_epochs, 'epoch')}."
-        )
+        text = f"Outcomes are the best of the first {counted(effect.equal_epochs, 'epoch')}."
     if effect.left_out:
-        captions.append(f"Left out of n and mean: {counted(effect.left_out, 'run')} that failed or ended too early.")
+        text += f" Left out of n and mean: {counted(effect.left_out, 'run')} that failed or ended too early."
+    return text
+
+
+def _table(effect: Effect, scale: MetricScale, usual: str) -> Table:
+    """Return the values of a parameter; ``usual`` is what most tables are of, which is said once above them."""
+    captions = [] if _outcomes(effect) == usual else [_outcomes(effect)]
     if effect.where is not None:
         captions.append(f"{effect.parameter} exists only where {effect.where}. Runs without it: {effect.n_elsewhere}.")
     titles = (
@@ -86,10 +96,14 @@ def _table(effect: Effect, scale: MetricScale) -> Table:
     return Table(titles, [_row(value, scale) for value in effect.values], " ".join(captions))
 
 
-def _line(effect: Effect, scale: MetricScale) -> str:
-    """Return the values of a parameter that had one run each: a table would have no more figures."""
-    values = ", ".join(f"{value.label}: {scale.text(value.best)}" for value in effect.values)
-    return f"{effect.parameter}, 1 run a value: {values}."
+def _line(effect: Effect, scale: MetricScale) -> str | None:
+    """Return the best of each value of a parameter in a few words; None where no run has a value of the metric."""
+    words = [
+        f"{scale.text(value.best)} with {value.label}{f' (best of {value.runs} runs)' if value.runs > 1 else ''}"
+        for value in effect.values
+        if value.best is not None
+    ]
+    return f"{effect.parameter}: {', '.join(words)}." if words else None
 
 
 def _row(value: ValueOutcome, scale: MetricScale) -> list[str]:

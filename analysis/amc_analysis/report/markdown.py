@@ -91,6 +91,7 @@ def _section(section: Section) -> list[str]:
             lines += ["```bash", block.text, "```", ""]
         elif isinstance(block, Warned):
             lines += [f"- {_MARKS[block.severity]} **{block.name}** {_cell(block.text)}"]
+            lines += [f"  - {_cell(text)}" for text in block.more]
         else:
             lines += [_cell(block), ""]
     return [*lines, ""] if lines[-1] else lines

@@ -20,6 +20,9 @@ from amc_sweeps.runs.metric_scale import interval_text
 
 RUNS_NAMED = 6
 LEAST_TO_PROMOTE = 5  # runs with a peak
+FINDINGS_SHOWN = 2  # kinds, above the charts of a page; the charts begin in the first window then
+MANY_KINDS = 4  # of findings, from which on only the first ones are shown
+MANY_ALIKE = 3  # findings of one kind, from which on they are one block
 
 
 def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
@@ -37,11 +40,20 @@ def sections(analysed: AnalysedSweep) -> tuple[Section, ...]:
 
 
 def _integrity(analysed: AnalysedSweep) -> Section | None:
-    blocks = tuple(
-        Warned(finding.rule.value, finding.severity.value, f"{finding.evidence} {finding.consequence}")
-        for finding in analysed.findings
-    )
-    return Section("integrity", "Integrity", blocks) if blocks else None
+    alike: dict[tuple[str, str], list[str]] = {}
+    for finding in analysed.findings:
+        kind = (finding.rule.value, finding.severity.value)
+        alike.setdefault(kind, []).append(f"{finding.evidence} {finding.consequence}")
+    blocks: list[Warned] = []
+    for kind, texts in alike.items():
+        if len(texts) < MANY_ALIKE:
+            blocks += [Warned(*kind, text) for text in texts]
+        else:
+            blocks.append(Warned(*kind, texts[0], texts[1:]))
+    if not blocks:
+        return None
+    shown = FINDINGS_SHOWN if len(blocks) >= MANY_KINDS else None
+    return Section("integrity", "Integrity", tuple(blocks), shown)
 
 
 def _ends(analysed: AnalysedSweep) -> Section | None:
@@ -60,7 +72,7 @@ def _groups(analysed: AnalysedSweep) -> list[Block]:
             continue
         rows = []
         for group in groups:
-            causes = ", ".join(f"{count} {cause}" for cause, count in group.causes.items())
+            causes = ", ".join(f"{cause} ({count})" for cause, count in group.causes.items())
             failed = f"{group.rate.failures}/{group.rate.ended}"
             rows.append([group.name, failed, interval_text(group.rate.interval), causes or "-"])
         blocks.append(Table((title, "failed", "95% interval", "causes"), rows))

@@ -95,6 +95,9 @@ def _print_section(section: Section, console: Console) -> None:
             console.print(
                 Text.assemble((f"{block.name} ({block.severity})", _SEVERITIES[block.severity]), f"  {block.text}")
             )
+            if block.more:
+                hidden = counted(len(block.more), "more finding")
+                console.print(Text(f"{hidden} of this kind: --html and --markdown show all", style="dim"))
         else:
             console.print(Text(block))
     if section.key == "matters" and tables > EFFECTS_SHOWN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from amc_analysis.results.effects import Effect, ValueOutcome
 from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.failure_rates import SMALL_GROUP
 from amc_analysis.runs.parameters import text_of
-from amc_sweeps.number_formats import counted
+from amc_sweeps.number_formats import counted, listed
 from amc_sweeps.runs.claims import Claim, ClaimKind
 from amc_sweeps.runs.metric_scale import interval_text
 from amc_sweeps.runs.statistics import wilson_interval
@@ -42,14 +41,29 @@ def group_n_too_small(analysed: AnalysedSweep) -> Iterator[Finding]:
             yield _small(f"“{claim.statement}”", group, int(min(sizes)), None, (claim.parameter,))
     if not analysed.is_complete:
         return
+    leads = {}
     for effect in analysed.effects:
         leader = _leader(effect)
         # A part of a range always holds a quarter of the runs, so its n is no evidence.
         if effect.parameter in claimed or leader is None or leader.low is not None or leader.n >= SMALL_GROUP:
             continue
-        value = f"{effect.parameter}={leader.label}"
-        finding = _small(f"The lead of {value}", "", leader.n, None, (effect.parameter, value))
-        yield replace(finding, severity=Severity.NOTE)  # no claim rests on it
+        leads[effect.parameter, f"{effect.parameter}={leader.label}"] = leader.n
+    if leads:
+        yield _small_leads(leads)
+
+
+def _small_leads(leads: dict[tuple[str, str], int]) -> Finding:
+    """Return the one finding about leading values: (parameter, parameter=value) -> number of runs."""
+    names = [f"{value} ({counted(n, 'run')})" for (_, value), n in leads.items()]
+    leading = f"The lead of {names[0]} rests" if len(names) == 1 else f"The leads of {listed(names)} each rest"
+    return Finding(
+        rule=Rule.GROUP_N_TOO_SMALL,
+        severity=Severity.NOTE,  # no claim rests on them
+        subjects=tuple(subject for lead in leads for subject in lead),
+        numbers={"n": min(leads.values()), "leads": len(leads)},
+        evidence=f"{leading} on fewer than {SMALL_GROUP} runs.",
+        consequence='So few runs do not support words such as "best" or "unstable". Run these values again first.',
+    )
 
 
 def _small(statement: str, group: str, n: int, failures: float | None, subjects: tuple[str, ...]) -> Finding:

@@ -16,6 +16,7 @@ from sweep_records import STORY_CONFIG, amc_sweep, completed, run, story, sweep
 from amc_analysis.analyse import analyse
 from amc_analysis.report.page import to_html
 from amc_analysis.report.wording import epochs_text
+from amc_analysis.results.finding import Finding, Rule, Severity
 from amc_analysis.runs.confusion import Confusion, Matrix
 from amc_sweeps.runs.records import RunRecord, SweepRecord
 
@@ -212,6 +213,39 @@ def test_paper_is_light_and_holds_every_chart_row_and_column(browser: Browser, t
     page.evaluate("addEventListener('beforeprint', () => { window.paperClass = document.documentElement.className; })")
     assert page.pdf(format="A4").startswith(b"%PDF")
     assert "on-paper" in page.evaluate("window.paperClass")
+    visited.assert_clean()
+
+
+def test_many_findings_are_folded_and_the_charts_begin_in_the_first_window(browser: Browser, tmp_path: Path) -> None:
+    rules = list(Rule)[:5]
+    findings = [
+        Finding(rule, Severity.ERROR, (f"run{number}",), {}, f"Evidence {number} of {rule}.", "Do not use it.")
+        for rule in rules
+        for number in range(3)
+    ]
+    content = to_html(replace(analyse(story()), findings=tuple(findings)))
+    visited = show(browser, content, tmp_path, viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    visited.painted()
+    page = visited.page
+    assert f"15 integrity findings, 15 errors: {Rule.SPLIT_CHANGED_ON_RESUME} (3), " in page.inner_text(".answer")
+    curves, best = (page.locator(chart).bounding_box() for chart in ("#chart-curves", "#chart-best"))
+    assert curves is not None
+    assert best is not None
+    assert (best["y"], best["height"]) == (curves["y"], curves["height"])
+    assert curves["y"] < 750
+    second, last = (page.get_by_text(text) for text in (f"Evidence 1 of {rules[0]}", f"Evidence 2 of {rules[4]}"))
+    expect(second).to_be_hidden()
+    page.get_by_text("2 more of this kind").first.click()
+    expect(second).to_be_visible()
+    expect(last).to_be_hidden()
+    assert violations(page) == []
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(last).to_be_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(last).to_be_hidden()
+    expect(second).to_be_visible()
+    page.get_by_text(f"3 more: {rules[2]}, ").click()
+    expect(page.get_by_text(f"Evidence 0 of {rules[4]}")).to_be_visible()
     visited.assert_clean()
 
 

@@ -173,14 +173,34 @@ def test_values_that_look_alike_have_different_labels() -> None:
     assert [value.value for value in effect.values] == values
 
 
-def test_a_small_sweep_has_a_line_for_values_of_one_run() -> None:
+def test_a_small_sweep_has_a_line_for_each_parameter_and_one_finding_about_small_groups() -> None:
     space = {"parameters": {name: {"values": [1, 2, 3]} for name in ("a", "b", "c")}}
     runs = [completed(f"r{i}", [i / 10], config={"a": i, "b": i, "c": min(i, 2)}) for i in (1, 2, 3)]
-    text = printed(sweep(*runs, config=space))
-    assert "a, 1 run a value: 1: 10.00%, 2: 20.00%, 3: 30.00%." in text
-    assert "best of 1" in text, "c has two runs of one value: a table"
+    text = printed(sweep(*runs, config=space), width=200)
+    assert "a: 10.00% with 1, 20.00% with 2, 30.00% with 3." in text
+    assert "c: 10.00% with 1, 30.00% with 2 (best of 2 runs)." in text
+    assert text.count("GROUP_N_TOO_SMALL") == 1
+    assert "The leads of a=3 (1 run), b=3 (1 run), c=2 (2 runs) each rest on fewer than 5 runs." in text
+    assert "best of k" not in text, "it has no tables"
     many = [completed(f"r{i}", [i / 10], config={"a": i}) for i in range(8)]
-    assert "1 run a value" not in printed(sweep(*many, config={"parameters": {"a": {"values": list(range(8))}}}))
+    assert "best of k" in printed(sweep(*many, config={"parameters": {"a": {"values": list(range(8))}}}))
+
+
+def test_what_all_tables_of_effects_are_of_is_said_once() -> None:
+    config = {"parameters": {"a": {"values": [0, 1]}, "b": {"values": [0, 1, 2]}}}
+    runs = [completed(f"r{i}", [0.1, 0.2, 0.3 + i / 100], config={"a": i % 2, "b": i % 3}) for i in range(9)]
+    lost = run("short", [0.1], "failed", exit_code=1, config={"a": 0, "b": 0})
+    text = to_markdown(analyse(sweep(*runs, lost, config=config)))
+    assert text.count("Left out of n and mean: 1 run that failed or ended too early.") == 1
+
+
+def test_causes_by_host_are_words_not_figures() -> None:
+    runs = [completed(f"r{i}", [0.2], host=f"box{i % 2}") for i in range(4)]
+    failed = [run(f"f{i}", [], "failed", exit_code=1, log_tail="CUDA out of memory", host="box0") for i in range(2)]
+    (ends,) = [each for each in sections(analyse(sweep(*runs, *failed))) if each.key == "ends"]
+    (hosts,) = [block for block in ends.blocks if isinstance(block, Table) and block.titles[0] == "host"]
+    assert {row[0]: row[3] for row in hosts.rows}["box0"] == "out_of_memory (2)"
+    assert [hosts.is_numeric(column) for column in range(4)] == [False, True, True, False]
 
 
 def test_the_terminal_report_shows_every_column_in_full() -> None:
