@@ -19,7 +19,7 @@ from amc_sweeps.backend.choose import Backend
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect
 from amc_sweeps.backend.patience import Silence, be_patient
-from amc_sweeps.backend.references import find_sweep, parse_reference
+from amc_sweeps.backend.references import Reference, find_target, named_server, parse_reference
 from amc_sweeps.bounded_texts import MOST_SWEEP_BYTES, TextError, text_of_file
 from amc_sweeps.grammar.sweep_config import MOST_SEED, SweepConfig
 from amc_sweeps.number_formats import counted
@@ -63,7 +63,7 @@ mutation UpsertSweep(
     "priors",
     multiple=True,
     metavar="SWEEP",
-    help="An earlier sweep whose runs the search learns from; may be repeated. Embedded server only.",
+    help="An earlier sweep (id, path or URL) whose runs the search learns from; may be repeated. Embedded server only.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the agent command.")
 @backend_options
@@ -98,7 +98,8 @@ def create_command(
     cause of its end; this is the default where the file names no metric.impute.
 
     --prior starts warm: bayes learns from the runs of an earlier sweep, grid and random leave out what it has tried in
-    a finite space. run_cap does not count those runs. The earlier sweep stays as it is.
+    a finite space. run_cap does not count those runs. The earlier sweep stays as it is. It must be on the server where
+    the new sweep is registered: a URL names that server, unless an option does.
 
     Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
     """
@@ -119,6 +120,11 @@ def create_command(
     facts = {**preflight_facts(preflight), "seed": seed, "shuffle": shuffle, "crashed_runs": policy}
     how = (" in a random order" if shuffle else "") + ("" if seed is None else f" with seed {seed}")
     how += "" if policy is None else f", crashed runs: {policy}"
+    try:
+        earlier = [parse_reference(prior) for prior in priors]
+        choice = choice.or_at(named_server(earlier))
+    except BackendError as error:
+        raise _prior_refusal(error) from error
     if dry_run:
         report(preflight, file, how)
         if as_json:
@@ -126,7 +132,7 @@ def create_command(
         return
     backend = connect(choice)
     search: dict[str, Any] = {"seed": seed, "shuffle": shuffle or None, "crashedRuns": crashed_runs}
-    search["priorSweeps"] = list(priors) or None
+    search["priorSweeps"] = earlier or None
     if backend.kind != "embedded":
         if any(value is not None for value in search.values()):
             refuse(
@@ -223,8 +229,8 @@ def register_sweep(
     """Register a sweep.
 
     Args:
-        search: seed, shuffle, crashedRuns and priorSweeps, each None if it was not given. wandb.sweep has no such
-            arguments.
+        search: seed, shuffle, crashedRuns and priorSweeps (references), each None if it was not given. wandb.sweep has
+            no such arguments.
     """
     from amc_analysis.reading.wandb_api import failure, open_api, translate_errors
 
@@ -270,9 +276,13 @@ def _register_with(search: Mapping[str, Any], sweep: dict[str, Any], api: Any, e
     return str(answer["sweep"]["name"])
 
 
-def _prior_id(prior: str, api: Any, entity: str | None) -> str:
-    """Return the id of an earlier sweep, which may be given as every command takes a sweep."""
+def _prior_id(prior: Reference, api: Any, entity: str | None) -> str:
+    """Return the id of an earlier sweep, which may be of another project than the new one."""
     try:
-        return find_sweep(parse_reference(prior), api, entity=entity, environ={}).rpartition("/")[2]
+        return find_target(prior, api, entity=entity, environ={}).path.rpartition("/")[2]
     except BackendError as error:
-        raise Refusal(f"--prior {prior}: {error}; nothing was registered") from error
+        raise _prior_refusal(error) from error
+
+
+def _prior_refusal(error: BackendError) -> Refusal:
+    return Refusal(f"nothing was registered, because of --prior: {error}")

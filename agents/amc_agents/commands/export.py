@@ -17,7 +17,7 @@ from amc_core.command_line import OutputFile, Refusal, refuse, tidy_up_when_ende
 from amc_core.files import write_whole
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, backend_options, connect
-from amc_sweeps.backend.references import TargetNotFoundError, find_sweep, parse_reference
+from amc_sweeps.backend.references import Reference, TargetNotFoundError, find_sweep, parse_reference
 from amc_sweeps.bounded_texts import read_yaml
 from amc_sweeps.grammar.sweep_config import UNREADABLE
 from amc_sweeps.number_formats import counted
@@ -79,12 +79,16 @@ def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     refusal = f"{file} exists and is not overwritten: choose another name"
     if file.exists():
         refuse(refusal)
-    backend = connect(choice)
+    try:
+        reference = parse_reference(target)
+    except BackendError as error:
+        raise Refusal(f"{target} cannot be read: {error}") from error
+    backend = connect(choice.or_at(reference.base_url))
     import wandb
 
     try:
         api = open_api(backend)
-        entity, project, sweep_id = _find(api, target, choice)
+        entity, project, sweep_id = _find(api, target, reference, choice)
         export = read_export(api, entity, project, sweep_id)
     except (wandb.Error, ValueError, BackendError) as error:
         if has_no_answer(error):
@@ -104,18 +108,17 @@ def export_command(target: str, file: Path, choice: BackendChoice) -> None:
     )
 
 
-def _find(api: Any, target: str, choice: BackendChoice) -> tuple[str, str, str | None]:
+def _find(api: Any, target: str, reference: Reference, choice: BackendChoice) -> tuple[str, str, str | None]:
     """Return entity, project and sweep id of a sweep; if there is no such sweep, those of a project without an id."""
     try:
-        entity, project, sweep_id = find_sweep(
-            parse_reference(target), api, entity=choice.entity, project=choice.project
-        ).split("/")
+        path = find_sweep(reference, api, entity=choice.entity, project=choice.project)
     except TargetNotFoundError as error:
         parts = target.split("/")
         entity = parts[0] if len(parts) == 2 else choice.entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         if len(parts) <= 2 and parts[-1] in [project.name for project in api.projects(entity)]:
             return entity, parts[-1], None
         raise BackendError(f"{entity} has no sweep and no project of this name: {error}") from error
+    entity, project, sweep_id = path.split("/")
     return entity, project, sweep_id
 
 

@@ -14,7 +14,7 @@ from amc_analysis.reading.sources import SEVERAL_PROJECTS, Selection
 from amc_core.command_line import STDOUT, OutputFile, refuse
 from amc_sweeps.backend.errors import BackendError
 from amc_sweeps.backend.options import BackendChoice, backend_options, collect_options
-from amc_sweeps.backend.references import Kind, Reference, parse_reference
+from amc_sweeps.backend.references import Kind, Reference, named_server, parse_reference
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,7 @@ def server_url(options: ReadingOptions) -> str | None:
     """Return the server that an option or a pasted URL names."""
     if options.choice.names_server:
         return options.choice.base_url
-    urls = sorted({ref.base_url for ref in _references(options) if ref.base_url is not None})
-    if len(urls) > 1:
-        refuse(f"the arguments are on several servers ({', '.join(urls)}): give those of one server")
-    return urls[0] if urls else None
+    return named_server(_references(options))
 
 
 def _references(options: ReadingOptions) -> list[Reference]:

@@ -90,6 +90,18 @@ def _read_url(url: str) -> tuple[str, str, Kind | None]:
     return base_url, "/".join([pieces[0], pieces[1], pieces[3]]), _PAGES[pieces[2]]
 
 
+def named_server(references: Iterable[Reference]) -> str | None:
+    """Return the server of pasted URLs; None if no reference is one.
+
+    Raises:
+        BackendError: they are of several servers.
+    """
+    urls = sorted({reference.base_url for reference in references if reference.base_url is not None})
+    if len(urls) > 1:
+        raise BackendError(f"the arguments are on several servers ({', '.join(urls)}): give those of one server")
+    return urls[0] if urls else None
+
+
 def find_sweep(
     reference: Reference,
     api: Any,

@@ -131,10 +131,42 @@ def test_a_sweep_that_starts_from_an_earlier_one_repeats_nothing_of_it(user: Ope
     assert f"prior sweep {first['sweep_id']}: the search uses 3 of 3 runs." in ended.stderr
     rest = drawn(user.server, json.loads(ended.stdout)["path"], 5)
     assert len({point["a"] for point in [*had, *rest]}) == 8
-    refused = user.call("create", "file.yaml", "--project", "later", "--prior", "nosuch00")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--prior nosuch00:" in refused.stderr
-    assert "nothing was registered" in refused.stderr
+
+
+def test_a_prior_sweep_that_is_not_where_it_is_said_to_be_registers_nothing(user: OperatedSweep) -> None:
+    (user.folder / "file.yaml").write_text(GRID)
+    first = create(user, "here", GRID)["sweep_id"]
+    here, plain = user.server.base_url, user.plain.base_url
+    for priors, said in (
+        (["nosuch00"], "no sweep nosuch00 in the "),
+        ([f"elsewhere/{first}"], f"no sweep {first} in local/elsewhere"),
+        ([f"local/elsewhere/{first}"], f"no sweep {first} in local/elsewhere"),
+        ([f"{here}/local/elsewhere/sweeps/{first}"], f"no sweep {first} in local/elsewhere"),
+        ([f"{here}/local/here/runs/{first}"], "is the page of a run; a sweep is needed"),
+        (
+            [f"{here}/local/here/sweeps/{first}", f"{plain}/local/here/sweeps/{first}"],
+            "the arguments are on several servers",
+        ),
+    ):
+        options = [part for prior in priors for part in ("--prior", prior)]
+        refused = user.call("create", "file.yaml", "--project", "later still", *options)
+        assert (refused.returncode, refused.stdout) == (2, ""), priors
+        assert said in refused.stderr
+        assert "nothing was registered" in refused.stderr
+    assert user.server.graphql(SWEEPS % "later still")["project"] is None
+
+
+def test_the_url_of_a_prior_sweep_says_where_the_new_one_is_registered(user: OperatedSweep, tmp_path: Path) -> None:
+    here = OperatedSweep(user.server, user.plain, tmp_path)
+    (tmp_path / "state").symlink_to(tmp_path / "other.state")  # the second server runs here, too, so its key is found
+    with EmbeddedServer(tmp_path / "other") as other:
+        first = create(OperatedSweep(other, user.plain, tmp_path), "earlier", GRID)
+        page = f"{other.base_url}/local/earlier/sweeps/{first['sweep_id']}"
+        second = create(here, "there", GRID, "--prior", page)
+        registered = other.graphql(SWEEPS % "there")["project"]["sweeps"]["edges"]
+        assert [edge["node"]["name"] for edge in registered] == [second["sweep_id"]]
+        assert here.call("export", page, "there.yaml").returncode == 0
+    assert user.server.graphql(SWEEPS % "there")["project"] is None
 
 
 def test_the_policy_for_crashed_runs_reaches_the_server_and_status_and_an_export_tell_it(user: OperatedSweep) -> None:
