@@ -60,7 +60,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     text = "\n".join(
         [
-            f"synced (3 channels), 17 x 16 classes, batches of {options.batch}: forward, backward, three steps of "
+            f"synced ({input_shape(TrialConfig(representation="synced"))[0]} channels), 17 x 16 classes, batches of {options.batch}: forward, backward, three steps of "
             f"AdamW on one batch; the loss before and after them. {describe_machine()}",
             "",
             "| backbone | px | parameters | MMAC a frame | loss | s for three steps | peak memory, GiB |",
