@@ -58,10 +58,11 @@ def main() -> None:
                 f"{found['peak_gib']:.2f} |"
             )
         print(rows[-1], flush=True)
+    n_channels = input_shape(TrialConfig(representation="synced"))[0]
     text = "\n".join(
         [
-            f"synced ({input_shape(TrialConfig(representation="synced"))[0]} channels), 17 x 16 classes, batches of {options.batch}: forward, backward, three steps of "
-            f"AdamW on one batch; the loss before and after them. {describe_machine()}",
+            f"synced ({n_channels} channels), 17 x 16 classes, batches of {options.batch}: forward, backward, three "
+            f"steps of AdamW on one batch; the loss before and after them. {describe_machine()}",
             "",
             "| backbone | px | parameters | MMAC a frame | loss | s for three steps | peak memory, GiB |",
             "|---|---|---|---|---|---|---|",

@@ -66,9 +66,8 @@ def saved_on_cpu(config: TrialConfig, n_frames: int, *, amp: bool = False) -> in
     return count
 
 
-def saved_on_cuda(config: TrialConfig, n_frames: int, *, amp: bool) -> int:
+def saved_on_cuda(model: nn.Module, config: TrialConfig, n_frames: int, *, amp: bool) -> int:
     """Return the bytes that a forward pass on CUDA would save: operators decide on shapes, and nothing is computed."""
-    model = network(config)
     with FakeTensorMode():
         tensors = {
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda", requires_grad=tensor.requires_grad)
@@ -93,11 +92,12 @@ def saved_on_cuda(config: TrialConfig, n_frames: int, *, amp: bool) -> int:
 def row_of(name: str) -> list[int]:
     """Return the columns of a network: what a third frame adds to two."""
     configs = [config_of(name, size) for size in COUNTED_SIZES]
-    n_parameters = sum(parameter.numel() for parameter in network(configs[0]).parameters())
+    models = [network(config) for config in configs]
+    n_parameters = sum(parameter.numel() for parameter in models[0].parameters())
     per_frame = [
-        saved_on_cuda(config, 3, amp=amp) - saved_on_cuda(config, 2, amp=amp)
+        saved_on_cuda(model, config, 3, amp=amp) - saved_on_cuda(model, config, 2, amp=amp)
         for amp in (False, True)
-        for config in configs
+        for model, config in zip(models, configs, strict=True)
     ]
     return [n_parameters, *per_frame]
 
