@@ -184,6 +184,17 @@ def test_the_plan_of_the_search_has_every_engine_and_pairs_of_seeds(benchmarks: 
     assert min(seed for *_, seed in planned) == bench.FIRST_SEED
     ours = {(surface, stops, seed) for surface, engine, stops, seed in planned if engine == bench.OURS}
     assert {(surface, stops, seed) for surface, _, stops, seed in planned} == ours
+    few = [(surface.name, *search) for surface, *search in bench.searches(2, every_seed=True)]
+    assert {search[:3] for search in few} == {search[:3] for search in planned}
+    assert len(few) == 2 * len({search[:3] for search in planned})
+
+
+def test_a_treatment_with_few_seeds_is_not_called_the_best(benchmarks: dict[str, ModuleType]) -> None:
+    bench = benchmarks["bench_search"]
+    for count, best in ((2, None), (3, "ours: best")):
+        kept = searched(benchmarks, ours=[0.5, 0.6] * 15, best=[0.0] * count)
+        found = bench.best_fixed(kept, bench.CRASHING[0])
+        assert (found and found[0]) == best
 
 
 def test_a_search_is_kept_and_goes_on_where_it_ended(benchmarks: dict[str, ModuleType], tmp_path: Path) -> None:
