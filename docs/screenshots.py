@@ -53,7 +53,7 @@ def main() -> None:
 def _draw_report(browser: Browser, page: Path) -> None:
     analyze = Path(sys.executable).with_name("amc-analyze")
     subprocess.run([analyze, "--from", SWEEP, "--html", page], check=True, stdout=subprocess.DEVNULL)
-    opened = browser.new_page(viewport={"width": 1000, "height": 1320})  # to the end of the first chart
+    opened = browser.new_page(viewport={"width": 1000, "height": 1180})  # to the end of the first chart
     opened.goto(page.as_uri())
     _keep(opened, "report")
 
