@@ -21,6 +21,7 @@ class SweepRow:
 
     sweep: Sweep
     state: str
+    problem: str | None  # why its config cannot be read
     metric: str | None
     best: str | None  # the best value
     best_run: Run | None
@@ -31,8 +32,10 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class _Best:
-    """What the logged values of a sweep's runs say."""
+    """What the config and the logged values of a sweep's runs say. To parse a config may take a second."""
 
+    problem: str | None = None
+    metric: str | None = None
     text: str | None = None
     run: int = 0  # its key
     spark: str = ""
@@ -59,13 +62,13 @@ class SweepRows:
         if known != mark:
             best = _best(store, sweep)
             self._known[sweep.pk] = mark, best
-        config = sweep.readable_config
         order = [state.value for state in RunState]
         states = sorted(counts.items(), key=lambda count: order.index(count[0]) if count[0] in order else len(order))
         return SweepRow(
             sweep=sweep,
             state=state_word(sweep.state),
-            metric=config.metric.name if config and config.metric else None,
+            problem=best.problem,
+            metric=best.metric,
             best=best.text,
             best_run=store.run_by_key(best.run) if best.run else None,
             spark=best.spark,
@@ -75,14 +78,17 @@ class SweepRows:
 
 
 def _best(store: Reader, sweep: Sweep) -> _Best:
-    metric = sweep.readable_config.metric if sweep.readable_config else None
-    values = store.best_values(sweep.pk, metric.goal) if metric else []
-    if not metric or not values:
-        return _Best()
+    config = sweep.readable_config
+    if config is None or config.metric is None:
+        return _Best(sweep.problem)
+    metric = config.metric
+    values = store.best_values(sweep.pk, metric.goal)
+    if not values:
+        return _Best(metric=metric.name)
     better = max if metric.goal == "maximize" else min
     run, value = better(values, key=lambda value: value[1])
     text = scale_of(metric.name, [value for _, value in values]).text(value)
-    return _Best(text, run, sparkline(list(accumulate((value for _, value in values), better))))
+    return _Best(None, metric.name, text, run, sparkline(list(accumulate((value for _, value in values), better))))
 
 
 def sparkline(values: Sequence[float]) -> str:
