@@ -2,6 +2,7 @@
 /* global echarts */
 
 import { epochText, escaped, metricText, runLabel, settingText, tickText } from "./format.js";
+import { isOnPaper } from "./paper.js";
 import { css } from "./theme.js";
 
 const LEFT = 76; // px for the ticks and the name of the metric's axis
@@ -20,6 +21,7 @@ export class Chart {
     if (this.echarts.getWidth() !== this.box.clientWidth) this.echarts.resize(); // on paper, before the observer knows
     const text = { color: css("--ink"), fontFamily: "system-ui, sans-serif" };
     this.echarts.setOption({ animation: false, textStyle: text, ...option }, { notMerge: true });
+    if (isOnPaper()) this.echarts.getZr().flush(); // printing waits for no frame
   }
 }
 

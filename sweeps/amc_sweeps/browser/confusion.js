@@ -29,6 +29,6 @@ export function drawConfusion(box, matrix, unit) {
     visualMap: {
       min: 0, max: Math.max(...matrix.shares.flat()) || 1, show: false, inRange: { color: [css("--low"), css("--high")] },
     },
-    series: [{ type: "heatmap", data: matrix.shares.flatMap((row, y) => row.map((share, x) => [x, y, share])) }],
+    series: [{ type: "heatmap", progressive: 0, data: matrix.shares.flatMap((row, y) => row.map((share, x) => [x, y, share])) }],
   });
 }
