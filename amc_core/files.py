@@ -73,7 +73,7 @@ def whole_file(path: Path, *, replace: bool = True, durable: bool = False, mode:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and str(error.filename) == str(partial):
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename) == str(partial)):
             error.filename = str(path)  # what the user named
         raise
     if durable:

@@ -47,6 +47,10 @@ def test_an_error_names_the_file_that_was_meant(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="Errno") as caught:
             write_whole(path, "text")
         assert str(caught.value.filename) == str(path)
+    path = tmp_path / "a.csv"
+    with pytest.raises(OSError, match="No space") as caught, whole_file(path):
+        raise OSError(28, "No space left on device")  # as the close of a file does
+    assert caught.value.filename == str(path)
 
 
 @pytest.mark.parametrize("durable", [False, True])
