@@ -27,12 +27,9 @@ CLIENTS := $(patsubst %,.clients/%/ready,$(shell cat tests/soak/clients.txt))
 demo: $(READY)
 	@$(BIN)/amc-sweep demo
 
-# Many tests wait for servers and clients, so three files run at a time on two cores. The tests of one file run one after
-# another. The Slurm of one node runs alone: beside two other files its jobs did not begin to train.
-SLURM := tests/agents/slurm/test_slurm_cluster.py
+# Many tests wait for servers and clients, so three files run at a time on two cores. Those of one file run in a row.
 test: $(READY)
-	$(BIN)/pytest $(SLURM)
-	$(BIN)/pytest --ignore=$(SLURM) --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check

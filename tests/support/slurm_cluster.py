@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={spool}
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 ProctrackType=proctrack/linuxproc
@@ -73,13 +74,16 @@ class SlurmCluster:
     def __init__(self, folder: Path, *, cpus: int = CPUS) -> None:
         self.folder, self.host = folder, socket.gethostname().partition(".")[0]
         self._daemons: list[subprocess.Popen[bytes]] = []
-        for name in ("state", "spool"):
-            (folder / name).mkdir(parents=True)
+        (folder / "state").mkdir(parents=True)
+        # Each job has a socket in it, and the path of a socket has 107 characters at most: with a longer one the job is
+        # cancelled ("Resource temporarily unavailable").
+        self._spool = tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp")
         ports = _free_ports(2)
         # A job kills what carries its id, so two clusters on one machine need different ids.
         settings = {
             "host": self.host,
             "folder": folder,
+            "spool": self._spool.name,
             "cpus": cpus,
             "first_job": 1000 * (1 + secrets.randbelow(60_000)),
         }
@@ -124,6 +128,7 @@ class SlurmCluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        self._spool.cleanup()
 
     def _start(self, program: str, *arguments: str) -> None:
         with (self.folder / f"{program}.out").open("wb") as log:
