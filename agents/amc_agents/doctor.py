@@ -20,7 +20,8 @@ from pathlib import Path
 
 from amc_agents.cleaning.client_cache import cache_folder, cache_size
 from amc_agents.disk_room import Room, read_room
-from amc_analysis.reading.wandb_api import open_api
+from amc_analysis.reading.wandb_api import failure, open_api
+from amc_analysis.reading.wandb_private import has_no_answer
 from amc_core.missing_packages import DISTRIBUTION
 from amc_core.verdicts import Verdict
 from amc_server.store.network_disk import network_disk, network_disk_warning
@@ -86,6 +87,8 @@ def wandb_check(backend: Backend) -> Check:
         api = open_api(backend)
         viewer, entity = api.viewer, api.default_entity
     except Exception as error:  # noqa: BLE001 - any error between this machine and the server is the result
+        if has_no_answer(error):
+            return _failed("W&B", f"{where}: {failure(backend, error)}", "check the address and the network")
         host = "" if backend.kind == "cloud" else f" --host {backend.base_url}"
         remedy = (
             "check that the server is running, and that the key is the one in its key file"

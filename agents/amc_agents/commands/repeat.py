@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -77,7 +78,7 @@ def repeat_command(
     amc-sweep repeat kx81m2ab --count 3               # is the difference between two runs more than chance?
     amc-sweep repeat kx81m2ab --in-sweep --seed 7     # on the next machine that asks for a run
 
-    Exit codes: 0 done, 2 refused, otherwise that of the first trial that failed.
+    Exit codes: 0 done, 1 the server does not answer, 2 refused, otherwise that of the first trial that failed.
     """
     original = open_target(run, choice, "run")
     if in_sweep and original.backend.kind != "embedded":
@@ -154,16 +155,32 @@ def _queue(original: OpenTarget, trial_seeds: Sequence[int], *, only_print: bool
         sweep = original.api.sweep(path)
         if problem := queue_problem(sweep.state, path):
             refuse(problem)
-        for seed in trial_seeds:
+        for number, seed in enumerate(trial_seeds):
             parameters = sweep.config.get("parameters", {})
             values = trial_values(dict(original.api_object.config), parameters, seed, run_id)
             if only_print:
                 click.echo(json.dumps(values))
                 continue
-            queued = queue_run(original.api, attributes(sweep)["id"], queued_name(run_id, seed), values)
+            with _naming_the_rest(original, trial_seeds[number:], waiting=number):
+                queued = queue_run(original.api, attributes(sweep)["id"], queued_name(run_id, seed), values)
             click.echo(f"run {queued} with seed {seed} waits in sweep {sweep_id} for the next agent", err=True)
         if not only_print and (delay := queue_delay(sweep.state, path)):
             click.echo(delay, err=True)
+
+
+@contextmanager
+def _naming_the_rest(original: OpenTarget, seeds: Sequence[int], *, waiting: int) -> Iterator[None]:
+    """Say after a failure which runs wait already: the same command would queue them again."""
+    try:
+        with translate_errors(original.backend):
+            yield
+    except click.ClickException as error:
+        if waiting:
+            error.message += (
+                f". {waiting} of {waiting + len(seeds)} runs wait in the sweep already; this queues the others:\n"
+                f"  amc-sweep repeat {original.path} --in-sweep --seed {seeds[0]} --count {len(seeds)}"
+            )
+        raise
 
 
 def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat]:

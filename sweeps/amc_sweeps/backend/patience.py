@@ -104,8 +104,8 @@ def open_patiently(
 def be_patient(environ: MutableMapping[str, str]) -> None:
     """Make the wandb client wait for PATIENCE_S instead of 10 or 19 s; where it was imported already, it may not.
 
-    Commands give their own client its timeout. This is for what the client makes by itself: in ``wandb.sweep``, in
-    agents and in trials.
+    Commands give their own client its timeout. This is for what the client makes by
+    itself, in agents and in trials.
     """
     environ.setdefault("WANDB_HTTP_TIMEOUT", str(int(PATIENCE_S)))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from amc_agents.commands import clean, main
 from amc_analysis.cli import main as analyze
 from amc_core.config import TrialConfig
 from amc_server.graphql.execution import SCHEMA
-from amc_sweeps.backend import patience
 from amc_sweeps.runs.export_file import Export, read, write
 
 pytestmark = pytest.mark.client
@@ -346,80 +344,3 @@ def test_an_exported_bayes_search_knows_its_earlier_runs_in_ours(user: OperatedS
         moved(user, "local/bayes/bayes001", ours, plain=True)
         near = [config["x"] for config in drawn(ours, "bayes", "bayes001", 3)]
     assert all(abs(x - 0.3) < 0.15 for x in near), near
-
-
-# --- rate limits
-
-COMMANDS: list[tuple[str, ...]] = [
-    ("list",),
-    ("status", SWEEP_ID),
-    ("next", PATH),  # now the sweep runs
-    ("pause", PATH),
-    ("resume", SWEEP_ID),
-    ("export", PATH, "limited.yaml"),
-    ("launch", "slurm", PATH, "--agents", "2", "--time", "1:00:00", "--dry-run"),
-]
-
-
-@compatibility("rate limits")
-def test_every_command_survives_that_each_of_its_requests_is_refused_once(
-    user: OperatedSweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("amc_agents.commands.launch._own_command", lambda: Path("/opt/amc/bin/amc-sweep"))
-    (user.folder / "grid.yaml").write_text(GRID)
-    (user.folder / "limited.yaml").unlink(missing_ok=True)
-    with LimitingProxy(user.plain.base_url, lambda *_: True, retry_after="0") as proxy:
-        for arguments in [*COMMANDS, ("create", "grid.yaml", "--project", "made")]:
-            before = len(proxy.refused)
-            ended = user.call(*arguments, "--base-url", proxy.base_url, plain=True)
-            assert ended.returncode == 0, (arguments, ended.stderr)
-            assert len(proxy.refused) > before, arguments
-        ended = user.call(SWEEP_ID, "--base-url", proxy.base_url, "--no-cache", plain=True, program=analyze)
-        assert ended.returncode == 0, ended.stderr
-
-
-@compatibility("rate limits")
-def test_a_command_says_that_it_waits_and_gives_up_after_a_stated_time(
-    user: OperatedSweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(patience, "FIRST_WORD_S", 0.5)
-    with LimitingProxy(user.plain.base_url, lambda _, body: b"ListedSweeps" in body, retry_after="2") as proxy:
-        ended = user.call("list", PROJECT, "--base-url", proxy.base_url, plain=True)
-        assert ended.returncode == 0, ended.stderr
-        assert f"no answer from {proxy.base_url} for " in ended.stderr
-        assert "limit requests (HTTP 429)" in ended.stderr
-        assert min(proxy.waits_s()) >= 2.0
-    monkeypatch.setattr(patience, "PATIENCE_S", 2.0)
-    refuses: Callable[[str, bytes], bool] = lambda _, body: b"ListedSweeps" in body  # noqa: E731
-    with LimitingProxy(user.plain.base_url, refuses, retry_after="30", always=True) as proxy:
-        begin = time.monotonic()
-        ended = user.call("list", PROJECT, "--base-url", proxy.base_url, plain=True)
-        assert time.monotonic() - begin < 15
-        assert ended.returncode == 1
-        assert f"{proxy.base_url} has not answered for 2 s, although the request was repeated" in ended.stderr
-        assert "limits requests (HTTP 429)" in ended.stderr
-
-
-@compatibility("rate limits")
-@pytest.mark.parametrize("status", [500, 502, 503])
-def test_a_command_survives_a_fault_of_the_server(user: OperatedSweep, status: int) -> None:
-    refuses: Callable[[str, bytes], bool] = lambda _, body: b"ListedSweeps" in body  # noqa: E731
-    with LimitingProxy(user.plain.base_url, refuses, retry_after="0", status=status) as proxy:
-        ended = user.call("list", PROJECT, "--base-url", proxy.base_url, plain=True)
-    assert (ended.returncode, len(proxy.refused)) == (0, 1), ended.stderr
-
-
-@compatibility("rate limits")
-def test_the_embedded_server_behind_a_limiting_gateway_is_found_and_imports(
-    user: OperatedSweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with LimitingProxy(user.server.base_url, lambda *_: True, retry_after="0") as proxy:
-        ended = user.call("import", str(user.folder / "sweep.yaml"), "--base-url", proxy.base_url)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count(f"{proxy.base_url} limits requests (HTTP 429): waiting 0 s") == 2
-    monkeypatch.setattr(patience, "PATIENCE_S", 5.0)
-    with LimitingProxy(user.server.base_url, lambda *_: True, retry_after="60", always=True) as proxy:
-        ended = user.call("list", "--base-url", proxy.base_url)
-    assert ended.returncode == 2
-    assert "asks to wait 1 min more. Gave up after 0 s, because 5 s is the longest wait" in ended.stderr
-    assert re.search(r"Repeat this later\. The server said: .*rate limit exceeded", ended.stderr)
