@@ -101,7 +101,7 @@ def create_command(
     a finite space. run_cap does not count those runs. The earlier sweep stays as it is. It must be on the server where
     the new sweep is registered: a URL names that server, unless an option does.
 
-    Exit codes: 0 registered (with --dry-run: it could be), 2 refused.
+    Exit codes: 0 registered (with --dry-run: it could be), 1 the server does not answer, 2 refused.
     """
     preflight = check_sweep(read_sweep_file(file), source=str(file), crashed_runs=crashed_runs)
     if preflight.sweep is None or preflight.problems:

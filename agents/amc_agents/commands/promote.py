@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 def promote_command(
     sweep: str, top: int, runs: tuple[str, ...], seeds: int, dry_run: bool, as_json: bool, choice: BackendChoice
 ) -> None:
-    """Run the best configurations of SWEEP again with other seeds: a winner of one seed is a guess.
+    """Run the best configurations of SWEEP again with other seeds, because one seed may be luck.
 
     Finalists are the configurations with the best peaks, excluded runs left out. The embedded server queues their
     runs in SWEEP, before the configurations of the search. A finished sweep goes on until they have ended, and
