@@ -175,12 +175,13 @@ def _naming_the_rest(original: OpenTarget, seeds: Sequence[int], *, waiting: int
         with translate_errors(original.backend):
             yield
     except click.ClickException as error:
-        if waiting:
-            error.message += (
-                f". {waiting} of {waiting + len(seeds)} runs wait in the sweep already; this queues the others:\n"
-                f"  amc-sweep repeat {original.path} --in-sweep --seed {seeds[0]} --count {len(seeds)}"
-            )
-        raise
+        if not waiting:
+            raise
+        raise click.ClickException(
+            f"{error.message}. "
+            f"{waiting} of {waiting + len(seeds)} runs wait in the sweep already; this queues the others:\n"
+            f"  amc-sweep repeat {original.path} --in-sweep --seed {seeds[0]} --count {len(seeds)}"
+        ) from error
 
 
 def _train(original: OpenTarget, trials: dict[int, TrialCommand]) -> list[Repeat]:
