@@ -57,6 +57,11 @@ def test_runs_lost_in_the_last_epoch_of_complete_runs_did_all_their_epochs() -> 
     assert not _same_end(*_eight(12), *longer), "33 others completed in that epoch"
 
 
+def test_runs_lost_in_the_last_epoch_of_their_own_configuration_did_all_their_epochs() -> None:
+    assert not _same_end(*_eight(9, config={"epochs": 9})), "no other run completed in that epoch"
+    assert _same_end(*_eight(9, config={"epochs": 12}))
+
+
 @pytest.mark.parametrize("fall", [0.0, 0.4])
 def test_a_parent_that_collapsed_does_not_hide_the_jump_of_its_child(fall: float) -> None:
     rng = np.random.default_rng(3)
