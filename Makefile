@@ -65,7 +65,7 @@ soak: $(READY) $(CLIENTS)
 	@failed=0; \
 	$(BIN)/pytest $(ALONE) --verbose || failed=1; \
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak $(ALONE:%=--deselect=%) $(PROOFS:%=--ignore=%) \
-	    --numprocesses=3 --dist=worksteal --verbose || failed=1; \
+	    --numprocesses=3 --dist=load --maxschedchunk=1 --verbose || failed=1; \
 	exit $$failed
 
 proofs: $(READY)
