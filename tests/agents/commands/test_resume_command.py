@@ -35,6 +35,7 @@ def test_a_run_whose_trial_and_supervisor_died_continues(tmp_path: Path, server:
     machine.wait_for_epoch("gem", 1, trial)
     wait_until(lambda: run_of(server, "gem")["state"] == "running", "the server hears of it")
     psutil.Process(trial.pid).suspend()  # a fast machine would finish it before the command asks
+    wait_until(lambda: run_of(server, "gem")["config"].get("data_fingerprint"), "the server has the whole config")
     refused = machine.amc_sweep("resume", "gem")
     psutil.Process(trial.pid).resume()
     assert (refused.returncode, "run local/demo/gem is running, last heard at" in refused.stderr) == (2, True)
