@@ -63,7 +63,8 @@ def status_command(
     Exit codes: 0 shown (with --watch: the sweep is over), 1 the server does not answer, 2 refused, 130 interrupted.
     """
     notify_url = notify_url if watch else None
-    every = max(every, 1.0)
+    if every < 1:
+        raise click.BadParameter(f"{every:g} s is too short: at least 1s", param_hint="--every")
     target = open_target(sweep, choice, "sweep")
     notifier = None if notify_url is None else Notifier(notify_url, target.path)
     statuses = _poll(target, every) if notifier is None else notified(_poll(target, every), notifier)

@@ -16,7 +16,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SILENT_S = 75  # longer than the client's pauses, so that it never posts to a closing connection
-MOST_CONNECTIONS = 4096  # an agent and its trial have 7 to 12, and 31 when the trial ends: docs/sizes.md
+MOST_CONNECTIONS = 4096  # an agent and its trial have 7 to 12: docs/sizes.md
 MOST_HEAD_BYTES = 65_536  # of a request's line and headers, and of what follows its body
 OTHER_FILES = 128  # descriptors for the database, its readers and files
 

@@ -80,7 +80,7 @@ class SweepRows:
 def _best(store: Reader, sweep: Sweep) -> _Best:
     config = sweep.readable_config
     if config is None or config.metric is None:
-        return _Best(sweep.problem)
+        return _Best(problem=sweep.problem)
     metric = config.metric
     values = store.best_values(sweep.pk, metric.goal)
     if not values:
@@ -88,7 +88,8 @@ def _best(store: Reader, sweep: Sweep) -> _Best:
     better = max if metric.goal == "maximize" else min
     run, value = better(values, key=lambda value: value[1])
     text = scale_of(metric.name, [value for _, value in values]).text(value)
-    return _Best(None, metric.name, text, run, sparkline(list(accumulate((value for _, value in values), better))))
+    spark = sparkline(list(accumulate((value for _, value in values), better)))
+    return _Best(metric=metric.name, text=text, run=run, spark=spark)
 
 
 def sparkline(values: Sequence[float]) -> str:

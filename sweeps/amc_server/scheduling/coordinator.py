@@ -462,9 +462,7 @@ class Coordinator:
         run_cap = scheduler.config_of(sweep).run_cap
         if run_cap is not None and number + 1 >= run_cap:
             self._end_search(store, sweep, scheduler.SearchEnd.RUN_CAP)
-        run = store.run_by_key(pk)
-        assert run is not None
-        return run
+        return _run(store, pk)
 
     def _hand_out(self, store: Writer, run: Run, agent: Agent, config: SweepConfig) -> Command:
         is_first = run.state is RunState.PREEMPTED or run.hand_outs == 0
@@ -506,8 +504,7 @@ class Coordinator:
             runs = {run for run in store.judged_runs(sweep.pk) if self.last_heard.unlisted_s(run) is None}
             stops = scheduler.early_stops(config, runs, store.curves(sweep.pk))
             for key, stop in stops.items():
-                run = store.run_by_key(key)
-                assert run is not None
+                run = _run(store, key)
                 self.runs.stop(store, run, "hyperband", band=stop.band, value=stop.value, threshold=stop.threshold)
         ends = (scheduler.SearchEnd.TARGET, scheduler.SearchEnd.ENDED)
         if scheduler.reaches_target(config, values) and sweep.search_end not in ends:
@@ -554,6 +551,12 @@ def _parse_or_refuse(config: str) -> SweepConfig:
         return parse(config)
     except SweepConfigError as error:
         raise Refused("the sweep was not taken: " + "; ".join(error.problems), status=400) from error
+
+
+def _run(store: Reader, pk: int) -> Run:
+    run = store.run_by_key(pk)
+    assert run is not None
+    return run
 
 
 def _sweep(store: Reader, pk: int) -> Sweep:

@@ -144,7 +144,9 @@ def gives_up(user: OperatedSweep, monkeypatch: pytest.MonkeyPatch, case: Case) -
         impatient(patched)
         refuses: Callable[[str, bytes], bool] = lambda _, body: case.limited in body  # noqa: E731
         with LimitingProxy(server.base_url, refuses, retry_after="30", always=True) as proxy:
+            begin = time.monotonic()
             ended = user.call(*case.arguments, "--base-url", proxy.base_url, plain=case.plain)
+            assert time.monotonic() - begin < 15
     assert ended.returncode == 1, ended.stderr
     assert f"no answer from {proxy.base_url} for " in ended.stderr
     assert f"{proxy.base_url} has not answered for 1 s, although the request was repeated" in ended.stderr
